@@ -1,0 +1,1 @@
+"""Backstop: canaries and automatic rollback for prompts and LLM fallback chains."""

@@ -1,0 +1,248 @@
+"""FallbackPolicy: which prompt runs, the chain that answers, the SLOs that must hold, and how a new revision is rolled out."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.config import JsonDict
+
+from .model import ApiModel, Rule
+from .promptversion import Name
+from .serving import Serving
+
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
+Percent = Annotated[str, Field(max_length=16, pattern=r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]{1,6})?)$")]
+
+LIST_MAP_BY_NAME: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+
+
+class SecretKeyRef(ApiModel):
+    """One key of a Secret in the policy's namespace."""
+
+    name: ObjectName = Field(description="Name of the Secret.")
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] = Field(description="Key inside the Secret.")
+
+
+class ModelTarget(ApiModel):
+    """A model behind an OpenAI-compatible API."""
+
+    baseURL: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^/?#\s@]+(/[^?#\s]*)?$")] = Field(
+        description="Base URL of the API, up to and including the version, such as `https://llm.example/v1`."
+    )
+    name: str = Field(min_length=1, max_length=253, description="Model name sent upstream.")
+    apiKeyRef: SecretKeyRef | None = Field(
+        None, description="The key sent as bearer token. Unset: none is sent. The caller's own is never forwarded."
+    )
+
+
+class StaticTarget(ApiModel):
+    """A fixed answer, always ready."""
+
+    default: str = Field(min_length=1, max_length=65536, description="The answer's text.")
+
+
+class Timeouts(ApiModel):
+    """The timers of one attempt. All of them end inside the policy's latency budget, until the first content is there."""
+
+    connectMilliseconds: int | None = Field(
+        None, ge=1, le=600_000, description="To a connection. Unset: bounded by `firstTokenMilliseconds`."
+    )
+    headersMilliseconds: int | None = Field(
+        None, ge=1, le=600_000, description="To the response headers. Unset: bounded by `firstTokenMilliseconds`."
+    )
+    firstTokenMilliseconds: int | None = Field(
+        None,
+        ge=1,
+        le=600_000,
+        description="To the first content of a stream, or to the whole answer when not streaming. "
+        "Unset: what the budget leaves after the later tiers' times.",
+    )
+    stallMilliseconds: int = Field(10_000, ge=1, le=600_000, description="Longest silence between two pieces of content of a stream.")
+    totalSeconds: int = Field(300, ge=1, le=3600, description="The whole attempt, to the end of the stream.")
+
+
+class Tier(ApiModel):
+    """One step of the chain: exactly one kind of target."""
+
+    name: Name = Field(description="Name of the tier, said in headers and metrics.")
+    model: ModelTarget | None = Field(None, description="A model behind an OpenAI-compatible API.")
+    static: StaticTarget | None = Field(None, description="A fixed answer. Only as the last tier.")
+    timeouts: Timeouts | None = Field(None, description="Timers of an attempt; for model tiers.")
+    rules = (
+        Rule(
+            cel="has(self.model) != has(self.static)",
+            message="`spec.chain`: each tier has exactly one of `model` and `static`",
+            holds=lambda t: (t.model is None) != (t.static is None),
+        ),
+        Rule(
+            cel="!has(self.static) || !has(self.timeouts)",
+            message="`spec.chain`: `timeouts` belong to `model` tiers; a static answer needs none",
+            holds=lambda t: t.static is None or t.timeouts is None,
+        ),
+    )
+
+
+class Indicator(StrEnum):
+    """What an SLO counts as bad; defined in docs/concepts/indicators.md."""
+
+    LATENCY = "Latency"
+    ERROR_RATE = "ErrorRate"
+    FALLBACK_RATE = "FallbackRate"
+
+
+class SLO(ApiModel):
+    """One objective that the canary must hold."""
+
+    name: Name = Field(description="Name of the objective, said in status and events.")
+    indicator: Indicator = Field(
+        description="`Latency` (first byte later than the limit, or handed over because the first tier was late), "
+        "`ErrorRate` (errors, cut streams, and failed first attempts), `FallbackRate` (answered by a later tier)."
+    )
+    quantilePercent: int | None = Field(
+        None, ge=1, le=99, description="For `Latency`: the share of requests that must be within `maxMilliseconds`."
+    )
+    maxMilliseconds: int | None = Field(
+        None, ge=1, le=120_000, description="For `Latency`: the limit. It becomes a histogram bound of new revisions."
+    )
+    maxPercent: Percent | None = Field(
+        None, description='For rates: the allowed share of bad requests, a decimal as a string, such as "1" or "0.5".'
+    )
+    forSeconds: int = Field(
+        0, ge=0, le=86_400, description="How long the limit must be exceeded without a break. 0: the first evaluation over it decides."
+    )
+    minRequests: int = Field(20, ge=1, le=1_000_000, description="Fewest canary requests behind any verdict and behind passing a step.")
+    rules = (
+        Rule(
+            cel="self.indicator == 'Latency' ? has(self.maxMilliseconds) && has(self.quantilePercent) && !has(self.maxPercent)"
+            " : has(self.maxPercent) && !has(self.maxMilliseconds) && !has(self.quantilePercent)",
+            message="`spec.slos`: `Latency` takes `quantilePercent` and `maxMilliseconds`; every other indicator takes `maxPercent` alone",
+            holds=lambda s: (
+                s.maxMilliseconds is not None and s.quantilePercent is not None and s.maxPercent is None
+                if s.indicator is Indicator.LATENCY
+                else s.maxPercent is not None and s.maxMilliseconds is None and s.quantilePercent is None
+            ),
+        ),
+    )
+
+
+class Step(ApiModel):
+    """One weight, and how long it is held."""
+
+    weight: int = Field(ge=1, le=100, description="Percent of requests that go to the canary.")
+    holdSeconds: int = Field(
+        120, ge=0, le=604_800, description="How long the weight is held, from when every gateway is seen to act on it."
+    )
+
+
+class Analysis(ApiModel):
+    """How the canary is judged."""
+
+    warmUpSeconds: int = Field(10, ge=0, le=3600, description="Requests of the first seconds after a step is in effect are not judged.")
+
+
+class Canary(ApiModel):
+    """How a new revision is rolled out."""
+
+    steps: list[Step] = Field(
+        default=[Step(weight=5), Step(weight=25), Step(weight=50), Step(weight=100, holdSeconds=60)],
+        min_length=1,
+        max_length=32,
+        description="The weights in order; they increase and end at 100.",
+    )
+    analysis: Analysis = Field(default=Analysis(), description="How the canary is judged.")
+    progressDeadlineSeconds: int = Field(
+        600, ge=10, le=86_400, description="How long a canary may be without a ready pod before it is rolled back."
+    )
+    rules = (
+        Rule(
+            cel="self.steps.size() < 2 || self.steps.all(s, self.steps.filter(o, o.weight == s.weight).size() == 1)"
+            " && self.steps.map(s, s.weight).isSorted()",
+            message="`spec.canary.steps`: weights must increase",
+            holds=lambda c: all(a.weight < b.weight for a, b in zip(c.steps, c.steps[1:], strict=False)),
+        ),
+        Rule(
+            cel="self.steps[self.steps.size() - 1].weight == 100",
+            message="`spec.canary.steps`: the last weight must be 100",
+            holds=lambda c: c.steps[-1].weight == 100,
+        ),
+    )
+
+
+class Rollback(ApiModel):
+    """What is kept in order to go back."""
+
+    keepPreviousSeconds: int = Field(
+        1800, ge=15, le=604_800, description="How long the previous stable revision stays scaled up after a promotion."
+    )
+
+
+def _declared_first_token_times(spec: "FallbackPolicySpec") -> list[int | None]:
+    return [t.timeouts.firstTokenMilliseconds if t.timeouts else None for t in spec.chain if t.model]
+
+
+class FallbackPolicySpec(ApiModel):
+    """What a service runs, and what must hold."""
+
+    promptVersion: ObjectName = Field(
+        description="Name of the wanted PromptVersion. With `chain` and `serving` it defines the wanted revision."
+    )
+    latencyBudgetMilliseconds: int = Field(
+        ge=1, le=600_000, description="Time to the first byte of some answer. When it is spent, the next tier that can answer at once does."
+    )
+    chain: list[Tier] = Field(
+        min_length=1,
+        max_length=16,
+        description="Who answers, in order: the first tier, and on lateness or failure the next.",
+        json_schema_extra=LIST_MAP_BY_NAME,
+    )
+    metricsSource: Name = Field("default", description="Name of one of the operator's `metrics.sources`.")
+    slos: list[SLO] = Field(
+        default_factory=list,
+        max_length=16,
+        description="What the canary must hold. None: only readiness is judged.",
+        json_schema_extra=LIST_MAP_BY_NAME,
+    )
+    canary: Canary = Field(default=Canary(), description="How a new revision is rolled out.")
+    rollback: Rollback = Field(default=Rollback(), description="What is kept in order to go back.")
+    serving: Serving = Field(default=Serving(), description="How the gateways run.")
+    rules = (
+        Rule(
+            cel="self.chain.filter(t, has(t.static)).size() == 0 || (has(self.chain[self.chain.size() - 1].static)"
+            " && self.chain.filter(t, has(t.static)).size() == 1)",
+            message="`spec.chain`: a `static` tier is only allowed as the last tier",
+            holds=lambda s: all(t.static is None for t in s.chain[:-1]),
+        ),
+        Rule(
+            cel="self.chain.filter(t, has(t.model) && !(has(t.timeouts) && has(t.timeouts.firstTokenMilliseconds))).size() <= 1",
+            message="`spec.chain`: with more than one `model` tier, at most one may leave `timeouts.firstTokenMilliseconds` unset",
+            holds=lambda s: _declared_first_token_times(s).count(None) <= 1,
+        ),
+        Rule(
+            cel="self.chain.map(t, has(t.timeouts) && has(t.timeouts.firstTokenMilliseconds) ? t.timeouts.firstTokenMilliseconds : 0).sum()"
+            " <= self.latencyBudgetMilliseconds",
+            message="`spec.chain`: the tiers' `timeouts.firstTokenMilliseconds` must fit into `spec.latencyBudgetMilliseconds`",
+            holds=lambda s: sum(ms or 0 for ms in _declared_first_token_times(s)) <= s.latencyBudgetMilliseconds,
+        ),
+    )
+
+
+# Rules over the whole object: the name is part of every child's name.
+POLICY_RULES = (
+    Rule(
+        cel="self.metadata.name.size() <= 40",
+        message="`metadata.name`: at most 40 characters, because the names of the policy's objects are built from it",
+        holds=lambda name: len(name) <= 40,
+    ),
+    Rule(
+        cel="!self.metadata.name.contains('.') && !self.metadata.name.matches('^[0-9]')",
+        message="`metadata.name`: must start with a letter and hold no dots, because Services are named after it",
+        holds=lambda name: "." not in name and not name[:1].isdigit(),
+    ),
+    Rule(
+        cel="!['-stable', '-canary', '-traffic', '-gateway'].exists(s, self.metadata.name.endsWith(s))",
+        message="`metadata.name`: must not end in `-stable`, `-canary`, `-traffic` or `-gateway`, which name the policy's own objects",
+        holds=lambda name: not name.endswith(("-stable", "-canary", "-traffic", "-gateway")),
+    ),
+)
+
+PolicyKind = Literal["FallbackPolicy"]

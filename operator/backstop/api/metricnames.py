@@ -1,0 +1,95 @@
+"""Names, labels and bucket bounds of the gateway's metrics: what the gateway exports and the analysis asks for.
+
+Labels come from configuration only, never from callers.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final
+
+# On every series: which policy the pod belongs to.
+NAMESPACE: Final = "namespace"
+POLICY: Final = "policy"
+REVISION: Final = "revision"
+
+# Of the analysis, counted by the entry pod only: once per request, with the revision that served it.
+SERVED_TOTAL: Final = "backstop_served_total"  # {namespace, policy, revision, cache, outcome, first_tier}
+SERVED_SECONDS: Final = "backstop_served_seconds"  # {namespace, policy, revision, cache, first_tier}: to the first byte the caller got
+# Requests that the entry pod sent to a revision, counted when sent: what hangs never reaches the two above.
+SENT_TOTAL: Final = "backstop_sent_total"  # {namespace, policy, revision}
+
+REQUESTS_TOTAL: Final = "backstop_requests_total"
+REQUEST_SECONDS: Final = "backstop_request_duration_seconds"
+FIRST_BYTE_SECONDS: Final = "backstop_time_to_first_byte_seconds"
+OVERHEAD_SECONDS: Final = "backstop_overhead_seconds"
+ATTEMPTS_TOTAL: Final = "backstop_attempts_total"
+HANDOFFS_TOTAL: Final = "backstop_handoffs_total"
+BUDGET_EXCEEDED_TOTAL: Final = "backstop_budget_exceeded_total"
+TARGET_UP: Final = "backstop_target_up"
+SPLIT_TOTAL: Final = "backstop_split_total"
+INFLIGHT: Final = "backstop_inflight_requests"
+REVISION_INFO: Final = "backstop_revision_info"
+
+
+class Outcome(StrEnum):
+    """How a request ended, as the caller saw it."""
+
+    SUCCESS = "success"
+    ERROR = "error"  # the caller got an error that is not the caller's own
+    TRUNCATED = "truncated"  # a stream that failed after its first content
+    CALLER_ERROR = "caller_error"  # 4xx of the caller's making
+    CANCELLED = "cancelled"  # the caller left
+
+
+JUDGED_OUTCOMES: Final = (Outcome.SUCCESS, Outcome.ERROR, Outcome.TRUNCATED)
+
+
+class FirstTier(StrEnum):
+    """What became of the chain's first tier: a chain that hides a slow or failing model still shows it."""
+
+    ANSWERED = "answered"
+    LATE = "late"  # handed over because it was late (LatencyBreach)
+    FAILED = "failed"  # its attempt failed, other than by being late
+    SKIPPED = "skipped"  # not tried: taken out after 401/403, or no time left
+
+
+class CacheUse(StrEnum):
+    """Whether an answer came from a cache."""
+
+    MISS = "miss"
+
+
+class FailureMode(StrEnum):
+    """The taxonomy of hand-offs: a closed list, one per hand-off."""
+
+    LATENCY_BREACH = "LatencyBreach"
+    DEPENDENCY_FAILURE = "DependencyFailure"
+    RESOURCE_EXHAUSTION = "ResourceExhaustion"
+    MALFORMED_ANSWER = "MalformedAnswer"
+
+
+SEVERITY: Final[dict[FailureMode, str]] = {
+    FailureMode.LATENCY_BREACH: "P1",
+    FailureMode.DEPENDENCY_FAILURE: "P1",
+    FailureMode.RESOURCE_EXHAUSTION: "P2",
+    FailureMode.MALFORMED_ANSWER: "P2",
+}
+
+# A fixed grid in seconds, about a third apart, from 5 ms to 120 s.
+GRID: Final = (
+    0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75,
+    1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0,
+)  # fmt: skip
+# Around each declared limit, so that a slow-down can be seen at several bounds.
+LIMIT_MULTIPLES: Final = (1.0, 1.17, 1.33, 1.7, 2.0, 3.0)
+
+
+def latency_bounds(limits: Iterable[float]) -> tuple[float, ...]:
+    """Histogram bounds in seconds, rising: the grid and the multiples of each declared limit."""
+    around = {round(limit * multiple, 6) for limit in limits for multiple in LIMIT_MULTIPLES}
+    return tuple(sorted(set(GRID) | around))
+
+
+def bound_label(seconds: float) -> str:
+    """The `le` label of a bound, as the Prometheus client libraries spell it."""
+    return repr(float(seconds))

@@ -1,0 +1,68 @@
+"""Names that appear in a cluster: the API group, labels, annotations, field managers, and the names of a policy's children.
+
+Knows how a name is spelled, never what is done with the object behind it.
+"""
+
+from typing import Final
+
+GROUP: Final = "backstop.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+# Field managers: one per component, so that server-side apply can tell whose field it is.
+OPERATOR_MANAGER: Final = "backstop-operator"
+TRAFFIC_MANAGER: Final = "backstop-traffic"
+
+LABEL_NAME: Final = "app.kubernetes.io/name"
+LABEL_INSTANCE: Final = "app.kubernetes.io/instance"
+LABEL_COMPONENT: Final = "app.kubernetes.io/component"
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+LABEL_POLICY: Final = f"{GROUP}/policy"
+LABEL_REVISION: Final = f"{GROUP}/revision"
+
+# What every child carries; also the selector of every secondary watch.
+MANAGED_BY: Final = "backstop"
+GATEWAY_COMPONENT: Final = "gateway"
+
+TRAFFIC_PORT: Final = 8080
+METRICS_PORT: Final = 9090
+
+GATEWAY_CONTAINER: Final = "gateway"
+RECORD_KEY: Final = "revision.json"  # the gateway's configuration inside the revision record
+TEMPLATE_KEY: Final = "deployment.json"  # the rendered pod template inside the revision record
+RECORD_MOUNT: Final = "/etc/backstop"
+
+
+def revision_object(policy: str, *, revision: str) -> str:
+    """Name of a revision's record (ConfigMap), Deployment and Service."""
+    return f"{policy}-{revision}"
+
+
+def stable_service(policy: str) -> str:
+    """The Service that selects the stable revision's pods."""
+    return f"{policy}-stable"
+
+
+def canary_service(policy: str) -> str:
+    """The Service that selects the canary's pods."""
+    return f"{policy}-canary"
+
+
+def traffic_object(policy: str) -> str:
+    """The ConfigMap that tells the gateways their shares."""
+    return f"{policy}-traffic"
+
+
+def gateway_account(policy: str) -> str:
+    """ServiceAccount, Role and RoleBinding of a policy's gateways."""
+    return f"{policy}-gateway"
+
+
+def revision_address(policy: str, *, revision: str, namespace: str) -> str:
+    """`host:port` at which the pods of one revision take forwarded requests."""
+    return f"{revision_object(policy, revision=revision)}.{namespace}.svc:{TRAFFIC_PORT}"
+
+
+def api_key_variable(tier_position: int) -> str:
+    """Environment variable that carries the API key of the tier at this position (0-based) of the chain."""
+    return f"BACKSTOP_API_KEY_{tier_position}"

@@ -1,0 +1,140 @@
+"""Status of a FallbackPolicy: the place of a rollout, in the form users read and the operator resumes from.
+
+Times are RFC 3339 in UTC with milliseconds. `phase` and `reason` are summaries for people; code never branches on them.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic.config import JsonDict
+
+from .condition import Condition
+from .model import StatusModel
+
+LIST_MAP_BY_TYPE: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+LIST_MAP_BY_NAME: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+
+Time = str
+
+
+def time_field(description: str) -> Time | None:
+    """An optional timestamp field."""
+    field: Time | None = Field(None, max_length=40, description=description)
+    return field
+
+
+class StableStatus(StatusModel):
+    """The revision that serves."""
+
+    revision: str = Field(max_length=63, description="Hash of the revision.")
+    promptVersion: str = Field(max_length=253, description="PromptVersion of the revision.")
+    promptDigest: str | None = Field(None, max_length=80, description="Digest of that PromptVersion.")
+    since: Time | None = time_field("When it became stable.")
+    readyReplicas: int = Field(0, description="Gateway pods of it that are ready.")
+
+
+class CanaryStatus(StatusModel):
+    """The revision under judgement."""
+
+    revision: str = Field(max_length=63, description="Hash of the revision.")
+    promptVersion: str = Field(max_length=253, description="PromptVersion of the revision.")
+    promptDigest: str | None = Field(None, max_length=80, description="Digest of that PromptVersion.")
+    startedAt: Time | None = time_field("When its rollout began.")
+    unreadySince: Time | None = time_field("Since when no pod of it is ready; the progress deadline counts from here.")
+    step: int = Field(0, description="Step in effect, counted from 0.")
+    stepHash: str = Field("", max_length=16, description="Hash of the declared steps, to notice an edit.")
+    stepStartedAt: Time | None = time_field("When the weight of this step was written. Unset: not yet.")
+    weight: int = Field(0, description="Percent of requests that the gateways are told to send to it.")
+    trafficGeneration: int | None = Field(None, description="Generation of the traffic object that carries the weight.")
+    weightVerifiedAt: Time | None = time_field("When every ready gateway was seen to act on it.")
+    promotingSince: Time | None = time_field("When promotion began. Unset: still judged.")
+    routedAt: Time | None = time_field("When promotion made it the stable of the traffic object.")
+
+
+class PreviousStatus(StatusModel):
+    """The stable revision before this one, kept in order to return to it."""
+
+    revision: str = Field(max_length=63, description="Hash of the revision.")
+    promptVersion: str = Field(max_length=253, description="PromptVersion of the revision.")
+    promptDigest: str | None = Field(None, max_length=80, description="Digest of that PromptVersion.")
+    until: Time = Field(max_length=40, description="Until when its pods are kept.")
+
+
+class RetiringStatus(StatusModel):
+    """A former canary whose pods finish what they have."""
+
+    revision: str = Field(max_length=63, description="Hash of the revision.")
+    until: Time = Field(max_length=40, description="When its pods are scaled away.")
+
+
+class ArmStatus(StatusModel):
+    """Counts of one arm in the evaluated window."""
+
+    bad: int = Field(description="Bad requests.")
+    total: int = Field(description="Judged requests.")
+
+
+class SLOStatus(StatusModel):
+    """The latest evaluation of one SLO."""
+
+    name: str = Field(max_length=63, description="Name of the SLO.")
+    state: Literal["Healthy", "Breaching", "Breached", "Waiting", "Unknown"] = Field(
+        description="`Breaching`: over the limit, not yet for long enough. `Waiting`: too few requests so far. "
+        "`Unknown`: it could not be seen."
+    )
+    value: str | None = Field(None, max_length=32, description="Measured share of bad requests, in percent.")
+    limit: str = Field(max_length=32, description="Allowed share of bad requests, in percent.")
+    canary: ArmStatus | None = Field(None, description="Counts of the canary.")
+    stable: ArmStatus | None = Field(None, description="Counts of stable over the same time.")
+    breachedSince: Time | None = time_field("End of the first bad block of the present episode.")
+    evidence: str = Field("", max_length=2048, description="In words: metric, value, limit, counts, query.")
+
+
+class LastRolloutStatus(StatusModel):
+    """How the latest rollout ended."""
+
+    outcome: Literal["Promoted", "RolledBack", "Superseded"] = Field(description="`Promoted`, `RolledBack` or `Superseded`.")
+    revision: str = Field(max_length=63, description="The revision that was rolled out.")
+    promptVersion: str = Field(max_length=253, description="Its PromptVersion.")
+    reason: str = Field(max_length=128, description="Why, in one word.")
+    message: str = Field(max_length=2048, description="Why, with the evidence.")
+    detectedAt: Time | None = time_field("When it was decided.")
+    shiftedAt: Time | None = time_field("When every ready gateway was seen to act on the decision.")
+    trafficGeneration: int | None = Field(None, description="Generation of the traffic object that carries the decision.")
+
+
+class RejectedStatus(StatusModel):
+    """A revision that this policy will not run again."""
+
+    revision: str = Field(max_length=63, description="Hash of the revision.")
+    promptVersion: str = Field(max_length=253, description="Its PromptVersion.")
+    promptDigest: str | None = Field(None, max_length=80, description="Digest of that PromptVersion.")
+    reason: str = Field(max_length=128, description="Why, in one word.")
+    message: str = Field("", max_length=2048, description="The evidence.")
+    at: Time = Field(max_length=40, description="When.")
+
+
+class FallbackPolicyStatus(StatusModel):
+    """The place of the rollout; all that the operator needs to continue."""
+
+    observedGeneration: int | None = Field(None, description="Generation of the spec that this status speaks of.")
+    phase: str | None = Field(None, max_length=32, description="Summary: `Idle`, `Progressing`, `Promoting`, `RolledBack`, `Blocked`.")
+    reason: str | None = Field(None, max_length=128, description="Why it is in this phase, in one word.")
+    stable: StableStatus | None = Field(None, description="The revision that serves.")
+    canary: CanaryStatus | None = Field(None, description="The revision under judgement.")
+    previous: PreviousStatus | None = Field(None, description="The stable revision before this one.")
+    retiring: list[RetiringStatus] = Field(default_factory=list, max_length=8, description="Former canaries that finish what they have.")
+    slos: list[SLOStatus] = Field(
+        default_factory=list, max_length=16, description="The latest evaluation of each SLO.", json_schema_extra=LIST_MAP_BY_NAME
+    )
+    lastRollout: LastRolloutStatus | None = Field(None, description="How the latest rollout ended.")
+    rejected: list[RejectedStatus] = Field(default_factory=list, max_length=20, description="Revisions that were rolled back, newest last.")
+    analysis: str | None = Field(None, max_length=8192, description="Packed state of the evaluation.")
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        max_length=16,
+        description="`Ready` when and only when the wanted revision is stable; `Accepted`, `ResolvedRefs`, `Progressing`, "
+        "`MetricsAvailable`, "
+        "`RolledBack`; `Reconciling` and `Stalled` only while true.",
+        json_schema_extra=LIST_MAP_BY_TYPE,
+    )

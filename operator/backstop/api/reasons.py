@@ -1,0 +1,83 @@
+"""The one table of reasons: the word for programs, whether its event is a warning, and nothing else.
+
+Events, conditions, metrics and log lines take their reason from here, so that one word means one thing everywhere.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why something is as it is, or has just happened."""
+
+    # Input
+    ACCEPTED = "Accepted"
+    INVALID = "Invalid"
+    TEMPLATE_INVALID = "TemplateInvalid"
+    REVISION_TOO_LARGE = "RevisionTooLarge"
+    PROMPT_VERSION_NOT_FOUND = "PromptVersionNotFound"
+    PROMPT_VERSION_INVALID = "PromptVersionInvalid"
+    SECRET_NOT_FOUND = "SecretNotFound"
+    METRICS_SOURCE_NOT_FOUND = "MetricsSourceNotFound"
+    OBJECT_NOT_OURS = "ObjectNotOurs"
+    RESOLVED = "Resolved"
+    # Rollout
+    FIRST_REVISION = "FirstRevision"
+    STABLE = "Stable"
+    CANARY_STARTED = "CanaryStarted"
+    WAITING_FOR_READY = "WaitingForReady"
+    STEP_STARTED = "StepStarted"
+    WEIGHT_VERIFIED = "WeightVerified"
+    WEIGHT_NOT_VERIFIED = "WeightNotVerified"
+    HOLDING = "Holding"
+    WAITING_FOR_SAMPLES = "WaitingForSamples"
+    PROMOTING = "Promoting"
+    PROMOTED = "Promoted"
+    SUPERSEDED = "Superseded"
+    RETURNED_TO_STABLE = "ReturnedToStable"
+    # Breach and rollback
+    LATENCY_BREACH = "LatencyBreach"
+    ERROR_RATE_BREACH = "ErrorRateBreach"
+    FALLBACK_RATE_BREACH = "FallbackRateBreach"
+    CANARY_UNREADY = "CanaryUnready"
+    CANARY_UNAVAILABLE = "CanaryUnavailable"
+    ROLLED_BACK = "RolledBack"
+    TRAFFIC_SHIFTED = "TrafficShifted"
+    REJECTED = "Rejected"
+    NOT_REJECTED = "NotRejected"
+    # What cannot be seen
+    METRICS_AVAILABLE = "MetricsAvailable"
+    METRICS_UNAVAILABLE = "MetricsUnavailable"
+    METRICS_NOT_NEEDED = "MetricsNotNeeded"
+    BUCKET_BOUNDARY_MISSING = "BucketBoundaryMissing"
+    TRAFFIC_UNREADABLE = "TrafficUnreadable"
+    STABLE_UNREADY = "StableUnready"
+
+
+WARNINGS = frozenset(
+    {
+        Reason.INVALID,
+        Reason.TEMPLATE_INVALID,
+        Reason.REVISION_TOO_LARGE,
+        Reason.PROMPT_VERSION_NOT_FOUND,
+        Reason.PROMPT_VERSION_INVALID,
+        Reason.SECRET_NOT_FOUND,
+        Reason.METRICS_SOURCE_NOT_FOUND,
+        Reason.OBJECT_NOT_OURS,
+        Reason.WEIGHT_NOT_VERIFIED,
+        Reason.LATENCY_BREACH,
+        Reason.ERROR_RATE_BREACH,
+        Reason.FALLBACK_RATE_BREACH,
+        Reason.CANARY_UNREADY,
+        Reason.CANARY_UNAVAILABLE,
+        Reason.ROLLED_BACK,
+        Reason.METRICS_UNAVAILABLE,
+        Reason.BUCKET_BOUNDARY_MISSING,
+        Reason.TRAFFIC_UNREADABLE,
+        Reason.STABLE_UNREADY,
+    }
+)
+
+
+def event_type(reason: Reason) -> str:
+    """`Warning` or `Normal`, as an Event spells it."""
+    return "Warning" if reason in WARNINGS else "Normal"

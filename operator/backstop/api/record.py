@@ -1,0 +1,71 @@
+"""The revision record: everything one revision's gateways run on, and the hash that names the revision.
+
+Written once into an immutable ConfigMap and never rendered again. The hash covers what the author declared, with defaults
+left out, under a scheme version: an operator upgrade that adds a defaulted field keeps every hash.
+"""
+
+import hashlib
+import json
+from typing import Any, Final
+
+from pydantic import Field
+
+from .fallbackpolicy import FallbackPolicySpec, Tier
+from .metricnames import latency_bounds
+from .model import ApiModel
+from .promptversion import PromptVersionSpec
+
+SCHEME: Final = 1
+HASH_LENGTH: Final = 10
+
+
+class RevisionRecord(ApiModel):
+    """The gateway's whole configuration, as in `/etc/backstop/revision.json`."""
+
+    scheme: int = Field(SCHEME, ge=1, le=SCHEME, description="Version of this format.")
+    namespace: str = Field(max_length=63, description="Namespace of the policy.")
+    policy: str = Field(max_length=63, description="Name of the policy.")
+    revision: str = Field(max_length=63, description="Hash that names the revision.")
+    promptVersion: str = Field(max_length=253, description="Name of the PromptVersion.")
+    promptDigest: str = Field(max_length=80, description="Digest of the PromptVersion.")
+    prompt: PromptVersionSpec = Field(description="The PromptVersion's spec.")
+    latencyBudgetMilliseconds: int = Field(ge=1, description="Time to the first byte of some answer.")
+    chain: list[Tier] = Field(min_length=1, description="Who answers, in order.")
+    latencyBounds: list[float] = Field(min_length=1, description="Bucket bounds of latency histograms, in seconds, rising.")
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: one spelling for one value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def prompt_digest(spec: PromptVersionSpec) -> str:
+    """`sha256:…` of the canonical spec, defaults left out."""
+    return "sha256:" + hashlib.sha256(canonical(spec.model_dump(mode="json", exclude_defaults=True))).hexdigest()
+
+
+def revision_hash(policy: FallbackPolicySpec, *, prompt: PromptVersionSpec) -> str:
+    """The revision's name: a hash of prompt, chain, budget and serving; of nothing that can change without changing an answer."""
+    declared = policy.model_dump(mode="json", exclude_defaults=True, include={"chain", "latencyBudgetMilliseconds", "serving"})
+    serving = declared.get("serving", {})
+    serving.pop("replicas", None)
+    if not serving:
+        declared.pop("serving", None)
+    declared |= {"scheme": SCHEME, "prompt": prompt.model_dump(mode="json", exclude_defaults=True)}
+    return hashlib.sha256(canonical(declared)).hexdigest()[:HASH_LENGTH]
+
+
+def build_record(*, namespace: str, name: str, policy: FallbackPolicySpec, prompt: PromptVersionSpec) -> RevisionRecord:
+    """The record of the revision that `policy` with `prompt` asks for."""
+    limits = [slo.maxMilliseconds / 1000 for slo in policy.slos if slo.maxMilliseconds is not None]
+    return RevisionRecord(
+        namespace=namespace,
+        policy=name,
+        revision=revision_hash(policy, prompt=prompt),
+        promptVersion=policy.promptVersion,
+        promptDigest=prompt_digest(prompt),
+        prompt=prompt,
+        latencyBudgetMilliseconds=policy.latencyBudgetMilliseconds,
+        chain=policy.chain,
+        latencyBounds=list(latency_bounds(limits)),
+    )
