@@ -47,6 +47,10 @@ class CanaryStatus(StatusModel):
     weight: int = Field(0, description="Percent of requests that the gateways are told to send to it.")
     trafficGeneration: int | None = Field(None, description="Generation of the traffic object that carries the weight.")
     weightVerifiedAt: Time | None = time_field("When every ready gateway was seen to act on it.")
+    blindSince: Time | None = time_field("Since when metrics cannot be seen. Unset: they can.")
+    blindSeconds: float = Field(
+        0, description="Seconds of this step in which metrics could not be seen; they do not count towards its hold."
+    )
     promotingSince: Time | None = time_field("When promotion began. Unset: still judged.")
     routedAt: Time | None = time_field("When promotion made it the stable of the traffic object.")
 

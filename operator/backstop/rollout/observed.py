@@ -1,0 +1,67 @@
+"""What a decision is made from. Everything that may not have been seen is `Known` or `Unknown`, never a default."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from backstop.analysis.reading import SLOReading
+from backstop.api.reasons import Reason
+from backstop.api.traffic import TrafficState
+
+from .place import Place, Revision
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Known(Generic[T]):
+    """It was seen."""
+
+    value: T
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """It could not be seen; `why` is a sentence for people."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Unresolved:
+    """The spec asks for something that cannot be run; reason and one sentence for its author."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The pods of one revision. `trouble` says in words why they are not ready, when the cluster says so."""
+
+    desired: int
+    ready: int
+    trouble: str | None = None
+
+
+NO_ARM = Arm(desired=0, ready=0)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One look at a policy and all that belongs to it.
+
+    `route`: None means that the traffic object does not exist. `acting`: the lowest traffic generation that any ready gateway
+    acts on. `readings`: the latest evaluation of each SLO of the canary, empty while nothing is judged.
+    """
+
+    place: Place
+    wanted: Known[Revision] | Unresolved
+    route: Known[TrafficState | None] | Unknown
+    arms: Mapping[str, Arm] = field(default_factory=dict)
+    acting: Known[int] | Unknown = Unknown("no gateway was asked")
+    readings: tuple[SLOReading, ...] = ()
+
+    def arm(self, revision: str) -> Arm:
+        """The pods of this revision; none if it has no Deployment."""
+        return self.arms.get(revision, NO_ARM)

@@ -1,0 +1,126 @@
+"""The place of a rollout: all that must survive a restart. Frozen values; `statusmap` turns them into status and back.
+
+Times are seconds since the epoch, weights are percent.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True)
+class Revision:
+    """Which revision: the hash that names it, and the prompt it carries."""
+
+    name: str
+    prompt_version: str
+    prompt_digest: str
+
+
+@dataclass(frozen=True)
+class StablePlace:
+    """The revision that serves, and since when."""
+
+    revision: Revision
+    since: float
+
+
+@dataclass(frozen=True)
+class CanaryPlace:
+    """The revision under judgement.
+
+    `weight` is what the gateways are told; `step` is the step that is in effect (`step_started_at` set) or being prepared
+    (unset: its pods are not ready yet, and the weight is still the one before). `blind_since` and `blind_seconds` are the time in
+    which metrics could not be seen; it does not count towards a step's hold.
+    """
+
+    revision: Revision
+    started_at: float
+    step_hash: str
+    unready_since: float | None
+    step: int = 0
+    step_started_at: float | None = None
+    weight: int = 0
+    generation: int | None = None
+    verified_at: float | None = None
+    blind_since: float | None = None
+    blind_seconds: float = 0.0
+    promoting_since: float | None = None
+    routed_at: float | None = None
+
+
+@dataclass(frozen=True)
+class PreviousPlace:
+    """The stable revision before this one; its pods are kept until `until`."""
+
+    revision: Revision
+    until: float
+
+
+@dataclass(frozen=True)
+class Retiring:
+    """A former canary whose pods are kept until `until`, to finish what they have."""
+
+    revision: str
+    until: float
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A revision that was rolled back and will not run again."""
+
+    revision: Revision
+    reason: str
+    message: str
+    at: float
+
+
+class Outcome(StrEnum):
+    """How a rollout ended."""
+
+    PROMOTED = "Promoted"
+    ROLLED_BACK = "RolledBack"
+    SUPERSEDED = "Superseded"
+
+
+@dataclass(frozen=True)
+class LastRollout:
+    """How the latest rollout ended. `shifted_at`: when every ready gateway was seen to act on it."""
+
+    outcome: Outcome
+    revision: Revision
+    reason: str
+    message: str
+    detected_at: float
+    generation: int | None
+    shifted_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a policy's rollout is. An empty place is a policy that has never run."""
+
+    stable: StablePlace | None = None
+    canary: CanaryPlace | None = None
+    previous: PreviousPlace | None = None
+    retiring: tuple[Retiring, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
+    last: LastRollout | None = None
+
+    def rejection_of(self, revision: str) -> Rejection | None:
+        """The rejection of this revision, if it was rolled back."""
+        return next((rejection for rejection in reversed(self.rejected) if rejection.revision.name == revision), None)
+
+
+def awaited_generation(place: Place) -> int | None:
+    """The traffic generation that gateways still have to be seen acting on; None when nothing waits for it.
+
+    The controller polls the gateways while this is set.
+    """
+    canary, last = place.canary, place.last
+    if canary is not None:
+        if canary.routed_at is not None or (canary.step_started_at is not None and canary.verified_at is None):
+            return canary.generation
+        return None
+    if last is not None and last.shifted_at is None:
+        return last.generation
+    return None

@@ -1,0 +1,70 @@
+"""What a decision asks for. `controller.apply` carries it out in this order: a falling route, status, children and other routes, events."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from backstop.api.condition import ConditionType
+from backstop.api.reasons import Reason
+from backstop.api.traffic import TrafficState
+
+from .place import Place, Revision
+
+
+@dataclass(frozen=True)
+class RouteWrite:
+    """The traffic object as it shall be. `falling`: the share of the revision under judgement falls, so this is the first write."""
+
+    state: TrafficState
+    falling: bool
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """One transition: becomes one event, one log line and one metric."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A rejection to be written on the PromptVersion too, because its prompt differs from the stable one."""
+
+    revision: Revision
+    reason: str
+    message: str
+    at: float
+
+
+@dataclass(frozen=True)
+class ConditionState:
+    """A condition without its times."""
+
+    type: ConditionType
+    status: Literal["True", "False", "Unknown"]
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The next place, and what must be true in the cluster for it.
+
+    `sizes`: replicas per live revision; a revision that is not named has no Deployment and no Service of its own.
+    `serving`: the revision that the Services `p` and `p-stable` select; `canary`: the one of `p-canary`.
+    `conditions`: all that hold now; a type that is missing is taken off.
+    `wake_at`: when to look again even if nothing changes (seconds since the epoch).
+    """
+
+    place: Place
+    route: RouteWrite | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    serving: str | None = None
+    canary: str | None = None
+    announcements: tuple[Announcement, ...] = ()
+    verdict: Verdict | None = None
+    conditions: tuple[ConditionState, ...] = ()
+    phase: str = "Idle"
+    reason: Reason = Reason.STABLE
+    wake_at: float | None = None
