@@ -1,0 +1,3 @@
+module backstop.test/e2e/pause
+
+go 1.26.0
