@@ -1,0 +1,134 @@
+"""One clear sentence for input that a model refuses: where, what is wrong, what to do.
+
+Knows how pydantic reports errors and how this API names its fields; never shows a value, which may be a secret.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_WANTED: Final = {
+    "string_type": "a string",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "float_type": "a number",
+    "bool_type": "`true` or `false`",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+}
+
+
+class InputError(ValueError):
+    """Input that a model refuses; the text is one sentence for its author."""
+
+
+def parse_strictly(model: type[Model], value: object, *, prefix: str) -> Model:
+    """`value` (as JSON or YAML gives it) as a `model`, with the types the API server asks for: `"5"` is no number.
+
+    `prefix` is where `value` stands, such as `spec`. Raises InputError.
+    """
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        raise InputError(f"`{prefix}` holds a value that JSON has no type for, such as a bare date; put it in quotes") from None
+    try:
+        return model.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise InputError(first_problem(error, prefix=prefix)) from None
+
+
+def first_problem(error: ValidationError, *, prefix: str) -> str:
+    """One sentence (no full stop) for the first thing that is wrong; `prefix` is where the model stands, such as `spec`.
+
+    An unknown field comes first: a misspelt name also shows up as a missing field, and the spelling is what to correct.
+    """
+    problems = error.errors(include_url=False)
+    return _sentence(next((p for p in problems if p["type"] == "extra_forbidden"), problems[0]), prefix=prefix)
+
+
+def _sentence(problem: ErrorDetails, *, prefix: str) -> str:
+    path = field_path(problem["loc"], prefix=prefix)
+    context: Mapping[str, Any] = problem.get("ctx", {})
+    match problem["type"]:
+        case "value_error":
+            # A rule of the API: its message names the field; an index says which element.
+            message = str(context["error"])
+            return f"{message} (at `{path}`)" if path.endswith("]") else message
+        case "extra_forbidden":
+            return f"`{path}` is not a known field; take it out or correct its name"
+        case "missing":
+            return f"`{path}` is missing; set it"
+        case "string_pattern_mismatch":
+            return f"`{path}` does not match `{context['pattern']}`; correct the value"
+        case "enum" | "literal_error":
+            return f"`{path}` must be {context['expected']}"
+        case kind if kind in _WANTED:
+            return f"`{path}` must be {_WANTED[kind]}, not {_kind_of(problem['input'])}{_hint(kind, given=problem['input'])}"
+        case _:
+            return f"`{path}` {_bound(problem['type'], context=context) or 'is not valid: ' + _lower_first(problem['msg'])}"
+
+
+def field_path(location: tuple[int | str, ...], *, prefix: str) -> str:
+    """`("steps", 0, "weight")` under `spec.canary` → `spec.canary.steps[0].weight`."""
+    path = prefix
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
+
+
+def _bound(kind: str, *, context: Mapping[str, Any]) -> str | None:
+    match kind:
+        case "greater_than_equal":
+            return f"must be at least {context['ge']}"
+        case "less_than_equal":
+            return f"must be at most {context['le']}"
+        case "string_too_short":
+            return "must not be empty" if context["min_length"] == 1 else f"must have at least {context['min_length']} characters"
+        case "string_too_long":
+            return f"must have at most {context['max_length']} characters"
+        case "too_short":
+            return f"must have at least {_counted(context['min_length'], noun='element')}"
+        case "too_long":
+            return f"must have at most {_counted(context['max_length'], noun='element')}"
+        case _:
+            return None
+
+
+def _counted(count: int, *, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _kind_of(value: object) -> str:
+    match value:
+        case None:
+            return "empty"
+        case bool():
+            return "`true` or `false`"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "a list"
+        case _:
+            return "an object"
+
+
+def _hint(kind: str, *, given: object) -> str:
+    if kind == "string_type" and isinstance(given, int | float):
+        return "; put it in quotes"
+    if isinstance(given, str) and kind in ("int_type", "float_type", "bool_type"):
+        return "; write it without quotes"
+    return ""
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

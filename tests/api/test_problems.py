@@ -1,0 +1,85 @@
+"""What the author of a refused manifest reads."""
+
+import datetime
+from typing import Any
+
+import pytest
+
+from backstop.api.fallbackpolicy import FallbackPolicySpec
+from backstop.api.problems import InputError, parse_strictly
+
+
+def _policy(**changes: Any) -> dict[str, Any]:
+    good: dict[str, Any] = {
+        "promptVersion": "p-1",
+        "latencyBudgetMilliseconds": 400,
+        "chain": [
+            {
+                "name": "primary",
+                "model": {"baseURL": "http://llm/v1", "name": "m"},
+                "timeouts": {"firstTokenMilliseconds": 300},
+            },
+            {"name": "static", "static": {"default": "Later."}},
+        ],
+    }
+    return good | changes
+
+
+def _tier(**changes: Any) -> dict[str, Any]:
+    return {"name": "primary", "model": {"baseURL": "http://llm/v1", "name": "m"}} | changes
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ({"latencyBudgetMs": 4, **_policy()}, "`spec.latencyBudgetMs` is not a known field; take it out or correct its name"),
+        ({k: v for k, v in _policy().items() if k != "chain"}, "`spec.chain` is missing; set it"),
+        (
+            _policy(latencyBudgetMilliseconds="400"),
+            "`spec.latencyBudgetMilliseconds` must be a whole number, not a string; write it without quotes",
+        ),
+        (_policy(latencyBudgetMilliseconds=0), "`spec.latencyBudgetMilliseconds` must be at least 1"),
+        (_policy(chain="x"), "`spec.chain` must be a list, not a string"),
+        (_policy(chain=[]), "`spec.chain` must have at least 1 element"),
+        (_policy(chain=[7]), "`spec.chain[0]` must be an object, not a number"),
+        (
+            _policy(canary={"steps": [{"weight": 50}, {"weight": 5}, {"weight": 100}]}),
+            "`spec.canary.steps`: weights must increase",
+        ),
+        (_policy(canary={"steps": [{"weight": 50}]}), "`spec.canary.steps`: the last weight must be 100"),
+        (_policy(canary={"steps": [{"weight": 101}]}), "`spec.canary.steps[0].weight` must be at most 100"),
+        (
+            _policy(chain=[_tier(), _tier(name="both", static={"default": "x"})]),
+            "`spec.chain`: each tier has exactly one of `model` and `static` (at `spec.chain[1]`)",
+        ),
+        (
+            _policy(slos=[{"name": "e", "indicator": "ErrorRate", "maxPercent": 1}]),
+            "`spec.slos[0].maxPercent` must be a string, not a number; put it in quotes",
+        ),
+        (
+            _policy(slos=[{"name": "e", "indicator": "Speed", "maxPercent": "1"}]),
+            "`spec.slos[0].indicator` must be 'Latency', 'ErrorRate' or 'FallbackRate'",
+        ),
+        (None, "`spec` must be an object, not empty"),
+    ],
+)
+def test_a_refused_value_is_said_in_one_sentence(value: object, sentence: str) -> None:
+    with pytest.raises(InputError) as refused:
+        parse_strictly(FallbackPolicySpec, value, prefix="spec")
+    assert str(refused.value) == sentence
+
+
+def test_a_good_value_is_parsed() -> None:
+    assert parse_strictly(FallbackPolicySpec, _policy(), prefix="spec").chain[0].name == "primary"
+
+
+def test_a_refused_value_is_never_shown() -> None:
+    with pytest.raises(InputError) as refused:
+        parse_strictly(FallbackPolicySpec, _policy(chain=[_tier(model={"baseURL": "http://sk-secret@llm", "name": "m"})]), prefix="spec")
+    assert "sk-secret" not in str(refused.value)
+    assert "`spec.chain[0].model.baseURL`" in str(refused.value)
+
+
+def test_a_yaml_date_is_refused_with_the_way_out() -> None:
+    with pytest.raises(InputError, match="put it in quotes"):
+        parse_strictly(FallbackPolicySpec, _policy(promptVersion=datetime.date(2026, 1, 1)), prefix="spec")
