@@ -1,0 +1,40 @@
+"""What the analysis needs to know of a policy under judgement, and what it gives back. Everything else of a policy is not its business."""
+
+from dataclasses import dataclass
+
+from .objective import Objective
+from .reading import SLOReading
+from .state import AnalysisState
+
+
+@dataclass(frozen=True)
+class LivePolicy:
+    """A policy whose canary is judged.
+
+    `source`: name of its metric source. `since`: when the weight was verified and the warm-up over, seconds since the epoch;
+    None: not yet, so that nothing new is judged. `state`: as the evaluation before gave it, or `AnalysisState()`.
+    """
+
+    namespace: str
+    name: str
+    source: str
+    canary: str
+    stable: str
+    objectives: tuple[Objective, ...]
+    since: float | None
+    state: AnalysisState
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of one policy.
+
+    `state` is kept in status; it differs from the one before only when `closed_block`, or when a step or revision changed.
+    `canary_requests`, `canary_sent`: judged, and sent by the entry pods, since the start of the step.
+    """
+
+    readings: tuple[SLOReading, ...]
+    state: AnalysisState
+    closed_block: bool
+    canary_requests: int
+    canary_sent: int

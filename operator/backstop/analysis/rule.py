@@ -1,0 +1,44 @@
+"""What every rule has in common: it folds closed blocks into a small state and judges from that state alone.
+
+A sequential test is another class with this interface and a state of its own beside `ThresholdState`.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from .reading import Breached, Breaching, Counts, Healthy
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class ArmBlock:
+    """One objective's counts of one closed block: what came in after `start`, up to `end` (seconds since the epoch).
+
+    `after_gap`: more than two scrapes were missing on every target, so the block does not continue the one before.
+    """
+
+    start: float
+    end: float
+    canary: Counts
+    stable: Counts | None
+    after_gap: bool = False
+
+
+Verdict = Healthy | Breaching | Breached
+
+
+class Rule(Protocol[S]):
+    """Blocks in, verdict out. Blocks come in order, each once."""
+
+    def start(self) -> S:
+        """The state before the first block."""
+        ...
+
+    def observe(self, state: S, *, block: ArmBlock) -> S:
+        """The state after one more block. Its size is bounded whatever the number of blocks."""
+        ...
+
+    def judge(self, state: S) -> Verdict:
+        """The verdict on the state so far."""
+        ...

@@ -1,0 +1,65 @@
+"""What a metric source says about one policy: raw counter samples, or why there are none. Never a bare float.
+
+Times are seconds since the epoch, as Prometheus stamped the scrape.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Counter:
+    """Which counter of a gateway pod; everything that tells it from its neighbours but the pod. Unused labels are empty."""
+
+    metric: str
+    revision: str
+    cache: str = ""
+    outcome: str = ""
+    first_tier: str = ""
+    le: float | None = None  # upper bound in seconds, for histogram buckets
+
+
+@dataclass(frozen=True)
+class Series:
+    """Samples (time, value) of one counter on one scrape target, in any order, possibly repeated."""
+
+    target: str
+    counter: Counter
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Raw samples of the policy's live revisions."""
+
+    series: tuple[Series, ...]
+
+
+@dataclass(frozen=True)
+class NoData:
+    """The source answered, and has no sample of the policy."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
+class NotANumber:
+    """The newest samples cannot be counted with: NaN, infinite, negative, or buckets above their count."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Partial:
+    """The source answered with warnings: something may be missing, so nothing is used."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
+class ProviderError:
+    """The source did not answer, or not with an answer."""
+
+    sentence: str
+
+
+Fetched = Sample | NoData | NotANumber | Partial | ProviderError

@@ -1,0 +1,198 @@
+"""What must survive between two evaluations, and its compact form for `.status.analysis`.
+
+The counters themselves are not kept: they are read again from the source at each target's watermark. The packed form is a
+version, a dot, and base64 of compressed JSON; times are whole milliseconds, counted back from the newest watermark.
+"""
+
+import base64
+import binascii
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .reading import Counts
+from .rule import ArmBlock
+from .threshold import Episode, ThresholdState
+
+VERSION = "1"
+PACKED_BYTES = 8192
+# Newest first; more targets than this at once cannot be watched (evaluation says so).
+MAX_TARGETS = 256
+
+
+@dataclass(frozen=True)
+class DisplayQuantile:
+    """A latency quantile for people: milliseconds, and whether it is a value, a lower (`>`) or an upper (`≤`) bound."""
+
+    milliseconds: int
+    sign: str  # "≈", ">" or "≤"
+
+
+@dataclass(frozen=True)
+class ObjectiveState:
+    """One objective's part. The rule's state goes on over a change of weight; `step_requests` starts again."""
+
+    rule: ThresholdState
+    step_requests: int = 0
+    canary_quantile: DisplayQuantile | None = None
+    stable_quantile: DisplayQuantile | None = None
+
+
+@dataclass(frozen=True)
+class AnalysisState:
+    """The place of one policy's analysis. Empty: nothing seen yet.
+
+    `watermarks`: target → time of its newest sample in a closed block. `since`: start of the step that the step counts are of.
+    `objectives`: by fingerprint, so that an edited objective starts anew.
+    """
+
+    canary: str = ""
+    stable: str = ""
+    since: float | None = None
+    block_end: float | None = None
+    watermarks: Mapping[str, float] = field(default_factory=dict)
+    step_requests: int = 0
+    step_sent: int = 0
+    objectives: Mapping[str, ObjectiveState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UnreadableState:
+    """The packed text is not of this version, or damaged: the analysis starts anew."""
+
+    sentence: str
+
+
+def pack(state: AnalysisState) -> str:
+    """State → at most 8 KiB of text for up to 256 targets and six objectives."""
+    newest = max(state.watermarks.values(), default=state.block_end or 0.0)
+    origin = _to_ms(newest)
+
+    def time(at: float | None) -> int | None:
+        return None if at is None else origin - _to_ms(at)
+
+    document = [
+        state.canary,
+        state.stable,
+        origin,
+        time(state.since),
+        time(state.block_end),
+        [state.step_requests, state.step_sent],
+        [[target, time(at)] for target, at in sorted(state.watermarks.items())],
+        [[key, _pack_objective(value, origin=origin)] for key, value in sorted(state.objectives.items())],
+    ]
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+    return f"{VERSION}.{base64.b85encode(zlib.compress(text.encode(), 9)).decode()}"
+
+
+def unpack(text: str) -> AnalysisState | UnreadableState:
+    """The inverse of `pack`; anything else is `UnreadableState`, never an exception."""
+    version, _, body = text.partition(".")
+    if version != VERSION:
+        return UnreadableState(f"`status.analysis` is of version {version[:20]!r}, not {VERSION!r}; the analysis starts anew.")
+    try:
+        document = json.loads(_inflate(base64.b85decode(body)))
+        return _unpack_document(document)
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError, binascii.Error, zlib.error):
+        return UnreadableState("`status.analysis` is damaged; the analysis starts anew.")
+
+
+def _inflate(packed: bytes) -> bytes:
+    inflater = zlib.decompressobj()
+    text = inflater.decompress(packed, 64 * PACKED_BYTES)
+    if not inflater.eof:
+        raise ValueError("longer than any state that was packed here")
+    return text
+
+
+def _to_ms(at: float) -> int:
+    return round(at * 1000)
+
+
+def _pack_counts(counts: Counts | None) -> list[int]:
+    return [] if counts is None else [counts.bad, counts.total]
+
+
+def _pack_objective(state: ObjectiveState, *, origin: int) -> list[Any]:
+    episode = state.rule.episode
+    return [
+        state.step_requests,
+        [[q.milliseconds, q.sign] if q else [] for q in (state.canary_quantile, state.stable_quantile)],
+        [
+            [origin - _to_ms(b.start), origin - _to_ms(b.end), _pack_counts(b.canary), _pack_counts(b.stable), int(b.after_gap)]
+            for b in state.rule.window
+        ],
+        []
+        if episode is None
+        else [
+            origin - _to_ms(episode.first_bad),
+            origin - _to_ms(episode.newest_bad),
+            _pack_counts(episode.canary),
+            _pack_counts(episode.stable),
+        ],
+    ]
+
+
+def _unpack_document(document: Any) -> AnalysisState:
+    canary, stable, origin, since, block_end, step, watermarks, objectives = document
+    step_requests, step_sent = step
+
+    def time(back: int | None) -> float | None:
+        return None if back is None else (origin - back) / 1000
+
+    if not (isinstance(canary, str) and isinstance(stable, str)):
+        raise TypeError("revisions are text")
+    return AnalysisState(
+        canary=canary,
+        stable=stable,
+        since=time(since),
+        block_end=time(block_end),
+        watermarks={str(target): (origin - int(back)) / 1000 for target, back in watermarks},
+        step_requests=int(step_requests),
+        step_sent=int(step_sent),
+        objectives={str(key): _unpack_objective(value, origin=origin) for key, value in objectives},
+    )
+
+
+def _unpack_objective(document: Any, *, origin: int) -> ObjectiveState:
+    step_requests, quantiles, window, episode = document
+    canary_quantile, stable_quantile = (DisplayQuantile(milliseconds=int(q[0]), sign=str(q[1])) if q else None for q in quantiles)
+    return ObjectiveState(
+        rule=ThresholdState(
+            window=tuple(
+                ArmBlock(
+                    start=(origin - start) / 1000,
+                    end=(origin - end) / 1000,
+                    canary=_unpack_counts(canary) or Counts(),
+                    stable=_unpack_counts(stable),
+                    after_gap=bool(gap),
+                )
+                for start, end, canary, stable, gap in window
+            ),
+            episode=_unpack_episode(episode, origin=origin),
+        ),
+        step_requests=int(step_requests),
+        canary_quantile=canary_quantile,
+        stable_quantile=stable_quantile,
+    )
+
+
+def _unpack_episode(document: Any, *, origin: int) -> Episode | None:
+    if not document:
+        return None
+    first_bad, newest_bad, canary, stable = document
+    return Episode(
+        first_bad=(origin - first_bad) / 1000,
+        newest_bad=(origin - newest_bad) / 1000,
+        canary=_unpack_counts(canary) or Counts(),
+        stable=_unpack_counts(stable),
+    )
+
+
+def _unpack_counts(document: Any) -> Counts | None:
+    if not document:
+        return None
+    bad, total = document
+    return Counts(bad=int(bad), total=int(total))
