@@ -151,7 +151,7 @@ class Canary(ApiModel):
     )
     analysis: Analysis = Field(default=Analysis(), description="How the canary is judged.")
     progressDeadlineSeconds: int = Field(
-        600, ge=10, le=86_400, description="How long a canary may be without a ready pod before it is rolled back."
+        600, ge=10, le=86_400, description="How long a canary may be short of ready pods before it is rolled back."
     )
     rules = (
         Rule(

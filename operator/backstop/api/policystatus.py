@@ -48,8 +48,8 @@ class CanaryStatus(StatusModel):
     trafficGeneration: int | None = Field(None, description="Generation of the traffic object that carries the weight.")
     weightVerifiedAt: Time | None = time_field("When every ready gateway was seen to act on it.")
     blindSince: Time | None = time_field("Since when metrics cannot be seen. Unset: they can.")
-    blindSeconds: float = Field(
-        0, description="Seconds of this step in which metrics could not be seen; they do not count towards its hold."
+    blindMilliseconds: int = Field(
+        0, description="Milliseconds of this step in which metrics could not be seen; they do not count towards its hold."
     )
     promotingSince: Time | None = time_field("When promotion began. Unset: still judged.")
     routedAt: Time | None = time_field("When promotion made it the stable of the traffic object.")
@@ -100,6 +100,7 @@ class LastRolloutStatus(StatusModel):
     outcome: Literal["Promoted", "RolledBack", "Superseded"] = Field(description="`Promoted`, `RolledBack` or `Superseded`.")
     revision: str = Field(max_length=63, description="The revision that was rolled out.")
     promptVersion: str = Field(max_length=253, description="Its PromptVersion.")
+    promptDigest: str | None = Field(None, max_length=80, description="Digest of that PromptVersion.")
     reason: str = Field(max_length=128, description="Why, in one word.")
     message: str = Field(max_length=2048, description="Why, with the evidence.")
     detectedAt: Time | None = time_field("When it was decided.")

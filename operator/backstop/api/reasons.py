@@ -81,3 +81,8 @@ WARNINGS = frozenset(
 def event_type(reason: Reason) -> str:
     """`Warning` or `Normal`, as an Event spells it."""
     return "Warning" if reason in WARNINGS else "Normal"
+
+
+def reason_of(text: str) -> Reason:
+    """The reason a status or traffic object names; `RolledBack` for a word of a newer version that this one does not know."""
+    return Reason(text) if text in Reason._value2member_map_ else Reason.ROLLED_BACK

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from .clock import parse_time
+
 
 class TrafficError(ValueError):
     """The object does not hold a traffic state; the text says which key and why."""
@@ -112,6 +114,7 @@ def _abort(text: str) -> Abort | None:
         return None
     try:
         parsed = json.loads(text)
-        return Abort(revision=str(parsed["revision"]), reason=str(parsed["reason"]), time=str(parsed["time"]))
+        parse_time(parsed["time"])
+        return Abort(revision=str(parsed["revision"]), reason=str(parsed["reason"]), time=parsed["time"])
     except (ValueError, KeyError, TypeError):
         raise TrafficError("`aborted` is not `{revision, reason, time}` in the traffic object") from None

@@ -1,0 +1,135 @@
+"""What status says: conditions by kstatus' rules, and the one-word summary of the columns."""
+
+from backstop.analysis.reading import state_name
+from backstop.api.condition import ConditionType
+from backstop.api.reasons import Reason, reason_of
+
+from .look import Look
+from .observed import Unknown, Unresolved
+from .place import CanaryPlace
+from .plan import ConditionState
+from .progress import all_healthy, hold_ends
+
+
+def conditions_of(look: Look) -> tuple[ConditionState, ...]:
+    """Every condition that holds at this look."""
+    conditions = [*_input(look), _ready(look), _progressing(look)]
+    wanted, canary = look.wanted, look.place.canary
+    rejection = look.place.rejection_of(wanted.name) if wanted is not None else None
+    if canary is not None or (wanted is not None and rejection is None and not _is_stable(look)):
+        conditions.append(ConditionState(ConditionType.RECONCILING, "True", *_doing(look)))
+    if rejection is not None and canary is None and not _is_stable(look):
+        message = f"{rejection.message}; change the spec to go on"
+        conditions.append(ConditionState(ConditionType.STALLED, "True", Reason.ROLLED_BACK, message))
+        conditions.append(ConditionState(ConditionType.ROLLED_BACK, "True", reason_of(rejection.reason), rejection.message))
+    if isinstance(look.observed.wanted, Unresolved):
+        conditions.append(ConditionState(ConditionType.STALLED, "True", look.observed.wanted.reason, look.observed.wanted.message))
+    if canary is not None and canary.weight > 0:
+        conditions.append(_metrics(look))
+    return tuple(conditions)
+
+
+def summary_of(look: Look) -> tuple[str, Reason]:
+    """Phase and reason for the columns."""
+    wanted, canary = look.wanted, look.place.canary
+    if canary is not None:
+        return ("Promoting" if canary.promoting_since is not None else "Progressing"), _doing(look)[0]
+    if isinstance(look.observed.wanted, Unresolved):
+        return "Blocked", look.observed.wanted.reason
+    rejection = look.place.rejection_of(wanted.name) if wanted is not None else None
+    if rejection is not None and not _is_stable(look):
+        return "RolledBack", reason_of(rejection.reason)
+    if not _is_stable(look):
+        return "Starting", _doing(look)[0]
+    return "Idle", Reason.STABLE if _stable_ready(look) else Reason.STABLE_UNREADY
+
+
+def _input(look: Look) -> list[ConditionState]:
+    wanted = look.observed.wanted
+    if not isinstance(wanted, Unresolved):
+        return [
+            ConditionState(ConditionType.ACCEPTED, "True", Reason.ACCEPTED, "the spec is valid"),
+            ConditionState(ConditionType.RESOLVED_REFS, "True", Reason.RESOLVED, "everything the spec refers to exists"),
+        ]
+    if wanted.reason in (Reason.PROMPT_VERSION_NOT_FOUND, Reason.METRICS_SOURCE_NOT_FOUND):
+        return [
+            ConditionState(ConditionType.ACCEPTED, "True", Reason.ACCEPTED, "the spec is valid"),
+            ConditionState(ConditionType.RESOLVED_REFS, "False", wanted.reason, wanted.message),
+        ]
+    return [ConditionState(ConditionType.ACCEPTED, "False", wanted.reason, wanted.message)]
+
+
+def _ready(look: Look) -> ConditionState:
+    stable = look.place.stable
+    if stable is not None and _is_stable(look) and look.place.canary is None:
+        if _stable_ready(look):
+            message = f"{stable.revision.prompt_version} ({stable.revision.name}) is stable and serves"
+            return ConditionState(ConditionType.READY, "True", Reason.STABLE, message)
+        return ConditionState(ConditionType.READY, "False", Reason.STABLE_UNREADY, f"no pod of stable {stable.revision.name} is ready")
+    if isinstance(look.observed.wanted, Unresolved):
+        return ConditionState(ConditionType.READY, "False", look.observed.wanted.reason, look.observed.wanted.message)
+    wanted = look.wanted
+    rejection = look.place.rejection_of(wanted.name) if wanted is not None else None
+    if rejection is not None and look.place.canary is None:
+        return ConditionState(ConditionType.READY, "False", Reason.ROLLED_BACK, rejection.message)
+    return ConditionState(ConditionType.READY, "False", *_doing(look))
+
+
+def _progressing(look: Look) -> ConditionState:
+    if look.place.canary is None and (_is_stable(look) or look.wanted is None or look.place.rejection_of(look.wanted.name)):
+        return ConditionState(ConditionType.PROGRESSING, "False", Reason.STABLE, "no rollout is running")
+    return ConditionState(ConditionType.PROGRESSING, "True", *_doing(look))
+
+
+def _metrics(look: Look) -> ConditionState:
+    unknown = look.readings_in("Unknown")
+    if unknown:
+        reason = unknown[0].reason
+        return ConditionState(ConditionType.METRICS_AVAILABLE, "False", reason, f"{unknown[0].name}: {unknown[0].evidence}")
+    if not look.observed.readings and look.policy.slos:
+        message = "nothing was evaluated yet"
+        return ConditionState(ConditionType.METRICS_AVAILABLE, "Unknown", Reason.WAITING_FOR_SAMPLES, message)
+    return ConditionState(ConditionType.METRICS_AVAILABLE, "True", Reason.METRICS_AVAILABLE, "every SLO can be evaluated")
+
+
+def _doing(look: Look) -> tuple[Reason, str]:
+    """What the rollout is doing or waiting for, in words that do not change from second to second."""
+    canary = look.place.canary
+    if canary is None:
+        wanted = look.wanted
+        name = wanted.name if wanted is not None else "the wanted revision"
+        trouble = look.observed.arm(name).trouble
+        return Reason.WAITING_FOR_READY, f"waiting for a ready pod of {name}" + (f" ({trouble})" if trouble else "")
+    if isinstance(look.observed.route, Unknown):
+        return Reason.TRAFFIC_UNREADABLE, f"holding: {look.observed.route.why}; delete the traffic object to have it written anew"
+    if look.ready(canary) < look.pods_needed(canary):
+        trouble = look.observed.arm(canary.revision.name).trouble
+        message = f"waiting for {look.pods_needed(canary)} ready pods of {canary.revision.name}" + (f" ({trouble})" if trouble else "")
+        return (Reason.CANARY_UNREADY if look.ready(canary) == 0 and canary.step > 0 else Reason.WAITING_FOR_READY), message
+    if canary.promoting_since is not None:
+        return Reason.PROMOTING, f"promoting {canary.revision.prompt_version} ({canary.revision.name})"
+    return _holding(look, canary)
+
+
+def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
+    steps = len(look.policy.canary.steps)
+    where = f"step {canary.step + 1} of {steps}, {canary.weight} %"
+    if canary.step_started_at is None or canary.verified_at is None:
+        return Reason.STEP_STARTED, f"{where}: waiting for every gateway to act on it"
+    if canary.blind_since is not None:
+        return Reason.METRICS_UNAVAILABLE, f"{where}: holding, because metrics cannot be seen"
+    if look.now >= hold_ends(look, canary) and not all_healthy(look):
+        open_slos = [r.name for r in look.observed.readings if state_name(r.state) != "Healthy"]
+        missing = [slo.name for slo in look.policy.slos if slo.name not in {r.name for r in look.observed.readings}]
+        return Reason.WAITING_FOR_SAMPLES, f"{where}: the hold is over; not yet healthy: {', '.join(open_slos + missing)}"
+    return Reason.HOLDING, f"{where}: holding for {look.step_of(canary).holdSeconds} s"
+
+
+def _is_stable(look: Look) -> bool:
+    wanted, stable = look.wanted, look.place.stable
+    return wanted is not None and stable is not None and wanted.name == stable.revision.name
+
+
+def _stable_ready(look: Look) -> bool:
+    stable = look.place.stable
+    return stable is not None and look.observed.arm(stable.revision.name).ready > 0

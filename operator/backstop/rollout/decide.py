@@ -1,0 +1,112 @@
+"""decide(): the one place where a rollout's next move is chosen. Pure: no I/O, no clock, no randomness.
+
+A decision is a chain of gates, each a question with one answer; the first gate that moves ends the pass, and the next pass looks
+again. Gates that take traffic away come before gates that give it. What the cluster must look like follows from the place alone.
+"""
+
+from collections.abc import Callable, Mapping
+
+from backstop.api.fallbackpolicy import FallbackPolicySpec
+
+from . import progress, rest, safety
+from .conditions import conditions_of, summary_of
+from .look import Look
+from .move import Move
+from .observed import Known, Observed
+from .place import CanaryPlace, Place
+from .plan import Plan
+from .route import route_for, with_generation
+from .wake import wake_at
+
+CanaryGate = Callable[[Look, CanaryPlace], Move | None]
+Gate = Callable[[Look], Move | None]
+
+SAFETY: tuple[CanaryGate, ...] = (safety.finish_abort, safety.breach, safety.other_wanted, safety.pods)
+PROGRESS: tuple[CanaryGate, ...] = (
+    progress.replan,
+    progress.blindness,
+    progress.promote,
+    progress.verify,
+    progress.begin_step,
+    progress.switch,
+    progress.pass_step,
+)
+REST: tuple[Gate, ...] = (rest.first_revision, rest.watch_shift, rest.clear_away, rest.new_canary)
+
+
+def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Plan:
+    """The plan for one look at a policy; `now` in seconds since the epoch."""
+    look = Look(observed, policy, now)
+    move = _first_move(look)
+    moved = move is not None
+    move = move or Move(look.place)
+    route = route_for(move, before=look.place, route=observed.route, now=now)
+    place = with_generation(move, write=route, before=look.place)
+    after = Look(_at(observed, place=place), policy, now)
+    phase, reason = summary_of(after)
+    return Plan(
+        place=place,
+        route=route,
+        sizes=_sizes(after),
+        serving=_serving(after),
+        canary=place.canary.revision.name if place.canary and place.canary.routed_at is None else None,
+        announcements=move.announcements,
+        verdict=move.verdict,
+        conditions=conditions_of(after),
+        phase=phase,
+        reason=reason,
+        wake_at=now if moved else wake_at(after),
+    )
+
+
+def _first_move(look: Look) -> Move | None:
+    canary = look.place.canary
+    if canary is not None and look.place.stable is not None:
+        for gate in SAFETY:
+            if (move := gate(look, canary)) is not None:
+                return move
+        # Unknown never advances: neither an unreadable traffic object nor a spec that asks for nothing that can be run.
+        if isinstance(look.observed.route, Known) and look.wanted is not None:
+            for gate in PROGRESS:
+                if (move := gate(look, canary)) is not None:
+                    return move
+    for question in REST:
+        if (move := question(look)) is not None:
+            return move
+    return None
+
+
+def _at(observed: Observed, *, place: Place) -> Observed:
+    return Observed(
+        place=place,
+        wanted=observed.wanted,
+        route=observed.route,
+        arms=observed.arms,
+        acting=observed.acting,
+        readings=observed.readings if place.canary is not None else (),
+    )
+
+
+def _sizes(look: Look) -> Mapping[str, int]:
+    """Replicas per live revision; in an overlap of roles the larger one counts."""
+    place = look.place
+    sizes = {retiring.revision: look.observed.arm(retiring.revision).desired for retiring in place.retiring}
+    if place.canary is not None:
+        sizes[place.canary.revision.name] = look.pods_needed(place.canary)
+    if place.previous is not None:
+        sizes[place.previous.revision.name] = look.replicas
+    if place.stable is not None:
+        sizes[place.stable.revision.name] = look.replicas
+    elif look.wanted is not None:
+        sizes[look.wanted.name] = look.replicas
+    return sizes
+
+
+def _serving(look: Look) -> str | None:
+    """The revision that callers' connections reach: stable, or from the switch of a promotion on the new one."""
+    place = look.place
+    if place.canary is not None and place.canary.routed_at is not None:
+        return place.canary.revision.name
+    if place.stable is not None:
+        return place.stable.revision.name
+    return look.wanted.name if look.wanted is not None else None

@@ -1,0 +1,64 @@
+"""One look: what was observed, beside what the policy asks for, at one moment. The questions that several gates ask of it."""
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+from backstop.analysis.reading import SLOReading, StateName, state_name
+from backstop.api.fallbackpolicy import FallbackPolicySpec, Step
+from backstop.api.record import canonical
+
+from .observed import Known, Observed
+from .place import CanaryPlace, Place, Revision
+
+
+@dataclass(frozen=True)
+class Look:
+    """Observed, policy and moment (seconds since the epoch)."""
+
+    observed: Observed
+    policy: FallbackPolicySpec
+    now: float
+
+    @property
+    def place(self) -> Place:
+        """Where the rollout is."""
+        return self.observed.place
+
+    @property
+    def wanted(self) -> Revision | None:
+        """The revision that the spec asks for; None when it cannot be told."""
+        return self.observed.wanted.value if isinstance(self.observed.wanted, Known) else None
+
+    @property
+    def replicas(self) -> int:
+        """Full size."""
+        return self.policy.serving.replicas
+
+    def step_of(self, canary: CanaryPlace) -> Step:
+        """The step that the canary is at, or is being prepared for."""
+        return self.policy.canary.steps[canary.step]
+
+    def pods_needed(self, canary: CanaryPlace) -> int:
+        """Ready pods before the canary's step may begin: its share of full size, at least one."""
+        if canary.promoting_since is not None:
+            return self.replicas
+        return max(1, math.ceil(self.replicas * max(self.step_of(canary).weight, canary.weight) / 100))
+
+    def ready(self, canary: CanaryPlace) -> int:
+        """Ready pods of the canary."""
+        return self.observed.arm(canary.revision.name).ready
+
+    def acts_on(self, generation: int | None) -> bool:
+        """Whether every ready gateway was seen to act on this traffic generation or a later one."""
+        acting = self.observed.acting
+        return generation is not None and isinstance(acting, Known) and acting.value >= generation
+
+    def readings_in(self, state: StateName) -> tuple[SLOReading, ...]:
+        """The SLO readings in this state, in the policy's order."""
+        return tuple(reading for reading in self.observed.readings if state_name(reading.state) == state)
+
+
+def steps_hash(policy: FallbackPolicySpec) -> str:
+    """Hash of the declared steps: a rollout re-plans when it changes."""
+    return hashlib.sha256(canonical([step.model_dump() for step in policy.canary.steps])).hexdigest()[:8]

@@ -1,0 +1,74 @@
+"""What a gate answers: the next place, and what to tell. The rest of a plan follows from the place."""
+
+from dataclasses import dataclass, replace
+
+from backstop.api.clock import render_time
+from backstop.api.reasons import Reason
+from backstop.api.traffic import Abort
+
+from .look import Look
+from .place import CanaryPlace, LastRollout, Outcome, Place, Rejection, Retiring
+from .plan import Announcement, Verdict
+
+RETIRE_SECONDS = 15.0  # pods of a former canary stay this long: connections of gateways live 10 s at most
+REJECTED_KEPT = 20
+
+
+@dataclass(frozen=True)
+class Move:
+    """One transition. `aborted` is the verdict that the traffic object has to carry."""
+
+    place: Place
+    announcements: tuple[Announcement, ...] = ()
+    aborted: Abort | None = None
+    verdict: Verdict | None = None
+
+
+def told(place: Place, reason: Reason, message: str) -> Move:
+    """A move with one announcement."""
+    return Move(place, (Announcement(reason, message),))
+
+
+def roll_back(look: Look, canary: CanaryPlace, *, reason: Reason | str, message: str, at: float) -> Move:
+    """The canary is rejected: all traffic to stable, its pods retire, and the revision is remembered."""
+    stable = look.place.stable
+    assert stable is not None
+    revision, back = canary.revision, stable.revision
+    text = f"Rolled back {revision.prompt_version} ({revision.name}) → {back.prompt_version} ({back.name}): {message}"
+    rejection = Rejection(canary.revision, reason=str(reason), message=text, at=at)
+    last = LastRollout(Outcome.ROLLED_BACK, canary.revision, reason=str(reason), message=text, detected_at=at, generation=None)
+    place = replace(
+        _without_canary(look, canary),
+        last=last,
+        rejected=_remember(look, rejection),
+    )
+    verdict = None
+    # A chain that fails is not the prompt's fault: only a prompt that differs from the stable one is rejected with its revision.
+    if canary.revision.prompt_digest != stable.revision.prompt_digest:
+        verdict = Verdict(canary.revision, reason=str(reason), message=text, at=at)
+    return Move(
+        place,
+        (Announcement(Reason.ROLLED_BACK, text),),
+        aborted=Abort(revision=canary.revision.name, reason=str(reason), time=render_time(at)),
+        verdict=verdict,
+    )
+
+
+def supersede(look: Look, canary: CanaryPlace, *, reason: Reason, message: str) -> Move:
+    """The spec asks for something else now: the canary ends without a verdict."""
+    last = LastRollout(Outcome.SUPERSEDED, canary.revision, reason=reason, message=message, detected_at=look.now, generation=None)
+    return told(replace(_without_canary(look, canary), last=last), reason, message)
+
+
+def _without_canary(look: Look, canary: CanaryPlace) -> Place:
+    retiring = tuple(r for r in look.place.retiring if r.revision != canary.revision.name)
+    return replace(look.place, canary=None, retiring=(*retiring, Retiring(canary.revision.name, until=look.now + RETIRE_SECONDS))[-8:])
+
+
+def _remember(look: Look, rejection: Rejection) -> tuple[Rejection, ...]:
+    """The newest rejections; never without the one the spec names."""
+    others = [r for r in look.place.rejected if r.revision.name != rejection.revision.name]
+    wanted = look.wanted.name if look.wanted else None
+    while len(others) >= REJECTED_KEPT:
+        others.pop(1 if others[0].revision.name == wanted else 0)
+    return (*others, rejection)

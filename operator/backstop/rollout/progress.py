@@ -1,0 +1,135 @@
+"""Gates that move a canary forward: steps, holds, promotion. None of them runs while something they need is unknown."""
+
+from dataclasses import replace
+
+from backstop.api.reasons import Reason
+
+from .look import Look, steps_hash
+from .move import Move, told
+from .observed import Known
+from .place import CanaryPlace, LastRollout, Outcome, PreviousPlace, StablePlace
+
+VERIFY_SECONDS = 30.0  # for every ready gateway to be seen acting on a new weight
+SWITCH_SECONDS = 10.0  # the same in a promotion; connections between gateways live no longer
+
+
+def replan(look: Look, canary: CanaryPlace) -> Move | None:
+    """The steps were edited: go on at the first one that is not below the weight in effect."""
+    declared = steps_hash(look.policy)
+    if declared == canary.step_hash:
+        return None
+    weights = [step.weight for step in look.policy.canary.steps]
+    step = next(position for position, weight in enumerate(weights) if weight >= canary.weight)
+    replanned = replace(canary, step=step, step_hash=declared)
+    if weights[step] != canary.weight:
+        replanned = replace(replanned, step_started_at=None, promoting_since=None)
+    return Move(replace(look.place, canary=replanned)) if canary.routed_at is None else None
+
+
+def blindness(look: Look, canary: CanaryPlace) -> Move | None:
+    """Metrics that cannot be seen stop the step's clock; they never decide anything."""
+    if canary.verified_at is None:
+        return None
+    unknown = look.readings_in("Unknown")
+    if unknown and canary.blind_since is None:
+        message = f"{unknown[0].name}: {unknown[0].evidence}; the rollout holds at {canary.weight} % until it can be seen again"
+        return told(replace(look.place, canary=replace(canary, blind_since=look.now)), Reason.METRICS_UNAVAILABLE, message)
+    if not unknown and canary.blind_since is not None and look.observed.readings:
+        blind = look.now - canary.blind_since
+        seeing = replace(canary, blind_since=None, blind_seconds=canary.blind_seconds + blind)
+        message = f"metrics can be seen again after {blind:.0f} s; the step goes on where it was"
+        return told(replace(look.place, canary=seeing), Reason.METRICS_AVAILABLE, message)
+    return None
+
+
+def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
+    """Enough pods are ready: give the canary the weight of its step."""
+    if canary.step_started_at is not None or look.ready(canary) < look.pods_needed(canary):
+        return None
+    weight = look.step_of(canary).weight
+    begun = replace(canary, step_started_at=look.now, weight=weight, generation=None, verified_at=None, blind_since=None, blind_seconds=0.0)
+    steps, revision = len(look.policy.canary.steps), canary.revision
+    message = f"step {canary.step + 1} of {steps}: {weight} % to {revision.prompt_version} ({revision.name})"
+    return told(replace(look.place, canary=begun), Reason.STEP_STARTED, message)
+
+
+def verify(look: Look, canary: CanaryPlace) -> Move | None:
+    """Every ready gateway acts on the weight: the hold begins. Not seen in time: back to the last weight that was."""
+    if canary.step_started_at is None or canary.verified_at is not None or canary.promoting_since is not None:
+        return None
+    if look.acts_on(canary.generation):
+        message = f"every gateway acts on {canary.weight} %"
+        return told(replace(look.place, canary=replace(canary, verified_at=look.now)), Reason.WEIGHT_VERIFIED, message)
+    if look.now - canary.step_started_at < VERIFY_SECONDS:
+        return None
+    weight = look.policy.canary.steps[canary.step - 1].weight if canary.step else 0
+    acting = look.observed.acting
+    why = f"the slowest acts on generation {acting.value} of {canary.generation}" if isinstance(acting, Known) else acting.why
+    back = replace(
+        canary,
+        step=max(0, canary.step - 1),
+        step_started_at=look.now if weight else None,
+        weight=weight,
+        generation=None,
+        verified_at=None,
+    )
+    message = f"{canary.weight} % was not seen on every gateway within {VERIFY_SECONDS:.0f} s ({why}): back to {weight} %"
+    return told(replace(look.place, canary=back), Reason.WEIGHT_NOT_VERIFIED, message)
+
+
+def pass_step(look: Look, canary: CanaryPlace) -> Move | None:
+    """The hold is over and every SLO is healthy: on to the next step, or to promotion."""
+    if canary.step_started_at is None or canary.verified_at is None or canary.promoting_since is not None:
+        return None
+    if look.now < hold_ends(look, canary) or not all_healthy(look) or canary.blind_since is not None or canary.unready_since is not None:
+        return None
+    if canary.step + 1 < len(look.policy.canary.steps):
+        return Move(replace(look.place, canary=replace(canary, step=canary.step + 1, step_started_at=None)))
+    message = f"{canary.revision.prompt_version} ({canary.revision.name}) held every SLO at {canary.weight} %: promoting"
+    return told(replace(look.place, canary=replace(canary, promoting_since=look.now)), Reason.PROMOTING, message)
+
+
+def hold_ends(look: Look, canary: CanaryPlace) -> float:
+    """When the step's hold is over: blind time does not count."""
+    assert canary.verified_at is not None
+    return canary.verified_at + look.step_of(canary).holdSeconds + canary.blind_seconds
+
+
+def all_healthy(look: Look) -> bool:
+    """Every declared SLO has a reading, and each is healthy: unknown and waiting never advance a rollout."""
+    healthy = {reading.name for reading in look.readings_in("Healthy")}
+    return all(slo.name in healthy for slo in look.policy.slos)
+
+
+def switch(look: Look, canary: CanaryPlace) -> Move | None:
+    """Promotion, the route: the new revision is at full size, so it becomes the stable of the traffic object."""
+    if canary.promoting_since is None or canary.routed_at is not None or look.ready(canary) < look.replicas:
+        return None
+    return Move(replace(look.place, canary=replace(canary, routed_at=look.now, generation=None)))
+
+
+def promote(look: Look, canary: CanaryPlace) -> Move | None:
+    """Promotion, the end: every gateway acts on the switch (or had its time), so the new revision is stable."""
+    stable = look.place.stable
+    if stable is None or canary.routed_at is None:
+        return None
+    seen = look.acts_on(canary.generation)
+    if not seen and look.now - canary.routed_at < SWITCH_SECONDS:
+        return None
+    message = f"{canary.revision.prompt_version} ({canary.revision.name}) is stable"
+    place = replace(
+        look.place,
+        stable=StablePlace(canary.revision, since=look.now),
+        previous=PreviousPlace(stable.revision, until=look.now + look.policy.rollback.keepPreviousSeconds),
+        canary=None,
+        last=LastRollout(
+            Outcome.PROMOTED,
+            canary.revision,
+            reason=Reason.PROMOTED,
+            message=message,
+            detected_at=canary.promoting_since or canary.routed_at,
+            generation=canary.generation,
+            shifted_at=look.now if seen else None,
+        ),
+    )
+    return told(place, Reason.PROMOTED, message)

@@ -1,0 +1,56 @@
+"""Gates for a policy without a canary: its first revision, a new rollout, and what is left of former ones."""
+
+from dataclasses import replace
+
+from backstop.api.reasons import Reason
+
+from .look import Look, steps_hash
+from .move import Move, told
+from .place import CanaryPlace, StablePlace
+
+WATCH_SHIFT_SECONDS = 60.0  # how long the end of a rollout is watched for the last gateway to act on it
+
+
+def first_revision(look: Look) -> Move | None:
+    """Nothing has ever run: the wanted revision becomes stable as soon as it can serve, without a canary."""
+    wanted = look.wanted
+    if look.place.stable is not None or wanted is None or look.observed.arm(wanted.name).ready == 0:
+        return None
+    message = f"{wanted.prompt_version} ({wanted.name}) is the first revision and serves as stable"
+    return told(replace(look.place, stable=StablePlace(wanted, since=look.now)), Reason.FIRST_REVISION, message)
+
+
+def new_canary(look: Look) -> Move | None:
+    """The spec asks for a revision that is neither stable nor rejected: begin its rollout."""
+    wanted, stable = look.wanted, look.place.stable
+    if look.place.canary is not None or wanted is None or stable is None or wanted.name == stable.revision.name:
+        return None
+    if look.place.rejection_of(wanted.name) is not None:
+        return None
+    canary = CanaryPlace(wanted, started_at=look.now, step_hash=steps_hash(look.policy), unready_since=look.now)
+    message = f"canary {wanted.prompt_version} ({wanted.name}) against stable {stable.revision.prompt_version} ({stable.revision.name})"
+    retiring = tuple(r for r in look.place.retiring if r.revision != wanted.name)
+    return told(replace(look.place, canary=canary, retiring=retiring), Reason.CANARY_STARTED, message)
+
+
+def watch_shift(look: Look) -> Move | None:
+    """The last rollout ended: note when every gateway was seen to act on it."""
+    last = look.place.last
+    if last is None or last.shifted_at is not None or last.generation is None:
+        return None
+    if look.acts_on(last.generation):
+        message = f"every gateway acts on the end of {last.revision.name}, {look.now - last.detected_at:.1f} s after it was decided"
+        return told(replace(look.place, last=replace(last, shifted_at=look.now)), Reason.TRAFFIC_SHIFTED, message)
+    if look.now - last.detected_at > WATCH_SHIFT_SECONDS:
+        return Move(replace(look.place, last=replace(last, generation=None)))
+    return None
+
+
+def clear_away(look: Look) -> Move | None:
+    """Pods that were kept to finish or to return to, and whose time is over."""
+    previous, retiring = look.place.previous, look.place.retiring
+    kept_previous = previous if previous is not None and look.now < previous.until else None
+    kept_retiring = tuple(r for r in retiring if look.now < r.until)
+    if kept_previous == previous and kept_retiring == retiring:
+        return None
+    return Move(replace(look.place, previous=kept_previous, retiring=kept_retiring))

@@ -1,0 +1,81 @@
+"""The traffic object that a place asks for, and what a change of it means for the place."""
+
+from dataclasses import replace
+
+from backstop.api.traffic import Abort, TrafficState
+
+from .move import Move
+from .observed import Known, Unknown
+from .place import Place
+from .plan import RouteWrite
+
+
+def route_for(move: Move, *, before: Place, route: Known[TrafficState | None] | Unknown, now: float) -> RouteWrite | None:
+    """The write that makes the traffic object match the place after `move`; None when it does already, or must not be touched.
+
+    An unreadable object is left to its author while nothing is wrong, and replaced when traffic has to leave the canary.
+    """
+    if move.place.stable is None:
+        return None
+    present = route.value if isinstance(route, Known) else None
+    if isinstance(route, Unknown) and not _leaves(before, after=move.place):
+        return None
+    wanted = _wanted(move, present=present, now=now, newer_than=before.canary.generation if before.canary else None)
+    if present is not None and wanted == present:
+        return None
+    judged = before.canary.revision.name if before.canary else None
+    falling = judged is not None and (
+        isinstance(route, Unknown) or (present is not None and share_of(judged, state=wanted) < share_of(judged, state=present))
+    )
+    return RouteWrite(wanted, falling=falling)
+
+
+def share_of(revision: str, *, state: TrafficState) -> int:
+    """Thousandths of the requests that this revision gets."""
+    if state.stable == revision:
+        return 1000 - state.permille
+    return state.permille if state.canary == revision else 0
+
+
+def _wanted(move: Move, *, present: TrafficState | None, now: float, newer_than: int | None) -> TrafficState:
+    place = move.place
+    assert place.stable is not None
+    stable, canary, permille = place.stable.revision.name, None, 0
+    if place.canary is not None and place.canary.routed_at is not None:
+        stable = place.canary.revision.name
+    elif place.canary is not None:
+        canary, permille = place.canary.revision.name, place.canary.weight * 10
+    if present is None:
+        # Gateways never act on an older generation than they know. Seconds since the epoch are ahead of any count that was lost.
+        generation = max(int(now), (newer_than or 0) + 1)
+        return TrafficState(generation=generation, stable=stable, canary=canary, permille=permille, aborted=_aborted(move, present=None))
+    return present.changed(stable=stable, canary=canary, permille=permille, aborted=_aborted(move, present=present))
+
+
+def _aborted(move: Move, *, present: TrafficState | None) -> Abort | None:
+    """The newest verdict; an older one stays on record for as long as status knows the rejection too."""
+    if move.aborted is not None:
+        return move.aborted
+    kept = present.aborted if present else None
+    return kept if kept is not None and move.place.rejection_of(kept.revision) is not None else None
+
+
+def _leaves(before: Place, *, after: Place) -> bool:
+    if before.canary is None:
+        return False
+    return after.canary is None or after.canary.revision != before.canary.revision or after.canary.weight < before.canary.weight
+
+
+def with_generation(move: Move, *, write: RouteWrite | None, before: Place) -> Place:
+    """The place, with the traffic generation that it waits for. A weight that is written anew has to be verified anew."""
+    place = move.place
+    if write is None:
+        return place
+    generation = write.state.generation
+    canary, last = place.canary, place.last
+    if canary is not None and (canary.step_started_at is not None or canary.routed_at is not None) and canary.weight > 0:
+        verified = canary.verified_at if canary.generation == generation else None
+        place = replace(place, canary=replace(canary, generation=generation, verified_at=verified))
+    if last is not None and last != before.last and last.shifted_at is None:
+        place = replace(place, last=replace(last, generation=generation))
+    return place

@@ -1,0 +1,89 @@
+"""Gates that take traffic away from the canary. They come first, and need neither a readable traffic object nor fresh metrics."""
+
+from dataclasses import replace
+
+from backstop.api.clock import parse_time
+from backstop.api.reasons import Reason
+
+from .look import Look
+from .move import Move, roll_back, supersede, told
+from .observed import Known
+from .place import CanaryPlace
+
+
+def finish_abort(look: Look, canary: CanaryPlace) -> Move | None:
+    """The traffic object carries a verdict that status does not know: the operator died between the two writes. Finish it."""
+    route = look.observed.route
+    if not isinstance(route, Known) or route.value is None or route.value.aborted is None:
+        return None
+    aborted = route.value.aborted
+    if aborted.revision != canary.revision.name or look.place.rejection_of(aborted.revision) is not None:
+        return None
+    message = f"{aborted.reason} at {aborted.time}, as the traffic object says; the operator was restarted before it wrote the evidence"
+    return roll_back(look, canary, reason=aborted.reason, message=message, at=parse_time(aborted.time))
+
+
+def breach(look: Look, canary: CanaryPlace) -> Move | None:
+    """An SLO is breached: evidence against the canary beats whatever else is going on, unknown SLOs included."""
+    breached = look.readings_in("Breached")
+    if not breached or (canary.weight == 0 and canary.routed_at is None):
+        return None
+    worst = breached[0]
+    return roll_back(look, canary, reason=worst.reason, message=worst.evidence, at=look.now)
+
+
+def other_wanted(look: Look, canary: CanaryPlace) -> Move | None:
+    """The spec changed in mid-canary: the newest wish wins, nothing queues."""
+    wanted, stable = look.wanted, look.place.stable
+    if wanted is None or stable is None or wanted.name == canary.revision.name:
+        return None
+    if wanted.name == stable.revision.name:
+        return supersede(
+            look,
+            canary,
+            reason=Reason.RETURNED_TO_STABLE,
+            message=f"`spec` asks for stable {stable.revision.prompt_version} ({stable.revision.name}) again; "
+            f"the canary {canary.revision.prompt_version} ({canary.revision.name}) is ended",
+        )
+    return supersede(
+        look,
+        canary,
+        reason=Reason.SUPERSEDED,
+        message=f"`spec` asks for {wanted.prompt_version} ({wanted.name}) now; the canary {canary.revision.prompt_version} "
+        f"({canary.revision.name}) is ended",
+    )
+
+
+def pods(look: Look, canary: CanaryPlace) -> Move | None:
+    """No ready pod at any weight: the weight goes to 0 at once. Short of pods for the deadline: rolled back."""
+    ready, needed = look.ready(canary), look.pods_needed(canary)
+    since = canary.unready_since
+    if ready == 0 and (canary.weight > 0 or canary.routed_at is not None):
+        paused = replace(
+            canary,
+            unready_since=look.now if since is None else since,
+            step_started_at=None,
+            weight=0,
+            generation=None,
+            verified_at=None,
+            blind_since=None,
+            blind_seconds=0.0,
+            promoting_since=None,
+            routed_at=None,
+        )
+        message = f"no pod of the canary {canary.revision.name} is ready{_trouble(look, canary)}: its weight is 0 until one is"
+        return told(replace(look.place, canary=paused), Reason.CANARY_UNREADY, message)
+    if ready >= needed:
+        return Move(replace(look.place, canary=replace(canary, unready_since=None))) if since is not None else None
+    if since is None:
+        return Move(replace(look.place, canary=replace(canary, unready_since=look.now)))
+    deadline = look.policy.canary.progressDeadlineSeconds
+    if look.now - since >= deadline:
+        message = f"{ready} of {needed} pods ready after {deadline} s (`spec.canary.progressDeadlineSeconds`){_trouble(look, canary)}"
+        return roll_back(look, canary, reason=Reason.CANARY_UNAVAILABLE, message=message, at=look.now)
+    return None
+
+
+def _trouble(look: Look, canary: CanaryPlace) -> str:
+    trouble = look.observed.arm(canary.revision.name).trouble
+    return f" ({trouble})" if trouble else ""

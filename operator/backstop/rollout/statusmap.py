@@ -1,0 +1,190 @@
+"""Status ↔ place: how a rollout's place is written for users and read back after a restart."""
+
+from collections.abc import Mapping
+
+from backstop.analysis.reading import SLOReading, state_name
+from backstop.api.clock import parse_time, render_time
+from backstop.api.condition import Condition
+from backstop.api.policystatus import (
+    ArmStatus,
+    CanaryStatus,
+    FallbackPolicyStatus,
+    LastRolloutStatus,
+    PreviousStatus,
+    RejectedStatus,
+    RetiringStatus,
+    SLOStatus,
+    StableStatus,
+)
+
+from .observed import NO_ARM, Arm
+from .place import CanaryPlace, LastRollout, Outcome, Place, PreviousPlace, Rejection, Retiring, Revision, StablePlace
+from .plan import ConditionState, Plan
+
+
+def place_of(status: FallbackPolicyStatus) -> Place:
+    """The place that a status describes. Raises ValueError for a time that is not RFC 3339."""
+    stable, previous = status.stable, status.previous
+    return Place(
+        stable=StablePlace(_revision(stable), since=parse_time(stable.since or "")) if stable else None,
+        canary=_canary_place(status.canary) if status.canary else None,
+        previous=PreviousPlace(_revision(previous), until=parse_time(previous.until)) if previous else None,
+        retiring=tuple(Retiring(r.revision, until=parse_time(r.until)) for r in status.retiring),
+        rejected=tuple(Rejection(_revision(r), reason=r.reason, message=r.message, at=parse_time(r.at)) for r in status.rejected),
+        last=_last_place(status.lastRollout) if status.lastRollout else None,
+    )
+
+
+def status_of(
+    plan: Plan,
+    *,
+    previous: FallbackPolicyStatus,
+    generation: int,
+    readings: tuple[SLOReading, ...],
+    analysis: str | None,
+    arms: Mapping[str, Arm],
+    now: float,
+) -> FallbackPolicyStatus:
+    """The status that a plan asks for. `generation` is that of the spec it was decided from."""
+    place = plan.place
+    judged = place.canary is not None
+    return FallbackPolicyStatus(
+        observedGeneration=generation,
+        phase=plan.phase,
+        reason=plan.reason,
+        stable=_stable_status(place.stable, arms=arms) if place.stable else None,
+        canary=_canary_status(place.canary) if place.canary else None,
+        previous=PreviousStatus(**_identity(place.previous.revision), until=render_time(place.previous.until)) if place.previous else None,
+        retiring=[RetiringStatus(revision=r.revision, until=render_time(r.until)) for r in place.retiring],
+        # The evidence of the last evaluation stays readable after the rollout has ended, until the next one begins.
+        slos=[_slo_status(reading) for reading in readings] if readings else ([] if judged and _is_new(plan, previous) else previous.slos),
+        lastRollout=_last_status(place.last) if place.last else None,
+        rejected=[_rejected_status(rejection) for rejection in place.rejected],
+        analysis=analysis if judged else None,
+        conditions=conditions_after(previous.conditions, states=plan.conditions, generation=generation, now=now),
+    )
+
+
+def conditions_after(previous: list[Condition], *, states: tuple[ConditionState, ...], generation: int, now: float) -> list[Condition]:
+    """The conditions with their times: `lastTransitionTime` moves when, and only when, `status` does."""
+    before = {condition.type: condition for condition in previous}
+    conditions = []
+    for state in states:
+        old = before.get(state.type)
+        since = old.lastTransitionTime if old is not None and old.status == state.status else render_time(now)
+        conditions.append(
+            Condition(
+                type=state.type,
+                status=state.status,
+                reason=state.reason,
+                message=state.message[:8192],
+                observedGeneration=generation,
+                lastTransitionTime=since,
+            )
+        )
+    return conditions
+
+
+def _is_new(plan: Plan, previous: FallbackPolicyStatus) -> bool:
+    canary = plan.place.canary
+    return canary is not None and (previous.canary is None or previous.canary.revision != canary.revision.name)
+
+
+def _revision(status: StableStatus | CanaryStatus | PreviousStatus | RejectedStatus | LastRolloutStatus) -> Revision:
+    return Revision(status.revision, prompt_version=status.promptVersion, prompt_digest=status.promptDigest or "")
+
+
+def _identity(revision: Revision) -> dict[str, str]:
+    return {"revision": revision.name, "promptVersion": revision.prompt_version, "promptDigest": revision.prompt_digest}
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else render_time(seconds)
+
+
+def _seconds(time: str | None) -> float | None:
+    return None if time is None else parse_time(time)
+
+
+def _stable_status(stable: StablePlace, *, arms: Mapping[str, Arm]) -> StableStatus:
+    ready = arms.get(stable.revision.name, NO_ARM).ready
+    return StableStatus(**_identity(stable.revision), since=render_time(stable.since), readyReplicas=ready)
+
+
+def _canary_place(status: CanaryStatus) -> CanaryPlace:
+    return CanaryPlace(
+        _revision(status),
+        started_at=parse_time(status.startedAt or ""),
+        step_hash=status.stepHash,
+        unready_since=_seconds(status.unreadySince),
+        step=status.step,
+        step_started_at=_seconds(status.stepStartedAt),
+        weight=status.weight,
+        generation=status.trafficGeneration,
+        verified_at=_seconds(status.weightVerifiedAt),
+        blind_since=_seconds(status.blindSince),
+        blind_seconds=status.blindMilliseconds / 1000,
+        promoting_since=_seconds(status.promotingSince),
+        routed_at=_seconds(status.routedAt),
+    )
+
+
+def _canary_status(canary: CanaryPlace) -> CanaryStatus:
+    return CanaryStatus(
+        **_identity(canary.revision),
+        startedAt=render_time(canary.started_at),
+        unreadySince=_time(canary.unready_since),
+        step=canary.step,
+        stepHash=canary.step_hash,
+        stepStartedAt=_time(canary.step_started_at),
+        weight=canary.weight,
+        trafficGeneration=canary.generation,
+        weightVerifiedAt=_time(canary.verified_at),
+        blindSince=_time(canary.blind_since),
+        blindMilliseconds=round(canary.blind_seconds * 1000),
+        promotingSince=_time(canary.promoting_since),
+        routedAt=_time(canary.routed_at),
+    )
+
+
+def _slo_status(reading: SLOReading) -> SLOStatus:
+    return SLOStatus(
+        name=reading.name,
+        state=state_name(reading.state),
+        value=reading.value,
+        limit=reading.limit,
+        canary=ArmStatus(bad=reading.canary.bad, total=reading.canary.total),
+        stable=ArmStatus(bad=reading.stable.bad, total=reading.stable.total) if reading.stable else None,
+        breachedSince=_time(reading.breached_since),
+        evidence=reading.evidence[:2048],
+    )
+
+
+def _last_place(status: LastRolloutStatus) -> LastRollout:
+    return LastRollout(
+        Outcome(status.outcome),
+        _revision(status),
+        reason=status.reason,
+        message=status.message,
+        detected_at=parse_time(status.detectedAt or ""),
+        generation=status.trafficGeneration,
+        shifted_at=_seconds(status.shiftedAt),
+    )
+
+
+def _last_status(last: LastRollout) -> LastRolloutStatus:
+    return LastRolloutStatus(
+        **_identity(last.revision),
+        outcome=last.outcome.value,
+        reason=last.reason,
+        message=last.message[:2048],
+        detectedAt=render_time(last.detected_at),
+        shiftedAt=_time(last.shifted_at),
+        trafficGeneration=last.generation,
+    )
+
+
+def _rejected_status(rejection: Rejection) -> RejectedStatus:
+    return RejectedStatus(
+        **_identity(rejection.revision), reason=rejection.reason, message=rejection.message[:2048], at=render_time(rejection.at)
+    )

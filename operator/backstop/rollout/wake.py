@@ -1,0 +1,27 @@
+"""When a policy has to be looked at again although nothing in the cluster changes."""
+
+from .look import Look
+from .place import awaited_generation
+from .progress import SWITCH_SECONDS, VERIFY_SECONDS, hold_ends
+from .rest import WATCH_SHIFT_SECONDS
+
+
+def wake_at(look: Look) -> float | None:
+    """The earliest deadline that is still ahead (seconds since the epoch); None when only a change can matter."""
+    place, canary = look.place, look.place.canary
+    deadlines = [retiring.until for retiring in place.retiring]
+    if place.previous is not None:
+        deadlines.append(place.previous.until)
+    if place.last is not None and place.last.shifted_at is None and awaited_generation(place) is not None:
+        deadlines.append(place.last.detected_at + WATCH_SHIFT_SECONDS)
+    if canary is not None:
+        if canary.unready_since is not None:
+            deadlines.append(canary.unready_since + look.policy.canary.progressDeadlineSeconds)
+        if canary.routed_at is not None:
+            deadlines.append(canary.routed_at + SWITCH_SECONDS)
+        elif canary.step_started_at is not None and canary.verified_at is None:
+            deadlines.append(canary.step_started_at + VERIFY_SECONDS)
+        elif canary.step_started_at is not None:
+            deadlines.append(hold_ends(look, canary))
+    ahead = [deadline for deadline in deadlines if deadline > look.now]
+    return min(ahead) if ahead else None
