@@ -6,6 +6,7 @@ version, a dot, and base64 of compressed JSON; times are whole milliseconds, cou
 
 import base64
 import binascii
+import hashlib
 import json
 import zlib
 from collections.abc import Mapping
@@ -44,7 +45,8 @@ class ObjectiveState:
 class AnalysisState:
     """The place of one policy's analysis. Empty: nothing seen yet.
 
-    `watermarks`: target → time of its newest sample in a closed block. `since`: start of the step that the step counts are of.
+    `watermarks`: target (as `target_key` names it) → time of its newest sample in a closed block.
+    `since`: start of the step that the step counts are of.
     `objectives`: by fingerprint, so that an edited objective starts anew.
     """
 
@@ -63,6 +65,11 @@ class UnreadableState:
     """The packed text is not of this version, or damaged: the analysis starts anew."""
 
     sentence: str
+
+
+def target_key(target: str) -> str:
+    """A scrape target's name in the state: 8 characters, as names of pods are long."""
+    return base64.urlsafe_b64encode(hashlib.sha256(target.encode("utf-8", "replace")).digest()[:6]).decode()
 
 
 def pack(state: AnalysisState) -> str:

@@ -1,0 +1,101 @@
+"""Scrapes → closed blocks, each scrape in exactly one of them, also across restarts.
+
+The scrapes of all targets are gone through in the order of their times. A block is closed as soon as every live target has given a
+scrape that is newer than its watermark, so that the offsets between the targets' scrapes delay nothing; its end is the newest scrape
+in it. A target that has missed two scrapes is not waited for. Whatever the times at which this is asked, the blocks are the same.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from .deltas import Increase, Scrape, increases
+from .samples import Counter
+
+# Of the scrape interval: scrapes are not exactly periodic.
+JITTER = 0.1
+MISSED_SCRAPES = 2
+# How far queries reach back before what they need, so that a target that is new can be told from one that has missed two scrapes.
+MARGIN_INTERVALS = 4
+
+
+@dataclass(frozen=True)
+class Block:
+    """What came in on all targets after `start`, up to `end`, summed over targets.
+
+    `watermarks`: the newest scrape of each target in it. `after_gap`: no target gave a scrape for more than two intervals before or in it.
+    """
+
+    start: float
+    end: float
+    added: Mapping[Counter, float] = field(hash=False)
+    watermarks: Mapping[str, float] = field(hash=False)
+    after_gap: bool
+
+
+@dataclass(frozen=True)
+class _History:
+    """One target: its uncounted increases, and the scrape they start from (None: the target is new)."""
+
+    base: float | None
+    pending: list[Increase]
+
+
+def close_blocks(
+    scrapes: Mapping[str, list[Scrape]],
+    *,
+    watermarks: Mapping[str, float],
+    block_end: float | None,
+    since: float,
+    scrape_interval: float,
+) -> list[Block]:
+    """The blocks that can be closed now, oldest first. Scrapes before `since` are left out of every count.
+
+    `watermarks` and `block_end`: of the block before; what is pending after the last closed block is found again next time.
+    """
+    patience = (MISSED_SCRAPES + JITTER) * scrape_interval
+    histories = _histories(scrapes, watermarks=watermarks, since=since, patience=patience)
+    last_seen = {target: history.base for target, history in histories.items() if history.base is not None}
+    last_seen |= {target: at for target, at in watermarks.items() if target not in histories and at >= since}
+    # While samples are skipped (between two steps) nothing is missing.
+    start = max([since, *([] if block_end is None else [block_end])])
+    newest = block_end if block_end is not None and block_end >= since else min(last_seen.values(), default=since)
+
+    blocks: list[Block] = []
+    added: dict[Counter, float] = {}
+    fresh: dict[str, float] = {}
+    gap = False
+    for increase in sorted((i for h in histories.values() for i in h.pending), key=lambda i: (i.at, i.target)):
+        gap = gap or increase.at - newest > patience
+        newest = increase.at
+        last_seen[increase.target] = fresh[increase.target] = increase.at
+        for counter, count in increase.added.items():
+            added[counter] = added.get(counter, 0.0) + count
+        if all(target in fresh or increase.at - at > patience for target, at in last_seen.items()):
+            blocks.append(Block(start=start, end=increase.at, added=added, watermarks=fresh, after_gap=gap))
+            start, added, fresh, gap = increase.at, {}, {}, False
+    return blocks
+
+
+def _histories(
+    scrapes: Mapping[str, list[Scrape]], *, watermarks: Mapping[str, float], since: float, patience: float
+) -> dict[str, _History]:
+    oldest = min((seen[0].at for seen in scrapes.values() if seen), default=since)
+    histories = {}
+    for target, seen in scrapes.items():
+        # Had it been there before, the answer, which reaches further back, would show an earlier scrape: its counters started at 0.
+        new = target not in watermarks and seen[0].at > since and seen[0].at - oldest > patience
+        base = None if new else _base(seen, watermark=watermarks.get(target), since=since)
+        if new or base is not None:
+            histories[target] = _History(base=base, pending=increases(seen, target=target, base=base))
+    return histories
+
+
+def _base(seen: Iterable[Scrape], *, watermark: float | None, since: float) -> float | None:
+    """The scrape to count from: the watermark; or, before the step or where history is lost, the first scrape that there is.
+
+    None: the target has no scrape to count from yet.
+    """
+    times = [scrape.at for scrape in seen]
+    if watermark is not None and watermark >= since and watermark in times:
+        return watermark
+    return next((at for at in times if at >= since and (watermark is None or at > watermark)), None)

@@ -1,0 +1,60 @@
+"""Raw counter samples → what each scrape of a target added. No `rate()`, no extrapolation: every event is counted once.
+
+A counter starts at 0: what a series shows when it first appears on a target that was scraped before was all counted since.
+A counter that falls tells that the process began again, and with it all counters of that target.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from .samples import Counter, Series
+
+
+@dataclass(frozen=True)
+class Scrape:
+    """All counters of one target at one time (seconds since the epoch)."""
+
+    at: float
+    values: Mapping[Counter, float]
+
+
+@dataclass(frozen=True)
+class Increase:
+    """What one scrape of one target added since the one before it."""
+
+    at: float
+    target: str
+    added: Mapping[Counter, float] = field(hash=False)
+
+
+def scrapes_by_target(series: Iterable[Series]) -> dict[str, list[Scrape]]:
+    """Series → scrapes per target, oldest first. A sample that is there twice is taken once."""
+    found: dict[str, dict[float, dict[Counter, float]]] = {}
+    for one in series:
+        at_times = found.setdefault(one.target, {})
+        for at, value in one.points:
+            at_times.setdefault(at, {})[one.counter] = value
+    return {target: [Scrape(at=at, values=at_times[at]) for at in sorted(at_times)] for target, at_times in sorted(found.items())}
+
+
+def increases(scrapes: list[Scrape], *, target: str, base: float | None) -> list[Increase]:
+    """What each scrape after `base` added. `base`: time of the last scrape already counted; None: the target is new, all counts.
+
+    `scrapes`: the target's, oldest first, with the one at `base` among them.
+    """
+    known: dict[Counter, float] = {}
+    result: list[Increase] = []
+    for scrape in scrapes:
+        if _began_again(scrape.values, known=known):
+            known = {}
+        if base is None or scrape.at > base:
+            added = {counter: value - known.get(counter, 0.0) for counter, value in scrape.values.items()}
+            result.append(Increase(at=scrape.at, target=target, added=added))
+        known |= scrape.values
+    return result
+
+
+def _began_again(values: Mapping[Counter, float], *, known: Mapping[Counter, float]) -> bool:
+    if not known:
+        return False
+    return not any(counter in values for counter in known) or any(value < known.get(counter, 0.0) for counter, value in values.items())

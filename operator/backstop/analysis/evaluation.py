@@ -1,0 +1,177 @@
+"""One evaluation of one policy: samples in, readings and the next state out. Deterministic; the time comes in as `now`."""
+
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from ..api.reasons import Reason
+from .blocks import Block, close_blocks
+from .deltas import Scrape
+from .evidence import bound_missing, counted, explained, limit_of, percent_of, query_of
+from .indicators import counts_of, judged_requests, missing_bound, sent_requests
+from .objective import Objective
+from .policy import Evaluation, LivePolicy
+from .quantile import display_quantile
+from .reading import Breached, Breaching, Counts, Healthy, ReadingState, SLOReading, Unknown, Waiting
+from .rule import ArmBlock
+from .samples import Fetched, NoData, NotANumber, Partial, ProviderError, Sample
+from .screening import screened
+from .state import MAX_TARGETS, AnalysisState, ObjectiveState, target_key
+from .threshold import rule_of, stable_of, total_of
+
+# Newest sample older than this many scrape intervals: nothing is being scraped.
+STALE_INTERVALS = 4
+SAME_TIME_SECONDS = 0.002
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What could be read, or in `blind` why the policy as a whole could not be seen."""
+
+    scrapes: dict[str, list[Scrape]]
+    blind: str | None
+
+
+def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interval: float) -> Evaluation:
+    """Closes what blocks it can, folds them into each objective's state, and reads the verdicts from that.
+
+    `now` in seconds since the epoch, `scrape_interval` in seconds. Never raises for anything that a source can answer.
+    """
+    before = _resumed(policy)
+    seen = _seen(fetched, now=now, scrape_interval=scrape_interval)
+    blocks = []
+    if policy.since is not None:
+        blocks = close_blocks(
+            seen.scrapes,
+            watermarks=before.watermarks,
+            block_end=before.block_end,
+            since=policy.since,
+            scrape_interval=scrape_interval,
+        )
+    after = before
+    for block in blocks:
+        after = _folded(after, block=block, policy=policy)
+    return Evaluation(
+        readings=tuple(_reading(objective, policy=policy, state=after, seen=seen) for objective in policy.objectives),
+        state=after,
+        closed_block=bool(blocks),
+        canary_requests=after.step_requests,
+        canary_sent=after.step_sent,
+    )
+
+
+def _resumed(policy: LivePolicy) -> AnalysisState:
+    """The state to go on from: anew for other revisions; with new step counts when the step is another."""
+    state = policy.state
+    if (state.canary, state.stable) != (policy.canary, policy.stable):
+        state = AnalysisState(canary=policy.canary, stable=policy.stable)
+    objectives = {o.fingerprint: state.objectives.get(o.fingerprint) or ObjectiveState(rule=rule_of(o).start()) for o in policy.objectives}
+    if not _same_time(state.since, policy.since):
+        objectives = {key: replace(one, step_requests=0) for key, one in objectives.items()}
+        return replace(state, since=policy.since, step_requests=0, step_sent=0, objectives=objectives)
+    return replace(state, objectives=objectives)
+
+
+def _same_time(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) < SAME_TIME_SECONDS
+
+
+def _seen(fetched: Fetched, *, now: float, scrape_interval: float) -> _Seen:
+    match fetched:
+        case NoData(why) | NotANumber(why) | Partial(why) | ProviderError(why):
+            return _Seen(scrapes={}, blind=why)
+        case Sample():
+            scrapes = screened(fetched)
+            if isinstance(scrapes, NoData | NotANumber):
+                return _Seen(scrapes={}, blind=scrapes.sentence)
+            scrapes = {target_key(target): seen for target, seen in scrapes.items()}
+            age = now - max(seen[-1].at for seen in scrapes.values())
+            if age > STALE_INTERVALS * scrape_interval:
+                why = f"The newest sample of this policy's gateways is {age:.0f} s old, at a scrape interval of {scrape_interval:g} s."
+                return _Seen(scrapes=scrapes, blind=why)
+            return _Seen(scrapes=scrapes, blind=None)
+    assert_never(fetched)
+
+
+def _folded(state: AnalysisState, *, block: Block, policy: LivePolicy) -> AnalysisState:
+    newest_first = sorted((dict(state.watermarks) | dict(block.watermarks)).items(), key=lambda item: (-item[1], item[0]))
+    return replace(
+        state,
+        block_end=block.end,
+        watermarks=dict(newest_first[:MAX_TARGETS]),
+        step_requests=state.step_requests + judged_requests(block.added, revision=policy.canary),
+        step_sent=state.step_sent + sent_requests(block.added, revision=policy.canary),
+        objectives={o.fingerprint: _objective_folded(state.objectives[o.fingerprint], o, block, policy) for o in policy.objectives},
+    )
+
+
+def _objective_folded(state: ObjectiveState, objective: Objective, block: Block, policy: LivePolicy) -> ObjectiveState:
+    canary = counts_of(objective, added=block.added, revision=policy.canary) or Counts()
+    arms = ArmBlock(
+        start=block.start,
+        end=block.end,
+        canary=canary,
+        stable=counts_of(objective, added=block.added, revision=policy.stable) if policy.stable else None,
+        after_gap=block.after_gap,
+    )
+    canary_quantile, stable_quantile = state.canary_quantile, state.stable_quantile
+    if objective.latency is not None:
+        percent = objective.latency.percent
+        canary_quantile = display_quantile(block.added, revision=policy.canary, percent=percent) or canary_quantile
+        stable_quantile = display_quantile(block.added, revision=policy.stable, percent=percent) or stable_quantile
+    return ObjectiveState(
+        rule=rule_of(objective).observe(state.rule, block=arms),
+        step_requests=state.step_requests + canary.total,
+        canary_quantile=canary_quantile,
+        stable_quantile=stable_quantile,
+    )
+
+
+def _reading(objective: Objective, *, policy: LivePolicy, state: AnalysisState, seen: _Seen) -> SLOReading:
+    kept = state.objectives[objective.fingerprint]
+    episode = kept.rule.episode
+    canary = episode.canary if episode else total_of(kept.rule.window)
+    stable = episode.stable if episode else stable_of(kept.rule.window)
+    verdict, reason = _judged(objective, policy=policy, state=kept, seen=seen)
+    text = counted(objective, canary=canary, stable=stable)
+    if isinstance(verdict, Unknown):
+        evidence = verdict.why
+    else:
+        evidence = explained(
+            objective,
+            state=verdict,
+            seen=text,
+            query=query_of(objective, namespace=policy.namespace, policy=policy.name, revisions=(policy.canary, policy.stable)),
+            quantiles=(kept.canary_quantile, kept.stable_quantile),
+            seconds=episode.newest_bad - episode.first_bad if episode else 0.0,
+        )
+    return SLOReading(
+        name=objective.name,
+        state=verdict,
+        reason=reason,
+        value=percent_of(canary),
+        limit=limit_of(objective.allowed),
+        canary=canary,
+        stable=stable,
+        step_requests=kept.step_requests,
+        evidence=evidence,
+    )
+
+
+def _judged(objective: Objective, *, policy: LivePolicy, state: ObjectiveState, seen: _Seen) -> tuple[ReadingState, Reason]:
+    if seen.blind is not None:
+        return Unknown(seen.blind), Reason.METRICS_UNAVAILABLE
+    if objective.latency is not None:
+        counters = {counter for scrapes in seen.scrapes.values() for counter in scrapes[-1].values}
+        bounds = missing_bound(objective.latency, counters=counters, revision=policy.canary)
+        if bounds is not None:
+            return bound_missing(objective, seconds=objective.latency.seconds, seen=bounds), Reason.BUCKET_BOUNDARY_MISSING
+    verdict = rule_of(objective).judge(state.rule)
+    match verdict:
+        case Breached() | Breaching():
+            return verdict, objective.breach
+        case Healthy():
+            more = objective.min_requests - state.step_requests
+            return (Waiting(more), Reason.WAITING_FOR_SAMPLES) if more > 0 else (verdict, Reason.METRICS_AVAILABLE)
+    assert_never(verdict)

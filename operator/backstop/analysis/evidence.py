@@ -1,0 +1,109 @@
+"""The sentences of an evaluation: what was counted, of what, on both arms, against which limit, and where to look it up."""
+
+import math
+from fractions import Fraction
+from typing import assert_never
+
+from ..api.clock import render_time
+from ..api.fallbackpolicy import Indicator
+from ..api.metricnames import NAMESPACE, POLICY, REVISION, SERVED_TOTAL, bound_label
+from .indicators import SECONDS_BUCKET, SECONDS_COUNT
+from .objective import Objective
+from .reading import Breached, Breaching, Counts, Healthy, Unknown, Waiting
+from .state import DisplayQuantile
+
+
+def percent_of(counts: Counts) -> str | None:
+    """Share of bad requests in percent, three significant digits; None without a request."""
+    if counts.total <= 0:
+        return None
+    share = 100 * counts.bad / counts.total
+    digits = 0 if share == 0 else max(0, 2 - math.floor(math.log10(share)))
+    text = f"{share:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def limit_of(allowed: Fraction) -> str:
+    """The allowed share in percent, exactly."""
+    return f"{float(allowed * 100):.10g}"
+
+
+def query_of(objective: Objective, *, namespace: str, policy: str, revisions: tuple[str, ...]) -> str:
+    """Selector of the counters that the objective is judged by, to paste into Prometheus."""
+    arms = "|".join(revision for revision in revisions if revision)
+    labels = f'{NAMESPACE}="{namespace}",{POLICY}="{policy}",{REVISION}=~"{arms}"'
+    match objective.indicator:
+        case Indicator.LATENCY:
+            assert objective.latency is not None, "a Latency objective has its limit"
+            bound = bound_label(objective.latency.seconds)
+            return f'{{__name__=~"{SECONDS_COUNT}|{SECONDS_BUCKET}",{labels},le=~"|{bound}"}}'
+        case Indicator.ERROR_RATE | Indicator.FALLBACK_RATE:
+            return f"{SERVED_TOTAL}{{{labels}}}"
+    assert_never(objective.indicator)
+
+
+def counted(objective: Objective, *, canary: Counts, stable: Counts | None) -> str:
+    """`latency: 61 of 412 canary requests over 150 ms (14.8 %, allowed 5 %) against 20 of 7,811 on stable (0.256 %)`."""
+    allowed = f"allowed {limit_of(objective.allowed)} %"
+    if canary.total == 0:
+        return f"{objective.name}: no canary request counted yet ({allowed})"
+    text = f"{objective.name}: {canary.bad:,} of {canary.total:,} canary requests {_bad(objective)} ({percent_of(canary)} %, {allowed})"
+    if stable is None or stable.total == 0:
+        return f"{text}, none on stable to compare with"
+    return f"{text} against {stable.bad:,} of {stable.total:,} on stable ({percent_of(stable)} %)"
+
+
+def explained(
+    objective: Objective,
+    *,
+    state: Healthy | Breaching | Breached | Waiting,
+    seen: str,
+    query: str,
+    quantiles: tuple[DisplayQuantile | None, DisplayQuantile | None],
+    seconds: float,
+) -> str:
+    """The evidence sentence. `seen`: from `counted`; `seconds`: length of the running episode; `quantiles`: canary, stable."""
+    text = seen + _quantiles(objective, quantiles=quantiles)
+    match state:
+        case Healthy():
+            return f"{text}. Query: {query}"
+        case Waiting(more=more):
+            return f"{text}; needs {more:,} more canary requests in this step. Query: {query}"
+        case Breaching(since=since):
+            wanted = f"{objective.for_seconds} s and {objective.min_requests:,} requests are needed for a verdict"
+            return f"{text}; over the limit for {seconds:.1f} s since {render_time(since)}, {wanted}. Query: {query}"
+        case Breached(since=since):
+            long = f"for {seconds:.1f} s (limit: {objective.for_seconds} s) " if objective.for_seconds else ""
+            return f"{text}; over the limit {long}since {render_time(since)}. Query: {query}"
+    assert_never(state)
+
+
+def bound_missing(objective: Objective, *, seconds: float, seen: tuple[float, ...]) -> Unknown:
+    """No bucket at the limit: named with the nearest bounds that are there, never guessed."""
+    below = max((bound for bound in seen if bound < seconds), default=None)
+    above = min((bound for bound in seen if bound > seconds), default=None)
+    near = " and ".join(f"{round(bound * 1000, 3):g} ms" for bound in (below, above) if bound is not None) or "none that was read"
+    return Unknown(
+        f"{objective.name}: the canary's `{SECONDS_BUCKET}` has no bucket at `maxMilliseconds` {round(seconds * 1000)}; "
+        f"the nearest bounds are {near}: use one of them, or roll out a revision that declares this limit."
+    )
+
+
+def _bad(objective: Objective) -> str:
+    match objective.indicator:
+        case Indicator.LATENCY:
+            assert objective.latency is not None, "a Latency objective has its limit"
+            return f"over {round(objective.latency.seconds * 1000):,} ms or handed over as late"
+        case Indicator.ERROR_RATE:
+            return "failed, or failed at the first tier"
+        case Indicator.FALLBACK_RATE:
+            return "answered by a later tier"
+    assert_never(objective.indicator)
+
+
+def _quantiles(objective: Objective, *, quantiles: tuple[DisplayQuantile | None, DisplayQuantile | None]) -> str:
+    canary, stable = quantiles
+    if objective.latency is None or canary is None:
+        return ""
+    beside = "" if stable is None else f", stable {stable.sign} {stable.milliseconds:,} ms"
+    return f"; p{objective.latency.percent} {canary.sign} {canary.milliseconds:,} ms{beside}"

@@ -1,0 +1,86 @@
+"""Which requests are bad, of which: the indicators of the SLOs over the counters that the entry pods keep.
+
+`cancelled` requests and the caller's own errors are in none of them. What is said of the first tier counts against the
+revision even where a later tier answered in time: a chain that hides a slow or failing model still shows it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import assert_never
+
+from ..api.fallbackpolicy import Indicator
+from ..api.metricnames import JUDGED_OUTCOMES, SENT_TOTAL, SERVED_SECONDS, SERVED_TOTAL, CacheUse, FirstTier, Outcome
+from .objective import LatencyLimit, Objective
+from .reading import Counts
+from .samples import Counter
+
+SECONDS_COUNT = f"{SERVED_SECONDS}_count"
+SECONDS_BUCKET = f"{SERVED_SECONDS}_bucket"
+
+
+def counts_of(objective: Objective, *, added: Mapping[Counter, float], revision: str) -> Counts | None:
+    """Bad and judged requests of one revision; None where there is no total. A bad series that is missing is zero bad."""
+    match objective.indicator:
+        case Indicator.LATENCY:
+            assert objective.latency is not None, "a Latency objective has its limit"
+            return _latency(objective.latency, added=added, revision=revision)
+        case Indicator.ERROR_RATE:
+            return _share(added, revision=revision, judged=lambda c: c.outcome in JUDGED_OUTCOMES, bad=_is_error)
+        case Indicator.FALLBACK_RATE:
+            # Answers from the cache say nothing about the chain.
+            return _share(
+                added,
+                revision=revision,
+                judged=lambda c: c.outcome == Outcome.SUCCESS and c.cache == CacheUse.MISS,
+                bad=lambda c: c.first_tier != FirstTier.ANSWERED,
+            )
+    assert_never(objective.indicator)
+
+
+def judged_requests(added: Mapping[Counter, float], *, revision: str) -> int:
+    """Requests of a revision with an outcome that is judged."""
+    return _sum(n for c, n in added.items() if c.metric == SERVED_TOTAL and c.revision == revision and c.outcome in JUDGED_OUTCOMES)
+
+
+def sent_requests(added: Mapping[Counter, float], *, revision: str) -> int:
+    """Requests that entry pods sent to a revision, whether or not they ever ended."""
+    return _sum(n for c, n in added.items() if c.metric == SENT_TOTAL and c.revision == revision)
+
+
+def missing_bound(limit: LatencyLimit, *, counters: Iterable[Counter], revision: str) -> tuple[float, ...] | None:
+    """None when the histogram of the revision has a bucket at the limit, or no histogram is there; else the bounds that were seen."""
+    counters = [c for c in counters if c.revision == revision]
+    if not any(c.metric == SECONDS_COUNT for c in counters):
+        return None
+    bounds = {c.le for c in counters if c.metric == SECONDS_BUCKET and c.le is not None}
+    return None if limit.seconds in bounds else tuple(sorted(bounds))
+
+
+def _latency(limit: LatencyLimit, *, added: Mapping[Counter, float], revision: str) -> Counts | None:
+    answered = {c: n for c, n in added.items() if c.metric == SECONDS_COUNT and c.revision == revision}
+    if not answered:
+        return None
+    buckets = [(c, n) for c, n in added.items() if c.metric == SECONDS_BUCKET and c.revision == revision and c.le == limit.seconds]
+    if not buckets:
+        return None
+    late = FirstTier.LATE
+    in_time = _sum(n for c, n in buckets if c.first_tier != late)
+    total = _sum(answered.values())
+    return Counts(bad=max(0, total - in_time), total=total)
+
+
+def _share(
+    added: Mapping[Counter, float], *, revision: str, judged: Callable[[Counter], bool], bad: Callable[[Counter], bool]
+) -> Counts | None:
+    served = {c: n for c, n in added.items() if c.metric == SERVED_TOTAL and c.revision == revision}
+    if not served:
+        return None
+    total = {c: n for c, n in served.items() if judged(c)}
+    return Counts(bad=_sum(n for c, n in total.items() if bad(c)), total=_sum(total.values()))
+
+
+def _is_error(counter: Counter) -> bool:
+    return counter.outcome in (Outcome.ERROR, Outcome.TRUNCATED) or counter.first_tier == FirstTier.FAILED
+
+
+def _sum(counts: Iterable[float]) -> int:
+    return round(sum(counts))

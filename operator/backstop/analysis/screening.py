@@ -1,0 +1,42 @@
+"""Scrapes that cannot be counted with are left out; if the newest one of a target is such, nothing is said of the policy at all."""
+
+import math
+
+from .deltas import Scrape, scrapes_by_target
+from .indicators import SECONDS_BUCKET, SECONDS_COUNT
+from .samples import Counter, NoData, NotANumber, Sample
+from .state import MAX_TARGETS
+
+# Far above any count of requests, far below where sums would overflow.
+LARGEST_COUNT = 1e19
+
+
+def screened(sample: Sample) -> dict[str, list[Scrape]] | NoData | NotANumber:
+    """Usable scrapes per target, oldest first.
+
+    A scrape that is skipped loses nothing: counters add up, so the next one covers its time too.
+    """
+    scrapes = scrapes_by_target(sample.series)
+    if not scrapes:
+        return NoData("The metrics source has no samples of this policy's gateways; are their pods scraped?")
+    if len(scrapes) > MAX_TARGETS:
+        return NoData(f"{len(scrapes)} gateway pods were scraped for this policy; at most {MAX_TARGETS} can be judged together.")
+    for target, seen in scrapes.items():
+        why = _unusable(seen[-1])
+        if why is not None:
+            return NotANumber(f"{why} (scrape target {target}); it is judged again when the pod exports counts.")
+        scrapes[target] = [scrape for scrape in seen if _unusable(scrape) is None]
+    return scrapes
+
+
+def _unusable(scrape: Scrape) -> str | None:
+    for counter, value in scrape.values.items():
+        if not math.isfinite(value) or not 0 <= value <= LARGEST_COUNT:
+            return f"`{counter.metric}` of revision {counter.revision} is {value}, which is not a count"
+        if counter.metric == SECONDS_BUCKET and value > scrape.values.get(_count_of(counter), math.inf):
+            return f"`{counter.metric}` of revision {counter.revision} has a bucket above its count"
+    return None
+
+
+def _count_of(bucket: Counter) -> Counter:
+    return Counter(metric=SECONDS_COUNT, revision=bucket.revision, cache=bucket.cache, outcome=bucket.outcome, first_tier=bucket.first_tier)
