@@ -1,0 +1,107 @@
+"""What a Prometheus-compatible server answered, read strictly. Pure: bytes in, tagged results out; knows no HTTP.
+
+`infos` are remarks on the query's style and change nothing; `warnings` (and `isPartial` of VictoriaMetrics) say that series may be
+missing, which makes the whole answer `Partial`.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from ..api.metricnames import NAMESPACE, POLICY, REVISION
+from .policy import LivePolicy
+from .samples import Counter, Fetched, NoData, Partial, ProviderError, Sample, Series
+
+TARGET_LABELS = ("pod", "instance")
+SHOWN_CHARACTERS = 200
+
+
+class MatrixSeries(msgspec.Struct, frozen=True):
+    """One series of a range vector: labels, and (seconds since the epoch, value as text) pairs."""
+
+    metric: dict[str, str]
+    values: list[tuple[float, str]]
+
+
+class _Content(msgspec.Struct, frozen=True, rename="camel"):
+    result_type: str
+    result: msgspec.Raw
+
+
+class _Envelope(msgspec.Struct, frozen=True, rename="camel"):
+    status: str
+    data: _Content | None = None
+    warnings: list[str] | None = None
+    is_partial: bool = False
+
+
+def read_answer(body: bytes, *, source: str) -> list[MatrixSeries] | Partial | ProviderError:
+    """A response body with HTTP status 200 → the series of its range vector."""
+    try:
+        envelope = msgspec.json.decode(body, type=_Envelope)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ProviderError(f"Metrics source `{source}` answered with something that is not a Prometheus answer; check its `url`.")
+    if envelope.status != "success" or envelope.data is None:
+        return ProviderError(f"Metrics source `{source}` answered with status {envelope.status[:32]!r} instead of data.")
+    if envelope.data.result_type != "matrix":
+        kind = envelope.data.result_type[:32]
+        return ProviderError(f"Metrics source `{source}` answered with a {kind!r} where a range vector was asked for.")
+    if envelope.warnings or envelope.is_partial:
+        said = "; ".join(envelope.warnings or ["the answer is marked partial"])[:SHOWN_CHARACTERS]
+        return Partial(f"Metrics source `{source}` answered in part, so nothing of it is used: {said}")
+    try:
+        return msgspec.json.decode(envelope.data.result, type=list[MatrixSeries])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ProviderError(f"Metrics source `{source}` answered with series that cannot be read.")
+
+
+def sort_answer(answer: Iterable[MatrixSeries], *, policies: Sequence[LivePolicy], source: str) -> dict[tuple[str, str], Fetched]:
+    """Series of a batch → the samples of each policy by (namespace, name). What belongs to none of them is left out."""
+    by_policy: dict[tuple[str, str], list[MatrixSeries]] = {(p.namespace, p.name): [] for p in policies}
+    for series in answer:
+        by_policy.get((series.metric.get(NAMESPACE, ""), series.metric.get(POLICY, "")), []).append(series)
+    return {
+        (p.namespace, p.name): _of_policy(by_policy[p.namespace, p.name], revisions={p.canary, p.stable} - {""}, source=source)
+        for p in policies
+    }
+
+
+def _of_policy(found: list[MatrixSeries], *, revisions: set[str], source: str) -> Fetched:
+    seen: dict[tuple[str, Counter], dict[str, str]] = {}
+    series: list[Series] = []
+    for one in found:
+        if one.metric.get(REVISION) not in revisions:
+            continue
+        target = " ".join(one.metric.get(label, "") for label in TARGET_LABELS).strip()
+        try:
+            counter = _counter(one.metric)
+            points = tuple((at, float(value)) for at, value in one.values)
+        except ValueError:
+            return ProviderError(f"Metrics source `{source}` answered with a value or bound that is not a number: {_labels(one.metric)}.")
+        other = seen.setdefault((target, counter), one.metric)
+        if other is not one.metric:
+            return ProviderError(
+                f"Metrics source `{source}` has several series where one is expected: {_labels(other)} and {_labels(one.metric)}; "
+                "scrape each gateway pod once."
+            )
+        series.append(Series(target=target, counter=counter, points=points))
+    if not series:
+        return NoData(f"Metrics source `{source}` has no samples of this policy's gateways; are their pods scraped?")
+    return Sample(tuple(series))
+
+
+def _counter(labels: dict[str, str]) -> Counter:
+    bound = labels.get("le")
+    return Counter(
+        metric=labels.get("__name__", ""),
+        revision=labels.get(REVISION, ""),
+        cache=labels.get("cache", ""),
+        outcome=labels.get("outcome", ""),
+        first_tier=labels.get("first_tier", ""),
+        le=None if bound is None else float(bound),
+    )
+
+
+def _labels(labels: dict[str, Any]) -> str:
+    return "{" + ", ".join(f"{name}={value!r}" for name, value in sorted(labels.items()))[:SHOWN_CHARACTERS] + "}"

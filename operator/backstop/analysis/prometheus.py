@@ -1,0 +1,147 @@
+"""Prometheus over HTTP, through `prometheus-api-client` on a session of our own: one attempt, one deadline, a bounded answer.
+
+The library hides an answer's warnings and result type and would retry; the session reads and checks the whole answer before the
+library sees it. Messages name the source, never its URL or headers: these may hold secrets.
+"""
+
+import asyncio
+import functools
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import requests
+import urllib3
+from prometheus_api_client import PrometheusConnect
+
+from .answers import MatrixSeries, read_answer
+from .queries import MetricsSourceConfig
+from .samples import Partial, ProviderError
+
+DEADLINE_SECONDS = 5.0
+LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
+THREADS = 4
+_CHUNK_BYTES = 64 * 1024
+
+
+class _UnansweredError(Exception):
+    """Carries the result that takes the place of an answer through the library."""
+
+    def __init__(self, result: Partial | ProviderError) -> None:
+        super().__init__(result.sentence)
+        self.result = result
+
+
+class _CheckedAnswer(requests.Response):
+    """An answer that has been read and checked; the library takes its series out of `json()`."""
+
+    def __init__(self, series: list[MatrixSeries]) -> None:
+        super().__init__()
+        self.status_code = 200
+        self._series = series
+
+    def json(self, **kwargs: Any) -> dict[str, Any]:
+        """The answer in the shape in which the library looks for it."""
+        return {"data": {"result": self._series}}
+
+
+class _CheckingSession(requests.Session):
+    """One attempt per request: no redirect, nothing from the environment, a deadline over connect, headers and body together."""
+
+    def __init__(self, *, source: str, deadline_seconds: float, largest_bytes: int) -> None:
+        super().__init__()
+        self.trust_env = False  # proxies and netrc of the pod's environment are no part of a declared source
+        self._source = source
+        self._deadline_seconds = deadline_seconds
+        self._largest_bytes = largest_bytes
+
+    def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
+        """As `requests`, but with the answer checked. Raises `_UnansweredError` or an exception of `requests`."""
+        end = time.monotonic() + self._deadline_seconds
+        kwargs |= {"stream": True, "allow_redirects": False, "timeout": self._deadline_seconds}
+        with super().request(method, url, *args, **kwargs) as response:
+            if response.status_code != 200:
+                raise _UnansweredError(ProviderError(f"Metrics source `{self._source}` answered with HTTP status {response.status_code}."))
+            body = self._body(response, end=end)
+        answer = read_answer(body, source=self._source)
+        if isinstance(answer, Partial | ProviderError):
+            raise _UnansweredError(answer)
+        return _CheckedAnswer(answer)
+
+    def _body(self, response: requests.Response, *, end: float) -> bytes:
+        body = bytearray()
+        for chunk in response.iter_content(_CHUNK_BYTES):
+            body += chunk
+            if len(body) > self._largest_bytes:
+                raise _UnansweredError(
+                    ProviderError(f"Metrics source `{self._source}` answered with more than {self._largest_bytes // 2**20} MiB.")
+                )
+            if time.monotonic() > end:
+                raise requests.Timeout
+        return bytes(body)
+
+
+class PrometheusSource:
+    """A `MetricSource`. Its threads and connections are its own, so that a slow server holds up nobody else."""
+
+    def __init__(
+        self,
+        config: MetricsSourceConfig,
+        *,
+        deadline_seconds: float = DEADLINE_SECONDS,
+        largest_bytes: int = LARGEST_ANSWER_BYTES,
+    ) -> None:
+        self._config = config
+        self._deadline_seconds = deadline_seconds
+        self._pool = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix=f"metrics-{config.name}")
+        self._session = _CheckingSession(source=config.name, deadline_seconds=deadline_seconds, largest_bytes=largest_bytes)
+        self._client = PrometheusConnect(url=config.url.rstrip("/"), session=self._session, retry=urllib3.Retry(0, read=False))
+
+    @property
+    def config(self) -> MetricsSourceConfig:
+        """Its name, URL and scrape interval."""
+        return self._config
+
+    async def query(self, promql: str) -> list[MatrixSeries] | Partial | ProviderError:
+        """Asks once. Ends within the deadline, also where the server sends a byte now and then."""
+        loop = asyncio.get_running_loop()
+        asked = loop.run_in_executor(self._pool, functools.partial(self._ask, promql))
+        try:
+            return await asyncio.wait_for(asked, timeout=self._deadline_seconds)
+        except TimeoutError:
+            return self._late()
+
+    def close(self) -> None:
+        """Lets go of the connections; a request that is under way ends at its deadline."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+
+    def _ask(self, promql: str) -> list[MatrixSeries] | Partial | ProviderError:
+        try:
+            series: list[MatrixSeries] = self._client.custom_query(promql)
+        except _UnansweredError as unanswered:
+            return unanswered.result
+        except requests.Timeout:
+            return self._late()
+        except requests.exceptions.SSLError:
+            return ProviderError(f"Metrics source `{self._config.name}` could not be reached: TLS failed.")
+        except requests.ConnectionError as error:
+            return ProviderError(f"Metrics source `{self._config.name}` could not be reached: {_root_cause(error)}.")
+        except (requests.RequestException, ValueError):
+            return ProviderError(f"Metrics source `{self._config.name}` could not be asked; check its `url`.")
+        return series
+
+    def _late(self) -> ProviderError:
+        return ProviderError(f"Metrics source `{self._config.name}` did not answer within {self._deadline_seconds:g} s.")
+
+
+def _root_cause(error: BaseException) -> str:
+    """What the operating system said, without the URL that the libraries put around it."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror
+        inner = next((a for a in found.args if isinstance(a, BaseException)), None)
+        reason = getattr(found, "reason", None) or getattr(inner, "reason", None)
+        found = found.__cause__ or found.__context__ or (reason if isinstance(reason, BaseException) else inner)
+    return "the connection was closed"
