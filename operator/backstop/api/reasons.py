@@ -19,6 +19,8 @@ class Reason(StrEnum):
     SECRET_NOT_FOUND = "SecretNotFound"
     METRICS_SOURCE_NOT_FOUND = "MetricsSourceNotFound"
     OBJECT_NOT_OURS = "ObjectNotOurs"
+    OBJECT_REFUSED = "ObjectRefused"
+    RECORD_MISSING = "RecordMissing"
     RESOLVED = "Resolved"
     # Rollout
     FIRST_REVISION = "FirstRevision"
@@ -63,6 +65,8 @@ WARNINGS = frozenset(
         Reason.SECRET_NOT_FOUND,
         Reason.METRICS_SOURCE_NOT_FOUND,
         Reason.OBJECT_NOT_OURS,
+        Reason.OBJECT_REFUSED,
+        Reason.RECORD_MISSING,
         Reason.WEIGHT_NOT_VERIFIED,
         Reason.LATENCY_BREACH,
         Reason.ERROR_RATE_BREACH,

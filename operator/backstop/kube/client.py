@@ -1,0 +1,145 @@
+"""A raw-dict client of the Kubernetes API: the verbs the operator needs, each with a deadline, a content type and a field manager.
+
+Typed models would drop fields they do not know and cost double; here an object is what the API server said.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import aiohttp
+from kubernetes.aio.client import ApiClient
+
+from .errors import Conflict, KubeError, NotFound, Rejected, Unavailable
+from .resources import Body, Resource
+
+APPLY: Final = "application/apply-patch+yaml"  # JSON is YAML
+MERGE: Final = "application/merge-patch+json"
+JSON: Final = "application/json"
+
+PAGE: Final = 500
+LONGEST_MESSAGE: Final = 512
+
+# (verb, kind) of a write that the API server answered.
+OnWrite = Callable[[str, str], None]
+
+
+class Client:
+    """One API server. `timeout` in seconds bounds every request, connection and body included."""
+
+    def __init__(self, api: ApiClient, *, timeout: float, on_write: OnWrite | None = None) -> None:
+        self._api = api
+        self._timeout = timeout
+        self._on_write = on_write
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._api.close()
+
+    async def get(self, resource: Resource, *, namespace: str, name: str) -> Body:
+        """One object. Raises NotFound, Rejected, Unavailable."""
+        return await self._request("GET", resource.path(namespace=namespace, name=name))
+
+    async def list(self, resource: Resource, *, namespace: str | None, labels: str | None = None) -> tuple[list[Body], str]:
+        """All objects, in pages, and the resourceVersion they were read at. An item carries no `kind`, as the API gives it."""
+        found: list[Body] = []
+        query: dict[str, str] = {"limit": str(PAGE)}
+        if labels:
+            query["labelSelector"] = labels
+        while True:
+            page = await self._request("GET", resource.path(namespace=namespace), query=query)
+            found += page["items"]
+            following = page["metadata"].get("continue")
+            if not following:
+                return found, page["metadata"]["resourceVersion"]
+            query["continue"] = following
+
+    async def create(self, resource: Resource, *, body: Body, manager: str) -> Body:
+        """A new object; Conflict if it exists."""
+        return await self._write(
+            "POST", resource, path=resource.path(namespace=body["metadata"].get("namespace")), query={"fieldManager": manager}, body=body
+        )
+
+    async def apply(self, resource: Resource, *, body: Body, manager: str) -> Body:
+        """Server-side apply, by force. With a `uid` in the metadata: Rejected if the object is another one by now."""
+        path = resource.path(namespace=body["metadata"].get("namespace"), name=body["metadata"]["name"])
+        return await self._write("PATCH", resource, path=path, query={"fieldManager": manager, "force": "true"}, body=body, content=APPLY)
+
+    async def replace(self, resource: Resource, *, body: Body, manager: str) -> Body:
+        """The whole object, on condition of the `resourceVersion` in its metadata, which must be set; else Conflict."""
+        metadata = body["metadata"]
+        if not metadata.get("resourceVersion"):
+            raise ValueError("a replace without `resourceVersion` would overwrite what nobody has read")
+        path = resource.path(namespace=metadata.get("namespace"), name=metadata["name"])
+        return await self._write("PUT", resource, path=path, query={"fieldManager": manager}, body=body)
+
+    async def patch_status(
+        self, resource: Resource, *, namespace: str, name: str, patch: Mapping[str, Any], resource_version: str, manager: str
+    ) -> Body:
+        """JSON merge patch of the status subresource, on condition of the resourceVersion that was read; else Conflict."""
+        body = {"metadata": {"resourceVersion": resource_version}, "status": dict(patch)}
+        path = resource.path(namespace=namespace, name=name, subresource="status")
+        return await self._write("PATCH", resource, path=path, query={"fieldManager": manager}, body=body, content=MERGE)
+
+    async def delete(self, resource: Resource, *, namespace: str, name: str, uid: str) -> None:
+        """Delete the object with this uid, its dependants in the background. Conflict if it is another one by now."""
+        body = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        await self._write("DELETE", resource, path=resource.path(namespace=namespace, name=name), query={}, body=body)
+
+    async def _write(
+        self, method: str, resource: Resource, *, path: str, query: dict[str, str], body: Mapping[str, Any], content: str = JSON
+    ) -> Body:
+        try:
+            return await self._request(method, path, query=query, body=body, content=content)
+        finally:
+            if self._on_write is not None:
+                self._on_write(method, resource.kind)
+
+    async def _request(
+        self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None, content: str = JSON
+    ) -> Body:
+        what = f"{method} {path}"
+        try:
+            async with asyncio.timeout(self._timeout):
+                arguments = await self._api.param_serialize(
+                    method,
+                    path,
+                    query_params=list((query or {}).items()),
+                    header_params={"Accept": JSON, "Content-Type": content},
+                    body=body,
+                    auth_settings=["BearerToken"],
+                )
+                response = await self._api.call_api(*arguments, _request_timeout=aiohttp.ClientTimeout(total=self._timeout))
+                text = await response.read()
+        except TimeoutError:
+            raise Unavailable(f"{what}: no answer within {self._timeout:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"{what}: {error or type(error).__name__}") from None
+        return _outcome(response.status, text=text, what=what)
+
+
+def _outcome(status: int, *, text: bytes, what: str) -> Body:
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise Unavailable(f"{what}: answer {status} is not a JSON object")
+    if 200 <= status < 300:
+        return answer
+    raise _error(status, message=f"{what}: {str(answer.get('message') or status)[:LONGEST_MESSAGE]}")
+
+
+def _error(status: int, *, message: str) -> KubeError:
+    match status:
+        case 404:
+            return NotFound(message)
+        case 409:
+            return Conflict(message)
+        case 401 | 408 | 410 | 429:
+            return Unavailable(message)
+        case _ if 400 <= status < 500:
+            return Rejected(message)
+        case _:
+            return Unavailable(message)

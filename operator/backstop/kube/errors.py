@@ -1,0 +1,21 @@
+"""What can go wrong at the API server, in four words. Each is caught where something can be done about it."""
+
+
+class KubeError(Exception):
+    """A request that did not do what it should; the text is one sentence."""
+
+
+class NotFound(KubeError):  # noqa: N818 - the name says what happened
+    """The object does not exist."""
+
+
+class Conflict(KubeError):  # noqa: N818 - the name says what happened
+    """The object is not as the writer saw it: another resourceVersion, another uid, or it exists already."""
+
+
+class Rejected(KubeError):  # noqa: N818 - the name says what happened
+    """The API server understood and refused: forbidden, invalid, over a quota, denied by a webhook. Asking again alone does not help."""
+
+
+class Unavailable(KubeError):  # noqa: N818 - the name says what happened
+    """No answer, or one that asks for patience: the request may be made again later. It is unknown whether a write took effect."""
