@@ -1,0 +1,380 @@
+"""The rollout engine's rows, one by one, on a cluster in memory."""
+
+import pytest
+
+from backstop.analysis.reading import Waiting
+from backstop.api.condition import ConditionType
+from backstop.api.reasons import Reason
+from backstop.rollout.observed import Arm, Known, Unknown, Unresolved
+from backstop.rollout.place import Outcome
+from backstop.rollout.plan import Plan
+from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy, reading, revision, started
+
+
+def condition(plan: Plan, kind: ConditionType) -> str | None:
+    return next((c.status for c in plan.conditions if c.type is kind), None)
+
+
+def test_a01_the_first_revision_becomes_stable_without_a_canary() -> None:
+    world = World()
+    world.run(3)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("1")
+    assert "CanaryStarted" not in world.reasons()
+    assert world.route is not None
+    assert (world.route.stable, world.route.canary, world.route.permille) == ("rev1", None, 0)
+    assert condition(world.decide(), ConditionType.READY) == "True"
+
+
+def test_a_first_revision_that_never_gets_ready_can_be_replaced() -> None:
+    world = World(broken={"rev1"})
+    world.run(5)
+    assert world.place.stable is None
+    world.want("2")
+    world.run(3)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("2")
+
+
+def test_a02_the_weight_stays_0_until_a_pod_of_the_canary_is_ready() -> None:
+    world = started(broken={"rev2"})
+    world.want("2")
+    world.run(60)
+    assert world.arms["rev2"].desired == 1
+    assert all(permille == 0 for _, _, _, permille in world.shares)
+    world.broken.clear()
+    world.run(2)
+    assert world.route is not None
+    assert world.route.permille == 50
+
+
+def test_a03_steps_are_taken_in_order_with_one_announcement_each_and_end_in_promotion() -> None:
+    world = started()
+    world.want("2")
+    world.run(300)
+    weights = [(canary, permille) for _, _, canary, permille in world.shares if permille]
+    assert weights == [("rev2", 50), ("rev2", 500), ("rev2", 1000)]
+    assert world.reasons().count("StepStarted") == 3
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("2")
+    assert world.serving == "rev2"
+    assert world.place.last is not None
+    assert world.place.last.outcome is Outcome.PROMOTED
+
+
+def test_a_step_is_held_for_its_time_from_when_the_weight_was_verified() -> None:
+    world = started(deaf=True)
+    world.want("2")
+    world.run(10)
+    assert world.place.canary is not None
+    assert world.place.canary.verified_at is None
+    world.deaf = False
+    world.run(59)
+    assert [permille for *_, permille in world.shares if permille] == [50]
+    world.run(5)
+    assert [permille for *_, permille in world.shares if permille] == [50, 500]
+
+
+def test_canary_pods_are_at_the_size_of_a_step_before_its_weight_rises() -> None:
+    world = started(policy=policy(replicas=10, steps=((5, 10), (25, 10), (100, 10))))
+    world.pace = 1
+    world.want("2")
+    for _ in range(120):
+        world.one_pass()
+        if world.route is not None and world.route.canary:
+            needed = -(-10 * world.route.permille // 1000)
+            assert world.arms["rev2"].ready >= needed
+        world.settle()
+        world.now += 1
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("2")
+
+
+def test_b01_a_breach_shifts_the_route_before_any_other_write() -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    world.judged = BREACHED
+    world.writes.clear()
+    plan = world.one_pass()
+    assert world.writes[0] == "route"
+    assert plan.route is not None
+    assert plan.route.state.aborted is not None
+    assert plan.route.state.aborted.revision == "rev2"
+    assert (plan.route.state.canary, plan.route.state.permille) == (None, 0)
+    world.run(5)
+    assert world.place.rejection_of("rev2") is not None
+    assert [v.revision.name for v in world.verdicts] == ["rev2"]
+    plan = world.decide()
+    assert condition(plan, ConditionType.STALLED) == "True"
+    assert condition(plan, ConditionType.READY) == "False"
+    assert world.place.last is not None
+    assert world.place.last.shifted_at is not None
+    assert world.route is not None
+    assert world.route.aborted is not None, "the verdict stays on record"
+
+
+def test_b05_canary_pods_stay_until_the_route_is_back_and_are_then_scaled_away() -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    world.judged = BREACHED
+    world.run(5)
+    assert world.arms["rev2"].desired == 1
+    world.run(15)
+    assert "rev2" not in world.arms
+
+
+def test_b06_a_canary_that_never_gets_ready_is_rolled_back_at_its_deadline() -> None:
+    world = started(broken={"rev2"})
+    world.want("2")
+    world.run(119)
+    assert world.place.canary is not None
+    world.run(3)
+    assert world.place.canary is None
+    rejection = world.place.rejection_of("rev2")
+    assert rejection is not None
+    assert rejection.reason == "CanaryUnavailable"
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("1")
+
+
+def test_b08_two_failed_versions_leave_the_first_stable() -> None:
+    world = started()
+    for version in ("2", "3"):
+        world.judged = HEALTHY
+        world.want(version)
+        world.run(20)
+        world.judged = BREACHED
+        world.run(30)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("1")
+    assert [r.revision.name for r in world.place.rejected] == ["rev2", "rev3"]
+
+
+def test_b14_a_crash_between_the_route_write_of_an_abort_and_status_loses_nothing() -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    world.judged = BREACHED
+    world.one_pass(stop_after=1)
+    assert world.place.rejection_of("rev2") is None
+    world.judged = HEALTHY
+    world.run(200)
+    assert world.place.rejection_of("rev2") is not None
+    assert world.place.canary is None
+    assert world.shares[-1][3] == 0
+
+
+def test_b16_a_chain_only_change_that_breaches_does_not_reject_the_prompt() -> None:
+    world = started()
+    chain_only = revision("1").__class__("rev1b", prompt_version="1", prompt_digest=revision("1").prompt_digest)
+    world.wanted = Known(chain_only)
+    world.run(20)
+    world.judged = BREACHED
+    world.run(5)
+    assert world.place.rejection_of("rev1b") is not None
+    assert world.verdicts == []
+
+
+def test_c01_another_version_in_mid_canary_starts_at_step_0_after_the_weight_is_0() -> None:
+    world = started()
+    world.want("2")
+    world.run(80)
+    assert world.shares[-1][2:] == ("rev2", 500)
+    world.broken.add("rev3")
+    world.want("3")
+    world.run(20)
+    assert world.shares[-1][3] == 0
+    assert world.place.canary is not None
+    assert (world.place.canary.revision, world.place.canary.step) == (revision("3"), 0)
+    world.broken.clear()
+    world.run(3)
+    assert world.shares[-1][2:] == ("rev3", 50)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("1")
+
+
+def test_c03_returning_to_stable_is_immediate() -> None:
+    world = started()
+    world.want("2")
+    world.run(80)
+    world.want("1")
+    world.writes.clear()
+    world.one_pass()
+    assert world.writes[0] == "route"
+    world.run(2)
+    plan = world.decide()
+    assert condition(plan, ConditionType.READY) == "True"
+    assert world.place.last is not None
+    assert world.place.last.outcome is Outcome.SUPERSEDED
+    assert world.place.rejected == ()
+
+
+def test_a_rejected_version_is_not_tried_again_until_the_spec_names_another() -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    world.judged = BREACHED
+    world.run(5)
+    world.judged = HEALTHY
+    written = len(world.shares)
+    world.want("1")
+    world.run(30)
+    world.want("2")
+    world.run(200)
+    assert all(permille == 0 for *_, permille in world.shares[written:])
+    assert world.decide().phase == "RolledBack"
+
+
+def test_m01_metrics_that_cannot_be_seen_hold_the_step_and_its_clock() -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    world.judged = UNSEEN
+    world.run(500)
+    assert world.shares[-1][2:] == ("rev2", 50)
+    assert condition(world.decide(), ConditionType.METRICS_AVAILABLE) == "False"
+    world.judged = HEALTHY
+    world.run(30)
+    assert world.shares[-1][2:] == ("rev2", 50)
+    world.run(20)
+    assert world.shares[-1][2:] == ("rev2", 500)
+    assert world.reasons().count("MetricsUnavailable") == 1
+
+
+@pytest.mark.parametrize("judged", [None, reading(Waiting(more=12))], ids=["no reading", "too few requests"])
+def test_too_little_data_never_advances_and_never_rolls_back(judged) -> None:  # type: ignore[no-untyped-def]
+    world = started(judged=judged)
+    world.want("2")
+    world.run(1000)
+    assert world.shares[-1][2:] == ("rev2", 50)
+    assert world.decide().reason is Reason.WAITING_FOR_SAMPLES
+
+
+def test_a_weight_that_is_not_seen_on_every_gateway_goes_back_to_the_last_that_was() -> None:
+    world = started()
+    world.want("2")
+    world.run(50)
+    world.deaf = True
+    world.run(55)
+    assert "WeightNotVerified" in world.reasons()
+    assert world.shares[-1][2:] == ("rev2", 50)
+
+
+def test_a_canary_without_ready_pods_gets_no_traffic_and_resumes_the_same_step() -> None:
+    world = started()
+    world.want("2")
+    world.run(80)
+    world.broken.add("rev2")
+    world.run(3)
+    assert world.shares[-1][3] == 0
+    world.broken.clear()
+    world.run(3)
+    assert world.shares[-1][2:] == ("rev2", 500)
+
+
+def test_a_breach_during_promotion_returns_to_the_old_stable() -> None:
+    world = started(policy=policy(steps=((100, 10),)))
+    world.want("2")
+    world.run(11)
+    world.deaf = True
+    world.run(3)
+    assert world.shares[-1][1] == "rev2"
+    world.judged = BREACHED
+    world.writes.clear()
+    world.one_pass()
+    assert world.writes[0] == "route"
+    assert world.shares[-1][1:] == ("rev1", None, 0)
+    assert world.arms["rev1"].desired == 2
+
+
+def test_the_previous_stable_is_kept_at_full_size_for_its_time() -> None:
+    world = started(policy=policy(steps=((100, 10),)))
+    world.want("2")
+    world.run(20)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("2")
+    assert world.arms["rev1"].desired == 2
+    world.run(61)
+    assert set(world.arms) == {"rev2"}
+
+
+def test_an_unresolved_spec_holds_a_running_canary() -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    world.wanted = Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, "`spec.promptVersion` names `v2`, which does not exist; create it")
+    world.run(300)
+    assert world.shares[-1][2:] == ("rev2", 50)
+    assert condition(world.decide(), ConditionType.RESOLVED_REFS) == "False"
+
+
+def test_an_unreadable_traffic_object_holds_but_a_breach_still_leaves() -> None:
+    from dataclasses import replace
+
+    from backstop.rollout.decide import decide
+
+    world = started()
+    world.want("2")
+    world.run(20)
+    observed = replace(world.observe(), route=Unknown("`permille` is not a whole number in the traffic object"))
+    plan = decide(observed, policy=world.policy, now=world.now + 500)
+    assert plan.route is None
+    assert plan.place == world.place
+    plan = decide(replace(observed, readings=(BREACHED,)), policy=world.policy, now=world.now)
+    assert plan.route is not None
+    assert plan.route.falling
+    assert plan.route.state.permille == 0
+    assert world.route is not None
+    assert plan.route.state.generation > world.route.generation
+
+
+def test_a_missing_traffic_object_is_written_anew_ahead_of_every_former_generation() -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    assert world.route is not None
+    former = world.route.generation
+    world.traffic = None
+    world.deaf = True
+    world.run(2)
+    assert world.route is not None
+    assert world.route.generation > former
+    assert world.route.permille == 50
+    assert world.place.canary is not None
+    assert world.place.canary.verified_at is None, "a weight that is written anew has to be seen anew"
+
+
+def test_promotion_waits_for_the_new_revision_at_full_size() -> None:
+    world = started(policy=policy(steps=((100, 10),)))
+    world.want("2")
+    while "Promoting" not in world.reasons():
+        world.one_pass()
+        world.settle()
+        world.now += 1
+    world.arms["rev2"] = Arm(desired=2, ready=1)
+    world.rest()
+    assert world.shares[-1][1:] == ("rev1", "rev2", 1000)
+    world.settle()
+    world.rest()
+    assert world.shares[-1][1:] == ("rev2", None, 0)
+
+
+def test_edited_steps_go_on_at_the_first_that_is_not_below_the_weight() -> None:
+    world = started()
+    world.want("2")
+    world.run(80)
+    assert world.shares[-1][3] == 500
+    world.policy = policy(steps=((10, 60), (60, 60), (100, 60)))
+    world.run(3)
+    assert world.shares[-1][2:] == ("rev2", 600)
+
+
+def test_an_idle_policy_asks_for_no_write() -> None:
+    world = started()
+    world.run(5)
+    world.writes.clear()
+    world.run(600, tick=10)
+    assert set(world.writes) <= {"events"}
+    assert world.decide().wake_at is None

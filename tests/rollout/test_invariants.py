@@ -1,0 +1,139 @@
+"""Invariants of the engine under any order of events, with crashes between any two writes."""
+
+from dataclasses import replace
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from backstop.rollout.decide import decide
+from backstop.rollout.observed import Known
+from backstop.rollout.route import share_of
+from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy
+
+STEPS = (50, 500, 1000)
+
+
+class Rollouts(RuleBasedStateMachine):
+    """A policy that lives through everything at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(policy=policy(steps=((5, 20), (50, 20), (100, 20)), deadline=60))
+        self.seen = 0
+        self.rejected: set[str] = set()
+
+    @rule(version=st.sampled_from("1234"))
+    def the_spec_names(self, version: str) -> None:
+        self.world.want(version)
+
+    @rule(seconds=st.sampled_from((0.2, 1.0, 5.0, 21.0, 61.0)))
+    def time_passes(self, seconds: float) -> None:
+        self.world.now = round(self.world.now + seconds, 3)
+
+    @rule()
+    def the_cluster_settles(self) -> None:
+        self.world.settle()
+
+    @rule(judged=st.sampled_from((HEALTHY, HEALTHY, BREACHED, UNSEEN, None)))
+    def metrics_say(self, judged) -> None:  # type: ignore[no-untyped-def]
+        self.world.judged = judged
+
+    @rule(version=st.sampled_from("234"))
+    def pods_break(self, version: str) -> None:
+        self.world.broken ^= {f"rev{version}"}
+
+    @rule()
+    def gateways_turn_deaf_or_hear_again(self) -> None:
+        self.world.deaf = not self.world.deaf
+
+    @rule(writes=st.integers(0, 6))
+    def a_pass_dies_after(self, writes: int) -> None:
+        self.world.one_pass(stop_after=writes)
+
+    @rule()
+    def a_pass(self) -> None:
+        observed = self.world.observe()
+        plan = self.world.one_pass()
+        # 5: the same look gives the same plan.
+        assert plan == decide(observed, policy=self.world.policy, now=self.world.now)
+
+    @rule()
+    def several_seconds_of_life(self) -> None:
+        self.world.run(30, tick=3)
+
+    @precondition(lambda self: self.world.place.canary is not None and self.world.place.canary.weight > 0)
+    @rule()
+    def a_breach_leaves_within_one_pass(self) -> None:
+        """4: after a breach the share is 0 within one applied pass."""
+        judged, self.world.judged = self.world.judged, BREACHED
+        canary = self.world.place.canary
+        assert canary is not None
+        self.world.one_pass()
+        self.world.judged = judged
+        assert self.world.route is not None
+        assert share_of(canary.revision.name, state=self.world.route) == 0
+
+    @precondition(lambda self: self.world.place.canary is not None and self.world.place.canary.weight > 0)
+    @rule()
+    def the_operator_dies_right_after_the_route_write_of_an_abort(self) -> None:
+        judged, self.world.judged = self.world.judged, BREACHED
+        self.world.one_pass(stop_after=1)
+        self.world.judged = judged
+
+    @precondition(lambda self: self.world.place.canary is not None and self.world.place.canary.weight > 0)
+    @rule()
+    def all_pods_of_the_canary_go(self) -> None:
+        """2: never a weight without a ready pod."""
+        canary = self.world.place.canary
+        assert canary is not None
+        name = canary.revision.name
+        self.world.arms[name] = replace(self.world.arms[name], ready=0)
+        self.world.one_pass()
+        assert self.world.route is not None
+        assert share_of(name, state=self.world.route) == 0
+
+    @invariant()
+    def the_share_moves_along_the_steps_or_to_0(self) -> None:
+        """1: no share that is not a step's."""
+        for _, _, _, permille in self.world.shares[self.seen :]:
+            assert permille in (0, *STEPS)
+        self.seen = len(self.world.shares)
+
+    @invariant()
+    def no_rejected_revision_has_traffic(self) -> None:
+        """7, 10: a revision that status or the traffic object rejected never gets traffic again."""
+        route = self.world.route
+        self.rejected |= {rejection.revision.name for rejection in self.world.place.rejected}
+        if route is not None and route.aborted is not None:
+            self.rejected.add(route.aborted.revision)
+        if route is not None:
+            for name in self.rejected:
+                assert share_of(name, state=route) == 0, f"{name} was rejected and has traffic"
+
+    @invariant()
+    def the_stable_revision_always_has_its_pods(self) -> None:
+        """12: whoever the traffic object calls stable is at full size."""
+        place = self.world.place
+        if place.stable is not None and place.canary is not None and place.canary.routed_at is not None:
+            assert self.world.arms[place.stable.revision.name].desired == self.world.policy.serving.replicas
+
+    def teardown(self) -> None:
+        """8: left alone with healthy metrics, it comes to rest: the wanted revision is stable, or rejected; and then nothing is written."""
+        self.world.judged, self.world.deaf = HEALTHY, False
+        self.world.broken.clear()
+        self.world.run(400, tick=5)
+        wanted = self.world.wanted
+        assert isinstance(wanted, Known)
+        place = self.world.place
+        assert place.canary is None
+        assert place.stable is not None
+        if place.rejection_of(wanted.value.name) is None:
+            assert place.stable.revision == wanted.value
+        before = list(self.world.shares)
+        self.world.run(300, tick=30)
+        assert self.world.shares == before
+
+
+TestRollouts = Rollouts.TestCase
+TestRollouts.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -1,0 +1,199 @@
+"""A small cluster in memory: status, the traffic object, pods and gateways, as far as a decision can see them.
+
+It carries out plans in the order of writes of the operator, and can stop after any of them, as a crash would. Everything that is
+kept between passes goes through the real status mapping, so that a pass after a crash knows only what a restarted operator knows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from backstop.analysis.reading import Breached, Breaching, Counts, Healthy, SLOReading, Waiting
+from backstop.analysis.reading import Unknown as Unseen
+from backstop.api.fallbackpolicy import FallbackPolicySpec
+from backstop.api.policystatus import FallbackPolicyStatus
+from backstop.api.reasons import Reason
+from backstop.api.traffic import TrafficState, parse, render
+from backstop.rollout.decide import decide
+from backstop.rollout.observed import Arm, Known, Observed, Unknown, Unresolved
+from backstop.rollout.place import Place, Revision, awaited_generation
+from backstop.rollout.plan import Announcement, Plan, Verdict
+from backstop.rollout.statusmap import place_of, status_of
+
+START = 1_800_000_000.0
+
+
+def revision(version: str) -> Revision:
+    """A revision named after its prompt version."""
+    return Revision(f"rev{version}", prompt_version=version, prompt_digest=f"sha256:{version}")
+
+
+def policy(
+    *, steps: tuple[tuple[int, int], ...] = ((5, 60), (50, 60), (100, 60)), replicas: int = 2, deadline: int = 120
+) -> FallbackPolicySpec:
+    """A policy with one latency SLO."""
+    return FallbackPolicySpec.model_validate(
+        {
+            "promptVersion": "v1",
+            "latencyBudgetMilliseconds": 400,
+            "chain": [{"name": "primary", "model": {"baseURL": "http://model/v1", "name": "m"}}],
+            "slos": [{"name": "latency", "indicator": "Latency", "quantilePercent": 95, "maxMilliseconds": 150, "forSeconds": 30}],
+            "canary": {"steps": [{"weight": w, "holdSeconds": h} for w, h in steps], "progressDeadlineSeconds": deadline},
+            "serving": {"replicas": replicas},
+            "rollback": {"keepPreviousSeconds": 60},
+        }
+    )
+
+
+def reading(state: Healthy | Breaching | Breached | Waiting | Unseen) -> SLOReading:
+    """The latency SLO in this state."""
+    return SLOReading(
+        name="latency",
+        state=state,
+        reason=Reason.METRICS_UNAVAILABLE if isinstance(state, Unseen) else Reason.LATENCY_BREACH,
+        value="14.8",
+        limit="5",
+        canary=Counts(bad=61, total=412),
+        stable=Counts(bad=20, total=7811),
+        step_requests=412,
+        evidence="latency: 61 of 412 canary requests over 150 ms",
+    )
+
+
+HEALTHY = reading(Healthy())
+BREACHED = reading(Breached(since=START))
+UNSEEN = reading(Unseen("Prometheus does not answer"))
+
+
+@dataclass
+class World:
+    """The cluster, the clock, and what has been written so far."""
+
+    policy: FallbackPolicySpec = field(default_factory=policy)
+    wanted: Known[Revision] | Unresolved = field(default_factory=lambda: Known(revision("1")))
+    now: float = START
+    status: FallbackPolicyStatus = field(default_factory=FallbackPolicyStatus)
+    traffic: Mapping[str, str] | None = None
+    arms: dict[str, Arm] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)  # revisions whose pods never get ready
+    pace: int = 1000  # pods of a revision that get ready in one moment
+    deaf: bool = False  # gateways do not take up new generations
+    acting: int = 0
+    judged: SLOReading | None = field(default_factory=lambda: HEALTHY)
+    serving: str | None = None
+    told: list[Announcement] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    writes: list[str] = field(default_factory=list)
+    shares: list[tuple[float, str, str | None, int]] = field(default_factory=list)
+
+    @property
+    def place(self) -> Place:
+        """The place that a restarted operator would read."""
+        return place_of(FallbackPolicyStatus.model_validate_json(self.status.model_dump_json()))
+
+    @property
+    def route(self) -> TrafficState | None:
+        """The traffic object."""
+        return parse(self.traffic) if self.traffic is not None else None
+
+    def observe(self) -> Observed:
+        """What the operator sees now."""
+        place = self.place
+        live = place.canary is not None and place.canary.weight > 0 and self.judged is not None
+        return Observed(
+            place=place,
+            wanted=self.wanted,
+            route=Known(self.route),
+            arms=dict(self.arms),
+            acting=Known(self.acting) if awaited_generation(place) is not None else Unknown("not asked"),
+            readings=(self.judged,) if live and self.judged is not None else (),
+        )
+
+    def decide(self) -> Plan:
+        """The plan for this moment."""
+        return decide(self.observe(), policy=self.policy, now=self.now)
+
+    def one_pass(self, *, stop_after: int | None = None) -> Plan:
+        """Observe, decide, apply; with `stop_after`, die after that many writes."""
+        observed = self.observe()
+        plan = decide(observed, policy=self.policy, now=self.now)
+        writes = self._writes(plan, readings=observed.readings)
+        for name, write in writes[:stop_after]:
+            write()
+            self.writes.append(name)
+        return plan
+
+    def write_count(self) -> int:
+        """How many writes the present pass consists of."""
+        observed = self.observe()
+        return len(self._writes(decide(observed, policy=self.policy, now=self.now), readings=observed.readings))
+
+    def _writes(self, plan: Plan, *, readings: tuple[SLOReading, ...]):  # type: ignore[no-untyped-def]  # closures over the world
+        writes = []
+        if plan.route is not None and plan.route.falling:
+            writes.append(("route", lambda: self._set_route(plan)))
+        status = status_of(plan, previous=self.status, generation=1, readings=readings, analysis=None, arms=self.arms, now=self.now)
+        if status != self.status:
+            writes.append(("status", lambda: setattr(self, "status", status)))
+        if plan.verdict is not None:
+            verdict = plan.verdict
+            writes.append(("verdict", lambda: self.verdicts.append(verdict)))
+        if any(self.arms.get(name, Arm(0, 0)).desired != size for name, size in plan.sizes.items()) or set(self.arms) - set(plan.sizes):
+            writes.append(("children", lambda: self._set_sizes(plan.sizes)))
+        if plan.route is not None and not plan.route.falling:
+            writes.append(("route", lambda: self._set_route(plan)))
+        if plan.serving != self.serving:
+            writes.append(("services", lambda: setattr(self, "serving", plan.serving)))
+        writes.append(("events", lambda: self.told.extend(plan.announcements)))
+        return writes
+
+    def _set_route(self, plan: Plan) -> None:
+        assert plan.route is not None
+        state = plan.route.state
+        assert self.route is None or state.generation == self.route.generation + 1
+        self.traffic = render(state)
+        self.shares.append((self.now, state.stable, state.canary, state.permille))
+
+    def _set_sizes(self, sizes: Mapping[str, int]) -> None:
+        self.arms = {name: replace(self.arms.get(name, Arm(0, 0)), desired=size) for name, size in sizes.items()}
+
+    def settle(self) -> None:
+        """What the cluster does by itself in a moment: pods get ready, gateways take up the traffic object."""
+        for name, arm in self.arms.items():
+            self.arms[name] = replace(arm, ready=0 if name in self.broken else min(arm.desired, arm.ready + self.pace))
+        if self.route is not None and not self.deaf:
+            self.acting = self.route.generation
+
+    def run(self, seconds: float, *, tick: float = 1.0) -> None:
+        """Let time pass, with passes until nothing is left to do at each tick."""
+        end = self.now + seconds
+        while self.now < end:
+            self.rest()
+            self.settle()
+            self.now = round(self.now + tick, 3)
+        self.rest()
+
+    def rest(self) -> None:
+        """Passes until one changes nothing; raises if the engine never comes to rest."""
+        for _ in range(30):
+            before = (self.status, self.traffic, dict(self.arms), self.serving)
+            self.one_pass()
+            if before == (self.status, self.traffic, dict(self.arms), self.serving):
+                return
+        raise AssertionError("the engine does not come to rest")
+
+    def want(self, version: str) -> None:
+        """The spec names another version."""
+        self.wanted = Known(revision(version))
+
+    def reasons(self) -> list[str]:
+        """The reasons told so far, in order."""
+        return [announcement.reason.value for announcement in self.told]
+
+
+def started(**changes: object) -> World:
+    """A world in which version 1 is stable."""
+    world = World(**changes)  # type: ignore[arg-type]  # fields of World, given by the test
+    world.run(3)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("1")
+    return world
