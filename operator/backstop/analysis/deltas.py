@@ -1,7 +1,7 @@
 """Raw counter samples → what each scrape of a target added. No `rate()`, no extrapolation: every event is counted once.
 
 A counter starts at 0: what a series shows when it first appears on a target that was scraped before was all counted since.
-A counter that falls tells that the process began again, and with it all counters of that target.
+A counter that falls, or is no longer exported, tells that the process began again, and with it all counters of that target.
 """
 
 from collections.abc import Iterable, Mapping
@@ -42,7 +42,7 @@ def increases(scrapes: list[Scrape], *, target: str, base: float | None) -> list
 
     `scrapes`: the target's, oldest first, with the one at `base` among them.
     """
-    known: dict[Counter, float] = {}
+    known: Mapping[Counter, float] = {}
     result: list[Increase] = []
     for scrape in scrapes:
         if _began_again(scrape.values, known=known):
@@ -50,11 +50,9 @@ def increases(scrapes: list[Scrape], *, target: str, base: float | None) -> list
         if base is None or scrape.at > base:
             added = {counter: value - known.get(counter, 0.0) for counter, value in scrape.values.items()}
             result.append(Increase(at=scrape.at, target=target, added=added))
-        known |= scrape.values
+        known = scrape.values
     return result
 
 
 def _began_again(values: Mapping[Counter, float], *, known: Mapping[Counter, float]) -> bool:
-    if not known:
-        return False
-    return not any(counter in values for counter in known) or any(value < known.get(counter, 0.0) for counter, value in values.items())
+    return any(counter not in values or values[counter] < value for counter, value in known.items())

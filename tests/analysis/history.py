@@ -1,0 +1,125 @@
+"""Requests that gateway pods served → the samples that a scraper would have taken of them. Times are seconds."""
+
+from collections import Counter as Tally
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from backstop.analysis.objective import Objective, objective_of
+from backstop.analysis.policy import LivePolicy
+from backstop.analysis.samples import Counter, Sample, Series
+from backstop.analysis.state import AnalysisState
+from backstop.api.fallbackpolicy import SLO
+
+BOUNDS = (0.1, 0.15, 0.2, 0.3)
+ANSWERED = ("success", "truncated")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request that ended at `at`."""
+
+    at: float
+    revision: str = "canary"
+    seconds: float = 0.05
+    outcome: str = "success"
+    first_tier: str = "answered"
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One scrape target. It exists from `born` to `gone`, and its counters start at 0 again at each of `restarts`."""
+
+    name: str
+    requests: tuple[Request, ...]
+    offset: float = 0.0
+    born: float = 0.0
+    gone: float = float("inf")
+    restarts: tuple[float, ...] = ()
+    missed: tuple[float, ...] = ()  # scrapes that failed
+
+
+def scrape_times(pod: Pod, *, interval: float, until: float) -> list[float]:
+    """When the pod was scraped, up to and including `until`."""
+    times = (pod.offset + interval * i for i in range(int(until // interval) + 1))
+    return [at for at in times if pod.born <= at <= min(until, pod.gone) and at not in pod.missed]
+
+
+def scraped(pods: Iterable[Pod], *, interval: float, until: float) -> Sample:
+    """All samples up to and including `until`."""
+    series = []
+    for pod in pods:
+        points: dict[Counter, list[tuple[float, float]]] = {}
+        tally: Tally[Counter] = Tally()
+        pending = deque(sorted(pod.requests, key=lambda request: request.at))
+        restarts = deque(sorted(pod.restarts))
+        for at in scrape_times(pod, interval=interval, until=until):
+            while restarts and restarts[0] <= at:
+                restart = restarts.popleft()
+                pending = deque(request for request in pending if request.at > restart)
+                tally = Tally()
+            while pending and pending[0].at <= at:
+                _count(pending.popleft(), tally=tally)
+            for counter, value in tally.items():
+                points.setdefault(counter, []).append((at, float(value)))
+        series += [Series(target=pod.name, counter=counter, points=tuple(found)) for counter, found in points.items()]
+    return Sample(tuple(series))
+
+
+def visible(sample: Sample, *, until: float, after: float = float("-inf")) -> Sample:
+    """The part of the samples in (after, until]."""
+    parts = (Series(s.target, s.counter, tuple(point for point in s.points if after < point[0] <= until)) for s in sample.series)
+    return Sample(tuple(part for part in parts if part.points))
+
+
+def _count(request: Request, *, tally: Tally[Counter]) -> None:
+    tally[Counter("backstop_sent_total", request.revision)] += 1
+    tally[Counter("backstop_served_total", request.revision, "miss", request.outcome, request.first_tier)] += 1
+    if request.outcome in ANSWERED:
+        tally[Counter("backstop_served_seconds_count", request.revision, "miss", "", request.first_tier)] += 1
+        for bound in BOUNDS:
+            bucket = Counter("backstop_served_seconds_bucket", request.revision, "miss", "", request.first_tier, bound)
+            tally[bucket] += 1 if request.seconds <= bound else 0
+
+
+def steady(
+    start: float, end: float, *, per_second: float, revision: str = "canary", seconds: float = 0.05, outcome: str = "success"
+) -> tuple[Request, ...]:
+    """Evenly spaced requests in (start, end)."""
+    count = round((end - start) * per_second)
+    return tuple(Request(start + (i + 0.5) / per_second, revision=revision, seconds=seconds, outcome=outcome) for i in range(count))
+
+
+def latency_objective(*, for_seconds: int = 30, min_requests: int = 20, milliseconds: int = 150) -> Objective:
+    """p95 of the first byte within 150 ms."""
+    return objective_of(
+        SLO(
+            name="latency",
+            indicator="Latency",
+            quantilePercent=95,
+            maxMilliseconds=milliseconds,
+            forSeconds=for_seconds,
+            minRequests=min_requests,
+        )
+    )
+
+
+def errors_objective(*, percent: str = "1", for_seconds: int = 0, min_requests: int = 20) -> Objective:
+    """Errors of at most `percent` of all requests."""
+    return objective_of(SLO(name="errors", indicator="ErrorRate", maxPercent=percent, forSeconds=for_seconds, minRequests=min_requests))
+
+
+def live_policy(
+    *objectives: Objective, since: float | None = 0.0, state: AnalysisState | None = None, canary: str = "canary", stable: str = "stable"
+) -> LivePolicy:
+    """A policy under judgement."""
+    return LivePolicy(
+        namespace="shop",
+        name="support",
+        source="default",
+        canary=canary,
+        stable=stable,
+        objectives=objectives,
+        since=since,
+        state=state or AnalysisState(),
+    )

@@ -1,0 +1,53 @@
+"""Counter deltas, with values computed by hand and from the shared fixtures."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from backstop.analysis.deltas import increases, scrapes_by_target
+from backstop.analysis.samples import Counter, Series
+
+FIXTURES = json.loads((Path(__file__).parent / "fixtures" / "analysis.json").read_text())
+ONE = Counter("backstop_served_total", "canary", "miss", "success", "answered")
+OTHER = Counter("backstop_served_total", "canary", "miss", "error", "failed")
+
+
+def added(*series: Series, base: float | None) -> list[tuple[float, dict[Counter, float]]]:
+    scrapes = scrapes_by_target(series)["pod"]
+    return [(increase.at, dict(increase.added)) for increase in increases(scrapes, target="pod", base=base)]
+
+
+@pytest.mark.parametrize("case", FIXTURES["counter_deltas"])
+def test_raw_deltas_are_the_events_that_happened(case: dict[str, list[float]]) -> None:
+    points = tuple(zip(case["t"], case["v"], strict=True))
+    base = points[0][0]
+    companion = ()
+    if case.get("new_series_on_known_target"):
+        base = case["t"][0] - 15
+        companion = (Series("pod", OTHER, tuple((at, 1.0) for at in (base, *case["t"]))),)
+
+    total = sum(counts.get(ONE, 0.0) for _, counts in added(Series("pod", ONE, points), *companion, base=base))
+
+    assert total == case["raw"]
+
+
+def test_a_sample_that_is_there_twice_is_taken_once() -> None:
+    series = Series("pod", ONE, ((10.0, 4.0), (5.0, 1.0), (10.0, 4.0)))
+    assert added(series, base=5.0) == [(10.0, {ONE: 3.0})]
+
+
+def test_all_counters_of_a_target_began_again_when_one_of_them_fell() -> None:
+    one = Series("pod", ONE, ((5.0, 7.0), (10.0, 9.0)))
+    other = Series("pod", OTHER, ((5.0, 3.0), (10.0, 1.0)))
+    assert added(one, other, base=5.0) == [(10.0, {ONE: 9.0, OTHER: 1.0})]
+
+
+def test_all_counters_of_a_target_began_again_when_one_is_no_longer_exported() -> None:
+    one = Series("pod", ONE, ((5.0, 7.0), (10.0, 8.0)))
+    other = Series("pod", OTHER, ((5.0, 3.0), (15.0, 3.0)))
+    assert added(one, other, base=5.0) == [(10.0, {ONE: 8.0}), (15.0, {OTHER: 3.0})]
+
+
+def test_on_a_new_target_everything_is_counted() -> None:
+    assert added(Series("pod", ONE, ((5.0, 7.0), (10.0, 9.0))), base=None) == [(5.0, {ONE: 7.0}), (10.0, {ONE: 2.0})]

@@ -1,0 +1,112 @@
+"""Every request is counted once, whatever the times of the evaluations, the order of the series, and restarts in between."""
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backstop.analysis.evaluation import evaluate
+from backstop.analysis.queries import window_seconds
+from backstop.analysis.reading import Counts
+from backstop.analysis.samples import Sample
+from backstop.analysis.state import AnalysisState, pack, unpack
+from tests.analysis.history import Pod, Request, latency_objective, live_policy, scrape_times, scraped, visible
+
+INTERVAL = 5.0
+SINCE = 20.0
+END = 130.0
+# Counts the requests that were answered; the policy's own count has those with an error too.
+ANSWERED = latency_objective()
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[Pod, ...]:
+    """Up to four pods that come, go, restart and miss scrapes, and serve both revisions. One is there from the start."""
+    pods = []
+    for index in range(draw(st.integers(1, 4))):
+        born = 0.0 if index == 0 else draw(st.sampled_from([0.0, 31.0, 48.0]))
+        gone = 1000.0 if index == 0 else draw(st.sampled_from([1000.0, 64.0, 83.0]))
+        # As ends of requests, tenths that are no scrape time, so that every request is on one side of each scrape.
+        ends = draw(st.lists(st.integers(int(born * 10) + 1, 899), max_size=40))
+        restarts = draw(st.sets(st.sampled_from([43.03, 57.03]), max_size=2))
+        missed = draw(st.sets(st.integers(5, 15), max_size=3))
+        offset = draw(st.sampled_from([0.0, 1.0, 3.5]))
+        # A pod is visible from its first scrape on, and again after a restart, which a counter that falls gives away.
+        first = [Request(born + 0.01, revision="stable")] * 50 + [Request(at + 0.01, revision="stable") for at in restarts]
+        served = [
+            Request(
+                end / 10 + 0.02,
+                revision="canary" if end % 3 else "stable",
+                outcome="error" if end % 5 == 0 else "success",
+            )
+            for end in ends
+        ]
+        pods.append(
+            Pod(
+                name=f"pod-{index}",
+                requests=tuple(sorted(first + served, key=lambda r: r.at)),
+                offset=offset,
+                born=born,
+                gone=gone,
+                restarts=tuple(restarts),
+                missed=tuple(offset + INTERVAL * i for i in missed),
+            )
+        )
+    return tuple(pods)
+
+
+def expected(pods: tuple[Pod, ...], *, until: float) -> Counts:
+    """Canary requests between a pod's base (the first scrape of the step; birth, if born later) and its last scrape.
+
+    What a process had served after its last scrape is lost with it: that was never said to anybody.
+    """
+    bad = total = 0
+    for pod in pods:
+        times = scrape_times(pod, interval=INTERVAL, until=until)
+        in_step = [at for at in times if at >= SINCE]
+        if not in_step:
+            continue
+        base = in_step[0] if times[0] <= SINCE else float("-inf")
+        for request in pod.requests:
+            seen_at = next((at for at in times if at >= request.at), None)
+            died = next((restart for restart in sorted(pod.restarts) if restart > request.at), float("inf"))
+            if request.revision == "canary" and seen_at is not None and request.at > base and seen_at < died:
+                total += 1
+                bad += request.outcome == "error"
+    return Counts(bad=bad, total=total)
+
+
+def counted(pods: tuple[Pod, ...], *, polls: list[float], restart: bool, order: random.Random) -> Counts:
+    """Evaluates at each of `polls`, with the samples that can be seen then."""
+    everything = scraped(pods, interval=INTERVAL, until=END)
+    state = AnalysisState()
+    for now in polls:
+        policy = live_policy(ANSWERED, since=SINCE, state=state)
+        after = now - window_seconds(policy, now=now, scrape_interval=INTERVAL)
+        series = list(visible(everything, until=now, after=after).series)
+        order.shuffle(series)
+        state = evaluate(Sample(tuple(series)), policy=policy, now=now, scrape_interval=INTERVAL).state
+        if restart:
+            resumed = unpack(pack(state))
+            assert isinstance(resumed, AnalysisState)
+            state = resumed
+    answered = state.objectives[ANSWERED.fingerprint].step_requests
+    return Counts(bad=state.step_requests - answered, total=state.step_requests)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    pods=histories(),
+    polls=st.lists(st.integers(210, 990).map(lambda tenth: tenth / 10), max_size=12).map(sorted),
+    seed=st.integers(0, 2**32),
+)
+def test_m09_each_request_is_counted_once_whatever_the_times_of_the_evaluations(
+    pods: tuple[Pod, ...], polls: list[float], seed: int
+) -> None:
+    order = random.Random(seed)
+    # The first pod is there throughout, so that at the end every block is closed.
+    once = counted(pods, polls=[END], restart=False, order=order)
+
+    assert once == expected(pods, until=END)
+    assert counted(pods, polls=[*polls, END], restart=False, order=order) == once
+    assert counted(pods, polls=[*polls, END], restart=True, order=order) == once

@@ -1,0 +1,112 @@
+"""Which requests are bad, of which."""
+
+import pytest
+
+from backstop.analysis.indicators import counts_of, judged_requests, missing_bound, sent_requests
+from backstop.analysis.objective import Objective, objective_of
+from backstop.analysis.quantile import display_quantile, interpolated
+from backstop.analysis.reading import Counts
+from backstop.analysis.samples import Counter
+from backstop.analysis.state import DisplayQuantile
+from backstop.api.fallbackpolicy import SLO
+from tests.analysis.history import errors_objective, latency_objective
+from tests.analysis.test_deltas import FIXTURES
+
+
+def served(outcome: str, first_tier: str = "answered", *, cache: str = "miss", revision: str = "canary") -> Counter:
+    return Counter("backstop_served_total", revision, cache, outcome, first_tier)
+
+
+def seconds(first_tier: str, *, le: float | None = None, revision: str = "canary") -> Counter:
+    metric = "backstop_served_seconds_count" if le is None else "backstop_served_seconds_bucket"
+    return Counter(metric, revision, "miss", "", first_tier, le)
+
+
+def fallback_objective() -> Objective:
+    return objective_of(SLO(name="fallbacks", indicator="FallbackRate", maxPercent="10"))
+
+
+OUTCOMES = {
+    served("success"): 100.0,
+    served("success", "late"): 7.0,
+    served("success", "failed"): 3.0,
+    served("success", "skipped"): 2.0,
+    served("error"): 4.0,
+    served("error", "failed"): 1.0,
+    served("truncated"): 5.0,
+    served("caller_error", "failed"): 50.0,
+    served("cancelled"): 60.0,
+    served("success", "late", cache="hit"): 20.0,
+    served("error", revision="stable"): 9.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("objective", "revision", "counts"),
+    [
+        # error 4 + 1, truncated 5, success with a failed first tier 3; of 100+7+3+2+4+1+5+20.
+        (errors_objective(), "canary", Counts(bad=13, total=142)),
+        (errors_objective(), "stable", Counts(bad=9, total=9)),
+        # late 7, failed 3, skipped 2; of the successes past the cache, 112.
+        (fallback_objective(), "canary", Counts(bad=12, total=112)),
+        (errors_objective(), "unheard-of", None),
+        (latency_objective(), "canary", None),
+    ],
+)
+def test_rates_count_outcomes(objective: Objective, revision: str, counts: Counts | None) -> None:
+    assert counts_of(objective, added=OUTCOMES, revision=revision) == counts
+
+
+def test_latency_counts_what_is_over_the_limit_and_all_that_was_handed_over_as_late() -> None:
+    added = {
+        seconds("answered"): 100.0,
+        seconds("answered", le=0.15): 90.0,
+        seconds("answered", le=0.3): 99.0,
+        seconds("failed"): 10.0,
+        seconds("failed", le=0.15): 8.0,
+        # A fast second tier hides a slow first one from the caller, not from the objective.
+        seconds("late"): 6.0,
+        seconds("late", le=0.15): 6.0,
+        seconds("answered", revision="stable"): 50.0,
+        seconds("answered", le=0.15, revision="stable"): 50.0,
+    }
+    assert counts_of(latency_objective(), added=added, revision="canary") == Counts(bad=10 + 2 + 6, total=116)
+    assert counts_of(latency_objective(), added=added, revision="stable") == Counts(bad=0, total=50)
+
+
+def test_judged_and_sent_requests_leave_out_what_is_the_callers() -> None:
+    added = OUTCOMES | {Counter("backstop_sent_total", "canary"): 300.0}
+    assert judged_requests(added, revision="canary") == 142
+    assert sent_requests(added, revision="canary") == 300
+
+
+@pytest.mark.parametrize(
+    ("counters", "bounds"),
+    [
+        ([seconds("answered"), seconds("answered", le=0.15)], None),
+        ([seconds("answered"), seconds("answered", le=0.2), seconds("answered", le=0.1)], (0.1, 0.2)),
+        ([seconds("answered")], ()),
+        ([served("success")], None),
+        ([seconds("answered", revision="stable")], None),
+    ],
+)
+def test_m10_a_histogram_without_a_bucket_at_the_limit_is_noticed(counters: list[Counter], bounds: tuple[float, ...] | None) -> None:
+    limit = latency_objective().latency
+    assert limit is not None
+    assert missing_bound(limit, counters=counters, revision="canary") == bounds
+
+
+@pytest.mark.parametrize("case", FIXTURES["histogram_quantile_display"])
+def test_the_display_quantile_is_interpolated_in_its_bucket(case: dict[str, list[float]]) -> None:
+    low, high = case["all_in_bucket"]
+    buckets = [(bound, 0.0 if bound <= low else 40.0) for bound in case["bounds"]]
+    assert high == 0.3
+    assert interpolated(buckets, rank=case["q"] * 40.0) == DisplayQuantile(milliseconds=round(case["value"] * 1000), sign="≈")
+
+
+def test_the_display_quantile_says_when_it_is_out_of_the_bounds_that_were_read() -> None:
+    added = {seconds("answered"): 100.0, seconds("answered", le=0.15): 90.0, seconds("answered", le=0.3): 94.0}
+    assert display_quantile(added, revision="canary", percent=95) == DisplayQuantile(milliseconds=300, sign=">")
+    assert display_quantile(added, revision="canary", percent=50) == DisplayQuantile(milliseconds=150, sign="≤")
+    assert display_quantile(added, revision="canary", percent=92) == DisplayQuantile(milliseconds=225, sign="≈")
+    assert display_quantile(added, revision="stable", percent=95) is None
