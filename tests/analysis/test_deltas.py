@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,10 +20,10 @@ def added(*series: Series, base: float | None) -> list[tuple[float, dict[Counter
 
 
 @pytest.mark.parametrize("case", FIXTURES["counter_deltas"])
-def test_raw_deltas_are_the_events_that_happened(case: dict[str, list[float]]) -> None:
+def test_raw_deltas_are_the_events_that_happened(case: dict[str, Any]) -> None:
     points = tuple(zip(case["t"], case["v"], strict=True))
     base = points[0][0]
-    companion = ()
+    companion: tuple[Series, ...] = ()
     if case.get("new_series_on_known_target"):
         base = case["t"][0] - 15
         companion = (Series("pod", OTHER, tuple((at, 1.0) for at in (base, *case["t"]))),)

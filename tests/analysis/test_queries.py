@@ -103,3 +103,25 @@ def test_each_source_has_its_own_queries_and_an_unknown_source_none() -> None:
 
 def test_polls_come_five_times_a_scrape_but_not_more_often_than_every_second() -> None:
     assert [poll_seconds(interval) for interval in (1.0, 5.0, 15.0)] == [1.0, 1.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://p:9090", "https://p", "https://user:pw@p.example/prom/", "http://10.0.0.1:9090", "http://[::1]:9090"]
+)
+def test_a_source_may_be_any_http_server(url: str) -> None:
+    assert MetricsSourceConfig(name="default", url=url, scrape_interval_seconds=5.0).url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["", "prometheus:9090", "ftp://p", "http://", "http://user:s3cret@", "http://user:s3cret@[127", "http://p/?q=s3cret"]
+)
+def test_a_url_that_cannot_be_asked_is_refused_with_the_field_and_without_the_url(url: str) -> None:
+    with pytest.raises(ValueError, match=r"`url` of metrics source `default` must look like") as refused:
+        MetricsSourceConfig(name="default", url=url, scrape_interval_seconds=5.0)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("interval", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scrape_interval_that_is_none_is_refused(interval: float) -> None:
+    with pytest.raises(ValueError, match=r"`scrapeIntervalSeconds` of metrics source `default` must be between"):
+        MetricsSourceConfig(name="default", url="http://p", scrape_interval_seconds=interval)

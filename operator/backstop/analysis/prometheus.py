@@ -123,6 +123,8 @@ class PrometheusSource:
             return unanswered.result
         except requests.Timeout:
             return self._late()
+        except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):
+            return ProviderError(f"Metrics source `{self._config.name}` broke off its answer.")
         except requests.exceptions.SSLError:
             return ProviderError(f"Metrics source `{self._config.name}` could not be reached: TLS failed.")
         except requests.ConnectionError as error:

@@ -25,11 +25,20 @@ GRID_BELOW, GRID_ABOVE = 3, 1
 
 @dataclass(frozen=True)
 class MetricsSourceConfig:
-    """A Prometheus-compatible server, as the operator is configured with. `url`: without `/api/v1`."""
+    """A Prometheus-compatible server, as the operator is configured with. `url`: without `/api/v1`.
+
+    Raises ValueError, with a sentence that names the field, for what cannot be asked.
+    """
 
     name: str
     url: str
     scrape_interval_seconds: float
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(r"https?://([^/?#\s@]*@)?([^/?#\s@:\[\]]+|\[[0-9a-fA-F:.]+\])(:\d+)?(/[^?#\s]*)?", self.url) is None:
+            raise ValueError(f"`url` of metrics source `{self.name}` must look like `http://prometheus.monitoring:9090`, without a query")
+        if not 0.1 <= self.scrape_interval_seconds <= 3600:
+            raise ValueError(f"`scrapeIntervalSeconds` of metrics source `{self.name}` must be between 0.1 and 3600")
 
 
 @dataclass(frozen=True)

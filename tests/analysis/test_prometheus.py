@@ -1,0 +1,164 @@
+"""The whole input path against a real Prometheus that scrapes real /metrics endpoints once a second."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+
+from backstop.analysis.evaluation import evaluate
+from backstop.analysis.policy import Evaluation, LivePolicy
+from backstop.analysis.prometheus import PrometheusSource
+from backstop.analysis.queries import MetricsSourceConfig
+from backstop.analysis.reading import Breached, Counts, Healthy, Unknown
+from backstop.analysis.samples import Fetched, NoData, Partial, ProviderError, Sample
+from backstop.analysis.source import fetch
+from backstop.analysis.state import AnalysisState, pack, unpack
+from tests.analysis.conftest import SCRAPE_SECONDS, Pods, Prometheus
+from tests.analysis.history import errors_objective, latency_objective, live_policy
+
+pytestmark = pytest.mark.prometheus
+
+DEADLINE_SECONDS = 30.0
+POLL_SECONDS = 0.25
+
+
+class Analysis:
+    """Evaluates one policy again and again, resuming from the packed state each time."""
+
+    def __init__(self, source: PrometheusSource) -> None:
+        self.source = source
+        self.since: float | None = None
+        self.state = AnalysisState()
+        self.fetched: Fetched = NoData("")
+
+    async def step(self) -> Evaluation:
+        policy: LivePolicy = live_policy(
+            latency_objective(for_seconds=3), errors_objective(percent="50"), since=self.since, state=self.state
+        )
+        self.fetched = (await fetch([policy], sources={"default": self.source}, now=time.time()))["shop", "support"]
+        result = evaluate(self.fetched, policy=policy, now=time.time(), scrape_interval=SCRAPE_SECONDS)
+        resumed = unpack(pack(result.state))
+        assert isinstance(resumed, AnalysisState)
+        self.state = resumed
+        return result
+
+    async def until(self, condition: Callable[[Evaluation], bool]) -> Evaluation:
+        """The first evaluation for which the condition holds."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while True:
+                result = await self.step()
+                if condition(result):
+                    return result
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def blocks(self, count: int) -> Evaluation:
+        """The evaluation that closes the last of `count` more blocks."""
+        for _ in range(count - 1):
+            await self.until(lambda result: result.closed_block)
+        return await self.until(lambda result: result.closed_block)
+
+
+def analysis_of(prometheus: Prometheus) -> Analysis:
+    config = MetricsSourceConfig(name="default", url=prometheus.url, scrape_interval_seconds=SCRAPE_SECONDS)
+    return Analysis(PrometheusSource(config))
+
+
+async def test_m09_every_request_is_counted_once_through_restarts_of_a_pod_and_of_prometheus(pods: Pods, prometheus: Prometheus) -> None:
+    first, second = pods.start(), pods.start()
+    first.serve(revision="stable", count=1000)
+    first.serve(revision="canary", count=500, seconds=0.19)  # before the step: not judged
+    second.serve(revision="stable", count=1000)
+    prometheus.scrape([first, second])
+    await prometheus.start()
+    analysis = analysis_of(prometheus)
+    with closing(analysis.source):
+        await analysis.until(lambda _: isinstance(analysis.fetched, Sample) and len({s.target for s in analysis.fetched.series}) == 2)
+        analysis.since = time.time()
+        assert (await analysis.blocks(2)).canary_requests == 0
+
+        first.serve(revision="canary", count=30)
+        second.serve(revision="canary", count=10, seconds=0.19)  # series that this pod did not have before
+        result = await analysis.until(lambda result: result.canary_requests >= 40)
+        assert result.readings[0].step_requests == 40
+
+        first = pods.restart(first)
+        first.serve(revision="canary", count=7)
+        result = await analysis.until(lambda result: result.canary_requests >= 47)
+        assert result.readings[0].step_requests == 47
+
+        prometheus.stop()
+        result = await analysis.step()
+        state = result.readings[0].state
+        assert isinstance(state, Unknown)
+        assert state.why == "Metrics source `default` could not be reached: Connection refused."
+        first.serve(revision="canary", count=13)
+        await prometheus.start()
+
+        result = await analysis.until(lambda result: result.canary_requests >= 60)
+        assert (await analysis.blocks(3)).canary_requests == 60
+        assert analysis.state.step_sent == 60
+
+
+async def test_b01_a_slow_canary_is_breached_and_says_by_what(pods: Pods, prometheus: Prometheus) -> None:
+    pod = pods.start()
+    pod.serve(revision="stable", count=10)
+    prometheus.scrape([pod])
+    await prometheus.start()
+    analysis = analysis_of(prometheus)
+    with closing(analysis.source):
+        await analysis.until(lambda _: isinstance(analysis.fetched, Sample))
+        analysis.since = time.time()
+        await analysis.blocks(1)
+        pod.serve(revision="canary", count=40)
+        healthy = await analysis.until(lambda result: result.canary_requests >= 40)
+        assert [reading.state for reading in healthy.readings] == [Healthy(), Healthy()]
+
+        def slow_again(result: Evaluation) -> bool:
+            pod.serve(revision="canary", count=20, seconds=0.19)
+            # What a fast second tier hid from the caller.
+            pod.serve(revision="canary", count=5, seconds=0.05, first_tier="late")
+            return isinstance(result.readings[0].state, Breached)
+
+        breached = (await analysis.until(slow_again)).readings[0]
+        assert breached.canary.bad == breached.canary.total > 0
+        assert breached.stable == Counts(0, 0)
+        assert breached.value == "100"
+        assert "over 150 ms or handed over as late (100 %, allowed 5 %)" in breached.evidence
+
+
+async def test_m04_a_policy_that_is_not_scraped_has_no_data(pods: Pods, prometheus: Prometheus) -> None:
+    pod = pods.start()
+    prometheus.scrape([pod])
+    await prometheus.start()
+    analysis = analysis_of(prometheus)
+    with closing(analysis.source):
+        result = await analysis.step()
+        assert isinstance(analysis.fetched, NoData)
+        assert isinstance(result.readings[0].state, Unknown)
+
+
+async def test_a_query_that_prometheus_refuses_or_answers_with_another_type_is_an_error_of_the_provider(prometheus: Prometheus) -> None:
+    prometheus.scrape([])
+    await prometheus.start()
+    with closing(analysis_of(prometheus).source) as source:
+        assert await source.query("up{[5s]") == ProviderError("Metrics source `default` answered with HTTP status 400.")
+        assert await source.query("vector(1)") == ProviderError(
+            "Metrics source `default` answered with a 'vector' where a range vector was asked for."
+        )
+        assert await source.query("up[5s]") == []
+
+
+async def test_a_backend_of_prometheus_that_fails_makes_the_answer_partial(pods: Pods, prometheus: Prometheus) -> None:
+    pod = pods.start()
+    pod.serve(revision="canary", count=10)
+    prometheus.scrape([pod])
+    with (prometheus.directory / "prometheus.yml").open("a") as config:
+        config.write("remote_read: [{url: 'http://127.0.0.1:1/read', read_recent: true}]\n")
+    await prometheus.start()
+    analysis = analysis_of(prometheus)
+    with closing(analysis.source):
+        result = await analysis.until(lambda _: not isinstance(analysis.fetched, NoData))
+    assert isinstance(analysis.fetched, Partial)
+    assert isinstance(result.readings[0].state, Unknown)

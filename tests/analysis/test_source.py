@@ -1,0 +1,176 @@
+"""The Prometheus source against servers on real sockets that do not behave."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
+
+import pytest
+
+from backstop.analysis.policy import LivePolicy
+from backstop.analysis.prometheus import PrometheusSource
+from backstop.analysis.queries import MetricsSourceConfig
+from backstop.analysis.samples import NoData, Partial, ProviderError, Sample
+from backstop.analysis.source import fetch
+from tests.analysis.history import errors_objective, live_policy
+
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+EMPTY = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": []}}).encode()
+
+
+def response(body: bytes, *, status: str = "200 OK", kind: str = "application/json", more: str = "") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}Connection: close\r\n\r\n".encode() + body
+
+
+def says(answer: bytes) -> Answer:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+
+    return handle
+
+
+async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()  # until the client gives up
+
+
+async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A header line now and then: no single read ever waits long."""
+    writer.write(b"HTTP/1.1 200 OK\r\n")
+    for _ in range(60):
+        if reader.at_eof() or writer.is_closing():
+            return
+        writer.write(b"X-Wait: 1\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def serving(answer: Answer) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A server on a free port of the loopback → its URL, and one entry for each connection it took."""
+    taken: list[bytes] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.append(b"")
+        try:
+            await answer(reader, writer)
+        except ConnectionError:
+            pass  # the client has given up, as it should
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", taken
+    finally:
+        server.close()
+
+
+def source_at(url: str, *, name: str = "default", deadline_seconds: float = 5.0, largest_bytes: int = 1024 * 1024) -> PrometheusSource:
+    config = MetricsSourceConfig(name=name, url=url, scrape_interval_seconds=5.0)
+    return PrometheusSource(config, deadline_seconds=deadline_seconds, largest_bytes=largest_bytes)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (says(response(b"<html>Sign in</html>", kind="text/html")), "answered with something that is not a Prometheus answer"),
+        (says(response(b'{"status":"error"}', status="503 Service Unavailable")), "answered with HTTP status 503"),
+        (says(response(b"", status="302 Found", more="Location: http://127.0.0.1:1/\r\n")), "answered with HTTP status 302"),
+        (says(response(b'{"status":"success","data":{"resultType":"vector","result":[]}}')), "answered with a 'vector'"),
+        (says(response(b" " * (1024 * 1024 + 1))), "answered with more than 1 MiB"),
+        (says(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"), "broke off its answer"),
+        (says(b"SSH-2.0-OpenSSH_9.2\r\n"), "could not be reached"),
+        (says(b""), "could not be reached"),
+    ],
+)
+async def test_each_misbehaviour_is_an_error_of_the_provider_after_one_attempt(answer: Answer, said: str) -> None:
+    async with serving(answer) as (url, taken):
+        with closing(source_at(url)) as source:
+            result = await source.query("up[5s]")
+    assert isinstance(result, ProviderError)
+    assert result.sentence.startswith(f"Metrics source `default` {said}")
+    assert len(taken) == 1
+
+
+@pytest.mark.parametrize("answer", [silence, drip])
+async def test_a_server_that_never_comes_to_an_end_is_given_up_at_the_deadline(answer: Answer) -> None:
+    async with serving(answer) as (url, _):
+        with closing(source_at(url, deadline_seconds=0.3)) as source:
+            result = await source.query("up[5s]")
+    assert result == ProviderError("Metrics source `default` did not answer within 0.3 s.")
+
+
+async def test_warnings_are_partial() -> None:
+    body = {"status": "success", "data": {"resultType": "matrix", "result": []}, "warnings": ["store 3 is down"]}
+    async with serving(says(response(json.dumps(body).encode()))) as (url, _):
+        with closing(source_at(url)) as source:
+            result = await source.query("up[5s]")
+    assert result == Partial("Metrics source `default` answered in part, so nothing of it is used: store 3 is down")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://user:s3cret@127.0.0.1:1", "could not be reached: Connection refused"),
+        ("http://user:s3cret@name.invalid:9090", "could not be reached: "),
+        ("https://user:s3cret@127.0.0.1:1", "could not be reached: Connection refused"),
+    ],
+)
+async def test_m08_what_is_in_the_url_is_in_no_message(url: str, said: str) -> None:
+    with closing(source_at(url)) as source:
+        result = await source.query("up[5s]")
+    assert isinstance(result, ProviderError)
+    assert result.sentence.startswith(f"Metrics source `default` {said}")
+    assert re.search("s3cret|127.0.0.1|name.invalid", result.sentence) is None
+
+
+async def test_a_server_that_speaks_no_tls_is_said_so() -> None:
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(response(EMPTY))
+        await writer.drain()
+
+    async with serving(plain) as (url, _):
+        with closing(source_at(url.replace("http:", "https:"))) as source:
+            result = await source.query("up[5s]")
+    assert result == ProviderError("Metrics source `default` could not be reached: TLS failed.")
+
+
+def policy_of(source: str) -> LivePolicy:
+    policy = live_policy(errors_objective())
+    return LivePolicy(
+        namespace=policy.namespace,
+        name=f"of-{source}",
+        source=source,
+        canary=policy.canary,
+        stable=policy.stable,
+        objectives=policy.objectives,
+        since=policy.since,
+        state=policy.state,
+    )
+
+
+async def test_a_source_that_fails_does_not_hold_up_the_others() -> None:
+    labels = {"__name__": "backstop_served_total", "namespace": "shop", "policy": "of-good", "revision": "canary"}
+    result = [{"metric": labels, "values": [[5.0, "1"]]}]
+    body = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}).encode()
+    async with (
+        serving(says(response(body))) as (good_url, _),
+        serving(silence) as (slow_url, _),
+        serving(says(response(EMPTY))) as (empty_url, _),
+    ):
+        with (
+            closing(source_at(good_url, name="good")) as good,
+            closing(source_at(slow_url, name="slow", deadline_seconds=0.3)) as slow,
+            closing(source_at(empty_url, name="empty")) as empty,
+        ):
+            live = [policy_of(name) for name in ("good", "slow", "empty", "unheard-of")]
+            found = await fetch(live, sources={"good": good, "slow": slow, "empty": empty}, now=10.0)
+
+    assert isinstance(found["shop", "of-good"], Sample)
+    assert found["shop", "of-slow"] == ProviderError("Metrics source `slow` did not answer within 0.3 s.")
+    assert isinstance(found["shop", "of-empty"], NoData)
+    assert found["shop", "of-unheard-of"] == ProviderError("The operator is configured with no metrics source named `unheard-of`.")
