@@ -26,3 +26,34 @@ lock: ## write requirements/*.txt anew from pyproject.toml
 	mkdir -p requirements
 	$(CACHE)/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' pyproject.toml -o requirements/runtime.txt
 	$(CACHE)/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --group dev pyproject.toml -c requirements/runtime.txt -o requirements/dev.txt
+
+.PHONY: check
+check: venv  ## the quick loop: format, lint, types, import contracts, generated files, unit tests
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-timings >/dev/null || $(BIN)/lint-imports
+	$(BIN)/python -m backstop.crdgen --check
+	$(BIN)/python -m pytest -q -m "not apiserver and not prometheus and not cluster" tests
+
+.PHONY: format
+format: venv  ## format and fix what can be fixed
+	$(BIN)/ruff format --quiet .
+	$(BIN)/ruff check --fix --quiet .
+
+.PHONY: parts
+parts: venv  ## build the cluster's parts into the cache (minutes the first time, nothing after)
+	$(BIN)/python -m e2e.cluster build
+
+.PHONY: test
+test: check parts  ## everything: the quick loop, a real API server, a real Prometheus, a whole cluster
+	$(BIN)/python -m backstop.crdgen --check
+	$(BIN)/python -m pytest -m "apiserver or prometheus or cluster"
+
+.PHONY: demo
+demo: venv  ## a bad canary is rolled back and a good one promoted, on a cluster of its own (KEEP=1 leaves it up)
+	$(BIN)/python -m e2e.demo $(if $(KEEP),--keep)
+
+.PHONY: demo-down
+demo-down: venv  ## take down the cluster that `make demo KEEP=1` left up
+	$(BIN)/python -m e2e.cluster down --name backstop-demo

@@ -1,0 +1,142 @@
+"""The story of the demo: a good version serves, a bad one is rolled back, a good one is promoted; all under steady traffic.
+
+Runs where the cluster's addresses can be reached. Says what it sees, and fails when something of the story is missing.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from backstop.kube.client import Client
+from backstop.kube.connection import connect
+from backstop.kube.resources import EVENTS, POLICIES, SERVICES
+from e2e.demo.screen import Screen, show_summary
+from e2e.demo.summary import NotSeen, Summary, summarise
+from e2e.load import Load
+
+NAMESPACE = "demo"
+POLICY = "support"
+RATE = 60.0
+LIMIT_SECONDS = 0.150
+LOOK_SECONDS = 0.25
+
+Status = Mapping[str, Any]
+
+
+class Story:
+    """One run: the API, the load, the screen, and what the policy's status said last."""
+
+    def __init__(self, client: Client, *, load: Load, screen: Screen) -> None:
+        self._client = client
+        self._load = load
+        self._screen = screen
+        self._told: set[str] = set()
+
+    async def tell(self) -> Summary:
+        """Apply the versions one after the other and see each through to its end. Raises NotSeen."""
+        self._screen.chapter("support-1-0-0 serves; 60 requests a second go through the Service")
+        await self._until(lambda status: _outcome_of(status, stable="support-1-0-0"), seconds=10, what="version 1 stable")
+        await self._watch(5)
+        self._screen.chapter(
+            "kubectl apply: support-2-0-0, a prompt that makes the model slow (300 ms; the SLO allows 150 ms for 5 % of requests)"
+        )
+        await self._want("support-2-0-0")
+        bad = await self._until(lambda status: status.get("canary"), seconds=30, what="a canary of version 2")
+        rolled_back = await self._until(lambda status: _ended(status, revision=bad["revision"]), seconds=120, what="version 2 rolled back")
+        self._screen.say(rolled_back["message"])
+        await self._watch(5)
+        self._screen.chapter("kubectl apply: support-3-0-0, a good one")
+        await self._want("support-3-0-0")
+        good = await self._until(lambda status: status.get("canary"), seconds=30, what="a canary of version 3")
+        promoted = await self._until(lambda status: _ended(status, revision=good["revision"]), seconds=180, what="version 3 promoted")
+        await self._until(lambda status: _outcome_of(status, stable="support-3-0-0"), seconds=20, what="version 3 stable")
+        await self._watch(12)
+        return summarise(
+            self._load.answers, bad_revision=bad["revision"], limit_seconds=LIMIT_SECONDS, rollback=rolled_back, promotion=promoted
+        )
+
+    async def _want(self, version: str) -> None:
+        body = {
+            "apiVersion": POLICIES.api_version,
+            "kind": POLICIES.kind,
+            "metadata": {"name": POLICY, "namespace": NAMESPACE},
+            "spec": {"promptVersion": version},
+        }
+        await self._client.apply(POLICIES, body=body, manager="demo")
+
+    async def _watch(self, seconds: float) -> None:
+        end = time.time() + seconds
+        while time.time() < end:
+            await self._look()
+
+    async def _until(self, seen: Callable[[Status], Any], *, seconds: float, what: str) -> Any:
+        end = time.time() + seconds
+        while time.time() < end:
+            if found := seen(await self._look()):
+                return found
+        raise NotSeen(f"{what} was not seen within {seconds:.0f} s; the policy says: {json.dumps(await self._look(), indent=1)}")
+
+    async def _look(self) -> Status:
+        """One look: the policy's status to the screen, and events that are new."""
+        status: Status = (await self._client.get(POLICIES, namespace=NAMESPACE, name=POLICY)).get("status", {})
+        events, _ = await self._client.list(EVENTS, namespace=NAMESPACE)
+        mine = [event for event in events if event.get("regarding", {}).get("kind") == POLICIES.kind]
+        for event in sorted(mine, key=lambda event: str(event.get("eventTime"))):
+            if event["metadata"]["name"] not in self._told:
+                self._told.add(event["metadata"]["name"])
+                clock = str(event.get("eventTime"))[11:19]
+                self._screen.event(clock, reason=event["reason"], message=event.get("note", ""), warning=event["type"] == "Warning")
+        self._screen.show(status=status, answers=self._load.answers, now=time.time(), limit_seconds=LIMIT_SECONDS)
+        await asyncio.sleep(LOOK_SECONDS)
+        return status
+
+
+def _outcome_of(status: Status, *, stable: str) -> bool:
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", []))
+    return ready and status.get("stable", {}).get("promptVersion") == stable
+
+
+def _ended(status: Status, *, revision: str) -> dict[str, str] | None:
+    last = status.get("lastRollout") or {}
+    return last if last.get("revision") == revision and last.get("shiftedAt") else None
+
+
+@asynccontextmanager
+async def running(load: Load) -> AsyncIterator[None]:
+    """The load runs while the context lasts."""
+    task = asyncio.create_task(load.run())
+    try:
+        yield
+    finally:
+        load.stop()
+        await task
+
+
+async def play(*, kubeconfig: Path, out: Path, console: Console) -> None:
+    """Tell the story, show the summary and write it to `out`. Raises NotSeen when something of it was not seen."""
+    connection = await connect(kubeconfig)
+    client = Client(connection.api_client(), timeout=5.0)
+    try:
+        service = await client.get(SERVICES, namespace=NAMESPACE, name=POLICY)
+        load = Load(f"http://{service['spec']['clusterIP']}:{service['spec']['ports'][0]['port']}", RATE)
+        with Screen(console) as screen:
+            async with running(load):
+                summary = await Story(client, load=load, screen=screen).tell()
+        _record(summary, out=out)
+        show_summary(console, summary=summary)
+        if summary.failed:
+            failed = next(answer for answer in load.answers if answer.failed)
+            raise NotSeen(f"{summary.failed} callers saw an error, the first: status {failed.status} {failed.error}")
+    finally:
+        await client.close()
+
+
+def _record(summary: Summary, *, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(summary.as_json(), indent=2) + "\n", encoding="utf-8")
