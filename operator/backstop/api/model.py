@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic.fields import FieldInfo
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,27 @@ class ApiModel(BaseModel):
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     @model_validator(mode="after")
+    def _list_map_keys_are_unique(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            for key in _list_map_keys(field):
+                values = [getattr(element, key) for element in getattr(self, name)]
+                for twice in (value for position, value in enumerate(values) if value in values[:position]):
+                    raise ValueError(f"`{name}`: `{key}` must be unique; `{twice}` is given twice")
+        return self
+
+    @model_validator(mode="after")
     def _rules_hold(self) -> Self:
         for rule in self.rules:
             if not rule.holds(self):
                 raise ValueError(rule.message)
         return self
+
+
+def _list_map_keys(field: FieldInfo) -> list[str]:
+    """Keys that are unique among the elements of a list, declared as the API server wants it declared."""
+    extra = field.json_schema_extra
+    keys = extra.get("x-kubernetes-list-map-keys") if isinstance(extra, dict) else None
+    return [str(key) for key in keys] if isinstance(keys, list) else []
 
 
 class StatusModel(BaseModel):
