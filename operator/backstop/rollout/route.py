@@ -66,13 +66,22 @@ def _leaves(before: Place, *, after: Place) -> bool:
     return after.canary is None or after.canary.revision != before.canary.revision or after.canary.weight < before.canary.weight
 
 
-def with_generation(move: Move, *, write: RouteWrite | None, before: Place) -> Place:
+def with_generation(move: Move, *, write: RouteWrite | None, before: Place, present: Known[TrafficState | None] | Unknown) -> Place:
     """The place, with the traffic generation that it waits for. A weight that is written anew has to be verified anew."""
     place = move.place
+    canary, last = place.canary, place.last
     if write is None:
+        # The end of a rollout may be in the traffic object already: written by an operator that died before it wrote status.
+        if (
+            last is not None
+            and last != before.last
+            and last.shifted_at is None
+            and isinstance(present, Known)
+            and present.value is not None
+        ):
+            place = replace(place, last=replace(last, generation=present.value.generation))
         return place
     generation = write.state.generation
-    canary, last = place.canary, place.last
     if canary is not None and (canary.step_started_at is not None or canary.routed_at is not None) and canary.weight > 0:
         verified = canary.verified_at if canary.generation == generation else None
         place = replace(place, canary=replace(canary, generation=generation, verified_at=verified))

@@ -35,6 +35,8 @@ def set_up_logging(level: int = logging.INFO) -> None:
     root.setLevel(level)
     for quiet in ("kopf", "asyncio", "aiohttp", "urllib3"):
         logging.getLogger(quiet).setLevel(max(level, logging.WARNING))
+    # It says at every start that it leaves signals to others, as it should.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
 
 
 def fields(**values: Any) -> dict[str, Any]:

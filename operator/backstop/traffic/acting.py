@@ -23,7 +23,7 @@ class Gateway:
     address: str
 
 
-class _NoAnswer(Exception):
+class _NoAnswer(Exception):  # noqa: N818 - an answer of its own kind
     """Why a gateway's answer is not known."""
 
 
