@@ -62,10 +62,38 @@ def test_a_target_first_seen_after_the_start_counts_from_zero() -> None:
     assert blocks(targets, watermarks={"a": 15.0}, block_end=15.0) == [(15.0, 20.0, 7.0)]
 
 
+def test_a_target_that_the_block_before_did_not_know_is_new_even_where_the_answer_reaches_no_further_back() -> None:
+    targets = {"a": [(15.0, 0.0), (20.0, 0.0)], "new": [(18.0, 7.0)]}
+    assert blocks(targets, watermarks={"a": 15.0}, block_end=15.0) == [(15.0, 20.0, 7.0)]
+
+
 def test_a_target_without_known_history_counts_from_its_first_scrape() -> None:
     # Nothing in the answer is older than what is seen of it: it may have been there for long.
     targets = {"a": [(15.0, 0.0), (20.0, 0.0)], "old": [(18.0, 7000.0), (23.0, 7002.0)]}
-    assert blocks(targets, watermarks={"a": 15.0}, block_end=15.0) == [(15.0, 23.0, 2.0)]
+    assert blocks(targets, watermarks={}) == [(0.0, 23.0, 2.0)]
+    # Nor does a watermark that the answer no longer reaches tell anything.
+    assert blocks(targets, watermarks={"a": 5.0}, block_end=5.0) == [(5.0, 23.0, 2.0)]
+
+
+def test_a_target_that_came_before_the_start_of_the_step_is_not_counted_from_zero() -> None:
+    targets = {"a": [(0.0, 0.0), (5.0, 0.0), (10.0, 0.0), (15.0, 0.0), (20.0, 0.0), (25.0, 0.0)], "b": [(17.0, 500.0), (22.0, 503.0)]}
+    # The start is 18: b is counted from its scrape of 22, and the next is not there yet.
+    assert blocks(targets, watermarks={}, since=18.0) == []
+    targets["b"].append((27.0, 504.0))
+    assert blocks(targets, watermarks={}, since=18.0) == [(18.0, 27.0, 1.0)]
+
+
+def test_a_late_sample_from_before_the_watermark_is_not_counted_again() -> None:
+    # The scrape of the watermark itself, 12, is no longer there.
+    targets = {"a": [(10.0, 100.0), (15.0, 105.0), (20.0, 106.0)]}
+    assert blocks(targets, watermarks={"a": 12.0}, block_end=12.0) == [(12.0, 20.0, 1.0)]
+
+
+def test_a_target_that_was_seen_but_never_counted_is_remembered() -> None:
+    # b was scraped once and then missed two scrapes: when it comes back it is counted from there, not from zero.
+    targets = {"a": [(0.0, 0.0), (5.0, 0.0), (10.0, 0.0), (15.0, 0.0)], "b": [(2.0, 500.0)]}
+    (first, *_) = closed(targets, {})
+    assert first.watermarks == {"a": 15.0, "b": 2.0}
 
 
 def test_a_target_whose_watermark_is_out_of_reach_is_not_counted_twice() -> None:

@@ -28,11 +28,15 @@ def histories(draw: st.DrawFn) -> tuple[Pod, ...]:
         gone = 1000.0 if index == 0 else draw(st.sampled_from([1000.0, 64.0, 83.0]))
         # As ends of requests, tenths that are no scrape time, so that every request is on one side of each scrape.
         ends = draw(st.lists(st.integers(int(born * 10) + 1, 899), max_size=40))
-        restarts = draw(st.sets(st.sampled_from([43.03, 57.03]), max_size=2))
+        restarts = sorted(at for at in draw(st.sets(st.sampled_from([43.03, 57.03]), max_size=2)) if at > born)
         missed = draw(st.sets(st.integers(5, 15), max_size=3))
         offset = draw(st.sampled_from([0.0, 1.0, 3.5]))
-        # A pod is visible from its first scrape on, and again after a restart, which a counter that falls gives away.
-        first = [Request(born + 0.01, revision="stable")] * 50 + [Request(at + 0.01, revision="stable") for at in restarts]
+        # A pod is visible from its first scrape on, and again after a restart; a counter that falls gives each restart away.
+        first = [
+            Request(began + 0.01, revision="stable", first_tier="skipped")
+            for position, began in enumerate([born, *restarts])
+            for _ in range(3 - position)
+        ]
         served = [
             Request(
                 end / 10 + 0.02,

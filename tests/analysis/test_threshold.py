@@ -64,6 +64,23 @@ def test_no_verdict_while_the_newest_block_is_fine() -> None:
     assert verdicts(thirty_seconds(), blocks)[-1] == Breaching(since=5.0)
 
 
+def test_the_episode_reaches_to_the_newest_bad_block() -> None:
+    rule = thirty_seconds()
+    state = rule.start()
+    for index, (bad, total) in enumerate([BAD, BAD, FINE]):
+        state = rule.observe(state, block=ArmBlock(start=index * 5.0, end=index * 5.0 + 5.0, canary=Counts(bad, total), stable=None))
+    assert state.episode is not None
+    assert (state.episode.first_bad, state.episode.newest_bad) == (5.0, 10.0)
+
+
+def test_at_few_requests_the_window_reaches_back_for_twenty_of_them() -> None:
+    # One request a second: two fine blocks hold ten requests, which do not end the episode yet; four do.
+    bad, fine = (5, 5), (0, 5)
+    one_in_three = thirty_seconds(allowed=Fraction(1, 3))
+    assert verdicts(one_in_three, [bad, bad, fine, fine])[-1] == Breaching(since=5.0)
+    assert verdicts(one_in_three, [bad, bad, fine, fine, fine])[-1] == Healthy()
+
+
 def test_a_block_without_requests_changes_nothing() -> None:
     empty = (0, 0)
     assert breached_at(thirty_seconds(), [BAD, empty, BAD, empty, empty, BAD, BAD]) == 35.0

@@ -5,6 +5,7 @@ scrape that is newer than its watermark, so that the offsets between the targets
 in it. A target that has missed two scrapes is not waited for. Whatever the times at which this is asked, the blocks are the same.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -22,7 +23,8 @@ MARGIN_INTERVALS = 4
 class Block:
     """What came in on all targets after `start`, up to `end`, summed over targets.
 
-    `watermarks`: the newest scrape of each target in it. `after_gap`: no target gave a scrape for more than two intervals before or in it.
+    `watermarks`: the newest scrape of each target that is counted, or from which counting goes on.
+    `after_gap`: no target gave a scrape for more than two intervals before or in it.
     """
 
     start: float
@@ -55,35 +57,39 @@ def close_blocks(
     patience = (MISSED_SCRAPES + JITTER) * scrape_interval
     histories = _histories(scrapes, watermarks=watermarks, since=since, patience=patience)
     last_seen = {target: history.base for target, history in histories.items() if history.base is not None}
-    last_seen |= {target: at for target, at in watermarks.items() if target not in histories and at >= since}
     # While samples are skipped (between two steps) nothing is missing.
     start = max([since, *([] if block_end is None else [block_end])])
     newest = block_end if block_end is not None and block_end >= since else min(last_seen.values(), default=since)
 
     blocks: list[Block] = []
     added: dict[Counter, float] = {}
-    fresh: dict[str, float] = {}
+    fresh: set[str] = set()
     gap = False
     for increase in sorted((i for h in histories.values() for i in h.pending), key=lambda i: (i.at, i.target)):
         gap = gap or increase.at - newest > patience
         newest = increase.at
-        last_seen[increase.target] = fresh[increase.target] = increase.at
+        last_seen[increase.target] = increase.at
+        fresh.add(increase.target)
         for counter, count in increase.added.items():
             added[counter] = added.get(counter, 0.0) + count
         if all(target in fresh or increase.at - at > patience for target, at in last_seen.items()):
-            blocks.append(Block(start=start, end=increase.at, added=added, watermarks=fresh, after_gap=gap))
-            start, added, fresh, gap = increase.at, {}, {}, False
+            blocks.append(Block(start=start, end=increase.at, added=added, watermarks=dict(last_seen), after_gap=gap))
+            start, added, fresh, gap = increase.at, {}, set(), False
     return blocks
 
 
 def _histories(
     scrapes: Mapping[str, list[Scrape]], *, watermarks: Mapping[str, float], since: float, patience: float
 ) -> dict[str, _History]:
-    oldest = min((seen[0].at for seen in scrapes.values() if seen), default=since)
+    oldest = min((seen[0].at for seen in scrapes.values()), default=since)
+    times = {target: {scrape.at for scrape in seen} for target, seen in scrapes.items()}
+    reached = min((at for target, at in watermarks.items() if at >= since and at in times.get(target, ())), default=math.inf)
     histories = {}
     for target, seen in scrapes.items():
-        # Had it been there before, the answer, which reaches further back, would show an earlier scrape: its counters started at 0.
-        new = target not in watermarks and seen[0].at > since and seen[0].at - oldest > patience
+        # Had it been there before, the block before would know it, or the answer, which reaches further back, would show an earlier
+        # scrape: its counters started at 0.
+        first = seen[0].at
+        new = target not in watermarks and first > since and (first > reached or first - oldest > patience)
         base = None if new else _base(seen, watermark=watermarks.get(target), since=since)
         if new or base is not None:
             histories[target] = _History(base=base, pending=increases(seen, target=target, base=base))
