@@ -1,0 +1,151 @@
+"""Carrying out a plan, in the one order that is safe to be cut short anywhere.
+
+1. A route that takes traffic from the revision under judgement, with the verdict in it. 2. Status. 3. The verdict on the prompt
+version. 4. Children, then every other route change, then the Services that callers reach. 5. Events, log, metrics.
+What was not done is done by the next pass, which finds the cluster as it is.
+"""
+
+import logging
+
+from ..api.names import traffic_object
+from ..api.reasons import Reason, event_type
+from ..kube.errors import Conflict, KubeError
+from ..kube.resources import CONFIG_MAPS, POLICIES, PROMPT_VERSIONS
+from ..rollout.place import Outcome, Place
+from ..rollout.plan import Announcement, Verdict
+from ..rollout.statusmap import status_of
+from ..telemetry.log import fields
+from ..telemetry.metrics import Metrics
+from .blocked import with_problem
+from .children import Children
+from .keys import PromptKey
+from .prompts import rejected_status
+from .store import Store
+from .subject import Problem, Subject
+from .writes import Writes
+
+_log = logging.getLogger(__name__)
+
+
+class Overtaken(Exception):  # noqa: N818 - it is no error: the next look is made with what the other one wrote
+    """Somebody else wrote first: look again, at once. `falling`: traffic has to leave the canary, so before all others."""
+
+    def __init__(self, *, falling: bool = False) -> None:
+        super().__init__("another writer was first")
+        self.falling = falling
+
+
+class Apply:
+    """Plans → writes."""
+
+    def __init__(self, writes: Writes, *, store: Store, children: Children, metrics: Metrics) -> None:
+        self._writes = writes
+        self._store = store
+        self._children = children
+        self._metrics = metrics
+
+    async def __call__(self, subject: Subject, *, known: Problem | None, analysis: str | None) -> Problem | None:
+        """Carry out the plan. `known`: the problem that status tells of already. Returns the problem there is now. Raises Overtaken."""
+        route = subject.plan.route
+        if route is not None and route.falling:
+            await self._route(subject)
+        await self._status(subject, known=known, analysis=analysis)
+        await self._verdict(subject)
+        problem = await self._children.revisions(subject)
+        if route is not None and not route.falling:
+            await self._route(subject)
+        problem = problem or await self._children.callers(subject)
+        await self._children.clear_away(subject)
+        await self._tell(subject, known=known, problem=problem)
+        return problem
+
+    async def _route(self, subject: Subject) -> None:
+        assert subject.plan.route is not None
+        key = subject.key
+        seen = self._store.child(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name))
+        body = self._children.traffic_body(subject, state=subject.plan.route.state)
+        try:
+            await self._writes.route(body, over=seen.version if seen is not None else None)
+        except Conflict:
+            await self._writes.refresh(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name))
+            raise Overtaken(falling=subject.plan.route.falling) from None
+
+    async def _status(self, subject: Subject, *, known: Problem | None, analysis: str | None) -> None:
+        policy, observed = subject.policy, subject.observed
+        status = status_of(
+            subject.plan,
+            previous=subject.status,
+            generation=policy.generation,
+            readings=observed.readings,
+            analysis=analysis,
+            arms=observed.arms,
+            now=subject.now,
+        )
+        conditions = with_problem(
+            status.conditions, problem=known, previous=subject.status.conditions, generation=policy.generation, now=subject.now
+        )
+        status = status.model_copy(update={"conditions": conditions})
+        try:
+            await self._writes.status(policy, status=status.model_dump(mode="json", exclude_none=True))
+        except Conflict:
+            await self._writes.refresh(POLICIES, namespace=policy.namespace, name=policy.name)
+            raise Overtaken from None
+
+    async def _verdict(self, subject: Subject) -> None:
+        """The last rollout's verdict on its prompt version: from the place, so that a restart finishes it."""
+        verdict = verdict_on_prompt(subject.plan.place)
+        if verdict is None:
+            return
+        prompt = self._store.prompt(PromptKey(subject.key.namespace, verdict.revision.prompt_version))
+        if prompt is None or prompt.status.get("digest") not in (None, verdict.revision.prompt_digest):
+            return
+        status = rejected_status(prompt, policy=subject.key.name, verdict=verdict, now=subject.now)
+        try:
+            await self._writes.status(prompt, status=status)
+        except Conflict:
+            await self._writes.refresh(PROMPT_VERSIONS, namespace=prompt.namespace, name=prompt.name)
+            raise Overtaken from None
+
+    async def _tell(self, subject: Subject, *, known: Problem | None, problem: Problem | None) -> None:
+        announcements = [*subject.plan.announcements]
+        if problem is not None and problem != known:
+            announcements.append(Announcement(problem.reason, problem.message))
+        for announcement in announcements:
+            self._note(subject, announcement)
+            try:
+                await self._writes.event(
+                    subject.policy,
+                    reason=announcement.reason,
+                    message=announcement.message,
+                    event_type=event_type(announcement.reason),
+                    now=subject.now,
+                )
+            except KubeError as error:
+                # The transition has happened and stands in status; an event is only told once, or not.
+                _log.warning("event not written", extra=fields(reason=announcement.reason, error=str(error)))
+
+    def _note(self, subject: Subject, announcement: Announcement) -> None:
+        key, place = subject.key, subject.plan.place
+        self._metrics.transitions.labels(announcement.reason).inc()
+        if announcement.reason is Reason.TRAFFIC_SHIFTED and place.last is not None and place.last.shifted_at is not None:
+            self._metrics.shift.observe(max(0.0, place.last.shifted_at - place.last.detected_at))
+        _log.info(
+            announcement.message,
+            extra=fields(
+                namespace=key.namespace,
+                policy=key.name,
+                reason=announcement.reason,
+                phase=subject.plan.phase,
+                weight=place.canary.weight if place.canary else 0,
+            ),
+        )
+
+
+def verdict_on_prompt(place: Place) -> Verdict | None:
+    """The rejection that the last rollout left for its prompt version: only for a prompt that differs from the stable one."""
+    last, stable = place.last, place.stable
+    if last is None or stable is None or last.outcome is not Outcome.ROLLED_BACK:
+        return None
+    if last.revision.prompt_digest == stable.revision.prompt_digest:
+        return None
+    return Verdict(last.revision, reason=last.reason, message=last.message, at=last.detected_at)

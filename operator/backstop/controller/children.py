@@ -1,0 +1,213 @@
+"""A policy's children: what should exist, what does, and the writes between the two. An idle policy costs none.
+
+A child is compared with what was rendered: by the hash that the write left in an annotation, and by what the object says now. A
+Deployment's template is not kept in memory: it is compared again, against the record, when the Deployment has another generation
+than the one that was last found right. An object that something else controls is never written.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Final
+
+from ..api.names import GROUP, revision_object
+from ..api.reasons import Reason
+from ..api.record import canonical
+from ..api.traffic import TrafficState
+from ..kube.errors import Rejected
+from ..kube.resources import CONFIG_MAPS, DEPLOYMENTS, SERVICES, Body, Resource, resource_of
+from ..rendering.owner import Owner
+from ..rendering.revision import deployment, record_object, revision_service, template_of
+from ..rendering.services import caller_services
+from ..rendering.shared import account, traffic
+from ..rollout.observed import Known
+from .compare import covers
+from .keys import PolicyKey
+from .seen import Child, DeploymentSeen, child
+from .store import Store, newest_first
+from .subject import Problem, Subject
+from .writes import Writes
+
+APPLIED: Final = f"{GROUP}/applied"
+HISTORY: Final = 5
+
+
+class _Blocked(Exception):  # noqa: N818 - carried to the end of the pass, where it is told
+    """A child cannot be written."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+class Children:
+    """Writes the children of policies. `image`: of gateways whose policy names none."""
+
+    def __init__(self, writes: Writes, *, store: Store, image: str) -> None:
+        self._writes = writes
+        self._store = store
+        self._image = image
+        # The generation at which each Deployment was last found right, by uid; per policy, to be forgotten with it.
+        self._right: dict[PolicyKey, dict[str, int]] = {}
+
+    def forget(self, key: PolicyKey) -> None:
+        """The policy is gone."""
+        self._right.pop(key, None)
+
+    def traffic_body(self, subject: Subject, *, state: TrafficState) -> Body:
+        """The traffic object as it shall be."""
+        return traffic(_owner(subject), state=state)
+
+    async def revisions(self, subject: Subject) -> Problem | None:
+        """What the gateways of every live revision need. Returns the first problem; the others are written nevertheless."""
+        if not subject.plan.sizes:
+            return None
+        problem = await self._all(subject, account(_owner(subject)))
+        for revision, replicas in sorted(subject.plan.sizes.items()):
+            try:
+                await self._revision(subject, revision, replicas=replicas)
+            except _Blocked as blocked:
+                problem = problem or blocked.problem
+        return problem
+
+    async def callers(self, subject: Subject) -> Problem | None:
+        """The Services that applications, routers and people call."""
+        plan = subject.plan
+        if plan.serving is None:
+            return None
+        return await self._all(subject, caller_services(_owner(subject), serving=plan.serving, canary=plan.canary))
+
+    async def clear_away(self, subject: Subject) -> None:
+        """Delete the Deployments and Services of revisions that are not live, and the oldest records."""
+        live = subject.plan.sizes
+        deployments = [d for d in self._mine(subject, resource=DEPLOYMENTS) if d.revision not in live]
+        services = [s for s in self._mine(subject, resource=SERVICES) if s.revision not in live and _is_of_revision(s)]
+        for gone in [*deployments, *services]:
+            await self._writes.delete(gone)
+        wanted = {subject.wish.revision.value.name} if isinstance(subject.wish.revision, Known) else set()
+        records = [c for c in self._mine(subject, resource=CONFIG_MAPS) if _is_of_revision(c) and c.revision not in {*live, *wanted}]
+        for gone in newest_first(records)[HISTORY:]:
+            await self._writes.delete(gone)
+
+    async def _revision(self, subject: Subject, revision: str, *, replicas: int) -> None:
+        """Record, Deployment and Service of one revision. The record first: a Deployment is made from it, once and for all."""
+        key, owner = subject.key, _owner(subject)
+        name = revision_object(key.name, revision=revision)
+        known = self._known(subject, DEPLOYMENTS, name=name)
+        if known is None and replicas == 0:
+            return
+        record = await self._record(subject, revision)
+        right = self._right.setdefault(key, {})
+        if isinstance(known, DeploymentSeen) and known.replicas == replicas and right.get(known.uid) == known.generation:
+            await self._ensure(subject, revision_service(owner, revision=revision))
+            return
+        record = record or await self._read(CONFIG_MAPS, key=key, name=name)
+        if record is None:
+            raise _Blocked(_record_missing(name))
+        body = deployment(owner, revision=revision, template=template_of(record), replicas=replicas)
+        written = await self._ensure(subject, body, compare_live=True)
+        right[written.uid] = written.generation if isinstance(written, DeploymentSeen) else 0
+        await self._ensure(subject, revision_service(owner, revision=revision))
+
+    async def _record(self, subject: Subject, revision: str) -> Body | None:
+        """See to it that the record exists; returns it if it was just written."""
+        key, wish = subject.key, subject.wish
+        name = revision_object(key.name, revision=revision)
+        if self._known(subject, CONFIG_MAPS, name=name) is not None:
+            return None
+        found = await self._read(CONFIG_MAPS, key=key, name=name)
+        if found is not None:
+            self._take_if_ours(subject, found)
+            return found
+        if wish.prompt is None or not isinstance(wish.revision, Known) or wish.revision.value.name != revision:
+            raise _Blocked(_record_missing(name))
+        body = record_object(_owner(subject), policy=wish.spec, prompt=wish.prompt, image=self._image)
+        return await self._create(body)
+
+    async def _all(self, subject: Subject, bodies: Iterable[Body]) -> Problem | None:
+        problem = None
+        for body in bodies:
+            try:
+                await self._ensure(subject, body)
+            except _Blocked as blocked:
+                problem = problem or blocked.problem
+        return problem
+
+    async def _ensure(self, subject: Subject, body: Body, *, compare_live: bool = False) -> Child:
+        """See to it that the child is as rendered. `compare_live`: what the store keeps of it is not enough to tell."""
+        resource, name = resource_of(body), body["metadata"]["name"]
+        stamp = hashlib.sha256(canonical(body)).hexdigest()[:16]
+        known = self._known(subject, resource, name=name)
+        if known is None or compare_live:
+            live = await self._read(resource, key=subject.key, name=name)
+            taken = self._take_if_ours(subject, live) if live is not None else None
+            if taken is not None and known is not None and live is not None:
+                known = taken
+                if known.deleting or (known.annotations.get(APPLIED) == stamp and covers(live["spec"], wanted=body["spec"])):
+                    return known
+        elif known.deleting or (known.annotations.get(APPLIED) == stamp and covers(known.content, wanted=_kept(body, of=known))):
+            return known
+        metadata = body["metadata"] | {"annotations": body["metadata"].get("annotations", {}) | {APPLIED: stamp}}
+        if known is not None:
+            metadata["uid"] = known.uid
+        try:
+            return child(await self._writes.apply(resource, body=body | {"metadata": metadata}), resource=resource)
+        except Rejected as refused:
+            raise _Blocked(_refused(resource, name=name, why=refused)) from None
+
+    async def _create(self, body: Body) -> Body:
+        resource, name = resource_of(body), body["metadata"]["name"]
+        try:
+            return await self._writes.create(resource, body=body)
+        except Rejected as refused:
+            raise _Blocked(_refused(resource, name=name, why=refused)) from None
+
+    async def _read(self, resource: Resource, *, key: PolicyKey, name: str) -> Body | None:
+        return await self._writes.get(resource, namespace=key.namespace, name=name)
+
+    def _known(self, subject: Subject, resource: Resource, *, name: str) -> Child | None:
+        known = self._store.child(resource, namespace=subject.key.namespace, name=name)
+        if known is not None and not _is_ours(subject, known):
+            raise _Blocked(_not_ours(resource, name=name))
+        return known
+
+    def _take_if_ours(self, subject: Subject, body: Body) -> Child:
+        resource = resource_of(body)
+        found = child(body, resource=resource)
+        if not _is_ours(subject, found):
+            raise _Blocked(_not_ours(resource, name=found.name))
+        self._writes.take(body, resource=resource)
+        return found
+
+    def _mine(self, subject: Subject, *, resource: Resource) -> list[Child]:
+        return [c for c in self._store.children(subject.key, resource=resource) if _is_ours(subject, c) and not c.deleting]
+
+
+def _owner(subject: Subject) -> Owner:
+    return Owner(subject.key.namespace, subject.key.name, subject.policy.uid)
+
+
+def _is_ours(subject: Subject, found: Child) -> bool:
+    return found.owner == subject.policy.uid
+
+
+def _is_of_revision(found: Child) -> bool:
+    return found.revision is not None and found.name == revision_object(found.policy, revision=found.revision)
+
+
+def _kept(body: Body, *, of: Child) -> Body:
+    """The part of a rendered body that the store keeps of the live object."""
+    return {key: body[key] for key in of.content if key in body}
+
+
+def _not_ours(resource: Resource, *, name: str) -> Problem:
+    message = f"{resource.kind} `{name}` exists and belongs to something else; rename the policy or take that object away"
+    return Problem(Reason.OBJECT_NOT_OURS, message)
+
+
+def _refused(resource: Resource, *, name: str, why: Rejected) -> Problem:
+    return Problem(Reason.OBJECT_REFUSED, f"{resource.kind} `{name}` was refused by the API server: {why}")
+
+
+def _record_missing(name: str) -> Problem:
+    message = f"ConfigMap `{name}`, the record of a live revision, is gone; its pods run on, but cannot be made anew"
+    return Problem(Reason.RECORD_MISSING, message)

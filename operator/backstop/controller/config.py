@@ -1,0 +1,54 @@
+"""The operator's configuration file: a border, so pydantic; read once at start."""
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field
+
+from ..api.fallbackpolicy import ObjectName
+from ..api.model import ApiModel, Rule
+from ..api.problems import InputError, parse_strictly
+from ..api.promptversion import Name
+
+
+class MetricsSource(ApiModel):
+    """A Prometheus that policies may name in `spec.metricsSource`."""
+
+    name: Name = Field(description="Name that policies use.")
+    url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s@]+$")] = Field(description="Base URL of its HTTP API.")
+    scrapeIntervalSeconds: int = Field(ge=1, le=300, description="How often it scrapes the gateways; one evaluation per interval.")
+
+
+class OperatorConfig(ApiModel):
+    """What an installation decides."""
+
+    metricsSources: list[MetricsSource] = Field(default_factory=list, max_length=64, description="Where metrics come from.")
+    gatewayImage: str = Field(min_length=1, max_length=512, description="Image of new revisions whose policy names none.")
+    namespaces: list[ObjectName] = Field(
+        default_factory=list, max_length=256, description="Namespaces that are served. None: all, which needs cluster-wide rights."
+    )
+    telemetryPort: int = Field(8080, ge=0, le=65535, description="Port of `/healthz`, `/readyz` and `/metrics`.")
+    rules = (
+        Rule(
+            cel="self.metricsSources.all(s, self.metricsSources.filter(o, o.name == s.name).size() == 1)",
+            message="`metricsSources`: names must be unique",
+            holds=lambda c: len({s.name for s in c.metricsSources}) == len(c.metricsSources),
+        ),
+    )
+
+
+def read_config(path: Path) -> OperatorConfig:
+    """The configuration in a YAML or JSON file. Raises InputError with one sentence."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"`{path}` cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"`{path}` is not YAML: {' '.join(str(error).split())[:300]}") from None
+    if not isinstance(document, dict):
+        raise InputError(f"`{path}` must hold an object with `gatewayImage` and `metricsSources`")
+    try:
+        return parse_strictly(OperatorConfig, document, prefix="")
+    except InputError as error:
+        raise InputError(f"`{path}`: {error}") from None

@@ -1,0 +1,147 @@
+"""The metrics loops: while canaries have traffic, one batched question per source and evaluation, and each policy gets its readings.
+
+Knows which policies are live, because a pass says so. Readings belong to a revision and to a step: what was read in another step
+never counts as healthy in this one.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from ..analysis.evaluation import evaluate
+from ..analysis.objective import objective_of
+from ..analysis.policy import LivePolicy
+from ..analysis.queries import poll_seconds
+from ..analysis.reading import Breached, Healthy, SLOReading, Unknown, Waiting
+from ..analysis.samples import Fetched
+from ..analysis.source import MetricSource, fetch
+from ..analysis.state import AnalysisState, UnreadableState, pack, unpack
+from ..api.fallbackpolicy import FallbackPolicySpec
+from ..rollout.place import CanaryPlace, Place
+from .keys import PolicyKey
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The latest evaluation of a policy. `since`: start of what it judged; `analysis`: the packed state, once there is one to keep."""
+
+    canary: str
+    since: float | None
+    readings: tuple[SLOReading, ...]
+    analysis: str | None
+
+
+def live_policy(key: PolicyKey, *, spec: FallbackPolicySpec, place: Place, state: AnalysisState) -> LivePolicy | None:
+    """What is to be judged at this place; None when nothing is: no canary, no traffic to it, or no objective."""
+    canary, stable = place.canary, place.stable
+    if canary is None or stable is None or not spec.slos or canary.weight == 0:
+        return None
+    return LivePolicy(
+        namespace=key.namespace,
+        name=key.name,
+        source=spec.metricsSource,
+        canary=canary.revision.name,
+        stable=stable.revision.name,
+        objectives=tuple(objective_of(slo) for slo in spec.slos),
+        since=judged_since(canary, spec=spec),
+        state=state,
+    )
+
+
+def judged_since(canary: CanaryPlace, *, spec: FallbackPolicySpec) -> float | None:
+    """From when on requests of this step are judged, seconds since the epoch; None while its weight is not verified."""
+    return None if canary.verified_at is None else canary.verified_at + spec.canary.analysis.warmUpSeconds
+
+
+def readings_for(canary: CanaryPlace | None, *, spec: FallbackPolicySpec, judgement: Judgement | None) -> tuple[SLOReading, ...]:
+    """The readings that hold for this canary at its step. A breach outlives a change of step; health does not."""
+    if canary is None or judgement is None or judgement.canary != canary.revision.name:
+        return ()
+    if judgement.since == judged_since(canary, spec=spec):
+        return judgement.readings
+    fewest = {slo.name: slo.minRequests for slo in spec.slos}
+    return tuple(
+        replace(r, state=Waiting(fewest.get(r.name, 1)), step_requests=0) if isinstance(r.state, Healthy | Waiting) else r
+        for r in judgement.readings
+    )
+
+
+class Judging:
+    """One loop per source. `wake(key, urgent)` is called when a policy has new readings."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, MetricSource],
+        *,
+        wake: Callable[[PolicyKey, bool], None],
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._sources = sources
+        self._wake = wake
+        self._clock = clock
+        self._jitter = jitter
+        self._live: dict[PolicyKey, LivePolicy] = {}
+        self._judgements: dict[PolicyKey, Judgement] = {}
+        self._changed = asyncio.Event()
+
+    def judgement(self, key: PolicyKey) -> Judgement | None:
+        """The latest evaluation, if the policy is live and was evaluated."""
+        return self._judgements.get(key)
+
+    def watch(self, key: PolicyKey, *, spec: FallbackPolicySpec, place: Place, analysis: str | None) -> None:
+        """From now on judge the policy at this place. `analysis`: the packed state in status, to go on from after a restart."""
+        known = self._live.get(key)
+        live = live_policy(key, spec=spec, place=place, state=known.state if known else _unpacked(analysis))
+        if live is None:
+            self.forget(key)
+        elif live != known:
+            self._live[key] = live
+            self._changed.set()
+
+    def forget(self, key: PolicyKey) -> None:
+        """The policy is not judged any more."""
+        self._live.pop(key, None)
+        self._judgements.pop(key, None)
+
+    async def run(self, source: str) -> None:
+        """Evaluate the source's live policies for ever, once per poll interval; ask nothing while there are none."""
+        one = {source: self._sources[source]}
+        interval = self._sources[source].config.scrape_interval_seconds
+        while True:
+            live = {key: policy for key, policy in self._live.items() if policy.source == source}
+            if not live:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            fetched = await fetch(list(live.values()), sources=one, now=self._clock())
+            for key, policy in live.items():
+                self._evaluate(key, policy=policy, fetched=fetched[policy.namespace, policy.name], interval=interval)
+                await asyncio.sleep(0)  # routes are shifted between two evaluations, not after all of them
+            await asyncio.sleep(poll_seconds(interval) * (1 - self._jitter() / 10))
+
+    def _evaluate(self, key: PolicyKey, *, policy: LivePolicy, fetched: Fetched, interval: float) -> None:
+        present = self._live.get(key)
+        if present is None or (present.canary, present.since, present.objectives) != (policy.canary, policy.since, policy.objectives):
+            return  # it went on while the source was asked; the next answer is for where it is now
+        result = evaluate(fetched, policy=policy, now=self._clock(), scrape_interval=interval)
+        self._live[key] = replace(policy, state=result.state)
+        before = self._judgements.get(key)
+        if before is not None and before.canary != policy.canary:
+            before = None
+        readings = _settled(result.readings, before=before.readings if before and before.since == policy.since else ())
+        analysis = pack(result.state) if result.closed_block else before.analysis if before else None
+        self._judgements[key] = after = Judgement(policy.canary, policy.since, readings, analysis)
+        if after != before:
+            self._wake(key, any(isinstance(r.state, Breached) for r in readings))
+
+
+def _settled(readings: tuple[SLOReading, ...], *, before: tuple[SLOReading, ...]) -> tuple[SLOReading, ...]:
+    """What cannot be seen is told as it was first told: ages and counts in the sentence are no news."""
+    unseen = {(r.name, r.reason): r for r in before if isinstance(r.state, Unknown)}
+    return tuple(unseen.get((r.name, r.reason), r) if isinstance(r.state, Unknown) else r for r in readings)
+
+
+def _unpacked(analysis: str | None) -> AnalysisState:
+    state = unpack(analysis) if analysis else AnalysisState()
+    return AnalysisState() if isinstance(state, UnreadableState) else state

@@ -1,0 +1,49 @@
+"""One look at a policy: from what was seen of the cluster to the values a decision is made from. Pure; knows no API and no queue."""
+
+from collections.abc import Mapping, Sequence
+
+from ..analysis.reading import SLOReading
+from ..rollout.observed import Arm, Known, Observed, Unknown, Unresolved
+from ..rollout.place import Place, Revision
+from ..traffic.acting import Gateway
+from ..traffic.shares import observe_shares
+from .seen import Child, DeploymentSeen, PodSeen
+
+
+def observe(
+    *,
+    place: Place,
+    wanted: Known[Revision] | Unresolved,
+    traffic: Child | None,
+    owner: str,
+    deployments: Sequence[DeploymentSeen],
+    pods: Sequence[PodSeen],
+    acting: Known[int] | Unknown,
+    readings: tuple[SLOReading, ...],
+) -> Observed:
+    """The observed values. `owner` is the policy's uid: what belongs to another is not the policy's."""
+    if traffic is None:
+        route = observe_shares(None)
+    elif traffic.owner == owner:
+        route = observe_shares(traffic.content)
+    else:
+        route = Unknown(f"ConfigMap `{traffic.name}` belongs to something else")
+    return Observed(place, wanted, route, arms_of(deployments, pods=pods), acting, readings)
+
+
+def arms_of(deployments: Sequence[DeploymentSeen], *, pods: Sequence[PodSeen]) -> Mapping[str, Arm]:
+    """Pods per revision. A pod that is going away is not counted, whatever it says of itself."""
+    arms: dict[str, Arm] = {}
+    for deployment in deployments:
+        if deployment.revision is None or deployment.deleting:
+            continue
+        mine = [pod for pod in pods if pod.revision == deployment.revision and not pod.deleting]
+        ready = sum(pod.ready for pod in mine)
+        trouble = next((pod.trouble for pod in sorted(mine, key=lambda p: p.name) if pod.trouble and not pod.ready), deployment.failure)
+        arms[deployment.revision] = Arm(desired=deployment.replicas, ready=ready, trouble=trouble)
+    return arms
+
+
+def gateways_of(pods: Sequence[PodSeen]) -> list[Gateway]:
+    """The ready pods, of every revision: those that traffic may enter through."""
+    return [Gateway(pod.name, pod.address) for pod in pods if pod.ready and not pod.deleting and pod.address]

@@ -1,0 +1,70 @@
+"""The status of a PromptVersion: its digest, whether it can be used, and which policies rolled it back. Pure."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from ..api.clock import parse_time, render_time
+from ..api.condition import Condition, ConditionType
+from ..api.promptversion import PromptRejection, PromptVersionStatus
+from ..api.reasons import Reason
+from ..api.record import prompt_digest
+from ..rollout.observed import Unresolved
+from ..rollout.plan import ConditionState, Verdict
+from ..rollout.statusmap import conditions_after
+from .seen import Declared
+from .wanted import accepted_prompt
+
+REJECTIONS_KEPT: Final = 20
+LONGEST_MESSAGE: Final = 2048
+
+
+def judged_status(prompt: Declared, *, now: float) -> dict[str, Any]:
+    """The status with digest and `Accepted` as they are now; everything else as it was."""
+    before = read_status(prompt.status)
+    spec = accepted_prompt(prompt)
+    if isinstance(spec, Unresolved):
+        accepted = ConditionState(ConditionType.ACCEPTED, "False", spec.reason, spec.message)
+        digest = None
+    else:
+        accepted = ConditionState(ConditionType.ACCEPTED, "True", Reason.ACCEPTED, "the template compiles and its variables are declared")
+        digest = prompt_digest(spec)
+    after = before.model_copy(
+        update={
+            "observedGeneration": prompt.generation,
+            "digest": digest,
+            "conditions": _with(before.conditions, state=accepted, generation=prompt.generation, now=now),
+        }
+    )
+    return after.model_dump(mode="json", exclude_none=True)
+
+
+def rejected_status(prompt: Declared, *, policy: str, verdict: Verdict, now: float) -> dict[str, Any]:
+    """The status with this policy's rejection in it; as before when it has it already, or when it holds as many newer ones as are kept."""
+    before = read_status(prompt.status)
+    known = any(r.policy == policy and r.revision == verdict.revision.name for r in before.rejections)
+    full = len(before.rejections) >= REJECTIONS_KEPT and all(parse_time(r.at) > verdict.at for r in before.rejections)
+    if known or full:
+        return dict(prompt.status)
+    message = verdict.message[:LONGEST_MESSAGE]
+    rejection = PromptRejection(
+        policy=policy, revision=verdict.revision.name, at=render_time(verdict.at), reason=verdict.reason, message=message
+    )
+    rejected = ConditionState(ConditionType.REJECTED, "True", Reason.ROLLED_BACK, f"policy `{policy}`: {message}")
+    newest = sorted([*before.rejections, rejection], key=lambda r: parse_time(r.at))[-REJECTIONS_KEPT:]
+    conditions = _with(before.conditions, state=rejected, generation=prompt.generation, now=now)
+    return before.model_copy(update={"rejections": newest, "conditions": conditions}).model_dump(mode="json", exclude_none=True)
+
+
+def read_status(status: Mapping[str, Any]) -> PromptVersionStatus:
+    """The status as it was written; an empty one where it cannot be read, for it can all be found out again but for old rejections."""
+    try:
+        return PromptVersionStatus.model_validate(status)
+    except ValidationError:
+        return PromptVersionStatus()
+
+
+def _with(conditions: list[Condition], *, state: ConditionState, generation: int, now: float) -> list[Condition]:
+    others = [condition for condition in conditions if condition.type != state.type]
+    return [*others, *conditions_after(conditions, states=(state,), generation=generation, now=now)]

@@ -1,0 +1,177 @@
+"""One pass: look at the store, decide, apply. Knows the order of things in a pass; what is decided and how it is written is elsewhere."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from pydantic import ValidationError
+
+from ..api.names import revision_object, traffic_object
+from ..api.policystatus import FallbackPolicyStatus
+from ..api.reasons import Reason
+from ..kube.errors import Conflict
+from ..kube.resources import CONFIG_MAPS, POLICIES, PROMPT_VERSIONS
+from ..rendering.owner import Owner
+from ..rendering.revision import RevisionTooLarge, record_object
+from ..rollout.decide import decide
+from ..rollout.observed import Known, Unresolved
+from ..rollout.place import Place, awaited_generation
+from ..rollout.statusmap import place_of
+from ..telemetry.metrics import Metrics
+from .apply import Apply, Overtaken
+from .blocked import blocked_status, problem_in
+from .children import Children
+from .judging import Judging, readings_for
+from .keys import Key, PolicyKey, PromptKey
+from .observe import observe
+from .prompts import judged_status
+from .queue import KeyQueue
+from .seen import Declared
+from .store import Store
+from .subject import Problem, Subject
+from .verification import Verification
+from .wanted import Wish, wish_of
+from .writes import Writes
+
+
+class Reconcile:
+    """Passes over keys."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        queue: KeyQueue[Key],
+        writes: Writes,
+        apply: Apply,
+        children: Children,
+        judging: Judging,
+        verification: Verification,
+        metrics: Metrics,
+        sources: frozenset[str],
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._writes = writes
+        self._apply = apply
+        self._children = children
+        self._judging = judging
+        self._verification = verification
+        self._metrics = metrics
+        self._sources = sources
+        self._clock = clock
+        self._problems: dict[PolicyKey, Problem | None] = {}
+
+    async def __call__(self, key: Key) -> bool:
+        """One pass. Returns whether it shall be repeated after a pause. Raises KubeError, Overtaken."""
+        match key:
+            case PolicyKey():
+                return await self._policy(key)
+            case PromptKey():
+                return await self._prompt(key)
+
+    async def _prompt(self, key: PromptKey) -> bool:
+        prompt = self._store.prompt(key)
+        if prompt is None or prompt.deleting:
+            return False
+        try:
+            await self._writes.status(prompt, status=judged_status(prompt, now=self._clock()))
+        except Conflict:
+            await self._writes.refresh(PROMPT_VERSIONS, namespace=key.namespace, name=key.name)
+            raise Overtaken from None
+        return False
+
+    async def _policy(self, key: PolicyKey) -> bool:
+        policy = self._store.policy(key)
+        if policy is None or policy.deleting:
+            self._forget(key)
+            return False
+        read = read_policy(policy)
+        if isinstance(read, Unresolved):
+            await self._block(policy, status=None, why=read)
+            return False
+        status, place = read
+        named = policy.spec.get("promptVersion")
+        prompt = self._store.prompt(PromptKey(key.namespace, named)) if isinstance(named, str) else None
+        wish = wish_of(policy, prompt=prompt, sources=self._sources)
+        if isinstance(wish, Unresolved):
+            await self._block(policy, status=status, why=wish)
+            return False
+        wish = self._fitting(policy, wish=wish)
+        return await self._decide(self._look(policy, wish=wish, status=status, place=place))
+
+    def _fitting(self, policy: Declared, *, wish: Wish) -> Wish:
+        """The wish, unless its revision is too large to be recorded; asked only while there is no record."""
+        if wish.prompt is None or not isinstance(wish.revision, Known):
+            return wish
+        name = revision_object(policy.name, revision=wish.revision.value.name)
+        if self._store.child(CONFIG_MAPS, namespace=policy.namespace, name=name) is not None:
+            return wish
+        try:
+            record_object(Owner(policy.namespace, policy.name, policy.uid), policy=wish.spec, prompt=wish.prompt, image="")
+        except RevisionTooLarge as error:
+            return replace(wish, revision=Unresolved(Reason.REVISION_TOO_LARGE, str(error)))
+        return wish
+
+    def _look(self, policy: Declared, *, wish: Wish, status: FallbackPolicyStatus, place: Place) -> Subject:
+        key = PolicyKey(policy.namespace, policy.name)
+        now = self._clock()
+        observed = observe(
+            place=place,
+            wanted=wish.revision,
+            traffic=self._store.child(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name)),
+            owner=policy.uid,
+            deployments=self._store.deployments(key),
+            pods=self._store.pods(key),
+            acting=self._verification.acting(key),
+            readings=readings_for(place.canary, spec=wish.spec, judgement=self._judging.judgement(key)),
+        )
+        plan = decide(observed, policy=wish.spec, now=now)
+        return Subject(key=key, policy=policy, wish=wish, status=status, observed=observed, plan=plan, now=now)
+
+    async def _decide(self, subject: Subject) -> bool:
+        key, plan = subject.key, subject.plan
+        judgement = self._judging.judgement(key)
+        analysis = judgement.analysis if judgement is not None and judgement.analysis is not None else subject.status.analysis
+        # Until this process has tried for itself, what status says is what is known.
+        known = self._problems[key] if key in self._problems else problem_in(subject.status)
+        problem = await self._apply(subject, known=known, analysis=analysis)
+        self._problems[key] = problem
+        self._judging.watch(key, spec=subject.wish.spec, place=plan.place, analysis=analysis)
+        self._verification.await_generation(key, awaited_generation(plan.place))
+        weight = plan.place.canary.weight if plan.place.canary is not None else 0
+        self._metrics.show_policy(key.namespace, key.name, phase=plan.phase, weight=weight)
+        if plan.wake_at is not None:
+            self._queue.add_at(key, at=plan.wake_at)
+        if problem != known:
+            self._queue.add(key)
+        return problem is not None
+
+    async def _block(self, policy: Declared, *, status: FallbackPolicyStatus | None, why: Unresolved) -> None:
+        """Nothing can be decided: say so, and leave the rest of the status (None: unreadable) and the traffic as they are."""
+        after = blocked_status(status or FallbackPolicyStatus(), why=why, generation=policy.generation, now=self._clock())
+        self._metrics.show_policy(policy.namespace, policy.name, phase="Blocked", weight=after.canary.weight if after.canary else 0)
+        document = after.model_dump(mode="json", exclude_none=True)
+        try:
+            await self._writes.status(policy, status=document if status is not None else {**policy.status, **document})
+        except Conflict:
+            await self._writes.refresh(POLICIES, namespace=policy.namespace, name=policy.name)
+            raise Overtaken from None
+
+    def _forget(self, key: PolicyKey) -> None:
+        self._problems.pop(key, None)
+        self._children.forget(key)
+        self._judging.forget(key)
+        self._verification.await_generation(key, None)
+        self._metrics.forget_policy(key.namespace, key.name)
+        self._queue.agenda.forget(key)
+
+
+def read_policy(policy: Declared) -> tuple[FallbackPolicyStatus, Place] | Unresolved:
+    """Status and place as they were written; Unresolved where somebody else has written there."""
+    try:
+        status = FallbackPolicyStatus.model_validate(policy.status)
+        return status, place_of(status)
+    except (ValidationError, ValueError) as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"]) if isinstance(error, ValidationError) else str(error)
+        return Unresolved(Reason.INVALID, f"`status` cannot be read ({where}); restore it, or delete it to begin anew")

@@ -1,0 +1,164 @@
+"""The running operator: what is started, in which order, and how it ends. Wires by hand; decides nothing."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Final
+
+from ..analysis.source import MetricSource
+from ..kube.client import Client
+from ..kube.connection import Connection
+from ..kube.errors import KubeError, Unavailable
+from ..telemetry.endpoints import serve_endpoints
+from ..telemetry.log import fields
+from ..telemetry.metrics import Metrics
+from .apply import Apply, Overtaken
+from .children import Children
+from .config import OperatorConfig
+from .judging import Judging
+from .keys import Key, PolicyKey
+from .queue import KeyQueue
+from .reconcile import Reconcile
+from .seen import Seen
+from .sources import Watches, list_all
+from .store import Store
+from .verification import Verification
+from .writes import Writes
+
+_log = logging.getLogger(__name__)
+
+REQUEST_SECONDS: Final = 10.0
+WORKERS: Final = 8
+SWEEP_SECONDS: Final = 300.0
+FIRST_LIST_RETRY_SECONDS: Final = 2.0
+STOP_SECONDS: Final = 5.0
+
+
+class Operator:
+    """One operator process. `client` and `clock` are given, so that the wiring is the same wherever it runs."""
+
+    def __init__(
+        self,
+        config: OperatorConfig,
+        *,
+        connection: Connection,
+        client: Client,
+        sources: Mapping[str, MetricSource],
+        metrics: Metrics,
+        instance: str,
+        sweep_seconds: float = SWEEP_SECONDS,
+        clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._config = config
+        self._connection = connection
+        self._client = client
+        self._sources = sources
+        self._metrics = metrics
+        self._jitter = jitter
+        self._clock = clock
+        self._instance = instance
+        self._sweep_seconds = sweep_seconds
+        self._store = Store()
+        self._queue: KeyQueue[Key] = KeyQueue(clock=clock, jitter=jitter)
+        self._listed = False
+
+    async def run(self) -> None:
+        """Run until cancelled. Raises what makes going on impossible."""
+        metrics, queue = self._metrics, self._queue
+        metrics.queue_depth.set_function(lambda: len(queue.agenda))
+        writes = Writes(self._client, store=self._store, instance=self._instance)
+        judging = Judging(self._sources, wake=self._wake, clock=self._clock, jitter=self._jitter)
+        verification = Verification(self._store, wake=self._wake, jitter=self._jitter)
+        children = Children(writes, store=self._store, image=self._config.gatewayImage)
+        reconcile = Reconcile(
+            store=self._store,
+            queue=queue,
+            writes=writes,
+            apply=Apply(writes, store=self._store, children=children, metrics=metrics),
+            children=children,
+            judging=judging,
+            verification=verification,
+            metrics=metrics,
+            sources=frozenset(self._sources),
+            clock=self._clock,
+        )
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(verification.close)
+            port = self._config.telemetryPort
+            await stack.enter_async_context(serve_endpoints(metrics.registry, port=port, alive=lambda: None, ready=self._unready))
+            await self._first_list()
+            watches = Watches(self._connection, namespaces=self._config.namespaces, on_news=self._on_news)
+            watches.start()
+            stack.push_async_callback(watches.stop, within=STOP_SECONDS)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(watches.ended())
+                tasks.create_task(self._sweep())
+                for source in self._sources:
+                    tasks.create_task(judging.run(source))
+                for _ in range(WORKERS):
+                    tasks.create_task(self._work(reconcile))
+
+    def _unready(self) -> str | None:
+        return None if self._listed else "the cluster has not been listed yet"
+
+    def _wake(self, key: PolicyKey, urgent: bool = False) -> None:
+        self._queue.add(key, urgent=urgent)
+
+    def _on_news(self, news: Seen, gone: bool) -> None:
+        for key in self._store.remove(news) if gone else self._store.put(news):
+            self._queue.add(key)
+
+    async def _first_list(self) -> None:
+        while True:
+            try:
+                await self._list()
+            except KubeError as error:
+                _log.warning("the cluster cannot be listed; trying again", extra=fields(error=str(error)))
+                await asyncio.sleep(FIRST_LIST_RETRY_SECONDS * (1 + self._jitter()))
+            else:
+                self._listed = True
+                return
+
+    async def _sweep(self) -> None:
+        """Compare with a fresh list now and then: a watch can miss a deletion."""
+        while True:
+            await asyncio.sleep(self._sweep_seconds * (1 + self._jitter() / 10))
+            try:
+                await self._list()
+            except KubeError as error:
+                _log.warning("the sweep is put off", extra=fields(error=str(error)))
+
+    async def _list(self) -> None:
+        for listing in await list_all(self._client, namespaces=self._config.namespaces):
+            for key in self._store.reconcile(listing):
+                self._queue.add(key)
+
+    async def _work(self, reconcile: Reconcile) -> None:
+        agenda = self._queue.agenda
+        while True:
+            key = await self._queue.get()
+            try:
+                with self._metrics.passes.time():
+                    again = await reconcile(key)
+            except Overtaken as overtaken:
+                self._queue.add(key, urgent=overtaken.falling)
+                self._metrics.failures.labels("Overtaken").inc()
+            except KubeError as error:
+                self._failed(key, error=error)
+            else:
+                if again:
+                    agenda.failed(key, now=self._clock())
+                else:
+                    agenda.succeeded(key)
+            finally:
+                self._queue.done(key)
+
+    def _failed(self, key: Key, *, error: KubeError) -> None:
+        pause = self._queue.agenda.failed(key, now=self._clock())
+        self._metrics.failures.labels(type(error).__name__).inc()
+        told = fields(namespace=key.namespace, name=key.name, error=str(error), seconds=round(pause, 2))
+        _log.log(logging.INFO if isinstance(error, Unavailable) else logging.WARNING, "the pass is repeated", extra=told)

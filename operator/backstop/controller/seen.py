@@ -1,0 +1,184 @@
+"""Objects as the store keeps them: only what a pass reads. Turns API bodies into these; judges nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ..api.names import LABEL_POLICY, LABEL_REVISION, RECORD_KEY
+from ..kube.resources import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    PODS,
+    POLICIES,
+    PROMPT_VERSIONS,
+    ROLE_BINDINGS,
+    ROLES,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    Body,
+    Resource,
+)
+
+IMAGE_TROUBLES: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
+LONGEST_TROUBLE: Final = 200
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What every object has."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    uid: str
+    version: str
+    deleting: bool
+
+
+@dataclass(frozen=True)
+class Declared(Seen):
+    """A policy or a prompt version: spec and status as the API server gave them."""
+
+    generation: int
+    spec: Mapping[str, Any] = field(hash=False)
+    status: Mapping[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class Child(Seen):
+    """An object that belongs to a policy. `owner`: uid of the controlling owner. `content`: what is compared with what it should be."""
+
+    policy: str
+    revision: str | None
+    owner: str | None
+    created: str
+    annotations: Mapping[str, str] = field(hash=False)
+    content: Mapping[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class DeploymentSeen(Child):
+    """A gateway Deployment, without its pod template."""
+
+    generation: int
+    replicas: int
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class PodSeen(Seen):
+    """A gateway pod. `trouble`: in words, why it is not ready, where the cluster says so."""
+
+    policy: str
+    revision: str | None
+    ready: bool
+    address: str | None
+    trouble: str | None
+
+
+def declared(body: Body, *, resource: Resource) -> Declared:
+    """A policy or prompt version."""
+    return Declared(
+        **_common(body, resource=resource),
+        generation=body["metadata"].get("generation", 0),
+        spec=_mapping(body.get("spec")),
+        status=_mapping(body.get("status")),
+    )
+
+
+def child(body: Body, *, resource: Resource) -> Child:
+    """A policy's child; the contents of a revision record are left where they are."""
+    metadata = body["metadata"]
+    labels = metadata.get("labels") or {}
+    common = _common(body, resource=resource) | {
+        "policy": labels.get(LABEL_POLICY, ""),
+        "revision": labels.get(LABEL_REVISION),
+        "owner": next((ref["uid"] for ref in metadata.get("ownerReferences") or () if ref.get("controller")), None),
+        "created": metadata.get("creationTimestamp", ""),
+        "annotations": {k: v for k, v in (metadata.get("annotations") or {}).items() if "last-applied" not in k},
+        "content": _content(body, resource=resource),
+    }
+    if resource is not DEPLOYMENTS:
+        return Child(**common)
+    conditions = _mapping(body.get("status")).get("conditions") or ()
+    failure = next((c.get("message") for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
+    return DeploymentSeen(
+        **common,
+        generation=metadata.get("generation", 0),
+        replicas=_mapping(body.get("spec")).get("replicas", 1),
+        failure=failure[:LONGEST_TROUBLE] if failure else None,
+    )
+
+
+def pod(body: Body) -> PodSeen:
+    """A gateway pod."""
+    labels = body["metadata"].get("labels") or {}
+    status = _mapping(body.get("status"))
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    return PodSeen(
+        **_common(body, resource=PODS),
+        policy=labels.get(LABEL_POLICY, ""),
+        revision=labels.get(LABEL_REVISION),
+        ready=conditions.get("Ready", {}).get("status") == "True",
+        address=status.get("podIP"),
+        trouble=_trouble(status, conditions=conditions),
+    )
+
+
+def seen(body: Body, *, resource: Resource) -> Seen:
+    """Any object that the store keeps."""
+    if resource in (POLICIES, PROMPT_VERSIONS):
+        return declared(body, resource=resource)
+    return pod(body) if resource is PODS else child(body, resource=resource)
+
+
+def _common(body: Body, *, resource: Resource) -> dict[str, Any]:
+    metadata = body["metadata"]
+    return {
+        "resource": resource,
+        "namespace": metadata.get("namespace", ""),
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "version": metadata["resourceVersion"],
+        "deleting": "deletionTimestamp" in metadata,
+    }
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _content(body: Body, *, resource: Resource) -> Mapping[str, Any]:
+    match resource:
+        case _ if resource is CONFIG_MAPS:
+            data = _mapping(body.get("data"))
+            binary = _mapping(body.get("binaryData"))
+            return {} if RECORD_KEY in data or RECORD_KEY in binary else data
+        case _ if resource is SERVICES:
+            return {"spec": _mapping(body.get("spec"))}
+        case _ if resource is ROLES:
+            return {"rules": body.get("rules") or []}
+        case _ if resource is ROLE_BINDINGS:
+            return {"roleRef": body.get("roleRef"), "subjects": body.get("subjects") or []}
+        case _ if resource is DEPLOYMENTS or resource is SERVICE_ACCOUNTS:
+            return {}
+        case _:
+            raise ValueError(f"{resource.kind} is no child of a policy")
+
+
+def _trouble(status: Mapping[str, Any], *, conditions: Mapping[str, Any]) -> str | None:
+    """One phrase that stays the same while the trouble does: no counters, no back-off times."""
+    for container in status.get("containerStatuses") or ():
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        reason = waiting.get("reason")
+        if reason in IMAGE_TROUBLES:
+            return f"image `{container.get('image')}` cannot be pulled"
+        if reason == "CrashLoopBackOff":
+            ended = (container.get("lastState") or {}).get("terminated") or {}
+            return f"container `{container['name']}` keeps exiting with code {ended.get('exitCode', 'unknown')}"
+        if reason and reason not in ("ContainerCreating", "PodInitializing"):
+            return f"{reason}: {waiting.get('message', '')}"[:LONGEST_TROUBLE].rstrip(": ")
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        return f"not scheduled: {scheduled.get('message', '')}"[:LONGEST_TROUBLE].rstrip(": ")
+    return None

@@ -1,0 +1,186 @@
+"""Where news of the cluster comes from: kopf's watches, and fresh lists.
+
+kopf runs in a thread with an event loop of its own, because it ends every task of its loop when it stops. Its handlers shrink an
+object and hand it over; they store nothing in the cluster: no finalizers, no annotations, no events.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import kopf
+
+from ..api.names import LABEL_MANAGED_BY, LABEL_POLICY, MANAGED_BY
+from ..kube.client import Client
+from ..kube.connection import Connection
+from ..kube.resources import (
+    CHILDREN,
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    PODS,
+    POLICIES,
+    PROMPT_VERSIONS,
+    SERVICES,
+    Resource,
+)
+from .seen import Seen, seen
+from .store import Listing
+
+WATCHED: Final = (POLICIES, PROMPT_VERSIONS, CONFIG_MAPS, DEPLOYMENTS, SERVICES, PODS)
+OURS: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_POLICY}"
+
+# (what was seen, whether it is gone)
+OnNews = Callable[[Seen, bool], None]
+
+
+class WatchesEnded(Exception):  # noqa: N818 - the name says what happened
+    """News of the cluster does not come in any more; the text says why."""
+
+
+class Watches:
+    """kopf, watching in a thread of its own. `on_news` is called in the loop that made this object."""
+
+    def __init__(self, connection: Connection, *, namespaces: Sequence[str], on_news: OnNews) -> None:
+        self._connection = connection
+        self._namespaces = namespaces
+        self._on_news = on_news
+        self._loop = asyncio.get_running_loop()
+        self._stop = threading.Event()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="watches", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    async def ended(self) -> None:
+        """Wait until the watches have ended; raises what ended them."""
+        await asyncio.shield(self._ended)
+
+    async def stop(self, *, within: float) -> None:
+        """End the watches; gives up waiting after `within` seconds, for the thread ends with the process."""
+        self._stop.set()
+        try:
+            async with asyncio.timeout(within):
+                await asyncio.shield(self._ended)
+        except TimeoutError:
+            return
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._watch())
+        except BaseException as error:  # noqa: BLE001 - whatever ends the thread is handed to the loop that waits for it
+            why = WatchesEnded(repr(error))
+        else:
+            why = WatchesEnded("they stopped by themselves")
+        self._report(lambda: self._end(why))
+
+    def _end(self, why: WatchesEnded) -> None:
+        if self._ended.done():
+            return
+        if self._stop.is_set():
+            self._ended.set_result(None)
+        else:
+            self._ended.set_exception(why)
+
+    async def _watch(self) -> None:
+        where: dict[str, Any] = {"namespaces": list(self._namespaces)} if self._namespaces else {"clusterwide": True}
+        await kopf.operator(
+            registry=self._registry(),
+            settings=_settings(),
+            standalone=True,
+            stop_flag=self._stop,
+            **where,
+        )
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry)(self._login)
+        for resource in WATCHED:
+            kopf.on.event(resource.group, resource.version, resource.plural, registry=registry)(self._handler(resource))
+        return registry
+
+    def _handler(self, resource: Resource) -> Callable[..., Awaitable[None]]:
+        async def on_event(event: Any, **_: Any) -> None:
+            news, gone = seen(event["object"], resource=resource), event["type"] == "DELETED"
+            self._report(lambda: self._on_news(news, gone))
+
+        return on_event
+
+    def _report(self, call: Callable[[], object]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the operator has ended, and wants no news
+            self._loop.call_soon_threadsafe(call)
+
+    async def _login(self, **_: Any) -> kopf.ConnectionInfo:
+        given = await self._connection.credentials()
+        scheme, _space, token = (given.authorization or "").partition(" ")
+        return kopf.ConnectionInfo(
+            server=given.server,
+            ca_path=given.ca_file,
+            insecure=not given.verify,
+            certificate_path=given.certificate_file,
+            private_key_path=given.key_file,
+            scheme=scheme or None,
+            token=token or None,
+        )
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.peering.standalone = True
+    settings.queueing.worker_limit = None
+    settings.watching.chunk_size = 500
+    settings.watching.connect_timeout = 10.0
+    settings.networking.request_timeout = 30.0
+    settings.process.ultimate_exiting_timeout = None
+    settings.persistence.diffbase_storage = _NoDiffBase()
+    settings.persistence.progress_storage = _NoProgress()
+    for resource in WATCHED:
+        if resource not in (POLICIES, PROMPT_VERSIONS):
+            settings.watching.label_selectors[resource.group, resource.version, resource.plural] = OURS
+    return settings
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Nothing is remembered in the cluster."""
+
+    def fetch(self, *, body: Any) -> None:
+        return None
+
+    def store(self, *, body: Any, patch: Any, essence: Any) -> None:
+        return None
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Nothing is remembered in the cluster."""
+
+    def fetch(self, *, key: Any, body: Any) -> None:
+        return None
+
+    def store(self, *, key: Any, record: Any, body: Any, patch: Any) -> None:
+        return None
+
+    def purge(self, *, key: Any, body: Any, patch: Any) -> None:
+        return None
+
+    def touch(self, *, body: Any, patch: Any, value: Any) -> None:
+        return None
+
+    def clear(self, *, essence: Any) -> Any:
+        return essence
+
+
+async def list_all(client: Client, *, namespaces: Sequence[str]) -> list[Listing]:
+    """A fresh list of everything the store keeps."""
+    listings = []
+    for resource in (POLICIES, PROMPT_VERSIONS, *CHILDREN, PODS):
+        labels = None if resource in (POLICIES, PROMPT_VERSIONS) else OURS
+        everywhere: Sequence[str | None] = [None]
+        for namespace in namespaces or everywhere:
+            items, version = await client.list(resource, namespace=namespace, labels=labels)
+            listings.append(Listing(resource, namespace, version, tuple(seen(item, resource=resource) for item in items)))
+    return listings

@@ -1,0 +1,154 @@
+"""What the operator has seen of the cluster: the newest version of each object, and which policy each belongs to.
+
+Watch events, fresh lists and answers to our own writes all come in here, in any order; an older version never replaces a newer one,
+so that a pass after a write sees that write. Knows no queue and does no I/O.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..kube.resources import POLICIES, PROMPT_VERSIONS, Resource
+from .keys import Key, PolicyKey, PromptKey
+from .seen import Child, Declared, DeploymentSeen, PodSeen, Seen
+
+S = TypeVar("S", bound=Seen)
+_Id = tuple[str, str, str]  # plural, namespace, name
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A fresh list of one resource, read at `version`. `namespace`: None for all."""
+
+    resource: Resource
+    namespace: str | None
+    version: str
+    items: tuple[Seen, ...]
+
+
+class Store:
+    """One process's view."""
+
+    def __init__(self) -> None:
+        self._objects: dict[_Id, Seen] = {}
+        self._of_policy: dict[PolicyKey, dict[_Id, Child | PodSeen]] = {}
+        self._by_prompt: dict[PromptKey, set[PolicyKey]] = {}
+
+    def put(self, seen: Seen) -> frozenset[Key]:
+        """A version of an object. Returns whom it concerns; nobody when it is not news."""
+        known = self._objects.get(_id(seen))
+        if known is not None and not _newer(seen.version, than=known.version):
+            return frozenset()
+        concerned = self._drop(known) if known is not None else frozenset()
+        self._objects[_id(seen)] = seen
+        return concerned | self._index(seen)
+
+    def remove(self, seen: Seen) -> frozenset[Key]:
+        """The object is gone. Returns whom it concerns; nobody when another object has its name by now."""
+        known = self._objects.get(_id(seen))
+        if known is None or known.uid != seen.uid:
+            return frozenset()
+        del self._objects[_id(seen)]
+        return self._drop(known)
+
+    def reconcile(self, listing: Listing) -> frozenset[Key]:
+        """Take over a fresh list: what is in it, and that what is older than it and not in it is gone."""
+        concerned: frozenset[Key] = frozenset()
+        present = {_id(item) for item in listing.items}
+        for item in listing.items:
+            concerned |= self.put(item)
+        plural = listing.resource.plural
+        for known in [s for i, s in self._objects.items() if i[0] == plural and i not in present]:
+            if listing.namespace in (None, known.namespace) and not _newer(known.version, than=listing.version):
+                concerned |= self.remove(known)
+        return concerned
+
+    def policy(self, key: PolicyKey) -> Declared | None:
+        """The policy, if it exists."""
+        return self._get(POLICIES, namespace=key.namespace, name=key.name, kind=Declared)
+
+    def prompt(self, key: PromptKey) -> Declared | None:
+        """The prompt version, if it exists."""
+        return self._get(PROMPT_VERSIONS, namespace=key.namespace, name=key.name, kind=Declared)
+
+    def policies(self) -> list[PolicyKey]:
+        """Every policy."""
+        return [PolicyKey(s.namespace, s.name) for s in self._objects.values() if s.resource is POLICIES]
+
+    def prompts(self) -> list[PromptKey]:
+        """Every prompt version."""
+        return [PromptKey(s.namespace, s.name) for s in self._objects.values() if s.resource is PROMPT_VERSIONS]
+
+    def child(self, resource: Resource, *, namespace: str, name: str) -> Child | None:
+        """A policy's child by its name."""
+        return self._get(resource, namespace=namespace, name=name, kind=Child)
+
+    def children(self, key: PolicyKey, *, resource: Resource) -> list[Child]:
+        """The policy's children of one resource, by label."""
+        return [c for c in self._of_policy.get(key, {}).values() if isinstance(c, Child) and c.resource is resource]
+
+    def deployments(self, key: PolicyKey) -> list[DeploymentSeen]:
+        """The policy's gateway Deployments."""
+        return [c for c in self._of_policy.get(key, {}).values() if isinstance(c, DeploymentSeen)]
+
+    def pods(self, key: PolicyKey) -> list[PodSeen]:
+        """The policy's gateway pods."""
+        return [c for c in self._of_policy.get(key, {}).values() if isinstance(c, PodSeen)]
+
+    def _get(self, resource: Resource, *, namespace: str, name: str, kind: type[S]) -> S | None:
+        found = self._objects.get((resource.plural, namespace, name))
+        return found if isinstance(found, kind) else None
+
+    def _index(self, seen: Seen) -> frozenset[Key]:
+        if isinstance(seen, Child | PodSeen):
+            if not seen.policy:
+                return frozenset()
+            owner = PolicyKey(seen.namespace, seen.policy)
+            self._of_policy.setdefault(owner, {})[_id(seen)] = seen
+            return frozenset({owner})
+        if seen.resource is PROMPT_VERSIONS:
+            prompt = PromptKey(seen.namespace, seen.name)
+            return frozenset({prompt, *self._by_prompt.get(prompt, ())})
+        key = PolicyKey(seen.namespace, seen.name)
+        if (wanted := _prompt_of(seen)) is not None:
+            self._by_prompt.setdefault(wanted, set()).add(key)
+        return frozenset({key})
+
+    def _drop(self, seen: Seen) -> frozenset[Key]:
+        """Take an object out of the indices. Returns whom it concerned."""
+        if isinstance(seen, Child | PodSeen):
+            owner = PolicyKey(seen.namespace, seen.policy)
+            mine = self._of_policy.get(owner, {})
+            mine.pop(_id(seen), None)
+            if not mine:
+                self._of_policy.pop(owner, None)
+            return frozenset({owner}) if seen.policy else frozenset()
+        if seen.resource is PROMPT_VERSIONS:
+            prompt = PromptKey(seen.namespace, seen.name)
+            return frozenset({prompt, *self._by_prompt.get(prompt, ())})
+        key = PolicyKey(seen.namespace, seen.name)
+        if (wanted := _prompt_of(seen)) is not None:
+            users = self._by_prompt.get(wanted, set())
+            users.discard(key)
+            if not users:
+                self._by_prompt.pop(wanted, None)
+        return frozenset({key})
+
+
+def _id(seen: Seen) -> _Id:
+    return seen.resource.plural, seen.namespace, seen.name
+
+
+def _newer(version: str, *, than: str) -> bool:
+    # Versions of one resource are ordered numbers, by the API's own word.
+    return int(version) > int(than)
+
+
+def _prompt_of(seen: Seen) -> PromptKey | None:
+    name = seen.spec.get("promptVersion") if isinstance(seen, Declared) else None
+    return PromptKey(seen.namespace, name) if isinstance(name, str) else None
+
+
+def newest_first(children: Iterable[Child]) -> list[Child]:
+    """By creation, newest first; ties by name, so that the order is always the same."""
+    return sorted(children, key=lambda c: (c.created, c.name), reverse=True)

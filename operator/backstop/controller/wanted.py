@@ -1,0 +1,58 @@
+"""Which revision a policy's spec asks for, or in one sentence why that cannot be told. Pure."""
+
+from dataclasses import dataclass
+
+from ..api.fallbackpolicy import FallbackPolicySpec
+from ..api.problems import InputError, parse_strictly
+from ..api.promptversion import PromptVersionSpec
+from ..api.reasons import Reason
+from ..api.record import prompt_digest, revision_hash
+from ..api.template import TemplateError, compile_prompt
+from ..rollout.observed import Known, Unresolved
+from ..rollout.place import Revision
+from .seen import Declared
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A valid spec, and what it asks for. `prompt` is set where `revision` is known."""
+
+    spec: FallbackPolicySpec
+    revision: Known[Revision] | Unresolved
+    prompt: PromptVersionSpec | None
+
+
+def wish_of(policy: Declared, *, prompt: Declared | None, sources: frozenset[str]) -> Wish | Unresolved:
+    """What the policy asks for; Unresolved where its spec is not valid. `sources`: names of the metric sources that are configured."""
+    try:
+        spec = parse_strictly(FallbackPolicySpec, policy.spec, prefix="spec")
+    except InputError as error:
+        return Unresolved(Reason.INVALID, str(error))
+    if spec.slos and spec.metricsSource not in sources:
+        known = ", ".join(sorted(sources)) or "none"
+        message = (
+            f"`spec.metricsSource` names `{spec.metricsSource}`, which the operator's `metrics.sources` do not have (they have: {known})"
+        )
+        return Wish(spec, Unresolved(Reason.METRICS_SOURCE_NOT_FOUND, message), None)
+    if prompt is None or prompt.deleting:
+        message = f"`spec.promptVersion` names `{spec.promptVersion}`, which does not exist in namespace `{policy.namespace}`; create it"
+        return Wish(spec, Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, message), None)
+    accepted = accepted_prompt(prompt)
+    if isinstance(accepted, Unresolved):
+        message = f"PromptVersion `{prompt.name}` cannot be used: {accepted.message}"
+        return Wish(spec, Unresolved(Reason.PROMPT_VERSION_INVALID, message), None)
+    name = revision_hash(spec, prompt=accepted)
+    return Wish(spec, Known(Revision(name, prompt_version=prompt.name, prompt_digest=prompt_digest(accepted))), accepted)
+
+
+def accepted_prompt(prompt: Declared) -> PromptVersionSpec | Unresolved:
+    """The prompt version's spec; Unresolved where it is not valid or does not compile."""
+    try:
+        spec = parse_strictly(PromptVersionSpec, prompt.spec, prefix="spec")
+    except InputError as error:
+        return Unresolved(Reason.INVALID, str(error))
+    try:
+        compile_prompt(spec)
+    except TemplateError as error:
+        return Unresolved(Reason.TEMPLATE_INVALID, str(error))
+    return spec

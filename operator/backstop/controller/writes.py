@@ -1,0 +1,91 @@
+"""Writes to the cluster, each taken over into the store at once, so that the next look sees it. Knows no order of writes."""
+
+import contextlib
+
+from ..api.names import OPERATOR_MANAGER
+from ..kube.client import Client
+from ..kube.errors import NotFound
+from ..kube.events import event
+from ..kube.resources import CONFIG_MAPS, EVENTS, Body, Resource
+from ..traffic.shares import set_shares
+from .mergepatch import merge_patch
+from .seen import Declared, Seen, child, declared, seen
+from .store import Store
+
+
+class Writes:
+    """The operator's hand: one API server, one store. `instance` names this process in events."""
+
+    def __init__(self, client: Client, *, store: Store, instance: str) -> None:
+        self._client = client
+        self._store = store
+        self._instance = instance
+
+    async def get(self, resource: Resource, *, namespace: str, name: str) -> Body | None:
+        """The object as it is now, taken over into the store if it is one of ours; None if there is none."""
+        try:
+            return await self._client.get(resource, namespace=namespace, name=name)
+        except NotFound:
+            return None
+
+    async def refresh(self, resource: Resource, *, namespace: str, name: str) -> None:
+        """Look at the object again: somebody else has changed it."""
+        body = await self.get(resource, namespace=namespace, name=name)
+        if body is not None:
+            self.take(body, resource=resource)
+
+    def take(self, body: Body, *, resource: Resource) -> Seen:
+        """Take over what the API server said."""
+        news = seen(body, resource=resource)
+        self._store.put(news)
+        return news
+
+    async def create(self, resource: Resource, *, body: Body) -> Body:
+        """A new object. Conflict if it exists."""
+        created = await self._client.create(resource, body=body, manager=OPERATOR_MANAGER)
+        self._store.put(child(created, resource=resource))
+        return created
+
+    async def apply(self, resource: Resource, *, body: Body) -> Body:
+        """Server-side apply."""
+        applied = await self._client.apply(resource, body=body, manager=OPERATOR_MANAGER)
+        self._store.put(child(applied, resource=resource))
+        return applied
+
+    async def delete(self, gone: Seen) -> None:
+        """Delete exactly this object; it is fine if it is gone."""
+        with contextlib.suppress(NotFound):
+            await self._client.delete(gone.resource, namespace=gone.namespace, name=gone.name, uid=gone.uid)
+        self._store.remove(gone)
+
+    async def route(self, body: Body, *, over: str | None) -> None:
+        """The traffic object, over the version that was read. Conflict if it is another by now."""
+        written = await set_shares(self._client, body=body, over=over)
+        self._store.put(child(written, resource=CONFIG_MAPS))
+
+    async def status(self, of: Declared, *, status: Body) -> bool:
+        """The status, over the version that was read. Conflict if it is another by now. Returns whether there was anything to write."""
+        patch = merge_patch(of.status, after=status)
+        if not patch:
+            return False
+        written = await self._client.patch_status(
+            of.resource, namespace=of.namespace, name=of.name, patch=patch, resource_version=of.version, manager=OPERATOR_MANAGER
+        )
+        self._store.put(declared(written, resource=of.resource))
+        return True
+
+    async def event(self, about: Declared, *, reason: str, message: str, event_type: str, now: float) -> None:
+        """Tell it on the object."""
+        body = event(
+            about.resource,
+            namespace=about.namespace,
+            name=about.name,
+            uid=about.uid,
+            reason=reason,
+            message=message,
+            event_type=event_type,
+            component=OPERATOR_MANAGER,
+            instance=self._instance,
+            now=now,
+        )
+        await self._client.create(EVENTS, body=body, manager=OPERATOR_MANAGER)
