@@ -1,7 +1,6 @@
 """A real Prometheus on the loopback, scraping what a test serves."""
 
 import asyncio
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import requests
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
 from backstop.api.metricnames import SENT_TOTAL, SERVED_SECONDS, SERVED_TOTAL, latency_bounds
+from e2e.cluster.build import program
 
 START_SECONDS = 20.0
 SCRAPE_SECONDS = 1
@@ -72,7 +72,7 @@ class Pods:
 class Prometheus:
     """A Prometheus process and where it is."""
 
-    binary: str
+    binary: Path
     directory: Path
     port: int
     process: subprocess.Popen[bytes] | None = None
@@ -141,8 +141,6 @@ def pods() -> Iterator[Pods]:
 @pytest.fixture
 def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
     """A Prometheus that the test configures and starts, and that is stopped after it."""
-    binary = shutil.which("prometheus")
-    assert binary is not None, "no `prometheus` on the path"
-    server = Prometheus(binary=binary, directory=tmp_path, port=free_port())
+    server = Prometheus(binary=program("prometheus"), directory=tmp_path, port=free_port())
     yield server
     server.stop()
