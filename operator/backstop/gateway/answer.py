@@ -1,0 +1,88 @@
+"""What an upstream's answer is: content, an error, or nothing; for whole bodies and for events of a stream alike. PURE.
+
+Reads only the fields that decide. An answer's text is never looked into.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+_NOTHING: Final = (b"null", b'""', b"[]", b"{}", b"false")
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    message: dict[str, msgspec.Raw] | None = None
+    delta: dict[str, msgspec.Raw] | None = None
+    finish_reason: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    error: msgspec.Raw | None = None
+
+
+_DECODER: Final = msgspec.json.Decoder(_Answer)
+# A piece of any of these is content: from then on the caller has something. A role is not content.
+_MESSAGE_CONTENT: Final = ("content", "tool_calls", "function_call", "refusal", "audio")
+_DELTA_CONTENT: Final = (*_MESSAGE_CONTENT, "reasoning_content", "reasoning")
+# A refusal by the target's own filter is an answer; another model is not asked to write what this one would not.
+_FILTERED: Final = "content_filter"
+
+
+class MalformedError(ValueError):
+    """Not an answer; the text says why, in our words."""
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What one event of a stream brings."""
+
+    content: bool
+    started: frozenset[int]
+    finished: frozenset[int]
+
+
+def check_whole(body: bytes) -> None:
+    """Raise MalformedError unless `body` is a complete answer with content."""
+    answer = _decode(body)
+    if not answer.choices:
+        raise MalformedError("the answer has no choices")
+    if not any(_has(c.message, fields=_MESSAGE_CONTENT) or c.finish_reason == _FILTERED for c in answer.choices):
+        raise MalformedError("the answer is empty")
+
+
+def read_delta(text: bytes) -> Delta:
+    """Read one event's data. Raises MalformedError for an error in the stream, or for what is not JSON."""
+    choices = _decode(text).choices or []
+    return Delta(
+        content=any(_has(c.delta, fields=_DELTA_CONTENT) or c.finish_reason == _FILTERED for c in choices),
+        started=frozenset(c.index for c in choices),
+        finished=frozenset(c.index for c in choices if c.finish_reason is not None),
+    )
+
+
+def _decode(text: bytes) -> _Answer:
+    try:
+        answer = _DECODER.decode(text)
+    except msgspec.ValidationError:
+        raise MalformedError("the answer is not a chat completion") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        answer = _decode_slowly(text)
+    if answer.error is not None and bytes(answer.error) not in _NOTHING:
+        raise MalformedError("the target answered with an error in place of an answer")
+    return answer
+
+
+def _decode_slowly(text: bytes) -> _Answer:
+    """For JSON that msgspec refuses: lone surrogates, which models cut in two between tokens."""
+    try:
+        return _DECODER.decode(json.dumps(json.loads(text), ensure_ascii=False).encode(errors="replace"))
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors too
+        raise MalformedError("the answer is not JSON") from None
+
+
+def _has(part: dict[str, msgspec.Raw] | None, *, fields: tuple[str, ...]) -> bool:
+    return part is not None and any(name in part and bytes(part[name]) not in _NOTHING for name in fields)

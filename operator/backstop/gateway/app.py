@@ -1,0 +1,171 @@
+"""The traffic port: a bare ASGI callable. Bounds, the entry hop, and the one place where an entry counts a request.
+
+Knows who is asked (this pod or another revision) and tells the outcome; what an answer is made of is known elsewhere.
+"""
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+import msgspec
+
+from ..api.metricnames import FirstTier, Outcome
+from ..api.traffic import PodRole, role_of, takes_forwarded
+from .errors import CallerError, envelope
+from .exchange import CallerGoneError, Receive, Reply, RequestHeaders, Scope, Send, read_body, read_headers
+from .forward import Forwarder
+from .lifecycle import Lifecycle
+from .metrics import GatewayMetrics
+from .revision import Revision
+from .serve import ANSWERED, LocalServer, Passage
+from .split import Forward, ServeHere, SplitReason, route
+from .view import TrafficView
+
+MAX_IN_FLIGHT: Final = 512
+CHAT_PATH: Final = "/v1/chat/completions"
+MODELS_PATH: Final = "/v1/models"
+_ENDING: Final = "the gateway is shutting down"
+
+
+class GatewayApp:
+    """The ASGI application of the traffic port."""
+
+    def __init__(
+        self,
+        revision: Revision,
+        *,
+        local: LocalServer,
+        forwarder: Forwarder,
+        view: TrafficView,
+        lifecycle: Lifecycle,
+        metrics: GatewayMetrics,
+        clock: Callable[[], float],
+        random: Random,
+    ) -> None:
+        self._revision = revision
+        self._local = local
+        self._forwarder = forwarder
+        self._view = view
+        self._lifecycle = lifecycle
+        self._metrics = metrics
+        self._clock = clock
+        self._random = random
+        self._models = msgspec.json.encode(
+            {"object": "list", "data": [{"id": m, "object": "model", "created": 0, "owned_by": "backstop"} for m in revision.models]}
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        headers = read_headers(scope["headers"])
+        role = role_of(self._revision.name, state=self._view.state)
+        reply = Reply(send, clock=self._clock, closing=lambda: self._lifecycle.draining or role is PodRole.NEITHER)
+        match scope["method"], scope["path"]:
+            case "POST", path if path == CHAT_PATH:
+                await self._chat(receive, headers=headers, role=role, reply=reply)
+            case "GET", path if path == MODELS_PATH:
+                await reply.whole(200, headers=self._local.identify(headers.identity, role=role), body=self._models)
+            case method, path if path in (CHAT_PATH, MODELS_PATH):
+                await self._refuse(
+                    CallerError(f"`{method}` is not offered on `{path}`", status=405), headers=headers, role=role, reply=reply
+                )
+            case _, path:
+                error = CallerError(f"`{path}` is not offered; `{CHAT_PATH}` and `{MODELS_PATH}` are", status=404, code="not_found")
+                await self._refuse(error, headers=headers, role=role, reply=reply)
+
+    async def _refuse(self, error: CallerError, *, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
+        await reply.caller_error(error, headers=self._local.identify(headers.identity, role=role))
+
+    async def _chat(self, receive: Receive, *, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
+        if headers.hop is not None and not takes_forwarded(self._revision.name, target=headers.hop, state=self._view.state):
+            said = self._local.identify(headers.identity, role=role)
+            await reply.whole(
+                421, headers=said, body=envelope("not served by this revision", kind="invalid_request_error", code="misdirected")
+            )
+            return
+        passage = Passage(revision=self._revision.name, started=self._clock())
+        task = asyncio.current_task()
+        assert task is not None
+        self._lifecycle.enter(task)
+        self._metrics.inflight.inc()
+        try:
+            if self._lifecycle.in_flight > MAX_IN_FLIGHT:
+                said = [*self._local.identify(headers.identity, role=role), (b"retry-after", b"1")]
+                await reply.whole(
+                    429, headers=said, body=envelope("too many requests in flight; retry", kind="rate_limit_error", code="overload")
+                )
+                return
+            await self._admitted(receive, headers=headers, role=role, reply=reply, passage=passage)
+        finally:
+            self._metrics.inflight.dec()
+            self._lifecycle.leave(task)
+            self._count(passage, entry=headers.hop is None, reply=reply)
+
+    async def _admitted(self, receive: Receive, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage) -> None:
+        try:
+            body = await read_body(receive, length=headers.content_length)
+        except CallerError as error:
+            passage.outcome = Outcome.CALLER_ERROR
+            await self._refuse(error, headers=headers, role=role, reply=reply)
+            return
+        except CallerGoneError:
+            passage.outcome = Outcome.CANCELLED
+            return
+        except asyncio.CancelledError:
+            await self._interrupted(passage, headers=headers, role=role, reply=reply)
+            return
+        passage.started = self._clock()
+        task = asyncio.current_task()
+        assert task is not None
+        watch = asyncio.create_task(_cancel_when_gone(receive, task=task, reply=reply))
+        try:
+            await self._serve(body, headers=headers, role=role, reply=reply, passage=passage)
+        except asyncio.CancelledError:
+            if watch.done():
+                passage.outcome = Outcome.CANCELLED
+                task.uncancel()
+                return
+            await self._interrupted(passage, headers=headers, role=role, reply=reply)
+        finally:
+            watch.cancel()
+
+    async def _serve(self, body: bytes, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage) -> None:
+        state = self._view.state
+        decision = ServeHere() if headers.hop is not None else route(self._revision.name, state=state, draw=self._random.random())
+        if isinstance(decision, Forward):
+            reason = await self._forwarder.forward(body, to=decision, headers=headers, reply=reply, passage=passage)
+            if reason is None:
+                return
+            self._take_back(passage, reason=reason)
+        if headers.hop is None:
+            self._metrics.served_by(self._revision.name).count_sent()
+        await self._local.serve(body, headers=headers, reply=reply, role=role, passage=passage)
+
+    def _take_back(self, passage: Passage, *, reason: SplitReason) -> None:
+        """Nobody took the request and nothing of an answer has left: this pod serves it."""
+        self._metrics.count_split("self", reason=reason.value)
+        passage.revision, passage.first_tier = self._revision.name, FirstTier.SKIPPED
+
+    async def _interrupted(self, passage: Passage, *, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
+        """The gateway ends before the request: say so to the caller. A cancellation from elsewhere goes on."""
+        task = asyncio.current_task()
+        if not self._lifecycle.ending or task is None:
+            raise asyncio.CancelledError
+        task.uncancel()
+        passage.outcome = Outcome.TRUNCATED if reply.begun else Outcome.ERROR
+        await reply.interrupt(_ENDING, code="shutting_down", headers=self._local.identify(headers.identity, role=role))
+
+    def _count(self, passage: Passage, *, entry: bool, reply: Reply) -> None:
+        self._local.count(passage, first_byte_at=reply.first_byte_at)
+        if entry:
+            answered = passage.outcome in ANSWERED and reply.first_byte_at is not None
+            seconds = reply.first_byte_at - passage.started if answered and reply.first_byte_at is not None else None
+            self._metrics.served_by(passage.revision).count_served(passage.outcome, first=passage.first_tier, seconds=seconds)
+
+
+async def _cancel_when_gone(receive: Receive, *, task: asyncio.Task[None], reply: Reply) -> None:
+    """Cancel `task` when its caller leaves before the answer is complete."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    if not reply.finished:
+        task.cancel()

@@ -1,0 +1,92 @@
+"""Bodies of chat requests: parsed only where the prompt version has a say, the rest as the caller spelled it. PURE."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .errors import CallerError
+from .jsontext import NotJSONError, join_object, quoted, split_array, split_object
+from .prompt import check_values
+from .revision import Revision
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A checked request: members of the upstream body but for `model`, and how the caller wants the answer."""
+
+    members: dict[str, bytes]
+    stream: bool
+    include_usage: bool
+
+    def for_model(self, model: str) -> bytes:
+        """The upstream body for one target."""
+        return join_object({"model": quoted(model), **self.members})
+
+
+def parse_chat(text: bytes, *, revision: Revision, header_variables: Mapping[str, str]) -> ChatRequest:
+    """Check the caller's body and render the prompt around its messages. Raises CallerError."""
+    members = _members(text)
+    history = _cut(members.get("messages"), field="messages")
+    metadata = _metadata(members)
+    values = check_values(revision.prompt.variables, metadata=metadata, headers=header_variables)
+    stream = _flag(members.get("stream"), field="stream")
+    members["messages"] = revision.prompt.render(history, values=values)
+    members.pop("model", None)
+    _set_metadata(members, kept={name: value for name, value in metadata.items() if name not in revision.prompt.variables}, was=metadata)
+    if "max_tokens" in revision.parameters:
+        members.pop("max_completion_tokens", None)  # the newer spelling of the same field; both at once are refused
+    members.update(revision.parameters)
+    return ChatRequest(members=members, stream=stream, include_usage=_include_usage(members.get("stream_options")))
+
+
+def _members(text: bytes) -> dict[str, bytes]:
+    try:
+        return split_object(text)
+    except NotJSONError as error:
+        raise CallerError(f"the body {error}; send a chat completion request") from None
+
+
+def _cut(text: bytes | None, *, field: str) -> list[bytes]:
+    if text is None:
+        raise CallerError(f"`{field}` is missing; set it", param=field)
+    try:
+        return split_array(text)
+    except NotJSONError as error:
+        raise CallerError(f"`{field}` {error}", param=field) from None
+
+
+def _metadata(members: Mapping[str, bytes]) -> dict[str, bytes]:
+    text = members.get("metadata", b"null")
+    if text == b"null":
+        return {}
+    try:
+        return split_object(text)
+    except NotJSONError:
+        raise CallerError("`metadata` must be an object", param="metadata") from None
+
+
+def _set_metadata(members: dict[str, bytes], *, kept: dict[str, bytes], was: dict[str, bytes]) -> None:
+    if len(kept) == len(was):
+        return  # nothing of it was ours: it stays as spelled
+    if kept:
+        members["metadata"] = join_object(kept)
+    else:
+        del members["metadata"]
+
+
+def _flag(text: bytes | None, *, field: str) -> bool:
+    match text:
+        case None | b"null" | b"false":
+            return False
+        case b"true":
+            return True
+        case _:
+            raise CallerError(f"`{field}` must be `true` or `false`", param=field)
+
+
+def _include_usage(text: bytes | None) -> bool:
+    if text is None or text == b"null":
+        return False
+    try:
+        return split_object(text).get("include_usage") == b"true"
+    except NotJSONError:
+        raise CallerError("`stream_options` must be an object", param="stream_options") from None

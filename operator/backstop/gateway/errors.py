@@ -1,0 +1,58 @@
+"""Errors as the OpenAI API spells them. Never holds a key, a prompt or an answer. PURE."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from ..api.metricnames import FailureMode
+
+JSON_TYPE: Final = b"application/json"
+
+
+class CallerError(ValueError):
+    """The request is the caller's mistake; the text names what and says what to do."""
+
+    def __init__(self, message: str, *, param: str | None = None, status: int = 400, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        self.status = status
+        self.code = code
+
+
+def envelope(message: str, *, kind: str, code: str | None = None, param: str | None = None) -> bytes:
+    """The body of an error answer."""
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
+
+
+def caller_error_body(error: CallerError) -> bytes:
+    """The body for a CallerError."""
+    return envelope(str(error), kind="invalid_request_error", code=error.code, param=error.param)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a tier gave no answer. `status` is the target's own, where it sent one; `detail` is for the caller, in our words."""
+
+    mode: FailureMode
+    detail: str
+    status: int | None = None
+
+
+def exhausted(failure: Failure) -> tuple[int, bytes]:
+    """Status and body when no tier answered: the error class of the first target."""
+    message = f"no tier of the chain answered: {failure.detail}"
+    match failure.mode:
+        case FailureMode.LATENCY_BREACH:
+            return 504, envelope(message, kind="timeout", code=failure.mode.value)
+        case FailureMode.RESOURCE_EXHAUSTION:
+            return failure.status or 503, envelope(
+                message, kind="rate_limit_error" if failure.status == 429 else "server_error", code=failure.mode.value
+            )
+        case _:
+            return 502, envelope(message, kind="server_error", code=failure.mode.value)
+
+
+def error_event(message: str, *, code: str) -> bytes:
+    """The in-band end of a stream that failed after its first content; no `[DONE]` follows."""
+    return b"data: " + envelope(message, kind="server_error", code=code) + b"\n\n"

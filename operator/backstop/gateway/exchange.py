@@ -1,0 +1,164 @@
+"""One request with its caller: what the headers ask, the body within its bound, and the answer as it leaves. The ASGI border."""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from .errors import JSON_TYPE, CallerError, caller_error_body, envelope, error_event
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+HOP_HEADER: Final = "x-backstop-hop"
+REQUEST_ID_HEADER: Final = "x-backstop-request-id"
+VARIABLE_PREFIX: Final = "x-backstop-var-"
+_TRACE_HEADERS: Final = ("traceparent", "tracestate")
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+MAX_BODY_BYTES: Final = 20 << 20
+# A caller that sends its body slower than this is let go.
+BODY_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True)
+class RequestHeaders:
+    """What the gateway reads of a request's headers; nothing else of them goes anywhere."""
+
+    hop: str | None  # the revision an entry hop forwarded to
+    identity: str
+    content_length: int | None
+    variables: Mapping[str, str]
+    trace: Mapping[str, str]
+
+    def to_forward(self, revision: str) -> dict[str, str]:
+        """Headers of the same request, forwarded to `revision`."""
+        return {
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",
+            HOP_HEADER: revision,
+            REQUEST_ID_HEADER: self.identity,
+            **self.trace,
+            **{VARIABLE_PREFIX + name: value for name, value in self.variables.items()},
+        }
+
+
+def read_headers(pairs: Iterable[tuple[bytes, bytes]]) -> RequestHeaders:
+    """Pick the headers that matter. A dash in a variable's header stands for an underscore: proxies drop those."""
+    hop: str | None = None
+    identity: str | None = None
+    length: int | None = None
+    variables: dict[str, str] = {}
+    trace: dict[str, str] = {}
+    for raw_name, raw_value in pairs:
+        name = raw_name.decode("latin-1")
+        if name == "content-length":
+            length = int(raw_value)  # the HTTP parser has let digits through only
+        elif name in _TRACE_HEADERS:
+            trace[name] = raw_value.decode("latin-1")
+        elif name.startswith("x-backstop-"):
+            value = _text(raw_value)
+            if name == HOP_HEADER:
+                hop = value
+            elif name == REQUEST_ID_HEADER:
+                identity = value if _REQUEST_ID.fullmatch(value) else None
+            elif name.startswith(VARIABLE_PREFIX):
+                variables[name[len(VARIABLE_PREFIX) :].replace("-", "_")] = value
+    return RequestHeaders(hop=hop, identity=identity or secrets.token_hex(8), content_length=length, variables=variables, trace=trace)
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+class CallerGoneError(Exception):
+    """The caller closed the connection before its request was complete."""
+
+
+async def read_body(receive: Receive, *, length: int | None) -> bytes:
+    """The request body. Raises CallerError (413, 408) and CallerGoneError."""
+    too_long = CallerError(f"the body is longer than {MAX_BODY_BYTES >> 20} MiB; send less", status=413)
+    if length is not None and length > MAX_BODY_BYTES:
+        raise too_long
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise CallerGoneError
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                if size > MAX_BODY_BYTES:
+                    raise too_long
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    except TimeoutError:
+        raise CallerError(f"the body did not arrive within {BODY_SECONDS:.0f} s", status=408) from None
+
+
+class Reply:
+    """The answer to one request. Remembers when its first byte left; `closing` says whether the connection ends with it."""
+
+    def __init__(self, send: Send, *, clock: Callable[[], float], closing: Callable[[], bool]) -> None:
+        self._send = send
+        self._clock = clock
+        self._closing = closing
+        self.first_byte_at: float | None = None
+        self.finished = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has left."""
+        return self.first_byte_at is not None
+
+    async def whole(self, status: int, *, headers: list[tuple[bytes, bytes]], body: bytes, content_type: bytes = JSON_TYPE) -> None:
+        """A complete answer."""
+        await self._start(status, headers=[(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers])
+        await self._body(body, more=False)
+
+    async def begin_stream(self, *, headers: list[tuple[bytes, bytes]], head: bytes) -> None:
+        """The start of a stream, with its first events."""
+        fixed = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+        await self._start(200, headers=fixed + headers)
+        await self._body(head, more=True)
+
+    async def pass_on(self, events: bytes) -> None:
+        """More of a stream, at once."""
+        await self._body(events, more=True)
+
+    async def end_stream(self, last: bytes = b"") -> None:
+        """The end of a stream."""
+        await self._body(last, more=False)
+
+    async def caller_error(self, error: CallerError, *, headers: list[tuple[bytes, bytes]]) -> None:
+        """The caller's mistake, in the OpenAI envelope."""
+        await self.whole(error.status, headers=headers, body=caller_error_body(error))
+
+    async def interrupt(self, message: str, *, code: str, headers: list[tuple[bytes, bytes]]) -> None:
+        """End what cannot be completed: an error event in a stream that has begun, else an error answer."""
+        if self.finished:
+            return
+        if self.begun:
+            await self.end_stream(error_event(message, code=code))
+        else:
+            await self.whole(503, headers=headers, body=envelope(message, kind="server_error", code=code))
+
+    async def _start(self, status: int, *, headers: list[tuple[bytes, bytes]]) -> None:
+        if self._closing():
+            headers.append((b"connection", b"close"))
+        self.first_byte_at = self._clock()
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _body(self, body: bytes, *, more: bool) -> None:
+        self.finished = not more
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})

@@ -1,0 +1,134 @@
+"""The entry hop's other half: a request that another revision serves, relayed to the caller, and told as the caller saw it."""
+
+from collections.abc import Callable
+from typing import Final
+
+import aiohttp
+
+from ..api.metricnames import FirstTier, Outcome
+from ..api.traffic import PodRole
+from .answer import MalformedError
+from .errors import envelope, error_event
+from .exchange import Reply, RequestHeaders
+from .metrics import GatewayMetrics
+from .peers import NotTaken, PeerAnswer, PeerFailedError, Peers
+from .revision import Revision
+from .serve import BUDGET_HEADER, FIRST_TIER_HEADER, Passage
+from .split import Forward, SplitReason
+from .sse import DONE, EventSplitter, EventTooLongError
+from .upstream import read_bounded
+
+# Statuses that are the caller's doing, whoever answered them.
+CALLER_STATUSES: Final = frozenset({400, 404, 405, 408, 413, 415, 422})
+_PASSED_HEADERS: Final = ("retry-after", "x-should-retry")
+
+
+class Forwarder:
+    """Relays requests to other revisions."""
+
+    def __init__(self, revision: Revision, *, peers: Peers, metrics: GatewayMetrics) -> None:
+        self._policy = revision.policy
+        self._peers = peers
+        self._metrics = metrics
+
+    async def forward(self, body: bytes, *, to: Forward, headers: RequestHeaders, reply: Reply, passage: Passage) -> SplitReason | None:
+        """Relay one request; None when it is done, a reason when nobody took it and nothing has left."""
+        series = self._metrics.served_by(to.revision)
+        passage.revision, passage.outcome, passage.first_tier = to.revision, Outcome.ERROR, FirstTier.FAILED
+        try:
+            answer = await self._peers.send(
+                to.revision, body=body, headers=headers.to_forward(to.revision), on_sent=_once(series.count_sent)
+            )
+        except PeerFailedError as error:
+            await self._fail(str(error), to=to, identity=headers.identity, reply=reply)
+            return None
+        if isinstance(answer, NotTaken):
+            return answer.reason
+        self._metrics.count_split(to.to.value, reason=to.reason.value)
+        try:
+            passage.first_tier = _first_tier(answer.response.headers.get(FIRST_TIER_HEADER))
+            await self._relay(answer, to=to, identity=headers.identity, reply=reply, passage=passage)
+        finally:
+            await answer.close()
+        return None
+
+    async def _relay(self, answer: PeerAnswer, *, to: Forward, identity: str, reply: Reply, passage: Passage) -> None:
+        response = answer.response
+        said = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in response.headers.items()
+            if (name.lower().startswith("x-backstop-") and name.lower() != BUDGET_HEADER) or name.lower() in _PASSED_HEADERS
+        ]
+        if response.headers.get("Content-Type", "").startswith("text/event-stream"):
+            passage.outcome = await _relay_stream(response, reply=reply, headers=said)
+            if not reply.begun:
+                await self._fail("the revision that was asked broke off", to=to, identity=identity, reply=reply)
+            return
+        try:
+            body = await read_bounded(response)
+        except (aiohttp.ClientError, OSError, MalformedError):
+            await self._fail("the revision that was asked broke off", to=to, identity=identity, reply=reply)
+            return
+        passage.outcome = outcome_of(response.status)
+        content_type = response.headers.get("Content-Type", "application/json").encode("latin-1")
+        await reply.whole(response.status, headers=said, body=body, content_type=content_type)
+
+    async def _fail(self, message: str, *, to: Forward, identity: str, reply: Reply) -> None:
+        headers = [
+            (b"x-backstop-request-id", identity.encode()),
+            (b"x-backstop-policy", self._policy.encode()),
+            (b"x-backstop-revision", to.revision.encode()),
+            (b"x-backstop-track", b"canary" if to.to is PodRole.CANARY else b"stable"),
+            (b"x-should-retry", b"false"),
+        ]
+        await reply.whole(502, headers=headers, body=envelope(message, kind="server_error", code="revision_failed"))
+
+
+async def _relay_stream(response: aiohttp.ClientResponse, *, reply: Reply, headers: list[tuple[bytes, bytes]]) -> Outcome:
+    """Pass complete events on at once. Only a stream that says `[DONE]` is a success; one that fails early leaves no reply."""
+    splitter, done = EventSplitter(), False
+    try:
+        while chunk := await response.content.readany():
+            events = splitter.feed(chunk)
+            if not events:
+                continue
+            raw = b"".join([event.raw for event in events])
+            done = done or events[-1].data == DONE
+            if reply.begun:
+                await reply.pass_on(raw)
+            else:
+                await reply.begin_stream(headers=headers, head=raw)
+    except (aiohttp.ClientError, OSError, EventTooLongError):
+        if reply.begun:
+            await reply.end_stream(
+                error_event("the answer is incomplete: the revision that was asked broke off", code="stream_interrupted")
+            )
+        return Outcome.TRUNCATED if reply.begun else Outcome.ERROR
+    if not reply.begun:
+        return Outcome.ERROR
+    await reply.end_stream()
+    return Outcome.SUCCESS if done else Outcome.TRUNCATED
+
+
+def outcome_of(status: int) -> Outcome:
+    """How a whole answer of this status counts."""
+    if status < 400:
+        return Outcome.SUCCESS
+    return Outcome.CALLER_ERROR if status in CALLER_STATUSES else Outcome.ERROR
+
+
+def _first_tier(said: str | None) -> FirstTier:
+    return next((tier for tier in FirstTier if tier.value == said), FirstTier.SKIPPED)
+
+
+def _once(count: Callable[[], None]) -> Callable[[], None]:
+    """A redialled connection sends the headers again; it is still one request."""
+    told = False
+
+    def tell() -> None:
+        nonlocal told
+        if not told:
+            told = True
+            count()
+
+    return tell

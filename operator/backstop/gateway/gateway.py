@@ -1,0 +1,134 @@
+"""One gateway, wired: a compiled revision with its chain, its view of traffic, its metrics and its two ports."""
+
+import asyncio
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final
+
+import aiohttp
+from prometheus_client import CollectorRegistry
+
+from ..api.names import traffic_object
+from ..api.traffic import TrafficState
+from .app import GatewayApp
+from .chain import Chain
+from .forward import Forwarder
+from .lifecycle import Lifecycle
+from .listen import make_server, serve_until_stopped
+from .metrics import GatewayMetrics
+from .ops import OpsApp
+from .peers import Peers
+from .revision import Revision, is_forbidden
+from .serve import LocalServer
+from .targets import TargetGate
+from .trafficwatch import REREAD_SECONDS, ApiServer, TrafficWatch
+from .view import TrafficView
+
+# Model servers commonly close idle connections after 5 s: ours are not used that long.
+UPSTREAM_IDLE_SECONDS: Final = 4.0
+FIRST_LOOK_SECONDS: Final = 2.0
+_LOG: Final = logging.getLogger("backstop.gateway")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one gateway runs. `address` gives `host:port` of a revision's pods; without `api_server` it serves as stable, for ever."""
+
+    traffic_socket: socket.socket
+    metrics_socket: socket.socket
+    address: Callable[[str], str]
+    api_server: ApiServer | None
+    drain_seconds: float
+    grace_seconds: float
+    reread_seconds: float = REREAD_SECONDS
+
+
+async def run_gateway(
+    revision: Revision, *, settings: Settings, stop: asyncio.Event, clock: Callable[[], float], now: Callable[[], float], random: Random
+) -> None:
+    """Serve `revision` until `stop` is set and the last request is over. `clock` is monotonic, `now` the wall clock, in seconds."""
+    metrics = GatewayMetrics(revision, registry=CollectorRegistry())
+    lifecycle = Lifecycle()
+
+    def on_change(state: TrafficState) -> None:
+        metrics.prepare(state)
+        _LOG.info(
+            "acting on traffic generation %d: stable %s, canary %s at %d permille",
+            state.generation,
+            state.stable,
+            state.canary,
+            state.permille,
+        )
+
+    view = TrafficView(on_change=on_change)
+    peers = Peers(address=settings.address, budget=revision.budget, clock=clock)
+    async with upstream_session() as session:
+        chain = Chain(revision, session=session, gate=TargetGate(metrics=metrics, clock=clock), metrics=metrics, clock=clock)
+        app = GatewayApp(
+            revision,
+            local=LocalServer(revision, chain=chain, metrics=metrics, clock=clock, now=now),
+            forwarder=Forwarder(revision, peers=peers, metrics=metrics),
+            view=view,
+            lifecycle=lifecycle,
+            metrics=metrics,
+            clock=clock,
+            random=random,
+        )
+        ops = OpsApp(revision, view=view, lifecycle=lifecycle, metrics=metrics)
+        watching = asyncio.create_task(_watch_traffic(revision, settings=settings, view=view, ops=ops, now=now, random=random))
+        ending = max(1.0, settings.grace_seconds - settings.drain_seconds)
+        try:
+            await serve_until_stopped(
+                make_server(app, ending=ending),
+                traffic_socket=settings.traffic_socket,
+                metrics=make_server(ops, ending=1.0),
+                metrics_socket=settings.metrics_socket,
+                lifecycle=lifecycle,
+                stop=stop,
+                drain_seconds=settings.drain_seconds,
+                grace_seconds=settings.grace_seconds,
+            )
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await peers.close()
+
+
+async def _watch_traffic(
+    revision: Revision, *, settings: Settings, view: TrafficView, ops: OpsApp, now: Callable[[], float], random: Random
+) -> None:
+    if settings.api_server is None:
+        ops.ready = True
+        return
+    watch = TrafficWatch(
+        settings.api_server,
+        namespace=revision.namespace,
+        name=traffic_object(revision.policy),
+        view=view,
+        now=now,
+        random=random,
+        interval=settings.reread_seconds,
+    )
+    await watch.first_look(within=FIRST_LOOK_SECONDS)
+    ops.ready = True
+    await watch.run()
+
+
+def upstream_session() -> aiohttp.ClientSession:
+    """A client for models: no cookies, no proxies from the environment, no redirects (said per request), no forbidden addresses."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=UPSTREAM_IDLE_SECONDS, socket_factory=guarded_socket)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None))
+
+
+def guarded_socket(address: tuple[Any, ...]) -> socket.socket:
+    """A socket for one resolved address, as aiohttp asks for it. Raises OSError for link-local and metadata addresses."""
+    family, kind, protocol, _, peer = address
+    if is_forbidden(str(ipaddress.ip_address(str(peer[0]).partition("%")[0]))):
+        raise PermissionError("link-local and metadata addresses are not called")
+    made = socket.socket(family, kind, protocol)
+    made.setblocking(False)
+    return made

@@ -1,0 +1,150 @@
+"""JSON as text: cuts objects and arrays into the spellings of their values, so that what passes through stays byte for byte.
+
+The fast path is msgspec. What it refuses and JSON allows (lone surrogates) is cut by the standard library. PURE.
+"""
+
+import json
+from typing import Final, TypeVar
+
+import msgspec
+
+_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_SCAN: Final = json.JSONDecoder()
+_SPACE: Final = " \t\r\n"
+Parts = TypeVar("Parts")
+
+
+class NotJSONError(ValueError):
+    """The text is not what was asked for; the message says what it should be."""
+
+
+def split_object(text: bytes) -> dict[str, bytes]:
+    """Members of a JSON object, each value as it is spelled. Raises NotJSONError."""
+    try:
+        return {name: bytes(raw) for name, raw in _OBJECT.decode(text).items()}
+    except msgspec.ValidationError:
+        raise NotJSONError("must be a JSON object") from None
+    except RecursionError:
+        raise NotJSONError("is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _object_slowly(text)
+
+
+def split_array(text: bytes) -> list[bytes]:
+    """Elements of a JSON array, each as it is spelled. Raises NotJSONError."""
+    try:
+        return [bytes(raw) for raw in _ARRAY.decode(text)]
+    except msgspec.ValidationError:
+        raise NotJSONError("must be a list") from None
+    except RecursionError:
+        raise NotJSONError("is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _array_slowly(text)
+
+
+def join_object(members: dict[str, bytes]) -> bytes:
+    """The inverse of `split_object`, without spaces."""
+    return b"{" + b",".join([quoted(name) + b":" + value for name, value in members.items()]) + b"}"
+
+
+def quoted(text: str) -> bytes:
+    """`text` as a JSON string, quotes included."""
+    try:
+        return msgspec.json.encode(text)
+    except UnicodeEncodeError:  # a lone surrogate: only an escape can carry it
+        return json.dumps(text).encode()
+
+
+def parse_scalar(text: bytes) -> object:
+    """The value of a short JSON text, such as a variable; NotJSONError when it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise NotJSONError("is not valid JSON") from None
+
+
+def _object_slowly(text: bytes) -> dict[str, bytes]:
+    source = _decoded(text)
+    members: dict[str, bytes] = {}
+    position = _skip(source, _open(source, "{", wanted="must be a JSON object"))
+    if source.startswith("}", position):
+        return _ended(source, position + 1, result=members)
+    while True:
+        name, position = _string(source, position)
+        position = _skip(source, _expect(source, _skip(source, position), ":"))
+        end = _value_end(source, position)
+        members[name] = source[position:end].encode()
+        position = _skip(source, end)
+        if source.startswith("}", position):
+            return _ended(source, position + 1, result=members)
+        position = _skip(source, _expect(source, position, ","))
+
+
+def _array_slowly(text: bytes) -> list[bytes]:
+    source = _decoded(text)
+    elements: list[bytes] = []
+    position = _skip(source, _open(source, "[", wanted="must be a list"))
+    if source.startswith("]", position):
+        return _ended(source, position + 1, result=elements)
+    while True:
+        end = _value_end(source, position)
+        elements.append(source[position:end].encode())
+        position = _skip(source, end)
+        if source.startswith("]", position):
+            return _ended(source, position + 1, result=elements)
+        position = _skip(source, _expect(source, position, ","))
+
+
+def _decoded(text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        raise NotJSONError("is not UTF-8 text") from None
+
+
+def _skip(source: str, position: int) -> int:
+    while position < len(source) and source[position] in _SPACE:
+        position += 1
+    return position
+
+
+def _open(source: str, bracket: str, *, wanted: str) -> int:
+    position = _skip(source, 0)
+    if not source.startswith(bracket, position):
+        try:
+            json.loads(source)
+        except (ValueError, RecursionError):
+            raise NotJSONError("is not valid JSON") from None
+        raise NotJSONError(wanted)
+    return position + 1
+
+
+def _expect(source: str, position: int, mark: str) -> int:
+    if not source.startswith(mark, position):
+        raise NotJSONError("is not valid JSON")
+    return position + 1
+
+
+def _string(source: str, position: int) -> tuple[str, int]:
+    try:
+        _expect(source, position, '"')
+        name, end = _SCAN.raw_decode(source, position)
+        return str(name), end
+    except ValueError:
+        raise NotJSONError("is not valid JSON") from None
+
+
+def _value_end(source: str, position: int) -> int:
+    try:
+        return _SCAN.raw_decode(source, position)[1]
+    except (ValueError, IndexError):
+        raise NotJSONError("is not valid JSON") from None
+    except RecursionError:
+        raise NotJSONError("is nested too deeply") from None
+
+
+def _ended(source: str, position: int, *, result: Parts) -> Parts:
+    if _skip(source, position) != len(source):
+        raise NotJSONError("is not valid JSON")
+    return result

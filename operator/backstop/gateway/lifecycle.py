@@ -1,0 +1,38 @@
+"""Whether the gateway takes, drains or ends: read on every request, set by the wiring.
+
+Draining: not ready, connections close after their answer. Ending: what still runs is ended, with an error its caller can read.
+"""
+
+import asyncio
+
+
+class Lifecycle:
+    """The gateway's state and the tasks of the requests in flight."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self.ending = False
+        self._running: set[asyncio.Task[None]] = set()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests in flight."""
+        return len(self._running)
+
+    def enter(self, task: asyncio.Task[None]) -> None:
+        """A request has begun; its task is cancelled when the gateway ends before it does."""
+        self._running.add(task)
+
+    def leave(self, task: asyncio.Task[None]) -> None:
+        """The request is over."""
+        self._running.discard(task)
+
+    def drain(self) -> None:
+        """Be unready, and close connections after their answers."""
+        self.draining = True
+
+    def end(self) -> None:
+        """Interrupt what still runs."""
+        self.ending = True
+        for task in tuple(self._running):
+            task.cancel()

@@ -1,0 +1,111 @@
+"""`backstop-gateway`: reads its arguments and its configuration, then runs one gateway.
+
+In a pod it runs the mounted revision record; on a laptop, the manifests that `kubectl apply` takes. A configuration it cannot
+serve ends it with code 2 and one sentence.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from random import Random
+
+import prometheus_client
+import uvloop
+
+from ..api.names import METRICS_PORT, TRAFFIC_PORT, revision_address
+from .gateway import Settings, run_gateway
+from .listen import bind, stop_on_signals
+from .manifests import read_record, record_from_manifests
+from .revision import ConfigurationError, Revision, compile_revision
+from .trafficwatch import ApiServer
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
+    try:
+        revision, settings = _configure(options, environment=os.environ)
+    except ConfigurationError as error:
+        sys.stderr.write(f"backstop-gateway: {error}\n")
+        sys.exit(2)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(revision, settings=settings))
+
+
+async def _run(revision: Revision, *, settings: Settings) -> None:
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    port = settings.traffic_socket.getsockname()[1]
+    logging.getLogger("backstop.gateway").info(
+        "serving %s of policy %s/%s on port %d, metrics on port %d",
+        revision.name, revision.namespace, revision.policy, port, settings.metrics_socket.getsockname()[1],
+    )  # fmt: skip
+    await run_gateway(revision, settings=settings, stop=stop, clock=time.monotonic, now=time.time, random=Random())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="backstop-gateway", description="Serve one prompt and its fallback chain behind an OpenAI-compatible API."
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--record", type=Path, metavar="FILE", help="the revision record, as mounted into a pod")
+    source.add_argument(
+        "--manifests", type=Path, nargs="+", metavar="FILE", help="manifests as `kubectl apply` takes them; serves on this machine only"
+    )
+    parser.add_argument("--policy", metavar="NAME", help="which FallbackPolicy, when the manifests have several")
+    parser.add_argument(
+        "--host", metavar="ADDRESS", help="where to listen (default: every address with --record, 127.0.0.1 with --manifests)"
+    )
+    parser.add_argument("--port", type=int, default=TRAFFIC_PORT, help="traffic (default %(default)s; 0: any)")
+    parser.add_argument("--metrics-port", type=int, default=METRICS_PORT, help="metrics, health and status (default %(default)s; 0: any)")
+    parser.add_argument(
+        "--drain-seconds", type=float, default=5.0, help="how long requests are still accepted after SIGTERM (default %(default)s)"
+    )
+    parser.add_argument("--grace-seconds", type=float, default=30.0, help="the pod's termination grace period (default %(default)s)")
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="REVISION=HOST:PORT", help="where a revision's pods are, in place of its Service"
+    )
+    return parser
+
+
+def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -> tuple[Revision, Settings]:
+    keys: dict[str, str] = {}
+    if options.record is not None:
+        if options.policy is not None:
+            raise ConfigurationError("`--policy` belongs to `--manifests`; leave it out")
+        record, host, api_server = read_record(options.record), options.host, ApiServer.from_environment(environment)
+    else:
+        record, keys = record_from_manifests(options.manifests, policy=options.policy)
+        host, api_server = options.host or "127.0.0.1", None
+    revision = compile_revision(record, environment={**environment, **keys})
+    settings = Settings(
+        traffic_socket=bind(host, port=options.port, option="--port"),
+        metrics_socket=bind(host, port=options.metrics_port, option="--metrics-port"),
+        address=_addresses(options.peer, revision=revision),
+        api_server=api_server,
+        drain_seconds=options.drain_seconds,
+        grace_seconds=options.grace_seconds,
+    )
+    return revision, settings
+
+
+def _addresses(given: Sequence[str], *, revision: Revision) -> Callable[[str], str]:
+    peers: dict[str, str] = {}
+    for text in given:
+        name, separator, address = text.partition("=")
+        if not (name and separator and address.rpartition(":")[2].isdigit()):
+            raise ConfigurationError(f"`--peer {text}` is not REVISION=HOST:PORT; correct it")
+        peers[name] = address
+    return lambda name: peers.get(name) or revision_address(revision.policy, revision=name, namespace=revision.namespace)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Configuration from files: the manifests that `kubectl apply` takes, or the mounted revision record. Reads files, and nothing else.
+
+Every refusal is one sentence that says file, object and field.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from ..api.fallbackpolicy import POLICY_RULES, FallbackPolicySpec
+from ..api.names import API_VERSION, GROUP, api_key_variable
+from ..api.problems import InputError, parse_strictly
+from ..api.promptversion import PromptVersionSpec
+from ..api.record import RevisionRecord, build_record
+from ..api.template import TemplateError, compile_prompt
+from .revision import ConfigurationError
+
+_DEFAULT_NAMESPACE: Final = "default"
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """One object of a file."""
+
+    file: str
+    kind: str
+    namespace: str
+    name: str
+    body: Mapping[str, Any]
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}: {self.kind} `{self.name}`"
+
+
+@dataclass
+class _Manifests:
+    policies: dict[str, _Manifest] = field(default_factory=dict)
+    prompts: dict[tuple[str, str], _Manifest] = field(default_factory=dict)
+    secrets: dict[tuple[str, str], _Manifest] = field(default_factory=dict)
+
+
+def read_record(file: Path) -> RevisionRecord:
+    """The mounted revision record. Raises ConfigurationError."""
+    text = _read_text(file)
+    try:
+        value = yaml.safe_load(text)  # JSON is YAML; one reader, one kind of message
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{file}: {_where(error)}not a revision record") from None
+    try:
+        return parse_strictly(RevisionRecord, value, prefix="")
+    except InputError as error:
+        raise ConfigurationError(f"{file}: {error}") from None
+
+
+def record_from_manifests(files: Iterable[Path], *, policy: str | None) -> tuple[RevisionRecord, dict[str, str]]:
+    """The record of the only policy in `files`, or of the named one, and its API keys by variable. Raises ConfigurationError."""
+    manifests = _load(files)
+    chosen = _choose(manifests, policy=policy)
+    for rule in POLICY_RULES:
+        if not rule.holds(chosen.name):
+            raise ConfigurationError(f"{chosen.place}: {rule.message}")
+    spec = _parse(FallbackPolicySpec, manifest=chosen)
+    prompt = manifests.prompts.get((chosen.namespace, spec.promptVersion))
+    if prompt is None:
+        raise ConfigurationError(
+            f"{chosen.place}: `spec.promptVersion` names `{spec.promptVersion}`, which no file has"
+            f" in namespace `{chosen.namespace}`; give a file with that PromptVersion"
+        )
+    prompt_spec = _parse(PromptVersionSpec, manifest=prompt)
+    try:
+        compile_prompt(prompt_spec)
+    except TemplateError as error:
+        raise ConfigurationError(f"{prompt.place}: {error}") from None
+    record = build_record(namespace=chosen.namespace, name=chosen.name, policy=spec, prompt=prompt_spec)
+    return record, _keys(record, manifests=manifests)
+
+
+def _load(files: Iterable[Path]) -> _Manifests:
+    manifests = _Manifests()
+    for file in files:
+        for manifest in _documents(file):
+            match manifest.kind:
+                case "FallbackPolicy":
+                    _add(manifests.policies, key=manifest.name, manifest=manifest)
+                case "PromptVersion":
+                    _add(manifests.prompts, key=(manifest.namespace, manifest.name), manifest=manifest)
+                case _:
+                    manifests.secrets[manifest.namespace, manifest.name] = manifest
+    return manifests
+
+
+def _documents(file: Path) -> list[_Manifest]:
+    text = _read_text(file)
+    try:
+        documents = list(yaml.safe_load_all(text))
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{file}: {_where(error)}not valid YAML; {_problem(error)}") from None
+    found = []
+    for document in documents:
+        if document is None:
+            continue
+        if not isinstance(document, dict) or not isinstance(document.get("kind"), str):
+            raise ConfigurationError(f"{file}: a document without `kind`; give Kubernetes manifests")
+        items = document.get("items") if document["kind"] == "List" else [document]
+        found += [m for item in items or [] if (m := _manifest(file, item)) is not None]
+    return found
+
+
+def _manifest(file: Path, body: Any) -> _Manifest | None:
+    if not isinstance(body, dict):
+        raise ConfigurationError(f"{file}: an item that is not an object; give Kubernetes manifests")
+    kind, version = body.get("kind"), str(body.get("apiVersion", ""))
+    if (kind == "Secret" and version == "v1") or (kind in ("FallbackPolicy", "PromptVersion") and version.startswith(f"{GROUP}/")):
+        metadata = body.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, dict) else None
+        if not isinstance(metadata, dict) or not isinstance(name, str) or not name:
+            raise ConfigurationError(f"{file}: {kind}: `metadata.name` is missing; set it")
+        if kind != "Secret" and version != API_VERSION:
+            raise ConfigurationError(f"{file}: {kind} `{name}`: `apiVersion` must be `{API_VERSION}`")
+        return _Manifest(file=str(file), kind=kind, namespace=str(metadata.get("namespace") or _DEFAULT_NAMESPACE), name=name, body=body)
+    if kind in ("FallbackPolicy", "PromptVersion"):
+        raise ConfigurationError(f"{file}: {kind}: `apiVersion` must be `{API_VERSION}`")
+    return None
+
+
+def _add(into: dict[Any, _Manifest], *, key: Any, manifest: _Manifest) -> None:
+    if key in into:
+        raise ConfigurationError(f"{manifest.place} is given twice, also in {into[key].file}; leave one out")
+    into[key] = manifest
+
+
+def _choose(manifests: _Manifests, *, policy: str | None) -> _Manifest:
+    names = ", ".join(f"`{name}`" for name in sorted(manifests.policies))
+    if policy is not None:
+        if policy not in manifests.policies:
+            raise ConfigurationError(f"no file has a FallbackPolicy `{policy}`; `--policy` can be {names or 'left out once one is given'}")
+        return manifests.policies[policy]
+    if not manifests.policies:
+        raise ConfigurationError("no file has a FallbackPolicy; give one to `--manifests`")
+    if len(manifests.policies) > 1:
+        raise ConfigurationError(f"the files have several FallbackPolicies; choose one with `--policy`: {names}")
+    return next(iter(manifests.policies.values()))
+
+
+def _parse(model: Any, *, manifest: _Manifest) -> Any:
+    unknown = [key for key in manifest.body if key not in ("apiVersion", "kind", "metadata", "spec", "status")]
+    if unknown:
+        raise ConfigurationError(f"{manifest.place}: `{unknown[0]}` is not a known field; take it out or correct its name")
+    try:
+        return parse_strictly(model, manifest.body.get("spec"), prefix="spec")
+    except InputError as error:
+        raise ConfigurationError(f"{manifest.place}: {error}") from None
+
+
+def _keys(record: RevisionRecord, *, manifests: _Manifests) -> dict[str, str]:
+    """API keys out of the given Secrets, under the names a pod would have them by."""
+    keys: dict[str, str] = {}
+    for position, tier in enumerate(record.chain):
+        reference = tier.model.apiKeyRef if tier.model else None
+        secret = manifests.secrets.get((record.namespace, reference.name)) if reference else None
+        if reference is None or secret is None:
+            continue
+        plain, encoded = secret.body.get("stringData") or {}, secret.body.get("data") or {}
+        if isinstance(plain, dict) and isinstance(plain.get(reference.key), str):
+            keys[api_key_variable(position)] = plain[reference.key]
+        elif isinstance(encoded, dict) and isinstance(encoded.get(reference.key), str):
+            try:
+                keys[api_key_variable(position)] = base64.b64decode(encoded[reference.key], validate=True).decode()
+            except (binascii.Error, UnicodeDecodeError):
+                raise ConfigurationError(f"{secret.place}: `data.{reference.key}` is not base64 of text; use `stringData`") from None
+    return keys
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{file}: not a text file; give UTF-8 YAML") from None
+    except OSError as error:
+        raise ConfigurationError(f"{file}: cannot be read ({error.strerror or type(error).__name__}); check the path") from None
+
+
+def _where(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f"line {mark.line + 1}: " if mark is not None else ""
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    return str(getattr(error, "problem", None) or "check its indentation and quotes")

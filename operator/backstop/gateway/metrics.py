@@ -1,0 +1,172 @@
+"""The gateway's metrics: names and bounds come from the shared API, labels from the revision alone.
+
+Children are looked up once and kept: a request costs increments, not lookups. A registry of its own, handed in by the wiring.
+"""
+
+from collections import OrderedDict
+from functools import lru_cache
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from ..api import metricnames as names
+from ..api.metricnames import SEVERITY, CacheUse, FailureMode, FirstTier, Outcome
+from ..api.traffic import TrafficState
+from .revision import ModelTier, Revision
+
+# Revisions whose series one pod keeps. More than live at once; the oldest goes first.
+KEPT_REVISIONS: Final = 8
+_OWN: Final = (names.NAMESPACE, names.POLICY, names.REVISION)
+_OVERHEAD_BOUNDS: Final = (0.0001, 0.00025, 0.0005, 0.00075, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+
+class ServedSeries:
+    """What the entry pod counts of one revision, with every child made at the start: first events are never lost."""
+
+    def __init__(self, served: Counter, *, seconds: Histogram, sent: Counter, labels: tuple[str, str, str]) -> None:
+        miss = CacheUse.MISS.value
+        self._served = {
+            (outcome, first): served.labels(*labels, miss, outcome.value, first.value) for outcome in Outcome for first in FirstTier
+        }
+        self._seconds = {first: seconds.labels(*labels, miss, first.value) for first in FirstTier}
+        self._sent = sent.labels(*labels)
+
+    def count_sent(self) -> None:
+        """The request is on its way to this revision."""
+        self._sent.inc()
+
+    def count_served(self, outcome: Outcome, *, first: FirstTier, seconds: float | None) -> None:
+        """The request ended; `seconds` to the first byte the caller got, None when there was no answer."""
+        self._served[outcome, first].inc()
+        if seconds is not None:
+            self._seconds[first].observe(seconds)
+
+
+class GatewayMetrics:
+    """Every metric of one gateway."""
+
+    def __init__(self, revision: Revision, *, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self._labels = labels = (revision.namespace, revision.policy, revision.name)
+        own, bounds = _OWN, revision.latency_bounds
+        track = (*own, "track")
+        self._served = Counter(
+            names.SERVED_TOTAL,
+            "Requests by the revision that served them, counted once, by the entry pod.",
+            (*own, "cache", "outcome", "first_tier"),
+            registry=registry,
+        )
+        self._served_seconds = Histogram(
+            names.SERVED_SECONDS,
+            "Seconds to the first byte the caller got, of answered requests, by the entry pod.",
+            (*own, "cache", "first_tier"),
+            buckets=bounds,
+            registry=registry,
+        )
+        self._sent = Counter(names.SENT_TOTAL, "Requests that the entry pod sent to a revision.", own, registry=registry)
+        self._requests = Counter(
+            names.REQUESTS_TOTAL, "Requests this pod served, by the tier that answered.", (*track, "tier", "outcome"), registry=registry
+        )
+        self._request_seconds = Histogram(
+            names.REQUEST_SECONDS, "Seconds to the end of the answer.", (*track, "tier"), buckets=bounds, registry=registry
+        )
+        self._first_byte_seconds = Histogram(
+            names.FIRST_BYTE_SECONDS, "Seconds to the first byte of the answer.", (*track, "tier"), buckets=bounds, registry=registry
+        )
+        self._overhead_seconds = Histogram(
+            names.OVERHEAD_SECONDS,
+            "Seconds to the first byte that were not spent waiting for a target.",
+            track,
+            buckets=_OVERHEAD_BOUNDS,
+            registry=registry,
+        )
+        self._attempts = Counter(
+            names.ATTEMPTS_TOTAL, "Attempts at a target, by how they ended.", (*own, "target", "outcome"), registry=registry
+        )
+        self._handoffs = Counter(
+            names.HANDOFFS_TOTAL,
+            "Hand-offs from one tier to the next.",
+            (*own, "from", "to", "failure_mode", "severity"),
+            registry=registry,
+        )
+        self._budget = Counter(
+            names.BUDGET_EXCEEDED_TOTAL, "Requests whose first byte came after the latency budget.", own, registry=registry
+        ).labels(*labels)
+        self._target_up = Gauge(
+            names.TARGET_UP,
+            "1 while the target takes our key, 0 while it is taken out after a 401 or 403.",
+            (*own, "target"),
+            registry=registry,
+        )
+        self._split = Counter(
+            names.SPLIT_TOTAL, "Requests at the entry that went elsewhere, or came back.", (*own, "to", "reason"), registry=registry
+        )
+        self.inflight = Gauge(names.INFLIGHT, "Requests in flight.", own, registry=registry).labels(*labels)
+        info = Gauge(
+            names.REVISION_INFO, "1, with what the revision runs on.", (*own, "prompt_version", "prompt_digest"), registry=registry
+        )
+        info.labels(*labels, revision.prompt_version, revision.prompt_digest).set(1)
+        for tier in revision.tiers:
+            if isinstance(tier, ModelTier):
+                self.set_target_up(tier.name, up=True)
+        # Bounded: tiers, tracks and outcomes are few and come from configuration.
+        self._request_children = lru_cache(maxsize=512)(lambda track, tier, outcome: self._requests.labels(*labels, track, tier, outcome))
+        self._tier_children = lru_cache(maxsize=512)(
+            lambda track, tier: (self._request_seconds.labels(*labels, track, tier), self._first_byte_seconds.labels(*labels, track, tier))
+        )
+        self._overhead_children = lru_cache(maxsize=8)(lambda track: self._overhead_seconds.labels(*labels, track))
+        self._attempt_children = lru_cache(maxsize=512)(lambda target, outcome: self._attempts.labels(*labels, target, outcome))
+        self._series: OrderedDict[str, ServedSeries] = OrderedDict()
+        self.served_by(revision.name)
+
+    def served_by(self, revision: str) -> ServedSeries:
+        """The entry's series of one revision, made when first asked for."""
+        series = self._series.get(revision)
+        if series is None:
+            namespace, policy, _ = self._labels
+            series = ServedSeries(self._served, seconds=self._served_seconds, sent=self._sent, labels=(namespace, policy, revision))
+            self._series[revision] = series
+        return series
+
+    def prepare(self, state: TrafficState) -> None:
+        """Make the series of the revisions that traffic names, and drop the oldest beyond the bound."""
+        live = {self._labels[2], state.stable, state.canary}
+        for revision in filter(None, (state.stable, state.canary)):
+            self.served_by(revision)
+            self._series.move_to_end(revision)
+        for revision in [r for r in self._series if r not in live][: max(0, len(self._series) - KEPT_REVISIONS)]:
+            del self._series[revision]
+            for metric in (self._served, self._served_seconds, self._sent):
+                metric.remove_by_labels({names.REVISION: revision})
+
+    def count_request(
+        self, *, track: str, tier: str, outcome: Outcome, seconds: float, first_byte: float | None, overhead: float | None
+    ) -> None:
+        """A request that this pod served has ended. Times in seconds."""
+        self._request_children(track, tier, outcome.value).inc()
+        total, first = self._tier_children(track, tier)
+        total.observe(seconds)
+        if first_byte is not None:
+            first.observe(first_byte)
+        if overhead is not None:
+            self._overhead_children(track).observe(overhead)
+
+    def count_attempt(self, target: str, *, outcome: str) -> None:
+        """An attempt ended: `success`, `passed_back`, `cancelled`, or a failure mode."""
+        self._attempt_children(target, outcome).inc()
+
+    def count_handoff(self, source: str, *, to: str, mode: FailureMode) -> None:
+        """One tier handed over to the next."""
+        self._handoffs.labels(*self._labels, source, to, mode.value, SEVERITY[mode]).inc()
+
+    def count_budget_exceeded(self) -> None:
+        """The first byte came after the budget."""
+        self._budget.inc()
+
+    def count_split(self, to: str, *, reason: str) -> None:
+        """An entry request left for `to`, or came back to `self`."""
+        self._split.labels(*self._labels, to, reason).inc()
+
+    def set_target_up(self, target: str, *, up: bool) -> None:
+        """Whether the target takes our key."""
+        self._target_up.labels(*self._labels, target).set(1 if up else 0)

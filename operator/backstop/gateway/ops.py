@@ -1,0 +1,68 @@
+"""The metrics port: `/metrics`, `/healthz`, `/readyz`, `/-/status`. A bare ASGI callable that answers from memory."""
+
+from typing import Final
+
+import msgspec
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from ..api.clock import render_time
+from ..api.traffic import role_of
+from .exchange import Receive, Scope, Send
+from .lifecycle import Lifecycle
+from .metrics import GatewayMetrics
+from .revision import Revision
+from .view import TrafficView
+
+_TEXT: Final = b"text/plain; charset=utf-8"
+
+
+class OpsApp:
+    """The ASGI application of the metrics port. `ready` is set when the first look at the traffic object is over."""
+
+    def __init__(self, revision: Revision, *, view: TrafficView, lifecycle: Lifecycle, metrics: GatewayMetrics) -> None:
+        self._revision = revision
+        self._view = view
+        self._lifecycle = lifecycle
+        self._metrics = metrics
+        self.ready = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        status, content_type, body = self._answer(scope["path"])
+        headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def _answer(self, path: str) -> tuple[int, bytes, bytes]:
+        match path:
+            case "/metrics":
+                return 200, CONTENT_TYPE_PLAIN_0_0_4.encode(), generate_latest(self._metrics.registry)
+            case "/healthz":
+                return 200, _TEXT, b"ok\n"
+            case "/readyz":
+                if self._lifecycle.draining:
+                    return 503, _TEXT, b"draining\n"
+                return (200, _TEXT, b"ok\n") if self.ready else (503, _TEXT, b"starting\n")
+            case "/-/status":
+                return 200, b"application/json", self._status()
+            case _:
+                return 404, _TEXT, b"not found\n"
+
+    def _status(self) -> bytes:
+        state = self._view.state
+        aborted = None if state is None or state.aborted is None else state.aborted
+        return msgspec.json.encode(
+            {
+                "revision": self._revision.name,
+                "role": role_of(self._revision.name, state=state).value,
+                "generation": None if state is None else state.generation,
+                "stable": None if state is None else state.stable,
+                "canary": None if state is None else state.canary,
+                "permille": 0 if state is None else state.permille,
+                "aborted": None if aborted is None else {"revision": aborted.revision, "reason": aborted.reason, "time": aborted.time},
+                "trafficReadAt": None if self._view.read_at is None else render_time(self._view.read_at),
+                "draining": self._lifecycle.draining,
+                "inFlight": self._lifecycle.in_flight,
+            }
+        )

@@ -1,0 +1,181 @@
+"""What a gateway serves: a revision record compiled once, at the start, into what the request path needs. PURE.
+
+Knows tiers, timers, addresses and where a model call may never go; knows no HTTP library.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+from urllib.parse import urlsplit
+
+from ..api.fallbackpolicy import Tier, Timeouts
+from ..api.names import api_key_variable
+from ..api.promptversion import ModelParameters, Variable
+from ..api.record import RevisionRecord
+from ..api.template import TemplateError, compile_prompt
+from .jsontext import quoted
+from .prompt import Prompt, compile_for_json
+
+# Addresses that answer with a machine's credentials. A model never lives there.
+FORBIDDEN_NETWORKS: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in ("169.254.0.0/16", "100.100.100.200/32", "fe80::/10", "fd00:ec2::254/128", "fd20:ce::254/128")
+)
+
+
+class ConfigurationError(ValueError):
+    """The gateway cannot serve this; the text is one sentence for its author."""
+
+
+@dataclass(frozen=True)
+class ModelTier:
+    """A model to call. Times are in seconds; None is "not set by the user"."""
+
+    name: str
+    url: str
+    model: str
+    authorization: str | None
+    connect: float | None
+    headers: float | None
+    first_token: float | None
+    reserved: float  # seconds of the budget that belong to later model tiers
+    stall: float
+    total: float
+
+
+@dataclass(frozen=True)
+class StaticTier:
+    """A fixed answer."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One revision, ready to serve. `budget` is in seconds; `parameters` are the members of a request body that the prompt sets."""
+
+    namespace: str
+    policy: str
+    name: str
+    prompt_version: str
+    prompt_digest: str
+    budget: float
+    tiers: tuple[ModelTier | StaticTier, ...]
+    prompt: Prompt
+    parameters: Mapping[str, bytes]
+    latency_bounds: tuple[float, ...]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of what may answer, in the chain's order, each once."""
+        return tuple(dict.fromkeys(t.model if isinstance(t, ModelTier) else STATIC_MODEL for t in self.tiers))
+
+
+STATIC_MODEL: Final = "backstop/static"
+
+
+def compile_revision(record: RevisionRecord, *, environment: Mapping[str, str]) -> Revision:
+    """Compile `record`; API keys come from `environment`. Raises ConfigurationError."""
+    try:
+        messages = compile_prompt(record.prompt)
+    except TemplateError as error:
+        raise ConfigurationError(str(error)) from None
+    variables: tuple[Variable, ...] = tuple(record.prompt.variables)
+    settings = record.prompt.model
+    return Revision(
+        namespace=record.namespace,
+        policy=record.policy,
+        name=record.revision,
+        prompt_version=record.promptVersion,
+        prompt_digest=record.promptDigest,
+        budget=record.latencyBudgetMilliseconds / 1000,
+        tiers=tuple(
+            _compile_tier(record.chain, position=position, override=settings.name if settings else None, environment=environment)
+            for position in range(len(record.chain))
+        ),
+        prompt=compile_for_json(messages, variables=variables),
+        parameters=_parameters(settings.parameters) if settings and settings.parameters else {},
+        latency_bounds=tuple(record.latencyBounds),
+    )
+
+
+def is_forbidden(address: str) -> bool:
+    """Whether `address` (an IP address as text) is link-local or a cloud's metadata service."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    return any(parsed in network for network in FORBIDDEN_NETWORKS)
+
+
+def _compile_tier(chain: list[Tier], *, position: int, override: str | None, environment: Mapping[str, str]) -> ModelTier | StaticTier:
+    tier = chain[position]
+    if tier.static is not None:
+        return StaticTier(name=tier.name, text=tier.static.default)
+    model = tier.model
+    if model is None:
+        raise ConfigurationError(f"`spec.chain[{position}]` has neither `model` nor `static`; set one")
+    timeouts = tier.timeouts or Timeouts()
+    _refuse_forbidden(model.baseURL, position=position)
+    later = [t.timeouts for t in chain[position + 1 :] if t.model is not None]
+    return ModelTier(
+        name=tier.name,
+        url=model.baseURL.rstrip("/") + "/chat/completions",
+        model=override if override and position == 0 else model.name,
+        authorization=_authorization(tier, position=position, environment=environment),
+        connect=_seconds(timeouts.connectMilliseconds),
+        headers=_seconds(timeouts.headersMilliseconds),
+        first_token=_seconds(timeouts.firstTokenMilliseconds),
+        reserved=sum((t.firstTokenMilliseconds or 0) / 1000 for t in later if t is not None),
+        stall=timeouts.stallMilliseconds / 1000,
+        total=float(timeouts.totalSeconds),
+    )
+
+
+def _refuse_forbidden(url: str, *, position: int) -> None:
+    field = f"`spec.chain[{position}].model.baseURL`"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise ConfigurationError(f"{field} is not a URL; correct the host or the port") from None
+    try:
+        forbidden = is_forbidden(host)
+    except ValueError:
+        return  # a name: its addresses are checked when a connection is made
+    if forbidden:
+        raise ConfigurationError(f"{field} is a link-local or metadata address, which is never called; name the model's own host")
+
+
+def _authorization(tier: Tier, *, position: int, environment: Mapping[str, str]) -> str | None:
+    reference = tier.model.apiKeyRef if tier.model else None
+    if reference is None:
+        return None
+    field, variable = f"`spec.chain[{position}].model.apiKeyRef`", api_key_variable(position)
+    key = environment.get(variable, "").strip()
+    if not key:
+        raise ConfigurationError(f"{field}: no key; give the Secret `{reference.name}` with `{reference.key}`, or set `{variable}`")
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(f"{field}: the key in Secret `{reference.name}` holds characters that a header cannot carry")
+    return f"Bearer {key}"
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def _parameters(parameters: ModelParameters) -> dict[str, bytes]:
+    members: dict[str, bytes] = {}
+    if parameters.temperature is not None:
+        members["temperature"] = str(Decimal(parameters.temperature)).encode()
+    if parameters.topP is not None:
+        members["top_p"] = str(Decimal(parameters.topP)).encode()
+    if parameters.maxTokens is not None:
+        members["max_tokens"] = str(parameters.maxTokens).encode()
+    if parameters.seed is not None:
+        members["seed"] = str(parameters.seed).encode()
+    if parameters.stop is not None:
+        members["stop"] = b"[" + b",".join(quoted(text) for text in parameters.stop) + b"]"
+    return members

@@ -1,0 +1,171 @@
+"""Serving a request here: prompt, chain, answer, and what is said about it in headers and metrics."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from ..api.metricnames import FirstTier, Outcome
+from ..api.traffic import PodRole
+from .body import ChatRequest, parse_chat
+from .chain import Answered, Chain, Exhausted, Walk
+from .errors import CallerError, error_event, exhausted
+from .exchange import Reply, RequestHeaders
+from .metrics import GatewayMetrics
+from .revision import ModelTier, Revision, StaticTier
+from .static import static_completion, static_stream
+from .timing import on_loop
+from .upstream import CutError, PassedBack, Streaming, Whole
+
+FIRST_TIER_HEADER: Final = "x-backstop-first-tier"
+BUDGET_HEADER: Final = "x-backstop-budget-ms"
+NO_TIER: Final = "none"
+ANSWERED: Final = (Outcome.SUCCESS, Outcome.TRUNCATED)
+
+
+class Passage:
+    """What became of one request, for the one who counts it: filled in as it goes."""
+
+    def __init__(self, *, revision: str, started: float) -> None:
+        self.revision = revision
+        self.started = started
+        self.outcome = Outcome.ERROR
+        self.first_tier = FirstTier.SKIPPED
+        # Of a request that this pod's own chain served:
+        self.served_as: PodRole | None = None
+        self.tier = NO_TIER
+        self.overhead: float | None = None  # seconds to the first byte that were not spent waiting for a target
+
+
+class LocalServer:
+    """Serves requests by this pod's own revision. `clock` is monotonic, `now` the wall clock, in seconds."""
+
+    def __init__(
+        self, revision: Revision, *, chain: Chain, metrics: GatewayMetrics, clock: Callable[[], float], now: Callable[[], float]
+    ) -> None:
+        self._revision = revision
+        self._chain = chain
+        self._metrics = metrics
+        self._clock = clock
+        self._now = now
+        self._constant = [
+            (b"x-backstop-policy", revision.policy.encode()),
+            (b"x-backstop-revision", revision.name.encode()),
+            (b"x-backstop-prompt-version", revision.prompt_version.encode()),
+        ]
+
+    def identify(self, identity: str, *, role: PodRole) -> list[tuple[bytes, bytes]]:
+        """Headers that every answer of this pod carries."""
+        return [(b"x-backstop-request-id", identity.encode()), *self._constant, (b"x-backstop-track", _track(role).encode())]
+
+    async def serve(self, body: bytes, *, headers: RequestHeaders, reply: Reply, role: PodRole, passage: Passage) -> None:
+        """Answer one request. Whatever happens, `passage` tells it."""
+        said = self.identify(headers.identity, role=role)
+        if headers.hop is not None:
+            said.append((BUDGET_HEADER.encode(), b"%d" % round(self._revision.budget * 1000)))
+        passage.served_as = role
+        walk = Walk(started=passage.started)
+        try:
+            try:
+                request = parse_chat(body, revision=self._revision, header_variables=headers.variables)
+            except CallerError as error:
+                passage.outcome = Outcome.CALLER_ERROR
+                await reply.caller_error(error, headers=said)
+                return
+            answer = await self._chain.answer(request, trace=headers.trace, walk=walk)
+            passage.overhead = max(0.0, self._clock() - passage.started - walk.waited)
+            passage.tier = answer.tier if isinstance(answer, Answered) else NO_TIER
+            said += _say(answer, walk=walk, overhead=passage.overhead)
+            passage.outcome = await self._answer(answer, request=request, reply=reply, headers=said, identity=headers.identity)
+        finally:
+            passage.first_tier = walk.first_tier
+
+    async def _answer(
+        self, answer: Answered | Exhausted, *, request: ChatRequest, reply: Reply, headers: list[tuple[bytes, bytes]], identity: str
+    ) -> Outcome:
+        if isinstance(answer, Exhausted):
+            status, body = exhausted(answer.failure)
+            await reply.whole(status, headers=[*headers, (b"x-should-retry", b"false")], body=body)
+            return Outcome.ERROR
+        match answer.answer:
+            case Whole(body):
+                await reply.whole(200, headers=headers, body=body)
+                return Outcome.SUCCESS
+            case PassedBack(status, content_type, body):
+                await reply.whole(status, headers=headers, body=body, content_type=content_type.encode("latin-1"))
+                return Outcome.CALLER_ERROR
+            case StaticTier(text=text):
+                await self._answer_statically(text, request=request, reply=reply, headers=headers, identity=identity)
+                return Outcome.SUCCESS
+            case Streaming() as stream:
+                try:
+                    return await self._relay(stream, answer=answer, reply=reply, headers=headers)
+                finally:
+                    await stream.close()
+
+    async def _answer_statically(
+        self, text: str, *, request: ChatRequest, reply: Reply, headers: list[tuple[bytes, bytes]], identity: str
+    ) -> None:
+        completion, created = f"chatcmpl-{identity}", int(self._now())
+        if request.stream:
+            events = static_stream(text, identity=completion, created=created, include_usage=request.include_usage)
+            await reply.begin_stream(headers=headers, head=events)
+            await reply.end_stream()
+        else:
+            await reply.whole(200, headers=headers, body=static_completion(text, identity=completion, created=created))
+
+    async def _relay(self, stream: Streaming, *, answer: Answered, reply: Reply, headers: list[tuple[bytes, bytes]]) -> Outcome:
+        """Pass a stream on as it comes. Content restarts the stall timer, comments do not; nothing outlives the total."""
+        tier = answer.upstream
+        assert isinstance(tier, ModelTier)
+        ends = answer.attempt_started + tier.total
+        try:
+            async with asyncio.timeout_at(on_loop(min(ends, self._clock() + tier.stall), clock=self._clock)) as timer:
+                await reply.begin_stream(headers=headers, head=stream.head)
+                while (piece := await stream.more()) is not None:
+                    events, content = piece
+                    if content:
+                        timer.reschedule(on_loop(min(ends, self._clock() + tier.stall), clock=self._clock))
+                    await reply.pass_on(events)
+                await reply.end_stream()
+                return Outcome.SUCCESS
+        except CutError as error:
+            await reply.end_stream(error_event(f"the answer is incomplete: {error}", code="stream_interrupted"))
+        except TimeoutError:
+            await reply.end_stream(
+                error_event("the answer is incomplete: the target fell silent, or took too long", code="stream_interrupted")
+            )
+        return Outcome.TRUNCATED
+
+    def count(self, passage: Passage, *, first_byte_at: float | None) -> None:
+        """Count a request that was served here, once its outcome is settled."""
+        if passage.served_as is None:
+            return
+        first_byte = None if first_byte_at is None else first_byte_at - passage.started
+        if first_byte is not None and first_byte > self._revision.budget:
+            self._metrics.count_budget_exceeded()
+        self._metrics.count_request(
+            track=_track(passage.served_as),
+            tier=passage.tier,
+            outcome=passage.outcome,
+            seconds=self._clock() - passage.started,
+            first_byte=first_byte if passage.outcome in ANSWERED else None,
+            overhead=passage.overhead,
+        )
+
+
+def _track(role: PodRole) -> str:
+    return "canary" if role is PodRole.CANARY else "stable"
+
+
+def _say(answer: Answered | Exhausted, *, walk: Walk, overhead: float) -> list[tuple[bytes, bytes]]:
+    said = [
+        (b"x-backstop-attempts", b"%d" % walk.attempts),
+        (b"x-backstop-hand-offs", b"%d" % walk.hand_offs),
+        (FIRST_TIER_HEADER.encode(), walk.first_tier.value.encode()),
+        (b"x-backstop-overhead-ms", f"{overhead * 1000:.2f}".encode()),
+    ]
+    if isinstance(answer, Answered):
+        said += [(b"x-backstop-tier", answer.tier.encode()), (b"x-backstop-model", answer.model.encode())]
+    if walk.failures:
+        said.append((b"x-backstop-reason", walk.failures[0].mode.value.encode()))
+    return said

@@ -1,0 +1,204 @@
+"""The gateway's own small watch of its policy's traffic object: two requests of the Kubernetes API on aiohttp, nothing more.
+
+A watch brings changes at once; a re-read every few seconds is there for when the watch is silently dead. Neither ever ends:
+what cannot be read is read again, and the gateway goes on with what it knows.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+from ..api.traffic import TrafficError, parse
+from .view import TrafficView
+
+ACCOUNT_FOLDER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+REREAD_SECONDS: Final = 10.0
+REQUEST_SECONDS: Final = 5.0
+WATCH_SECONDS: Final = 290
+_MAX_LINE_BYTES: Final = 2 << 20
+_LOG: Final = logging.getLogger("backstop.gateway")
+
+
+@dataclass(frozen=True)
+class ApiServer:
+    """Where the Kubernetes API is, and where the account's credentials lie (`token`, `ca.crt`; both may be replaced at any time)."""
+
+    url: str
+    account: Path
+
+    @staticmethod
+    def from_environment(environment: Mapping[str, str]) -> "ApiServer | None":
+        """The API server as a pod is told of it; None outside of a cluster."""
+        host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT", "443")
+        if not host:
+            return None
+        return ApiServer(url=f"https://{f'[{host}]' if ':' in host else host}:{port}", account=ACCOUNT_FOLDER)
+
+
+class UnreadableError(Exception):
+    """The traffic object could not be read; the text says why."""
+
+
+class _Object(msgspec.Struct):
+    metadata: dict[str, Any]
+    data: dict[str, str] | None = None
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+class TrafficWatch:
+    """Keeps `view` up to date. `now` is the wall clock; `interval` the longest time between two reads, in seconds."""
+
+    def __init__(
+        self,
+        server: ApiServer,
+        *,
+        namespace: str,
+        name: str,
+        view: TrafficView,
+        now: Callable[[], float],
+        random: Random,
+        interval: float = REREAD_SECONDS,
+    ) -> None:
+        self._server = server
+        self._collection = f"{server.url}/api/v1/namespaces/{namespace}/configmaps"
+        self._name = name
+        self._view = view
+        self._now = now
+        self._random = random
+        self._interval = interval
+        self._tls: ssl.SSLContext | None = None
+        self._readable: bool | None = None
+
+    async def first_look(self, *, within: float) -> None:
+        """One read, so that a new pod does not act on ignorance for longer than needed; it may fail."""
+        async with aiohttp.ClientSession() as session:
+            try:
+                async with asyncio.timeout(within):
+                    await self._read(session)
+            except (UnreadableError, TimeoutError) as error:
+                self._say(readable=False, why=str(error) or "no answer in time")
+
+    async def run(self) -> None:
+        """Watch and re-read until cancelled."""
+        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+            group.create_task(self._reread(session))
+            group.create_task(self._watch(session))
+
+    async def _reread(self, session: aiohttp.ClientSession) -> None:
+        while True:
+            await asyncio.sleep(self._interval * self._random.uniform(0.7, 0.95))
+            try:
+                await self._read(session)
+            except UnreadableError as error:
+                self._say(readable=False, why=str(error))
+
+    async def _watch(self, session: aiohttp.ClientSession) -> None:
+        pause = 0.0
+        while True:
+            await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
+            try:
+                version = await self._read(session)
+                await self._follow(session, version=version)
+                pause = 0.2  # a watch ends by itself now and then; never in a tight loop
+            except UnreadableError as error:
+                self._say(readable=False, why=str(error))
+                pause = min(self._interval, max(0.2, pause * 2))
+
+    async def _read(self, session: aiohttp.ClientSession) -> str:
+        """Read the object once; its resourceVersion. Raises UnreadableError."""
+        try:
+            async with (
+                asyncio.timeout(REQUEST_SECONDS),
+                session.get(
+                    f"{self._collection}/{self._name}", headers=self._headers(), ssl=self._trust(), allow_redirects=False
+                ) as response,
+            ):
+                if response.status != 200:
+                    raise UnreadableError(f"the API server answered {response.status}")
+                return self._accept(await response.read())
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self._tls = None  # the authority may have been replaced: read it again
+            raise UnreadableError(type(error).__name__) from None
+
+    async def _follow(self, session: aiohttp.ClientSession, *, version: str) -> None:
+        """Take events until the watch ends. Raises UnreadableError when it cannot be held."""
+        seconds = int(WATCH_SECONDS * self._random.uniform(0.8, 1.0))
+        query = {
+            "watch": "true",
+            "fieldSelector": f"metadata.name={self._name}",
+            "resourceVersion": version,
+            "timeoutSeconds": str(seconds),
+        }
+        timeout = aiohttp.ClientTimeout(total=seconds + REQUEST_SECONDS, connect=REQUEST_SECONDS)
+        try:
+            async with session.get(
+                self._collection, params=query, headers=self._headers(), ssl=self._trust(), timeout=timeout, allow_redirects=False
+            ) as response:
+                if response.status != 200:
+                    raise UnreadableError(f"the API server answered {response.status} to a watch")
+                rest = b""
+                while chunk := await response.content.readany():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    if len(rest) > _MAX_LINE_BYTES:
+                        raise UnreadableError("an event of the watch is too long")
+                    for line in filter(None, lines):
+                        self._take_event(line)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self._tls = None
+            raise UnreadableError(type(error).__name__) from None
+
+    def _take_event(self, line: bytes) -> None:
+        try:
+            event = msgspec.json.decode(line, type=_Event)
+        except msgspec.DecodeError:
+            raise UnreadableError("the watch sent something else than events") from None
+        match event.type:
+            case "ADDED" | "MODIFIED":
+                self._accept(bytes(event.object))
+            case "ERROR":
+                raise UnreadableError("the watch has to begin anew")
+            case _:  # DELETED: the gateway goes on with what it knows
+                return
+
+    def _accept(self, text: bytes) -> str:
+        try:
+            read = msgspec.json.decode(text, type=_Object)
+            self._view.accept(parse(read.data or {}), at=self._now())
+        except (msgspec.DecodeError, TrafficError) as error:
+            raise UnreadableError(str(error)) from None
+        self._say(readable=True, why="")
+        return str(read.metadata.get("resourceVersion", ""))
+
+    def _headers(self) -> dict[str, str]:
+        try:
+            token = (self._server.account / "token").read_text().strip()
+        except OSError:
+            return {}
+        return {"Authorization": f"Bearer {token}"}
+
+    def _trust(self) -> ssl.SSLContext | bool:
+        if self._tls is None and self._server.url.startswith("https:"):
+            self._tls = ssl.create_default_context(cafile=str(self._server.account / "ca.crt"))
+        return self._tls or True
+
+    def _say(self, *, readable: bool, why: str) -> None:
+        """One line for each change, not one for each try."""
+        if readable is self._readable:
+            return
+        self._readable = readable
+        if readable:
+            _LOG.info("traffic object `%s` is readable", self._name)
+        else:
+            _LOG.warning("traffic object `%s` is unreadable (%s); going on with what is known", self._name, why)

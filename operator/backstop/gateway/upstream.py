@@ -1,0 +1,210 @@
+"""One attempt at a model: its timers, and what its answer means. An adapter over an aiohttp session.
+
+Until the first content an attempt ends as a value (`Whole`, `Streaming`, `PassedBack`, `Failed`); after it, a stream ends
+properly or raises `CutError`.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+
+from ..api.metricnames import FailureMode
+from .answer import MalformedError, check_whole, read_delta
+from .errors import Failure
+from .revision import ModelTier
+from .sse import DONE, DONE_EVENT, EventSplitter, EventTooLongError
+from .timing import on_loop
+
+MAX_ANSWER_BYTES: Final = 32 << 20
+# After `[DONE]` the end of the body is awaited this long, so that the connection can be used again.
+_TAIL_SECONDS: Final = 1.0
+_PASSED_BACK: Final = (400, 404, 422)
+_REFUSED_KEY: Final = (401, 403)
+_EXHAUSTED: Final = (429, 503)
+
+
+class CutError(Exception):
+    """A stream ended, or went wrong, after its first content; the text says how, in our words."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A complete answer, not streamed."""
+
+    body: bytes
+
+
+@dataclass(frozen=True)
+class PassedBack:
+    """The target says that the request is wrong: its answer goes to the caller unchanged."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Failed:
+    """No answer. `refused_key` when the target does not take our key."""
+
+    failure: Failure
+    refused_key: bool = False
+
+
+class Streaming:
+    """A stream from its first event on; the owner closes it."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self._splitter = EventSplitter()
+        self._started: set[int] = set()
+        self._finished: set[int] = set()
+        self._ended = False
+        self._wrong: MalformedError | None = None
+        self.head = b""  # everything up to and including the first content
+
+    async def open(self) -> None:
+        """Read up to the first content, into `head`. Raises MalformedError when none comes."""
+        content = False
+        while not content:
+            chunk = await self._response.content.readany()
+            if not chunk:
+                raise MalformedError("the stream ended before any content")
+            events, content = self._take(chunk)
+            self.head += events
+            if not content and (self._wrong or self._ended):
+                raise self._wrong or MalformedError("the answer is empty")
+            if len(self.head) > MAX_ANSWER_BYTES:
+                raise MalformedError("the stream goes on without content")
+
+    async def more(self) -> tuple[bytes, bool] | None:
+        """The next complete events and whether they hold content; None after the proper end. Raises CutError."""
+        while True:
+            if self._wrong is not None:
+                raise CutError(str(self._wrong))
+            if self._ended:
+                return None
+            try:
+                chunk = await self._response.content.readany()
+            except (aiohttp.ClientError, OSError):
+                raise CutError("the connection to the target broke") from None
+            if not chunk:
+                return self._at_end(), False
+            events, content = self._take(chunk)
+            if events:
+                return events, content
+
+    async def close(self) -> None:
+        """Give the connection back when the body is over, else close it."""
+        if self._ended and not self._response.content.at_eof():
+            try:
+                async with asyncio.timeout(_TAIL_SECONDS):
+                    await self._response.content.readany()
+            except (TimeoutError, aiohttp.ClientError, OSError):
+                self._response.close()
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+    def _take(self, chunk: bytes) -> tuple[bytes, bool]:
+        taken: list[bytes] = []
+        content = False
+        try:
+            for event in self._splitter.feed(chunk):
+                if self._ended:
+                    break
+                if event.data == DONE:
+                    if not self._is_complete() and not content and not self._started:
+                        raise MalformedError("the answer is empty")
+                    self._ended = True
+                elif event.data is not None:
+                    delta = read_delta(event.data)
+                    content = content or delta.content
+                    self._started |= delta.started
+                    self._finished |= delta.finished
+                taken.append(event.raw)
+        except (MalformedError, EventTooLongError) as wrong:
+            self._wrong = wrong if isinstance(wrong, MalformedError) else MalformedError(str(wrong))
+        return b"".join(taken), content
+
+    def _at_end(self) -> bytes:
+        if not self._is_complete() or self._splitter.rest.strip():
+            raise CutError("the target ended the stream in the middle of the answer")
+        self._ended = True
+        return DONE_EVENT
+
+    def _is_complete(self) -> bool:
+        return bool(self._finished) and self._started <= self._finished
+
+
+class Upstream:
+    """Calls one model tier. `session` refuses forbidden addresses; `clock` is monotonic, in seconds."""
+
+    def __init__(self, tier: ModelTier, *, session: aiohttp.ClientSession, clock: Callable[[], float]) -> None:
+        self._tier = tier
+        self._session = session
+        self._clock = clock
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=tier.connect)
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "backstop"}
+        if tier.authorization is not None:
+            self._headers["Authorization"] = tier.authorization
+
+    async def attempt(
+        self, body: bytes, *, trace: Mapping[str, str], stream: bool, content_by: float
+    ) -> Whole | Streaming | PassedBack | Failed:
+        """Send `body` and wait for content (of a stream) or the whole answer until `content_by`."""
+        response: aiohttp.ClientResponse | None = None
+        kept = False
+        try:
+            async with asyncio.timeout_at(on_loop(content_by, clock=self._clock)) as timer:
+                if self._tier.headers is not None:
+                    timer.reschedule(on_loop(min(content_by, self._clock() + self._tier.headers), clock=self._clock))
+                response = await self._session.post(
+                    self._tier.url, data=body, headers={**self._headers, **trace}, timeout=self._timeout, allow_redirects=False
+                )
+                timer.reschedule(on_loop(content_by, clock=self._clock))
+                result = await self._read(response, stream=stream)
+            kept = isinstance(result, Streaming)
+            return result
+        except TimeoutError:
+            return Failed(Failure(FailureMode.LATENCY_BREACH, f"tier `{self._tier.name}` was late"))
+        except MalformedError as error:
+            return Failed(Failure(FailureMode.MALFORMED_ANSWER, f"tier `{self._tier.name}`: {error}"))
+        except (aiohttp.ClientError, OSError, ValueError):
+            return Failed(Failure(FailureMode.DEPENDENCY_FAILURE, f"tier `{self._tier.name}` could not be reached, or broke off"))
+        finally:
+            if response is not None and not kept:
+                response.release() if response.content.at_eof() else response.close()
+
+    async def _read(self, response: aiohttp.ClientResponse, *, stream: bool) -> Whole | Streaming | PassedBack | Failed:
+        status = response.status
+        if 200 <= status < 300:
+            if not stream:
+                body = await read_bounded(response)
+                check_whole(body)
+                return Whole(body)
+            if not response.headers.get("Content-Type", "").startswith("text/event-stream"):
+                raise MalformedError("the answer is not a stream")
+            streaming = Streaming(response)
+            await streaming.open()
+            return streaming
+        if status in _PASSED_BACK:
+            return PassedBack(status, response.headers.get("Content-Type", "application/json"), await read_bounded(response))
+        mode = FailureMode.RESOURCE_EXHAUSTION if status in _EXHAUSTED else FailureMode.DEPENDENCY_FAILURE
+        return Failed(Failure(mode, f"tier `{self._tier.name}` answered {status}", status), refused_key=status in _REFUSED_KEY)
+
+
+async def read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body. Raises MalformedError when it is longer than MAX_ANSWER_BYTES."""
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := await response.content.readany():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            raise MalformedError("the answer is too long")
+    return b"".join(chunks)
