@@ -1,0 +1,103 @@
+"""Parts that are gone for a while: Prometheus, the operator, every gateway pod in turn. No caller notices."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from backstop.api.clock import parse_time
+from backstop.kube.client import Client
+from backstop.kube.resources import DEPLOYMENTS, PODS, Resource
+from e2e.tests.scenario import ALSO_GOOD, GOOD, MANAGER, Scenario, condition, policy, prompt
+
+pytestmark = pytest.mark.cluster
+
+OPERATOR_NAMESPACE = "backstop"
+
+
+async def scale(client: Client, *, namespace: str, name: str, replicas: int) -> None:
+    """Scale a Deployment and wait until its pods are as many, and ready."""
+    body: dict[str, Any] = await client.get(DEPLOYMENTS, namespace=namespace, name=name)
+    body["spec"]["replicas"] = replicas
+    await client.replace(DEPLOYMENTS, body=body, manager=MANAGER)
+    end = time.monotonic() + 60
+    while True:
+        status = (await client.get(DEPLOYMENTS, namespace=namespace, name=name)).get("status", {})
+        if (status.get("replicas", 0), status.get("readyReplicas", 0)) == (replicas, replicas):
+            return
+        assert time.monotonic() < end, f"{name} did not scale to {replicas}"
+        await asyncio.sleep(0.2)
+
+
+async def test_m01_without_prometheus_the_rollout_holds_and_goes_on_where_it_was(scenario: Scenario) -> None:
+    await scenario.apply(prompt("1.0.0", text=GOOD), prompt("2.0.0", text=ALSO_GOOD), policy("1.0.0", steps=[(25, 15), (100, 5)]))
+    await scenario.until_stable("1.0.0")
+    async with scenario.load():
+        await scenario.want("2.0.0")
+        canary = await scenario.until_weight(25)
+        await scale(scenario.client, namespace="monitoring", name="prometheus", replicas=0)
+        try:
+            await scenario.until(lambda s: condition(s, "MetricsAvailable") == "False", within=30, what="MetricsAvailable=False")
+            gone = time.time()
+            while time.time() < gone + 25:
+                status = await scenario.status()
+                assert status["canary"]["revision"] == canary["revision"]
+                assert status["canary"]["weight"] == 25
+                await asyncio.sleep(1)
+        finally:
+            await scale(scenario.client, namespace="monitoring", name="prometheus", replicas=1)
+        await scenario.until(lambda s: condition(s, "MetricsAvailable") == "True", within=60, what="MetricsAvailable=True")
+        status = await scenario.until_stable("2.0.0", within=120)
+    assert status.get("rejected", []) == []
+
+
+async def test_r01_an_operator_that_is_killed_in_mid_step_goes_on_where_it_was(scenario: Scenario) -> None:
+    await scenario.apply(prompt("1.0.0", text=GOOD), prompt("2.0.0", text=ALSO_GOOD), policy("1.0.0", steps=[(25, 25), (100, 5)]))
+    await scenario.until_stable("1.0.0")
+    async with scenario.load():
+        await scenario.want("2.0.0")
+        canary = await scenario.until_weight(25)
+        for pod in (await scenario.client.list(PODS, namespace=OPERATOR_NAMESPACE))[0]:
+            await evict(scenario.client, pod, grace_seconds=0)
+        held = await scenario.until(
+            lambda s: s["canary"] if s.get("canary", {}).get("weight") == 100 else None, within=120, what="the next step"
+        )
+        assert parse_time(held["stepStartedAt"]) - parse_time(canary["weightVerifiedAt"]) >= 25, "the step was shortened"
+        await scenario.until_stable("2.0.0", within=90)
+    reasons = await scenario.reasons()
+    assert reasons.count("CanaryStarted") == 1
+    assert reasons.count("StepStarted") == 2
+
+
+async def evict(client: Client, pod: dict[str, Any], *, grace_seconds: int | None = None) -> None:
+    """Evict a pod, as a node drain does. Grace 0: its processes get SIGKILL."""
+    metadata = pod["metadata"]
+    eviction = Resource("", "v1", f"pods/{metadata['name']}/eviction", "Eviction")
+    options = {} if grace_seconds is None else {"deleteOptions": {"gracePeriodSeconds": grace_seconds}}
+    names = {"name": metadata["name"], "namespace": metadata["namespace"]}
+    await client.create(eviction, body={"apiVersion": "policy/v1", "kind": "Eviction", "metadata": names, **options}, manager=MANAGER)
+
+
+async def test_t01_every_gateway_pod_is_evicted_in_turn_and_no_request_fails(scenario: Scenario) -> None:
+    await scenario.apply(prompt("1.0.0", text=GOOD), prompt("2.0.0", text=ALSO_GOOD), policy("1.0.0", steps=[(50, 600), (100, 5)]))
+    await scenario.until_stable("1.0.0")
+    async with scenario.load():
+        await scenario.want("2.0.0")
+        await scenario.until_weight(50)
+        for pod in await scenario.pods():
+            await evict(scenario.client, pod)
+            await replaced(scenario, gone=pod["metadata"]["uid"])
+        await scenario.until_weight(50, within=60)
+
+
+async def replaced(scenario: Scenario, *, gone: str) -> None:
+    """Until the pod is gone and all others are ready again."""
+    end = time.monotonic() + 60
+    while True:
+        pods = await scenario.pods()
+        ready = [p for p in pods if any(c["type"] == "Ready" and c["status"] == "True" for c in p["status"].get("conditions", []))]
+        if gone not in {pod["metadata"]["uid"] for pod in pods} and len(ready) == len(pods) >= 3:
+            return
+        assert time.monotonic() < end, "an evicted pod was not replaced"
+        await asyncio.sleep(0.2)

@@ -1,0 +1,59 @@
+"""Rollouts that go wrong, on a whole cluster, with callers who must not notice."""
+
+import pytest
+
+from backstop.api.clock import parse_time
+from backstop.kube.resources import PROMPT_VERSIONS
+from e2e.tests.scenario import ALSO_GOOD, GOOD, SLOW, Scenario, condition, name_of, policy, prompt
+
+pytestmark = pytest.mark.cluster
+
+
+async def test_b01_b05_a_slow_version_is_rolled_back_and_its_pods_drain(scenario: Scenario) -> None:
+    await scenario.apply(prompt("1.0.0", text=GOOD), prompt("2.0.0", text=SLOW), policy("1.0.0", steps=[(20, 60), (100, 10)]))
+    await scenario.until_stable("1.0.0")
+    async with scenario.load() as load:
+        await scenario.want("2.0.0")
+        canary = await scenario.until_weight(20)
+        pods_before = {pod["metadata"]["uid"] for pod in await scenario.pods(canary["revision"])}
+        last = await scenario.until_ended(canary["revision"], within=60)
+        assert {pod["metadata"]["uid"] for pod in await scenario.pods(canary["revision"])} == pods_before, (
+            "pods went before the route was back"
+        )
+        status = await scenario.until(
+            lambda status: status if not status.get("retiring") else None, within=40, what="the canary's pods retired"
+        )
+        assert not await scenario.has_deployment(canary["revision"])
+    assert last["outcome"] == "RolledBack"
+    assert last["reason"] == "LatencyBreach"
+    assert "canary requests" in last["message"]
+    assert condition(status, "Stalled") == "True"
+    assert condition(status, "Ready") == "False"
+    assert [rejection["revision"] for rejection in status["rejected"]] == [canary["revision"]]
+    assert (await scenario.traffic()).permille == 0
+    bad = [answer for answer in load.answers if answer.revision == canary["revision"]]
+    began = min(answer.began + answer.seconds for answer in bad if answer.seconds > 0.150)
+    detected = parse_time(last["detectedAt"])
+    assert detected - began >= 29, "30 s of breach were asked for"
+    assert max(answer.began for answer in bad) < detected + 10
+    rejected = (await scenario.client.get(PROMPT_VERSIONS, namespace=scenario.namespace, name=name_of("2.0.0")))["status"]
+    assert condition(rejected, "Rejected") == "True"
+    assert rejected["rejections"][0]["revision"] == canary["revision"]
+
+
+@pytest.mark.parametrize("image", ["localhost/none:missing", "localhost/crashing:dev"], ids=["no-such-image", "crash-loop"])
+async def test_b06_a_canary_that_cannot_start_is_rolled_back_at_its_deadline(scenario: Scenario, image: str) -> None:
+    serving = {"replicas": 2, "resources": {"requests": {"cpu": "250m", "memory": "64Mi"}}}
+    wanted = policy("1.0.0", steps=[(5, 10), (100, 10)], deadline=25, serving=serving)
+    await scenario.apply(prompt("1.0.0", text=GOOD), prompt("2.0.0", text=ALSO_GOOD), wanted)
+    before = await scenario.until_stable("1.0.0")
+    async with scenario.load() as load:
+        broken = {**wanted["spec"], "promptVersion": name_of("2.0.0"), "serving": {**serving, "image": image}}
+        await scenario.apply({**wanted, "spec": broken})
+        canary = await scenario.until(lambda status: status.get("canary"), within=20, what="a canary")
+        last = await scenario.until_ended(canary["revision"], within=60)
+    assert (last["outcome"], last["reason"]) == ("RolledBack", "CanaryUnavailable")
+    assert parse_time(last["detectedAt"]) - parse_time(canary["startedAt"]) >= 25
+    status = await scenario.status()
+    assert status["stable"] == before["stable"]
+    assert {answer.revision for answer in load.answers} == {before["stable"]["revision"]}
