@@ -20,7 +20,7 @@ POLICY = "support"
 MODEL_URL = "http://fakemodel.models.svc:8000/v1"
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace")
 
-# What a prompt says decides how the fake model behaves: see `e2e/manifests/models.json`.
+# What a prompt says decides how the fake model behaves: see `e2e/manifests/fakemodel.yaml`.
 GOOD = "Answer in one sentence."
 ALSO_GOOD = "Answer in one friendly sentence."
 SLOW = "Think step by step."
