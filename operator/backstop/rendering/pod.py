@@ -1,0 +1,135 @@
+"""The pod template of a revision's gateways. Rendered once, kept in the revision record, never rendered again.
+
+Knows how a gateway is started, probed and ended; knows nothing of replicas, Deployments or roles.
+"""
+
+import math
+from typing import Final
+
+from ..api.fallbackpolicy import Timeouts
+from ..api.names import (
+    GATEWAY_CONTAINER,
+    METRICS_PORT,
+    RECORD_KEY,
+    RECORD_MOUNT,
+    TRAFFIC_PORT,
+    api_key_variable,
+    gateway_account,
+    revision_object,
+)
+from ..api.record import RevisionRecord
+from ..api.serving import Resources
+from .owner import Body, labels, pod_selector
+
+# Longer than endpoints and gateways need to learn that a pod is going: until then it accepts what still comes.
+DRAIN_SECONDS: Final = 5
+# Between the end of the last stream and the kill: room for the error events of streams that did not finish.
+MARGIN_SECONDS: Final = 5
+# A user that exists in no image, so that file permissions there decide nothing.
+USER: Final = 65532
+
+
+def render_template(record: RevisionRecord, *, image: str, resources: Resources) -> Body:
+    """The pod template of `record`'s gateways."""
+    grace = grace_seconds(record)
+    return {
+        "metadata": {
+            "labels": labels(record.policy, revision=record.revision),
+            "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": str(METRICS_PORT), "prometheus.io/path": "/metrics"},
+        },
+        "spec": {
+            "serviceAccountName": gateway_account(record.policy),
+            "automountServiceAccountToken": True,  # a gateway watches its traffic object
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": grace,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": USER,
+                "runAsGroup": USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "topologySpreadConstraints": [
+                {
+                    "maxSkew": 1,
+                    "topologyKey": "kubernetes.io/hostname",
+                    "whenUnsatisfiable": "ScheduleAnyway",
+                    "labelSelector": {"matchLabels": pod_selector(record.policy, revision=record.revision)},
+                }
+            ],
+            "containers": [_container(record, image=image, resources=resources, grace=grace)],
+            "volumes": [
+                {
+                    "name": "record",
+                    "configMap": {
+                        "name": revision_object(record.policy, revision=record.revision),
+                        "items": [{"key": RECORD_KEY, "path": RECORD_KEY}],
+                    },
+                }
+            ],
+        },
+    }
+
+
+def grace_seconds(record: RevisionRecord) -> int:
+    """Whole seconds from SIGTERM to the kill: the last request that is accepted while draining can still run its full time.
+
+    A gateway leaves as soon as it has nothing to do, so a long time costs nothing where streams are short.
+    """
+    longest = max(((tier.timeouts or Timeouts()).totalSeconds for tier in record.chain if tier.model), default=0)
+    return DRAIN_SECONDS + math.ceil(record.latencyBudgetMilliseconds / 1000) + longest + MARGIN_SECONDS
+
+
+def _container(record: RevisionRecord, *, image: str, resources: Resources, grace: int) -> Body:
+    return {
+        "name": GATEWAY_CONTAINER,
+        "image": image,
+        "command": ["backstop-gateway"],
+        "args": [
+            "--record",
+            f"{RECORD_MOUNT}/{RECORD_KEY}",
+            "--port",
+            str(TRAFFIC_PORT),
+            "--metrics-port",
+            str(METRICS_PORT),
+            "--drain-seconds",
+            str(DRAIN_SECONDS),
+            "--grace-seconds",
+            str(grace),
+        ],
+        "env": [
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+            *_api_keys(record),
+        ],
+        "ports": [
+            {"name": "http", "containerPort": TRAFFIC_PORT, "protocol": "TCP"},
+            {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
+        ],
+        "resources": resources.model_dump(mode="json", exclude_none=True),
+        # Readiness moves traffic, so it is asked often; a restart helps only a process that is stuck, so liveness waits.
+        "readinessProbe": {
+            "httpGet": {"path": "/readyz", "port": "metrics"},
+            "periodSeconds": 1,
+            "timeoutSeconds": 2,
+            "failureThreshold": 3,
+        },
+        "livenessProbe": {
+            "httpGet": {"path": "/healthz", "port": "metrics"},
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 3,
+        },
+        "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": [{"name": "record", "mountPath": RECORD_MOUNT, "readOnly": True}],
+    }
+
+
+def _api_keys(record: RevisionRecord) -> list[Body]:
+    return [
+        {
+            "name": api_key_variable(position),
+            "valueFrom": {"secretKeyRef": {"name": tier.model.apiKeyRef.name, "key": tier.model.apiKeyRef.key}},
+        }
+        for position, tier in enumerate(record.chain)
+        if tier.model and tier.model.apiKeyRef
+    ]

@@ -1,0 +1,85 @@
+"""The objects of one revision: its record, and the Deployment and Service made from that record."""
+
+import json
+from typing import Any, Final
+
+from ..api.fallbackpolicy import FallbackPolicySpec
+from ..api.names import RECORD_KEY, TEMPLATE_KEY, revision_object
+from ..api.promptversion import PromptVersionSpec
+from ..api.record import RevisionRecord, build_record
+from .owner import Body, Owner, metadata, pod_selector
+from .pod import render_template
+from .services import service
+
+# An API server takes objects of up to 1 MiB, metadata and managed fields included.
+MOST_BYTES: Final = 900 * 1024
+
+
+class RevisionTooLarge(ValueError):  # noqa: N818 - named like the reason it is reported under
+    """The record does not fit into a ConfigMap; the text is one sentence for the policy's author."""
+
+
+def record_object(owner: Owner, *, policy: FallbackPolicySpec, prompt: PromptVersionSpec, image: str) -> Body:
+    """The immutable record of the revision that `policy` with `prompt` asks for: ConfigMap with the gateways' configuration and their
+    pod template. `image`: of gateways whose policy names none. Raises RevisionTooLarge.
+    """
+    record = build_record(namespace=owner.namespace, name=owner.name, policy=policy, prompt=prompt)
+    template = render_template(record, image=policy.serving.image or image, resources=policy.serving.resources)
+    contents = {RECORD_KEY: _readable(record_contents(record)), TEMPLATE_KEY: _readable(template)}
+    size = sum(len(text.encode()) for text in contents.values())
+    if size > MOST_BYTES:
+        raise RevisionTooLarge(
+            f"the revision of PromptVersion `{policy.promptVersion}` takes {-(-size // 1024)} KiB, of which {MOST_BYTES // 1024} KiB "
+            "fit into a ConfigMap; shorten `spec.messages` of the PromptVersion or the static answers of `spec.chain`"
+        )
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(owner, name=revision_object(owner.name, revision=record.revision), revision=record.revision),
+        "immutable": True,
+        "data": contents,
+    }
+
+
+def record_contents(record: RevisionRecord) -> Body:
+    """The record as JSON. Defaults are left out: a gateway older than a defaulted field still reads it."""
+    contents: Body = record.model_dump(mode="json", exclude_defaults=True)
+    return contents | {"scheme": record.scheme}
+
+
+def template_of(record: Body) -> Body:
+    """The pod template that a record's ConfigMap keeps. Raises KeyError or ValueError where it keeps none."""
+    template: Body = json.loads(record["data"][TEMPLATE_KEY])
+    return template
+
+
+def deployment(owner: Owner, *, revision: str, template: Body, replicas: int) -> Body:
+    """The gateways of one revision; `template` is the record's own, never one that is rendered anew."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(owner, name=revision_object(owner.name, revision=revision), revision=revision),
+        "spec": {
+            "replicas": replicas,
+            "revisionHistoryLimit": 1,
+            "progressDeadlineSeconds": 600,
+            "selector": {"matchLabels": pod_selector(owner.name, revision=revision)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": template,
+        },
+    }
+
+
+def revision_service(owner: Owner, *, revision: str) -> Body:
+    """The address at which gateways of other revisions forward to this one."""
+    return service(
+        owner,
+        name=revision_object(owner.name, revision=revision),
+        selector=pod_selector(owner.name, revision=revision),
+        revision=revision,
+    )
+
+
+def _readable(value: Any) -> str:
+    # With line breaks, so that `kubectl get configmap -o yaml` can be read.
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"

@@ -1,0 +1,33 @@
+"""The Services of a policy: who is called under which name."""
+
+from typing import Final
+
+from ..api.names import TRAFFIC_PORT, canary_service, stable_service
+from .owner import Body, Owner, metadata, pod_selector
+
+# No revision has this name: revisions are named by hashes of ten digits.
+NO_REVISION: Final = "none"
+
+
+def service(owner: Owner, *, name: str, selector: dict[str, str], revision: str | None = None) -> Body:
+    """A Service in front of the gateway pods that `selector` selects."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(owner, name=name, revision=revision),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": selector,
+            "ports": [{"name": "http", "port": TRAFFIC_PORT, "targetPort": "http", "protocol": "TCP", "appProtocol": "http"}],
+        },
+    }
+
+
+def caller_services(owner: Owner, *, serving: str, canary: str | None) -> list[Body]:
+    """`p` for applications; `p-stable` and `p-canary` for routers and people. Without a canary, `p-canary` selects no pod."""
+    stable = pod_selector(owner.name, revision=serving)
+    return [
+        service(owner, name=owner.name, selector=stable),
+        service(owner, name=stable_service(owner.name), selector=stable),
+        service(owner, name=canary_service(owner.name), selector=pod_selector(owner.name, revision=canary or NO_REVISION)),
+    ]

@@ -1,0 +1,78 @@
+"""One policy and one prompt, and every object that is rendered of them."""
+
+from typing import Any, Final
+
+from backstop.api.fallbackpolicy import FallbackPolicySpec
+from backstop.api.promptversion import PromptVersionSpec
+from backstop.api.traffic import Abort, TrafficState
+from backstop.rendering.owner import Owner
+from backstop.rendering.revision import deployment, record_object, revision_service, template_of
+from backstop.rendering.services import caller_services
+from backstop.rendering.shared import account, traffic
+
+OWNER: Final = Owner("shop", "support", "11111111-2222-3333-4444-555555555555")
+IMAGE: Final = "registry.example/backstop:1.0.0"
+
+PROMPT: Final = PromptVersionSpec.model_validate(
+    {
+        "prompt": "support-answer",
+        "version": "1.4.0",
+        "messages": [{"role": "system", "content": "Du hilfst Kunden von {{shop}}. 🙂"}],
+        "variables": [{"name": "shop"}],
+    }
+)
+POLICY: Final = FallbackPolicySpec.model_validate(
+    {
+        "promptVersion": "support-answer-1-4-0",
+        "latencyBudgetMilliseconds": 400,
+        "chain": [
+            {
+                "name": "primary",
+                "model": {"baseURL": "https://llm.example/v1", "name": "gpt-x", "apiKeyRef": {"name": "llm-keys", "key": "primary"}},
+                "timeouts": {"firstTokenMilliseconds": 250, "totalSeconds": 60},
+            },
+            {
+                "name": "small",
+                "model": {"baseURL": "http://small:8000/v1", "name": "safe-7b"},
+                "timeouts": {"firstTokenMilliseconds": 150, "totalSeconds": 30},
+            },
+            {"name": "static", "static": {"default": "Try again later."}},
+        ],
+        "slos": [{"name": "latency", "indicator": "Latency", "quantilePercent": 95, "maxMilliseconds": 150, "forSeconds": 30}],
+    }
+)
+
+
+def record(policy: FallbackPolicySpec = POLICY, *, prompt: PromptVersionSpec = PROMPT, image: str = IMAGE) -> dict[str, Any]:
+    return record_object(OWNER, policy=policy, prompt=prompt, image=image)
+
+
+def revision_of(body: dict[str, Any]) -> str:
+    return str(body["metadata"]["labels"]["backstop.dev/revision"])
+
+
+def everything() -> dict[str, dict[str, Any]]:
+    """Every object of the policy while this revision is the canary of another, by the name of its golden file."""
+    stored = record()
+    revision = revision_of(stored)
+    state = TrafficState(
+        generation=3,
+        stable="0123456789",
+        canary=revision,
+        permille=50,
+        aborted=Abort("9876543210", reason="LatencyBreach", time="2026-01-31T09:30:00.123Z"),
+    )
+    service_account, role, binding = account(OWNER)
+    serving, stable, canary = caller_services(OWNER, serving="0123456789", canary=revision)
+    return {
+        "record": stored,
+        "deployment": deployment(OWNER, revision=revision, template=template_of(stored), replicas=2),
+        "revision-service": revision_service(OWNER, revision=revision),
+        "service": serving,
+        "stable-service": stable,
+        "canary-service": canary,
+        "service-account": service_account,
+        "role": role,
+        "role-binding": binding,
+        "traffic": traffic(OWNER, state=state),
+    }

@@ -1,0 +1,135 @@
+"""What is rendered, against files that were read by people, and against what the gateway and the API ask for.
+
+`python -m tests.rendering.golden` writes the files anew; the difference is for review.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from backstop.api import traffic as contract
+from backstop.api.fallbackpolicy import FallbackPolicySpec
+from backstop.api.names import RECORD_KEY, TEMPLATE_KEY
+from backstop.api.problems import parse_strictly
+from backstop.api.promptversion import PromptVersionSpec
+from backstop.api.record import RevisionRecord, build_record
+from backstop.rendering.pod import DRAIN_SECONDS
+from backstop.rendering.revision import RevisionTooLarge, deployment, template_of
+from backstop.rendering.services import caller_services
+from tests.rendering.scene import IMAGE, OWNER, POLICY, PROMPT, everything, record, revision_of
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def changed(**fields: Any) -> FallbackPolicySpec:
+    return FallbackPolicySpec.model_validate(POLICY.model_dump(exclude_unset=True) | fields)
+
+
+def pod_of(body: dict[str, Any]) -> Any:
+    return template_of(body)["spec"]
+
+
+@pytest.mark.parametrize("name", sorted(everything()))
+def test_an_object_is_rendered_as_its_golden_file_says(name: str) -> None:
+    assert everything()[name] == yaml.safe_load((GOLDEN / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def test_there_is_no_golden_file_of_nothing() -> None:
+    assert {path.stem for path in GOLDEN.iterdir()} == set(everything())
+
+
+@pytest.mark.parametrize("name", sorted(everything()))
+def test_every_object_is_owned_labelled_and_in_the_policys_namespace(name: str) -> None:
+    metadata = everything()[name]["metadata"]
+    assert metadata["namespace"] == OWNER.namespace
+    assert metadata["labels"].items() >= {"app.kubernetes.io/managed-by": "backstop", "backstop.dev/policy": OWNER.name}.items()
+    (owner,) = metadata["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["uid"], owner["controller"]) == ("FallbackPolicy", OWNER.name, OWNER.uid, True)
+
+
+def test_the_gateway_reads_back_the_record_that_was_built() -> None:
+    stored = json.loads(record()["data"][RECORD_KEY])
+    built = build_record(namespace=OWNER.namespace, name=OWNER.name, policy=POLICY, prompt=PROMPT)
+    assert parse_strictly(RevisionRecord, stored, prefix="") == built
+    assert stored["scheme"] == built.scheme
+
+
+def test_a_record_leaves_out_defaults_so_that_an_older_gateway_reads_it() -> None:
+    stored = json.loads(record()["data"][RECORD_KEY])
+    assert stored["chain"][1]["timeouts"] == {"firstTokenMilliseconds": 150, "totalSeconds": 30}
+
+
+def test_a_deployment_is_made_from_the_stored_template_whatever_would_be_rendered_today() -> None:
+    stored = record()
+    stored["data"][TEMPLATE_KEY] = json.dumps({"metadata": {"labels": {"x": "y"}}, "spec": {"containers": []}})
+    body = deployment(OWNER, revision=revision_of(stored), template=template_of(stored), replicas=1)
+    assert body["spec"]["template"] == {"metadata": {"labels": {"x": "y"}}, "spec": {"containers": []}}
+
+
+def test_a_new_default_image_or_size_changes_no_revision() -> None:
+    assert revision_of(record(image="registry.example/backstop:2.0.0")) == revision_of(record())
+    assert revision_of(record(changed(serving={"replicas": 9}))) == revision_of(record())
+
+
+def test_the_image_of_the_policy_comes_before_that_of_the_operator() -> None:
+    (container,) = pod_of(record(changed(serving={"image": "mine:1"})))["containers"]
+    assert container["image"] == "mine:1"
+    assert pod_of(record())["containers"][0]["image"] == IMAGE
+
+
+def test_an_api_key_reaches_only_the_environment_of_its_tier() -> None:
+    keys = [variable for variable in pod_of(record())["containers"][0]["env"] if variable["name"].startswith("BACKSTOP_API_KEY")]
+    assert keys == [{"name": "BACKSTOP_API_KEY_0", "valueFrom": {"secretKeyRef": {"name": "llm-keys", "key": "primary"}}}]
+
+
+def test_a_pod_is_killed_only_after_the_longest_answer_it_may_have_accepted_while_draining() -> None:
+    pod = pod_of(record())
+    arguments = pod["containers"][0]["args"]
+    assert arguments[arguments.index("--drain-seconds") + 1] == str(DRAIN_SECONDS)
+    assert arguments[arguments.index("--grace-seconds") + 1] == str(pod["terminationGracePeriodSeconds"])
+    # 60 s is the longest `totalSeconds` of the chain; 5 s before its end the gateway closes what still streams.
+    assert pod["terminationGracePeriodSeconds"] - 5 >= DRAIN_SECONDS + 60
+
+
+def test_a_policy_of_static_answers_ends_within_seconds() -> None:
+    static = changed(chain=[{"name": "static", "static": {"default": "Closed."}}])
+    assert pod_of(record(static))["terminationGracePeriodSeconds"] < 15
+
+
+def test_limits_that_are_not_set_are_not_rendered() -> None:
+    (container,) = pod_of(record())["containers"]
+    assert container["resources"] == {"requests": {"cpu": "100m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}
+
+
+def test_without_a_canary_its_service_selects_no_revision_there_can_be() -> None:
+    *_, canary = caller_services(OWNER, serving="0123456789", canary=None)
+    assert canary["spec"]["selector"]["backstop.dev/revision"] == "none"
+
+
+def test_the_selector_of_a_deployment_selects_its_own_pods() -> None:
+    spec = everything()["deployment"]["spec"]
+    assert spec["template"]["metadata"]["labels"].items() >= spec["selector"]["matchLabels"].items()
+
+
+def test_the_traffic_object_says_what_the_contract_reads() -> None:
+    state = contract.parse(everything()["traffic"]["data"])
+    assert (state.generation, state.stable, state.permille) == (3, "0123456789", 50)
+    assert state.aborted is not None
+    assert state.aborted.reason == "LatencyBreach"
+
+
+def test_a_record_that_no_configmap_holds_is_refused_in_one_sentence() -> None:
+    long = PromptVersionSpec.model_validate(
+        {
+            "prompt": "long",
+            "version": "1.0.0",
+            "messages": [{"role": "system", "content": "é" * 250_000}, {"role": "user", "content": "é" * 250_000}],
+        }
+    )
+    with pytest.raises(
+        RevisionTooLarge, match=r"^the revision of PromptVersion `support-answer-1-4-0` takes 9\d\d KiB, of which 900 KiB fit"
+    ):
+        record(prompt=long)
