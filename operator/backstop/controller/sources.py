@@ -6,8 +6,9 @@ object and hand it over; they store nothing in the cluster: no finalizers, no an
 
 import asyncio
 import contextlib
+import itertools
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
 
 import kopf
@@ -136,6 +137,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.chunk_size = 500
     settings.watching.connect_timeout = 10.0
     settings.networking.request_timeout = 30.0
+    settings.networking.error_backoffs = _Patience()
     settings.process.ultimate_exiting_timeout = None
     settings.persistence.diffbase_storage = _NoDiffBase()
     settings.persistence.progress_storage = _NoProgress()
@@ -143,6 +145,13 @@ def _settings() -> kopf.OperatorSettings:
         if resource not in (POLICIES, PROMPT_VERSIONS):
             settings.watching.label_selectors[resource.group, resource.version, resource.plural] = OURS
     return settings
+
+
+class _Patience:
+    """Pauses between attempts, without an end: an API server that is gone for long is no reason to give up watching."""
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain((0.5, 1.0, 2.0, 4.0), itertools.repeat(5.0))
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):

@@ -60,5 +60,5 @@ async def connect(kubeconfig: Path | None) -> Connection:
     except (config.ConfigException, OSError, yaml.YAMLError) as error:
         if kubeconfig is None:
             raise NotConnected(f"not inside a cluster ({error}); name a kubeconfig file with `--kubeconfig`") from None
-        raise NotConnected(f"`{kubeconfig}` cannot be used as a kubeconfig file: {error}") from None
+        raise NotConnected(f"`{kubeconfig}` cannot be used as a kubeconfig file: {' '.join(str(error).split())}") from None
     return Connection(configuration)
