@@ -57,13 +57,13 @@ def everything() -> dict[str, dict[str, Any]]:
     revision = revision_of(stored)
     state = TrafficState(
         generation=3,
-        stable="0123456789",
+        stable="0a1b2c3d4e",
         canary=revision,
         permille=50,
         aborted=Abort("9876543210", reason="LatencyBreach", time="2026-01-31T09:30:00.123Z"),
     )
     service_account, role, binding = account(OWNER)
-    serving, stable, canary = caller_services(OWNER, serving="0123456789", canary=revision)
+    serving, stable, canary = caller_services(OWNER, serving="0a1b2c3d4e", canary=revision)
     return {
         "record": stored,
         "deployment": deployment(OWNER, revision=revision, template=template_of(stored), replicas=2),

@@ -105,7 +105,7 @@ def test_limits_that_are_not_set_are_not_rendered() -> None:
 
 
 def test_without_a_canary_its_service_selects_no_revision_there_can_be() -> None:
-    *_, canary = caller_services(OWNER, serving="0123456789", canary=None)
+    *_, canary = caller_services(OWNER, serving="0a1b2c3d4e", canary=None)
     assert canary["spec"]["selector"]["backstop.dev/revision"] == "none"
 
 
@@ -116,7 +116,7 @@ def test_the_selector_of_a_deployment_selects_its_own_pods() -> None:
 
 def test_the_traffic_object_says_what_the_contract_reads() -> None:
     state = contract.parse(everything()["traffic"]["data"])
-    assert (state.generation, state.stable, state.permille) == (3, "0123456789", 50)
+    assert (state.generation, state.stable, state.permille) == (3, "0a1b2c3d4e", 50)
     assert state.aborted is not None
     assert state.aborted.reason == "LatencyBreach"
 
