@@ -9,7 +9,7 @@ import logging
 
 from ..api.names import traffic_object
 from ..api.reasons import Reason, event_type
-from ..kube.errors import Conflict, KubeError
+from ..kube.errors import Conflict, KubeError, NotFound
 from ..kube.resources import CONFIG_MAPS, POLICIES, PROMPT_VERSIONS
 from ..rollout.place import Outcome, Place
 from ..rollout.plan import Announcement, Verdict
@@ -63,10 +63,12 @@ class Apply:
         assert subject.plan.route is not None
         key = subject.key
         seen = self._store.child(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name))
+        if seen is not None and seen.owner != subject.policy.uid:
+            return  # somebody else's: what was observed says so
         body = self._children.traffic_body(subject, state=subject.plan.route.state)
         try:
             await self._writes.route(body, over=seen.version if seen is not None else None)
-        except Conflict:
+        except (Conflict, NotFound):
             await self._writes.refresh(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name))
             raise Overtaken(falling=subject.plan.route.falling) from None
 
@@ -87,7 +89,7 @@ class Apply:
         status = status.model_copy(update={"conditions": conditions})
         try:
             await self._writes.status(policy, status=status.model_dump(mode="json", exclude_none=True))
-        except Conflict:
+        except (Conflict, NotFound):
             await self._writes.refresh(POLICIES, namespace=policy.namespace, name=policy.name)
             raise Overtaken from None
 
@@ -102,7 +104,7 @@ class Apply:
         status = rejected_status(prompt, policy=subject.key.name, verdict=verdict, now=subject.now)
         try:
             await self._writes.status(prompt, status=status)
-        except Conflict:
+        except (Conflict, NotFound):
             await self._writes.refresh(PROMPT_VERSIONS, namespace=prompt.namespace, name=prompt.name)
             raise Overtaken from None
 

@@ -77,7 +77,12 @@ class Children:
         return await self._all(subject, caller_services(_owner(subject), serving=plan.serving, canary=plan.canary))
 
     async def clear_away(self, subject: Subject) -> None:
-        """Delete the Deployments and Services of revisions that are not live, and the oldest records."""
+        """Delete the Deployments and Services of revisions that are not live, and the oldest records.
+
+        Only beside a stable revision: without one it cannot be told what serves.
+        """
+        if subject.plan.place.stable is None:
+            return
         live = subject.plan.sizes
         deployments = [d for d in self._mine(subject, resource=DEPLOYMENTS) if d.revision not in live]
         services = [s for s in self._mine(subject, resource=SERVICES) if s.revision not in live and _is_of_revision(s)]

@@ -5,6 +5,7 @@ never counts as healthy in this one.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,10 @@ from ..analysis.source import MetricSource, fetch
 from ..analysis.state import AnalysisState, UnreadableState, pack, unpack
 from ..api.fallbackpolicy import FallbackPolicySpec
 from ..rollout.place import CanaryPlace, Place
+from ..telemetry.log import fields
 from .keys import PolicyKey
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,13 @@ class Judging:
         present = self._live.get(key)
         if present is None or (present.canary, present.since, present.objectives) != (policy.canary, policy.since, policy.objectives):
             return  # it went on while the source was asked; the next answer is for where it is now
-        result = evaluate(fetched, policy=policy, now=self._clock(), scrape_interval=interval)
+        try:
+            result = evaluate(fetched, policy=policy, now=self._clock(), scrape_interval=interval)
+        except Exception:  # noqa: BLE001 - one policy's series must not end the judging of all others; without readings it holds
+            _log.exception("the evaluation failed", extra=fields(namespace=key.namespace, policy=key.name))
+            self._judgements.pop(key, None)
+            self._wake(key, False)
+            return
         self._live[key] = replace(policy, state=result.state)
         before = self._judgements.get(key)
         if before is not None and before.canary != policy.canary:

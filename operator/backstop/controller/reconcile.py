@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from ..api.names import revision_object, traffic_object
 from ..api.policystatus import FallbackPolicyStatus
 from ..api.reasons import Reason
-from ..kube.errors import Conflict
+from ..kube.errors import Conflict, NotFound
 from ..kube.resources import CONFIG_MAPS, POLICIES, PROMPT_VERSIONS
 from ..rendering.owner import Owner
 from ..rendering.revision import RevisionTooLarge, record_object
@@ -76,7 +76,7 @@ class Reconcile:
             return False
         try:
             await self._writes.status(prompt, status=judged_status(prompt, now=self._clock()))
-        except Conflict:
+        except (Conflict, NotFound):
             await self._writes.refresh(PROMPT_VERSIONS, namespace=key.namespace, name=key.name)
             raise Overtaken from None
         return False
@@ -154,7 +154,7 @@ class Reconcile:
         document = after.model_dump(mode="json", exclude_none=True)
         try:
             await self._writes.status(policy, status=document if status is not None else {**policy.status, **document})
-        except Conflict:
+        except (Conflict, NotFound):
             await self._writes.refresh(POLICIES, namespace=policy.namespace, name=policy.name)
             raise Overtaken from None
 

@@ -149,6 +149,10 @@ class Operator:
                 self._metrics.failures.labels("Overtaken").inc()
             except KubeError as error:
                 self._failed(key, error=error)
+            except Exception:  # noqa: BLE001 - one policy's pass must not end those of all others
+                _log.exception("the pass failed", extra=fields(namespace=key.namespace, name=key.name))
+                self._metrics.failures.labels("Bug").inc()
+                agenda.failed(key, now=self._clock())
             else:
                 if again:
                     agenda.failed(key, now=self._clock())

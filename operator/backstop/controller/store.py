@@ -51,6 +51,12 @@ class Store:
         del self._objects[_id(seen)]
         return self._drop(known)
 
+    def gone(self, resource: Resource, *, namespace: str, name: str) -> None:
+        """Nothing has this name any more."""
+        known = self._objects.get((resource.plural, namespace, name))
+        if known is not None:
+            self.remove(known)
+
     def reconcile(self, listing: Listing) -> frozenset[Key]:
         """Take over a fresh list: what is in it, and that what is older than it and not in it is gone."""
         concerned: frozenset[Key] = frozenset()

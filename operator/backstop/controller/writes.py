@@ -33,6 +33,8 @@ class Writes:
         body = await self.get(resource, namespace=namespace, name=name)
         if body is not None:
             self.take(body, resource=resource)
+        else:
+            self._store.gone(resource, namespace=namespace, name=name)
 
     def take(self, body: Body, *, resource: Resource) -> Seen:
         """Take over what the API server said."""
