@@ -1,13 +1,18 @@
-"""Steady traffic against an OpenAI-compatible address, and what each caller saw of it.
+"""Steady traffic against an OpenAI-compatible address, and what each caller saw of it, one JSON line per answer.
 
-Open loop: requests begin at their time whether earlier ones are done or not, so that a slow service is seen as slow. Callers keep
-connections alive, as real clients do. Knows nothing of the policy beyond the `x-backstop-*` headers that every caller gets.
+`python -m e2e.load --url URL --rate 60`: an open loop. Requests begin at their time whether earlier ones are done or not, so that a slow
+service is seen as slow. `--requests N --callers C`: a closed loop, N requests in all. Callers keep connections alive, as real clients
+do. SIGTERM ends it after the last answer. Knows nothing of a policy beyond the `x-backstop-*` headers that every caller gets.
 """
 
+import argparse
 import asyncio
+import json
+import signal
+import sys
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 
 import aiohttp
 
@@ -32,58 +37,93 @@ class Answer:
         """Anything but an answer."""
         return self.status != 200
 
+    @property
+    def ended(self) -> float:
+        """When the caller had it, seconds since the epoch."""
+        return self.began + self.seconds
 
-@dataclass
-class Load:
-    """A steady load on `url` (`http://host:port`), `rate` requests a second, until it is stopped."""
 
-    url: str
-    rate: float
-    answers: list[Answer] = field(default_factory=list)
-    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+Tell = Callable[[Answer], None]
 
-    async def run(self) -> None:
-        """Send until `stop`; returns when the last request is answered."""
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
-        async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as requests:
-            started, count = time.monotonic(), 0
-            while not self._stopping.is_set():
-                requests.create_task(self._one(session))
-                count += 1
-                ahead = started + count / self.rate - time.monotonic()
-                if ahead > 0:
-                    await asyncio.sleep(ahead)
 
-    def stop(self) -> None:
-        """No further requests."""
-        self._stopping.set()
+async def one(session: aiohttp.ClientSession, *, url: str, tell: Tell) -> None:
+    """One request; whatever becomes of it is told."""
+    began, clock = time.time(), time.monotonic()
+    try:
+        async with asyncio.timeout(LONGEST_SECONDS), session.post(f"{url}/v1/chat/completions", json=REQUEST) as response:
+            body = await response.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        tell(Answer(began=began, seconds=time.monotonic() - clock, status=0, error=repr(error)))
+        return
+    headers = response.headers
+    tell(
+        Answer(
+            began=began,
+            seconds=time.monotonic() - clock,
+            status=response.status,
+            track=headers.get("x-backstop-track", ""),
+            revision=headers.get("x-backstop-revision", ""),
+            tier=headers.get("x-backstop-tier", ""),
+            error="" if response.status == 200 else body[:200].decode(errors="replace"),
+        )
+    )
 
-    async def _one(self, session: aiohttp.ClientSession) -> None:
-        began, clock = time.time(), time.monotonic()
-        try:
-            async with asyncio.timeout(LONGEST_SECONDS), session.post(f"{self.url}/v1/chat/completions", json=REQUEST) as response:
-                body = await response.read()
-                headers = response.headers
-                self.answers.append(
-                    Answer(
-                        began=began,
-                        seconds=time.monotonic() - clock,
-                        status=response.status,
-                        track=headers.get("x-backstop-track", ""),
-                        revision=headers.get("x-backstop-revision", ""),
-                        tier=headers.get("x-backstop-tier", ""),
-                        error="" if response.status == 200 else body[:200].decode(errors="replace"),
-                    )
-                )
-        except (aiohttp.ClientError, TimeoutError) as error:
-            self.answers.append(Answer(began=began, seconds=time.monotonic() - clock, status=0, error=repr(error)))
 
-    def since(self, moment: float) -> list[Answer]:
-        """Answers to requests that began after this moment."""
-        return [answer for answer in self.answers if answer.began >= moment]
+async def steadily(url: str, *, rate: float, stop: asyncio.Event, tell: Tell) -> None:
+    """`rate` requests a second until `stop`; returns when the last is answered."""
+    async with _session() as session, asyncio.TaskGroup() as requests:
+        started, count = time.monotonic(), 0
+        while not stop.is_set():
+            requests.create_task(one(session, url=url, tell=tell))
+            count += 1
+            ahead = started + count / rate - time.monotonic()
+            if ahead > 0:
+                await asyncio.sleep(ahead)
+
+
+async def exactly(url: str, *, requests: int, callers: int, stop: asyncio.Event, tell: Tell) -> None:
+    """`requests` requests by `callers` callers at a time, each waiting for its answer."""
+    left = requests
+
+    async def caller(session: aiohttp.ClientSession) -> None:
+        nonlocal left
+        while left > 0 and not stop.is_set():
+            left -= 1
+            await one(session, url=url, tell=tell)
+
+    async with _session() as session, asyncio.TaskGroup() as tasks:
+        for _ in range(callers):
+            tasks.create_task(caller(session))
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60))
 
 
 def percentile(values: Iterable[float], *, percent: float) -> float | None:
     """The nearest-rank percentile; None of nothing."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else None
+
+
+def _tell(answer: Answer) -> None:
+    sys.stdout.write(json.dumps(asdict(answer)) + "\n")
+    sys.stdout.flush()
+
+
+async def _main(options: argparse.Namespace) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    if options.requests:
+        await exactly(options.url, requests=options.requests, callers=options.callers, stop=stop, tell=_tell)
+    else:
+        await steadily(options.url, rate=options.rate, stop=stop, tell=_tell)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m e2e.load", description="Load on an OpenAI-compatible address.")
+    parser.add_argument("--url", required=True, help="such as http://support.demo.svc:8080")
+    parser.add_argument("--rate", type=float, default=60.0, help="requests a second (default %(default)s)")
+    parser.add_argument("--requests", type=int, default=0, help="so many in all, as fast as `--callers` get them")
+    parser.add_argument("--callers", type=int, default=32, help="default %(default)s")
+    asyncio.run(_main(parser.parse_args()))

@@ -1,38 +1,60 @@
-"""The cluster that `python -m e2e.suite` made, and a fresh namespace for each test."""
+"""A cluster with everything on it for the whole run, and a fresh namespace for each test.
+
+With `BACKSTOP_E2E_CLUSTER=NAME` the tests use a cluster that is up already, such as the one of `make demo KEEP=1`.
+"""
 
 import os
 import re
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from backstop.kube.client import Client
-from backstop.kube.connection import connect
+from backstop.kube.connection import Connection, connect
 from backstop.kube.errors import NotFound
+from e2e.cluster import Cluster, find, start
+from e2e.platform import install
 from e2e.tests.scenario import MANAGER, NAMESPACES, Scenario
 
-KUBECONFIG = "BACKSTOP_E2E_KUBECONFIG"
+CLUSTER = "backstop-e2e"
+SCRAPE_SECONDS = 5
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The cluster; taken down at the end, also when this process is killed, unless it was there before."""
+    present = os.environ.get("BACKSTOP_E2E_CLUSTER")
+    if present:
+        running = find(present)
+        assert running is not None, f"no cluster `{present}` is up"
+        yield running
+        return
+    with start(CLUSTER) as running:
+        install(running, scrape_seconds=SCRAPE_SECONDS)
+        yield running
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[Client]:
+async def connection(cluster: Cluster) -> Connection:
+    """The cluster's API server, with all rights."""
+    return await connect(cluster.kubeconfig)
+
+
+@pytest.fixture
+async def client(connection: Connection) -> AsyncIterator[Client]:
     """A client of the cluster's API server, with all rights."""
-    if KUBECONFIG not in os.environ:
-        pytest.fail("no cluster: run these tests with `python -m e2e.suite`")
-    connection = await connect(Path(os.environ[KUBECONFIG]))
     client = Client(connection.api_client(), timeout=10.0)
     yield client
     await client.close()
 
 
 @pytest.fixture
-async def scenario(client: Client, request: pytest.FixtureRequest) -> AsyncIterator[Scenario]:
+async def scenario(client: Client, connection: Connection, request: pytest.FixtureRequest) -> AsyncIterator[Scenario]:
     """A namespace of the test's own; gone afterwards."""
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:50].strip("-")
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
     namespace = await client.apply(NAMESPACES, body=body, manager=MANAGER)
-    yield Scenario(client, namespace=name)
+    yield Scenario(client, connection=connection, namespace=name)
     try:
         await client.delete(NAMESPACES, namespace="", name=name, uid=namespace["metadata"]["uid"])
     except NotFound:

@@ -11,9 +11,11 @@ from typing import Any
 
 from backstop.api.traffic import TrafficState, parse
 from backstop.kube.client import Client
+from backstop.kube.connection import Connection
 from backstop.kube.errors import NotFound
-from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, PODS, POLICIES, PROMPT_VERSIONS, SERVICES, Resource
-from e2e.load import Answer, Load
+from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, PODS, POLICIES, PROMPT_VERSIONS, Resource
+from e2e.callers import Callers, calling
+from e2e.load import Answer
 
 MANAGER = "e2e"
 POLICY = "support"
@@ -80,9 +82,10 @@ def policy(version: str, *, steps: list[tuple[int, int]], replicas: int = 2, dea
 class Scenario:
     """A namespace with one policy."""
 
-    def __init__(self, client: Client, *, namespace: str) -> None:
+    def __init__(self, client: Client, *, connection: Connection, namespace: str) -> None:
         self.client = client
         self.namespace = namespace
+        self._connection = connection
 
     async def apply(self, *bodies: Mapping[str, Any]) -> None:
         """Server-side apply into the namespace."""
@@ -167,17 +170,13 @@ class Scenario:
         return [event["reason"] for event in sorted(mine, key=lambda event: str(event["eventTime"]))]
 
     @asynccontextmanager
-    async def load(self, *, rate: float = 40) -> AsyncIterator[Load]:
-        """Steady load on the Service while the context lasts; a request that fails inside it fails the test."""
-        service = await self.client.get(SERVICES, namespace=self.namespace, name=POLICY)
-        load = Load(f"http://{service['spec']['clusterIP']}:{service['spec']['ports'][0]['port']}", rate)
-        task = asyncio.create_task(load.run())
-        try:
-            yield load
-        finally:
-            load.stop()
-            await task
-        assert_nobody_noticed(load.answers)
+    async def load(self, *arguments: str) -> AsyncIterator[Callers]:
+        """Load on the Service while the context lasts (by default 40 requests a second); a request that fails inside it fails the test."""
+        url = f"http://{POLICY}.{self.namespace}.svc:8080"
+        what = ["--url", url, *(arguments or ("--rate", "40"))]
+        async with calling(self._connection, self.client, namespace=self.namespace, arguments=what) as callers:
+            yield callers
+        assert_nobody_noticed(callers.answers)
 
 
 def assert_nobody_noticed(answers: list[Answer]) -> None:

@@ -16,16 +16,8 @@ async def test_a01_the_first_version_becomes_stable_without_a_canary(scenario: S
     assert status.get("canary") is None
     assert "CanaryStarted" not in await scenario.reasons()
     async with scenario.load() as load:
-        await until_answers(load.answers.__len__, 80)
+        await load.until(80, within=30)
     assert {answer.track for answer in load.answers} == {"stable"}
-
-
-async def until_answers(count, wanted: int, *, within: float = 60) -> None:  # type: ignore[no-untyped-def]  # a bound __len__
-    """Until so many requests have been answered."""
-    end = time.monotonic() + within
-    while count() < wanted:
-        assert time.monotonic() < end, f"{count()} of {wanted} requests within {within} s"
-        await asyncio.sleep(0.1)
 
 
 async def test_a02_the_weight_stays_0_until_a_pod_of_the_canary_is_ready(scenario: Scenario) -> None:

@@ -1,0 +1,83 @@
+"""What demo and tests stand on: images, Prometheus, the fake model, and the operator, installed with Helm as a user would."""
+
+import subprocess
+import time
+from pathlib import Path
+
+from e2e.cluster import Cluster, ClusterProblem
+from e2e.cluster.build import program
+from e2e.cluster.progress import step
+from e2e.images import backstop_archive, e2e_archive, prometheus_archive
+
+REPOSITORY = Path(__file__).parents[1]
+MANIFESTS = REPOSITORY / "e2e" / "manifests"
+OPERATOR_NAMESPACE = "backstop"
+IMAGE = "localhost/backstop"
+TAG = "dev"
+PROMETHEUS_URL = "http://prometheus.monitoring.svc:9090"
+READY_SECONDS = 180
+
+
+def install(cluster: Cluster, *, scrape_seconds: int) -> None:
+    """Everything but policies. Raises ClusterProblem with what the failing command said."""
+    for archive in (backstop_archive, e2e_archive, prometheus_archive):
+        cluster.load_image(archive())
+    with step("installing Prometheus and the fake model", expected_s=10):
+        prometheus = (MANIFESTS / "prometheus.yaml").read_text(encoding="utf-8").replace("SCRAPE_INTERVAL", f"{scrape_seconds}s")
+        cluster.kubectl("apply", "-f", "-", input=prometheus)
+        cluster.kubectl("apply", "-f", str(MANIFESTS / "fakemodel.yaml"))
+    with step("installing Backstop with Helm", expected_s=5):
+        helm(cluster, scrape_seconds=scrape_seconds)
+    with step("waiting for all of it to be ready", expected_s=10):
+        for namespace, name in ((OPERATOR_NAMESPACE, "backstop"), ("monitoring", "prometheus"), ("models", "fakemodel")):
+            _available(cluster, namespace=namespace, name=name)
+
+
+def helm(cluster: Cluster, *, scrape_seconds: int) -> None:
+    """The chart, with one metrics source."""
+    values = [
+        f"image.repository={IMAGE}",
+        f"image.tag={TAG}",
+        "metrics.sources[0].name=default",
+        f"metrics.sources[0].url={PROMETHEUS_URL}",
+        f"metrics.sources[0].scrapeIntervalSeconds={scrape_seconds}",
+    ]
+    sets = [argument for value in values for argument in ("--set", value)]
+    chart = str(REPOSITORY / "charts" / "backstop")
+    command = [
+        str(program("helm")),
+        "upgrade",
+        "--install",
+        "backstop",
+        chart,
+        "--namespace",
+        OPERATOR_NAMESPACE,
+        "--create-namespace",
+        *sets,
+    ]
+    done = subprocess.run(command, env=cluster.environment(), capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        raise ClusterProblem(f"Helm did not install the chart: {done.stderr.strip()}")
+
+
+def _available(cluster: Cluster, *, namespace: str, name: str) -> None:
+    waited = cluster.kubectl(
+        "wait",
+        "--for=condition=Available",
+        f"deployment/{name}",
+        "-n",
+        namespace,
+        f"--timeout={READY_SECONDS}s",
+        check=False,
+        timeout=READY_SECONDS + 20,
+    )
+    if waited.returncode:
+        pods = cluster.kubectl("describe", "pods", "-n", namespace, check=False).stdout[-3000:]
+        logs = cluster.kubectl("logs", f"deployment/{name}", "-n", namespace, "--tail=20", check=False).stdout
+        raise ClusterProblem(f"Deployment {namespace}/{name} did not get ready: {waited.stderr.strip()}\n{pods}\n{logs}")
+
+
+def elapsed_since(started: float) -> str:
+    """`2 min 05 s`."""
+    minutes, seconds = divmod(int(time.monotonic() - started), 60)
+    return f"{minutes} min {seconds:02d} s"
