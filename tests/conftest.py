@@ -1,0 +1,22 @@
+"""What tests of several rooms share: one API server with the project's CRDs, started when the first test asks for it."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.cluster.apiserver import ApiServer
+from e2e.cluster.build import program
+
+CRDS = Path(__file__).parents[1] / "crds"
+
+
+@pytest.fixture(scope="session")
+def api_server() -> Iterator[ApiServer]:
+    """A real API server with the CRDs established. Tests use namespaces of their own."""
+    with ApiServer() as server:
+        kubectl = [str(program("kube")), "kubectl", "--kubeconfig", str(server.kubeconfig)]
+        subprocess.run([*kubectl, "apply", "-f", str(CRDS)], check=True, capture_output=True, timeout=60)
+        subprocess.run([*kubectl, "wait", "--for=condition=Established", "crd", "--all"], check=True, capture_output=True, timeout=60)
+        yield server

@@ -1,0 +1,102 @@
+"""Operators for tests: the real wiring, on a client that can be made to die after so many writes."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import aiohttp
+
+from backstop.analysis.prometheus import PrometheusSource
+from backstop.analysis.queries import MetricsSourceConfig
+from backstop.controller.config import OperatorConfig
+from backstop.controller.run import REQUEST_SECONDS, Operator
+from backstop.kube.client import Client
+from backstop.kube.connection import Connection
+from backstop.telemetry.metrics import Metrics
+
+from .until import until
+from .world import SCRAPE_SECONDS, World
+
+
+class Mortal:
+    """An API client whose process dies in its `lifetime`-th write: the write takes effect, its answer is never seen, nor anything after."""
+
+    def __init__(self, connection: Connection, *, lifetime: int | None) -> None:
+        self._api = connection.api_client()
+        self._lifetime = lifetime
+        self.writes: list[str] = []
+        self.listed = 0
+        self._interference: tuple[str, Callable[[], Awaitable[None]]] | None = None
+        self.died = asyncio.Event()
+
+    async def param_serialize(self, *arguments: Any, **named: Any) -> Any:
+        """As the real one."""
+        return await self._api.param_serialize(*arguments, **named)
+
+    async def call_api(self, method: str, url: str, *rest: Any, **named: Any) -> Any:
+        """As the real one, while it lives."""
+        if self.died.is_set():
+            raise aiohttp.ClientConnectionError("dead")
+        if method == "GET":
+            if "/fallbackpolicies?" in url:
+                self.listed += 1
+            return await self._api.call_api(method, url, *rest, **named)
+        if self._interference is not None and self._interference[0] in f"{method} {url}":
+            interfere, self._interference = self._interference[1], None
+            await interfere()
+        self.writes.append(f"{method} {url.split('/', 3)[3].split('?')[0]}")
+        if len(self.writes) == self._lifetime:
+            # From now on, whatever else is under way.
+            self.died.set()
+            response = await self._api.call_api(method, url, *rest, **named)
+            await response.read()
+            raise aiohttp.ClientConnectionError("died")
+        return await self._api.call_api(method, url, *rest, **named)
+
+    def interfere(self, with_write: str, how: Callable[[], Awaitable[None]]) -> None:
+        """Do this right before the next write whose method and URL hold this text."""
+        self._interference = with_write, how
+
+    async def lists(self, times: int) -> None:
+        """Wait until the operator has listed all policies so many times more: that many sweeps have gone by."""
+        enough = self.listed + times
+
+        async def listed() -> bool:
+            return self.listed >= enough
+
+        await until(f"{times} sweeps", listed)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._api.close()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    connection: Connection, world: World, *, lifetime: int | None = None, sweep_seconds: float = 300.0
+) -> AsyncIterator[Mortal]:
+    """An operator for the world's namespace, while the context lasts."""
+    mortal = Mortal(connection, lifetime=lifetime)
+    source = PrometheusSource(MetricsSourceConfig("default", world.metrics_url, SCRAPE_SECONDS))
+    metrics = Metrics()
+    operator = Operator(
+        OperatorConfig(gatewayImage="localhost/backstop:test", namespaces=[world.namespace], telemetryPort=0),
+        connection=connection,
+        client=Client(mortal, timeout=REQUEST_SECONDS, on_write=metrics.count_write),
+        sources={"default": source},
+        metrics=metrics,
+        instance="test",
+        sweep_seconds=sweep_seconds,
+    )
+    task = asyncio.create_task(operator.run())
+    try:
+        yield mortal
+        if task.done():
+            await task
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        source.close()
+        await mortal.close()

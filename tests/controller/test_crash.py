@@ -1,0 +1,102 @@
+"""The operator dies in any of its writes, and another begins anew: the same end, and nothing in between that must not be."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from backstop.kube.client import Client
+from backstop.kube.connection import Connection
+
+from .operators import Mortal, running
+from .world import Behaviour, World, condition, small_world
+
+pytestmark = pytest.mark.apiserver
+
+AT_ONCE = 6
+Story = Callable[[World], Coroutine[Any, Any, None]]
+
+
+async def rollback(world: World) -> None:
+    """v1 becomes stable; v2 breaches and is rolled back."""
+    await world.stable_on("v1", within=60)
+    await world.apply("v2")
+    status = await world.until_status("v2 is rolled back", rolled_back, within=60)
+    assert status["stable"]["promptVersion"] == "v1"
+    assert [r["promptVersion"] for r in status["rejected"]] == ["v2"]
+    assert condition(status, "Stalled")["reason"] == "RolledBack"
+    rejections = await world.until_prompt_status("v2", "v2 is rejected", lambda s: s.get("rejections"))
+    assert [(r["policy"], r["revision"]) for r in rejections["rejections"]] == [("support", status["rejected"][0]["revision"])]
+    route = await world.route()
+    assert (route.stable, route.permille) == (status["stable"]["revision"], 0)
+    assert route.aborted is not None
+    assert route.aborted.revision == status["rejected"][0]["revision"]
+
+
+def rolled_back(status: Mapping[str, Any]) -> bool:
+    return status.get("lastRollout", {}).get("outcome") == "RolledBack" and "shiftedAt" in status["lastRollout"]
+
+
+async def promotion(world: World) -> None:
+    """v1 becomes stable; v2 is good and is promoted."""
+    await world.stable_on("v1", within=60)
+    await world.apply("v2")
+    status = await world.stable_on("v2", within=90)
+    assert status["lastRollout"]["outcome"] == "Promoted"
+    assert status["previous"]["promptVersion"] == "v1"
+    route = await world.route()
+    assert (route.stable, route.canary, route.permille, route.aborted) == (status["stable"]["revision"], None, 0, None)
+
+
+async def play(connection: Connection, client: Client, story: Story, *, bad: bool, lifetime: int | None) -> Mortal:
+    """The story in a world of its own. With a `lifetime`, its first operator dies in that write and a second one takes over."""
+    async with small_world(client, namespace=f"t-{uuid4().hex[:8]}") as world:
+        world.behaviour["v2"] = Behaviour(bad=0.5 if bad else 0.0)
+        await world.prompt("v1")
+        await world.prompt("v2")
+        await world.apply("v1")
+        telling = asyncio.create_task(story(world))
+        async with running(connection, world, lifetime=lifetime) as first:
+            died = asyncio.create_task(first.died.wait())
+            await asyncio.wait((telling, died), return_when=asyncio.FIRST_COMPLETED)
+            died.cancel()
+        if first.died.is_set():
+            async with running(connection, world):
+                await telling
+        else:
+            await telling
+        never_again_after_an_abort(world)
+        return first
+
+
+def never_again_after_an_abort(world: World) -> None:
+    """Once the traffic object carries a verdict, that revision never has a share."""
+    rejected = None
+    for _, state in world.history:
+        if state.aborted is not None:
+            rejected = state.aborted.revision
+        if rejected is not None:
+            assert state.stable != rejected
+            assert state.canary != rejected or state.permille == 0
+
+
+@pytest.mark.parametrize(("story", "bad"), [(rollback, True), (promotion, False)], ids=["rollback", "promotion"])
+async def test_b14_a_death_in_any_write_leads_to_the_same_end(connection: Connection, client: Client, story: Story, bad: bool) -> None:
+    whole = await play(connection, client, story, bad=bad, lifetime=None)
+    assert len(whole.writes) > 20
+    few = asyncio.Semaphore(AT_ONCE)
+
+    async def once(lifetime: int) -> bool:
+        async with few:
+            try:
+                died = await play(connection, client, story, bad=bad, lifetime=lifetime)
+            except AssertionError as error:
+                raise AssertionError(f"died in write {lifetime}, like {whole.writes[lifetime - 1]}: {error}") from error
+            return died.died.is_set()
+
+    async with asyncio.TaskGroup() as tasks:
+        lives = [tasks.create_task(once(lifetime)) for lifetime in range(1, len(whole.writes) + 1)]
+    # How often status is written varies by a little, so the last lives may be longer than the story.
+    assert sum(life.result() for life in lives) > 0.8 * len(lives)

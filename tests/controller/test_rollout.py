@@ -1,0 +1,46 @@
+"""Whole rollouts through the real operator on a real API server."""
+
+import pytest
+
+from backstop.kube.connection import Connection
+
+from .operators import running
+from .world import Behaviour, World, condition
+
+pytestmark = pytest.mark.apiserver
+
+
+async def test_a01_the_first_revision_becomes_stable_without_a_canary(connection: Connection, world: World) -> None:
+    await world.prompt("v1")
+    await world.apply("v1")
+    async with running(connection, world):
+        status = await world.stable_on("v1")
+        route = await world.route()
+    assert "canary" not in status
+    assert (route.stable, route.canary, route.permille) == (status["stable"]["revision"], None, 0)
+
+
+async def test_a03_a_good_revision_is_promoted_through_its_steps(connection: Connection, world: World) -> None:
+    await world.prompt("v1")
+    await world.prompt("v2")
+    await world.apply("v1")
+    async with running(connection, world):
+        await world.stable_on("v1")
+        await world.apply("v2")
+        status = await world.stable_on("v2", within=60)
+    assert status["lastRollout"]["outcome"] == "Promoted"
+    assert await world.shares() == [0, 200, 1000, 0]
+
+
+async def test_b01_a_breach_takes_traffic_back_and_rejects_policy_and_prompt(connection: Connection, world: World) -> None:
+    world.behaviour["v2"] = Behaviour(bad=0.5)
+    await world.prompt("v1")
+    await world.prompt("v2")
+    await world.apply("v1")
+    async with running(connection, world):
+        await world.stable_on("v1")
+        await world.apply("v2")
+        status = await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout", {}).get("shiftedAt"), within=60)
+    assert status["stable"]["promptVersion"] == "v1"
+    assert status["lastRollout"]["reason"] == "LatencyBreach"
+    assert condition(status, "Stalled")["status"] == "True"

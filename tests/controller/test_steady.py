@@ -1,0 +1,69 @@
+"""Nothing is written without a reason; a restart goes on where the operator was."""
+
+import asyncio
+
+import pytest
+
+from backstop.kube.connection import Connection
+
+from .operators import running
+from .until import until
+from .world import World
+
+pytestmark = pytest.mark.apiserver
+
+
+async def test_r03_an_idle_policy_costs_no_write_not_even_after_a_restart(connection: Connection, world: World) -> None:
+    await world.prompt("v1")
+    await world.apply("v1")
+    async with running(connection, world, sweep_seconds=0.5) as first:
+        await world.stable_on("v1")
+        await world.quiet()
+        before = len(first.writes)
+        await first.lists(4)
+        assert first.writes[before:] == []
+    async with running(connection, world, sweep_seconds=0.5) as second:
+        await second.lists(4)
+        assert second.writes == []
+
+
+async def test_r01_an_operator_stopped_in_mid_hold_goes_on_in_the_same_step(connection: Connection, world: World) -> None:
+    await world.prompt("v1")
+    await world.prompt("v2")
+    steps = {"steps": [{"weight": 20, "holdSeconds": 6}, {"weight": 100, "holdSeconds": 0}], "analysis": {"warmUpSeconds": 0}}
+    await world.apply("v1", canary=steps)
+    async with running(connection, world):
+        await world.stable_on("v1")
+        await world.apply("v2", canary=steps)
+        held = await world.until_status("step 1 is verified", lambda s: s.get("canary", {}).get("weightVerifiedAt"))
+    async with running(connection, world):
+        status = await world.until_status("the second step begins", lambda s: s.get("canary", {}).get("step") == 1)
+        assert status["canary"]["startedAt"] == held["canary"]["startedAt"]
+        await world.stable_on("v2", within=60)
+    assert await world.shares() == [0, 200, 1000, 0]
+
+
+async def test_the_operator_stops_within_seconds(connection: Connection, world: World) -> None:
+    await world.prompt("v1")
+    await world.apply("v1")
+    async with asyncio.timeout(30):
+        async with running(connection, world):
+            await world.stable_on("v1")
+            ended = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - ended < 10
+
+
+async def test_pods_that_are_edited_by_hand_are_put_back(connection: Connection, world: World) -> None:
+    await world.prompt("v1")
+    await world.apply("v1")
+    async with running(connection, world):
+        status = await world.stable_on("v1")
+        name = f"support-{status['stable']['revision']}"
+        await world.edit_deployment(name, image="somebody/elses:image", replicas=3)
+
+        async def put_back() -> bool:
+            spec = (await world.deployment(name))["spec"]
+            image: str = spec["template"]["spec"]["containers"][0]["image"]
+            return (spec["replicas"], image) == (1, "localhost/backstop:test")
+
+        await until("the Deployment is as it was recorded", put_back)

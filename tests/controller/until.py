@@ -1,0 +1,22 @@
+"""Waiting for a condition, with a deadline."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.05
+
+
+async def until(what: str, condition: Callable[[], Awaitable[T | None]], *, within: float = 30.0) -> T:
+    """The first value of `condition` that is not None or False. Fails, saying `what` was waited for, when there is none in time."""
+    try:
+        async with asyncio.timeout(within):
+            while True:
+                value = await condition()
+                if value is not None and value is not False:
+                    return value
+                await asyncio.sleep(POLL_SECONDS)
+    except TimeoutError:
+        raise AssertionError(f"not within {within:g} s: {what}") from None
