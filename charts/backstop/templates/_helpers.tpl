@@ -1,0 +1,55 @@
+{{/* Name of the operator's objects: the release's, with `backstop` in it. */}}
+{{- define "backstop.name" -}}
+{{- if contains "backstop" .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}-backstop{{ end }}
+{{- end }}
+
+{{/* What the Deployment selects its pods by; never changes. */}}
+{{- define "backstop.selector" -}}
+app.kubernetes.io/name: backstop
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end }}
+
+{{- define "backstop.labels" -}}
+{{ include "backstop.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{- define "backstop.image" -}}
+{{ required "image.repository is required: build the image from the Dockerfile, push it, and name it here" .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{/* All that the operator may do, where policies live. It reads no Secrets and changes no policy: only their status. */}}
+{{- define "backstop.rules" -}}
+- apiGroups: [backstop.dev]
+  resources: [fallbackpolicies, promptversions]
+  verbs: [get, list, watch]
+- apiGroups: [backstop.dev]
+  resources: [fallbackpolicies/status, promptversions/status]
+  verbs: [patch]
+# Revision records and traffic objects. `get` and `watch` are also what it grants to the gateways.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, watch, create, update, patch, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+# The gateways' identity. These go with their policy; the operator never deletes them.
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  verbs: [get, list, create, patch]
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [roles, rolebindings]
+  verbs: [get, list, create, patch]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+{{- end }}
