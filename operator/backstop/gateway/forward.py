@@ -13,7 +13,7 @@ from .exchange import Reply, RequestHeaders
 from .metrics import GatewayMetrics
 from .peers import NotTaken, PeerAnswer, PeerFailedError, Peers
 from .revision import Revision
-from .serve import BUDGET_HEADER, FIRST_TIER_HEADER, Passage
+from .serve import BUDGET_HEADER, FIRST_TIER_HEADER, TRACK_HEADER, Passage
 from .split import Forward, SplitReason
 from .sse import DONE, EventSplitter, EventTooLongError
 from .upstream import read_bounded
@@ -21,6 +21,7 @@ from .upstream import read_bounded
 # Statuses that are the caller's doing, whoever answered them.
 CALLER_STATUSES: Final = frozenset({400, 404, 405, 408, 413, 415, 422})
 _PASSED_HEADERS: Final = ("retry-after", "x-should-retry")
+_OWN_HEADERS: Final = (BUDGET_HEADER, TRACK_HEADER)
 
 
 class Forwarder:
@@ -57,8 +58,9 @@ class Forwarder:
         said = [
             (name.lower().encode("latin-1"), value.encode("latin-1"))
             for name, value in response.headers.items()
-            if (name.lower().startswith("x-backstop-") and name.lower() != BUDGET_HEADER) or name.lower() in _PASSED_HEADERS
+            if (name.lower().startswith("x-backstop-") and name.lower() not in _OWN_HEADERS) or name.lower() in _PASSED_HEADERS
         ]
+        said.append((TRACK_HEADER.encode(), _track(to)))  # a peer that cannot read the traffic object does not know its own
         if response.headers.get("Content-Type", "").startswith("text/event-stream"):
             passage.outcome = await _relay_stream(response, reply=reply, headers=said)
             if not reply.begun:
@@ -78,7 +80,7 @@ class Forwarder:
             (b"x-backstop-request-id", identity.encode()),
             (b"x-backstop-policy", self._policy.encode()),
             (b"x-backstop-revision", to.revision.encode()),
-            (b"x-backstop-track", b"canary" if to.to is PodRole.CANARY else b"stable"),
+            (TRACK_HEADER.encode(), _track(to)),
             (b"x-should-retry", b"false"),
         ]
         await reply.whole(502, headers=headers, body=envelope(message, kind="server_error", code="revision_failed"))
@@ -115,6 +117,10 @@ def outcome_of(status: int) -> Outcome:
     if status < 400:
         return Outcome.SUCCESS
     return Outcome.CALLER_ERROR if status in CALLER_STATUSES else Outcome.ERROR
+
+
+def _track(to: Forward) -> bytes:
+    return b"canary" if to.to is PodRole.CANARY else b"stable"
 
 
 def _first_tier(said: str | None) -> FirstTier:

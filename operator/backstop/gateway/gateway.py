@@ -48,9 +48,19 @@ class Settings:
 
 
 async def run_gateway(
-    revision: Revision, *, settings: Settings, stop: asyncio.Event, clock: Callable[[], float], now: Callable[[], float], random: Random
+    revision: Revision,
+    *,
+    settings: Settings,
+    stop: asyncio.Event,
+    clock: Callable[[], float],
+    now: Callable[[], float],
+    split: Random,
+    jitter: Random,
 ) -> None:
-    """Serve `revision` until `stop` is set and the last request is over. `clock` is monotonic, `now` the wall clock, in seconds."""
+    """Serve `revision` until `stop` is set and the last request is over.
+
+    `clock` is monotonic, `now` the wall clock, in seconds. `split` draws who gets a request, `jitter` spreads reads of the traffic object.
+    """
     metrics = GatewayMetrics(revision, registry=CollectorRegistry())
     lifecycle = Lifecycle()
 
@@ -76,10 +86,10 @@ async def run_gateway(
             lifecycle=lifecycle,
             metrics=metrics,
             clock=clock,
-            random=random,
+            random=split,
         )
         ops = OpsApp(revision, view=view, lifecycle=lifecycle, metrics=metrics)
-        watching = asyncio.create_task(_watch_traffic(revision, settings=settings, view=view, ops=ops, now=now, random=random))
+        watching = asyncio.create_task(_watch_traffic(revision, settings=settings, view=view, ops=ops, now=now, jitter=jitter))
         ending = max(1.0, settings.grace_seconds - settings.drain_seconds)
         try:
             await serve_until_stopped(
@@ -99,7 +109,7 @@ async def run_gateway(
 
 
 async def _watch_traffic(
-    revision: Revision, *, settings: Settings, view: TrafficView, ops: OpsApp, now: Callable[[], float], random: Random
+    revision: Revision, *, settings: Settings, view: TrafficView, ops: OpsApp, now: Callable[[], float], jitter: Random
 ) -> None:
     if settings.api_server is None:
         ops.ready = True
@@ -110,7 +120,7 @@ async def _watch_traffic(
         name=traffic_object(revision.policy),
         view=view,
         now=now,
-        random=random,
+        random=jitter,
         interval=settings.reread_seconds,
     )
     await watch.first_look(within=FIRST_LOOK_SECONDS)

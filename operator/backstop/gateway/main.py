@@ -48,7 +48,7 @@ async def _run(revision: Revision, *, settings: Settings) -> None:
         "serving %s of policy %s/%s on port %d, metrics on port %d",
         revision.name, revision.namespace, revision.policy, port, settings.metrics_socket.getsockname()[1],
     )  # fmt: skip
-    await run_gateway(revision, settings=settings, stop=stop, clock=time.monotonic, now=time.time, random=Random())
+    await run_gateway(revision, settings=settings, stop=stop, clock=time.monotonic, now=time.time, split=Random(), jitter=Random())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,6 +17,7 @@ from .timing import on_loop
 from .upstream import CutError, PassedBack, Streaming, Whole
 
 FIRST_TIER_HEADER: Final = "x-backstop-first-tier"
+TRACK_HEADER: Final = "x-backstop-track"
 BUDGET_HEADER: Final = "x-backstop-budget-ms"
 NO_TIER: Final = "none"
 ANSWERED: Final = (Outcome.SUCCESS, Outcome.TRUNCATED)
@@ -55,7 +56,7 @@ class LocalServer:
 
     def identify(self, identity: str, *, role: PodRole) -> list[tuple[bytes, bytes]]:
         """Headers that every answer of this pod carries."""
-        return [(b"x-backstop-request-id", identity.encode()), *self._constant, (b"x-backstop-track", _track(role).encode())]
+        return [(b"x-backstop-request-id", identity.encode()), *self._constant, (TRACK_HEADER.encode(), _track(role).encode())]
 
     async def serve(self, body: bytes, *, headers: RequestHeaders, reply: Reply, role: PodRole, passage: Passage) -> None:
         """Answer one request. Whatever happens, `passage` tells it."""
