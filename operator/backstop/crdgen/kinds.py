@@ -80,7 +80,7 @@ KINDS: Final = (
             Column("Phase", ".status.phase", "Summary of the rollout."),
             Column("Reason", ".status.reason", "Why it is in this phase."),
             Column("Step", ".status.canary.step", "Step in effect, counted from 0.", type="integer", wide=True),
-            Column("SLO", ".status.slos[*].state", "Latest evaluation of each SLO, in the order of the spec.", wide=True),
+            Column("SLO", '.status.slos[?(@.state!="Healthy")].name', "The first SLO that is not healthy.", wide=True),
             _AGE,
         ),
     ),
