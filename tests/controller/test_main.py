@@ -1,0 +1,43 @@
+"""Starting the operator with a wrong configuration: exit code 2 and one sentence."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+START = "from backstop.main import main; main()"
+SOURCE = Path(__file__).parents[2] / "operator"
+
+
+def start(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", START, *arguments], env={"PYTHONPATH": str(SOURCE)}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read"),
+        ("gatewayImage: [", "is not YAML"),
+        ("just text", "must hold an object"),
+        ("metricsSources: []", "`gatewayImage` is missing; set it"),
+        ("{gatewayImage: x, metricsource: []}", "`metricsource` is not a known field"),
+        ('{gatewayImage: x, metricsSources: [{name: a, url: "ftp://x", scrapeIntervalSeconds: 5}]}', "`metricsSources[0].url`"),
+        (
+            "{gatewayImage: x, metricsSources: [&source {name: a, url: 'http://x', scrapeIntervalSeconds: 5}, *source]}",
+            "`metricsSources`: names must be unique",
+        ),
+        ("{gatewayImage: x}", "`--kubeconfig`"),
+    ],
+)
+def test_a_wrong_configuration_is_told_in_one_sentence(tmp_path: Path, text: str | None, said: str) -> None:
+    path = tmp_path / "operator.yaml"
+    if text is not None:
+        path.write_text(text)
+    ended = start("--config", str(path))
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert ended.stderr.startswith("backstop-operator: ")

@@ -1,0 +1,112 @@
+"""What a PromptVersion's status says, and what a policy can ask for."""
+
+from typing import Any
+
+import pytest
+
+from backstop.api.reasons import Reason
+from backstop.controller.blocked import blocked_status
+from backstop.controller.prompts import REJECTIONS_KEPT, judged_status, rejected_status
+from backstop.controller.reconcile import read_policy
+from backstop.controller.seen import Declared, declared
+from backstop.controller.wanted import Wish, wish_of
+from backstop.kube.resources import POLICIES, PROMPT_VERSIONS, Body, Resource
+from backstop.rollout.observed import Known, Unresolved
+from backstop.rollout.place import Revision
+from backstop.rollout.plan import Verdict
+
+from .world import policy_spec
+
+SPEC = {"prompt": "support", "version": "1.0.0", "messages": [{"role": "system", "content": "Be kind."}]}
+SOURCES = frozenset({"default"})
+
+
+def declare(resource: Resource, *, spec: Body, status: Body | None = None, name: str = "v1") -> Declared:
+    metadata = {"name": name, "namespace": "shop", "uid": "u", "resourceVersion": "1", "generation": 4}
+    return declared({"metadata": metadata, "spec": spec, "status": status or {}}, resource=resource)
+
+
+def prompt(spec: Body = SPEC, status: Body | None = None) -> Declared:
+    return declare(PROMPT_VERSIONS, spec=spec, status=status)
+
+
+def policy(**changes: Any) -> Declared:
+    return declare(POLICIES, spec=policy_spec("v1") | changes, name="support")
+
+
+def verdict(at: float = 1000.0) -> Verdict:
+    return Verdict(Revision("abc", prompt_version="v1", prompt_digest="sha256:x"), reason="LatencyBreach", message="too slow", at=at)
+
+
+def said(status: Body, kind: str) -> tuple[str, str]:
+    return next((c["status"], c["reason"]) for c in status["conditions"] if c["type"] == kind)
+
+
+def test_a_valid_version_is_accepted_with_its_digest_and_judging_it_again_changes_nothing() -> None:
+    first = judged_status(prompt(), now=1000.0)
+    assert said(first, "Accepted") == ("True", "Accepted")
+    assert first["digest"].startswith("sha256:")
+    assert judged_status(prompt(status=first), now=2000.0) == first
+
+
+def test_a_template_that_does_not_compile_is_told_in_the_condition() -> None:
+    broken = SPEC | {"messages": [{"role": "system", "content": "Hello {{who}}"}]}
+    status = judged_status(prompt(broken), now=1000.0)
+    assert said(status, "Accepted") == ("False", "TemplateInvalid")
+    assert "digest" not in status
+
+
+def test_a_rejection_is_written_once_and_survives_another_judging() -> None:
+    first = rejected_status(prompt(), policy="support", verdict=verdict(), now=1000.0)
+    assert said(first, "Rejected") == ("True", "RolledBack")
+    assert rejected_status(prompt(status=first), policy="support", verdict=verdict(), now=2000.0) == first
+    assert judged_status(prompt(status=first), now=3000.0)["rejections"] == first["rejections"]
+
+
+def test_two_policies_do_not_push_each_others_rejections_out_in_turn() -> None:
+    status: Body = {}
+    for number in range(REJECTIONS_KEPT):
+        status = rejected_status(prompt(status=status), policy=f"p{number}", verdict=verdict(at=2000.0 + number), now=2000.0)
+    assert rejected_status(prompt(status=status), policy="late-to-tell", verdict=verdict(at=1000.0), now=3000.0) == status
+    newer = rejected_status(prompt(status=status), policy="newer", verdict=verdict(at=9000.0), now=9000.0)
+    assert [r["policy"] for r in newer["rejections"]] == [f"p{n}" for n in range(1, REJECTIONS_KEPT)] + ["newer"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latencyBudgetMilliseconds": "fast"}, "`spec.latencyBudgetMilliseconds`"),
+        ({"surprise": 1}, "`spec.surprise` is not a known field"),
+        ({"chain": []}, "`spec.chain`"),
+    ],
+)
+def test_a_malformed_spec_is_told_in_one_sentence_with_the_fields_name(changes: Body, message: str) -> None:
+    wish = wish_of(policy(**changes), prompt=prompt(), sources=SOURCES)
+    assert isinstance(wish, Unresolved)
+    assert wish.reason is Reason.INVALID
+    assert message in wish.message
+    assert "\n" not in wish.message
+
+
+def test_a_metrics_source_is_only_needed_where_something_is_judged() -> None:
+    wish = wish_of(policy(metricsSource="elsewhere", slos=[]), prompt=prompt(), sources=SOURCES)
+    assert isinstance(wish, Wish)
+    assert isinstance(wish.revision, Known)
+
+
+def test_what_blocks_a_policy_is_added_to_its_status_and_takes_nothing_away() -> None:
+    before = declare(POLICIES, spec={}, status={"stable": {"revision": "abc", "promptVersion": "v1", "since": "2026-01-01T00:00:00.000Z"}})
+    read = read_policy(before)
+    assert not isinstance(read, Unresolved)
+    status = blocked_status(read[0], why=Unresolved(Reason.INVALID, "`spec.x` is not a known field"), generation=4, now=1000.0)
+    document = status.model_dump(mode="json", exclude_none=True)
+    assert document["stable"]["revision"] == "abc"
+    assert said(document, "Accepted") == said(document, "Ready") == ("False", "Invalid")
+    assert said(document, "Stalled") == ("True", "Invalid")
+
+
+@pytest.mark.parametrize("status", [{"stable": {"revision": 5}}, {"stable": {"revision": "a", "promptVersion": "v", "since": "yesterday"}}])
+def test_a_status_that_cannot_be_read_is_said_and_not_guessed_at(status: Body) -> None:
+    read = read_policy(declare(POLICIES, spec={}, status=status))
+    assert isinstance(read, Unresolved)
+    assert "`status` cannot be read" in read.message

@@ -1,0 +1,110 @@
+"""From API bodies to what a pass reads: arms, troubles, what belongs to whom."""
+
+from typing import Any
+
+import pytest
+
+from backstop.api.names import LABEL_POLICY, LABEL_REVISION
+from backstop.api.traffic import TrafficState, render
+from backstop.controller.observe import arms_of, gateways_of, observe
+from backstop.controller.seen import Child, DeploymentSeen, PodSeen, child, pod
+from backstop.controller.verification import NOBODY_ASKED
+from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, Body
+from backstop.rollout.observed import Known, Unknown, Unresolved
+from backstop.rollout.place import Place
+
+NOTHING_WANTED = Unresolved(reason="Invalid", message="")  # type: ignore[arg-type]  # not looked at here
+
+
+def metadata(name: str, *, revision: str | None = None, owner: str = "policy-uid", **rest: Any) -> Body:
+    labels = {LABEL_POLICY: "support"} | ({LABEL_REVISION: revision} if revision else {})
+    references = [{"uid": "a-friend"}, {"uid": owner, "controller": True}]
+    return {"name": name, "namespace": "shop", "uid": name, "resourceVersion": "1", "labels": labels, "ownerReferences": references, **rest}
+
+
+def gateway_pod(name: str, *, revision: str = "r1", ready: bool = True, container: Body | None = None, **rest: Any) -> PodSeen:
+    status = {
+        "podIP": "10.0.0.1",
+        "conditions": [{"type": "Ready", "status": "True" if ready else "False"}, *rest.pop("conditions", [])],
+        "containerStatuses": [{"name": "gateway", "image": "repo/gateway:1", **(container or {})}],
+    }
+    return pod({"metadata": metadata(name, revision=revision, **rest), "status": status})
+
+
+def gateway_deployment(revision: str, *, replicas: int = 2, **rest: Any) -> DeploymentSeen:
+    seen = child(
+        {"metadata": metadata(f"support-{revision}", revision=revision), "spec": {"replicas": replicas}, **rest}, resource=DEPLOYMENTS
+    )
+    assert isinstance(seen, DeploymentSeen)
+    return seen
+
+
+def traffic_object(data: Body, *, owner: str = "policy-uid") -> Child:
+    return child({"metadata": metadata("support-traffic", owner=owner), "data": data}, resource=CONFIG_MAPS)
+
+
+def test_ready_pods_are_counted_per_revision_and_those_that_are_going_are_not() -> None:
+    pods = [
+        gateway_pod("a"),
+        gateway_pod("b", ready=False),
+        gateway_pod("c", deletionTimestamp="2026-01-01T00:00:00Z"),
+        gateway_pod("d", revision="r2"),
+    ]
+    arms = arms_of([gateway_deployment("r1"), gateway_deployment("r2", replicas=1)], pods=pods)
+    assert {name: (arm.desired, arm.ready) for name, arm in arms.items()} == {"r1": (2, 1), "r2": (1, 1)}
+    assert [g.pod for g in gateways_of(pods)] == ["a", "d"]
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off 5m"}}}, "image `repo/gateway:1` cannot be pulled"),
+        ({"state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}, "image `repo/gateway:1` cannot be pulled"),
+        (
+            {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 3}}},
+            "container `gateway` keeps exiting with code 3",
+        ),
+        (
+            {"state": {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "llm-keys" not found'}}},
+            'CreateContainerConfigError: secret "llm-keys" not found',
+        ),
+        ({"state": {"waiting": {"reason": "ContainerCreating"}}}, None),
+        ({"state": {"running": {}}}, None),
+    ],
+)
+def test_why_a_pod_is_not_ready_is_said_in_words_that_do_not_change_with_every_attempt(state: Body, said: str | None) -> None:
+    assert gateway_pod("a", ready=False, container=state).trouble == said
+
+
+def test_a_pod_without_a_node_says_so() -> None:
+    unscheduled = gateway_pod(
+        "a", ready=False, conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]
+    )
+    assert unscheduled.trouble == "not scheduled: 0/3 nodes"
+
+
+def test_pods_that_cannot_even_be_created_are_told_by_their_deployment() -> None:
+    conditions = [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}]
+    arms = arms_of([gateway_deployment("r1", status={"conditions": conditions})], pods=[])
+    assert arms["r1"].trouble == "exceeded quota"
+
+
+def look(traffic: Child | None) -> object:
+    return observe(
+        place=Place(),
+        wanted=NOTHING_WANTED,
+        traffic=traffic,
+        owner="policy-uid",
+        deployments=[],
+        pods=[],
+        acting=NOBODY_ASKED,
+        readings=(),
+    ).route
+
+
+def test_a_traffic_object_is_read_if_it_is_the_policys_own() -> None:
+    state = TrafficState(generation=3, stable="r1", canary=None, permille=0, aborted=None)
+    assert look(None) == Known(None)
+    assert look(traffic_object(render(state))) == Known(state)
+    assert look(traffic_object({})) == Unknown("`generation` is missing from the traffic object")
+    assert look(traffic_object(render(state), owner="somebody")) == Unknown("ConfigMap `support-traffic` belongs to something else")

@@ -1,0 +1,89 @@
+"""Asking gateways which traffic generation they act on: real sockets, every way not to answer."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from backstop.api.names import METRICS_PORT
+from backstop.rollout.observed import Known, Unknown
+from backstop.traffic.acting import Gateway, acting_generation
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@contextlib.asynccontextmanager
+async def gateways(*handlers: Handler) -> AsyncIterator[list[Gateway]]:
+    """A gateway per handler, each at a loopback address of its own."""
+    found, runners = [], []
+    for number, handler in enumerate(handlers):
+        app = web.Application()
+        app.router.add_get("/-/status", handler)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        runners.append(runner)
+        address = f"127.77.0.{number + 1}"
+        await web.TCPSite(runner, address, METRICS_PORT).start()
+        found.append(Gateway(f"pod-{number}", address))
+    try:
+        yield found
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+
+
+def acts_on(generation: object) -> Handler:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"generation": generation})
+
+    return answer
+
+
+async def failing(_: web.Request) -> web.Response:
+    return web.json_response({"generation": 9}, status=500)
+
+
+async def garbage(_: web.Request) -> web.Response:
+    return web.Response(text="<html>", content_type="application/json")
+
+
+async def silent(_: web.Request) -> web.Response:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def ask(*handlers: Handler) -> Known[int] | Unknown:
+    async with gateways(*handlers) as found, aiohttp.ClientSession() as session, asyncio.timeout(10):
+        return await acting_generation(session, gateways=found)
+
+
+async def test_the_slowest_gateway_counts() -> None:
+    assert await ask(acts_on(7), acts_on(5), acts_on(6)) == Known(5)
+
+
+@pytest.mark.parametrize(
+    ("handler", "why"),
+    [
+        (failing, "gateway pod pod-1 answers 500"),
+        (garbage, "gateway pod pod-1 cannot be asked"),
+        (silent, "gateway pod pod-1 does not answer within 1 s"),
+        (acts_on(None), "gateway pod pod-1 has not read the traffic object yet"),
+        (acts_on("7"), "gateway pod pod-1 has not read the traffic object yet"),
+    ],
+    ids=["error", "garbage", "silence", "unread", "text"],
+)
+async def test_one_gateway_that_does_not_say_makes_the_answer_unknown(handler: Handler, why: str) -> None:
+    answer = await ask(acts_on(7), handler)
+    assert isinstance(answer, Unknown)
+    assert answer.why.startswith(why)
+
+
+async def test_nobody_listening_is_unknown_and_so_is_no_gateway_at_all() -> None:
+    async with aiohttp.ClientSession() as session:
+        nobody = await acting_generation(session, gateways=[Gateway("gone", "127.77.1.1")])
+        assert isinstance(nobody, Unknown)
+        assert nobody.why.startswith("gateway pod gone cannot be asked")
+        assert await acting_generation(session, gateways=[]) == Unknown("no gateway pod is ready")
