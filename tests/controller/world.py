@@ -22,7 +22,7 @@ from backstop.api.names import API_VERSION, LABEL_MANAGED_BY, LABEL_POLICY, LABE
 from backstop.api.traffic import TrafficState, parse
 from backstop.kube.client import Client
 from backstop.kube.errors import Conflict, NotFound
-from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, PODS, POLICIES, PROMPT_VERSIONS, SERVICES, Body, Resource
+from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, PODS, POLICIES, PROMPT_VERSIONS, SERVICES, Body, Resource
 
 from .until import until
 
@@ -115,6 +115,11 @@ class World:
         except AssertionError as error:
             raise AssertionError(f"{error}; status: {json.dumps(await self.status(), indent=1)}; traffic: {self.traffic}") from None
 
+    async def events(self) -> set[str]:
+        """Reasons of the events that were told in the namespace."""
+        found, _ = await self.client.list(EVENTS, namespace=self.namespace)
+        return {item["reason"] for item in found}
+
     async def quiet(self) -> None:
         """Wait until the policy, its prompts and its children have not changed for a second."""
         seen: list[tuple[float, tuple[str, ...]]] = []
@@ -134,6 +139,11 @@ class World:
     async def deployment(self, name: str) -> Body:
         """A Deployment as it is now."""
         return await self.client.get(DEPLOYMENTS, namespace=self.namespace, name=name)
+
+    async def delete_deployment(self, name: str) -> None:
+        """Somebody deletes a Deployment."""
+        body = await self.deployment(name)
+        await self.client.delete(DEPLOYMENTS, namespace=self.namespace, name=name, uid=body["metadata"]["uid"])
 
     async def edit_deployment(self, name: str, *, image: str, replicas: int) -> None:
         """What somebody does with `kubectl edit`."""

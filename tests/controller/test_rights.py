@@ -1,0 +1,59 @@
+"""The rights that are shipped are enough, cluster-wide and in one namespace alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from backstop.kube.client import Client
+from backstop.kube.connection import connect
+from backstop.kube.resources import ROLE_BINDINGS, ROLES, Resource
+from e2e.cluster.apiserver import ApiServer
+
+from .operators import running
+from .world import MANAGER, Behaviour, World
+
+pytestmark = pytest.mark.apiserver
+
+SHIPPED = Path(__file__).parents[2] / "manifests" / "base" / "backstop.yaml"
+RBAC = "rbac.authorization.k8s.io"
+
+
+def shipped_rules() -> list[dict[str, Any]]:
+    documents = yaml.safe_load_all(SHIPPED.read_text())
+    return next(list(d["rules"]) for d in documents if d and d["kind"] == "ClusterRole")
+
+
+async def grant(client: Client, *, user: str, namespace: str) -> None:
+    """The shipped rules for `user`, in this namespace and nowhere else."""
+    metadata = {"name": "shipped", "namespace": namespace}
+    role = {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": metadata, "rules": shipped_rules()}
+    binding = {
+        "apiVersion": f"{RBAC}/v1",
+        "kind": "RoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": "shipped"},
+        "subjects": [{"kind": "User", "name": user, "apiGroup": RBAC}],
+    }
+    kinds: list[tuple[Resource, dict[str, Any]]] = [(ROLES, role), (ROLE_BINDINGS, binding)]
+    for resource, body in kinds:
+        await client.create(resource, body=body, manager=MANAGER)
+
+
+async def test_the_shipped_rights_are_enough_for_a_promotion_and_a_rollback(api_server: ApiServer, client: Client, world: World) -> None:
+    user = f"operator-of-{world.namespace}"
+    await grant(client, user=user, namespace=world.namespace)
+    connection = await connect(api_server.identity_kubeconfig(user))
+    world.behaviour["v3"] = Behaviour(bad=0.5)
+    for name in ("v1", "v2", "v3"):
+        await world.prompt(name)
+    await world.apply("v1")
+    async with running(connection, world):
+        await world.stable_on("v1")
+        await world.apply("v2")
+        await world.stable_on("v2", within=60)
+        await world.apply("v3")
+        await world.until_status("v3 is rolled back", lambda s: s.get("lastRollout", {}).get("outcome") == "RolledBack", within=60)
+        told = await world.events()
+    assert {"FirstRevision", "CanaryStarted", "StepStarted", "Promoted", "RolledBack"} <= told
