@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from pydantic import BaseModel
 
 from backstop.api.fallbackpolicy import POLICY_RULES, FallbackPolicySpec
 from backstop.api.problems import InputError, parse_strictly
@@ -41,8 +42,8 @@ def invalid() -> list[Manifest]:
 
 def refuse_like_the_models(document: dict[str, Any]) -> None:
     """Raises InputError for what the models and the rules over the whole object refuse."""
-    model = {"FallbackPolicy": FallbackPolicySpec, "PromptVersion": PromptVersionSpec}[document["kind"]]
-    parse_strictly(model, document["spec"], prefix="spec")
+    models: dict[str, type[BaseModel]] = {"FallbackPolicy": FallbackPolicySpec, "PromptVersion": PromptVersionSpec}
+    parse_strictly(models[document["kind"]], document["spec"], prefix="spec")
     if document["kind"] == "FallbackPolicy":
         for rule in POLICY_RULES:
             if not rule.holds(document["metadata"]["name"]):

@@ -1,0 +1,113 @@
+"""What the chart renders, and which values it refuses; with real Helm, without a cluster."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from backstop.controller.config import OperatorConfig, read_config
+from backstop.crdgen.kinds import KINDS, definition
+from e2e import manifests
+
+from .helm import CHART, IMAGE, ROOT, HelmRefused, helm, only, settings, template
+
+pytestmark = pytest.mark.apiserver
+
+SOURCE = (
+    "metrics.sources[0].name=default",
+    "metrics.sources[0].url=http://prometheus.monitoring.svc:9090",
+    "metrics.sources[0].scrapeIntervalSeconds=5",
+)
+
+
+def config_of(*values: str, into: Path) -> OperatorConfig:
+    path = into / "operator.yaml"
+    path.write_text(only(template(*values), "ConfigMap")["data"]["operator.yaml"], encoding="utf-8")
+    return read_config(path)
+
+
+def test_the_chart_passes_lint() -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART), *settings(*IMAGE, *SOURCE))
+
+
+def test_the_operator_reads_the_configuration_that_the_chart_writes(tmp_path: Path) -> None:
+    config = config_of(*IMAGE, *SOURCE, "namespaces={shop,desk}", into=tmp_path)
+    assert config.gatewayImage == "localhost/backstop:dev"
+    assert [(s.name, s.url, s.scrapeIntervalSeconds) for s in config.metricsSources] == [
+        ("default", "http://prometheus.monitoring.svc:9090", 5)
+    ]
+    assert config.namespaces == ["shop", "desk"]
+
+
+def test_without_sources_the_configuration_is_valid_too(tmp_path: Path) -> None:
+    assert config_of(*IMAGE, "gateway.image=other:1", into=tmp_path) == OperatorConfig(gatewayImage="other:1")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((), "image.repository is required: build the image from the Dockerfile, push it, and name it here"),
+        ((*IMAGE, "replicas=2"), "additional properties 'replicas' not allowed"),
+        ((*IMAGE, "metrics.source=http://p:9090"), "additional properties 'source' not allowed"),
+        ((*IMAGE, "metrics.sources[0].name=default"), "missing properties 'url', 'scrapeIntervalSeconds'"),
+        ((*IMAGE, *SOURCE, "metrics.sources[0].scrapeIntervalSeconds=0"), "minimum: got 0, want 1"),
+        ((*IMAGE, *SOURCE, "metrics.sources[0].url=prometheus:9090"), "does not match pattern"),
+    ],
+    ids=["no-image", "unknown", "misspelt", "no-url", "no-interval", "no-scheme"],
+)
+def test_a_wrong_value_is_refused_by_name(values: tuple[str, ...], message: str) -> None:
+    with pytest.raises(HelmRefused) as refused:
+        template(*values)
+    assert message in str(refused.value)
+
+
+def test_the_chart_holds_the_definitions_that_the_models_make() -> None:
+    rendered = {d["metadata"]["name"]: d for d in template(*IMAGE) if d["kind"] == "CustomResourceDefinition"}
+    assert rendered == {kind.object_name: definition(kind) for kind in KINDS}
+
+
+def test_the_definitions_can_be_left_out() -> None:
+    kinds = [document["kind"] for document in template(*IMAGE, "crds.install=false")]
+    assert "CustomResourceDefinition" not in kinds
+
+
+def test_a_new_configuration_restarts_the_operator() -> None:
+    def checksum(*values: str) -> str:
+        return str(only(template(*values), "Deployment")["spec"]["template"]["metadata"]["annotations"]["checksum/config"])
+
+    assert checksum(*IMAGE) == checksum(*IMAGE)
+    assert checksum(*IMAGE) != checksum(*IMAGE, *SOURCE)
+
+
+def test_rights_hold_no_wildcard_no_secret_and_no_definition() -> None:
+    rules = only(template(*IMAGE), "ClusterRole")["rules"]
+    named = {(group, resource, verb) for r in rules for group in r["apiGroups"] for resource in r["resources"] for verb in r["verbs"]}
+    assert not [right for right in named if "*" in right]
+    assert not [right for right in named if right[1].startswith(("secrets", "customresourcedefinitions"))]
+    assert {right for right in named if right[0] == "backstop.dev" and right[2] not in ("get", "list", "watch")} == {
+        ("backstop.dev", "fallbackpolicies/status", "patch"),
+        ("backstop.dev", "promptversions/status", "patch"),
+    }
+
+
+def test_r08_for_named_namespaces_there_is_no_right_over_the_cluster() -> None:
+    everywhere, named = template(*IMAGE), template(*IMAGE, "namespaces={shop,desk}")
+    assert [d["kind"] for d in named if d["kind"].startswith("ClusterRole")] == []
+    roles = [d for d in named if d["kind"] == "Role"]
+    assert [role["metadata"]["namespace"] for role in roles] == ["shop", "desk"]
+    assert all(role["rules"] == only(everywhere, "ClusterRole")["rules"] for role in roles)
+
+
+def test_the_plain_manifests_are_what_the_chart_renders() -> None:
+    assert manifests.RENDERED.read_text(encoding="utf-8") == manifests.rendered()
+
+
+def test_the_plain_manifests_are_the_charts_objects() -> None:
+    plain = list(yaml.safe_load_all(manifests.RENDERED.read_text(encoding="utf-8")))
+    rendered = template(*manifests.VALUES)
+    assert {(d["kind"], d["metadata"]["name"]) for d in plain} == {(d["kind"], d["metadata"]["name"]) for d in rendered}
+
+
+def test_the_samples_are_what_the_readme_says_is_there() -> None:
+    assert "manifests/samples/support.yaml" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (ROOT / "manifests/samples/support.yaml").is_file()
