@@ -16,6 +16,7 @@ from backstop.api.names import RECORD_KEY, TEMPLATE_KEY
 from backstop.api.problems import parse_strictly
 from backstop.api.promptversion import PromptVersionSpec
 from backstop.api.record import RevisionRecord, build_record
+from backstop.gateway.manifests import read_record
 from backstop.rendering.pod import DRAIN_SECONDS
 from backstop.rendering.revision import RevisionTooLarge, deployment, template_of
 from backstop.rendering.services import caller_services
@@ -55,6 +56,14 @@ def test_the_gateway_reads_back_the_record_that_was_built() -> None:
     built = build_record(namespace=OWNER.namespace, name=OWNER.name, policy=POLICY, prompt=PROMPT)
     assert parse_strictly(RevisionRecord, stored, prefix="") == built
     assert stored["scheme"] == built.scheme
+
+
+@pytest.mark.parametrize("content", ["\x7f\x85\ufffe", "🙂 \u2028", '"\\n" {{', "- a: [b\n\tc"], ids=["control", "wide", "quotes", "yaml"])
+def test_the_gateway_reads_back_any_text_that_a_prompt_may_hold(content: str, tmp_path: Path) -> None:
+    messages = [{"role": "system", "content": content}]
+    prompt = PromptVersionSpec.model_validate({"prompt": "odd", "version": "1.0.0", "messages": messages})
+    (tmp_path / RECORD_KEY).write_text(record(prompt=prompt)["data"][RECORD_KEY], encoding="utf-8")
+    assert read_record(tmp_path / RECORD_KEY).prompt == prompt
 
 
 def test_a_record_leaves_out_defaults_so_that_an_older_gateway_reads_it() -> None:

@@ -5,6 +5,7 @@ Every refusal is one sentence that says file, object and field.
 
 import base64
 import binascii
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,9 +50,9 @@ def read_record(file: Path) -> RevisionRecord:
     """The mounted revision record. Raises ConfigurationError."""
     text = _read_text(file)
     try:
-        value = yaml.safe_load(text)  # JSON is YAML; one reader, one kind of message
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{file}: {_where(error)}not a revision record") from None
+        value = json.loads(text)  # not as YAML, which refuses characters that a prompt may hold
+    except ValueError as error:
+        raise ConfigurationError(f"{file}: not a revision record ({error})") from None
     try:
         return parse_strictly(RevisionRecord, value, prefix="")
     except InputError as error:
