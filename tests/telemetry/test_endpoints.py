@@ -4,7 +4,9 @@ import json
 import logging
 
 import aiohttp
+import pytest
 
+from backstop.api.problems import InputError
 from backstop.telemetry.endpoints import serve_endpoints
 from backstop.telemetry.log import JsonLines, fields
 from backstop.telemetry.metrics import Metrics
@@ -22,6 +24,13 @@ async def test_readiness_says_what_is_missing_and_health_does_not_depend_on_it()
         assert await get(port, "/healthz") == (200, "ok")
         missing.clear()
         assert await get(port, "/readyz") == (200, "ok")
+
+
+async def test_a_port_that_is_taken_is_told_by_its_setting() -> None:
+    async with serve_endpoints(Metrics().registry, port=0, alive=lambda: None, ready=lambda: None) as taken:
+        with pytest.raises(InputError, match=f"`telemetryPort` {taken} cannot be listened on"):
+            async with serve_endpoints(Metrics().registry, port=taken, alive=lambda: None, ready=lambda: None):
+                raise AssertionError
 
 
 async def test_a_policy_is_shown_in_one_phase_and_not_at_all_once_it_is_gone() -> None:

@@ -1,18 +1,24 @@
 """`/healthz`, `/readyz` and `/metrics` of the operator. Knows two questions to ask, not what is behind them."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from ..api.problems import InputError
+
 
 @asynccontextmanager
 async def serve_endpoints(
     registry: CollectorRegistry, *, port: int, alive: Callable[[], str | None], ready: Callable[[], str | None]
 ) -> AsyncIterator[int]:
-    """Serve on all addresses while the context lasts; yields the port. `alive` and `ready` say what is wrong, or None."""
+    """Serve on all addresses while the context lasts; yields the port. `alive` and `ready` say what is wrong, or None.
+
+    Raises InputError where the port cannot be had.
+    """
 
     async def answer(question: Callable[[], str | None]) -> web.Response:
         problem = question()
@@ -34,7 +40,11 @@ async def serve_endpoints(
     await runner.setup()
     try:
         site = web.TCPSite(runner, port=port)
-        await site.start()
-        yield runner.addresses[0][1]
+        try:
+            await site.start()
+        except OSError as error:
+            raise InputError(f"`telemetryPort` {port} cannot be listened on ({os.strerror(error.errno or 0)}); choose another") from None
+        # Port 0 is another one per address family: that of IPv4 is told, where there is one.
+        yield min(runner.addresses, key=len)[1]
     finally:
         await runner.cleanup()
