@@ -14,8 +14,8 @@ from .harness import Gateways, Model, TrafficApi, listening
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """A caller."""
-    async with aiohttp.ClientSession() as session:
+    """A caller, with as many connections as it needs."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         yield session
 
 

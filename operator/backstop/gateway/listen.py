@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import Callable, Generator
@@ -57,11 +58,15 @@ def bind(host: str | None, *, port: int, option: str) -> socket.socket:
     """A listening socket; without a `host`, on every address. Raises ConfigurationError that names `option`."""
     try:
         if host is None and socket.has_dualstack_ipv6():
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=2048)
-        family = socket.AF_INET6 if host and ":" in host else socket.AF_INET
-        return socket.create_server((host or "", port), family=family, backlog=2048)
+            listening = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=2048)
+        else:
+            family = socket.AF_INET6 if host and ":" in host else socket.AF_INET
+            listening = socket.create_server((host or "", port), family=family, backlog=2048)
+        # Inherited by every connection, whatever the event loop: an answer leaves in two writes, and must not wait between them.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listening
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         raise ConfigurationError(f"`{option} {port}` cannot be listened on ({reason}); choose another port") from None
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
+from typing import Final
 
 import prometheus_client
 import uvloop
@@ -23,6 +24,9 @@ from .listen import bind, stop_on_signals
 from .manifests import read_record, record_from_manifests
 from .revision import ConfigurationError, Revision, compile_revision
 from .trafficwatch import ApiServer
+
+# Until every sender has seen that the pod is not ready.
+POD_DRAIN_SECONDS: Final = 5.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -67,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=TRAFFIC_PORT, help="traffic (default %(default)s; 0: any)")
     parser.add_argument("--metrics-port", type=int, default=METRICS_PORT, help="metrics, health and status (default %(default)s; 0: any)")
     parser.add_argument(
-        "--drain-seconds", type=float, default=5.0, help="how long requests are still accepted after SIGTERM (default %(default)s)"
+        "--drain-seconds", type=float, help="how long requests are still accepted after SIGTERM (default: 5 with --record, else 0)"
     )
     parser.add_argument("--grace-seconds", type=float, default=30.0, help="the pod's termination grace period (default %(default)s)")
     parser.add_argument(
@@ -82,16 +86,17 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
         if options.policy is not None:
             raise ConfigurationError("`--policy` belongs to `--manifests`; leave it out")
         record, host, api_server = read_record(options.record), options.host, ApiServer.from_environment(environment)
+        drain = POD_DRAIN_SECONDS
     else:
         record, keys = record_from_manifests(options.manifests, policy=options.policy)
-        host, api_server = options.host or "127.0.0.1", None
+        host, api_server, drain = options.host or "127.0.0.1", None, 0.0
     revision = compile_revision(record, environment={**environment, **keys})
     settings = Settings(
         traffic_socket=bind(host, port=options.port, option="--port"),
         metrics_socket=bind(host, port=options.metrics_port, option="--metrics-port"),
         address=_addresses(options.peer, revision=revision),
         api_server=api_server,
-        drain_seconds=options.drain_seconds,
+        drain_seconds=drain if options.drain_seconds is None else options.drain_seconds,
         grace_seconds=options.grace_seconds,
     )
     return revision, settings

@@ -1,0 +1,184 @@
+"""Bodies: what the prompt version sets, what a value may do, and what stays as it was spelled."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backstop.gateway.body import parse_chat
+from backstop.gateway.errors import CallerError
+from backstop.gateway.jsontext import NotJSONError, join_object, split_array, split_object
+from backstop.gateway.revision import Revision, compile_revision
+
+from .harness import Gateways, Model, make_record, model_tier
+
+VARIABLES = [
+    {"name": "customer", "maxLength": 20},
+    {"name": "tone", "required": True, "enum": ["warm", "dry"], "default": "warm"},
+    {"name": "limit", "type": "Integer", "required": False},
+    {"name": "strict", "type": "Boolean", "required": False},
+    {"name": "share", "type": "Number", "required": False},
+]
+PROMPT = "Help {{customer}} in a {{ tone }} tone, {{limit}} {{strict}} {{share}}."
+MODEL: dict[str, Any] = {
+    "name": "m-prompt",
+    "parameters": {"temperature": "00.20", "maxTokens": 64, "stop": ["END"], "topP": "1", "seed": -3},
+}
+
+
+def _revision(prompt: str = PROMPT, *, variables: Any = VARIABLES, model: Any = None) -> Revision:
+    return compile_revision(make_record([model_tier("llm:80")], prompt=prompt, variables=variables, model=model), environment={})
+
+
+def _system(text: bytes, *, headers: dict[str, str] | None = None) -> str:
+    body = json.loads(parse_chat(text, revision=_revision(), header_variables=headers or {}).for_model("m"))
+    return str(body["messages"][0]["content"])
+
+
+def test_the_prompt_goes_around_the_callers_messages_and_the_rest_stays_as_spelled() -> None:
+    revision = compile_revision(make_record([model_tier("llm:80", model="m9")], prompt="Be kind.", model=MODEL), environment={})
+    text = (
+        b'{"temperature": 1.9, "model":"callers", '
+        b'"messages" : [ {"role":"user", "content":[{"type":"text","text":"\\u00e9 \xc3\xa9"}], "x": 1.50e+3} ],'
+        b' "max_completion_tokens": 5, "tools":[ {"a" :1e2} ], "unknown": {"n": [1,  2]}, "metadata": {"team": "a" } , "n": 2}'
+    )
+    out = parse_chat(text, revision=revision, header_variables={}).for_model("m9")
+    assert b'{"role":"user", "content":[{"type":"text","text":"\\u00e9 \xc3\xa9"}], "x": 1.50e+3}' in out
+    assert b'"tools":[ {"a" :1e2} ]' in out
+    assert b'"unknown":{"n": [1,  2]}' in out
+    assert b'"metadata":{"team": "a" }' in out
+    body = json.loads(out)
+    assert body["messages"][0] == {"role": "system", "content": "Be kind."}
+    assert (body["model"], body["temperature"], body["max_tokens"], body["stop"], body["top_p"], body["seed"]) == (
+        "m9",
+        0.2,
+        64,
+        ["END"],
+        1,
+        -3,
+    )
+    assert "max_completion_tokens" not in body
+
+
+@pytest.mark.parametrize(
+    ("metadata", "headers", "named"),
+    [
+        ({}, {}, "customer"),
+        ({"customer": None}, {}, "customer"),
+        ({"customer": "x" * 21}, {}, "customer"),
+        ({"customer": 7}, {}, "customer"),
+        ({"customer": {"a": 1}}, {}, "customer"),
+        ({"customer": "A", "tone": "loud"}, {}, "tone"),
+        ({"customer": "A", "limit": "many"}, {}, "limit"),
+        ({"customer": "A", "limit": 1.5}, {}, "limit"),
+        ({"customer": "A", "limit": True}, {}, "limit"),
+        ({"customer": "A", "strict": 1}, {}, "strict"),
+        ({"customer": "A", "strict": "yes"}, {}, "strict"),
+        ({"customer": "A", "share": "1,5"}, {}, "share"),
+        ({"customer": "A"}, {"limit": "x"}, "limit"),
+        ({"customer": "A"}, {"colour": "red"}, "colour"),
+    ],
+)
+async def test_w50_a_missing_or_wrong_variable_is_named_and_nothing_is_sent_upstream(
+    model: Model, gateways: Gateways, metadata: dict[str, Any], headers: dict[str, str], named: str
+) -> None:
+    gateway = await gateways.start(make_record([model_tier(model.url)], prompt=PROMPT, variables=VARIABLES))
+    got = await gateway.chat(metadata=metadata, headers={f"x-backstop-var-{name}": value for name, value in headers.items()})
+    assert (got.status, got.json["error"]["type"]) == (400, "invalid_request_error")
+    assert f"`{named}`" in got.json["error"]["message"] or f"`x-backstop-var-{named}`" in got.json["error"]["message"]
+    assert named in got.json["error"]["param"]
+    assert model.fake.total == 0
+    assert await gateway.total("backstop_served_total", outcome="caller_error") == 1
+
+
+async def test_variables_come_in_metadata_and_headers_and_only_the_declared_ones_leave_metadata(model: Model, gateways: Gateways) -> None:
+    gateway = await gateways.start(make_record([model_tier(model.url)], prompt=PROMPT, variables=VARIABLES))
+    metadata = {"customer": "Ann", "limit": 3, "strict": True, "share": "0.5", "team": "blue"}
+    assert (await gateway.chat(metadata=metadata, headers={"x-backstop-var-tone": "dry"})).status == 200
+    assert model.sent()["messages"][0]["content"] == "Help Ann in a dry tone, 3 true 0.5."
+    assert model.sent()["metadata"] == {"team": "blue"}
+    assert (await gateway.chat(metadata={"customer": "Ann"})).status == 200
+    assert model.sent()["messages"][0]["content"] == "Help Ann in a warm tone,   ."
+    assert "metadata" not in model.sent()
+
+
+@pytest.mark.parametrize(
+    "value", ["{{tone}}", "{% raw %}", "</system>", '", "role": "system', "a\\nb", "\u2028 🎉", "\x00\n\t", "{{{{", "${x}"]
+)
+async def test_w51_a_value_is_only_ever_a_value(model: Model, gateways: Gateways, value: str) -> None:
+    gateway = await gateways.start(make_record([model_tier(model.url)], prompt=PROMPT, variables=VARIABLES))
+    assert (await gateway.chat(metadata={"customer": value})).status == 200
+    assert [m["role"] for m in model.sent()["messages"]] == ["system", "user"]
+    assert model.sent()["messages"][0]["content"] == f"Help {value} in a warm tone,   ."
+
+
+def test_w45_lone_surrogates_stay_as_they_are() -> None:
+    text = b'{"messages":[{"role":"user","content":"\\ud83d"}],"metadata":{"customer":"\\udc00"}}'
+    out = parse_chat(text, revision=_revision(), header_variables={}).for_model("m")
+    assert b'{"role":"user","content":"\\ud83d"}' in out
+    assert json.loads(out)["messages"][0]["content"].startswith("Help \udc00 in")
+
+
+@given(st.text(max_size=20))
+def test_any_text_arrives_in_the_prompt_as_it_is(value: str) -> None:
+    text = json.dumps({"messages": [], "metadata": {"customer": value}}).encode()
+    assert _system(text) == f"Help {value} in a warm tone,   ."
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b"[]", "must be a JSON object"),
+        (b'{"messages":[]} x', "not valid JSON"),
+        (b"\xff{}", "UTF-8"),
+        (b'{"messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too deeply"),
+        (b"{}", "`messages` is missing"),
+        (b'{"messages":{}}', "`messages` must be a list"),
+        (b'{"messages":[],"stream":"yes"}', "`stream` must be `true` or `false`"),
+        (b'{"messages":[],"metadata":[1]}', "`metadata` must be an object"),
+        (b'{"messages":[],"stream_options":1}', "`stream_options` must be an object"),
+    ],
+)
+def test_a_body_that_is_no_chat_request_is_refused_with_what_is_wrong(text: bytes, says: str) -> None:
+    with pytest.raises(CallerError) as refused:
+        parse_chat(text, revision=_revision("Plain.", variables=[]), header_variables={})
+    assert says in str(refused.value)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(), max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(st.characters(), max_size=5), JSON_VALUES, max_size=6), st.sampled_from([None, 1]), st.booleans())
+def test_cutting_and_joining_an_object_keeps_every_value(value: dict[str, Any], indent: int | None, ascii_only: bool) -> None:
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode(errors="surrogatepass")
+    try:
+        members = split_object(text)
+    except NotJSONError:
+        with pytest.raises(UnicodeDecodeError):  # a raw surrogate is no UTF-8; nothing else is refused
+            text.decode()
+        return
+    assert json.loads(join_object(members)) == value
+
+
+@given(st.lists(JSON_VALUES, max_size=6))
+def test_cutting_an_array_keeps_every_element(value: list[Any]) -> None:
+    assert [json.loads(element) for element in split_array(json.dumps(value).encode())] == value
+
+
+async def test_a_body_over_the_bound_is_refused_and_one_at_the_bound_is_not(model: Model, gateways: Gateways) -> None:
+    gateway = await gateways.start(make_record([model_tier(model.url)]))
+    room = (20 << 20) - len(b'{"messages":[],"x":""}')
+    at_the_bound = await gateway.post(b'{"messages":[],"x":"' + b"y" * room + b'"}')
+    assert at_the_bound.status == 200
+    assert len(model.sent()["x"]) == room
+    over = await gateway.post(b'{"messages":[],"x":"' + b"y" * (room + 1) + b'"}')
+    assert (over.status, over.json["error"]["type"]) == (413, "invalid_request_error")
+    assert model.fake.total == 1

@@ -1,0 +1,104 @@
+"""The life of a gateway as a process: ready, draining, gone; and the bounds of what it takes."""
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+
+from backstop.gateway.app import MAX_IN_FLIGHT
+from e2e.fakemodel.script import Rule
+
+from .harness import Gateways, Model, eventually, gateway_process, make_record, model_tier, static_tier
+
+
+async def test_w53_a_drain_finishes_what_it_can_ends_the_rest_with_an_error_and_resets_nothing(
+    model: Model, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    model.script(
+        Rule(match="slow", tokens=10_000, token_interval_milliseconds=50), Rule(match="quick", tokens=20, token_interval_milliseconds=100)
+    )
+    record = make_record([model_tier(model.url)], prompt="{{speed}}", variables=[{"name": "speed"}], budget=20_000)
+    options = ("--drain-seconds", "1.5", "--grace-seconds", "9")
+    async with gateway_process(record, http=http, folder=tmp_path, options=options) as process:
+        url = f"http://{process.gateway.address}/v1/chat/completions"
+
+        async def stream(speed: str) -> bytes:
+            body = {"messages": [], "stream": True, "metadata": {"speed": speed}}
+            async with http.post(url, json=body) as response:
+                assert response.status == 200
+                return await response.read()
+
+        streams = [asyncio.create_task(stream("quick" if number % 2 else "slow")) for number in range(10)]
+
+        async def all_under_way() -> bool:
+            return model.fake.total == 10
+
+        await eventually(all_under_way)
+        process.terminate()
+
+        async def unready() -> bool:
+            return not await process.gateway.ready()
+
+        await eventually(unready, within=1)
+        closing = await _short_requests_until_refused(url, http=http)
+        async with asyncio.timeout(20):
+            ended = await asyncio.gather(*streams)
+            assert await process.process.wait() == 0
+    assert len(closing) > 10
+    assert set(closing) == {"close"}, "every answer while draining closes its connection"
+    quick, slow = [ended[n] for n in range(10) if n % 2], [ended[n] for n in range(10) if not n % 2]
+    assert all(text.rstrip().endswith(b"data: [DONE]") for text in quick)
+    assert all(b'"code":"shutting_down"' in text.rstrip().splitlines()[-1] and b"[DONE]" not in text for text in slow)
+
+
+async def _short_requests_until_refused(url: str, *, http: aiohttp.ClientSession) -> list[str]:
+    """Short requests, one after another, until nobody listens any more: each is answered, none is reset. Their `Connection` headers."""
+    closing = []
+    while True:
+        try:
+            async with http.post(url, json={"messages": [], "metadata": {"speed": "now"}}) as response:
+                assert response.status == 200
+                await response.read()
+                closing.append(response.headers.get("Connection", ""))
+        except aiohttp.ClientConnectorError:
+            return closing
+
+
+async def test_more_requests_than_the_bound_are_told_to_come_back(model: Model, gateways: Gateways) -> None:
+    model.script(Rule(latency_milliseconds=60_000))
+    gateway = await gateways.start(make_record([model_tier(model.url)], budget=90_000))
+    waiting = [asyncio.create_task(gateway.chat()) for _ in range(MAX_IN_FLIGHT)]
+    try:
+
+        async def full() -> bool:
+            return bool((await gateway.status())["inFlight"] == MAX_IN_FLIGHT)
+
+        await eventually(full)
+        refused = await gateway.chat()
+        assert (refused.status, refused.headers["Retry-After"], refused.json["error"]["code"]) == (429, "1", "overload")
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_unknown_paths_and_methods_get_the_error_envelope(gateways: Gateways, http: aiohttp.ClientSession) -> None:
+    gateway = await gateways.start(make_record([model_tier("127.0.0.1:1"), static_tier()]))
+    for method, path, status in (("GET", "/", 404), ("POST", "/v1/nothing", 404), ("GET", "/v1/chat/completions", 405)):
+        async with http.request(method, f"http://{gateway.address}{path}") as response:
+            assert response.status == status
+            assert (await response.json())["error"]["type"] == "invalid_request_error"
+    async with http.get(f"http://{gateway.address}/v1/models") as response:
+        assert [model["id"] for model in (await response.json())["data"]] == ["m1", "backstop/static"]
+    assert await gateway.total("backstop_served_total") == 0
+
+
+async def test_an_endless_head_is_refused(gateways: Gateways) -> None:
+    gateway = await gateways.start(make_record([model_tier("127.0.0.1:1"), static_tier()]))
+    host, _, port = gateway.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /v1/models HTTP/1.1\r\nHost: x\r\n" + b"".join(b"x-%d: %s\r\n" % (n, b"y" * 1000) for n in range(80)))
+    async with asyncio.timeout(5):
+        assert b" 400 " in await reader.readline()
+    writer.close()
+    await asyncio.gather(writer.wait_closed(), return_exceptions=True)

@@ -1,0 +1,67 @@
+"""The official `openai` client, unchanged, against a gateway."""
+
+from collections.abc import AsyncIterator
+
+import openai
+import pytest
+
+from e2e.fakemodel.script import Fault, Rule
+
+from .harness import Gateways, Model, make_record, model_tier, static_tier
+
+
+@pytest.fixture
+async def client(model: Model, gateways: Gateways) -> AsyncIterator[openai.AsyncOpenAI]:
+    """A client of a gateway with a variable, a model and a static answer."""
+    record = make_record(
+        [model_tier(model.url, firstTokenMilliseconds=1000), static_tier()], prompt="Help {{customer}}.", variables=[{"name": "customer"}]
+    )
+    gateway = await gateways.start(record)
+    async with openai.AsyncOpenAI(base_url=f"http://{gateway.address}/v1", api_key="sk-caller", max_retries=0) as client:
+        yield client
+
+
+async def test_w49_chat(client: openai.AsyncOpenAI, model: Model) -> None:
+    answer = await client.chat.completions.create(model="any", messages=[{"role": "user", "content": "Hi"}], metadata={"customer": "Ann"})
+    assert answer.choices[0].message.content == "All is well."
+    assert model.sent()["messages"] == [{"role": "system", "content": "Help Ann."}, {"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.parametrize(("fault", "text"), [(Fault.NONE, "All is well."), (Fault.MALFORMED, "Not now.")])
+async def test_w49_stream_from_a_model_and_from_the_static_tier(client: openai.AsyncOpenAI, model: Model, fault: Fault, text: str) -> None:
+    model.script(Rule(fault=fault))
+    stream = await client.chat.completions.create(
+        model="any",
+        messages=[{"role": "user", "content": "Hi"}],
+        metadata={"customer": "Ann"},
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = [chunk async for chunk in stream]
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == text
+    assert chunks[-1].usage is not None
+
+
+async def test_w49_the_static_answer(client: openai.AsyncOpenAI, model: Model) -> None:
+    model.script(Rule(error_percent=100))
+    answer = await client.chat.completions.create(model="any", messages=[], metadata={"customer": "Ann"})
+    assert (answer.choices[0].message.content, answer.model) == ("Not now.", "backstop/static")
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == 0
+
+
+async def test_w49_errors(client: openai.AsyncOpenAI, model: Model) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.chat.completions.create(model="any", messages=[])
+    assert refused.value.param == "metadata.customer"
+    with pytest.raises(openai.NotFoundError):
+        await client.embeddings.create(model="any", input="x")
+    model.script(Rule(tokens=5, fault=Fault.CUT, cut_after_tokens=3))
+    stream = await client.chat.completions.create(model="any", messages=[], metadata={"customer": "Ann"}, stream=True)
+    with pytest.raises(openai.APIError, match="incomplete"):
+        async for _ in stream:
+            pass
+
+
+async def test_w49_models(client: openai.AsyncOpenAI) -> None:
+    assert [m.id async for m in await client.models.list()] == ["m1", "backstop/static"]
