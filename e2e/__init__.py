@@ -1,0 +1,1 @@
+"""Whole-system tests, the demo, and the clusters they run on."""
