@@ -14,7 +14,7 @@ Python:
     from e2e.cluster import start
     with start("mytest") as cluster:             # ends with the block, and with this process even under SIGKILL
         cluster.kubeconfig                       # Path; holds on this machine and, native, inside the node too
-        cluster.kubectl("apply", "-f", "-", stdin=manifest)
+        cluster.kubectl("apply", "-f", "-", input=manifest)
         cluster.run(["ctr", "version"])          # inside the node; popen(...) likewise
         cluster.load_image(archive)              # e2e.images.archive_of(Image.BACKSTOP) builds ours
         cluster.service_ip("monitoring", "prometheus")
@@ -37,7 +37,7 @@ with two empty folders (/var/lib/kubelet, /var/lib/cni), the Debian packages it 
 from __future__ import annotations
 
 from e2e.cluster.cluster import Cluster
-from e2e.cluster.errors import ClusterError
+from e2e.cluster.problems import ClusterProblem
 from e2e.cluster.provider import Provider, find, start
 
-__all__ = ["Cluster", "ClusterError", "Provider", "find", "start"]
+__all__ = ["Cluster", "ClusterProblem", "Provider", "find", "start"]

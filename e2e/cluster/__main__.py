@@ -10,7 +10,7 @@ from pathlib import Path
 from e2e import images
 from e2e.cluster import build
 from e2e.cluster.cluster import Cluster
-from e2e.cluster.errors import ClusterError
+from e2e.cluster.problems import ClusterProblem
 from e2e.cluster.provider import Provider, find, start, take_down
 
 
@@ -39,7 +39,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
 def running(name: str) -> Cluster:
     cluster = find(name)
     if cluster is None:
-        raise ClusterError(f"Cluster `{name}` is not up: start it with `python -m e2e.cluster up --name {name}`.")
+        raise ClusterProblem(f"Cluster `{name}` is not up: start it with `python -m e2e.cluster up --name {name}`.")
     return cluster
 
 
@@ -67,7 +67,7 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except ClusterError as problem:
+    except ClusterProblem as problem:
         sys.exit(str(problem))
     except KeyboardInterrupt:
         sys.exit(130)

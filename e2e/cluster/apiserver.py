@@ -24,7 +24,7 @@ from e2e.cluster.build import program
 from e2e.cluster.lifetime import Keeper, Owner, bound_to_parent
 from e2e.cluster.paths import REPOSITORY
 from e2e.cluster.pki import Authority
-from e2e.cluster.errors import ClusterError
+from e2e.cluster.problems import ClusterProblem
 
 READY_DEADLINE_S = 60.0
 POLL_S = 0.05
@@ -98,7 +98,7 @@ class ApiServer:
             if not self._owner.alive() or time.monotonic() > deadline:
                 log = self._folder / "log"
                 words = log.read_text(errors="replace")[-3000:] if log.exists() else "none (its folder is gone)"
-                raise ClusterError(f"kube-apiserver did not get ready; the last words of its log:\n{words}")
+                raise ClusterProblem(f"kube-apiserver did not get ready; the last words of its log:\n{words}")
             time.sleep(POLL_S)
 
 

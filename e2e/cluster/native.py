@@ -26,7 +26,7 @@ from e2e.cluster.components import DNS_IP, NODE, NODE_IP, PAUSE_IMAGE, NodeFiles
 from e2e.cluster.lifetime import Owner
 from e2e.cluster.paths import REPOSITORY, cluster_state, locked
 from e2e.cluster.prerequisites import NODE_PROGRAMS, require
-from e2e.cluster.errors import ClusterError
+from e2e.cluster.problems import ClusterProblem
 from e2e.cluster.progress import step
 from e2e.images.packing import docker_archive
 
@@ -57,13 +57,13 @@ class NativeCluster(Cluster):
         try:
             return int(self.files.node_pid.read_text())
         except FileNotFoundError:
-            raise ClusterError(f"Cluster `{self.name}` is not up: start it with `python -m e2e.cluster up --name {self.name}`.") from None
+            raise ClusterProblem(f"Cluster `{self.name}` is not up: start it with `python -m e2e.cluster up --name {self.name}`.") from None
 
     def load_image(self, archive: Path) -> None:
         command = self.enter_argv(["ctr", "--namespace", "k8s.io", "images", "import", str(archive.resolve())])
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise ClusterError(f"containerd did not take {archive}: {done.stderr.strip() or done.stdout.strip()}")
+            raise ClusterProblem(f"containerd did not take {archive}: {done.stderr.strip() or done.stdout.strip()}")
 
     def down(self) -> None:
         if self._owner is not None:
@@ -100,7 +100,7 @@ def up(name: str, *, for_pid: int | None = None, detached: bool) -> NativeCluste
     files = NodeFiles(cluster_state(name), name)
     with locked(files.state.parent / f".{name}.lock"):
         if find(name) is not None:
-            raise ClusterError(
+            raise ClusterProblem(
                 f"Cluster `{name}` is up already: take it down with `python -m e2e.cluster down --name {name}`, or choose another `--name`."
             )
         _end(files)
@@ -141,7 +141,7 @@ def _keep(files: NodeFiles, *, listener: socket.socket, for_pid: int | None) -> 
         try:
             inherited.append(os.pidfd_open(for_pid))
         except ProcessLookupError:
-            raise ClusterError(f"There is no process {for_pid} for the cluster to end with.") from None
+            raise ClusterProblem(f"There is no process {for_pid} for the cluster to end with.") from None
         arguments += ["--pid-fd", str(inherited[-1])]
     try:
         return Owner("e2e.cluster.keeper", *arguments, log=files.logs / "node.log", pass_fds=inherited, repository=REPOSITORY)
@@ -156,7 +156,7 @@ def _make_ready(cluster: NativeCluster, *, owner: Owner, pause: Path) -> None:
     def until(condition: Callable[[], bool], *, what: str) -> None:
         while not condition():
             if not owner.alive() or time.monotonic() > deadline:
-                raise ClusterError(
+                raise ClusterProblem(
                     f"{what} did not get ready in cluster `{cluster.name}`; the last words of its logs:\n{_tails(cluster.files)}"
                 )
             time.sleep(POLL_S)
@@ -245,4 +245,4 @@ def _end(files: NodeFiles) -> None:
 
 def _wait_gone(pid: int, *, pid_fd: int) -> None:
     if not select.select([pid_fd], [], [], DOWN_DEADLINE_S)[0]:
-        raise ClusterError(f"The keeper of the cluster (process {pid}) did not end within {DOWN_DEADLINE_S:.0f} s.")
+        raise ClusterProblem(f"The keeper of the cluster (process {pid}) did not end within {DOWN_DEADLINE_S:.0f} s.")

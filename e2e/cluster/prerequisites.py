@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from e2e.cluster.components import CNI_PROGRAMS
-from e2e.cluster.errors import ClusterError
+from e2e.cluster.problems import ClusterProblem
 from e2e.cluster.progress import step
 
 NODE_PROGRAMS = {
@@ -54,7 +54,7 @@ def require(programs: dict[str, str]) -> None:
     packages = sorted(set(missing.values()))
     apt = shutil.which("apt-get")
     if apt is None or os.geteuid() != 0:
-        raise ClusterError("\n".join(f"`{name}` is missing: install it (Debian package {package})." for name, package in missing.items()))
+        raise ClusterProblem("\n".join(f"`{name}` is missing: install it (Debian package {package})." for name, package in missing.items()))
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     install = [apt, "install", "-y", "-qq", "--no-install-recommends", *packages]
     with step(f"installing {' '.join(packages)} with apt", expected_s=EXPECTED_S):
@@ -63,9 +63,9 @@ def require(programs: dict[str, str]) -> None:
             subprocess.run([apt, "update", "-qq"], env=quiet, capture_output=True, check=False)
             done = subprocess.run(install, env=quiet, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ClusterError(f"`apt-get install {' '.join(packages)}` failed; apt says:\n{done.stderr.strip()[-2000:]}")
+        raise ClusterProblem(f"`apt-get install {' '.join(packages)}` failed; apt says:\n{done.stderr.strip()[-2000:]}")
     if still := _missing(programs):
-        raise ClusterError("\n".join(f"`{name}` is missing although {package} is installed." for name, package in still.items()))
+        raise ClusterProblem("\n".join(f"`{name}` is missing although {package} is installed." for name, package in still.items()))
 
 
 def _missing(programs: dict[str, str]) -> dict[str, str]:

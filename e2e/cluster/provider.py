@@ -9,7 +9,7 @@ from typing import assert_never
 from e2e.cluster import kind, native
 from e2e.cluster.cluster import Cluster
 from e2e.cluster.prerequisites import docker_answers, is_root_on_linux
-from e2e.cluster.errors import ClusterError
+from e2e.cluster.problems import ClusterProblem
 
 NAME = r"[a-z]([-a-z0-9]{0,28}[a-z0-9])?"
 
@@ -23,27 +23,27 @@ class Provider(enum.Enum):
 def choose(provider: Provider) -> Provider:
     """Resolves AUTO: kind where Docker answers, else native where we are root on Linux."""
     if provider is Provider.NATIVE and not is_root_on_linux():
-        raise ClusterError("The native provider needs root on Linux: run it as root, or start a Docker engine for kind.")
+        raise ClusterProblem("The native provider needs root on Linux: run it as root, or start a Docker engine for kind.")
     if provider is not Provider.AUTO:
         return provider
     if docker_answers():
         return Provider.KIND
     if is_root_on_linux():
         return Provider.NATIVE
-    raise ClusterError(
+    raise ClusterProblem(
         "No Docker engine answers: start one (`docker version` must work) to get a kind cluster.\n"
         "The native cluster needs root on Linux: run this as root."
     )
 
 
 def start(name: str = "backstop", *, provider: Provider = Provider.AUTO, for_pid: int | None = None, detached: bool = False) -> Cluster:
-    """Starts a cluster; raises `ClusterError` with one line for each thing that is in the way.
+    """Starts a cluster; raises `ClusterProblem` with one line for each thing that is in the way.
 
     A native cluster ends with this process unless `detached`, and with process `for_pid` where one is given; a kind cluster
     ends with `down` alone.
     """
     if not re.fullmatch(NAME, name):
-        raise ClusterError(f"`{name}` cannot name a cluster: use up to 30 lower-case letters, digits and dashes, a letter first.")
+        raise ClusterProblem(f"`{name}` cannot name a cluster: use up to 30 lower-case letters, digits and dashes, a letter first.")
     match choose(provider):
         case Provider.KIND:
             return kind.up(name)

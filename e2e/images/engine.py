@@ -16,7 +16,7 @@ from pathlib import Path
 
 from e2e.cluster.paths import REPOSITORY, cache, locked
 from e2e.cluster.prerequisites import IMAGE_PROGRAMS, docker_answers, is_root_on_linux, require
-from e2e.cluster.errors import ClusterError
+from e2e.cluster.problems import ClusterProblem
 from e2e.cluster.progress import step
 
 KEPT_IMAGES = 200
@@ -55,7 +55,7 @@ def build(dockerfiles: dict[str, Path], *, target: Path) -> None:
         _build_with_docker(dockerfiles, target=target)
         return
     if not is_root_on_linux():
-        raise ClusterError("Images need a Docker engine (`docker version` must work), or root on Linux to build them with buildah.")
+        raise ClusterProblem("Images need a Docker engine (`docker version` must work), or root on Linux to build them with buildah.")
     require(IMAGE_PROGRAMS)
     with locked(cache() / "images" / ".buildah.lock"):
         tag = _debian_base()
@@ -126,4 +126,4 @@ def _run(command: list[str]) -> None:
     done = subprocess.run(command, env=os.environ | {"TMPDIR": "/var/tmp"}, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         name = " ".join([command[0], *(part for part in command[1:] if not part.startswith("-"))][:2])
-        raise ClusterError(f"`{name}` failed; it says:\n{(done.stdout + done.stderr).strip()[-4000:]}")
+        raise ClusterProblem(f"`{name}` failed; it says:\n{(done.stdout + done.stderr).strip()[-4000:]}")

@@ -39,7 +39,7 @@ class Image(enum.Enum):
 
 
 def archive_of(image: Image) -> Path:
-    """The docker archive of `image`, built when the cache lacks this content; raises `ClusterError` when it cannot be."""
+    """The docker archive of `image`, built when the cache lacks this content; raises `ClusterProblem` when it cannot be."""
     archive = cache() / "images" / f"{image.value}-{_key(image)}.tar"
     with locked(cache() / "images" / f".{image.value}.lock"):
         if not archive.exists():

@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class ClusterError(Exception):
+class ClusterProblem(Exception):  # noqa: N818 - what is missing on a machine is no error of the program
     """Something is missing or failed; each line of the message says what it is and what to do."""
