@@ -12,6 +12,7 @@ from backstop.kube.resources import ROLE_BINDINGS, ROLES, Resource
 from e2e.cluster.apiserver import ApiServer
 
 from .operators import running
+from .until import until
 from .world import MANAGER, Behaviour, World
 
 pytestmark = pytest.mark.apiserver
@@ -55,5 +56,8 @@ async def test_the_shipped_rights_are_enough_for_a_promotion_and_a_rollback(api_
         await world.stable_on("v2", within=60)
         await world.apply("v3")
         await world.until_status("v3 is rolled back", lambda s: s.get("lastRollout", {}).get("outcome") == "RolledBack", within=60)
-        told = await world.events()
-    assert {"FirstRevision", "CanaryStarted", "StepStarted", "Promoted", "RolledBack"} <= told
+
+        async def told() -> bool:
+            return {"FirstRevision", "CanaryStarted", "StepStarted", "Promoted", "RolledBack"} <= await world.events()
+
+        await until("every transition has its event", told)
