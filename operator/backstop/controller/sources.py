@@ -63,11 +63,10 @@ class Watches:
     async def stop(self, *, within: float) -> None:
         """End the watches; gives up waiting after `within` seconds, for the thread ends with the process."""
         self._stop.set()
-        try:
+        # What ended them before is told by `ended`.
+        with contextlib.suppress(TimeoutError, WatchesEnded):
             async with asyncio.timeout(within):
                 await asyncio.shield(self._ended)
-        except TimeoutError:
-            return
 
     def _run(self) -> None:
         try:
@@ -92,6 +91,8 @@ class Watches:
             registry=self._registry(),
             settings=_settings(),
             standalone=True,
+            # Else it asks who runs it, and in a container the user has no name.
+            identity=IDENTITY,
             stop_flag=self._stop,
             **where,
         )
