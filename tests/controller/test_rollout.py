@@ -1,5 +1,7 @@
 """Whole rollouts through the real operator on a real API server."""
 
+import getpass
+
 import pytest
 
 from backstop.kube.connection import Connection
@@ -18,6 +20,17 @@ async def test_a01_the_first_revision_becomes_stable_without_a_canary(connection
         route = await world.route()
     assert "canary" not in status
     assert (route.stable, route.canary, route.permille) == (status["stable"]["revision"], None, 0)
+
+
+async def test_the_operator_runs_under_a_user_without_a_name(connection: Connection, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_name() -> str:
+        raise KeyError("uid not found: 65532")
+
+    monkeypatch.setattr(getpass, "getuser", no_name)
+    await world.prompt("v1")
+    await world.apply("v1")
+    async with running(connection, world):
+        await world.stable_on("v1")
 
 
 async def test_a03_a_good_revision_is_promoted_through_its_steps(connection: Connection, world: World) -> None:

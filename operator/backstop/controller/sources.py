@@ -87,12 +87,13 @@ class Watches:
 
     async def _watch(self) -> None:
         where: dict[str, Any] = {"namespaces": list(self._namespaces)} if self._namespaces else {"clusterwide": True}
+        # Without an identity it asks who runs it, and in a container the user has no name.
+        identity: Any = "backstop"
         await kopf.operator(
             registry=self._registry(),
             settings=_settings(),
             standalone=True,
-            # Else it asks who runs it, and in a container the user has no name.
-            identity=IDENTITY,
+            identity=identity,
             stop_flag=self._stop,
             **where,
         )
