@@ -343,7 +343,8 @@ class Gateways:
         return gateway
 
     async def close(self) -> None:
-        """Stop them all."""
+        """Stop them all; without their caller's idle connections they need not linger."""
+        await self._http.close()
         await asyncio.gather(*(stop() for stop in self._stops))
 
 

@@ -1,6 +1,7 @@
 """The life of a gateway as a process: ready, draining, gone; and the bounds of what it takes."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import aiohttp
@@ -40,7 +41,7 @@ async def test_w53_a_drain_finishes_what_it_can_ends_the_rest_with_an_error_and_
             return not await process.gateway.ready()
 
         await eventually(unready, within=1)
-        closing = await _short_requests_until_refused(url, http=http)
+        closing = await _short_requests(url, http=http, until=time.monotonic() + 1.2)
         async with asyncio.timeout(20):
             ended = await asyncio.gather(*streams)
             assert await process.process.wait() == 0
@@ -51,17 +52,40 @@ async def test_w53_a_drain_finishes_what_it_can_ends_the_rest_with_an_error_and_
     assert all(b'"code":"shutting_down"' in text.rstrip().splitlines()[-1] and b"[DONE]" not in text for text in slow)
 
 
-async def _short_requests_until_refused(url: str, *, http: aiohttp.ClientSession) -> list[str]:
-    """Short requests, one after another, until nobody listens any more: each is answered, none is reset. Their `Connection` headers."""
+async def _short_requests(url: str, *, http: aiohttp.ClientSession, until: float) -> list[str]:
+    """Short requests, one after another: each is answered, none is reset. Their `Connection` headers."""
     closing = []
-    while True:
+    while time.monotonic() < until:
+        async with http.post(url, json={"messages": [], "metadata": {"speed": "now"}}) as response:
+            assert response.status == 200
+            await response.read()
+            closing.append(response.headers.get("Connection", ""))
+    return closing
+
+
+async def test_a_request_on_an_idle_connection_is_answered_also_while_the_gateway_stops(gateways: Gateways) -> None:
+    gateway = await gateways.start(make_record([model_tier("127.0.0.1:1"), static_tier()]))
+    host, _, port = gateway.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    stopping = asyncio.ensure_future(gateway.stop())
+
+    async def refused() -> bool:
         try:
-            async with http.post(url, json={"messages": [], "metadata": {"speed": "now"}}) as response:
-                assert response.status == 200
-                await response.read()
-                closing.append(response.headers.get("Connection", ""))
-        except aiohttp.ClientConnectorError:
-            return closing
+            _, another = await asyncio.open_connection(host, int(port))
+        except ConnectionRefusedError:
+            return True
+        another.close()
+        return False
+
+    await eventually(refused)
+    writer.write(b'POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n\r\n{"messages":[]}')
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in answer
+    writer.close()
+    await writer.wait_closed()
+    await stopping
 
 
 async def test_more_requests_than_the_bound_are_told_to_come_back(model: Model, gateways: Gateways) -> None:

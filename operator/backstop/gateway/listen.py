@@ -21,8 +21,12 @@ KEEP_ALIVE_SECONDS: Final = 75
 ENDING_SECONDS: Final = 5.0
 
 
-class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, with a bound on what it keeps of a request's head."""
+# At the end an idle connection is kept open this long: a request may be on its way.
+LINGER_SECONDS: Final = 0.5
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol, with a bound on what it keeps of a request's head, and an end that resets no request on its way."""
 
     def on_message_begin(self) -> None:
         """A new request."""
@@ -38,6 +42,17 @@ class BoundedProtocol(HttpToolsProtocol):
         """One header."""
         self._bound(len(name) + len(value))
         super().on_header(name, value)
+
+    def shutdown(self) -> None:
+        """The server ends: close after the answer on its way, or the one to the request that comes within a moment."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        else:
+            self.loop.call_later(LINGER_SECONDS, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
 
     def _bound(self, size: int) -> None:
         self._head_bytes += size
@@ -74,7 +89,7 @@ def make_server(app: Callable[..., Any], *, ending: float) -> uvicorn.Server:
     """A uvicorn server; once told to exit, it waits `ending` seconds for answers on their way."""
     config = uvicorn.Config(
         app,
-        http=BoundedProtocol,
+        http=GatewayProtocol,
         ws="none",
         lifespan="off",
         interface="asgi3",
