@@ -74,14 +74,14 @@ class Mortal:
 
 @contextlib.asynccontextmanager
 async def running(
-    connection: Connection, world: World, *, lifetime: int | None = None, sweep_seconds: float = 300.0
+    connection: Connection, world: World, *, lifetime: int | None = None, sweep_seconds: float = 300.0, everywhere: bool = False
 ) -> AsyncIterator[Mortal]:
-    """An operator for the world's namespace, while the context lasts."""
+    """An operator for the world's namespace, or for all, while the context lasts."""
     mortal = Mortal(connection, lifetime=lifetime)
     source = PrometheusSource(MetricsSourceConfig("default", world.metrics_url, SCRAPE_SECONDS))
     metrics = Metrics()
     operator = Operator(
-        OperatorConfig(gatewayImage="localhost/backstop:test", namespaces=[world.namespace], telemetryPort=0),
+        OperatorConfig(gatewayImage="localhost/backstop:test", namespaces=[] if everywhere else [world.namespace], telemetryPort=0),
         connection=connection,
         client=Client(mortal, timeout=REQUEST_SECONDS, on_write=metrics.count_write),
         sources={"default": source},

@@ -4,11 +4,14 @@ import asyncio
 
 import pytest
 
+from backstop.controller.children import HISTORY
+from backstop.kube.client import Client
 from backstop.kube.connection import Connection
+from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, SERVICES
 
 from .operators import running
 from .until import until
-from .world import World
+from .world import World, small_world
 
 pytestmark = pytest.mark.apiserver
 
@@ -41,6 +44,43 @@ async def test_r01_an_operator_stopped_in_mid_hold_goes_on_in_the_same_step(conn
         assert status["canary"]["startedAt"] == held["canary"]["startedAt"]
         await world.stable_on("v2", within=60)
     assert await world.shares() == [0, 200, 1000, 0]
+
+
+async def test_b05_what_is_left_of_an_ended_canary_goes_after_its_traffic_and_old_records_with_it(
+    connection: Connection, world: World
+) -> None:
+    held = {"steps": [{"weight": 100, "holdSeconds": 600}], "analysis": {"warmUpSeconds": 0}}
+    versions = [f"v{number}" for number in range(1, HISTORY + 4)]
+    for name in versions:
+        await world.prompt(name)
+    await world.apply("v1", canary=held)
+    async with running(connection, world):
+        stable = (await world.stable_on("v1"))["stable"]["revision"]
+        for name in versions[1:]:
+            await world.apply(name, canary=held)
+            await world.canary_is(name)
+        await world.until_status("it has traffic", lambda s: s.get("canary", {}).get("weightVerifiedAt"))
+        await world.apply("v1", canary=held)
+        await world.until_status("it is ended", lambda s: "canary" not in s)
+        assert len(await world.names(DEPLOYMENTS)) > 1
+        assert (await world.route()).permille == 0
+
+        async def alone() -> bool:
+            return await world.names(DEPLOYMENTS) == {f"support-{stable}"}
+
+        await until("only stable has pods", alone, within=60)
+        services = {"support", "support-stable", "support-canary", f"support-{stable}"}
+        assert await world.names(SERVICES) == services
+        assert len(await world.names(CONFIG_MAPS)) == len({"stable", "traffic"}) + HISTORY
+
+
+async def test_an_operator_for_all_namespaces_serves_them_all(connection: Connection, client: Client, world: World) -> None:
+    async with small_world(client, namespace=f"{world.namespace}-b") as other, running(connection, world, everywhere=True):
+        for one in (world, other):
+            await one.prompt("v1")
+            await one.apply("v1")
+        await world.stable_on("v1")
+        await other.stable_on("v1")
 
 
 async def test_the_operator_stops_within_seconds(connection: Connection, world: World) -> None:

@@ -30,7 +30,7 @@ async def test_c01_another_revision_in_mid_canary_starts_anew_from_weight_0(conn
         await at_40_percent(world)
         world.behaviour["v3"] = Behaviour(ready=False)
         await world.apply("v3", canary=LONG)
-        status = await world.until_status("v3 is the canary", lambda s: s.get("canary", {}).get("promptVersion") == "v3")
+        status = await world.canary_is("v3")
         assert (status["stable"]["promptVersion"], status["canary"]["weight"]) == ("v1", 0)
         assert (await world.route()).permille == 0
         world.behaviour["v3"] = Behaviour(ready=True)

@@ -115,6 +115,15 @@ class World:
         except AssertionError as error:
             raise AssertionError(f"{error}; status: {json.dumps(await self.status(), indent=1)}; traffic: {self.traffic}") from None
 
+    async def canary_is(self, prompt: str) -> dict[str, Any]:
+        """Wait until this PromptVersion is the canary."""
+        return await self.until_status(f"{prompt} is the canary", lambda s: s.get("canary", {}).get("promptVersion") == prompt)
+
+    async def names(self, resource: Resource) -> set[str]:
+        """Names of what there is in the namespace."""
+        found, _ = await self.client.list(resource, namespace=self.namespace)
+        return {item["metadata"]["name"] for item in found}
+
     async def events(self) -> set[str]:
         """Reasons of the events that were told in the namespace."""
         found, _ = await self.client.list(EVENTS, namespace=self.namespace)
