@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import signal
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -68,12 +69,12 @@ class Model:
 
 
 @contextlib.asynccontextmanager
-async def listening(app: web.Application) -> AsyncIterator[str]:
+async def listening(app: web.Application, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """Serve `app` on a port of its own; gives `host:port`. Handlers are cancelled when their caller leaves."""
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     sock = bind("127.0.0.1", port=0, option="--port")
-    await web.SockSite(runner, sock).start()
+    await web.SockSite(runner, sock, ssl_context=tls).start()
     try:
         yield f"127.0.0.1:{sock.getsockname()[1]}"
     finally:

@@ -1,6 +1,7 @@
 """Bodies: what the prompt version sets, what a value may do, and what stays as it was spelled."""
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -181,4 +182,11 @@ async def test_a_body_over_the_bound_is_refused_and_one_at_the_bound_is_not(mode
     assert len(model.sent()["x"]) == room
     over = await gateway.post(b'{"messages":[],"x":"' + b"y" * (room + 1) + b'"}')
     assert (over.status, over.json["error"]["type"]) == (413, "invalid_request_error")
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(21):
+            yield b"y" * (1 << 20)
+
+    async with gateway.http.post(f"http://{gateway.address}/v1/chat/completions", data=pieces()) as unannounced:
+        assert unannounced.status == 413
     assert model.fake.total == 1
