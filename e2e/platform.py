@@ -7,7 +7,7 @@ from pathlib import Path
 from e2e.cluster import Cluster, ClusterProblem
 from e2e.cluster.build import program
 from e2e.cluster.progress import step
-from e2e.images import backstop_archive, e2e_archive, prometheus_archive
+from e2e.images import Image, archive_of
 
 REPOSITORY = Path(__file__).parents[1]
 MANIFESTS = REPOSITORY / "e2e" / "manifests"
@@ -20,8 +20,8 @@ READY_SECONDS = 180
 
 def install(cluster: Cluster, *, scrape_seconds: int) -> None:
     """Everything but policies. Raises ClusterProblem with what the failing command said."""
-    for archive in (backstop_archive, e2e_archive, prometheus_archive):
-        cluster.load_image(archive())
+    for image in Image:
+        cluster.load_image(archive_of(image))
     with step("installing Prometheus and the fake model", expected_s=10):
         prometheus = (MANIFESTS / "prometheus.yaml").read_text(encoding="utf-8").replace("SCRAPE_INTERVAL", f"{scrape_seconds}s")
         cluster.kubectl("apply", "-f", "-", input=prometheus)
