@@ -148,7 +148,8 @@ async def test_w14_every_failure_before_content_hands_off_with_its_mode(
     model: Model, gateways: Gateways, rule: Rule, mode: str, stream: bool
 ) -> None:
     model.script(rule)
-    gateway = await gateways.start(make_record([model_tier(model.url, firstTokenMilliseconds=300), static_tier()]))
+    time_enough = 300 if rule.fault is Fault.HANG else 4000
+    gateway = await gateways.start(make_record([model_tier(model.url, firstTokenMilliseconds=time_enough), static_tier()]))
     got = await gateway.chat(stream=stream)
     assert (got.status, got.text, got.said("tier"), got.said("reason")) == (200, "Not now.", "static", mode)
     assert model.fake.total == 1
@@ -185,7 +186,7 @@ async def test_w16_a_cut_stream_ends_with_an_error_event_and_without_done(model:
 @pytest.mark.parametrize("fault", [Fault.STALL, Fault.UNFINISHED, Fault.GARBAGE])
 async def test_w17_w18_silence_an_early_end_and_garbage_in_a_stream_are_truncations(model: Model, gateways: Gateways, fault: Fault) -> None:
     model.script(Rule(tokens=30, fault=fault, cut_after_tokens=20))
-    gateway = await gateways.start(make_record([model_tier(model.url, stallMilliseconds=300)]))
+    gateway = await gateways.start(make_record([model_tier(model.url, stallMilliseconds=1000)]))
     got = await gateway.chat(stream=True)
     assert got.text.split() == [f"t{n}" for n in range(20)]
     assert (got.is_done, "error" in got.events[-1]) == (False, True)
