@@ -122,3 +122,18 @@ def test_more_than_two_missing_scrapes_on_every_target_are_a_gap() -> None:
 def test_one_dead_target_beside_a_live_one_is_no_gap() -> None:
     targets = {"a": [(5.0, 0.0), (10.0, 0.0), (15.0, 0.0), (20.0, 0.0)], "b": [(7.0, 0.0)]}
     assert [b.after_gap for b in closed(targets, {"a": 5.0, "b": 7.0}, block_end=7.0)] == [False]
+
+
+def test_the_first_block_of_a_canary_that_had_no_traffic_counts_from_the_scrape_before_its_start() -> None:
+    series = [Series("a", COUNTER, ((4.0, 0.0), (9.0, 0.0), (14.0, 6.0))), Series("b", COUNTER, ((6.0, 0.0), (11.0, 2.0), (16.0, 9.0)))]
+    scrapes = scrapes_by_target(series)
+    found = close_blocks(scrapes, watermarks={}, block_end=None, since=10.0, from_zero=True, scrape_interval=5.0)
+    assert [(b.start, b.end, b.added[COUNTER]) for b in found] == [(10.0, 14.0, 8.0)]
+    # Otherwise what came in between the scrape before the start and the start would be counted too.
+    assert close_blocks(scrapes, watermarks={}, block_end=None, since=10.0, scrape_interval=5.0) == []
+
+
+def test_counting_from_zero_is_for_the_very_first_block_only() -> None:
+    scrapes = scrapes_by_target([Series("a", COUNTER, ((4.0, 0.0), (9.0, 3.0), (14.0, 6.0), (19.0, 7.0)))])
+    found = close_blocks(scrapes, watermarks={"a": 4.0}, block_end=4.0, since=10.0, from_zero=True, scrape_interval=5.0)
+    assert [(b.end, b.added[COUNTER]) for b in found] == [(19.0, 1.0)]

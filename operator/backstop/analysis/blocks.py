@@ -48,14 +48,18 @@ def close_blocks(
     watermarks: Mapping[str, float],
     block_end: float | None,
     since: float,
+    from_zero: bool = False,
     scrape_interval: float,
 ) -> list[Block]:
     """The blocks that can be closed now, oldest first. Scrapes before `since` are left out of every count.
 
+    `from_zero`: the canary had no traffic before this step, so the very first block may count from the scrape before `since`: what
+    came in after that scrape is of this step, and a verdict does not have to wait for one scrape more.
     `watermarks` and `block_end`: of the block before; what is pending after the last closed block is found again next time.
     """
     patience = (MISSED_SCRAPES + JITTER) * scrape_interval
-    histories = _histories(scrapes, watermarks=watermarks, since=since, patience=patience)
+    reach = (1 + JITTER) * scrape_interval if from_zero and not watermarks else 0.0
+    histories = _histories(scrapes, watermarks=watermarks, since=since, reach=reach, patience=patience)
     last_seen = {target: history.base for target, history in histories.items() if history.base is not None}
     # While samples are skipped (between two steps) nothing is missing.
     start = max([since, *([] if block_end is None else [block_end])])
@@ -79,7 +83,7 @@ def close_blocks(
 
 
 def _histories(
-    scrapes: Mapping[str, list[Scrape]], *, watermarks: Mapping[str, float], since: float, patience: float
+    scrapes: Mapping[str, list[Scrape]], *, watermarks: Mapping[str, float], since: float, reach: float, patience: float
 ) -> dict[str, _History]:
     oldest = min((seen[0].at for seen in scrapes.values()), default=since)
     times = {target: {scrape.at for scrape in seen} for target, seen in scrapes.items()}
@@ -90,18 +94,22 @@ def _histories(
         # scrape: its counters started at 0.
         first = seen[0].at
         new = target not in watermarks and first > since and (first > reached or first - oldest > patience)
-        base = None if new else _base(seen, watermark=watermarks.get(target), since=since)
+        base = None if new else _base(seen, watermark=watermarks.get(target), since=since, reach=reach)
         if new or base is not None:
             histories[target] = _History(base=base, pending=increases(seen, target=target, base=base))
     return histories
 
 
-def _base(seen: Iterable[Scrape], *, watermark: float | None, since: float) -> float | None:
+def _base(seen: Iterable[Scrape], *, watermark: float | None, since: float, reach: float) -> float | None:
     """The scrape to count from: the watermark; or, before the step or where history is lost, the first scrape that there is.
+
+    With a `reach`, the last scrape that is at most so many seconds before `since` will do.
 
     None: the target has no scrape to count from yet.
     """
     times = [scrape.at for scrape in seen]
     if watermark is not None and watermark >= since and watermark in times:
         return watermark
+    if before := [at for at in times if since - reach <= at < since]:
+        return before[-1]
     return next((at for at in times if at >= since and (watermark is None or at > watermark)), None)

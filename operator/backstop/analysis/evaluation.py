@@ -45,6 +45,7 @@ def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interva
             watermarks=before.watermarks,
             block_end=before.block_end,
             since=policy.since,
+            from_zero=policy.from_zero,
             scrape_interval=scrape_interval,
         )
     after = before

@@ -11,6 +11,7 @@ from .state import AnalysisState
 class LivePolicy:
     """A policy whose canary is judged.
 
+    `from_zero`: the canary had no traffic before this step, and nothing of the step is warm-up.
     `source`: name of its metric source. `since`: when the weight was verified and the warm-up over, seconds since the epoch;
     None: not yet, so that nothing new is judged. `state`: as the evaluation before gave it, or `AnalysisState()`.
     """
@@ -23,6 +24,7 @@ class LivePolicy:
     objectives: tuple[Objective, ...]
     since: float | None
     state: AnalysisState
+    from_zero: bool = False
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ def live_policy(key: PolicyKey, *, spec: FallbackPolicySpec, place: Place, state
         objectives=tuple(objective_of(slo) for slo in spec.slos),
         since=judged_since(canary, spec=spec),
         state=state,
+        from_zero=canary.step == 0 and spec.canary.analysis.warmUpSeconds == 0,
     )
 
 
