@@ -89,6 +89,7 @@ class TrafficApi:
         self.broken = False  # answer 500 to everything
         self.mute = False  # keep watches open, and say nothing on them
         self.reads = 0
+        self.watches = 0  # open
         self.tokens: list[str] = []
         self._version = 1
         self._data: dict[str, str] | None = None
@@ -135,6 +136,14 @@ class TrafficApi:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         seen = int(request.query["resourceVersion"])
+        self.watches += 1
+        try:
+            await self._tell(response, seen=seen)
+        finally:
+            self.watches -= 1
+        return response
+
+    async def _tell(self, response: web.StreamResponse, *, seen: int) -> None:
         while True:
             changed = self._changed
             if self._version > seen and not self.mute:

@@ -61,9 +61,13 @@ async def test_t06_a_canary_declines_what_an_old_view_sends_and_the_caller_is_se
     gateways: Gateways, api: TrafficApi, stable: RevisionRecord, canary: RevisionRecord, model: Model
 ) -> None:
     api.write(state(3, stable=stable.revision, canary=canary.revision, permille=1000))
-    entry = await gateways.start(stable, api=api)
-    await entry.acts_on(3)
-    api.mute = True  # the entry's watch is silently dead; its next re-read is seconds away
+    entry = await gateways.start(stable, api=api, reread_seconds=3600)
+
+    async def watching() -> bool:
+        return api.watches == 1
+
+    await eventually(watching)
+    api.mute = True  # the entry's watch is silently dead
     api.write(state(4, stable=stable.revision, canary=canary.revision, permille=0, aborted=canary.revision))
     declining = await gateways.start(canary, api=api)
     assert (await declining.status())["generation"] == 4

@@ -5,7 +5,9 @@ import time
 from pathlib import Path
 
 import aiohttp
+import pytest
 
+from backstop.gateway import listen
 from backstop.gateway.app import MAX_IN_FLIGHT
 from e2e.fakemodel.script import Rule
 
@@ -65,7 +67,10 @@ async def _short_requests(url: str, *, http: aiohttp.ClientSession, until: float
     return closing
 
 
-async def test_a_request_on_an_idle_connection_is_answered_also_while_the_gateway_stops(gateways: Gateways) -> None:
+async def test_a_request_on_an_idle_connection_is_answered_also_while_the_gateway_stops(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listen, "LINGER_SECONDS", 30.0)  # so that a busy machine cannot miss the moment
     gateway = await gateways.start(make_record([model_tier("127.0.0.1:1"), static_tier()]))
     host, _, port = gateway.address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))

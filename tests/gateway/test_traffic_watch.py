@@ -20,6 +20,11 @@ MINE = RECORD.revision
 async def test_a_change_is_acted_on_through_the_watch(gateways: Gateways, api: TrafficApi) -> None:
     api.write(state(1, stable=MINE))
     gateway = await gateways.start(RECORD, api=api, reread_seconds=3600)
+
+    async def watching() -> bool:
+        return api.watches == 1
+
+    await eventually(watching)
     assert (await gateway.status())["generation"] == 1, "the first look is over before the pod is ready"
     api.write(state(2, stable=MINE, canary="c", permille=50))
     await gateway.acts_on(2)
@@ -44,6 +49,11 @@ async def test_a_silently_dead_watch_is_made_up_for_by_reading_again(gateways: G
     api.write(state(1, stable=MINE))
     api.mute = True
     gateway = await gateways.start(RECORD, api=api, reread_seconds=0.3)
+
+    async def watching() -> bool:
+        return api.watches == 1
+
+    await eventually(watching)
     api.write(state(2, stable=MINE, canary="c", permille=50))
     await gateway.acts_on(2)
 
