@@ -1,6 +1,7 @@
 # Everything a contributor types. Each target sets up what it needs; nothing is left on the machine but caches.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,7 +34,7 @@ check: venv  ## the quick loop: format, lint, types, import contracts, generated
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-timings >/dev/null || $(BIN)/lint-imports
+	$(BIN)/lint-imports | tail -n 8
 	$(BIN)/python -m backstop.crdgen --check
 	$(BIN)/python -m pytest -q -m "not apiserver and not prometheus and not cluster" tests
 

@@ -87,17 +87,17 @@ class Scenario:
         self.namespace = namespace
         self._connection = connection
 
-    async def apply(self, *bodies: Mapping[str, Any]) -> None:
+    async def apply(self, *bodies: Mapping[str, Any], manager: str = MANAGER) -> None:
         """Server-side apply into the namespace."""
         kinds = {resource.kind: resource for resource in (POLICIES, PROMPT_VERSIONS, CONFIG_MAPS)}
         for body in bodies:
             whole = {**body, "metadata": {**body["metadata"], "namespace": self.namespace}}
-            await self.client.apply(kinds[body["kind"]], body=whole, manager=MANAGER)
+            await self.client.apply(kinds[body["kind"]], body=whole, manager=manager)
 
     async def want(self, version: str) -> None:
         """Name another version, as a user does."""
         body = {"apiVersion": POLICIES.api_version, "kind": POLICIES.kind, "metadata": {"name": POLICY}}
-        await self.apply({**body, "spec": {"promptVersion": name_of(version)}})
+        await self.apply({**body, "spec": {"promptVersion": name_of(version)}}, manager="somebody-else")
 
     async def status(self) -> Status:
         """The policy's status."""

@@ -49,8 +49,8 @@ class FirstTier(StrEnum):
 
     ANSWERED = "answered"
     LATE = "late"  # handed over because it was late (LatencyBreach)
-    FAILED = "failed"  # its attempt failed, other than by being late
-    SKIPPED = "skipped"  # not tried: taken out after 401/403, or no time left
+    FAILED = "failed"  # its attempt failed, other than by being late, or it is taken out because it refused the key
+    SKIPPED = "skipped"  # not tried: no time left
 
 
 class CacheUse(StrEnum):

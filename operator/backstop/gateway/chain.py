@@ -87,6 +87,9 @@ class Chain:
         if content_by <= started:
             return Failure(FailureMode.LATENCY_BREACH, f"no time was left for tier `{tier.name}`")
         if not self._gate.enter(tier.name):
+            # A canary with a wrong key must not look healthy between two tries.
+            if tier is self._tiers[0]:
+                walk.first_tier = FirstTier.FAILED
             return Failure(FailureMode.DEPENDENCY_FAILURE, f"tier `{tier.name}` does not take the configured key")
         walk.attempts += 1
         refused: bool | None = None

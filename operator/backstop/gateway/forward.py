@@ -19,7 +19,7 @@ from .sse import DONE, EventSplitter, EventTooLongError
 from .upstream import read_bounded
 
 # Statuses that are the caller's doing, whoever answered them.
-CALLER_STATUSES: Final = frozenset({400, 404, 405, 408, 413, 415, 422})
+CALLER_STATUSES: Final = frozenset({400, 405, 408, 413, 415, 422})
 _PASSED_HEADERS: Final = ("retry-after", "x-should-retry")
 _OWN_HEADERS: Final = (BUDGET_HEADER, TRACK_HEADER)
 

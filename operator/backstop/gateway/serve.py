@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 
 from ..api.metricnames import FirstTier, Outcome
@@ -93,7 +94,8 @@ class LocalServer:
                 return Outcome.SUCCESS
             case PassedBack(status, content_type, body):
                 await reply.whole(status, headers=headers, body=body, content_type=content_type.encode("latin-1"))
-                return Outcome.CALLER_ERROR
+                # The caller chooses neither address nor model name: that the target does not know them is the revision's fault.
+                return Outcome.ERROR if status == HTTPStatus.NOT_FOUND else Outcome.CALLER_ERROR
             case StaticTier(text=text):
                 await self._answer_statically(text, request=request, reply=reply, headers=headers, identity=identity)
                 return Outcome.SUCCESS
