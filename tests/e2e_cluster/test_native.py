@@ -81,12 +81,13 @@ def test_pods_get_ready_and_their_service_answers_under_its_address_and_its_name
     cluster.kubectl("wait", "--for=condition=Available", "deployment/server", "--timeout=60s")
     fetch = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())"
 
-    def health(host: str, *, net_only: bool) -> str:
-        answer = json.loads(cluster.run([sys.executable, "-c", fetch, f"http://{host}/health"], net_only=net_only).stdout)
-        return str(answer["health"])
+    def healthy(host: str, *, net_only: bool) -> bool:
+        answer = cluster.run([sys.executable, "-c", fetch, f"http://{host}/health"], net_only=net_only, check=False)
+        return answer.returncode == 0 and json.loads(answer.stdout)["health"] == "true"
 
-    assert health(cluster.service_ip("default", "server"), net_only=True) == "true"
-    assert health("server.default.svc.cluster.local", net_only=False) == "true"
+    # kube-proxy learns of ready pods at the same time as the Deployment does, not before.
+    assert eventually(lambda: healthy(cluster.service_ip("default", "server"), net_only=True))
+    assert eventually(lambda: healthy("server.default.svc.cluster.local", net_only=False))
 
 
 def test_one_kubeconfig_holds_on_the_machine_and_inside_the_node(cluster: Cluster) -> None:
