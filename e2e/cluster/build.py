@@ -108,6 +108,8 @@ def build(module: GoModule) -> Path:
     with locked(cache() / "bin" / f".{module.name}.lock"):
         if binaries.is_dir():
             return binaries
+        for abandoned in binaries.parent.glob(f".{module.name}-*"):  # by a build that was killed: only the holder of the lock builds
+            shutil.rmtree(abandoned)
         with (
             tempfile.TemporaryDirectory(dir=binaries.parent, prefix=f".{module.name}-") as scratch,
             step(f"building {module.name} {module.version}", expected_s=module.expected_s),

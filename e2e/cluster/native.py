@@ -105,7 +105,11 @@ def up(name: str, *, for_pid: int | None = None, detached: bool) -> NativeCluste
             )
         _end(files)
         with step(f"starting cluster {name}", expected_s=6):
-            return _start(files, programs=programs, for_pid=for_pid, detached=detached)
+            try:
+                return _start(files, programs=programs, for_pid=for_pid, detached=detached)
+            except BaseException:
+                _end(files)
+                raise
 
 
 def _start(files: NodeFiles, *, programs: dict[str, str], for_pid: int | None, detached: bool) -> NativeCluster:

@@ -38,6 +38,11 @@ def run(*command: str | Path) -> None:
     subprocess.run([str(part) for part in command], check=True, stdin=subprocess.DEVNULL)
 
 
+def filesystem(folder: Path) -> str:
+    command = ["stat", "--file-system", "--format=%T", str(folder)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def prepare_mounts(files: NodeFiles) -> None:
     """Gives the node its own /run, logs and state, so that nothing of it stays on the machine and two nodes do not meet."""
     run("mount", "--make-rshared", "/")
@@ -49,6 +54,9 @@ def prepare_mounts(files: NodeFiles) -> None:
         Path(target).mkdir(exist_ok=True)
         run("mount", "--bind", files.data / source, target)
     run("mount", "--make-rshared", "/var/lib/kubelet")
+    (files.data / "containerd").mkdir()
+    if filesystem(files.data) == "overlayfs":  # as in a container; the kernel does not stack the layers of pods on it
+        run("mount", "-t", "tmpfs", "containerd", files.data / "containerd")
     for name, value in KUBELET_SYSCTLS.items():
         shown = files.data / name.replace("/", ".")
         shown.write_text(value + "\n")
