@@ -19,8 +19,7 @@ FROM dependencies AS package
 COPY --from=builder /wheels /wheels
 RUN /opt/backstop/bin/python -m pip install --no-cache-dir --no-deps --no-index --prefix /package /wheels/*.whl
 
-FROM ${BASE}
-COPY --from=dependencies /opt/backstop /opt/backstop
+FROM dependencies
 COPY --from=package /package /opt/backstop
 ENV PATH=/opt/backstop/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 65532:65532
