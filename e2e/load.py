@@ -2,7 +2,7 @@
 
 `python -m e2e.load --url URL --rate 60`: an open loop. Requests begin at their time whether earlier ones are done or not, so that a slow
 service is seen as slow. `--requests N --callers C`: a closed loop, N requests in all. Callers keep connections alive, as real clients
-do. SIGTERM ends it after the last answer. Knows nothing of a policy beyond the `x-backstop-*` headers that every caller gets.
+do, and begin when the address answers for the first time. SIGTERM ends it after the last answer. Knows nothing of a policy beyond the `x-backstop-*` headers that every caller gets.
 """
 
 import argparse
@@ -96,6 +96,18 @@ async def exactly(url: str, *, requests: int, callers: int, stop: asyncio.Event,
             tasks.create_task(caller(session))
 
 
+async def answered(url: str, *, within: float) -> None:
+    """Until the address answers for the first time: nodes learn of a new Service a moment after it has ready pods."""
+    first: list[Answer] = []
+    end = time.monotonic() + within
+    async with _session() as session:
+        while not first or first[-1].status == 0:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{url} did not answer within {within:.0f} s: {first[-1].error}")
+            await asyncio.sleep(0.1 if first else 0)
+            await one(session, url=url, tell=first.append)
+
+
 def _session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60))
 
@@ -114,6 +126,7 @@ def _tell(answer: Answer) -> None:
 async def _main(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await answered(options.url, within=LONGEST_SECONDS)
     if options.requests:
         await exactly(options.url, requests=options.requests, callers=options.callers, stop=stop, tell=_tell)
     else:

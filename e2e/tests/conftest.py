@@ -5,6 +5,7 @@ With `BACKSTOP_E2E_CLUSTER=NAME` the tests use a cluster that is up already, suc
 
 import os
 import re
+import zlib
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -12,9 +13,10 @@ import pytest
 from backstop.kube.client import Client
 from backstop.kube.connection import Connection, connect
 from backstop.kube.errors import NotFound
+from backstop.kube.resources import POLICIES
 from e2e.cluster import Cluster, find, start
 from e2e.platform import install
-from e2e.tests.scenario import MANAGER, NAMESPACES, Scenario
+from e2e.tests.scenario import MANAGER, NAMESPACES, POLICY, Scenario
 
 CLUSTER = "backstop-e2e"
 SCRAPE_SECONDS = 5
@@ -51,11 +53,15 @@ async def client(connection: Connection) -> AsyncIterator[Client]:
 @pytest.fixture
 async def scenario(client: Client, connection: Connection, request: pytest.FixtureRequest) -> AsyncIterator[Scenario]:
     """A namespace of the test's own; gone afterwards."""
-    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:50].strip("-")
+    title = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
+    name = f"{title[:40].strip('-')}-{zlib.crc32(title.encode()):08x}"
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-    namespace = await client.apply(NAMESPACES, body=body, manager=MANAGER)
+    await client.apply(NAMESPACES, body=body, manager=MANAGER)
     yield Scenario(client, connection=connection, namespace=name)
-    try:
-        await client.delete(NAMESPACES, namespace="", name=name, uid=namespace["metadata"]["uid"])
-    except NotFound:
-        return
+    # The policy first: the operator lets go of it, and does not mend what the namespace's end takes away.
+    for resource, where, named in ((POLICIES, name, POLICY), (NAMESPACES, "", name)):
+        try:
+            uid = (await client.get(resource, namespace=where, name=named))["metadata"]["uid"]
+            await client.delete(resource, namespace=where, name=named, uid=uid)
+        except NotFound:
+            continue

@@ -26,9 +26,10 @@ async def test_a02_the_weight_stays_0_until_a_pod_of_the_canary_is_ready(scenari
     async with scenario.load() as load:
         await scenario.want("2.0.0")
         canary = await scenario.until(lambda status: status.get("canary"), within=20, what="a canary")
+        traffic = await scenario.traffic()
         while not (started := (await scenario.status())["canary"].get("stepStartedAt")):
-            traffic = await scenario.traffic()
             assert traffic.permille == 0
+            traffic = await scenario.traffic()
         ready = [
             c["lastTransitionTime"]
             for pod in await scenario.pods(canary["revision"])
