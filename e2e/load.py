@@ -1,8 +1,9 @@
 """Steady traffic against an OpenAI-compatible address, and what each caller saw of it, one JSON line per answer.
 
 `python -m e2e.load --url URL --rate 60`: an open loop. Requests begin at their time whether earlier ones are done or not, so that a slow
-service is seen as slow. `--requests N --callers C`: a closed loop, N requests in all. Callers keep connections alive, as real clients
-do, and begin when the address answers for the first time. SIGTERM ends it after the last answer. Knows nothing of a policy beyond the `x-backstop-*` headers that every caller gets.
+service is seen as slow. `--requests N --callers C`: a closed loop, N requests in all. Callers begin when the address answers for the
+first time, and keep connections alive, as real clients do. SIGTERM ends it after the last answer. Knows nothing of a policy beyond the
+`x-backstop-*` headers that every caller gets.
 """
 
 import argparse
