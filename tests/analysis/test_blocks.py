@@ -137,3 +137,10 @@ def test_counting_from_zero_is_for_the_very_first_block_only() -> None:
     scrapes = scrapes_by_target([Series("a", COUNTER, ((4.0, 0.0), (9.0, 3.0), (14.0, 6.0), (19.0, 7.0)))])
     found = close_blocks(scrapes, watermarks={"a": 4.0}, block_end=4.0, since=10.0, from_zero=True, scrape_interval=5.0)
     assert [(b.end, b.added[COUNTER]) for b in found] == [(19.0, 1.0)]
+
+
+def test_a_target_first_scraped_after_the_start_of_a_canary_that_had_no_traffic_counts_from_zero() -> None:
+    # c came up with the canary, and its scrapes do not reach back far enough to tell by themselves.
+    series = [Series("a", COUNTER, ((8.0, 0.0), (13.0, 4.0))), Series("c", COUNTER, ((12.0, 3.0), (17.0, 5.0)))]
+    found = close_blocks(scrapes_by_target(series), watermarks={}, block_end=None, since=10.0, from_zero=True, scrape_interval=5.0)
+    assert [(b.end, b.added[COUNTER]) for b in found] == [(13.0, 7.0)]

@@ -91,9 +91,9 @@ def _histories(
     histories = {}
     for target, seen in scrapes.items():
         # Had it been there before, the block before would know it, or the answer, which reaches further back, would show an earlier
-        # scrape: its counters started at 0.
+        # scrape: its counters started at 0. Where the canary had no traffic before, its counters did in any case.
         first = seen[0].at
-        new = target not in watermarks and first > since and (first > reached or first - oldest > patience)
+        new = target not in watermarks and first > since and (first > reached or first - oldest > patience or reach > 0)
         base = None if new else _base(seen, watermark=watermarks.get(target), since=since, reach=reach)
         if new or base is not None:
             histories[target] = _History(base=base, pending=increases(seen, target=target, base=base))
