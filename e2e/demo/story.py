@@ -54,7 +54,8 @@ class Story:
     async def tell(self, callers: Callers) -> Ends:
         """Name the versions one after the other and see each through to its end, while `callers` call. Raises NotSeen."""
         self._callers = callers
-        await self._watch(5)
+        # Long enough for Prometheus to have found the new pods and scraped them: it looks for pods every 5 s.
+        await self._watch(12)
         self._screen.chapter("support-2-0-0: its prompt makes the model slow (300 ms; the SLO allows 150 ms for 5 % of the requests)")
         await self._want("support-2-0-0")
         bad = await self._until(lambda status: status.get("canary"), seconds=30, what="a canary of version 2")
