@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from e2e.cluster import Cluster, ClusterProblem, find, start
+from e2e.cluster import Cluster, ClusterProblem, start
 from e2e.demo.story import NAMESPACE, play
 from e2e.demo.summary import NotSeen
 from e2e.platform import MANIFESTS, elapsed_since, install
@@ -25,7 +25,7 @@ def main() -> int:
     options = parser.parse_args()
     console, started = Console(highlight=False), time.monotonic()
     try:
-        cluster = find(CLUSTER) or start(CLUSTER, detached=options.keep)
+        cluster = start(CLUSTER, detached=options.keep)
         try:
             _demo(cluster, console=console)
         finally:
