@@ -24,6 +24,8 @@ from backstop.kube.client import Client
 from backstop.kube.errors import Conflict, NotFound
 from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, PODS, POLICIES, PROMPT_VERSIONS, SERVICES, Body, Resource
 
+from tests.loopback import own_block
+
 from .until import until
 
 MANAGER = "test"
@@ -37,7 +39,7 @@ _addresses = itertools.count(2)
 def next_address() -> str:
     """A loopback address that no other gateway of this process has."""
     number = next(_addresses)
-    return f"127.9.{number // 250}.{number % 250 + 2}"
+    return f"127.{own_block()}.{number // 250}.{number % 250 + 2}"
 
 
 @dataclass

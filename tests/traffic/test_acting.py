@@ -11,6 +11,7 @@ from aiohttp import web
 from backstop.api.names import METRICS_PORT
 from backstop.rollout.observed import Known, Unknown
 from backstop.traffic.acting import Gateway, acting_generation
+from tests.loopback import own_block
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -25,7 +26,7 @@ async def gateways(*handlers: Handler) -> AsyncIterator[list[Gateway]]:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         runners.append(runner)
-        address = f"127.77.0.{number + 1}"
+        address = f"127.{own_block()}.255.{number + 1}"
         await web.TCPSite(runner, address, METRICS_PORT).start()
         found.append(Gateway(f"pod-{number}", address))
     try:
