@@ -23,7 +23,6 @@ from backstop.api.traffic import TrafficState, parse
 from backstop.kube.client import Client
 from backstop.kube.errors import Conflict, NotFound
 from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, PODS, POLICIES, PROMPT_VERSIONS, SERVICES, Body, Resource
-
 from tests.loopback import own_block
 
 from .until import until
