@@ -48,4 +48,4 @@ async def test_it_gets_ready_and_ends_cleanly_when_it_is_told_to(
             process.kill()
     assert process.returncode == 0
     for line in errors.decode().splitlines():
-        assert json.loads(line)["level"] in ("info", "warning")
+        assert json.loads(line)["level"] in ("info", "warning"), line

@@ -13,7 +13,7 @@ from backstop.controller.wanted import Wish, wish_of
 from backstop.kube.resources import POLICIES, PROMPT_VERSIONS, Body, Resource
 from backstop.rollout.observed import Known, Unresolved
 from backstop.rollout.place import Revision
-from backstop.rollout.plan import Verdict
+from backstop.rollout.verdict import Verdict
 
 from .world import policy_spec
 

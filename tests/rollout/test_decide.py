@@ -4,6 +4,7 @@ import pytest
 
 from backstop.analysis.reading import Waiting
 from backstop.api.condition import ConditionType
+from backstop.api.policystatus import FallbackPolicyStatus
 from backstop.api.reasons import Reason
 from backstop.rollout.observed import Arm, Known, Unknown, Unresolved
 from backstop.rollout.place import Outcome
@@ -378,3 +379,76 @@ def test_an_idle_policy_asks_for_no_write() -> None:
     world.run(600, tick=10)
     assert set(world.writes) <= {"events"}
     assert world.decide().wake_at is None
+
+
+def test_fewer_steps_in_mid_canary_go_on_at_the_first_that_is_not_below_the_weight() -> None:
+    world = started(policy=policy(steps=((5, 20), (25, 20), (50, 600), (100, 20))))
+    world.want("2")
+    world.run(50)
+    assert world.shares[-1][3] == 500
+    world.policy = policy(steps=((50, 60), (100, 60)))
+    world.run(5)
+    assert world.shares[-1][3] == 500
+    world.run(70)
+    assert world.shares[-1][3] == 1000
+
+
+def test_a_gateway_that_never_says_what_it_acts_on_is_waited_for_at_weight_0() -> None:
+    world = started(deaf=True)
+    world.want("2")
+    world.run(1800, tick=5)
+    assert [permille for *_, permille in world.shares if permille] == [50], "no weight is tried again before all gateways are seen"
+    assert world.shares[-1][3] == 0
+    assert world.decide().reason is Reason.WEIGHT_NOT_VERIFIED
+    world.deaf = False
+    world.run(5)
+    assert world.shares[-1][2:] == ("rev2", 50)
+
+
+def test_a_lost_status_neither_promotes_another_revision_nor_forgets_a_verdict() -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    world.judged = BREACHED
+    world.run(5)
+    world.judged = HEALTHY
+    world.status = FallbackPolicyStatus()
+    world.arms["rev2"] = Arm(desired=2, ready=2)
+    world.run(60)
+    assert world.place.stable is None
+    assert (world.decide().phase, world.serving) == ("RolledBack", "rev1")
+    world.want("3")
+    world.run(3)
+    assert world.place.stable is None
+    assert (world.decide().reason, world.serving) == (Reason.STATUS_LOST, "rev1")
+    world.want("1")
+    world.run(3)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("1")
+    world.want("2")
+    world.run(200)
+    assert world.shares[-1][3] == 0
+    assert world.place.rejection_of("rev2") is not None
+
+
+def test_a_breach_while_the_traffic_object_is_missing_writes_it_first() -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    world.traffic = None
+    world.judged = BREACHED
+    world.writes.clear()
+    world.one_pass()
+    assert world.writes[0] == "route"
+
+
+def test_the_evidence_is_kept_when_only_the_status_write_of_an_abort_failed() -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    world.judged = BREACHED
+    world.one_pass(stop_after=1)
+    world.run(2)
+    rejection = world.place.rejection_of("rev2")
+    assert rejection is not None
+    assert "61 of 412" in rejection.message

@@ -16,8 +16,9 @@ from backstop.api.traffic import TrafficState, parse, render
 from backstop.rollout.decide import decide
 from backstop.rollout.observed import Arm, Known, Observed, Unknown, Unresolved
 from backstop.rollout.place import Place, Revision, awaited_generation
-from backstop.rollout.plan import Announcement, Plan, Verdict
+from backstop.rollout.plan import Announcement, Plan
 from backstop.rollout.statusmap import place_of, status_of
+from backstop.rollout.verdict import Verdict, verdict_on_prompt
 
 START = 1_800_000_000.0
 
@@ -134,8 +135,8 @@ class World:
         status = status_of(plan, previous=self.status, generation=1, readings=readings, analysis=None, arms=self.arms, now=self.now)
         if status != self.status:
             writes.append(("status", lambda: setattr(self, "status", status)))
-        if plan.verdict is not None:
-            verdict = plan.verdict
+        verdict = verdict_on_prompt(plan.place)
+        if verdict is not None and verdict not in self.verdicts:
             writes.append(("verdict", lambda: self.verdicts.append(verdict)))
         if any(self.arms.get(name, Arm(0, 0)).desired != size for name, size in plan.sizes.items()) or set(self.arms) - set(plan.sizes):
             writes.append(("children", lambda: self._set_sizes(plan.sizes)))

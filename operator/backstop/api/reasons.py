@@ -53,6 +53,7 @@ class Reason(StrEnum):
     BUCKET_BOUNDARY_MISSING = "BucketBoundaryMissing"
     TRAFFIC_UNREADABLE = "TrafficUnreadable"
     STABLE_UNREADY = "StableUnready"
+    STATUS_LOST = "StatusLost"
 
 
 WARNINGS = frozenset(

@@ -11,9 +11,9 @@ from ..api.names import traffic_object
 from ..api.reasons import Reason, event_type
 from ..kube.errors import Conflict, KubeError, NotFound
 from ..kube.resources import CONFIG_MAPS, POLICIES, PROMPT_VERSIONS
-from ..rollout.place import Outcome, Place
-from ..rollout.plan import Announcement, Verdict
+from ..rollout.plan import Announcement
 from ..rollout.statusmap import status_of
+from ..rollout.verdict import verdict_on_prompt
 from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics
 from .blocked import with_problem
@@ -50,13 +50,17 @@ class Apply:
         if route is not None and route.falling:
             await self._route(subject)
         await self._status(subject, known=known, analysis=analysis)
-        await self._verdict(subject)
-        problem = await self._children.revisions(subject)
-        if route is not None and not route.falling:
-            await self._route(subject)
-        problem = problem or await self._children.callers(subject)
-        await self._children.clear_away(subject)
-        await self._tell(subject, known=known, problem=problem)
+        problem = known
+        try:
+            await self._verdict(subject)
+            problem = await self._children.revisions(subject)
+            if route is not None and not route.falling:
+                await self._route(subject)
+            problem = problem or await self._children.callers(subject)
+            await self._children.clear_away(subject)
+        finally:
+            # What status says has happened, whatever became of the rest: the next pass has nothing left to tell.
+            await self._tell(subject, known=known, problem=problem)
         return problem
 
     async def _route(self, subject: Subject) -> None:
@@ -141,13 +145,3 @@ class Apply:
                 weight=place.canary.weight if place.canary else 0,
             ),
         )
-
-
-def verdict_on_prompt(place: Place) -> Verdict | None:
-    """The rejection that the last rollout left for its prompt version: only for a prompt that differs from the stable one."""
-    last, stable = place.last, place.stable
-    if last is None or stable is None or last.outcome is not Outcome.ROLLED_BACK:
-        return None
-    if last.revision.prompt_digest == stable.revision.prompt_digest:
-        return None
-    return Verdict(last.revision, reason=last.reason, message=last.message, at=last.detected_at)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ..analysis.evaluation import evaluate
-from ..analysis.objective import objective_of
+from ..analysis.objective import Objective, objective_of
 from ..analysis.policy import LivePolicy
 from ..analysis.queries import poll_seconds
 from ..analysis.reading import Breached, Healthy, SLOReading, Unknown, Waiting
@@ -30,6 +30,7 @@ class Judgement:
     """The latest evaluation of a policy. `since`: start of what it judged; `analysis`: the packed state, once there is one to keep."""
 
     canary: str
+    objectives: tuple[Objective, ...]
     since: float | None
     readings: tuple[SLOReading, ...]
     analysis: str | None
@@ -62,6 +63,8 @@ def readings_for(canary: CanaryPlace | None, *, spec: FallbackPolicySpec, judgem
     """The readings that hold for this canary at its step. A breach outlives a change of step; health does not."""
     if canary is None or judgement is None or judgement.canary != canary.revision.name:
         return ()
+    if judgement.objectives != tuple(objective_of(slo) for slo in spec.slos):
+        return ()  # an edited objective is judged anew: what was healthy by the old limit says nothing
     if judgement.since == judged_since(canary, spec=spec):
         return judgement.readings
     fewest = {slo.name: slo.minRequests for slo in spec.slos}
@@ -142,7 +145,7 @@ class Judging:
             before = None
         readings = _settled(result.readings, before=before.readings if before and before.since == policy.since else ())
         analysis = pack(result.state) if result.closed_block else before.analysis if before else None
-        self._judgements[key] = after = Judgement(policy.canary, policy.since, readings, analysis)
+        self._judgements[key] = after = Judgement(policy.canary, policy.objectives, policy.since, readings, analysis)
         if after != before:
             self._wake(key, any(isinstance(r.state, Breached) for r in readings))
 

@@ -11,8 +11,9 @@ from ..api.promptversion import PromptRejection, PromptVersionStatus
 from ..api.reasons import Reason
 from ..api.record import prompt_digest
 from ..rollout.observed import Unresolved
-from ..rollout.plan import ConditionState, Verdict
+from ..rollout.plan import ConditionState
 from ..rollout.statusmap import conditions_after
+from ..rollout.verdict import Verdict
 from .seen import Declared
 from .wanted import accepted_prompt
 

@@ -14,6 +14,7 @@ from typing import Final, Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 FIRST_RETRY_SECONDS: Final = 0.1
+SPARE_ENTRIES: Final = 64
 LONGEST_RETRY_SECONDS: Final = 30.0
 # However far the next deadline is, the clock is looked at this often: it may have been set.
 LONGEST_WAIT_SECONDS: Final = 30.0
@@ -49,6 +50,10 @@ class Agenda(Generic[K]):
         if at < self._deadlines.get(key, float("inf")):
             self._deadlines[key] = at
             heapq.heappush(self._heap, (at, next(self._ticket), key))
+            if len(self._heap) > 2 * len(self._deadlines) + SPARE_ENTRIES:
+                # Most entries are of deadlines that passes have dropped and set anew.
+                self._heap = [(when, next(self._ticket), due) for due, when in self._deadlines.items()]
+                heapq.heapify(self._heap)
 
     def take(self, *, now: float) -> K | None:
         """The next key, which is then running until `done`; None when there is nothing to do."""

@@ -9,6 +9,7 @@ from .observed import Unknown, Unresolved
 from .place import CanaryPlace
 from .plan import ConditionState
 from .progress import all_healthy, hold_ends
+from .rest import serves_already
 
 
 def conditions_of(look: Look) -> tuple[ConditionState, ...]:
@@ -98,6 +99,9 @@ def _doing(look: Look) -> tuple[Reason, str]:
     if canary is None:
         wanted = look.wanted
         name = wanted.name if wanted is not None else "the wanted revision"
+        if look.place.stable is None and serves_already(look) not in (None, name):
+            message = f"status was lost, and the traffic object says that {serves_already(look)} serves: apply the version of that revision"
+            return Reason.STATUS_LOST, f"{message}, or delete the traffic object to make {name} stable without a canary"
         trouble = look.observed.arm(name).trouble
         return Reason.WAITING_FOR_READY, f"waiting for a ready pod of {name}" + (f" ({trouble})" if trouble else "")
     if isinstance(look.observed.route, Unknown):
@@ -114,6 +118,8 @@ def _doing(look: Look) -> tuple[Reason, str]:
 def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     steps = len(look.policy.canary.steps)
     where = f"step {canary.step + 1} of {steps}, {canary.weight} %"
+    if canary.weight == 0 and canary.generation is not None:
+        return Reason.WEIGHT_NOT_VERIFIED, f"{where}: no weight is tried before every gateway is seen to act on the traffic object"
     if canary.step_started_at is None or canary.verified_at is None:
         return Reason.STEP_STARTED, f"{where}: waiting for every gateway to act on it"
     if canary.blind_since is not None:

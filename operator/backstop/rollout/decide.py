@@ -31,7 +31,7 @@ PROGRESS: tuple[CanaryGate, ...] = (
     progress.switch,
     progress.pass_step,
 )
-REST: tuple[Gate, ...] = (rest.first_revision, rest.watch_shift, rest.clear_away, rest.new_canary)
+REST: tuple[Gate, ...] = (rest.first_revision, rest.watch_shift, rest.clear_away, rest.recall_rejection, rest.new_canary)
 
 
 def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Plan:
@@ -51,7 +51,6 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         serving=_serving(after),
         canary=place.canary.revision.name if place.canary and place.canary.routed_at is None else None,
         announcements=move.announcements,
-        verdict=move.verdict,
         conditions=conditions_of(after),
         phase=phase,
         reason=reason,
@@ -97,8 +96,8 @@ def _sizes(look: Look) -> Mapping[str, int]:
         sizes[place.previous.revision.name] = look.replicas
     if place.stable is not None:
         sizes[place.stable.revision.name] = look.replicas
-    elif look.wanted is not None:
-        sizes[look.wanted.name] = look.replicas
+    elif (first := _first(look)) is not None:
+        sizes[first] = look.replicas
     return sizes
 
 
@@ -109,4 +108,9 @@ def _serving(look: Look) -> str | None:
         return place.canary.revision.name
     if place.stable is not None:
         return place.stable.revision.name
-    return look.wanted.name if look.wanted is not None else None
+    return _first(look)
+
+
+def _first(look: Look) -> str | None:
+    """What serves while nothing is stable: what the traffic object says has served, where status was lost; else the wanted revision."""
+    return rest.serves_already(look) or (look.wanted.name if look.wanted is not None else None)

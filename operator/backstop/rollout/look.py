@@ -36,8 +36,9 @@ class Look:
         return self.policy.serving.replicas
 
     def step_of(self, canary: CanaryPlace) -> Step:
-        """The step that the canary is at, or is being prepared for."""
-        return self.policy.canary.steps[canary.step]
+        """The step that the canary is at, or is being prepared for; the last where an edit left fewer steps than that."""
+        steps = self.policy.canary.steps
+        return steps[min(canary.step, len(steps) - 1)]
 
     def pods_needed(self, canary: CanaryPlace) -> int:
         """Ready pods before the canary's step may begin: its share of full size, at least one."""

@@ -8,7 +8,7 @@ from backstop.api.traffic import Abort
 
 from .look import Look
 from .place import CanaryPlace, LastRollout, Outcome, Place, Rejection, Retiring
-from .plan import Announcement, Verdict
+from .plan import Announcement
 
 RETIRE_SECONDS = 15.0  # pods of a former canary stay this long: connections of gateways live 10 s at most
 REJECTED_KEPT = 20
@@ -21,7 +21,6 @@ class Move:
     place: Place
     announcements: tuple[Announcement, ...] = ()
     aborted: Abort | None = None
-    verdict: Verdict | None = None
 
 
 def told(place: Place, reason: Reason, message: str) -> Move:
@@ -42,15 +41,10 @@ def roll_back(look: Look, canary: CanaryPlace, *, reason: Reason | str, message:
         last=last,
         rejected=_remember(look, rejection),
     )
-    verdict = None
-    # A chain that fails is not the prompt's fault: only a prompt that differs from the stable one is rejected with its revision.
-    if canary.revision.prompt_digest != stable.revision.prompt_digest:
-        verdict = Verdict(canary.revision, reason=str(reason), message=text, at=at)
     return Move(
         place,
         (Announcement(Reason.ROLLED_BACK, text),),
         aborted=Abort(revision=canary.revision.name, reason=str(reason), time=render_time(at)),
-        verdict=verdict,
     )
 
 

@@ -120,7 +120,8 @@ def awaited_generation(place: Place) -> int | None:
     if canary is not None:
         if canary.routed_at is not None or (canary.step_started_at is not None and canary.verified_at is None):
             return canary.generation
-        return None
+        # After a weight that was not seen everywhere: the generation that took it back.
+        return canary.generation if canary.weight == 0 else None
     if last is not None and last.shifted_at is None:
         return last.generation
     return None

@@ -8,7 +8,7 @@ from backstop.api.condition import ConditionType
 from backstop.api.reasons import Reason
 from backstop.api.traffic import TrafficState
 
-from .place import Place, Revision
+from .place import Place
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,6 @@ class Announcement:
 
     reason: Reason
     message: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A rejection to be written on the PromptVersion too, because its prompt differs from the stable one."""
-
-    revision: Revision
-    reason: str
-    message: str
-    at: float
 
 
 @dataclass(frozen=True)
@@ -63,7 +53,6 @@ class Plan:
     serving: str | None = None
     canary: str | None = None
     announcements: tuple[Announcement, ...] = ()
-    verdict: Verdict | None = None
     conditions: tuple[ConditionState, ...] = ()
     phase: str = "Idle"
     reason: Reason = Reason.STABLE

@@ -7,7 +7,7 @@ from backstop.api.reasons import Reason
 from .look import Look, steps_hash
 from .move import Move, told
 from .observed import Known
-from .place import CanaryPlace, LastRollout, Outcome, PreviousPlace, StablePlace
+from .place import CanaryPlace, LastRollout, Outcome, PreviousPlace, StablePlace, awaited_generation
 
 VERIFY_SECONDS = 30.0  # for every ready gateway to be seen acting on a new weight
 SWITCH_SECONDS = 10.0  # the same in a promotion; connections between gateways live no longer
@@ -46,6 +46,8 @@ def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
     """Enough pods are ready: give the canary the weight of its step."""
     if canary.step_started_at is not None or look.ready(canary) < look.pods_needed(canary):
         return None
+    if awaited_generation(look.place) is not None and not look.acts_on(canary.generation):
+        return None  # a gateway did not take up a weight before: nothing is tried again before all are seen to act on 0
     weight = look.step_of(canary).weight
     begun = replace(canary, step_started_at=look.now, weight=weight, generation=None, verified_at=None, blind_since=None, blind_seconds=0.0)
     steps, revision = len(look.policy.canary.steps), canary.revision
@@ -62,7 +64,9 @@ def verify(look: Look, canary: CanaryPlace) -> Move | None:
         return told(replace(look.place, canary=replace(canary, verified_at=look.now)), Reason.WEIGHT_VERIFIED, message)
     if look.now - canary.step_started_at < VERIFY_SECONDS:
         return None
-    weight = look.policy.canary.steps[canary.step - 1].weight if canary.step else 0
+    weight = look.policy.canary.steps[min(canary.step, len(look.policy.canary.steps)) - 1].weight if canary.step else 0
+    route = look.observed.route
+    written = route.value.generation if isinstance(route, Known) and route.value is not None else 0
     acting = look.observed.acting
     why = f"the slowest acts on generation {acting.value} of {canary.generation}" if isinstance(acting, Known) else acting.why
     back = replace(
@@ -70,7 +74,8 @@ def verify(look: Look, canary: CanaryPlace) -> Move | None:
         step=max(0, canary.step - 1),
         step_started_at=look.now if weight else None,
         weight=weight,
-        generation=None,
+        # Of the write that takes the weight back: at 0 it has to be seen before the step is tried again.
+        generation=None if weight else written + 1,
         verified_at=None,
     )
     message = f"{canary.weight} % was not seen on every gateway within {VERIFY_SECONDS:.0f} s ({why}): back to {weight} %"

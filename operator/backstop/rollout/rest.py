@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+from backstop.api.clock import parse_time
 from backstop.api.reasons import Reason
 
 from .look import Look, steps_hash
 from .move import Move, told
-from .place import CanaryPlace, StablePlace
+from .observed import Known
+from .place import CanaryPlace, Rejection, StablePlace
 
 WATCH_SHIFT_SECONDS = 60.0  # how long the end of a rollout is watched for the last gateway to act on it
 
@@ -16,8 +18,29 @@ def first_revision(look: Look) -> Move | None:
     wanted = look.wanted
     if look.place.stable is not None or wanted is None or look.observed.arm(wanted.name).ready == 0:
         return None
+    if serves_already(look) not in (None, wanted.name):
+        return None  # status was lost: what served before must not be replaced without a canary
     message = f"{wanted.prompt_version} ({wanted.name}) is the first revision and serves as stable"
     return told(replace(look.place, stable=StablePlace(wanted, since=look.now)), Reason.FIRST_REVISION, message)
+
+
+def serves_already(look: Look) -> str | None:
+    """The revision that the traffic object calls stable; None where there is none, or it cannot be read."""
+    route = look.observed.route
+    return route.value.stable if isinstance(route, Known) and route.value is not None else None
+
+
+def recall_rejection(look: Look) -> Move | None:
+    """The traffic object carries a verdict on the wanted revision that status has lost: remember it."""
+    route, wanted = look.observed.route, look.wanted
+    if look.place.canary is not None or wanted is None or not isinstance(route, Known) or route.value is None:
+        return None
+    aborted = route.value.aborted
+    if aborted is None or aborted.revision != wanted.name or look.place.rejection_of(wanted.name) is not None:
+        return None
+    message = f"{wanted.prompt_version} ({wanted.name}) was rolled back for {aborted.reason} at {aborted.time}, as the traffic object says"
+    rejection = Rejection(wanted, reason=aborted.reason, message=message, at=parse_time(aborted.time))
+    return told(replace(look.place, rejected=(*look.place.rejected, rejection)), Reason.ROLLED_BACK, message)
 
 
 def new_canary(look: Look) -> Move | None:

@@ -24,9 +24,11 @@ def route_for(move: Move, *, before: Place, route: Known[TrafficState | None] | 
     if present is not None and wanted == present:
         return None
     judged = before.canary.revision.name if before.canary else None
-    falling = judged is not None and (
-        isinstance(route, Unknown) or (present is not None and share_of(judged, state=wanted) < share_of(judged, state=present))
-    )
+    if present is None:
+        # What gateways act on cannot be seen: any way out of the canary goes first.
+        falling = _leaves(before, after=move.place)
+    else:
+        falling = judged is not None and share_of(judged, state=wanted) < share_of(judged, state=present)
     return RouteWrite(wanted, falling=falling)
 
 
@@ -53,11 +55,8 @@ def _wanted(move: Move, *, present: TrafficState | None, now: float, newer_than:
 
 
 def _aborted(move: Move, *, present: TrafficState | None) -> Abort | None:
-    """The newest verdict; an older one stays on record for as long as status knows the rejection too."""
-    if move.aborted is not None:
-        return move.aborted
-    kept = present.aborted if present else None
-    return kept if kept is not None and move.place.rejection_of(kept.revision) is not None else None
+    """The newest verdict; an older one stays on record, also for a status that was lost."""
+    return move.aborted or (present.aborted if present else None)
 
 
 def _leaves(before: Place, *, after: Place) -> bool:

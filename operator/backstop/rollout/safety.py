@@ -19,7 +19,10 @@ def finish_abort(look: Look, canary: CanaryPlace) -> Move | None:
     aborted = route.value.aborted
     if aborted.revision != canary.revision.name or look.place.rejection_of(aborted.revision) is not None:
         return None
-    message = f"{aborted.reason} at {aborted.time}, as the traffic object says; the operator was restarted before it wrote the evidence"
+    breached = look.readings_in("Breached")
+    message = (
+        breached[0].evidence if breached else f"{aborted.reason} at {aborted.time}, as the traffic object says; no evidence was written"
+    )
     return roll_back(look, canary, reason=aborted.reason, message=message, at=parse_time(aborted.time))
 
 
