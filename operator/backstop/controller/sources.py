@@ -7,6 +7,7 @@ object and hand it over; they store nothing in the cluster: no finalizers, no an
 import asyncio
 import contextlib
 import itertools
+import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
@@ -62,6 +63,8 @@ class Watches:
 
     async def stop(self, *, within: float) -> None:
         """End the watches; gives up waiting after `within` seconds, for the thread ends with the process."""
+        # From here on kopf's connections are closed under its requests, and it would call that errors.
+        logging.getLogger("kopf").setLevel(logging.CRITICAL)
         self._stop.set()
         # What ended them before is told by `ended`.
         with contextlib.suppress(TimeoutError, WatchesEnded):
