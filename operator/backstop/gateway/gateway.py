@@ -34,6 +34,9 @@ FIRST_LOOK_SECONDS: Final = 2.0
 _LOG: Final = logging.getLogger("backstop.gateway")
 
 
+_log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class Settings:
     """How one gateway runs. `address` gives `host:port` of a revision's pods; without `api_server` it serves as stable, for ever."""
@@ -90,6 +93,7 @@ async def run_gateway(
         )
         ops = OpsApp(revision, view=view, lifecycle=lifecycle, metrics=metrics)
         watching = asyncio.create_task(_watch_traffic(revision, settings=settings, view=view, ops=ops, now=now, jitter=jitter))
+        watching.add_done_callback(lambda task: _told_of_end(task, stop=stop))
         ending = max(1.0, settings.grace_seconds - settings.drain_seconds)
         try:
             await serve_until_stopped(
@@ -106,6 +110,13 @@ async def run_gateway(
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
             await peers.close()
+
+
+def _told_of_end(watching: asyncio.Task[None], *, stop: asyncio.Event) -> None:
+    """A watch that dies would leave a gateway deaf for ever: say so, and drain, for the kubelet to start another."""
+    if not watching.cancelled() and (error := watching.exception()) is not None:
+        _log.error("the traffic watch died: %r; this gateway drains and ends", error)
+        stop.set()
 
 
 async def _watch_traffic(

@@ -23,10 +23,31 @@ ENDING_SECONDS: Final = 5.0
 
 # At the end an idle connection is kept open this long: a request may be on its way.
 LINGER_SECONDS: Final = 0.5
+# A caller that takes nothing of its answer for this long is cut off: what waits for it holds memory, and a model's connection.
+UNREAD_SECONDS: Final = 30.0
 
 
 class GatewayProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol, with a bound on what it keeps of a request's head, and an end that resets no request on its way."""
+
+    _unread: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """The caller does not read: its buffers are full."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        if self._unread is not None:
+            self._unread.cancel()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is over, and so is every wait for it."""
+        if self._unread is not None:
+            self._unread.cancel()
+        super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         """A new request."""
