@@ -88,7 +88,7 @@ def _debian_base() -> str:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     with step(f"making the base image (Debian {SUITE} with Python)", expected_s=45):
-        _run(["mmdebstrap", "--quiet", *BASE_OPTIONS, SUITE, str(folder / "root.tar"), "http://deb.debian.org/debian"])
+        _run(["mmdebstrap", "--quiet", *BASE_OPTIONS, SUITE, str(folder / "root.tar")])
         (folder / "Dockerfile").write_text("FROM scratch\nADD root.tar /\n")
         _buildah("build", "--isolation=chroot", "--layers", f"--tag={tag}", str(folder))
     shutil.rmtree(folder)
