@@ -175,6 +175,7 @@ class Scenario:
         url = f"http://{POLICY}.{self.namespace}.svc:8080"
         what = ["--url", url, *(arguments or ("--rate", "40"))]
         async with calling(self._connection, self.client, namespace=self.namespace, arguments=what) as callers:
+            await callers.until(1, within=30)
             yield callers
         assert_nobody_noticed(callers.answers)
 
