@@ -1,7 +1,7 @@
 """FallbackPolicy: which prompt runs, the chain that answers, the SLOs that must hold, and how a new revision is rolled out."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 from pydantic.config import JsonDict
@@ -244,5 +244,3 @@ POLICY_RULES = (
         holds=lambda name: not name.endswith(("-stable", "-canary", "-traffic", "-gateway")),
     ),
 )
-
-PolicyKind = Literal["FallbackPolicy"]

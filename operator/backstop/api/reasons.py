@@ -16,7 +16,6 @@ class Reason(StrEnum):
     REVISION_TOO_LARGE = "RevisionTooLarge"
     PROMPT_VERSION_NOT_FOUND = "PromptVersionNotFound"
     PROMPT_VERSION_INVALID = "PromptVersionInvalid"
-    SECRET_NOT_FOUND = "SecretNotFound"
     METRICS_SOURCE_NOT_FOUND = "MetricsSourceNotFound"
     OBJECT_NOT_OURS = "ObjectNotOurs"
     OBJECT_REFUSED = "ObjectRefused"
@@ -44,12 +43,9 @@ class Reason(StrEnum):
     CANARY_UNAVAILABLE = "CanaryUnavailable"
     ROLLED_BACK = "RolledBack"
     TRAFFIC_SHIFTED = "TrafficShifted"
-    REJECTED = "Rejected"
-    NOT_REJECTED = "NotRejected"
     # What cannot be seen
     METRICS_AVAILABLE = "MetricsAvailable"
     METRICS_UNAVAILABLE = "MetricsUnavailable"
-    METRICS_NOT_NEEDED = "MetricsNotNeeded"
     BUCKET_BOUNDARY_MISSING = "BucketBoundaryMissing"
     TRAFFIC_UNREADABLE = "TrafficUnreadable"
     STABLE_UNREADY = "StableUnready"
@@ -63,7 +59,6 @@ WARNINGS = frozenset(
         Reason.REVISION_TOO_LARGE,
         Reason.PROMPT_VERSION_NOT_FOUND,
         Reason.PROMPT_VERSION_INVALID,
-        Reason.SECRET_NOT_FOUND,
         Reason.METRICS_SOURCE_NOT_FOUND,
         Reason.OBJECT_NOT_OURS,
         Reason.OBJECT_REFUSED,

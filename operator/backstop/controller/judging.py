@@ -158,4 +158,7 @@ def _settled(readings: tuple[SLOReading, ...], *, before: tuple[SLOReading, ...]
 
 def _unpacked(analysis: str | None) -> AnalysisState:
     state = unpack(analysis) if analysis else AnalysisState()
-    return AnalysisState() if isinstance(state, UnreadableState) else state
+    if isinstance(state, UnreadableState):
+        _log.warning(state.sentence)
+        return AnalysisState()
+    return state
