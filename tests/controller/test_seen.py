@@ -62,7 +62,7 @@ def test_ready_pods_are_counted_per_revision_and_those_that_are_going_are_not() 
         ({"state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}, "image `repo/gateway:1` cannot be pulled"),
         (
             {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 3}}},
-            "container `gateway` keeps exiting with code 3",
+            "container `gateway` exited with code 3",
         ),
         (
             {"state": {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "llm-keys" not found'}}},
@@ -74,6 +74,28 @@ def test_ready_pods_are_counted_per_revision_and_those_that_are_going_are_not() 
 )
 def test_why_a_pod_is_not_ready_is_said_in_words_that_do_not_change_with_every_attempt(state: Body, said: str | None) -> None:
     assert gateway_pod("a", ready=False, container=state).trouble == said
+
+
+@pytest.mark.parametrize(
+    ("container", "exits"),
+    [
+        ({"state": {"running": {}}, "restartCount": 0}, 0),
+        ({"state": {"terminated": {"exitCode": 1}}, "restartCount": 0}, 1),
+        ({"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1}}, "restartCount": 2}, 3),
+        ({"state": {"running": {}}, "lastState": {"terminated": {"exitCode": 137}}, "restartCount": 3}, 3),
+        ({"state": {"running": {}}, "lastState": {"terminated": {"exitCode": 0}}, "restartCount": 3}, 0),
+    ],
+    ids=["never", "just now", "waiting to be started again", "running again", "in good order"],
+)
+def test_failed_exits_are_counted(container: Body, exits: int) -> None:
+    assert gateway_pod("a", container=container).exits == exits
+    assert arms_of([gateway_deployment("r1")], pods=[gateway_pod("a", container=container)] * 2)["r1"].exits == 2 * exits
+
+
+def test_a_pod_that_its_node_put_out_has_not_failed_by_itself() -> None:
+    container = {"name": "gateway", "image": "i", "state": {"terminated": {"exitCode": 137}}, "restartCount": 0}
+    evicted = pod({"metadata": metadata("a", revision="r1"), "status": {"phase": "Failed", "containerStatuses": [container]}})
+    assert evicted.exits == 0
 
 
 def test_a_pod_without_a_node_says_so() -> None:

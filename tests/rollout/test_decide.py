@@ -1,5 +1,7 @@
 """The rollout engine's rows, one by one, on a cluster in memory."""
 
+from dataclasses import replace
+
 import pytest
 
 from backstop.analysis.reading import Waiting
@@ -275,6 +277,54 @@ def test_a_canary_without_ready_pods_gets_no_traffic_and_resumes_the_same_step()
     assert world.shares[-1][2:] == ("rev2", 500)
 
 
+def test_a_canary_that_crashes_three_times_under_requests_is_rolled_back_though_it_is_ready_in_between() -> None:
+    world = started()
+    world.want("2")
+    world.run(10)
+    for _ in range(2):
+        world.crash("2")
+        world.run(10)
+    assert world.place.canary is not None
+    world.crash("2")
+    world.run(3)
+    rejection = world.place.rejection_of("rev2")
+    assert rejection is not None
+    assert rejection.reason == "CanaryUnavailable"
+    assert "exited 3 times" in rejection.message
+    assert world.shares[-1][3] == 0
+
+
+def test_exits_from_before_callers_reached_a_canary_do_not_count_against_it() -> None:
+    world = started(broken={"rev2"})
+    world.want("2")
+    world.run(10)
+    for _ in range(5):
+        world.crash("2")
+    world.broken.clear()
+    world.run(30)
+    assert world.shares[-1][2:] == ("rev2", 50)
+    world.crash("2")
+    world.crash("2")
+    world.run(10)
+    assert world.shares[-1][2:] == ("rev2", 50)
+
+
+def test_pods_that_are_made_anew_take_their_failed_exits_with_them() -> None:
+    world = started(broken={"rev2"})
+    world.want("2")
+    world.run(10)
+    for _ in range(5):
+        world.crash("2")
+    world.broken.clear()
+    world.run(10)
+    world.arms["rev2"] = replace(world.arms["rev2"], exits=0)
+    world.run(3)
+    for _ in range(3):
+        world.crash("2")
+    world.run(3)
+    assert world.place.rejection_of("rev2") is not None
+
+
 def test_a_breach_during_promotion_returns_to_the_old_stable() -> None:
     world = started(policy=policy(steps=((100, 10),)))
     world.want("2")
@@ -312,8 +362,6 @@ def test_an_unresolved_spec_holds_a_running_canary() -> None:
 
 
 def test_an_unreadable_traffic_object_holds_but_a_breach_still_leaves() -> None:
-    from dataclasses import replace
-
     from backstop.rollout.decide import decide
 
     world = started()

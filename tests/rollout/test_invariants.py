@@ -43,6 +43,13 @@ class Rollouts(RuleBasedStateMachine):
     def pods_break(self, version: str) -> None:
         self.world.broken ^= {f"rev{version}"}
 
+    @precondition(lambda self: self.world.place.canary is not None and self.world.place.canary.revision.name in self.world.arms)
+    @rule()
+    def a_container_crashes(self) -> None:
+        canary = self.world.place.canary
+        assert canary is not None
+        self.world.crash(canary.revision.prompt_version)
+
     @rule()
     def gateways_turn_deaf_or_hear_again(self) -> None:
         self.world.deaf = not self.world.deaf

@@ -173,6 +173,11 @@ class World:
             self.now = round(self.now + tick, 3)
         self.rest()
 
+    def crash(self, version: str) -> None:
+        """A container of this version's pods exits with a failure, and is ready again right after."""
+        arm = self.arms[revision(version).name]
+        self.arms[revision(version).name] = replace(arm, exits=arm.exits + 1)
+
     def rest(self) -> None:
         """Passes until one changes nothing; raises if the engine never comes to rest."""
         for _ in range(30):

@@ -41,6 +41,9 @@ class CanaryStatus(StatusModel):
     promptDigest: str | None = Field(None, max_length=80, description="Digest of that PromptVersion.")
     startedAt: Time | None = time_field("When its rollout began.")
     unreadySince: Time | None = time_field("Since when no pod of it is ready; the progress deadline counts from here.")
+    exitsBefore: int | None = Field(
+        None, description="Failed exits of its containers before callers first could reach it; later ones count against it."
+    )
     step: int = Field(0, description="Step in effect, counted from 0.")
     stepHash: str = Field("", max_length=16, description="Hash of the declared steps, to notice an edit.")
     stepStartedAt: Time | None = time_field("When the weight of this step was written. Unset: not yet.")

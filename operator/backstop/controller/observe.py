@@ -40,7 +40,8 @@ def arms_of(deployments: Sequence[DeploymentSeen], *, pods: Sequence[PodSeen]) -
         mine = [pod for pod in pods if pod.revision == deployment.revision and not pod.deleting]
         ready = sum(pod.ready for pod in mine)
         trouble = next((pod.trouble for pod in sorted(mine, key=lambda p: p.name) if pod.trouble and not pod.ready), deployment.failure)
-        arms[deployment.revision] = Arm(desired=deployment.replicas, ready=ready, trouble=trouble)
+        exits = sum(pod.exits for pod in mine)
+        arms[deployment.revision] = Arm(desired=deployment.replicas, ready=ready, trouble=trouble, exits=exits)
     return arms
 
 

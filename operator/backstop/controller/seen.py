@@ -67,13 +67,17 @@ class DeploymentSeen(Child):
 
 @dataclass(frozen=True)
 class PodSeen(Seen):
-    """A gateway pod. `trouble`: in words, why it is not ready, where the cluster says so."""
+    """A gateway pod. `trouble`: in words, why it is not ready, where the cluster says so.
+
+    `exits`: how often its containers ended with a code other than 0.
+    """
 
     policy: str
     revision: str | None
     ready: bool
     address: str | None
     trouble: str | None
+    exits: int
 
 
 def declared(body: Body, *, resource: Resource) -> Declared:
@@ -122,6 +126,7 @@ def pod(body: Body) -> PodSeen:
         ready=conditions.get("Ready", {}).get("status") == "True",
         address=status.get("podIP"),
         trouble=_trouble(status, conditions=conditions),
+        exits=_exits(status),
     )
 
 
@@ -174,11 +179,40 @@ def _trouble(status: Mapping[str, Any], *, conditions: Mapping[str, Any]) -> str
         if reason in IMAGE_TROUBLES:
             return f"image `{container.get('image')}` cannot be pulled"
         if reason == "CrashLoopBackOff":
-            ended = (container.get("lastState") or {}).get("terminated") or {}
-            return f"container `{container['name']}` keeps exiting with code {ended.get('exitCode', 'unknown')}"
+            ended = _ended(container) or {}
+            return f"container `{container['name']}` exited with code {ended.get('exitCode', 'unknown')}"
         if reason and reason not in ("ContainerCreating", "PodInitializing"):
             return f"{reason}: {waiting.get('message', '')}"[:LONGEST_TROUBLE].rstrip(": ")
+        if "terminated" in (container.get("state") or {}) and (last := _ended(container)) is not None:
+            return f"container `{container['name']}` exited with code {last.get('exitCode', 'unknown')}"
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
         return f"not scheduled: {scheduled.get('message', '')}"[:LONGEST_TROUBLE].rstrip(": ")
+    return None
+
+
+def _exits(status: Mapping[str, Any]) -> int:
+    """Failed exits of a pod's containers.
+
+    The cluster keeps the number of restarts and the last exit only, so the last one speaks for those before it. A pod that failed
+    as a whole was put out by its node, which says nothing about what it ran.
+    """
+    if status.get("phase") == "Failed":
+        return 0
+    exits = 0
+    for container in status.get("containerStatuses") or ():
+        ended = _ended(container)
+        if ended is None or ended.get("exitCode", 0) == 0:
+            continue
+        # Until the container runs again, its last exit is not among the restarts.
+        exits += container.get("restartCount", 0) + (0 if "running" in (container.get("state") or {}) else 1)
+    return exits
+
+
+def _ended(container: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """How the container last ended; None when it never has."""
+    for state in ("state", "lastState"):
+        terminated = (container.get(state) or {}).get("terminated")
+        if isinstance(terminated, Mapping):
+            return terminated
     return None

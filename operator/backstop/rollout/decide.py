@@ -21,7 +21,7 @@ from .wake import wake_at
 CanaryGate = Callable[[Look, CanaryPlace], Move | None]
 Gate = Callable[[Look], Move | None]
 
-SAFETY: tuple[CanaryGate, ...] = (safety.finish_abort, safety.breach, safety.other_wanted, safety.pods)
+SAFETY: tuple[CanaryGate, ...] = (safety.finish_abort, safety.breach, safety.other_wanted, safety.crashes, safety.pods)
 PROGRESS: tuple[CanaryGate, ...] = (
     progress.replan,
     progress.blindness,

@@ -37,11 +37,15 @@ class Unresolved:
 
 @dataclass(frozen=True)
 class Arm:
-    """The pods of one revision. `trouble` says in words why they are not ready, when the cluster says so."""
+    """The pods of one revision. `trouble` says in words why they are not ready, when the cluster says so.
+
+    `exits`: how often their containers have ended with a code other than 0.
+    """
 
     desired: int
     ready: int
     trouble: str | None = None
+    exits: int = 0
 
 
 NO_ARM = Arm(desired=0, ready=0)

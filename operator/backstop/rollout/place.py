@@ -30,13 +30,15 @@ class CanaryPlace:
 
     `weight` is what the gateways are told; `step` is the step that is in effect (`step_started_at` set) or being prepared
     (unset: its pods are not ready yet, and the weight is still the one before). `blind_since` and `blind_seconds` are the time in
-    which metrics could not be seen; it does not count towards a step's hold.
+    which metrics could not be seen; it does not count towards a step's hold. `exits_before` counts the failed exits of its containers
+    before callers first could reach it; None: they never could.
     """
 
     revision: Revision
     started_at: float
     step_hash: str
     unready_since: float | None
+    exits_before: int | None = None
     step: int = 0
     step_started_at: float | None = None
     weight: int = 0

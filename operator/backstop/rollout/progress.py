@@ -49,7 +49,16 @@ def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
     if awaited_generation(look.place) is not None and not look.acts_on(canary.generation):
         return None  # a gateway did not take up a weight before: nothing is tried again before all are seen to act on 0
     weight = look.step_of(canary).weight
-    begun = replace(canary, step_started_at=look.now, weight=weight, generation=None, verified_at=None, blind_since=None, blind_seconds=0.0)
+    begun = replace(
+        canary,
+        exits_before=look.observed.arm(canary.revision.name).exits if canary.exits_before is None else canary.exits_before,
+        step_started_at=look.now,
+        weight=weight,
+        generation=None,
+        verified_at=None,
+        blind_since=None,
+        blind_seconds=0.0,
+    )
     steps, revision = len(look.policy.canary.steps), canary.revision
     message = f"step {canary.step + 1} of {steps}: {weight} % to {revision.prompt_version} ({revision.name})"
     return told(replace(look.place, canary=begun), Reason.STEP_STARTED, message)

@@ -10,6 +10,8 @@ from .move import Move, roll_back, supersede, told
 from .observed import Known
 from .place import CanaryPlace
 
+CRASHES = 3
+
 
 def finish_abort(look: Look, canary: CanaryPlace) -> Move | None:
     """The traffic object carries a verdict that status does not know: the operator died between the two writes. Finish it."""
@@ -55,6 +57,22 @@ def other_wanted(look: Look, canary: CanaryPlace) -> Move | None:
         message=f"`spec` asks for {wanted.prompt_version} ({wanted.name}) now; the canary {canary.revision.prompt_version} "
         f"({canary.revision.name}) is ended",
     )
+
+
+def crashes(look: Look, canary: CanaryPlace) -> Move | None:
+    """Containers that keep ending under callers' requests: ready in between is no reason to go on.
+
+    Before that a canary has until its deadline: what it waits for may still come.
+    """
+    exits, before = look.observed.arm(canary.revision.name).exits, canary.exits_before
+    if before is None:
+        return None
+    if exits < before:  # pods that had failed are gone
+        return Move(replace(look.place, canary=replace(canary, exits_before=exits)))
+    if exits - before < CRASHES:
+        return None
+    message = f"its containers exited {exits - before} times with a code other than 0 since callers reach it{_trouble(look, canary)}"
+    return roll_back(look, canary, reason=Reason.CANARY_UNAVAILABLE, message=message, at=look.now)
 
 
 def pods(look: Look, canary: CanaryPlace) -> Move | None:
