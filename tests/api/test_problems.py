@@ -38,6 +38,13 @@ def _tier(**changes: Any) -> dict[str, Any]:
             _policy(latencyBudgetMilliseconds="400"),
             "`spec.latencyBudgetMilliseconds` must be a whole number, not a string; write it without quotes",
         ),
+        *(
+            (
+                _policy(latencyBudgetMilliseconds=text),
+                "`spec.latencyBudgetMilliseconds` must be a whole number, not a string; write digits alone, without a unit",
+            )
+            for text in ("abc", "400ms", "0.4", "", "\u0664")
+        ),
         (_policy(latencyBudgetMilliseconds=0), "`spec.latencyBudgetMilliseconds` must be at least 1"),
         (_policy(chain="x"), "`spec.chain` must be a list, not a string"),
         (_policy(chain=[]), "`spec.chain` must have at least 1 element"),

@@ -4,6 +4,7 @@ Knows how pydantic reports errors and how this API names its fields; never shows
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
@@ -24,6 +25,8 @@ _WANTED: Final = {
     "model_type": "an object",
     "model_attributes_type": "an object",
 }
+# Texts that would be right if they were not texts.
+_SPELLINGS: Final = {"int_type": r"[-+]?[0-9]+", "float_type": r"[-+]?[0-9]+(\.[0-9]+)?", "bool_type": "true|false"}
 
 
 class InputError(ValueError):
@@ -125,9 +128,11 @@ def _kind_of(value: object) -> str:
 def _hint(kind: str, *, given: object) -> str:
     if kind == "string_type" and isinstance(given, int | float):
         return "; put it in quotes"
-    if isinstance(given, str) and kind in ("int_type", "float_type", "bool_type"):
+    if not isinstance(given, str) or kind not in _SPELLINGS:
+        return ""
+    if re.fullmatch(_SPELLINGS[kind], given):
         return "; write it without quotes"
-    return ""
+    return "" if kind == "bool_type" else "; write digits alone, without a unit"
 
 
 def _lower_first(text: str) -> str:
