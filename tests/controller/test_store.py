@@ -5,7 +5,7 @@ from typing import Any
 from backstop.api.names import LABEL_POLICY, LABEL_REVISION
 from backstop.controller.keys import PolicyKey, PromptKey
 from backstop.controller.seen import Declared, PodSeen, declared, pod
-from backstop.controller.store import Listing, Store
+from backstop.controller.store import GONE_KEPT, Listing, Store
 from backstop.kube.resources import PODS, POLICIES, PROMPT_VERSIONS
 
 POLICY = PolicyKey("shop", "support")
@@ -51,6 +51,38 @@ def test_a_deletion_of_an_object_that_was_made_anew_is_no_news() -> None:
     store.put(policy(20, uid="new"))
     assert store.remove(policy(15, uid="old")) == frozenset()
     assert store.policy(POLICY) is not None
+
+
+def test_a_list_that_was_read_before_a_deletion_brings_nothing_back() -> None:
+    store = Store()
+    store.put(policy(10))
+    store.remove(policy(12))
+    before_it = Listing(POLICIES, None, "11", (policy(11),))
+    assert store.reconcile(before_it) == frozenset()
+    assert store.policy(POLICY) is None
+    assert store.put(policy(11)) == frozenset(), "nor does a late answer to a write"
+
+
+def test_an_object_of_the_same_name_that_is_made_anew_is_seen() -> None:
+    store = Store()
+    store.put(policy(10))
+    store.remove(policy(12))
+    assert store.put(policy(13, uid="u2")) == {POLICY}
+
+
+def test_an_object_that_is_labelled_ours_again_is_seen_again() -> None:
+    store = Store()
+    store.put(policy(10))
+    store.remove(policy(12))
+    assert store.put(policy(13)) == {POLICY}
+
+
+def test_what_has_gone_is_remembered_within_bounds() -> None:
+    store = Store()
+    for number in range(GONE_KEPT + 10):
+        store.remove(policy(number + 1, uid=f"u{number}"))
+    assert store.put(policy(1, uid=f"u{GONE_KEPT + 9}")) == frozenset()
+    assert store.put(policy(1, uid="u0")) == {POLICY}
 
 
 def test_a_prompt_version_concerns_the_policies_that_name_it_now() -> None:

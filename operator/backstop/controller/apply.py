@@ -2,14 +2,16 @@
 
 1. A route that takes traffic from the revision under judgement, with the verdict in it. 2. Status. 3. The verdict on the prompt
 version. 4. Children, then every other route change, then the Services that callers reach. 5. Events, log, metrics.
-What was not done is done by the next pass, which finds the cluster as it is.
+What was not done is done by the next pass, which finds the cluster as it is. `place` is 1 and 2, `cluster` the rest.
 """
 
 import logging
+from dataclasses import replace
 
 from ..api.names import traffic_object
+from ..api.policystatus import FallbackPolicyStatus
 from ..api.reasons import Reason, event_type
-from ..kube.errors import Conflict, KubeError, NotFound
+from ..kube.errors import Conflict, KubeError, NotFound, Rejected
 from ..kube.resources import CONFIG_MAPS, POLICIES, PROMPT_VERSIONS
 from ..rollout.plan import Announcement
 from ..rollout.statusmap import status_of
@@ -21,7 +23,7 @@ from .children import Children
 from .keys import PromptKey
 from .prompts import rejected_status
 from .store import Store
-from .subject import Problem, Subject
+from .subject import Problem, Subject, refusal
 from .writes import Writes
 
 _log = logging.getLogger(__name__)
@@ -44,51 +46,69 @@ class Apply:
         self._children = children
         self._metrics = metrics
 
-    async def __call__(self, subject: Subject, *, known: Problem | None, analysis: str | None) -> Problem | None:
-        """Carry out the plan. `known`: the problem that status tells of already. Returns the problem there is now. Raises Overtaken."""
+    async def place(self, subject: Subject, *, known: Problem | None, analysis: str | None) -> Problem | None:
+        """Write the place. `known`: the problem that status tells of already. Raises Overtaken.
+
+        Returns the problem where traffic could not be taken from the canary: then the place is still the one that was observed.
+        """
         route = subject.plan.route
-        if route is not None and route.falling:
-            await self._route(subject)
-        await self._status(subject, known=known, analysis=analysis)
+        if route is not None and route.falling and (refused := await self._route(subject)) is not None:
+            await self._write_status(subject, status=subject.status, problem=refused)
+            if refused != known:
+                await self._announce(subject, Announcement(refused.reason, refused.message))
+            return refused
+        status = status_of(
+            subject.plan,
+            previous=subject.status,
+            generation=subject.policy.generation,
+            readings=subject.observed.readings,
+            analysis=analysis,
+            arms=subject.observed.arms,
+            now=subject.now,
+        )
+        await self._write_status(subject, status=status, problem=known)
+        return None
+
+    async def cluster(self, subject: Subject, *, known: Problem | None) -> Problem | None:
+        """Make the cluster follow the place that was written. Returns the first problem there is now. Raises Overtaken."""
+        route = subject.plan.route
         problem = known
         try:
-            await self._verdict(subject)
-            problem = await self._children.revisions(subject)
+            refused = await self._verdict(subject)
+            problem = await self._children.revisions(subject) or refused
             if route is not None and not route.falling:
-                await self._route(subject)
-            problem = problem or await self._children.callers(subject)
-            await self._children.clear_away(subject)
+                problem = await self._route(subject) or problem
+            problem = await self._children.callers(subject) or problem
+            problem = await self._children.clear_away(subject) or problem
         finally:
             # What status says has happened, whatever became of the rest: the next pass has nothing left to tell.
-            await self._tell(subject, known=known, problem=problem)
+            for announcement in subject.plan.announcements:
+                await self._announce(subject, announcement)
+            if problem is not None and problem != known:
+                await self._announce(subject, Announcement(problem.reason, problem.message))
         return problem
 
-    async def _route(self, subject: Subject) -> None:
+    async def _route(self, subject: Subject) -> Problem | None:
         assert subject.plan.route is not None
         key = subject.key
         seen = self._store.child(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name))
         if seen is not None and seen.owner != subject.policy.uid:
-            return  # somebody else's: what was observed says so
+            return None  # somebody else's: what was observed says so
         body = self._children.traffic_body(subject, state=subject.plan.route.state)
         try:
             await self._writes.route(body, over=seen.version if seen is not None else None)
         except (Conflict, NotFound):
             await self._writes.refresh(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name))
             raise Overtaken(falling=subject.plan.route.falling) from None
+        except Rejected as error:
+            refused = refusal(CONFIG_MAPS, name=traffic_object(key.name), why=error)
+            return replace(refused, message=f"{refused.message}; gateways go on with the weights that they know")
+        return None
 
-    async def _status(self, subject: Subject, *, known: Problem | None, analysis: str | None) -> None:
-        policy, observed = subject.policy, subject.observed
-        status = status_of(
-            subject.plan,
-            previous=subject.status,
-            generation=policy.generation,
-            readings=observed.readings,
-            analysis=analysis,
-            arms=observed.arms,
-            now=subject.now,
-        )
+    async def _write_status(self, subject: Subject, *, status: FallbackPolicyStatus, problem: Problem | None) -> None:
+        policy = subject.policy
         conditions = with_problem(
-            status.conditions, problem=known, previous=subject.status.conditions, generation=policy.generation, now=subject.now
+            status.conditions, problem=problem, previous=subject.status.conditions, generation=policy.generation, now=subject.now
         )
         status = status.model_copy(update={"conditions": conditions})
         try:
@@ -97,38 +117,37 @@ class Apply:
             await self._writes.refresh(POLICIES, namespace=policy.namespace, name=policy.name)
             raise Overtaken from None
 
-    async def _verdict(self, subject: Subject) -> None:
+    async def _verdict(self, subject: Subject) -> Problem | None:
         """The last rollout's verdict on its prompt version: from the place, so that a restart finishes it."""
         verdict = verdict_on_prompt(subject.plan.place)
         if verdict is None:
-            return
+            return None
         prompt = self._store.prompt(PromptKey(subject.key.namespace, verdict.revision.prompt_version))
         if prompt is None or prompt.status.get("digest") not in (None, verdict.revision.prompt_digest):
-            return
+            return None
         status = rejected_status(prompt, policy=subject.key.name, verdict=verdict, now=subject.now)
         try:
             await self._writes.status(prompt, status=status)
         except (Conflict, NotFound):
             await self._writes.refresh(PROMPT_VERSIONS, namespace=prompt.namespace, name=prompt.name)
             raise Overtaken from None
+        except Rejected as error:
+            return refusal(PROMPT_VERSIONS, name=prompt.name, why=error)
+        return None
 
-    async def _tell(self, subject: Subject, *, known: Problem | None, problem: Problem | None) -> None:
-        announcements = [*subject.plan.announcements]
-        if problem is not None and problem != known:
-            announcements.append(Announcement(problem.reason, problem.message))
-        for announcement in announcements:
-            self._note(subject, announcement)
-            try:
-                await self._writes.event(
-                    subject.policy,
-                    reason=announcement.reason,
-                    message=announcement.message,
-                    event_type=event_type(announcement.reason),
-                    now=subject.now,
-                )
-            except KubeError as error:
-                # The transition has happened and stands in status; an event is only told once, or not.
-                _log.warning("event not written", extra=fields(reason=announcement.reason, error=str(error)))
+    async def _announce(self, subject: Subject, announcement: Announcement) -> None:
+        self._note(subject, announcement)
+        try:
+            await self._writes.event(
+                subject.policy,
+                reason=announcement.reason,
+                message=announcement.message,
+                event_type=event_type(announcement.reason),
+                now=subject.now,
+            )
+        except KubeError as error:
+            # The transition has happened and stands in status; an event is only told once, or not.
+            _log.warning("event not written", extra=fields(reason=announcement.reason, error=str(error)))
 
     def _note(self, subject: Subject, announcement: Announcement) -> None:
         key, place = subject.key, subject.plan.place

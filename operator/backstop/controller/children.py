@@ -24,7 +24,7 @@ from .compare import covers
 from .keys import PolicyKey
 from .seen import Child, DeploymentSeen, child
 from .store import Store, newest_first
-from .subject import Problem, Subject
+from .subject import Problem, Subject, refusal
 from .writes import Writes
 
 APPLIED: Final = f"{GROUP}/applied"
@@ -76,22 +76,25 @@ class Children:
             return None
         return await self._all(subject, caller_services(_owner(subject), serving=plan.serving, canary=plan.canary))
 
-    async def clear_away(self, subject: Subject) -> None:
-        """Delete the Deployments and Services of revisions that are not live, and the oldest records.
+    async def clear_away(self, subject: Subject) -> Problem | None:
+        """Delete the Deployments and Services of revisions that are not live, and the oldest records. Returns the first problem.
 
         Only beside a stable revision: without one it cannot be told what serves.
         """
         if subject.plan.place.stable is None:
-            return
+            return None
         live = subject.plan.sizes
         deployments = [d for d in self._mine(subject, resource=DEPLOYMENTS) if d.revision not in live]
         services = [s for s in self._mine(subject, resource=SERVICES) if s.revision not in live and _is_of_revision(s)]
-        for gone in [*deployments, *services]:
-            await self._writes.delete(gone)
         wanted = {subject.wish.revision.value.name} if isinstance(subject.wish.revision, Known) else set()
         records = [c for c in self._mine(subject, resource=CONFIG_MAPS) if _is_of_revision(c) and c.revision not in {*live, *wanted}]
-        for gone in newest_first(records)[HISTORY:]:
-            await self._writes.delete(gone)
+        problem = None
+        for gone in [*deployments, *services, *newest_first(records)[HISTORY:]]:
+            try:
+                await self._writes.delete(gone)
+            except Rejected as refused:
+                problem = problem or refusal(gone.resource, name=gone.name, why=refused)
+        return problem
 
     async def _revision(self, subject: Subject, revision: str, *, replicas: int) -> None:
         """Record, Deployment and Service of one revision. The record first: a Deployment is made from it, once and for all."""
@@ -157,14 +160,14 @@ class Children:
         try:
             return child(await self._writes.apply(resource, body=body | {"metadata": metadata}), resource=resource)
         except Rejected as refused:
-            raise _Blocked(_refused(resource, name=name, why=refused)) from None
+            raise _Blocked(refusal(resource, name=name, why=refused)) from None
 
     async def _create(self, body: Body) -> Body:
         resource, name = resource_of(body), body["metadata"]["name"]
         try:
             return await self._writes.create(resource, body=body)
         except Rejected as refused:
-            raise _Blocked(_refused(resource, name=name, why=refused)) from None
+            raise _Blocked(refusal(resource, name=name, why=refused)) from None
 
     async def _read(self, resource: Resource, *, key: PolicyKey, name: str) -> Body | None:
         return await self._writes.get(resource, namespace=key.namespace, name=name)
@@ -207,10 +210,6 @@ def _kept(body: Body, *, of: Child) -> Body:
 def _not_ours(resource: Resource, *, name: str) -> Problem:
     message = f"{resource.kind} `{name}` exists and belongs to something else; rename the policy or take that object away"
     return Problem(Reason.OBJECT_NOT_OURS, message)
-
-
-def _refused(resource: Resource, *, name: str, why: Rejected) -> Problem:
-    return Problem(Reason.OBJECT_REFUSED, f"{resource.kind} `{name}` was refused by the API server: {why}")
 
 
 def _record_missing(name: str) -> Problem:

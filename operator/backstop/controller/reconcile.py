@@ -61,6 +61,8 @@ class Reconcile:
         self._sources = sources
         self._clock = clock
         self._problems: dict[PolicyKey, Problem | None] = {}
+        # What each policy last asked for with a valid spec.
+        self._valid: dict[PolicyKey, Wish] = {}
 
     async def __call__(self, key: Key) -> bool:
         """One pass. Returns whether it shall be repeated after a pause. Raises KubeError, Overtaken."""
@@ -95,8 +97,14 @@ class Reconcile:
         prompt = self._store.prompt(PromptKey(key.namespace, named)) if isinstance(named, str) else None
         wish = wish_of(policy, prompt=prompt, sources=self._sources)
         if isinstance(wish, Unresolved):
-            await self._block(policy, status=status, why=wish)
-            return False
+            valid = self._valid.get(key)
+            if valid is None:
+                await self._block(policy, status=status, why=wish)
+                return False
+            # A canary that runs is judged by the last spec that was valid, and goes no further.
+            wish = replace(valid, revision=wish, prompt=None)
+        else:
+            self._valid[key] = wish
         wish = self._fitting(policy, wish=wish)
         return await self._decide(self._look(policy, wish=wish, status=status, place=place))
 
@@ -135,12 +143,16 @@ class Reconcile:
         analysis = judgement.analysis if judgement is not None and judgement.analysis is not None else subject.status.analysis
         # Until this process has tried for itself, what status says is what is known.
         known = self._problems[key] if key in self._problems else problem_in(subject.status)
-        problem = await self._apply(subject, known=known, analysis=analysis)
-        self._problems[key] = problem
-        self._judging.watch(key, spec=subject.wish.spec, place=plan.place, analysis=analysis)
-        self._verification.await_generation(key, awaited_generation(plan.place))
-        weight = plan.place.canary.weight if plan.place.canary is not None else 0
+        problem = await self._apply.place(subject, known=known, analysis=analysis)
+        # From here on the place is what it is, whatever becomes of the rest of this pass: it is judged, and gateways are asked.
+        place = plan.place if problem is None else subject.observed.place
+        self._judging.watch(key, spec=subject.wish.spec, place=place, analysis=analysis)
+        self._verification.await_generation(key, awaited_generation(place))
+        weight = place.canary.weight if place.canary is not None else 0
         self._metrics.show_policy(key.namespace, key.name, phase=plan.phase, weight=weight)
+        if problem is None:
+            problem = await self._apply.cluster(subject, known=known)
+        self._problems[key] = problem
         if plan.wake_at is not None:
             self._queue.add_at(key, at=plan.wake_at)
         if problem != known:
@@ -160,6 +172,7 @@ class Reconcile:
 
     def _forget(self, key: PolicyKey) -> None:
         self._problems.pop(key, None)
+        self._valid.pop(key, None)
         self._children.forget(key)
         self._judging.forget(key)
         self._verification.await_generation(key, None)

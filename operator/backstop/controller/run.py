@@ -35,6 +35,7 @@ WORKERS: Final = 8
 SWEEP_SECONDS: Final = 300.0
 FIRST_LIST_RETRY_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 5.0
+LONGEST_HASTE_SECONDS: Final = 2.0
 
 
 class Operator:
@@ -145,7 +146,10 @@ class Operator:
                 with self._metrics.passes.time():
                     again = await reconcile(key)
             except Overtaken as overtaken:
-                self._queue.add(key, urgent=overtaken.falling)
+                pause = agenda.failed(key, now=self._clock())
+                # Traffic leaves a canary at once, unless somebody keeps writing against it.
+                if overtaken.falling and pause < LONGEST_HASTE_SECONDS:
+                    self._queue.add(key, urgent=True)
                 self._metrics.failures.labels("Overtaken").inc()
             except KubeError as error:
                 self._failed(key, error=error)

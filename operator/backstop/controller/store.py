@@ -1,12 +1,12 @@
 """What the operator has seen of the cluster: the newest version of each object, and which policy each belongs to.
 
 Watch events, fresh lists and answers to our own writes all come in here, in any order; an older version never replaces a newer one,
-so that a pass after a write sees that write. Knows no queue and does no I/O.
+so that a pass after a write sees that write, and nothing comes back that was seen to go. Knows no queue and does no I/O.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from ..kube.resources import POLICIES, PROMPT_VERSIONS, Resource
 from .keys import Key, PolicyKey, PromptKey
@@ -14,6 +14,9 @@ from .seen import Child, Declared, DeploymentSeen, PodSeen, Seen
 
 S = TypeVar("S", bound=Seen)
 _Id = tuple[str, str, str]  # plural, namespace, name
+
+# A list or an answer that is older than a deletion is on its way for seconds: far fewer objects go in that time.
+GONE_KEPT: Final = 16384
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,15 @@ class Store:
         self._objects: dict[_Id, Seen] = {}
         self._of_policy: dict[PolicyKey, dict[_Id, Child | PodSeen]] = {}
         self._by_prompt: dict[PromptKey, set[PolicyKey]] = {}
+        # What has gone: uid → the version up to which it is known to be gone, oldest first.
+        self._gone: dict[str, str] = {}
 
     def put(self, seen: Seen) -> frozenset[Key]:
         """A version of an object. Returns whom it concerns; nobody when it is not news."""
         known = self._objects.get(_id(seen))
         if known is not None and not _newer(seen.version, than=known.version):
+            return frozenset()
+        if (gone := self._gone.get(seen.uid)) is not None and not _newer(seen.version, than=gone):
             return frozenset()
         concerned = self._drop(known) if known is not None else frozenset()
         self._objects[_id(seen)] = seen
@@ -45,9 +52,11 @@ class Store:
 
     def remove(self, seen: Seen) -> frozenset[Key]:
         """The object is gone. Returns whom it concerns; nobody when another object has its name by now."""
+        self._remember_gone(seen)
         known = self._objects.get(_id(seen))
         if known is None or known.uid != seen.uid:
             return frozenset()
+        self._remember_gone(known)
         del self._objects[_id(seen)]
         return self._drop(known)
 
@@ -100,6 +109,12 @@ class Store:
     def pods(self, key: PolicyKey) -> list[PodSeen]:
         """The policy's gateway pods."""
         return [c for c in self._of_policy.get(key, {}).values() if isinstance(c, PodSeen)]
+
+    def _remember_gone(self, seen: Seen) -> None:
+        before = self._gone.pop(seen.uid, None)
+        self._gone[seen.uid] = seen.version if before is None or _newer(seen.version, than=before) else before
+        if len(self._gone) > GONE_KEPT:
+            del self._gone[next(iter(self._gone))]
 
     def _get(self, resource: Resource, *, namespace: str, name: str, kind: type[S]) -> S | None:
         found = self._objects.get((resource.plural, namespace, name))

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from ..api.policystatus import FallbackPolicyStatus
 from ..api.reasons import Reason
+from ..kube.errors import Rejected
+from ..kube.resources import Resource
 from ..rollout.observed import Observed
 from ..rollout.plan import Plan
 from .keys import PolicyKey
@@ -17,6 +19,11 @@ class Problem:
 
     reason: Reason
     message: str
+
+
+def refusal(resource: Resource, *, name: str, why: Rejected) -> Problem:
+    """The API server understood, and would not have it: the policy's author may be able to do something about it."""
+    return Problem(Reason.OBJECT_REFUSED, f"{resource.kind} `{name}` was refused by the API server: {why}")
 
 
 @dataclass(frozen=True)
