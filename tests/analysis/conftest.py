@@ -1,7 +1,6 @@
 """A real Prometheus on the loopback, scraping what a test serves."""
 
 import asyncio
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_
 
 from backstop.api.metricnames import SENT_TOTAL, SERVED_SECONDS, SERVED_TOTAL, latency_bounds
 from e2e.cluster.build import program
+from tests.loopback import free_port
 
 START_SECONDS = 20.0
 SCRAPE_SECONDS = 1
@@ -119,14 +119,6 @@ class Prometheus:
             return requests.get(f"{self.url}/-/ready", timeout=2).status_code == 200
         except requests.ConnectionError:
             return False
-
-
-def free_port() -> int:
-    """A port of the loopback that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture

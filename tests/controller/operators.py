@@ -74,14 +74,24 @@ class Mortal:
 
 @contextlib.asynccontextmanager
 async def running(
-    connection: Connection, world: World, *, lifetime: int | None = None, sweep_seconds: float = 300.0, everywhere: bool = False
+    connection: Connection,
+    world: World,
+    *,
+    lifetime: int | None = None,
+    sweep_seconds: float = 300.0,
+    everywhere: bool = False,
+    telemetry_port: int = 0,
 ) -> AsyncIterator[Mortal]:
     """An operator for the world's namespace, or for all, while the context lasts."""
     mortal = Mortal(connection, lifetime=lifetime)
     source = PrometheusSource(MetricsSourceConfig("default", world.metrics_url, SCRAPE_SECONDS))
     metrics = Metrics()
     operator = Operator(
-        OperatorConfig(gatewayImage="localhost/backstop:test", namespaces=[] if everywhere else [world.namespace], telemetryPort=0),
+        OperatorConfig(
+            gatewayImage="localhost/backstop:test",
+            namespaces=[] if everywhere else [world.namespace],
+            telemetryPort=telemetry_port,
+        ),
         connection=connection,
         client=Client(mortal, timeout=REQUEST_SECONDS, on_write=metrics.count_write),
         sources={"default": source},

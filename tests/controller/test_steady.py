@@ -2,12 +2,15 @@
 
 import asyncio
 
+import aiohttp
 import pytest
 
+from backstop.controller import run
 from backstop.controller.children import HISTORY
 from backstop.kube.client import Client
 from backstop.kube.connection import Connection
 from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, SERVICES
+from tests.loopback import free_port
 
 from .operators import running
 from .until import until
@@ -70,8 +73,12 @@ async def test_b05_what_is_left_of_an_ended_canary_goes_after_its_traffic_and_ol
 
         await until("only stable has pods", alone, within=60)
         services = {"support", "support-stable", "support-canary", f"support-{stable}"}
-        assert await world.names(SERVICES) == services
-        assert len(await world.names(CONFIG_MAPS)) == len({"stable", "traffic"}) + HISTORY
+
+        async def kept() -> bool:
+            records = await world.names(CONFIG_MAPS)
+            return await world.names(SERVICES) == services and len(records) == len({"stable", "traffic"}) + HISTORY
+
+        await until("no Service and no record is left but those to keep", kept)
 
 
 async def test_an_operator_for_all_namespaces_serves_them_all(connection: Connection, client: Client, world: World) -> None:
@@ -107,3 +114,33 @@ async def test_pods_that_are_edited_by_hand_are_put_back(connection: Connection,
             return (spec["replicas"], image) == (1, "localhost/backstop:test")
 
         await until("the Deployment is as it was recorded", put_back)
+
+
+async def test_a_pass_that_does_not_come_to_an_end_makes_the_operator_unhealthy(
+    connection: Connection, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "LONGEST_PASS_SECONDS", 0.5)
+    port = free_port()
+    await world.prompt("v1")
+    async with running(connection, world, telemetry_port=port) as operator, aiohttp.ClientSession() as session:
+
+        async def health() -> tuple[int, str]:
+            async with session.get(f"http://127.0.0.1:{port}/healthz") as response:
+                return response.status, await response.text()
+
+        async def fell_ill() -> str | None:
+            status, text = await health()
+            return text if status == 503 else None
+
+        async def is_well() -> bool:
+            return await health() == (200, "ok")
+
+        async def hang() -> None:
+            await asyncio.Event().wait()
+
+        operator.interfere("POST", hang)
+        await world.apply("v1")
+        assert f"{world.namespace}/{world.policy}" in await until("a pass hangs", fell_ill)
+        # The API client gives up on its request, and the pass is repeated.
+        await until("it goes on", is_well)
+        await world.stable_on("v1")

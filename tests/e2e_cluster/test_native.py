@@ -124,15 +124,21 @@ def test_nothing_is_left_of_a_cluster_whose_caller_was_killed() -> None:
 
 def test_nothing_is_left_of_a_start_that_was_interrupted() -> None:
     started = cluster_state("test-stopped") / "node.pid"
-    with subprocess.Popen(
-        [sys.executable, "-m", "e2e.cluster", "up", "--provider", "native", "--name", "test-stopped"], cwd=REPOSITORY
-    ) as up:
-        assert eventually(lambda: started.exists() and started.read_text() != "")
-        namespace = namespace_of("test-stopped")
-        up.send_signal(signal.SIGINT)
-        up.wait(timeout=DEADLINE_S)
-    assert up.returncode == 130
-    assert of_cluster("test-stopped", namespace=namespace) == {}
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-m", "e2e.cluster", "up", "--provider", "native", "--name", "test-stopped"],
+            cwd=REPOSITORY,
+            # A shell without job control lets its background jobs, and so perhaps these tests, ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as up:
+            assert eventually(lambda: started.exists() and started.read_text() != "")
+            namespace = namespace_of("test-stopped")
+            up.send_signal(signal.SIGINT)
+            up.wait(timeout=DEADLINE_S)
+        assert up.returncode == 130
+        assert of_cluster("test-stopped", namespace=namespace) == {}
+    finally:
+        native.take_down("test-stopped")
 
 
 def test_a_node_dies_with_its_keeper_and_down_takes_the_rest_away() -> None:

@@ -51,6 +51,15 @@ async def garbage(_: web.Request) -> web.Response:
     return web.Response(text="<html>", content_type="application/json")
 
 
+async def endless(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await response.write(b'{"generation": 9, "padding": "' + b"x" * 65536)
+    return response
+
+
 async def silent(_: web.Request) -> web.Response:
     await asyncio.Event().wait()
     raise AssertionError
@@ -70,11 +79,12 @@ async def test_the_slowest_gateway_counts() -> None:
     [
         (failing, "gateway pod pod-1 answers 500"),
         (garbage, "gateway pod pod-1 cannot be asked"),
+        (endless, "gateway pod pod-1 gives too long an answer to /-/status"),
         (silent, "gateway pod pod-1 does not answer within 1 s"),
         (acts_on(None), "gateway pod pod-1 has not read the traffic object yet"),
         (acts_on("7"), "gateway pod pod-1 has not read the traffic object yet"),
     ],
-    ids=["error", "garbage", "silence", "unread", "text"],
+    ids=["error", "garbage", "endless", "silence", "unread", "text"],
 )
 async def test_one_gateway_that_does_not_say_makes_the_answer_unknown(handler: Handler, why: str) -> None:
     answer = await ask(acts_on(7), handler)

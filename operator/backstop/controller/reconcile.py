@@ -147,7 +147,7 @@ class Reconcile:
         # From here on the place is what it is, whatever becomes of the rest of this pass: it is judged, and gateways are asked.
         place = plan.place if problem is None else subject.observed.place
         self._judging.watch(key, spec=subject.wish.spec, place=place, analysis=analysis)
-        self._verification.await_generation(key, awaited_generation(place))
+        self._verification.keep_asking(key, waiting=awaited_generation(place) is not None)
         weight = place.canary.weight if place.canary is not None else 0
         self._metrics.show_policy(key.namespace, key.name, phase=plan.phase, weight=weight)
         if problem is None:
@@ -175,7 +175,7 @@ class Reconcile:
         self._valid.pop(key, None)
         self._children.forget(key)
         self._judging.forget(key)
-        self._verification.await_generation(key, None)
+        self._verification.keep_asking(key, waiting=False)
         self._metrics.forget_policy(key.namespace, key.name)
         self._queue.agenda.forget(key)
 

@@ -36,6 +36,7 @@ SWEEP_SECONDS: Final = 300.0
 FIRST_LIST_RETRY_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 5.0
 LONGEST_HASTE_SECONDS: Final = 2.0
+LONGEST_PASS_SECONDS: Final = 600.0
 
 
 class Operator:
@@ -66,6 +67,7 @@ class Operator:
         self._store = Store()
         self._queue: KeyQueue[Key] = KeyQueue(clock=clock, jitter=jitter)
         self._listed = False
+        self._passes: dict[Key, float] = {}  # the running ones, by when they began; monotonic seconds
 
     async def run(self) -> None:
         """Run until cancelled. Raises what makes going on impossible."""
@@ -90,7 +92,7 @@ class Operator:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(verification.close)
             port = self._config.telemetryPort
-            await stack.enter_async_context(serve_endpoints(metrics.registry, port=port, alive=lambda: None, ready=self._unready))
+            await stack.enter_async_context(serve_endpoints(metrics.registry, port=port, alive=self._stuck, ready=self._unready))
             await self._first_list()
             watches = Watches(self._connection, namespaces=self._config.namespaces, on_news=self._on_news)
             watches.start()
@@ -102,6 +104,14 @@ class Operator:
                     tasks.create_task(judging.run(source))
                 for _ in range(WORKERS):
                     tasks.create_task(self._work(reconcile))
+
+    def _stuck(self) -> str | None:
+        """Every wait in a pass has a deadline: one that does not come to an end will never."""
+        now = time.monotonic()
+        for key, began in self._passes.items():
+            if now - began > LONGEST_PASS_SECONDS:
+                return f"the pass of {key.namespace}/{key.name} does not come to an end"
+        return None
 
     def _unready(self) -> str | None:
         return None if self._listed else "the cluster has not been listed yet"
@@ -142,6 +152,7 @@ class Operator:
         agenda = self._queue.agenda
         while True:
             key = await self._queue.get()
+            self._passes[key] = time.monotonic()
             try:
                 with self._metrics.passes.time():
                     again = await reconcile(key)
@@ -163,6 +174,7 @@ class Operator:
                 else:
                     agenda.succeeded(key)
             finally:
+                del self._passes[key]
                 self._queue.done(key)
 
     def _failed(self, key: Key, *, error: KubeError) -> None:

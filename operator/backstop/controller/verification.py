@@ -24,7 +24,6 @@ NOBODY_ASKED: Final = Unknown("no gateway was asked yet")
 
 @dataclass
 class _Watched:
-    awaited: int
     answer: Known[int] | Unknown
     task: asyncio.Task[None]
 
@@ -47,19 +46,17 @@ class Verification:
         watched = self._watched.get(key)
         return watched.answer if watched is not None else NOBODY_ASKED
 
-    def await_generation(self, key: PolicyKey, generation: int | None) -> None:
-        """From now on the policy waits for this generation; None: for nothing."""
+    def keep_asking(self, key: PolicyKey, *, waiting: bool) -> None:
+        """Whether the policy waits for a generation from now on."""
         watched = self._watched.get(key)
-        if generation is None:
+        if not waiting:
             if watched is not None:
                 watched.task.cancel()
                 del self._watched[key]
-        elif watched is None:
+        elif watched is None or watched.task.done():
             task = asyncio.create_task(self._ask(key), name=f"verify {key}")
             task.add_done_callback(_log_failure)
-            self._watched[key] = _Watched(generation, NOBODY_ASKED, task)
-        elif watched.awaited != generation:
-            watched.awaited = generation
+            self._watched[key] = _Watched(NOBODY_ASKED, task)
 
     async def close(self) -> None:
         """End all questions."""

@@ -1,6 +1,7 @@
 """Which traffic generation the gateways act on, by asking each of them. Knows `/-/status`, not what is waited for."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -49,9 +50,12 @@ async def _generation(session: aiohttp.ClientSession, *, gateway: Gateway) -> in
         async with asyncio.timeout(ASK_SECONDS), session.get(f"http://{host}:{METRICS_PORT}{STATUS_PATH}") as response:
             if response.status != 200:
                 raise _NoAnswer(f"gateway pod {gateway.pod} answers {response.status} to {STATUS_PATH}")
-            if (response.content_length or 0) > LONGEST_ANSWER:
-                raise _NoAnswer(f"gateway pod {gateway.pod} gives too long an answer to {STATUS_PATH}")
-            generation = (await response.json()).get("generation")
+            answer = bytearray()
+            async for piece in response.content.iter_any():
+                answer += piece
+                if len(answer) > LONGEST_ANSWER:
+                    raise _NoAnswer(f"gateway pod {gateway.pod} gives too long an answer to {STATUS_PATH}")
+            generation = json.loads(answer).get("generation")
     except TimeoutError:
         raise _NoAnswer(f"gateway pod {gateway.pod} does not answer within {ASK_SECONDS:g} s") from None
     except (aiohttp.ClientError, OSError, ValueError, AttributeError) as error:
