@@ -15,6 +15,7 @@ from typing import IO, Any, Self
 
 from e2e.cluster.api import ApiClient
 from e2e.cluster.build import program
+from e2e.cluster.problems import ClusterProblem
 
 RUN_TIMEOUT_S = 120.0
 
@@ -58,9 +59,8 @@ class Cluster(abc.ABC):
         check: bool = True,
         timeout: float = RUN_TIMEOUT_S,
     ) -> subprocess.CompletedProcess[str]:
-        """Runs `argv` inside the node and returns its output as text."""
-        command = self.enter_argv(argv, net_only=net_only)
-        return subprocess.run(command, env=self.environment(), input=input, capture_output=True, text=True, check=check, timeout=timeout)
+        """Runs `argv` inside the node and returns its output as text. With `check`, raises ClusterProblem when it fails."""
+        return self._run(self.enter_argv(argv, net_only=net_only), name=argv[0], input_=input, check=check, timeout=timeout)
 
     def popen(
         self, argv: list[str], *, net_only: bool = False, stdout: int | IO[Any] | None = None, stderr: int | IO[Any] | None = None
@@ -80,16 +80,16 @@ class Cluster(abc.ABC):
         check: bool = True,
         timeout: float = RUN_TIMEOUT_S,
     ) -> subprocess.CompletedProcess[str]:
-        """Runs kubectl on this machine against the cluster."""
-        return subprocess.run(
-            [*self.kubectl_argv(), *arguments],
-            env=self.environment(),
-            input=input,
-            capture_output=True,
-            text=True,
-            check=check,
-            timeout=timeout,
-        )
+        """Runs kubectl on this machine against the cluster. With `check`, raises ClusterProblem when it fails."""
+        command = [*self.kubectl_argv(), *arguments]
+        return self._run(command, name=f"kubectl {' '.join(arguments)}", input_=input, check=check, timeout=timeout)
+
+    def _run(self, command: list[str], *, name: str, input_: str | None, check: bool, timeout: float) -> subprocess.CompletedProcess[str]:
+        environment = self.environment()
+        done = subprocess.run(command, env=environment, input=input_, capture_output=True, text=True, check=False, timeout=timeout)
+        if check and done.returncode != 0:
+            raise ClusterProblem(f"`{name}` failed; it says:\n{(done.stdout + done.stderr).strip()[-4000:]}")
+        return done
 
     def kubectl_argv(self) -> list[str]:
         """The start of a kubectl command line; the kubeconfig comes from `environment()`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from backstop.kube.errors import KubeError
 from e2e.cluster import Cluster, ClusterProblem, start
 from e2e.demo.story import NAMESPACE, play
 from e2e.demo.summary import NotSeen
@@ -31,7 +32,7 @@ def main() -> int:
         finally:
             if not options.keep:
                 cluster.down()
-    except (ClusterProblem, NotSeen) as problem:
+    except (ClusterProblem, KubeError, NotSeen) as problem:
         console.print(f"[bold red]{type(problem).__name__}[/]", problem, markup=True, soft_wrap=True)
         return 1
     console.print(f"\n  figures: {OUT}; took {elapsed_since(started)}")

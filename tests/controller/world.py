@@ -2,7 +2,7 @@
 
 Pods are made for Deployments and given a loopback address each, at which a real HTTP server says which traffic generation the
 "gateway" acts on. Counters grow by the share of traffic that the traffic object gives, and a real HTTP server answers Prometheus'
-range queries with them.
+range queries with them. Long because kubelet, gateways and Prometheus share one clock and one traffic object here.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""The rollout engine's rows, one by one, on a cluster in memory."""
+"""The rollout engine's rows, one by one, on a cluster in memory.
+
+In one file although it is long: it is read beside the design's table, row for row.
+"""
 
 from dataclasses import replace
 
