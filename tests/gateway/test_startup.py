@@ -186,7 +186,47 @@ def test_a_port_in_use_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
         port = taken.getsockname()[1]
         said = _refused(["--manifests", file, "--port", str(port)], capsys=capsys)
     assert said == f"backstop-gateway: `--port {port}` cannot be listened on (Address already in use); choose another port"
-    assert "`--metrics-port 70000`" in _refused(["--manifests", file, "--port", "0", "--metrics-port", "70000"], capsys=capsys)
+
+
+SECONDS = "must be seconds between 0 and 86400, not"
+PORT = "must be a port between 0 and 65535, not"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        *(
+            ([f"{option}={text}"], f"`{option}` {SECONDS} `{text}`; correct it")
+            for option in ("--grace-seconds", "--drain-seconds")
+            for text in ("nan", "inf", "-inf", "-1", "1e300", "30s", "")
+        ),
+        *(
+            ([f"{option}={text}"], f"`{option}` {PORT} `{text}`; correct it")
+            for option in ("--port", "--metrics-port")
+            for text in ("70000", "-1", "http", "8080.0", "\u0664", "9" * 5000)
+        ),
+        (["--peer", "abc=llm:99999"], f"`--peer abc` {PORT} `99999`; correct it"),
+        (["--peer", "abc=8080"], "`--peer abc=8080` is not REVISION=HOST:PORT; correct it"),
+        (["--grace-seconds", "-inf"], "argument --grace-seconds: expected one argument; see `backstop-gateway --help`"),
+        (["--colour", "red"], "unrecognized arguments: --colour red; see `backstop-gateway --help`"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_refused_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], sentence: str
+) -> None:
+    file = str(_write(tmp_path, PROMPT, POLICY, SECRET))
+    said = _refused(["--manifests", file, "--port", "0", "--metrics-port", "0", *options], capsys=capsys)
+    assert said == f"backstop-gateway: {sentence}"
+
+
+def test_an_environment_without_a_port_of_the_api_server_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "tcp://10.0.0.1:443")
+    (tmp_path / "r.json").write_text(make_record([model_tier("llm:80")]).model_dump_json(exclude_defaults=True))
+    said = _refused(["--record", f"{tmp_path}/r.json"], capsys=capsys)
+    assert said == f"backstop-gateway: `KUBERNETES_SERVICE_PORT` {PORT} `tcp://10.0.0.1:443`; correct it"
 
 
 @pytest.mark.parametrize(

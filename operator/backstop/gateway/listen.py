@@ -101,8 +101,8 @@ def bind(host: str | None, *, port: int, option: str) -> socket.socket:
         # Inherited by every connection, whatever the event loop: an answer leaves in two writes, and must not wait between them.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
-    except (OSError, OverflowError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise ConfigurationError(f"`{option} {port}` cannot be listened on ({reason}); choose another port") from None
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, NoReturn
 
 import prometheus_client
 import uvloop
@@ -22,6 +22,7 @@ from ..api.names import METRICS_PORT, TRAFFIC_PORT, revision_address
 from .gateway import Settings, run_gateway
 from .listen import bind, stop_on_signals
 from .manifests import read_record, record_from_manifests
+from .options import parse_port, parse_seconds
 from .revision import ConfigurationError, Revision, compile_revision
 from .trafficwatch import ApiServer
 
@@ -31,12 +32,11 @@ POD_DRAIN_SECONDS: Final = 5.0
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script."""
-    options = _parser().parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
     try:
-        revision, settings = _configure(options, environment=os.environ)
+        revision, settings = _configure(_parser().parse_args(arguments), environment=os.environ)
     except ConfigurationError as error:
         sys.stderr.write(f"backstop-gateway: {error}\n")
         sys.exit(2)
@@ -55,10 +55,16 @@ async def _run(revision: Revision, *, settings: Settings) -> None:
     await run_gateway(revision, settings=settings, stop=stop, clock=time.monotonic, now=time.time, split=Random(), jitter=Random())
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses a command line as a configuration is refused: in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse found."""
+        raise ConfigurationError(f"{message}; see `backstop-gateway --help`")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="backstop-gateway", description="Serve one prompt and its fallback chain behind an OpenAI-compatible API."
-    )
+    parser = _Parser(prog="backstop-gateway", description="Serve one prompt and its fallback chain behind an OpenAI-compatible API.")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--record", type=Path, metavar="FILE", help="the revision record, as mounted into a pod")
     source.add_argument(
@@ -68,12 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--host", metavar="ADDRESS", help="where to listen (default: every address with --record, 127.0.0.1 with --manifests)"
     )
-    parser.add_argument("--port", type=int, default=TRAFFIC_PORT, help="traffic (default %(default)s; 0: any)")
-    parser.add_argument("--metrics-port", type=int, default=METRICS_PORT, help="metrics, health and status (default %(default)s; 0: any)")
-    parser.add_argument(
-        "--drain-seconds", type=float, help="how long requests are still accepted after SIGTERM (default: 5 with --record, else 0)"
-    )
-    parser.add_argument("--grace-seconds", type=float, default=30.0, help="the pod's termination grace period (default %(default)s)")
+    parser.add_argument("--port", default=str(TRAFFIC_PORT), help="traffic (default %(default)s; 0: any)")
+    parser.add_argument("--metrics-port", default=str(METRICS_PORT), help="metrics, health and status (default %(default)s; 0: any)")
+    parser.add_argument("--drain-seconds", help="how long requests are still accepted after SIGTERM (default: 5 with --record, else 0)")
+    parser.add_argument("--grace-seconds", default="30", help="the pod's termination grace period (default %(default)s)")
     parser.add_argument(
         "--peer", action="append", default=[], metavar="REVISION=HOST:PORT", help="where a revision's pods are, in place of its Service"
     )
@@ -92,12 +96,12 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
         host, api_server, drain = options.host or "127.0.0.1", None, 0.0
     revision = compile_revision(record, environment={**environment, **keys})
     settings = Settings(
-        traffic_socket=bind(host, port=options.port, option="--port"),
-        metrics_socket=bind(host, port=options.metrics_port, option="--metrics-port"),
+        traffic_socket=bind(host, port=parse_port(options.port, option="--port"), option="--port"),
+        metrics_socket=bind(host, port=parse_port(options.metrics_port, option="--metrics-port"), option="--metrics-port"),
         address=_addresses(options.peer, revision=revision),
         api_server=api_server,
-        drain_seconds=drain if options.drain_seconds is None else options.drain_seconds,
-        grace_seconds=options.grace_seconds,
+        drain_seconds=drain if options.drain_seconds is None else parse_seconds(options.drain_seconds, option="--drain-seconds"),
+        grace_seconds=parse_seconds(options.grace_seconds, option="--grace-seconds"),
     )
     return revision, settings
 
@@ -106,8 +110,10 @@ def _addresses(given: Sequence[str], *, revision: Revision) -> Callable[[str], s
     peers: dict[str, str] = {}
     for text in given:
         name, separator, address = text.partition("=")
-        if not (name and separator and address.rpartition(":")[2].isdigit()):
+        host, colon, port = address.rpartition(":")
+        if not (name and separator and host and colon):
             raise ConfigurationError(f"`--peer {text}` is not REVISION=HOST:PORT; correct it")
+        parse_port(port, option=f"--peer {name}")
         peers[name] = address
     return lambda name: peers.get(name) or revision_address(revision.policy, revision=name, namespace=revision.namespace)
 

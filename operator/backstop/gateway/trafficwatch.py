@@ -17,6 +17,7 @@ import aiohttp
 import msgspec
 
 from ..api.traffic import TrafficError, parse
+from .options import parse_port
 from .view import TrafficView
 
 ACCOUNT_FOLDER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -36,10 +37,11 @@ class ApiServer:
 
     @staticmethod
     def from_environment(environment: Mapping[str, str]) -> "ApiServer | None":
-        """The API server as a pod is told of it; None outside of a cluster."""
-        host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT", "443")
+        """The API server as a pod is told of it; None outside of a cluster. Raises ConfigurationError."""
+        host = environment.get("KUBERNETES_SERVICE_HOST")
         if not host:
             return None
+        port = parse_port(environment.get("KUBERNETES_SERVICE_PORT", "443"), option="KUBERNETES_SERVICE_PORT")
         return ApiServer(url=f"https://{f'[{host}]' if ':' in host else host}:{port}", account=ACCOUNT_FOLDER)
 
 
