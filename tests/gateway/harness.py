@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 from aiohttp import web
+from openai.types.chat import ChatCompletionUserMessageParam
 from prometheus_client.parser import text_string_to_metric_families
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
@@ -36,6 +37,7 @@ Found = TypeVar("Found")
 POLICY = "support"
 NAMESPACE = "default"
 ROOT = Path(__file__).parents[2]
+USER: ChatCompletionUserMessageParam = {"role": "user", "content": "Hello"}
 NOBODY = "127.0.0.1:1"  # a port nobody listens on
 REPLY_WITHIN = 10.0
 
@@ -172,7 +174,7 @@ class Gateway:
 
     async def chat(self, *, headers: Mapping[str, str] | None = None, **fields: Any) -> "Got":
         """One chat request; the whole answer, streams included."""
-        body = {"model": "any", "messages": [{"role": "user", "content": "Hello"}], **fields}
+        body = {"model": "any", "messages": [USER], **fields}
         return await self.post(msgspec.json.encode(body), headers=headers)
 
     async def post(self, body: bytes, *, headers: Mapping[str, str] | None = None) -> "Got":

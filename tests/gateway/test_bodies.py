@@ -13,7 +13,7 @@ from backstop.gateway.errors import CallerError
 from backstop.gateway.jsontext import NotJSONError, join_object, split_array, split_object
 from backstop.gateway.revision import Revision, compile_revision
 
-from .harness import Gateways, Model, make_record, model_tier
+from .harness import NOBODY, USER, Gateways, Model, make_record, model_tier, static_tier
 
 VARIABLES = [
     {"name": "customer", "maxLength": 20},
@@ -124,7 +124,7 @@ def test_w45_lone_surrogates_stay_as_they_are() -> None:
 
 @given(st.text(max_size=20))
 def test_any_text_arrives_in_the_prompt_as_it_is(value: str) -> None:
-    text = json.dumps({"messages": [], "metadata": {"customer": value}}).encode()
+    text = json.dumps({"messages": [USER], "metadata": {"customer": value}}).encode()
     assert _system(text) == f"Help {value} in a warm tone,   ."
 
 
@@ -139,15 +139,33 @@ def test_any_text_arrives_in_the_prompt_as_it_is(value: str) -> None:
         (b'{"messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too deeply"),
         (b"{}", "`messages` is missing"),
         (b'{"messages":{}}', "`messages` must be a list"),
-        (b'{"messages":[],"stream":"yes"}', "`stream` must be `true` or `false`"),
-        (b'{"messages":[],"metadata":[1]}', "`metadata` must be an object"),
-        (b'{"messages":[],"stream_options":1}', "`stream_options` must be an object"),
+        (b'{"messages":[]}', "`messages` must not be empty; give at least one object with `role`"),
+        (b'{"messages": [1]}', "`messages[0]` must be an object with `role`"),
+        (b'{"messages":[{"role":"user"}, "x"]}', "`messages[1]` must be an object with `role`"),
+        (b'{"messages":[{"content":"x"}]}', "`messages[0]` must be an object with `role`"),
+        (b'{"messages":[{"role":""}]}', "`messages[0]` must be an object with `role`"),
+        (b'{"messages":[{"role":null,"content":"\\ud83d"}]}', "`messages[0]` must be an object with `role`"),
+        (b'{"messages":["\\ud83d"]}', "`messages[0]` must be an object with `role`"),
+        (b'{"messages":[{"role":"user"}],"stream":"yes"}', "`stream` must be `true` or `false`"),
+        (b'{"messages":[{"role":"user"}],"metadata":[1]}', "`metadata` must be an object"),
+        (b'{"messages":[{"role":"user"}],"stream_options":1}', "`stream_options` must be an object"),
     ],
 )
 def test_a_body_that_is_no_chat_request_is_refused_with_what_is_wrong(text: bytes, says: str) -> None:
     with pytest.raises(CallerError) as refused:
         parse_chat(text, revision=_revision("Plain.", variables=[]), header_variables={})
     assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(("messages", "param"), [([], "messages"), ([1], "messages[0]"), ([USER, {}], "messages[1]")])
+async def test_messages_that_no_model_would_take_are_refused_also_by_a_fixed_answer(
+    gateways: Gateways, messages: list[Any], param: str
+) -> None:
+    gateway = await gateways.start(make_record([model_tier(NOBODY), static_tier()]))
+    got = await gateway.chat(messages=messages)
+    assert (got.status, got.json["error"]["param"]) == (400, param)
+    assert f"`{param}`" in got.json["error"]["message"]
+    assert await gateway.total("backstop_served_total", outcome="caller_error") == 1
 
 
 JSON_VALUES = st.recursive(
@@ -176,11 +194,11 @@ def test_cutting_an_array_keeps_every_element(value: list[Any]) -> None:
 
 async def test_a_body_over_the_bound_is_refused_and_one_at_the_bound_is_not(model: Model, gateways: Gateways) -> None:
     gateway = await gateways.start(make_record([model_tier(model.url)]))
-    room = (20 << 20) - len(b'{"messages":[],"x":""}')
-    at_the_bound = await gateway.post(b'{"messages":[],"x":"' + b"y" * room + b'"}')
+    room = (20 << 20) - len(b'{"messages":[{"role":"user"}],"x":""}')
+    at_the_bound = await gateway.post(b'{"messages":[{"role":"user"}],"x":"' + b"y" * room + b'"}')
     assert at_the_bound.status == 200
     assert len(model.sent()["x"]) == room
-    over = await gateway.post(b'{"messages":[],"x":"' + b"y" * (room + 1) + b'"}')
+    over = await gateway.post(b'{"messages":[{"role":"user"}],"x":"' + b"y" * (room + 1) + b'"}')
     assert (over.status, over.json["error"]["type"]) == (413, "invalid_request_error")
 
     async def pieces() -> AsyncIterator[bytes]:

@@ -8,7 +8,7 @@ import pytest
 
 from e2e.fakemodel.script import Fault, Rule
 
-from .harness import NOBODY, Gateways, Model, eventually, listening, make_record, model_tier, static_tier
+from .harness import NOBODY, USER, Gateways, Model, eventually, listening, make_record, model_tier, static_tier
 
 
 async def test_an_answer_passes_through_and_says_who_gave_it(model: Model, gateways: Gateways) -> None:
@@ -36,7 +36,7 @@ async def test_a_stream_passes_through_byte_for_byte(model: Model, gateways: Gat
     model.script(Rule(text="Grüße, 世界 🎉 and more", line_end="\r\n", slice_bytes=7))
     gateway = await gateways.start(make_record([model_tier(model.url)]))
     got = await gateway.chat(stream=True)
-    async with http.post(f"http://{model.url}/v1/chat/completions", json={"model": "m1", "stream": True, "messages": []}) as response:
+    async with http.post(f"http://{model.url}/v1/chat/completions", json={"model": "m1", "stream": True, "messages": [USER]}) as response:
         assert got.body == await response.read()
     assert got.text == "Grüße, 世界 🎉 and more"
     assert got.headers["Content-Type"].startswith("text/event-stream")
@@ -207,7 +207,7 @@ async def test_w22_every_piece_of_a_stream_is_passed_on_when_it_comes(
 ) -> None:
     model.script(Rule(tokens=3, token_interval_milliseconds=60_000))
     gateway = await gateways.start(make_record([model_tier(model.url, stallMilliseconds=120_000)]))
-    body = {"messages": [], "stream": True}
+    body = {"messages": [USER], "stream": True}
     async with asyncio.timeout(5), http.post(f"http://{gateway.address}/v1/chat/completions", json=body) as response:
         seen = b""
         while b"t0 " not in seen:
@@ -220,7 +220,7 @@ async def test_w24_a_caller_that_leaves_takes_the_upstream_call_with_it(
 ) -> None:
     model.script(Rule(tokens=100, token_interval_milliseconds=50) if stream else Rule(latency_milliseconds=60_000))
     gateway = await gateways.start(make_record([model_tier(model.url)], budget=90_000))
-    body = {"messages": [], "stream": stream}
+    body = {"messages": [USER], "stream": stream}
     if stream:
         response = await http.post(f"http://{gateway.address}/v1/chat/completions", json=body)
         await response.content.readany()

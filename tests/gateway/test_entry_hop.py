@@ -11,7 +11,7 @@ from backstop.api.metricnames import JUDGED_OUTCOMES, FirstTier
 from backstop.api.record import RevisionRecord
 from e2e.fakemodel.script import Fault, Rule
 
-from .harness import Gateway, Gateways, Model, TrafficApi, eventually, gateway_process, make_record, model_tier, state, static_tier
+from .harness import USER, Gateway, Gateways, Model, TrafficApi, eventually, gateway_process, make_record, model_tier, state, static_tier
 
 HOP = "x-backstop-hop"
 
@@ -176,7 +176,7 @@ async def test_a_canary_that_is_killed_in_mid_stream_ends_the_stream_with_an_err
         gateways.peers[canary.revision] = process.gateway.address
         async with (
             asyncio.timeout(10),
-            http.post(f"http://{entry.address}/v1/chat/completions", json={"messages": [], "stream": True}) as response,
+            http.post(f"http://{entry.address}/v1/chat/completions", json={"messages": [USER], "stream": True}) as response,
         ):
             seen = await response.content.readany()
             process.kill()

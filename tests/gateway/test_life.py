@@ -11,7 +11,7 @@ from backstop.gateway import listen
 from backstop.gateway.app import MAX_IN_FLIGHT
 from e2e.fakemodel.script import Rule
 
-from .harness import Gateways, Model, eventually, gateway_process, make_record, model_tier, static_tier
+from .harness import USER, Gateways, Model, eventually, gateway_process, make_record, model_tier, static_tier
 
 
 async def test_w53_a_drain_finishes_what_it_can_ends_the_rest_with_an_error_and_resets_nothing(
@@ -26,7 +26,7 @@ async def test_w53_a_drain_finishes_what_it_can_ends_the_rest_with_an_error_and_
         url = f"http://{process.gateway.address}/v1/chat/completions"
 
         async def stream(speed: str) -> bytes:
-            body = {"messages": [], "stream": True, "metadata": {"speed": speed}}
+            body = {"messages": [USER], "stream": True, "metadata": {"speed": speed}}
             async with http.post(url, json=body) as response:
                 assert response.status == 200
                 return await response.read()
@@ -60,7 +60,7 @@ async def _short_requests(url: str, *, http: aiohttp.ClientSession, until: float
     """Short requests, one after another: each is answered, none is reset. Their `Connection` headers."""
     closing = []
     while time.monotonic() < until:
-        async with http.post(url, json={"messages": [], "metadata": {"speed": "now"}}) as response:
+        async with http.post(url, json={"messages": [USER], "metadata": {"speed": "now"}}) as response:
             assert response.status == 200
             await response.read()
             closing.append(response.headers.get("Connection", ""))
@@ -85,7 +85,7 @@ async def test_a_request_on_an_idle_connection_is_answered_also_while_the_gatewa
         return False
 
     await eventually(refused)
-    writer.write(b'POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n\r\n{"messages":[]}')
+    writer.write(b'POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\n{"messages":[{"role":"user"}]}')
     async with asyncio.timeout(5):
         answer = await reader.read()
     assert answer.startswith(b"HTTP/1.1 200")
@@ -141,7 +141,7 @@ async def test_a_caller_that_does_not_read_is_cut_off(model: Model, gateways: Ga
     gateway = await gateways.start(make_record([model_tier(model.url, totalSeconds=60)]))
     host, _, port = gateway.address.rpartition(":")
     _, writer = await asyncio.open_connection(host, int(port), limit=1024)
-    body = b'{"messages":[],"stream":true}'
+    body = b'{"messages":[{"role":"user"}],"stream":true}'
     writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
 
     async def in_flight(count: int) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from e2e.fakemodel.script import Fault, Rule
 
-from .harness import Gateways, Model, make_record, model_tier, static_tier
+from .harness import USER, Gateways, Model, make_record, model_tier, static_tier
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ async def test_w49_stream_from_a_model_and_from_the_static_tier(client: openai.A
 
 async def test_w49_the_static_answer(client: openai.AsyncOpenAI, model: Model) -> None:
     model.script(Rule(error_percent=100))
-    answer = await client.chat.completions.create(model="any", messages=[], metadata={"customer": "Ann"})
+    answer = await client.chat.completions.create(model="any", messages=[USER], metadata={"customer": "Ann"})
     assert (answer.choices[0].message.content, answer.model) == ("Not now.", "backstop/static")
     assert answer.usage is not None
     assert answer.usage.total_tokens == 0
@@ -52,12 +52,12 @@ async def test_w49_the_static_answer(client: openai.AsyncOpenAI, model: Model) -
 
 async def test_w49_errors(client: openai.AsyncOpenAI, model: Model) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
-        await client.chat.completions.create(model="any", messages=[])
+        await client.chat.completions.create(model="any", messages=[USER])
     assert refused.value.param == "metadata.customer"
     with pytest.raises(openai.NotFoundError):
         await client.embeddings.create(model="any", input="x")
     model.script(Rule(tokens=5, fault=Fault.CUT, cut_after_tokens=3))
-    stream = await client.chat.completions.create(model="any", messages=[], metadata={"customer": "Ann"}, stream=True)
+    stream = await client.chat.completions.create(model="any", messages=[USER], metadata={"customer": "Ann"}, stream=True)
     with pytest.raises(openai.APIError, match="incomplete"):
         async for _ in stream:
             pass

@@ -15,7 +15,7 @@ import yaml
 
 from backstop.gateway.main import main
 
-from .harness import ROOT, Model, make_record, model_tier
+from .harness import ROOT, USER, Model, make_record, model_tier
 
 PROMPT: dict[str, Any] = {
     "apiVersion": "backstop.dev/v1alpha1",
@@ -262,7 +262,7 @@ async def test_a_gateway_runs_on_a_laptop_from_the_manifests_alone(tmp_path: Pat
         async with asyncio.timeout(20):
             line = (await process.stderr.readline()).decode()
             port = line.split("on port ")[1].split(",")[0]
-            body = {"messages": [], "metadata": {"customer": "Ann"}}
+            body = {"messages": [USER], "metadata": {"customer": "Ann"}}
             async with http.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body) as response:
                 assert response.status == 200
                 assert response.headers["x-backstop-track"] == "stable"
@@ -274,7 +274,7 @@ async def test_a_gateway_runs_on_a_laptop_from_the_manifests_alone(tmp_path: Pat
             process.kill()
         await process.communicate()
     assert model.fake.requests[-1]["headers"]["Authorization"] == "Bearer sk-1"
-    assert model.sent()["messages"] == [{"role": "system", "content": "Help Ann."}]
+    assert model.sent()["messages"] == [{"role": "system", "content": "Help Ann."}, USER]
 
 
 def _write(folder: Path, *objects: dict[str, Any]) -> Path:

@@ -2,11 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+import msgspec
 
 from .errors import CallerError
 from .jsontext import NotJSONError, join_object, quoted, split_array, split_object
 from .prompt import check_values
 from .revision import Revision
+
+
+class _Message(msgspec.Struct):
+    role: str
+
+
+_MESSAGE: Final = msgspec.json.Decoder(_Message)
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,7 @@ class ChatRequest:
 def parse_chat(text: bytes, *, revision: Revision, header_variables: Mapping[str, str]) -> ChatRequest:
     """Check the caller's body and render the prompt around its messages. Raises CallerError."""
     members = _members(text)
-    history = _cut(members.get("messages"), field="messages")
+    history = _history(members.get("messages"))
     metadata = _metadata(members)
     values = check_values(revision.prompt.variables, metadata=metadata, headers=header_variables)
     stream = _flag(members.get("stream"), field="stream")
@@ -45,13 +55,30 @@ def _members(text: bytes) -> dict[str, bytes]:
         raise CallerError(f"the body {error}; send a chat completion request") from None
 
 
-def _cut(text: bytes | None, *, field: str) -> list[bytes]:
+def _history(text: bytes | None) -> list[bytes]:
+    """The caller's messages, as spelled. A chain that ends in a fixed answer must not hide that a model would refuse them."""
     if text is None:
-        raise CallerError(f"`{field}` is missing; set it", param=field)
+        raise CallerError("`messages` is missing; set it", param="messages")
     try:
-        return split_array(text)
+        messages = split_array(text)
     except NotJSONError as error:
-        raise CallerError(f"`{field}` {error}", param=field) from None
+        raise CallerError(f"`messages` {error}", param="messages") from None
+    if not messages:
+        raise CallerError("`messages` must not be empty; give at least one object with `role`", param="messages")
+    for position, message in enumerate(messages):
+        if not _has_role(message):
+            raise CallerError(f"`messages[{position}]` must be an object with `role`, a string", param=f"messages[{position}]")
+    return messages
+
+
+def _has_role(message: bytes) -> bool:
+    try:
+        return bool(_MESSAGE.decode(message).role)
+    except msgspec.ValidationError:
+        return False
+    except (msgspec.DecodeError, UnicodeDecodeError):  # JSON that msgspec refuses: lone surrogates
+        role = split_object(message).get("role", b"") if message.startswith(b"{") else b""
+        return role.startswith(b'"') and role != b'""'
 
 
 def _metadata(members: Mapping[str, bytes]) -> dict[str, bytes]:
