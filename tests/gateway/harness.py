@@ -83,6 +83,23 @@ async def listening(app: web.Application, *, tls: ssl.SSLContext | None = None) 
         await runner.cleanup()
 
 
+@contextlib.asynccontextmanager
+async def answering(raw: bytes) -> AsyncIterator[str]:
+    """A server that answers every request with these bytes, whatever a library would say to them; gives `host:port`."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(raw)
+            await writer.drain()
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
 class TrafficApi:
     """The ConfigMap `support-traffic` behind get and watch, as a kube-apiserver serves it to an account that may see this one only."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from e2e.fakemodel.script import Fault, Rule
 
-from .harness import NOBODY, USER, Gateways, Model, eventually, listening, make_record, model_tier, static_tier
+from .harness import NOBODY, USER, Gateways, Model, answering, eventually, listening, make_record, model_tier, static_tier
 
 
 async def test_an_answer_passes_through_and_says_who_gave_it(model: Model, gateways: Gateways) -> None:
@@ -93,6 +93,21 @@ async def test_w09_errors_of_the_callers_making_pass_back_unchanged(
     # A model or an address that is not known is not the caller's doing: it goes back unchanged, and counts against the revision.
     assert await gateway.total("backstop_served_total", outcome="error" if status == 404 else "caller_error") == 1
     assert await gateway.total("backstop_handoffs_total") == 0
+
+
+@pytest.mark.parametrize(
+    "content_type", [b"application/json; a=\xe4\xb8\xad", b"application/json; a=\xff", b"application/\x01json", b"application/json\x7f"]
+)
+async def test_an_error_passes_back_whatever_its_content_type_is_spelled_with(gateways: Gateways, content_type: bytes) -> None:
+    said = b'{"error":{"message":"no"}}'
+    async with answering(
+        b"HTTP/1.1 400 Bad\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s" % (content_type, len(said), said)
+    ) as address:
+        gateway = await gateways.start(make_record([model_tier(address, model="m\r\nx: 1")]))
+        got = await gateway.chat()
+    assert (got.status, got.body, got.headers["Content-Type"][:11]) == (400, said, "application")
+    assert "x" not in got.headers
+    assert await gateway.total("backstop_served_total", outcome="caller_error") == 1
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -11,7 +11,20 @@ from backstop.api.metricnames import JUDGED_OUTCOMES, FirstTier
 from backstop.api.record import RevisionRecord
 from e2e.fakemodel.script import Fault, Rule
 
-from .harness import USER, Gateway, Gateways, Model, TrafficApi, eventually, gateway_process, make_record, model_tier, state, static_tier
+from .harness import (
+    USER,
+    Gateway,
+    Gateways,
+    Model,
+    TrafficApi,
+    answering,
+    eventually,
+    gateway_process,
+    make_record,
+    model_tier,
+    state,
+    static_tier,
+)
 
 HOP = "x-backstop-hop"
 
@@ -224,6 +237,33 @@ async def test_the_canarys_errors_are_told_as_they_are(
     assert (got.status, got.said("track")) == (400 if status == 400 else 502, "canary")
     assert await _served(entry, canary.revision, outcome=outcome) == 1
     assert await _served(entry, canary.revision) == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "outcome"),
+    [
+        (
+            b"200 OK\r\nContent-Type: text/plain; a=\xe4\xb8\xad\r\nx-backstop-model: \xe4\xb8\xad\x01\r\nx-backstop-tier: ok",
+            200,
+            "success",
+        ),
+        (b"200 OK\r\nContent-Type: text/\x7fplain\r\nRetry-After: \x02\r\nx-backstop-tier: ok", 200, "success"),
+        (b"999 What\r\nx-backstop-tier: ok", 502, "error"),
+    ],
+)
+async def test_a_peers_answer_is_relayed_whatever_its_head_is_spelled_with(
+    gateways: Gateways, api: TrafficApi, stable: RevisionRecord, canary: RevisionRecord, head: bytes, status: int, outcome: str
+) -> None:
+    api.write(state(3, stable=stable.revision, canary=canary.revision, permille=1000))
+    entry = await gateways.start(stable, api=api)
+    await entry.acts_on(3)
+    async with answering(b"HTTP/1.1 %s\r\nContent-Length: 2\r\n\r\n{}" % head) as address:
+        gateways.peers[canary.revision] = address
+        got = await entry.chat()
+    assert (got.status, got.said("track")) == (status, "canary")
+    if status == 200:
+        assert (got.body, got.said("tier")) == (b"{}", "ok")
+    assert await _served(entry, canary.revision, outcome=outcome) == 1
 
 
 async def test_a_pod_that_is_neither_forwards_everything_to_stable_and_closes_the_connection(

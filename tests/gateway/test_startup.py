@@ -99,7 +99,7 @@ BAD: list[tuple[str, Change, str]] = [
         lambda p, f, s: _set(p, "spec", "messages", 0, "content", to="{{#customer}}"),
         "`spec.messages[0].content`: `{{#customer}}` is not a variable; only `{{name}}` is offered (no sections, partials or code)",
     ),
-    ("an empty spec", lambda p, f, s: _set(f, "spec", to=None), "FallbackPolicy `support`: `spec` must be an object, not empty"),
+    ("an empty spec", lambda p, f, s: _set(f, "spec", to=None), "FallbackPolicy `support`: `spec` must be an object, not `null`"),
     (
         "a name that is too long",
         lambda p, f, s: _set(f, "metadata", "name", to="x" * 41),

@@ -7,7 +7,7 @@ import msgspec
 
 from ..api.metricnames import FailureMode
 
-JSON_TYPE: Final = b"application/json"
+JSON_TYPE: Final = "application/json"
 
 
 class CallerError(ValueError):

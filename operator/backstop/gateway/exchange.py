@@ -18,6 +18,8 @@ HOP_HEADER: Final = "x-backstop-hop"
 REQUEST_ID_HEADER: Final = "x-backstop-request-id"
 VARIABLE_PREFIX: Final = "x-backstop-var-"
 _TRACE_HEADERS: Final = ("traceparent", "tracestate")
+# What no header may hold: aiohttp lets some of it in, uvicorn none of it out.
+_UNCARRIED: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 MAX_BODY_BYTES: Final = 20 << 20
@@ -78,6 +80,12 @@ def _text(raw: bytes) -> str:
         return raw.decode("latin-1")
 
 
+def carried(name: str, *, value: str) -> list[tuple[bytes, bytes]]:
+    """A header as aiohttp read it, or as the configuration has it, byte for byte; nothing when no answer can carry it."""
+    raw = value.encode(errors="surrogateescape")
+    return [] if _UNCARRIED.search(raw) else [(name.encode(), raw)]
+
+
 class CallerGoneError(Exception):
     """The caller closed the connection before its request was complete."""
 
@@ -121,9 +129,10 @@ class Reply:
         """Whether anything has left."""
         return self.first_byte_at is not None
 
-    async def whole(self, status: int, *, headers: list[tuple[bytes, bytes]], body: bytes, content_type: bytes = JSON_TYPE) -> None:
-        """A complete answer."""
-        await self._start(status, headers=[(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers])
+    async def whole(self, status: int, *, headers: list[tuple[bytes, bytes]], body: bytes, content_type: str = JSON_TYPE) -> None:
+        """A complete answer. A content type that no header can carry is JSON, as everything the gateway speaks is."""
+        said = carried("content-type", value=content_type) or carried("content-type", value=JSON_TYPE)
+        await self._start(status, headers=[*said, (b"content-length", b"%d" % len(body)), *headers])
         await self._body(body, more=False)
 
     async def begin_stream(self, *, headers: list[tuple[bytes, bytes]], head: bytes) -> None:

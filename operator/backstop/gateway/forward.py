@@ -8,8 +8,8 @@ import aiohttp
 from ..api.metricnames import FirstTier, Outcome
 from ..api.traffic import PodRole
 from .answer import MalformedError
-from .errors import envelope, error_event
-from .exchange import Reply, RequestHeaders
+from .errors import JSON_TYPE, envelope, error_event
+from .exchange import Reply, RequestHeaders, carried
 from .metrics import GatewayMetrics
 from .peers import NotTaken, PeerAnswer, PeerFailedError, Peers
 from .revision import Revision
@@ -20,6 +20,7 @@ from .upstream import read_bounded
 
 # Statuses that are the caller's doing, whoever answered them.
 CALLER_STATUSES: Final = frozenset({400, 405, 408, 413, 415, 422})
+_STATUSES: Final = range(200, 600)
 _PASSED_HEADERS: Final = ("retry-after", "x-should-retry")
 _OWN_HEADERS: Final = (BUDGET_HEADER, TRACK_HEADER)
 
@@ -56,9 +57,10 @@ class Forwarder:
     async def _relay(self, answer: PeerAnswer, *, to: Forward, identity: str, reply: Reply, passage: Passage) -> None:
         response = answer.response
         said = [
-            (name.lower().encode("latin-1"), value.encode("latin-1"))
-            for name, value in response.headers.items()
-            if (name.lower().startswith("x-backstop-") and name.lower() not in _OWN_HEADERS) or name.lower() in _PASSED_HEADERS
+            header
+            for name, value in ((name.lower(), value) for name, value in response.headers.items())
+            if (name.startswith("x-backstop-") and name not in _OWN_HEADERS) or name in _PASSED_HEADERS
+            for header in carried(name, value=value)
         ]
         said.append((TRACK_HEADER.encode(), _track(to)))  # a peer that cannot read the traffic object does not know its own
         if response.headers.get("Content-Type", "").startswith("text/event-stream"):
@@ -68,11 +70,13 @@ class Forwarder:
             return
         try:
             body = await read_bounded(response)
+            if response.status not in _STATUSES:
+                raise MalformedError("no such status")
         except (aiohttp.ClientError, OSError, MalformedError):
             await self._fail("the revision that was asked broke off", to=to, identity=identity, reply=reply)
             return
         passage.outcome = outcome_of(response.status)
-        content_type = response.headers.get("Content-Type", "application/json").encode("latin-1")
+        content_type = response.headers.get("Content-Type", JSON_TYPE)
         await reply.whole(response.status, headers=said, body=body, content_type=content_type)
 
     async def _fail(self, message: str, *, to: Forward, identity: str, reply: Reply) -> None:

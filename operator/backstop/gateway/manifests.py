@@ -41,7 +41,7 @@ class _Manifest:
 
 @dataclass
 class _Manifests:
-    policies: dict[str, _Manifest] = field(default_factory=dict)
+    policies: dict[tuple[str, str], _Manifest] = field(default_factory=dict)
     prompts: dict[tuple[str, str], _Manifest] = field(default_factory=dict)
     secrets: dict[tuple[str, str], _Manifest] = field(default_factory=dict)
 
@@ -88,9 +88,9 @@ def _load(files: Iterable[Path]) -> _Manifests:
         for manifest in _documents(file):
             match manifest.kind:
                 case "FallbackPolicy":
-                    _add(manifests.policies, key=manifest.name, manifest=manifest)
+                    _add(manifests.policies, manifest=manifest)
                 case "PromptVersion":
-                    _add(manifests.prompts, key=(manifest.namespace, manifest.name), manifest=manifest)
+                    _add(manifests.prompts, manifest=manifest)
                 case _:
                     manifests.secrets[manifest.namespace, manifest.name] = manifest
     return manifests
@@ -130,23 +130,27 @@ def _manifest(file: Path, body: Any) -> _Manifest | None:
     return None
 
 
-def _add(into: dict[Any, _Manifest], *, key: Any, manifest: _Manifest) -> None:
+def _add(into: dict[tuple[str, str], _Manifest], *, manifest: _Manifest) -> None:
+    key = manifest.namespace, manifest.name
     if key in into:
         raise ConfigurationError(f"{manifest.place} is given twice, also in {into[key].file}; leave one out")
     into[key] = manifest
 
 
 def _choose(manifests: _Manifests, *, policy: str | None) -> _Manifest:
-    names = ", ".join(f"`{name}`" for name in sorted(manifests.policies))
-    if policy is not None:
-        if policy not in manifests.policies:
-            raise ConfigurationError(f"no file has a FallbackPolicy `{policy}`; `--policy` can be {names or 'left out once one is given'}")
-        return manifests.policies[policy]
+    names = ", ".join(f"`{name}`" for name in sorted({name for _, name in manifests.policies}))
     if not manifests.policies:
         raise ConfigurationError("no file has a FallbackPolicy; give one to `--manifests`")
-    if len(manifests.policies) > 1:
+    chosen = [manifest for (_, name), manifest in manifests.policies.items() if policy in (None, name)]
+    match chosen:
+        case []:
+            raise ConfigurationError(f"no file has a FallbackPolicy `{policy}`; `--policy` can be {names}")
+        case [only]:
+            return only
+    if len({manifest.name for manifest in chosen}) > 1:
         raise ConfigurationError(f"the files have several FallbackPolicies; choose one with `--policy`: {names}")
-    return next(iter(manifests.policies.values()))
+    places = ", ".join(f"`{manifest.namespace}` ({manifest.file})" for manifest in chosen)
+    raise ConfigurationError(f"FallbackPolicy `{chosen[0].name}` is given in several namespaces: {places}; leave out all but one")
 
 
 def _parse(model: Any, *, manifest: _Manifest) -> Any:

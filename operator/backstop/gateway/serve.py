@@ -10,7 +10,7 @@ from ..api.traffic import PodRole
 from .body import ChatRequest, parse_chat
 from .chain import Answered, Chain, Exhausted, Walk
 from .errors import CallerError, error_event, exhausted
-from .exchange import Reply, RequestHeaders
+from .exchange import Reply, RequestHeaders, carried
 from .metrics import GatewayMetrics
 from .revision import ModelTier, Revision, StaticTier
 from .static import static_completion, static_stream
@@ -93,7 +93,7 @@ class LocalServer:
                 await reply.whole(200, headers=headers, body=body)
                 return Outcome.SUCCESS
             case PassedBack(status, content_type, body):
-                await reply.whole(status, headers=headers, body=body, content_type=content_type.encode("latin-1"))
+                await reply.whole(status, headers=headers, body=body, content_type=content_type)
                 # The caller chooses neither address nor model name: that the target does not know them is the revision's fault.
                 return Outcome.ERROR if status == HTTPStatus.NOT_FOUND else Outcome.CALLER_ERROR
             case StaticTier(text=text):
@@ -168,7 +168,7 @@ def _say(answer: Answered | Exhausted, *, walk: Walk, overhead: float) -> list[t
         (b"x-backstop-overhead-ms", f"{overhead * 1000:.2f}".encode()),
     ]
     if isinstance(answer, Answered):
-        said += [(b"x-backstop-tier", answer.tier.encode()), (b"x-backstop-model", answer.model.encode())]
+        said += [(b"x-backstop-tier", answer.tier.encode()), *carried("x-backstop-model", value=answer.model)]
     if walk.failures:
         said.append((b"x-backstop-reason", walk.failures[0].mode.value.encode()))
     return said

@@ -13,7 +13,7 @@ import aiohttp
 
 from ..api.metricnames import FailureMode
 from .answer import MalformedError, check_whole, read_delta
-from .errors import Failure
+from .errors import JSON_TYPE, Failure
 from .revision import ModelTier
 from .sse import DONE, DONE_EVENT, EventSplitter, EventTooLongError
 from .timing import on_loop
@@ -193,7 +193,7 @@ class Upstream:
             await streaming.open()
             return streaming
         if status in _PASSED_BACK:
-            return PassedBack(status, response.headers.get("Content-Type", "application/json"), await read_bounded(response))
+            return PassedBack(status, response.headers.get("Content-Type", JSON_TYPE), await read_bounded(response))
         mode = FailureMode.RESOURCE_EXHAUSTION if status in _EXHAUSTED else FailureMode.DEPENDENCY_FAILURE
         return Failed(Failure(mode, f"tier `{self._tier.name}` answered {status}", status), refused_key=status in _REFUSED_KEY)
 
