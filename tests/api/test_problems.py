@@ -33,6 +33,9 @@ def _tier(**changes: Any) -> dict[str, Any]:
     ("value", "sentence"),
     [
         ({"latencyBudgetMs": 4, **_policy()}, "`spec.latencyBudgetMs` is not a known field; take it out or correct its name"),
+        (_policy(latencyBudgetMs=None), "`spec.latencyBudgetMs` is not a known field; take it out or correct its name"),
+        (_policy(canary={"steps": [None, {"weight": 100}]}), "`spec.canary.steps[0]` must be an object, not `null`"),
+        (_policy(chain=None), "`spec.chain` is missing; set it"),
         ({k: v for k, v in _policy().items() if k != "chain"}, "`spec.chain` is missing; set it"),
         (
             _policy(latencyBudgetMilliseconds="400"),
@@ -67,7 +70,7 @@ def _tier(**changes: Any) -> dict[str, Any]:
             _policy(slos=[{"name": "e", "indicator": "Speed", "maxPercent": "1"}]),
             "`spec.slos[0].indicator` must be 'Latency', 'ErrorRate' or 'FallbackRate'",
         ),
-        (None, "`spec` must be an object, not empty"),
+        (None, "`spec` must be an object, not `null`"),
     ],
 )
 def test_a_refused_value_is_said_in_one_sentence(value: object, sentence: str) -> None:
@@ -87,6 +90,33 @@ def test_a_refused_value_is_never_shown() -> None:
     assert "`spec.chain[0].model.baseURL`" in str(refused.value)
 
 
-def test_a_yaml_date_is_refused_with_the_way_out() -> None:
-    with pytest.raises(InputError, match="put it in quotes"):
-        parse_strictly(FallbackPolicySpec, _policy(promptVersion=datetime.date(2026, 1, 1)), prefix="spec")
+@pytest.mark.parametrize(
+    ("value", "prefix", "path"),
+    [
+        ({"promptVersion": datetime.date(2026, 1, 1)}, "spec", "spec.promptVersion"),
+        ({"chain": [{"name": "a"}, {"name": datetime.date(2026, 1, 1)}]}, "spec", "spec.chain[1].name"),
+        ({"gatewayImage": datetime.date(2026, 1, 1)}, "", "gatewayImage"),
+        ({"chain": [], datetime.date(2026, 1, 1): "x"}, "", "2026-01-01"),
+        (datetime.date(2026, 1, 1), "spec", "spec"),
+    ],
+)
+def test_a_bare_date_is_refused_with_its_place_and_the_way_out(value: object, prefix: str, path: str) -> None:
+    with pytest.raises(InputError) as refused:
+        parse_strictly(FallbackPolicySpec, value, prefix=prefix)
+    assert str(refused.value) == f"`{path}` is of a type that JSON does not have, such as a bare date; put it in quotes"
+
+
+@pytest.mark.parametrize(("prefix", "what"), [("spec", "`spec`"), ("", "the document")])
+def test_a_document_that_holds_itself_is_refused(prefix: str, what: str) -> None:
+    endless: dict[str, Any] = {}
+    endless["chain"] = [endless]
+    with pytest.raises(InputError) as refused:
+        parse_strictly(FallbackPolicySpec, endless, prefix=prefix)
+    assert str(refused.value) == f"{what} holds itself, by a YAML alias; write it out"
+
+
+def test_a_field_that_is_null_is_a_field_that_is_not_set() -> None:
+    nulls = _policy(slos=None, canary={"steps": None}, chain=[_tier(static=None, timeouts={"totalSeconds": None})])
+    assert parse_strictly(FallbackPolicySpec, nulls, prefix="spec") == parse_strictly(
+        FallbackPolicySpec, _policy(chain=[_tier(timeouts={})]), prefix="spec"
+    )

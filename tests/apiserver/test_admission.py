@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
-from tests.crds.manifests import Manifest, invalid, valid
+from backstop.api.problems import InputError, parse_strictly
+from tests.crds.manifests import SPECS, Manifest, invalid, valid
 
 from .kubectl import Refused, kubectl
 
@@ -16,6 +17,13 @@ pytestmark = pytest.mark.apiserver
 
 def apply(document: object, *, kubeconfig: Path, namespace: str) -> str:
     return kubectl("apply", "--validate=strict", "-n", namespace, "-f", "-", kubeconfig=kubeconfig, text=yaml.safe_dump(document))
+
+
+def create(document: object, *, kubeconfig: Path, namespace: str) -> str:
+    """What is stored, as JSON. Nulls reach the API server, whereas `kubectl apply` drops them by itself."""
+    return kubectl(
+        "create", "--validate=strict", "-o", "json", "-n", namespace, "-f", "-", kubeconfig=kubeconfig, text=yaml.safe_dump(document)
+    )
 
 
 @pytest.mark.parametrize("manifest", valid(), ids=lambda m: m.name)
@@ -43,6 +51,23 @@ def test_what_is_stored_is_what_the_models_fill_in(kubeconfig: Path, namespace: 
     stored = json.loads(kubectl("get", "fbp", document["metadata"]["name"], "-n", namespace, "-o", "json", kubeconfig=kubeconfig))
     assert FallbackPolicySpec.model_validate(stored["spec"]) == FallbackPolicySpec.model_validate(document["spec"])
     assert stored["spec"]["canary"]["steps"][-1] == {"weight": 100, "holdSeconds": 60}
+
+
+@pytest.mark.parametrize("manifest", [m for m in valid() if "null" in m.name], ids=lambda m: m.name)
+def test_a_field_that_is_null_is_stored_as_one_that_is_not_set(manifest: Manifest, kubeconfig: Path, namespace: str) -> None:
+    (document,) = manifest.documents
+    stored = json.loads(create(document, kubeconfig=kubeconfig, namespace=namespace))
+    model = SPECS[document["kind"]]
+    assert model.model_validate(stored["spec"]) == parse_strictly(model, document["spec"], prefix="spec")
+
+
+def test_an_unknown_field_is_refused_although_it_is_null(kubeconfig: Path, namespace: str) -> None:
+    (least,) = (manifest for manifest in valid() if manifest.name == "policy-least")
+    document = least.documents[0] | {"spec": least.documents[0]["spec"] | {"fallbacks": None}}
+    with pytest.raises(Refused, match=r'unknown field "spec\.fallbacks"'):
+        create(document, kubeconfig=kubeconfig, namespace=namespace)
+    with pytest.raises(InputError, match=r"`spec\.fallbacks` is not a known field"):
+        parse_strictly(FallbackPolicySpec, document["spec"], prefix="spec")
 
 
 def test_status_is_apart_from_spec(kubeconfig: Path, namespace: str) -> None:

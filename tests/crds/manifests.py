@@ -16,6 +16,7 @@ from backstop.api.problems import InputError, parse_strictly
 from backstop.api.promptversion import PromptVersionSpec
 
 _HERE: Final = Path(__file__).parent
+SPECS: Final[dict[str, type[BaseModel]]] = {"FallbackPolicy": FallbackPolicySpec, "PromptVersion": PromptVersionSpec}
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ def invalid() -> list[Manifest]:
 
 def refuse_like_the_models(document: dict[str, Any]) -> None:
     """Raises InputError for what the models and the rules over the whole object refuse."""
-    models: dict[str, type[BaseModel]] = {"FallbackPolicy": FallbackPolicySpec, "PromptVersion": PromptVersionSpec}
-    parse_strictly(models[document["kind"]], document["spec"], prefix="spec")
+    parse_strictly(SPECS[document["kind"]], document["spec"], prefix="spec")
     if document["kind"] == "FallbackPolicy":
         for rule in POLICY_RULES:
             if not rule.holds(document["metadata"]["name"]):

@@ -25,6 +25,7 @@ def policy(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
 
 
 def written(folder: Path, *objects: Mapping[str, Any]) -> Path:
+    folder.mkdir(exist_ok=True)
     file = folder / "m.yaml"
     file.write_text(yaml.safe_dump_all(objects))
     return file
@@ -54,5 +55,5 @@ def test_one_policy_twice_in_one_namespace_is_refused(tmp_path: Path) -> None:
 
 def test_a_field_that_is_null_is_a_field_that_is_not_set(tmp_path: Path) -> None:
     file = written(tmp_path, policy("support", "shop", slos=None, canary={"steps": None}, serving=None), prompt("shop", text="Shop."))
-    plain = written(tmp_path / "..", policy("support", "shop"), prompt("shop", text="Shop."))
+    plain = written(tmp_path / "plain", policy("support", "shop"), prompt("shop", text="Shop."))
     assert record_from_manifests([file], policy=None) == record_from_manifests([plain], policy=None)

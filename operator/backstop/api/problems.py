@@ -34,18 +34,42 @@ class InputError(ValueError):
 
 
 def parse_strictly(model: type[Model], value: object, *, prefix: str) -> Model:
-    """`value` (as JSON or YAML gives it) as a `model`, with the types the API server asks for: `"5"` is no number.
+    """`value` (as JSON or YAML gives it) as a `model`, as the API server takes it: `"5"` is no number, a field that is null is not set.
 
-    `prefix` is where `value` stands, such as `spec`. Raises InputError.
+    `prefix` is where `value` stands, such as `spec`; empty: it is the whole document. Raises InputError.
     """
     try:
         text = json.dumps(value)
-    except (TypeError, ValueError):
-        raise InputError(f"`{prefix}` holds a value that JSON has no type for, such as a bare date; put it in quotes") from None
+    except TypeError:
+        path = field_path(_foreign(value) or (), prefix=prefix)
+        raise InputError(f"`{path}` is of a type that JSON does not have, such as a bare date; put it in quotes") from None
+    except ValueError:
+        raise InputError(f"{f'`{prefix}`' if prefix else 'the document'} holds itself, by a YAML alias; write it out") from None
     try:
         return model.model_validate_json(text, strict=True)
     except ValidationError as error:
+        if _unknown(error) is not None:  # to the API server too, whether it is null or not
+            raise InputError(first_problem(error, prefix=prefix)) from None
+    try:
+        return model.model_validate_json(json.dumps(_without_nulls(value)), strict=True)
+    except ValidationError as error:
         raise InputError(first_problem(error, prefix=prefix)) from None
+
+
+def _foreign(value: object) -> tuple[int | str, ...] | None:
+    """Where the first value or key is that JSON has no type for; None: nowhere in `value`."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return None
+        case dict() | list():
+            for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                here = key if isinstance(key, int) and isinstance(value, list) else str(key)
+                found = () if _foreign(key) is not None else _foreign(inner)
+                if found is not None:
+                    return (here, *found)
+            return None
+        case _:
+            return ()
 
 
 def first_problem(error: ValidationError, *, prefix: str) -> str:
@@ -53,8 +77,22 @@ def first_problem(error: ValidationError, *, prefix: str) -> str:
 
     An unknown field comes first: a misspelt name also shows up as a missing field, and the spelling is what to correct.
     """
-    problems = error.errors(include_url=False)
-    return _sentence(next((p for p in problems if p["type"] == "extra_forbidden"), problems[0]), prefix=prefix)
+    return _sentence(_unknown(error) or error.errors(include_url=False)[0], prefix=prefix)
+
+
+def _unknown(error: ValidationError) -> ErrorDetails | None:
+    return next((p for p in error.errors(include_url=False) if p["type"] == "extra_forbidden"), None)
+
+
+def _without_nulls(value: object) -> object:
+    """Without the members of objects that are null; the elements of lists stay, as they do in the API server."""
+    match value:
+        case dict():
+            return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+        case list():
+            return [_without_nulls(inner) for inner in value]
+        case _:
+            return value
 
 
 def _sentence(problem: ErrorDetails, *, prefix: str) -> str:
@@ -112,7 +150,7 @@ def _counted(count: int, *, noun: str) -> str:
 def _kind_of(value: object) -> str:
     match value:
         case None:
-            return "empty"
+            return "`null`"
         case bool():
             return "`true` or `false`"
         case int() | float():
