@@ -7,6 +7,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from backstop.api.metricnames import JUDGED_OUTCOMES
 from backstop.gateway import listen
 from backstop.gateway.app import MAX_IN_FLIGHT
 from e2e.fakemodel.script import Rule
@@ -107,6 +108,14 @@ async def test_more_requests_than_the_bound_are_told_to_come_back(model: Model, 
         await eventually(full)
         refused = await gateway.chat()
         assert (refused.status, refused.headers["Retry-After"], refused.json["error"]["code"]) == (429, "1", "overload")
+        assert refused.said("reason") == "Overload"
+        assert await gateway.total("backstop_refused_total", reason="requests") == 1
+        # It reached no model: it says nothing of the revision, for or against.
+        assert await gateway.total("backstop_served_total", outcome="refused") == 1
+        for outcome in JUDGED_OUTCOMES:
+            assert await gateway.total("backstop_served_total", outcome=outcome) == 0
+        assert await gateway.total("backstop_sent_total") == MAX_IN_FLIGHT
+        assert await gateway.total("backstop_requests_total") == 0
     finally:
         for task in waiting:
             task.cancel()

@@ -33,6 +33,7 @@ async def test_names_and_labels_are_those_of_the_contract(model: Model, gateways
     assert labels[metricnames.REQUESTS_TOTAL] == OWN | {"track", "tier", "outcome"}
     assert labels[metricnames.HANDOFFS_TOTAL] == OWN | {"from", "to", "failure_mode", "severity"}
     assert labels[metricnames.ATTEMPTS_TOTAL] == OWN | {"target", "outcome"}
+    assert labels[metricnames.REFUSED_TOTAL] == OWN | {"reason"}
     assert labels[metricnames.TARGET_UP] == OWN | {"target"}
     assert labels[metricnames.BUDGET_EXCEEDED_TOTAL] == labels[metricnames.INFLIGHT] == OWN
     assert labels[metricnames.REVISION_INFO] == OWN | {"prompt_version", "prompt_digest"}

@@ -27,6 +27,7 @@ HANDOFFS_TOTAL: Final = "backstop_handoffs_total"
 BUDGET_EXCEEDED_TOTAL: Final = "backstop_budget_exceeded_total"
 TARGET_UP: Final = "backstop_target_up"
 SPLIT_TOTAL: Final = "backstop_split_total"
+REFUSED_TOTAL: Final = "backstop_refused_total"  # {namespace, policy, revision, reason}: by the pod that had no room
 INFLIGHT: Final = "backstop_inflight_requests"
 REVISION_INFO: Final = "backstop_revision_info"
 
@@ -39,9 +40,16 @@ class Outcome(StrEnum):
     TRUNCATED = "truncated"  # a stream that failed after its first content
     CALLER_ERROR = "caller_error"  # 4xx of the caller's making
     CANCELLED = "cancelled"  # the caller left
+    REFUSED = "refused"  # a gateway had no room for it: no model was asked, so it says nothing of a revision
 
 
 JUDGED_OUTCOMES: Final = (Outcome.SUCCESS, Outcome.ERROR, Outcome.TRUNCATED)
+
+
+class Overload(StrEnum):
+    """What a gateway had no room for."""
+
+    REQUESTS = "requests"  # in flight
 
 
 class FirstTier(StrEnum):

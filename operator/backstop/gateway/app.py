@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from ..api.metricnames import FirstTier, Outcome
+from ..api.metricnames import FirstTier, Outcome, Overload
 from ..api.traffic import PodRole, role_of, takes_forwarded
 from .errors import CallerError, envelope
 from .exchange import CallerGoneError, Receive, Reply, RequestHeaders, Scope, Send, read_body, read_headers
@@ -18,7 +18,7 @@ from .forward import Forwarder
 from .lifecycle import Lifecycle
 from .metrics import GatewayMetrics
 from .revision import Revision
-from .serve import ANSWERED, LocalServer, Passage
+from .serve import ANSWERED, OVERLOAD, REASON_HEADER, LocalServer, Passage
 from .split import Forward, ServeHere, SplitReason, route
 from .view import TrafficView
 
@@ -90,16 +90,21 @@ class GatewayApp:
         self._metrics.inflight.inc()
         try:
             if self._lifecycle.in_flight > MAX_IN_FLIGHT:
-                said = [*self._local.identify(headers.identity, role=role), (b"retry-after", b"1")]
-                await reply.whole(
-                    429, headers=said, body=envelope("too many requests in flight; retry", kind="rate_limit_error", code="overload")
-                )
+                await self._overloaded(Overload.REQUESTS, headers=headers, role=role, reply=reply, passage=passage)
                 return
             await self._admitted(receive, headers=headers, role=role, reply=reply, passage=passage)
         finally:
             self._metrics.inflight.dec()
             self._lifecycle.leave(task)
             self._count(passage, entry=headers.hop is None, reply=reply)
+
+    async def _overloaded(self, reason: Overload, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage) -> None:
+        """There is no room: the gateway's own doing, whatever the revision. An entry hop reads the reason, and counts it so too."""
+        self._metrics.count_refused(reason)
+        passage.outcome = Outcome.REFUSED
+        said = [*self._local.identify(headers.identity, role=role), (b"retry-after", b"1"), (REASON_HEADER.encode(), OVERLOAD.encode())]
+        error = envelope(f"the gateway has no room for more {reason.value}; retry", kind="rate_limit_error", code="overload")
+        await reply.whole(429, headers=said, body=error)
 
     async def _admitted(self, receive: Receive, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage) -> None:
         try:

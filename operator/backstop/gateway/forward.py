@@ -1,6 +1,7 @@
 """The entry hop's other half: a request that another revision serves, relayed to the caller, and told as the caller saw it."""
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final
 
 import aiohttp
@@ -13,7 +14,7 @@ from .exchange import Reply, RequestHeaders, carried
 from .metrics import GatewayMetrics
 from .peers import NotTaken, PeerAnswer, PeerFailedError, Peers
 from .revision import Revision
-from .serve import BUDGET_HEADER, FIRST_TIER_HEADER, TRACK_HEADER, Passage
+from .serve import BUDGET_HEADER, FIRST_TIER_HEADER, OVERLOAD, REASON_HEADER, TRACK_HEADER, Passage
 from .split import Forward, SplitReason
 from .sse import DONE, EventSplitter, EventTooLongError
 from .upstream import read_bounded
@@ -75,7 +76,7 @@ class Forwarder:
         except (aiohttp.ClientError, OSError, MalformedError):
             await self._fail("the revision that was asked broke off", to=to, identity=identity, reply=reply)
             return
-        passage.outcome = outcome_of(response.status)
+        passage.outcome = outcome_of(response.status, reason=response.headers.get(REASON_HEADER))
         content_type = response.headers.get("Content-Type", JSON_TYPE)
         await reply.whole(response.status, headers=said, body=body, content_type=content_type)
 
@@ -116,10 +117,12 @@ async def _relay_stream(response: aiohttp.ClientResponse, *, reply: Reply, heade
     return Outcome.SUCCESS if done else Outcome.TRUNCATED
 
 
-def outcome_of(status: int) -> Outcome:
-    """How a whole answer of this status counts."""
+def outcome_of(status: int, *, reason: str | None) -> Outcome:
+    """How a whole answer of this status counts; `reason` is what the peer says of it."""
     if status < 400:
         return Outcome.SUCCESS
+    if status == HTTPStatus.TOO_MANY_REQUESTS and reason == OVERLOAD:
+        return Outcome.REFUSED
     return Outcome.CALLER_ERROR if status in CALLER_STATUSES else Outcome.ERROR
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ..api import metricnames as names
-from ..api.metricnames import SEVERITY, CacheUse, FailureMode, FirstTier, Outcome
+from ..api.metricnames import SEVERITY, CacheUse, FailureMode, FirstTier, Outcome, Overload
 from ..api.traffic import TrafficState
 from .revision import ModelTier, Revision
 
@@ -101,6 +101,10 @@ class GatewayMetrics:
         self._split = Counter(
             names.SPLIT_TOTAL, "Requests at the entry that went elsewhere, or came back.", (*own, "to", "reason"), registry=registry
         )
+        refused = Counter(
+            names.REFUSED_TOTAL, "Requests this pod had no room for, by what was used up.", (*own, "reason"), registry=registry
+        )
+        self._refused = {reason: refused.labels(*labels, reason.value) for reason in Overload}
         self.inflight = Gauge(names.INFLIGHT, "Requests in flight.", own, registry=registry).labels(*labels)
         info = Gauge(
             names.REVISION_INFO, "1, with what the revision runs on.", (*own, "prompt_version", "prompt_digest"), registry=registry
@@ -166,6 +170,10 @@ class GatewayMetrics:
     def count_split(self, to: str, *, reason: str) -> None:
         """An entry request left for `to`, or came back to `self`."""
         self._split.labels(*self._labels, to, reason).inc()
+
+    def count_refused(self, reason: Overload) -> None:
+        """This pod had no room for a request."""
+        self._refused[reason].inc()
 
     def set_target_up(self, target: str, *, up: bool) -> None:
         """Whether the target takes our key."""

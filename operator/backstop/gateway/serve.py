@@ -19,6 +19,8 @@ from .upstream import CutError, PassedBack, Streaming, Whole
 
 FIRST_TIER_HEADER: Final = "x-backstop-first-tier"
 TRACK_HEADER: Final = "x-backstop-track"
+REASON_HEADER: Final = "x-backstop-reason"
+OVERLOAD: Final = "Overload"  # said in REASON_HEADER of a 429 that is a gateway's own
 BUDGET_HEADER: Final = "x-backstop-budget-ms"
 NO_TIER: Final = "none"
 ANSWERED: Final = (Outcome.SUCCESS, Outcome.TRUNCATED)
@@ -170,5 +172,5 @@ def _say(answer: Answered | Exhausted, *, walk: Walk, overhead: float) -> list[t
     if isinstance(answer, Answered):
         said += [(b"x-backstop-tier", answer.tier.encode()), *carried("x-backstop-model", value=answer.model)]
     if walk.failures:
-        said.append((b"x-backstop-reason", walk.failures[0].mode.value.encode()))
+        said.append((REASON_HEADER.encode(), walk.failures[0].mode.value.encode()))
     return said
