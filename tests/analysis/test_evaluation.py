@@ -243,6 +243,43 @@ def test_m10_a_limit_without_a_bucket_is_unknown_and_names_the_nearest_bounds() 
     assert "150 ms and 200 ms" in reading.evidence
 
 
+def test_m10_a_bucket_that_only_pods_without_requests_have_is_none() -> None:
+    # Entry pods of stable were made with other limits than the canary's own pods, which count nothing.
+    counting = two_pods(slow_from=120.0, slow_to=120.0)
+    own = [
+        Series("canary-pod", Counter(metric, "canary", "miss", "", "answered", bound), tuple((at * INTERVAL, 0.0) for at in range(25)))
+        for metric, bound in (("backstop_served_seconds_count", None), ("backstop_served_seconds_bucket", 0.17))
+    ]
+    both = Sample((*counting.series, *own))
+    assert first_breach(both, latency_objective(milliseconds=170), until=120.0) is None
+    reading = one(run(both, latency_objective(milliseconds=170), until=60.0))
+    assert reading.reason is Reason.BUCKET_BOUNDARY_MISSING
+    assert "150 ms and 200 ms" in reading.evidence
+    assert reading.canary.total == 0
+
+
+def test_scrapes_that_come_much_slower_than_declared_are_said_so() -> None:
+    pods = [Pod(name, requests=steady(0.0, 200.0, per_second=10, outcome="error")) for name in ("a", "b")]
+    samples = scraped(pods, interval=15.0, until=200.0)
+    kept = AnalysisState()
+    for now in range(201):
+        policy = live_policy(errors_objective(for_seconds=30), state=kept)
+        result = evaluate(visible(samples, until=now, after=now - 60.0), policy=policy, now=float(now), scrape_interval=INTERVAL)
+        kept = result.state
+    reading = one(result)
+    assert isinstance(reading.state, Unknown)
+    assert "15 s apart" in reading.evidence
+    assert "`scrapeIntervalSeconds` 5" in reading.evidence
+
+
+def test_requests_that_are_not_judged_are_told_of_while_it_waits() -> None:
+    refused = scraped([Pod("a", requests=steady(0.0, 60.0, per_second=50, outcome="caller_error"))], interval=INTERVAL, until=60.0)
+    reading = one(run(refused, errors_objective(), until=58.0))
+    assert reading.state == Waiting(more=20)
+    # From the scrape of 5, the first that shows anything, to that of 55.
+    assert "2,500 of 2,500 sent in this step are not judged" in reading.evidence
+
+
 def test_b04_an_unknown_objective_hides_no_breach_of_another() -> None:
     samples = two_pods(slow_from=20.0, slow_to=120.0)
     off_the_buckets = replace(latency_objective(milliseconds=170), name="off")

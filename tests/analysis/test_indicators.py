@@ -83,19 +83,23 @@ def test_judged_and_sent_requests_leave_out_what_is_the_callers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counters", "bounds"),
+    ("targets", "bounds"),
     [
-        ([seconds("answered"), seconds("answered", le=0.15)], None),
-        ([seconds("answered"), seconds("answered", le=0.2), seconds("answered", le=0.1)], (0.1, 0.2)),
-        ([seconds("answered")], ()),
-        ([served("success")], None),
-        ([seconds("answered", revision="stable")], None),
+        ([[seconds("answered"), seconds("answered", le=0.15)]], None),
+        ([[seconds("answered"), seconds("answered", le=0.2), seconds("answered", le=0.1)]], (0.1, 0.2)),
+        ([[seconds("answered")]], ()),
+        ([[served("success")]], None),
+        ([[seconds("answered", revision="stable")]], None),
+        ([[seconds("answered"), seconds("answered", le=0.15)], [seconds("answered"), seconds("answered", le=0.2)]], (0.2,)),
     ],
 )
-def test_m10_a_histogram_without_a_bucket_at_the_limit_is_noticed(counters: list[Counter], bounds: tuple[float, ...] | None) -> None:
+def test_m10_a_histogram_without_a_bucket_at_the_limit_is_noticed(targets: list[list[Counter]], bounds: tuple[float, ...] | None) -> None:
     limit = latency_objective().latency
     assert limit is not None
-    assert missing_bound(limit, counters=counters, revision="canary") == bounds
+    counting = [dict.fromkeys(target, 7.0) for target in targets]
+    assert missing_bound(limit, targets=counting, revision="canary") == bounds
+    idle = [dict.fromkeys(target, 0.0) for target in targets]
+    assert missing_bound(limit, targets=idle, revision="canary") is None
 
 
 @pytest.mark.parametrize("case", FIXTURES["histogram_quantile_display"])

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, closing
 import pytest
 
 from backstop.analysis.policy import LivePolicy
-from backstop.analysis.prometheus import PrometheusSource
+from backstop.analysis.prometheus import THREADS, PrometheusSource
 from backstop.analysis.queries import MetricsSourceConfig
 from backstop.analysis.samples import NoData, Partial, ProviderError, Sample
 from backstop.analysis.source import fetch
@@ -80,6 +80,11 @@ def source_at(url: str, *, name: str = "default", deadline_seconds: float = 5.0,
         (says(response(b'{"status":"error"}', status="503 Service Unavailable")), "answered with HTTP status 503"),
         (says(response(b"", status="302 Found", more="Location: http://127.0.0.1:1/\r\n")), "answered with HTTP status 302"),
         (says(response(b'{"status":"success","data":{"resultType":"vector","result":[]}}')), "answered with a 'vector'"),
+        (says(response(b"[" * 3000 + b"]" * 3000)), "answered with something that is not a Prometheus answer"),
+        (
+            says(response(b'{"status":"success","data":{"resultType":"matrix","result":' + b"[" * 3000 + b"]" * 3000 + b"}}")),
+            "answered with something that is not a Prometheus answer",
+        ),
         (says(response(b" " * (1024 * 1024 + 1))), "answered with more than 1 MiB"),
         (says(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"), "broke off its answer"),
         (says(b"SSH-2.0-OpenSSH_9.2\r\n"), "could not be reached"),
@@ -101,6 +106,29 @@ async def test_a_server_that_never_comes_to_an_end_is_given_up_at_the_deadline(a
         with closing(source_at(url, deadline_seconds=0.3)) as source:
             result = await source.query("up[5s]")
     assert result == ProviderError("Metrics source `default` did not answer within 0.3 s.")
+
+
+async def test_a_server_that_dripped_its_answers_is_heard_again_when_it_is_well() -> None:
+    well = asyncio.Event()
+
+    async def drips(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if well.is_set():
+            writer.write(response(EMPTY))
+            await writer.drain()
+            return
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")
+        while not reader.at_eof():
+            writer.write(b" ")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    async with serving(drips) as (url, _):
+        with closing(source_at(url, deadline_seconds=0.5)) as source:
+            for _ in range(2 * THREADS):
+                assert isinstance(await source.query("up[5s]"), ProviderError)
+            well.set()
+            assert await source.query("up[5s]") == []
 
 
 async def test_warnings_are_partial() -> None:

@@ -40,7 +40,7 @@ def read_answer(body: bytes, *, source: str) -> list[MatrixSeries] | Partial | P
     """A response body with HTTP status 200 → the series of its range vector."""
     try:
         envelope = msgspec.json.decode(body, type=_Envelope)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ProviderError(f"Metrics source `{source}` answered with something that is not a Prometheus answer; check its `url`.")
     if envelope.status != "success" or envelope.data is None:
         return ProviderError(f"Metrics source `{source}` answered with status {envelope.status[:32]!r} instead of data.")
@@ -52,7 +52,7 @@ def read_answer(body: bytes, *, source: str) -> list[MatrixSeries] | Partial | P
         return Partial(f"Metrics source `{source}` answered in part, so nothing of it is used: {said}")
     try:
         return msgspec.json.decode(envelope.data.result, type=list[MatrixSeries])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ProviderError(f"Metrics source `{source}` answered with series that cannot be read.")
 
 

@@ -71,7 +71,7 @@ def close_blocks(
     gap = False
     for increase in sorted((i for h in histories.values() for i in h.pending), key=lambda i: (i.at, i.target)):
         gap = gap or increase.at - newest > patience
-        newest = increase.at
+        newest = max(newest, increase.at)  # a late sample is no step back
         last_seen[increase.target] = increase.at
         fresh.add(increase.target)
         for counter, count in increase.added.items():

@@ -1,12 +1,14 @@
 """One evaluation of one policy: samples in, readings and the next state out. Deterministic; the time comes in as `now`."""
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import assert_never
 
 from ..api.reasons import Reason
-from .blocks import Block, close_blocks
+from .blocks import JITTER, MISSED_SCRAPES, Block, close_blocks
 from .deltas import Scrape
-from .evidence import bound_missing, counted, explained, limit_of, percent_of, query_of
+from .evidence import bound_missing, counted, explained, limit_of, percent_of, query_of, unjudged
 from .indicators import counts_of, judged_requests, missing_bound, sent_requests
 from .objective import Objective
 from .policy import Evaluation, LivePolicy
@@ -48,16 +50,28 @@ def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interva
             from_zero=policy.from_zero,
             scrape_interval=scrape_interval,
         )
+    missing = _missing_bounds(policy, seen=seen)
     after = before
     for block in blocks:
-        after = _folded(after, block=block, policy=policy)
+        after = _folded(after, block=block, policy=policy, missing=missing)
     return Evaluation(
-        readings=tuple(_reading(objective, policy=policy, state=after, seen=seen) for objective in policy.objectives),
+        readings=tuple(_reading(one, policy=policy, state=after, seen=seen, missing=missing) for one in policy.objectives),
         state=after,
         closed_block=bool(blocks),
         canary_requests=after.step_requests,
         canary_sent=after.step_sent,
     )
+
+
+def newest_samples(fetched: Fetched) -> frozenset[tuple[str, float]]:
+    """Target and time of every series' newest sample: while these stay the same there is nothing new to evaluate."""
+    return frozenset((s.target, s.points[-1][0]) for s in fetched.series) if isinstance(fetched, Sample) else frozenset()
+
+
+def is_stale(fetched: Fetched, *, now: float, scrape_interval: float) -> bool:
+    """Whether nothing is being scraped any more, or nothing was answered."""
+    newest = max((at for _, at in newest_samples(fetched)), default=float("-inf"))
+    return now - newest > STALE_INTERVALS * scrape_interval
 
 
 def _resumed(policy: LivePolicy) -> AnalysisState:
@@ -87,15 +101,35 @@ def _seen(fetched: Fetched, *, now: float, scrape_interval: float) -> _Seen:
             if isinstance(scrapes, NoData | NotANumber):
                 return _Seen(scrapes={}, blind=scrapes.sentence)
             scrapes = {target_key(target): seen for target, seen in scrapes.items()}
-            age = now - max(seen[-1].at for seen in scrapes.values())
-            if age > STALE_INTERVALS * scrape_interval:
+            if (spacing := _closest(scrapes)) is not None and spacing > (MISSED_SCRAPES + JITTER) * scrape_interval:
+                why = (
+                    f"The samples of this policy's gateways are {spacing:.0f} s apart, while the metrics source is declared with "
+                    f"`scrapeIntervalSeconds` {scrape_interval:g}: correct that, unless scrapes have just failed."
+                )
+                return _Seen(scrapes=scrapes, blind=why)
+            if is_stale(fetched, now=now, scrape_interval=scrape_interval):
+                age = now - max(seen[-1].at for seen in scrapes.values())
                 why = f"The newest sample of this policy's gateways is {age:.0f} s old, at a scrape interval of {scrape_interval:g} s."
                 return _Seen(scrapes=scrapes, blind=why)
             return _Seen(scrapes=scrapes, blind=None)
     assert_never(fetched)
 
 
-def _folded(state: AnalysisState, *, block: Block, policy: LivePolicy) -> AnalysisState:
+def _closest(scrapes: dict[str, list[Scrape]]) -> float | None:
+    """The shortest time between two scrapes of a target, in seconds; None where no target has two."""
+    return min((later.at - one.at for seen in scrapes.values() for one, later in pairwise(seen)), default=None)
+
+
+def _missing_bounds(policy: LivePolicy, *, seen: _Seen) -> dict[str, tuple[float, ...]]:
+    """By fingerprint, the objectives whose limit is no bucket bound where requests were counted, with the bounds that are there."""
+    newest = [scrapes[-1].values for scrapes in seen.scrapes.values()]
+    found = {
+        o.fingerprint: missing_bound(o.latency, targets=newest, revision=policy.canary) for o in policy.objectives if o.latency is not None
+    }
+    return {fingerprint: bounds for fingerprint, bounds in found.items() if bounds is not None}
+
+
+def _folded(state: AnalysisState, *, block: Block, policy: LivePolicy, missing: Container[str]) -> AnalysisState:
     newest_first = sorted((dict(state.watermarks) | dict(block.watermarks)).items(), key=lambda item: (-item[1], item[0]))
     return replace(
         state,
@@ -103,8 +137,18 @@ def _folded(state: AnalysisState, *, block: Block, policy: LivePolicy) -> Analys
         watermarks=dict(newest_first[:MAX_TARGETS]),
         step_requests=state.step_requests + judged_requests(block.added, revision=policy.canary),
         step_sent=state.step_sent + sent_requests(block.added, revision=policy.canary),
-        objectives={o.fingerprint: _objective_folded(state.objectives[o.fingerprint], o, block, policy) for o in policy.objectives},
+        objectives={
+            o.fingerprint: _unmeasured(state.objectives[o.fingerprint], o)
+            if o.fingerprint in missing
+            else _objective_folded(state.objectives[o.fingerprint], o, block, policy)
+            for o in policy.objectives
+        },
     )
+
+
+def _unmeasured(state: ObjectiveState, objective: Objective) -> ObjectiveState:
+    """What cannot be measured is not counted, and no window goes on across it."""
+    return replace(state, rule=rule_of(objective).start())
 
 
 def _objective_folded(state: ObjectiveState, objective: Objective, block: Block, policy: LivePolicy) -> ObjectiveState:
@@ -129,13 +173,17 @@ def _objective_folded(state: ObjectiveState, objective: Objective, block: Block,
     )
 
 
-def _reading(objective: Objective, *, policy: LivePolicy, state: AnalysisState, seen: _Seen) -> SLOReading:
+def _reading(
+    objective: Objective, *, policy: LivePolicy, state: AnalysisState, seen: _Seen, missing: Mapping[str, tuple[float, ...]]
+) -> SLOReading:
     kept = state.objectives[objective.fingerprint]
     episode = kept.rule.episode
     canary = episode.canary if episode else total_of(kept.rule.window)
     stable = episode.stable if episode else stable_of(kept.rule.window)
-    verdict, reason = _judged(objective, policy=policy, state=kept, seen=seen)
+    verdict, reason = _judged(objective, state=kept, seen=seen, missing=missing)
     text = counted(objective, canary=canary, stable=stable)
+    if isinstance(verdict, Waiting):
+        text += unjudged(sent=state.step_sent, judged=state.step_requests)
     if isinstance(verdict, Unknown):
         evidence = verdict.why
     else:
@@ -160,14 +208,14 @@ def _reading(objective: Objective, *, policy: LivePolicy, state: AnalysisState, 
     )
 
 
-def _judged(objective: Objective, *, policy: LivePolicy, state: ObjectiveState, seen: _Seen) -> tuple[ReadingState, Reason]:
+def _judged(
+    objective: Objective, *, state: ObjectiveState, seen: _Seen, missing: Mapping[str, tuple[float, ...]]
+) -> tuple[ReadingState, Reason]:
     if seen.blind is not None:
         return Unknown(seen.blind), Reason.METRICS_UNAVAILABLE
-    if objective.latency is not None:
-        counters = {counter for scrapes in seen.scrapes.values() for counter in scrapes[-1].values}
-        bounds = missing_bound(objective.latency, counters=counters, revision=policy.canary)
-        if bounds is not None:
-            return bound_missing(objective, seconds=objective.latency.seconds, seen=bounds), Reason.BUCKET_BOUNDARY_MISSING
+    if objective.latency is not None and objective.fingerprint in missing:
+        bounds = missing[objective.fingerprint]
+        return bound_missing(objective, seconds=objective.latency.seconds, seen=bounds), Reason.BUCKET_BOUNDARY_MISSING
     verdict = rule_of(objective).judge(state.rule)
     match verdict:
         case Breached() | Breaching():

@@ -53,6 +53,13 @@ def counted(objective: Objective, *, canary: Counts, stable: Counts | None) -> s
     return f"{text} against {stable.bad:,} of {stable.total:,} on stable ({percent_of(stable)} %)"
 
 
+def unjudged(*, sent: int, judged: int) -> str:
+    """What became of the requests of this step that no objective counts; empty where there are none."""
+    if sent <= judged:
+        return ""
+    return f"; {sent - judged:,} of {sent:,} sent in this step are not judged: the caller's own errors, cancelled, or still under way"
+
+
 def explained(
     objective: Objective,
     *,
@@ -84,8 +91,8 @@ def bound_missing(objective: Objective, *, seconds: float, seen: tuple[float, ..
     above = min((bound for bound in seen if bound > seconds), default=None)
     near = " and ".join(f"{round(bound * 1000, 3):g} ms" for bound in (below, above) if bound is not None) or "none that was read"
     return Unknown(
-        f"{objective.name}: the canary's `{SECONDS_BUCKET}` has no bucket at `maxMilliseconds` {round(seconds * 1000)}; "
-        f"the nearest bounds are {near}: use one of them, or roll out a revision that declares this limit."
+        f"{objective.name}: pods that count the canary's requests have no bucket of `{SECONDS_BUCKET}` at `maxMilliseconds` "
+        f"{round(seconds * 1000)}; the nearest bounds are {near}: use one of them."
     )
 
 

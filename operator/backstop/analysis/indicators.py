@@ -46,13 +46,18 @@ def sent_requests(added: Mapping[Counter, float], *, revision: str) -> int:
     return _sum(n for c, n in added.items() if c.metric == SENT_TOTAL and c.revision == revision)
 
 
-def missing_bound(limit: LatencyLimit, *, counters: Iterable[Counter], revision: str) -> tuple[float, ...] | None:
-    """None when the histogram of the revision has a bucket at the limit, or no histogram is there; else the bounds that were seen."""
-    counters = [c for c in counters if c.revision == revision]
-    if not any(c.metric == SECONDS_COUNT for c in counters):
-        return None
-    bounds = {c.le for c in counters if c.metric == SECONDS_BUCKET and c.le is not None}
-    return None if limit.seconds in bounds else tuple(sorted(bounds))
+def missing_bound(limit: LatencyLimit, *, targets: Iterable[Mapping[Counter, float]], revision: str) -> tuple[float, ...] | None:
+    """None when every target that has counted requests of the revision has a bucket at the limit; else the bounds of one that has not.
+
+    Each target by itself: pods of two revisions have different buckets, and those that count are not those that serve.
+    """
+    for target in targets:
+        mine = [(counter, value) for counter, value in target.items() if counter.revision == revision]
+        if any(counter.metric == SECONDS_COUNT and value > 0 for counter, value in mine):
+            bounds = {c.le for c, _ in mine if c.metric == SECONDS_BUCKET and c.le is not None}
+            if limit.seconds not in bounds:
+                return tuple(sorted(bounds))
+    return None
 
 
 def _latency(limit: LatencyLimit, *, added: Mapping[Counter, float], revision: str) -> Counts | None:

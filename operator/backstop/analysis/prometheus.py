@@ -70,7 +70,8 @@ class _CheckingSession(requests.Session):
 
     def _body(self, response: requests.Response, *, end: float) -> bytes:
         body = bytearray()
-        for chunk in response.iter_content(_CHUNK_BYTES):
+        # One read at a time: a server that drips would keep a read of a whole chunk, and its thread, beyond every deadline.
+        while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
             body += chunk
             if len(body) > self._largest_bytes:
                 raise _UnansweredError(
@@ -123,7 +124,9 @@ class PrometheusSource:
             return unanswered.result
         except requests.Timeout:
             return self._late()
-        except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError):
+        except (urllib3.exceptions.ReadTimeoutError, TimeoutError):
+            return self._late()
+        except urllib3.exceptions.HTTPError:
             return ProviderError(f"Metrics source `{self._config.name}` broke off its answer.")
         except requests.exceptions.SSLError:
             return ProviderError(f"Metrics source `{self._config.name}` could not be reached: TLS failed.")

@@ -41,4 +41,5 @@ async def _answered(query: PlannedQuery, *, source: MetricSource) -> dict[tuple[
     answer = await source.query(query.promql)
     if isinstance(answer, Partial | ProviderError):
         return {(p.namespace, p.name): answer for p in query.policies}
-    return sort_answer(answer, policies=query.policies, source=query.source)
+    # In a thread: an answer for many pods takes longer than a route may wait.
+    return await asyncio.to_thread(sort_answer, answer, policies=query.policies, source=query.source)

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from ..analysis.evaluation import evaluate
+from ..analysis.evaluation import evaluate, is_stale, newest_samples
 from ..analysis.objective import Objective, objective_of
 from ..analysis.policy import LivePolicy
 from ..analysis.queries import poll_seconds
@@ -90,6 +90,8 @@ class Judging:
         self._clock = clock
         self._jitter = jitter
         self._live: dict[PolicyKey, LivePolicy] = {}
+        # What each policy's readings were last made from: the policy without its state, and the newest samples.
+        self._evaluated: dict[PolicyKey, tuple[LivePolicy, frozenset[tuple[str, float]]]] = {}
         self._judgements: dict[PolicyKey, Judgement] = {}
         self._changed = asyncio.Event()
 
@@ -110,6 +112,7 @@ class Judging:
     def forget(self, key: PolicyKey) -> None:
         """The policy is not judged any more."""
         self._live.pop(key, None)
+        self._evaluated.pop(key, None)
         self._judgements.pop(key, None)
 
     async def run(self, source: str) -> None:
@@ -124,21 +127,26 @@ class Judging:
                 continue
             fetched = await fetch(list(live.values()), sources=one, now=self._clock())
             for key, policy in live.items():
-                self._evaluate(key, policy=policy, fetched=fetched[policy.namespace, policy.name], interval=interval)
-                await asyncio.sleep(0)  # routes are shifted between two evaluations, not after all of them
+                await self._evaluate(key, policy=policy, fetched=fetched[policy.namespace, policy.name], interval=interval)
             await asyncio.sleep(poll_seconds(interval) * (1 - self._jitter() / 10))
 
-    def _evaluate(self, key: PolicyKey, *, policy: LivePolicy, fetched: Fetched, interval: float) -> None:
-        present = self._live.get(key)
-        if present is None or (present.canary, present.since, present.objectives) != (policy.canary, policy.since, policy.objectives):
-            return  # it went on while the source was asked; the next answer is for where it is now
+    async def _evaluate(self, key: PolicyKey, *, policy: LivePolicy, fetched: Fetched, interval: float) -> None:
+        now = self._clock()
+        question = (replace(policy, state=AnalysisState()), newest_samples(fetched))
+        if question == self._evaluated.get(key) and not is_stale(fetched, now=now, scrape_interval=interval):
+            return  # it is asked several times between two scrapes
         try:
-            result = evaluate(fetched, policy=policy, now=self._clock(), scrape_interval=interval)
+            # In a thread: routes are shifted while it counts.
+            result = await asyncio.to_thread(evaluate, fetched, policy=policy, now=now, scrape_interval=interval)
         except Exception:  # noqa: BLE001 - one policy's series must not end the judging of all others; without readings it holds
             _log.exception("the evaluation failed", extra=fields(namespace=key.namespace, policy=key.name))
             self._judgements.pop(key, None)
             self._wake(key, False)
             return
+        present = self._live.get(key)
+        if present is None or replace(present, state=policy.state) != policy:
+            return  # it went on meanwhile; the next answer is for where it is now
+        self._evaluated[key] = question
         self._live[key] = replace(policy, state=result.state)
         before = self._judgements.get(key)
         if before is not None and before.canary != policy.canary:

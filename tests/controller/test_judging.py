@@ -1,0 +1,58 @@
+"""The metrics loops, with real sources that answer, or never do."""
+
+import asyncio
+import contextlib
+import time
+from contextlib import closing
+
+from backstop.analysis.prometheus import PrometheusSource
+from backstop.controller.judging import Judging
+from backstop.controller.keys import PolicyKey
+from backstop.rollout.place import CanaryPlace, Place, StablePlace
+from tests.analysis.test_source import EMPTY, response, says, serving, silence, source_at
+from tests.rollout.world import policy, revision
+
+from .until import until
+
+KEY = PolicyKey("shop", "support")
+
+
+def place() -> Place:
+    now = time.time()
+    canary = CanaryPlace(
+        revision("2"), started_at=now, step_hash="", unready_since=None, step_started_at=now, weight=5, generation=2, verified_at=now
+    )
+    return Place(stable=StablePlace(revision("1"), since=now - 100), canary=canary)
+
+
+@contextlib.asynccontextmanager
+async def judging(**sources: PrometheusSource):  # type: ignore[no-untyped-def]  # a generator of one Judging
+    judge = Judging(sources, wake=lambda _key, _urgent: None, clock=time.time, jitter=lambda: 0.0)
+    loops = [asyncio.create_task(judge.run(name)) for name in sources]
+    try:
+        yield judge
+    finally:
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+
+
+async def test_another_metrics_source_is_asked_from_when_the_spec_names_it() -> None:
+    async with serving(silence) as (old_url, old_asked), serving(says(response(EMPTY))) as (new_url, new_asked):
+        with (
+            closing(source_at(old_url, name="old", deadline_seconds=0.5)) as old,
+            closing(source_at(new_url, name="new")) as new,
+        ):
+            async with judging(old=old, new=new) as judge:
+
+                def watch(source: str) -> None:
+                    judge.watch(KEY, spec=policy().model_copy(update={"metricsSource": source}), place=place(), analysis=None)
+
+                async def asked(taken: list[bytes], times: int) -> bool:
+                    return len(taken) >= times
+
+                watch("old")
+                await until("the old source is asked", lambda: asked(old_asked, 1))
+                watch("new")
+                await until("the new source is asked again and again", lambda: asked(new_asked, 3))
+    assert len(old_asked) == 1
