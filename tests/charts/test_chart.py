@@ -1,11 +1,12 @@
 """What the chart renders, and which values it refuses; with real Helm, without a cluster."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
-from backstop.controller.config import OperatorConfig, read_config
+from backstop.controller.config import MetricsSource, OperatorConfig, read_config
 from backstop.crdgen.kinds import KINDS, definition
 from e2e import manifests
 
@@ -51,14 +52,23 @@ def test_without_sources_the_configuration_is_valid_too(tmp_path: Path) -> None:
         ((*IMAGE, "metrics.source=http://p:9090"), "additional properties 'source' not allowed"),
         ((*IMAGE, "metrics.sources[0].name=default"), "missing properties 'url', 'scrapeIntervalSeconds'"),
         ((*IMAGE, *SOURCE, "metrics.sources[0].scrapeIntervalSeconds=0"), "minimum: got 0, want 1"),
-        ((*IMAGE, *SOURCE, "metrics.sources[0].url=prometheus:9090"), "does not match pattern"),
+        *(
+            ((*IMAGE, *SOURCE, f"metrics.sources[0].url={url}"), "does not match pattern")
+            for url in ("prometheus:9090", "http://prom/?x=1", "http://prom#a", "http://:9090", "http://prom:port", "http://user:pw@prom")
+        ),
     ],
-    ids=["no-image", "unknown", "misspelt", "no-url", "no-interval", "no-scheme"],
 )
 def test_a_wrong_value_is_refused_by_name(values: tuple[str, ...], message: str) -> None:
     with pytest.raises(HelmRefused) as refused:
         template(*values)
     assert message in str(refused.value)
+
+
+def test_the_chart_and_the_operator_ask_the_same_of_a_url() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    source = schema["properties"]["metrics"]["properties"]["sources"]["items"]["properties"]
+    field = MetricsSource.model_json_schema()["properties"]["url"]
+    assert source["url"] == {key: field[key] for key in ("type", "maxLength", "pattern")}
 
 
 def test_the_chart_holds_the_definitions_that_the_models_make() -> None:

@@ -29,6 +29,21 @@ def start(*arguments: str) -> subprocess.CompletedProcess[str]:
             "{gatewayImage: x, metricsSources: [&source {name: a, url: 'http://x', scrapeIntervalSeconds: 5}, *source]}",
             "`metricsSources`: names must be unique",
         ),
+        ("{gatewayImage: 2026-01-01}", "`gatewayImage` is of a type that JSON does not have"),
+        ("{gatewayImage: x, metricsSources: , namespaces: }", "`--kubeconfig`"),
+        *(
+            (f"{{gatewayImage: x, metricsSources: [{{name: a, url: '{url}', scrapeIntervalSeconds: 5}}]}}", said)
+            for url, said in (
+                ("http://prom:9090/?x=1", "`metricsSources[0].url` does not match"),
+                ("http://prom#a", "`metricsSources[0].url` does not match"),
+                ("http://:9090", "`metricsSources[0].url` does not match"),
+                ("http://prom:port", "`metricsSources[0].url` does not match"),
+                ("http://user:pw@prom", "`metricsSources[0].url` does not match"),
+                ("http://prom:99999", "`url` is not a URL; correct its host or port (at `metricsSources[0]`)"),
+                ("http://[:.:]:9090", "`url` is not a URL; correct its host or port (at `metricsSources[0]`)"),
+                ("https://[::1]:9090/prom", "`--kubeconfig`"),
+            )
+        ),
         ("{gatewayImage: x}", "`--kubeconfig`"),
     ],
 )

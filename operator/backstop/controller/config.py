@@ -1,7 +1,8 @@
 """The operator's configuration file: a border, so pydantic; read once at start."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import Field
@@ -12,12 +13,27 @@ from ..api.problems import InputError, parse_strictly
 from ..api.promptversion import Name
 
 
+# The chart's values.schema.json has the same one.
+_URL: Final = r"^https?://([^/?#\s@:\[\]]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[^?#\s@]*)?$"
+
+
+def _is_url(url: str) -> bool:
+    """What a pattern cannot tell: that a port is one, and that what stands in brackets is an address."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
 class MetricsSource(ApiModel):
     """A Prometheus that policies may name in `spec.metricsSource`."""
 
     name: Name = Field(description="Name that policies use.")
-    url: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^\s@]+$")] = Field(description="Base URL of its HTTP API.")
-    scrapeIntervalSeconds: int = Field(ge=1, le=300, description="How often it scrapes the gateways; one evaluation per interval.")
+    url: Annotated[str, Field(max_length=2048, pattern=_URL)] = Field(description="Base URL of its HTTP API, without credentials.")
+    scrapeIntervalSeconds: int = Field(
+        ge=1, le=300, description="How often it scrapes the gateways. It is asked up to five times as often, so that a scrape is seen soon."
+    )
+    rules = (Rule(cel="isURL(self.url)", message="`url` is not a URL; correct its host or port", holds=lambda s: _is_url(s.url)),)
 
 
 class OperatorConfig(ApiModel):
