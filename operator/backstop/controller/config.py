@@ -12,7 +12,6 @@ from ..api.model import ApiModel, Rule
 from ..api.problems import InputError, parse_strictly
 from ..api.promptversion import Name
 
-
 # The chart's values.schema.json has the same one.
 _URL: Final = r"^https?://([^/?#\s@:\[\]]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[^?#\s@]*)?$"
 
