@@ -335,6 +335,7 @@ class Gateways:
         clock: Callable[[], float] = time.monotonic,
         reread_seconds: float = 10.0,
         drain_seconds: float = 0.0,
+        body_bytes: int = 64 << 20,
     ) -> Gateway:
         """A ready gateway."""
         traffic, metrics = (bind("127.0.0.1", port=0, option="--port") for _ in range(2))
@@ -346,6 +347,7 @@ class Gateways:
             api_server=None if api is None else ApiServer(url=api.url, account=self._account),
             drain_seconds=drain_seconds,
             grace_seconds=6.0,
+            body_bytes=body_bytes,
             reread_seconds=reread_seconds,
         )
         address, metrics_address = (f"127.0.0.1:{s.getsockname()[1]}" for s in (traffic, metrics))

@@ -50,6 +50,7 @@ class Overload(StrEnum):
     """What a gateway had no room for."""
 
     REQUESTS = "requests"  # in flight
+    BODIES = "bodies"  # bytes of request bodies that are held
 
 
 class FirstTier(StrEnum):

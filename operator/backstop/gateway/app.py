@@ -13,11 +13,12 @@ import msgspec
 from ..api.metricnames import FirstTier, Outcome, Overload
 from ..api.traffic import PodRole, role_of, takes_forwarded
 from .errors import CallerError, envelope
-from .exchange import CallerGoneError, Receive, Reply, RequestHeaders, Scope, Send, read_body, read_headers
+from .exchange import Body, CallerGoneError, Receive, Reply, RequestHeaders, Scope, Send, read_headers
 from .forward import Forwarder
 from .lifecycle import Lifecycle
 from .metrics import GatewayMetrics
 from .revision import Revision
+from .room import BodyRoom, NoRoomError
 from .serve import ANSWERED, OVERLOAD, REASON_HEADER, LocalServer, Passage
 from .split import Forward, ServeHere, SplitReason, route
 from .view import TrafficView
@@ -25,6 +26,10 @@ from .view import TrafficView
 MAX_IN_FLIGHT: Final = 512
 CHAT_PATH: Final = "/v1/chat/completions"
 MODELS_PATH: Final = "/v1/models"
+_NO_ROOM: Final = {
+    Overload.REQUESTS: "too many requests are in flight; retry",
+    Overload.BODIES: "the requests in flight are too large together; retry",
+}
 _ENDING: Final = "the gateway is shutting down"
 
 
@@ -39,6 +44,7 @@ class GatewayApp:
         forwarder: Forwarder,
         view: TrafficView,
         lifecycle: Lifecycle,
+        room: BodyRoom,
         metrics: GatewayMetrics,
         clock: Callable[[], float],
         random: Random,
@@ -48,6 +54,7 @@ class GatewayApp:
         self._forwarder = forwarder
         self._view = view
         self._lifecycle = lifecycle
+        self._room = room
         self._metrics = metrics
         self._clock = clock
         self._random = random
@@ -103,12 +110,24 @@ class GatewayApp:
         self._metrics.count_refused(reason)
         passage.outcome = Outcome.REFUSED
         said = [*self._local.identify(headers.identity, role=role), (b"retry-after", b"1"), (REASON_HEADER.encode(), OVERLOAD.encode())]
-        error = envelope(f"the gateway has no room for more {reason.value}; retry", kind="rate_limit_error", code="overload")
+        error = envelope(_NO_ROOM[reason], kind="rate_limit_error", code="overload")
         await reply.whole(429, headers=said, body=error)
 
     async def _admitted(self, receive: Receive, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage) -> None:
+        body = Body(self._room)
         try:
-            body = await read_body(receive, length=headers.content_length)
+            await self._read_and_serve(body, receive, headers=headers, role=role, reply=reply, passage=passage)
+        finally:
+            body.let_go()
+
+    async def _read_and_serve(
+        self, body: Body, receive: Receive, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage
+    ) -> None:
+        try:
+            await body.read(receive, length=headers.content_length)
+        except NoRoomError:
+            await self._overloaded(Overload.BODIES, headers=headers, role=role, reply=reply, passage=passage)
+            return
         except CallerError as error:
             passage.outcome = Outcome.CALLER_ERROR
             await self._refuse(error, headers=headers, role=role, reply=reply)
@@ -134,7 +153,7 @@ class GatewayApp:
         finally:
             watch.cancel()
 
-    async def _serve(self, body: bytes, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage) -> None:
+    async def _serve(self, body: Body, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage) -> None:
         state = self._view.state
         decision = ServeHere() if headers.hop is not None else route(self._revision.name, state=state, draw=self._random.random())
         if isinstance(decision, Forward):

@@ -20,12 +20,19 @@ _MESSAGE: Final = msgspec.json.Decoder(_Message)
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """How the caller wants the answer."""
+
+    stream: bool
+    include_usage: bool
+
+
+@dataclass(frozen=True)
 class ChatRequest:
     """A checked request: members of the upstream body but for `model`, and how the caller wants the answer."""
 
     members: dict[str, bytes]
-    stream: bool
-    include_usage: bool
+    wanted: Wanted
 
     def for_model(self, model: str) -> bytes:
         """The upstream body for one target."""
@@ -45,7 +52,7 @@ def parse_chat(text: bytes, *, revision: Revision, header_variables: Mapping[str
     if "max_tokens" in revision.parameters:
         members.pop("max_completion_tokens", None)  # the newer spelling of the same field; both at once are refused
     members.update(revision.parameters)
-    return ChatRequest(members=members, stream=stream, include_usage=_include_usage(members.get("stream_options")))
+    return ChatRequest(members=members, wanted=Wanted(stream=stream, include_usage=_include_usage(members.get("stream_options"))))
 
 
 def _members(text: bytes) -> dict[str, bytes]:

@@ -96,7 +96,7 @@ class Chain:
         outcome = "cancelled"
         try:
             result = await self._upstreams[tier.name].attempt(
-                request.for_model(tier.model), trace=trace, stream=request.stream, content_by=content_by
+                request.for_model(tier.model), trace=trace, stream=request.wanted.stream, content_by=content_by
             )
             refused, outcome = _learned(result), _outcome(result)
         finally:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .errors import JSON_TYPE, CallerError, caller_error_body, envelope, error_event
+from .room import BodyRoom
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -90,28 +91,51 @@ class CallerGoneError(Exception):
     """The caller closed the connection before its request was complete."""
 
 
-async def read_body(receive: Receive, *, length: int | None) -> bytes:
-    """The request body. Raises CallerError (413, 408) and CallerGoneError."""
-    too_long = CallerError(f"the body is longer than {MAX_BODY_BYTES >> 20} MiB; send less", status=413)
-    if length is not None and length > MAX_BODY_BYTES:
-        raise too_long
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise CallerGoneError
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size > MAX_BODY_BYTES:
-                    raise too_long
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    except TimeoutError:
-        raise CallerError(f"the body did not arrive within {BODY_SECONDS:.0f} s", status=408) from None
+class Body:
+    """A request's body. What it takes of `room` is given back when it is let go: with the first of an answer, nobody needs it again."""
+
+    def __init__(self, room: BodyRoom) -> None:
+        self._room = room
+        self._held = 0
+        self.content = b""
+
+    async def read(self, receive: Receive, *, length: int | None) -> None:
+        """Read it into `content`. Raises CallerError (413, 408), CallerGoneError and NoRoomError."""
+        longest = min(MAX_BODY_BYTES, self._room.limit)
+        too_long = CallerError(f"the body is longer than {longest >> 20} MiB; send less", status=413)
+        if length is not None:
+            if length > longest:
+                raise too_long
+            self._room.check(length)  # held is what has come: nobody takes room with a promise
+        chunks: list[bytes] = []
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise CallerGoneError
+                    chunk = message.get("body", b"")
+                    if self._held + len(chunk) > longest:
+                        raise too_long
+                    self._room.take(len(chunk))
+                    self._held += len(chunk)
+                    chunks.append(chunk)
+                    if not message.get("more_body", False):
+                        self.content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                        return
+        except TimeoutError:
+            raise CallerError(f"the body did not arrive within {BODY_SECONDS:.0f} s", status=408) from None
+
+    def hand_over(self) -> bytes:
+        """The content, to one who makes something else of it; its room stays taken."""
+        content, self.content = self.content, b""
+        return content
+
+    def let_go(self) -> None:
+        """Nobody needs the body, nor what was made of it."""
+        self.content = b""
+        self._room.give_back(self._held)
+        self._held = 0
 
 
 class Reply:

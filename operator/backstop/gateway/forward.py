@@ -10,7 +10,7 @@ from ..api.metricnames import FirstTier, Outcome
 from ..api.traffic import PodRole
 from .answer import MalformedError
 from .errors import JSON_TYPE, envelope, error_event
-from .exchange import Reply, RequestHeaders, carried
+from .exchange import Body, Reply, RequestHeaders, carried
 from .metrics import GatewayMetrics
 from .peers import NotTaken, PeerAnswer, PeerFailedError, Peers
 from .revision import Revision
@@ -34,19 +34,20 @@ class Forwarder:
         self._peers = peers
         self._metrics = metrics
 
-    async def forward(self, body: bytes, *, to: Forward, headers: RequestHeaders, reply: Reply, passage: Passage) -> SplitReason | None:
+    async def forward(self, body: Body, *, to: Forward, headers: RequestHeaders, reply: Reply, passage: Passage) -> SplitReason | None:
         """Relay one request; None when it is done, a reason when nobody took it and nothing has left."""
         series = self._metrics.served_by(to.revision)
         passage.revision, passage.outcome, passage.first_tier = to.revision, Outcome.ERROR, FirstTier.FAILED
         try:
             answer = await self._peers.send(
-                to.revision, body=body, headers=headers.to_forward(to.revision), on_sent=_once(series.count_sent)
+                to.revision, body=body.content, headers=headers.to_forward(to.revision), on_sent=_once(series.count_sent)
             )
         except PeerFailedError as error:
             await self._fail(str(error), to=to, identity=headers.identity, reply=reply)
             return None
         if isinstance(answer, NotTaken):
             return answer.reason
+        body.let_go()
         self._metrics.count_split(to.to.value, reason=to.reason.value)
         try:
             passage.first_tier = _first_tier(answer.response.headers.get(FIRST_TIER_HEADER))

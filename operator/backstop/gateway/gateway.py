@@ -23,6 +23,7 @@ from .metrics import GatewayMetrics
 from .ops import OpsApp
 from .peers import Peers
 from .revision import Revision, is_forbidden
+from .room import BodyRoom
 from .serve import LocalServer
 from .targets import TargetGate
 from .trafficwatch import REREAD_SECONDS, ApiServer, TrafficWatch
@@ -47,6 +48,7 @@ class Settings:
     api_server: ApiServer | None
     drain_seconds: float
     grace_seconds: float
+    body_bytes: int  # of request bodies that may be held at once
     reread_seconds: float = REREAD_SECONDS
 
 
@@ -65,7 +67,7 @@ async def run_gateway(
     `clock` is monotonic, `now` the wall clock, in seconds. `split` draws who gets a request, `jitter` spreads reads of the traffic object.
     """
     metrics = GatewayMetrics(revision, registry=CollectorRegistry())
-    lifecycle = Lifecycle()
+    lifecycle, room = Lifecycle(), BodyRoom(settings.body_bytes)
 
     def on_change(state: TrafficState) -> None:
         metrics.prepare(state)
@@ -87,11 +89,12 @@ async def run_gateway(
             forwarder=Forwarder(revision, peers=peers, metrics=metrics),
             view=view,
             lifecycle=lifecycle,
+            room=room,
             metrics=metrics,
             clock=clock,
             random=split,
         )
-        ops = OpsApp(revision, view=view, lifecycle=lifecycle, metrics=metrics)
+        ops = OpsApp(revision, view=view, lifecycle=lifecycle, room=room, metrics=metrics)
         watching = asyncio.create_task(_watch_traffic(revision, settings=settings, view=view, ops=ops, now=now, jitter=jitter))
         watching.add_done_callback(lambda task: _told_of_end(task, stop=stop))
         ending = max(1.0, settings.grace_seconds - settings.drain_seconds)

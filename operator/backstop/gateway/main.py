@@ -22,8 +22,10 @@ from ..api.names import METRICS_PORT, TRAFFIC_PORT, revision_address
 from .gateway import Settings, run_gateway
 from .listen import bind, stop_on_signals
 from .manifests import read_record, record_from_manifests
+from .memory import memory_limit
 from .options import parse_port, parse_seconds
 from .revision import ConfigurationError, Revision, compile_revision
+from .room import body_bytes
 from .trafficwatch import ApiServer
 
 # Until every sender has seen that the pod is not ready.
@@ -102,6 +104,7 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
         api_server=api_server,
         drain_seconds=drain if options.drain_seconds is None else parse_seconds(options.drain_seconds, option="--drain-seconds"),
         grace_seconds=parse_seconds(options.grace_seconds, option="--grace-seconds"),
+        body_bytes=body_bytes(memory_limit()),
     )
     return revision, settings
 

@@ -12,6 +12,7 @@ from .exchange import Receive, Scope, Send
 from .lifecycle import Lifecycle
 from .metrics import GatewayMetrics
 from .revision import Revision
+from .room import BodyRoom
 from .view import TrafficView
 
 _TEXT: Final = b"text/plain; charset=utf-8"
@@ -20,10 +21,11 @@ _TEXT: Final = b"text/plain; charset=utf-8"
 class OpsApp:
     """The ASGI application of the metrics port. `ready` is set when the first look at the traffic object is over."""
 
-    def __init__(self, revision: Revision, *, view: TrafficView, lifecycle: Lifecycle, metrics: GatewayMetrics) -> None:
+    def __init__(self, revision: Revision, *, view: TrafficView, lifecycle: Lifecycle, room: BodyRoom, metrics: GatewayMetrics) -> None:
         self._revision = revision
         self._view = view
         self._lifecycle = lifecycle
+        self._room = room
         self._metrics = metrics
         self.ready = False
 
@@ -64,5 +66,6 @@ class OpsApp:
                 "trafficReadAt": None if self._view.read_at is None else render_time(self._view.read_at),
                 "draining": self._lifecycle.draining,
                 "inFlight": self._lifecycle.in_flight,
+                "bodyBytes": self._room.held,
             }
         )

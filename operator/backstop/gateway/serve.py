@@ -7,10 +7,10 @@ from typing import Final
 
 from ..api.metricnames import FirstTier, Outcome
 from ..api.traffic import PodRole
-from .body import ChatRequest, parse_chat
+from .body import Wanted, parse_chat
 from .chain import Answered, Chain, Exhausted, Walk
 from .errors import CallerError, error_event, exhausted
-from .exchange import Reply, RequestHeaders, carried
+from .exchange import Body, Reply, RequestHeaders, carried
 from .metrics import GatewayMetrics
 from .revision import ModelTier, Revision, StaticTier
 from .static import static_completion, static_stream
@@ -61,7 +61,7 @@ class LocalServer:
         """Headers that every answer of this pod carries."""
         return [(b"x-backstop-request-id", identity.encode()), *self._constant, (TRACK_HEADER.encode(), _track(role).encode())]
 
-    async def serve(self, body: bytes, *, headers: RequestHeaders, reply: Reply, role: PodRole, passage: Passage) -> None:
+    async def serve(self, body: Body, *, headers: RequestHeaders, reply: Reply, role: PodRole, passage: Passage) -> None:
         """Answer one request. Whatever happens, `passage` tells it."""
         said = self.identify(headers.identity, role=role)
         if headers.hop is not None:
@@ -70,21 +70,23 @@ class LocalServer:
         walk = Walk(started=passage.started)
         try:
             try:
-                request = parse_chat(body, revision=self._revision, header_variables=headers.variables)
+                request = parse_chat(body.hand_over(), revision=self._revision, header_variables=headers.variables)
             except CallerError as error:
                 passage.outcome = Outcome.CALLER_ERROR
                 await reply.caller_error(error, headers=said)
                 return
-            answer = await self._chain.answer(request, trace=headers.trace, walk=walk)
+            answer, wanted = await self._chain.answer(request, trace=headers.trace, walk=walk), request.wanted
+            del request  # with the body it was made of
+            body.let_go()
             passage.overhead = max(0.0, self._clock() - passage.started - walk.waited)
             passage.tier = answer.tier if isinstance(answer, Answered) else NO_TIER
             said += _say(answer, walk=walk, overhead=passage.overhead)
-            passage.outcome = await self._answer(answer, request=request, reply=reply, headers=said, identity=headers.identity)
+            passage.outcome = await self._answer(answer, wanted=wanted, reply=reply, headers=said, identity=headers.identity)
         finally:
             passage.first_tier = walk.first_tier
 
     async def _answer(
-        self, answer: Answered | Exhausted, *, request: ChatRequest, reply: Reply, headers: list[tuple[bytes, bytes]], identity: str
+        self, answer: Answered | Exhausted, *, wanted: Wanted, reply: Reply, headers: list[tuple[bytes, bytes]], identity: str
     ) -> Outcome:
         if isinstance(answer, Exhausted):
             status, body = exhausted(answer.failure)
@@ -99,7 +101,7 @@ class LocalServer:
                 # The caller chooses neither address nor model name: that the target does not know them is the revision's fault.
                 return Outcome.ERROR if status == HTTPStatus.NOT_FOUND else Outcome.CALLER_ERROR
             case StaticTier(text=text):
-                await self._answer_statically(text, request=request, reply=reply, headers=headers, identity=identity)
+                await self._answer_statically(text, wanted=wanted, reply=reply, headers=headers, identity=identity)
                 return Outcome.SUCCESS
             case Streaming() as stream:
                 try:
@@ -108,11 +110,11 @@ class LocalServer:
                     await stream.close()
 
     async def _answer_statically(
-        self, text: str, *, request: ChatRequest, reply: Reply, headers: list[tuple[bytes, bytes]], identity: str
+        self, text: str, *, wanted: Wanted, reply: Reply, headers: list[tuple[bytes, bytes]], identity: str
     ) -> None:
         completion, created = f"chatcmpl-{identity}", int(self._now())
-        if request.stream:
-            events = static_stream(text, identity=completion, created=created, include_usage=request.include_usage)
+        if wanted.stream:
+            events = static_stream(text, identity=completion, created=created, include_usage=wanted.include_usage)
             await reply.begin_stream(headers=headers, head=events)
             await reply.end_stream()
         else:

@@ -1,0 +1,123 @@
+"""Bodies share one room: what is held at once is bounded in bytes, and what does not fit is told to come back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from backstop.api.metricnames import JUDGED_OUTCOMES
+from backstop.gateway.memory import memory_limit
+from backstop.gateway.room import body_bytes
+from e2e.fakemodel.script import Rule
+
+from .harness import USER, Gateway, Gateways, Got, Model, TrafficApi, eventually, make_record, model_tier, state
+
+MIB = 1 << 20
+LARGE = "x" * (700 << 10)
+
+
+async def _holds(gateway: Gateway, *, at_least: int = 0, at_most: int = 64 * MIB) -> None:
+    async def look() -> bool:
+        return at_least <= (await gateway.status())["bodyBytes"] <= at_most
+
+    await eventually(look)
+
+
+def _is_refused(got: Got) -> bool:
+    said = (got.status, got.headers.get("Retry-After"), got.said("reason"), got.json["error"]["code"], got.json["error"]["type"])
+    return bool(said == (429, "1", "Overload", "overload", "rate_limit_error"))
+
+
+async def test_bodies_that_do_not_fit_together_are_told_to_come_back(model: Model, gateways: Gateways) -> None:
+    model.script(Rule(latency_milliseconds=60_000))
+    gateway = await gateways.start(make_record([model_tier(model.url)], budget=90_000), body_bytes=MIB)
+    waiting = asyncio.create_task(gateway.chat(user=LARGE))
+    await _holds(gateway, at_least=len(LARGE))
+    assert _is_refused(await gateway.chat(user=LARGE)), "announced"
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(8):
+            yield b" " * (100 << 10)
+
+    async with gateway.http.post(f"http://{gateway.address}/v1/chat/completions", data=pieces()) as r:
+        assert _is_refused(Got(r.status, dict(r.headers), await r.read())), "unannounced"
+    assert await gateway.total("backstop_refused_total", reason="bodies") == 2
+    assert await gateway.total("backstop_served_total", outcome="refused") == 2
+    for outcome in JUDGED_OUTCOMES:
+        assert await gateway.total("backstop_served_total", outcome=outcome) == 0
+    assert await gateway.total("backstop_sent_total") == 1
+
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await _holds(gateway, at_most=0)
+    model.script()
+    assert (await gateway.chat(user=LARGE)).status == 200, "there is room again"
+    assert (await gateway.status())["bodyBytes"] == 0
+
+
+async def test_a_body_is_let_go_with_the_first_of_its_answer(model: Model, gateways: Gateways, api: TrafficApi) -> None:
+    model.script(Rule(tokens=10_000, token_interval_milliseconds=50))
+    stable, canary = (make_record([model_tier(model.url)], prompt=prompt) for prompt in ("Old.", "New."))
+    api.write(state(3, stable=stable.revision, canary=canary.revision, permille=1000))
+    entry = await gateways.start(stable, api=api, body_bytes=MIB)
+    behind = await gateways.start(canary, api=api, body_bytes=MIB)
+    await entry.acts_on(3)
+    for _ in range(3):
+        response = await entry.http.post(
+            f"http://{entry.address}/v1/chat/completions", json={"messages": [USER], "stream": True, "user": LARGE}
+        )
+        assert response.status == 200
+        await response.content.readany()
+        for gateway in (entry, behind):
+            status = await gateway.status()
+            assert (status["inFlight"] > 0, status["bodyBytes"]) == (True, 0)
+
+
+async def test_a_canary_without_room_for_a_body_is_not_judged_by_it(model: Model, gateways: Gateways, api: TrafficApi) -> None:
+    stable, canary = (make_record([model_tier(model.url)], prompt=prompt) for prompt in ("Old.", "New."))
+    api.write(state(3, stable=stable.revision, canary=canary.revision, permille=1000))
+    entry = await gateways.start(stable, api=api)
+    behind = await gateways.start(canary, api=api, body_bytes=MIB)
+    await entry.acts_on(3)
+    model.script(Rule(latency_milliseconds=60_000))
+    waiting = asyncio.create_task(entry.chat(user=LARGE))
+    await _holds(behind, at_least=len(LARGE))
+    got = await entry.chat(user=LARGE)
+    assert _is_refused(got)
+    assert got.said("track") == "canary"
+    assert await behind.total("backstop_refused_total", reason="bodies") == 1
+    assert await entry.total("backstop_refused_total") == 0
+    assert await entry.total("backstop_served_total", revision=canary.revision, outcome="refused") == 1
+    assert await entry.total("backstop_served_total") == 1
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_a_body_that_never_fits_is_too_long(model: Model, gateways: Gateways) -> None:
+    gateway = await gateways.start(make_record([model_tier(model.url)]), body_bytes=MIB)
+    got = await gateway.chat(user="x" * MIB)
+    assert (got.status, got.json["error"]["message"]) == (413, "the body is longer than 1 MiB; send less")
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"memory.max": "268435456\n"}, 256 * MIB),
+        ({"memory.max": "max\n"}, None),
+        ({"memory/memory.limit_in_bytes": "134217728\n"}, 128 * MIB),
+        ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, None),
+        ({}, None),
+    ],
+)
+def test_the_memory_limit_is_that_of_the_container(tmp_path: Path, files: dict[str, str], limit: int | None) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert memory_limit(tmp_path) == limit
+
+
+def test_bodies_get_an_eighth_of_the_memory() -> None:
+    assert body_bytes(256 * MIB) == 32 * MIB
+    assert body_bytes(1 * MIB) == 1 * MIB
+    assert body_bytes(None) == 128 * MIB
