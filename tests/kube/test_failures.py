@@ -1,7 +1,9 @@
 """What the client makes of servers that misbehave: real sockets, one word for each failure."""
 
 import asyncio
+import base64
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -117,15 +119,68 @@ async def test_nobody_listening_is_unavailable(tmp_path: Path, unused_tcp_port: 
     await client.close()
 
 
-@pytest.mark.parametrize(("text", "said"), [("{", "cannot be used"), ("kind: Config", "cannot be used"), (None, "cannot be used")])
-async def test_an_unusable_kubeconfig_is_named_in_one_sentence(tmp_path: Path, text: str | None, said: str) -> None:
+WORKING = {
+    "current-context": "c",
+    "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+    "clusters": [{"name": "k", "cluster": {"server": "http://127.0.0.1:1"}}],
+    "users": [{"name": "u", "user": {}}],
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "does not exist; check the path"),
+        (b"{", "is not YAML: "),
+        (b"clusters: \xff", "is not YAML: "),
+        (b"x", "is not a kubeconfig file; give one as `kubectl config view --raw` prints it"),
+        (b"", "is not a kubeconfig file; give one as `kubectl config view --raw` prints it"),
+        (b"- x", "is not a kubeconfig file; give one as `kubectl config view --raw` prints it"),
+        (b"kind: Config", "cannot be used as a kubeconfig file: Invalid kube-config file. Expected key current-context"),
+        *(
+            (json.dumps(WORKING | change).encode(), f"cannot be used as a kubeconfig file{reason}")
+            for change, reason in (
+                ({"clusters": 5}, ""),
+                ({"clusters": [1]}, ""),
+                ({"clusters": ["name"]}, ""),
+                ({"clusters": [{"name": "k", "cluster": {"server": 5}}]}, ""),
+                ({"clusters": [{"name": "k", "cluster": {"server": "https://a", "certificate-authority-data": "a"}}]}, ""),
+                ({"clusters": [{"name": "k", "cluster": {"server": "https://a", "certificate-authority": "/gone"}}]}, ": "),
+                ({"users": {"u": {}}}, ""),
+                ({"contexts": [{"name": "c", "context": "x"}]}, ""),
+                ({"current-context": "other"}, ": Invalid kube-config file. Expected object with name other in "),
+            )
+        ),
+    ],
+)
+async def test_an_unusable_kubeconfig_is_named_in_one_sentence(tmp_path: Path, content: bytes | None, said: str) -> None:
     path = tmp_path / "kubeconfig"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(NotConnected, match=said) as caught:
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(NotConnected) as caught:
         await connect(path)
-    assert str(path) in str(caught.value)
+    assert str(caught.value).startswith(f"`{path}` {said}")
     assert "\n" not in str(caught.value)
+
+
+async def test_a_folder_is_no_kubeconfig(tmp_path: Path) -> None:
+    with pytest.raises(NotConnected, match=r"cannot be read \(Is a directory\); check the path"):
+        await connect(tmp_path)
+
+
+async def test_a_certificate_that_is_none_is_said_with_its_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "kubeconfig"
+    cluster = {"server": "https://127.0.0.1:1", "certificate-authority-data": base64.b64encode(b"none").decode()}
+    path.write_text(json.dumps(WORKING | {"clusters": [{"name": "k", "cluster": cluster}]}))
+    connection = await connect(path)
+    with pytest.raises(NotConnected, match="certificates for the API server cannot be used"):
+        connection.api_client()
+
+
+async def test_the_kubeconfig_of_those_cases_works_unchanged(tmp_path: Path) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps(WORKING))
+    assert (await (await connect(path)).credentials()).server == "http://127.0.0.1:1"
 
 
 async def test_without_a_kubeconfig_and_outside_of_a_cluster_the_option_is_named() -> None:

@@ -1,5 +1,6 @@
 """Where the API server is and how to be let in: by a kubeconfig file that is named, or by the pod's service account; by nothing else."""
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +34,13 @@ class Connection:
         self._configuration = configuration
 
     def api_client(self) -> ApiClient:
-        """A client of its own connection pool; to be closed by the caller."""
-        return ApiClient(self._configuration)
+        """A client of its own connection pool; to be closed by the caller. Raises NotConnected."""
+        try:
+            return ApiClient(self._configuration)
+        except ssl.SSLError as error:
+            raise NotConnected(
+                f"the certificates for the API server cannot be used ({error}); correct them in the kubeconfig file"
+            ) from None
 
     async def credentials(self) -> Credentials:
         """The credentials as they are now: a service account's token is read again when it is a minute old."""
@@ -52,13 +58,34 @@ class Connection:
 async def connect(kubeconfig: Path | None) -> Connection:
     """A connection by this kubeconfig file, or, without one, by the pod's service account. Raises NotConnected."""
     configuration = Configuration()
-    try:
-        if kubeconfig is None:
+    if kubeconfig is None:
+        try:
             config.load_incluster_config(client_configuration=configuration)
-        else:
-            await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration, persist_config=False)
-    except (config.ConfigException, OSError, yaml.YAMLError) as error:
-        if kubeconfig is None:
+        except (config.ConfigException, OSError) as error:
             raise NotConnected(f"not inside a cluster ({error}); name a kubeconfig file with `--kubeconfig`") from None
+        return Connection(configuration)
+    _look_into(kubeconfig)
+    try:
+        await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration, persist_config=False)
+    except (config.ConfigException, OSError) as error:
         raise NotConnected(f"`{kubeconfig}` cannot be used as a kubeconfig file: {' '.join(str(error).split())}") from None
+    except (AttributeError, LookupError, TypeError, ValueError):  # the library takes the shape of what is inside for granted
+        raise NotConnected(
+            f"`{kubeconfig}` cannot be used as a kubeconfig file; compare its `clusters`, `contexts` and `users` with what"
+            " `kubectl config view` prints"
+        ) from None
     return Connection(configuration)
+
+
+def _look_into(kubeconfig: Path) -> None:
+    """Whether there is a file, and an object in it. Raises NotConnected."""
+    try:
+        content = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotConnected(f"`{kubeconfig}` does not exist; check the path") from None
+    except OSError as error:
+        raise NotConnected(f"`{kubeconfig}` cannot be read ({error.strerror}); check the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise NotConnected(f"`{kubeconfig}` is not YAML: {' '.join(str(error).split())[:300]}") from None
+    if not isinstance(content, dict):
+        raise NotConnected(f"`{kubeconfig}` is not a kubeconfig file; give one as `kubectl config view --raw` prints it")
