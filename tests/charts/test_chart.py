@@ -40,6 +40,17 @@ def test_the_operator_reads_the_configuration_that_the_chart_writes(tmp_path: Pa
     assert config.namespaces == ["shop", "desk"]
 
 
+def test_secrets_for_pulling_reach_the_operators_account_and_the_gateways(tmp_path: Path) -> None:
+    values = (
+        *IMAGE,
+        "imagePullSecrets[0].name=registry",
+        "gateway.imagePullSecrets[0].name=edge",
+        "gateway.imagePullSecrets[1].name=mirror",
+    )
+    assert only(template(*values), "ServiceAccount")["imagePullSecrets"] == [{"name": "registry"}]
+    assert config_of(*values, into=tmp_path).gatewayImagePullSecrets == ["edge", "mirror"]
+
+
 def test_without_sources_the_configuration_is_valid_too(tmp_path: Path) -> None:
     assert config_of(*IMAGE, "gateway.image=other:1", into=tmp_path) == OperatorConfig(gatewayImage="other:1")
 

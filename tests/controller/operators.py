@@ -81,6 +81,7 @@ async def running(
     sweep_seconds: float = 300.0,
     everywhere: bool = False,
     telemetry_port: int = 0,
+    pull_secrets: tuple[str, ...] = (),
 ) -> AsyncIterator[Mortal]:
     """An operator for the world's namespace, or for all, while the context lasts."""
     mortal = Mortal(connection, lifetime=lifetime)
@@ -89,6 +90,7 @@ async def running(
     operator = Operator(
         OperatorConfig(
             gatewayImage="localhost/backstop:test",
+            gatewayImagePullSecrets=list(pull_secrets),
             namespaces=[] if everywhere else [world.namespace],
             telemetryPort=telemetry_port,
         ),

@@ -43,8 +43,10 @@ POLICY: Final = FallbackPolicySpec.model_validate(
 )
 
 
-def record(policy: FallbackPolicySpec = POLICY, *, prompt: PromptVersionSpec = PROMPT, image: str = IMAGE) -> dict[str, Any]:
-    return record_object(OWNER, policy=policy, prompt=prompt, image=image)
+def record(
+    policy: FallbackPolicySpec = POLICY, *, prompt: PromptVersionSpec = PROMPT, image: str = IMAGE, pull_secrets: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    return record_object(OWNER, policy=policy, prompt=prompt, image=image, pull_secrets=pull_secrets)
 
 
 def revision_of(body: dict[str, Any]) -> str:

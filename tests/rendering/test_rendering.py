@@ -83,6 +83,14 @@ def test_a_new_default_image_or_size_changes_no_revision() -> None:
     assert revision_of(record(changed(serving={"replicas": 9}))) == revision_of(record())
 
 
+def test_secrets_for_pulling_are_named_in_the_pods_and_change_no_revision() -> None:
+    secured = record(pull_secrets=("registry", "mirror"))
+    assert pod_of(secured)["imagePullSecrets"] == [{"name": "registry"}, {"name": "mirror"}]
+    assert "imagePullSecrets" not in pod_of(record())
+    assert revision_of(secured) == revision_of(record())
+    assert secured["data"][RECORD_KEY] == record()["data"][RECORD_KEY]
+
+
 def test_the_image_of_the_policy_comes_before_that_of_the_operator() -> None:
     (container,) = pod_of(record(changed(serving={"image": "mine:1"})))["containers"]
     assert container["image"] == "mine:1"

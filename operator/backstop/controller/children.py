@@ -6,10 +6,12 @@ than the one that was last found right. An object that something else controls i
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
+from ..api.fallbackpolicy import FallbackPolicySpec
 from ..api.names import GROUP, revision_object
+from ..api.promptversion import PromptVersionSpec
 from ..api.reasons import Reason
 from ..api.record import canonical
 from ..api.traffic import TrafficState
@@ -40,12 +42,13 @@ class _Blocked(Exception):  # noqa: N818 - carried to the end of the pass, where
 
 
 class Children:
-    """Writes the children of policies. `image`: of gateways whose policy names none."""
+    """Writes the children of policies. `image`: of gateways whose policy names none; `pull_secrets`: names of Secrets for pulling it."""
 
-    def __init__(self, writes: Writes, *, store: Store, image: str) -> None:
+    def __init__(self, writes: Writes, *, store: Store, image: str, pull_secrets: Sequence[str]) -> None:
         self._writes = writes
         self._store = store
         self._image = image
+        self._pull_secrets = pull_secrets
         # The generation at which each Deployment was last found right, by uid; per policy, to be forgotten with it.
         self._right: dict[PolicyKey, dict[str, int]] = {}
 
@@ -56,6 +59,10 @@ class Children:
     def traffic_body(self, subject: Subject, *, state: TrafficState) -> Body:
         """The traffic object as it shall be."""
         return traffic(_owner(subject), state=state)
+
+    def record_body(self, owner: Owner, *, spec: FallbackPolicySpec, prompt: PromptVersionSpec) -> Body:
+        """The record of the revision that is asked for. Raises RevisionTooLarge."""
+        return record_object(owner, policy=spec, prompt=prompt, image=self._image, pull_secrets=self._pull_secrets)
 
     async def revisions(self, subject: Subject) -> Problem | None:
         """What the gateways of every live revision need. Returns the first problem; the others are written nevertheless."""
@@ -128,8 +135,7 @@ class Children:
             return found
         if wish.prompt is None or not isinstance(wish.revision, Known) or wish.revision.value.name != revision:
             raise _Blocked(_record_missing(name))
-        body = record_object(_owner(subject), policy=wish.spec, prompt=wish.prompt, image=self._image)
-        return await self._create(body)
+        return await self._create(self.record_body(_owner(subject), spec=wish.spec, prompt=wish.prompt))
 
     async def _all(self, subject: Subject, bodies: Iterable[Body]) -> Problem | None:
         problem = None

@@ -40,6 +40,11 @@ class OperatorConfig(ApiModel):
 
     metricsSources: list[MetricsSource] = Field(default_factory=list, max_length=64, description="Where metrics come from.")
     gatewayImage: str = Field(min_length=1, max_length=512, description="Image of new revisions whose policy names none.")
+    gatewayImagePullSecrets: list[ObjectName] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Secrets for pulling the image of new revisions, in the namespaces of the policies.",
+    )
     namespaces: list[ObjectName] = Field(
         default_factory=list, max_length=256, description="Namespaces that are served. None: all, which needs cluster-wide rights."
     )

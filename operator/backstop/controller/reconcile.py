@@ -11,7 +11,7 @@ from ..api.reasons import Reason
 from ..kube.errors import Conflict, NotFound
 from ..kube.resources import CONFIG_MAPS, POLICIES, PROMPT_VERSIONS
 from ..rendering.owner import Owner
-from ..rendering.revision import RevisionTooLarge, record_object
+from ..rendering.revision import RevisionTooLarge
 from ..rollout.decide import decide
 from ..rollout.observed import Known, Unresolved
 from ..rollout.place import Place, awaited_generation
@@ -116,7 +116,7 @@ class Reconcile:
         if self._store.child(CONFIG_MAPS, namespace=policy.namespace, name=name) is not None:
             return wish
         try:
-            record_object(Owner(policy.namespace, policy.name, policy.uid), policy=wish.spec, prompt=wish.prompt, image="")
+            self._children.record_body(Owner(policy.namespace, policy.name, policy.uid), spec=wish.spec, prompt=wish.prompt)
         except RevisionTooLarge as error:
             return replace(wish, revision=Unresolved(Reason.REVISION_TOO_LARGE, str(error)))
         return wish

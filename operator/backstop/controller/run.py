@@ -76,7 +76,8 @@ class Operator:
         writes = Writes(self._client, store=self._store, instance=self._instance)
         judging = Judging(self._sources, wake=self._wake, clock=self._clock, jitter=self._jitter)
         verification = Verification(self._store, wake=self._wake, jitter=self._jitter)
-        children = Children(writes, store=self._store, image=self._config.gatewayImage)
+        config = self._config
+        children = Children(writes, store=self._store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
         reconcile = Reconcile(
             store=self._store,
             queue=queue,

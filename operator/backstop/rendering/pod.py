@@ -4,6 +4,7 @@ Knows how a gateway is started, probed and ended; knows nothing of replicas, Dep
 """
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from ..api.fallbackpolicy import Timeouts
@@ -29,9 +30,16 @@ MARGIN_SECONDS: Final = 5
 USER: Final = 65532
 
 
-def render_template(record: RevisionRecord, *, image: str, resources: Resources) -> Body:
-    """The pod template of `record`'s gateways."""
+def render_template(record: RevisionRecord, *, image: str, resources: Resources, pull_secrets: Sequence[str]) -> Body:
+    """The pod template of `record`'s gateways. `pull_secrets`: names of Secrets in the policy's namespace."""
     grace = grace_seconds(record)
+    template = _template(record, image=image, resources=resources, grace=grace)
+    if pull_secrets:
+        template["spec"]["imagePullSecrets"] = [{"name": name} for name in pull_secrets]
+    return template
+
+
+def _template(record: RevisionRecord, *, image: str, resources: Resources, grace: int) -> Body:
     return {
         "metadata": {
             "labels": labels(record.policy, revision=record.revision),
