@@ -19,7 +19,7 @@ LARGE = "x" * (700 << 10)
 
 async def _holds(gateway: Gateway, *, at_least: int = 0, at_most: int = 64 * MIB) -> None:
     async def look() -> bool:
-        return at_least <= (await gateway.status())["bodyBytes"] <= at_most
+        return bool(at_least <= (await gateway.status())["bodyBytes"] <= at_most)
 
     await eventually(look)
 
