@@ -19,6 +19,8 @@ SOURCE = (
     "metrics.sources[0].url=http://prometheus.monitoring.svc:9090",
     "metrics.sources[0].scrapeIntervalSeconds=5",
 )
+APP_VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))["appVersion"]
+DIGEST = f"sha256:{'0123456789abcdef' * 4}"
 
 
 def config_of(*values: str, into: Path) -> OperatorConfig:
@@ -51,6 +53,36 @@ def test_secrets_for_pulling_reach_the_operators_account_and_the_gateways(tmp_pa
     assert config_of(*values, into=tmp_path).gatewayImagePullSecrets == ["edge", "mirror"]
 
 
+@pytest.mark.parametrize(
+    ("values", "image"),
+    [
+        ((), f"reg.example:5000/backstop:{APP_VERSION}"),
+        (("image.tag=2.0.0",), "reg.example:5000/backstop:2.0.0"),
+        ((f"image.digest={DIGEST}",), f"reg.example:5000/backstop@{DIGEST}"),
+        (("image.tag=2.0.0", f"image.digest={DIGEST}"), f"reg.example:5000/backstop:2.0.0@{DIGEST}"),
+    ],
+)
+def test_an_image_can_be_named_by_tag_and_by_digest(values: tuple[str, ...], image: str, tmp_path: Path) -> None:
+    values = ("image.repository=reg.example:5000/backstop", *values)
+    (container,) = only(template(*values), "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == image
+    assert config_of(*values, into=tmp_path).gatewayImage == image
+
+
+def test_an_annotation_of_the_pod_that_the_chart_sets_too_is_set_once_as_the_author_says() -> None:
+    values = (*IMAGE, r"podAnnotations.prometheus\.io/scrape=no", "podAnnotations.team=desk")
+    text = helm("template", "backstop", str(CHART), *settings(*values))
+    assert text.count("prometheus.io/scrape") == 1
+    annotations = only(template(*values), "Deployment")["spec"]["template"]["metadata"]["annotations"]
+    assert annotations.pop("checksum/config")
+    assert annotations == {
+        "prometheus.io/scrape": "no",
+        "prometheus.io/port": "8080",
+        "prometheus.io/path": "/metrics",
+        "team": "desk",
+    }
+
+
 def test_without_sources_the_configuration_is_valid_too(tmp_path: Path) -> None:
     assert config_of(*IMAGE, "gateway.image=other:1", into=tmp_path) == OperatorConfig(gatewayImage="other:1")
 
@@ -59,6 +91,8 @@ def test_without_sources_the_configuration_is_valid_too(tmp_path: Path) -> None:
     ("values", "message"),
     [
         ((), "image.repository is required: build the image from the Dockerfile, push it, and name it here"),
+        ((f"image.repository=reg.example/backstop@{DIGEST}",), "'/image/repository': '"),
+        ((*IMAGE, "image.digest=0123"), "'/image/digest': '"),
         ((*IMAGE, "replicas=2"), "additional properties 'replicas' not allowed"),
         ((*IMAGE, "metrics.source=http://p:9090"), "additional properties 'source' not allowed"),
         ((*IMAGE, "metrics.sources[0].name=default"), "missing properties 'url', 'scrapeIntervalSeconds'"),

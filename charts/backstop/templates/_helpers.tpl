@@ -18,7 +18,17 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
 {{- define "backstop.image" -}}
-{{ required "image.repository is required: build the image from the Dockerfile, push it, and name it here" .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{ required "image.repository is required: build the image from the Dockerfile, push it, and name it here" .Values.image.repository }}
+{{- with .Values.image.tag | default (ternary "" .Chart.AppVersion (not (empty .Values.image.digest))) }}:{{ . }}{{ end }}
+{{- with .Values.image.digest }}@{{ . }}{{ end }}
+{{- end }}
+
+{{/* Annotations of the operator's pod: the author's own before the chart's, each key once. */}}
+{{- define "backstop.podAnnotations" -}}
+{{- $scraped := dict "prometheus.io/scrape" "true" "prometheus.io/port" "8080" "prometheus.io/path" "/metrics" }}
+{{- /* The configuration is read once, at the start: another one restarts the operator. */}}
+{{- $checksum := dict "checksum/config" (include (print $.Template.BasePath "/configmap.yaml") . | sha256sum) }}
+{{- mergeOverwrite $scraped (.Values.podAnnotations | default dict) $checksum | toYaml }}
 {{- end }}
 
 {{/* All that the operator may do, where policies live. It reads no Secrets and changes no policy: only their status. */}}
