@@ -43,14 +43,20 @@ async def connection(gateway: Gateway) -> AsyncIterator[Streams]:
 async def dribble(streams: Streams, piece: bytes) -> bytes:
     """Send `piece` again and again until the other side closes; what it said until then."""
     reader, writer = streams
-    said = asyncio.ensure_future(reader.read())
-    while not said.done():
+    said = b""
+
+    async def listen_on() -> None:
+        nonlocal said
+        with contextlib.suppress(ConnectionResetError):  # our last piece crossed the other side's end
+            while heard := await reader.read(4096):
+                said += heard
+
+    listening = asyncio.ensure_future(listen_on())
+    while not listening.done():
         writer.write(piece)
-        await asyncio.wait({said}, timeout=SOON / 20)
-    try:
-        return await said
-    except ConnectionResetError:  # our last piece crossed the other side's end
-        return b""
+        await asyncio.wait({listening}, timeout=SOON / 20)
+    await listening
+    return said
 
 
 async def answer(streams: Streams) -> bytes:
