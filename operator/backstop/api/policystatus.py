@@ -3,6 +3,7 @@
 Times are RFC 3339 in UTC with milliseconds. `phase` and `reason` are summaries for people; code never branches on them.
 """
 
+from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
@@ -15,6 +16,17 @@ LIST_MAP_BY_TYPE: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-lis
 LIST_MAP_BY_NAME: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
 
 Time = str
+
+
+class Phase(StrEnum):
+    """What a rollout is about, in one word."""
+
+    STARTING = "Starting"
+    IDLE = "Idle"
+    PROGRESSING = "Progressing"
+    PROMOTING = "Promoting"
+    ROLLED_BACK = "RolledBack"
+    BLOCKED = "Blocked"
 
 
 def time_field(description: str) -> Time | None:
@@ -40,7 +52,9 @@ class CanaryStatus(StatusModel):
     promptVersion: str = Field(max_length=253, description="PromptVersion of the revision.")
     promptDigest: str | None = Field(None, max_length=80, description="Digest of that PromptVersion.")
     startedAt: Time | None = time_field("When its rollout began.")
-    unreadySince: Time | None = time_field("Since when no pod of it is ready; the progress deadline counts from here.")
+    unreadySince: Time | None = time_field(
+        "Since when it is short of the ready pods that its weight needs; the progress deadline counts from here."
+    )
     exitsBefore: int | None = Field(
         None, description="Failed exits of its containers before callers first could reach it; later ones count against it."
     )
@@ -126,7 +140,7 @@ class FallbackPolicyStatus(StatusModel):
     """The place of the rollout; all that the operator needs to continue."""
 
     observedGeneration: int | None = Field(None, description="Generation of the spec that this status speaks of.")
-    phase: str | None = Field(None, max_length=32, description="Summary: `Idle`, `Progressing`, `Promoting`, `RolledBack`, `Blocked`.")
+    phase: str | None = Field(None, max_length=32, description=f"Summary: {', '.join(f'`{phase}`' for phase in Phase)}.")
     reason: str | None = Field(None, max_length=128, description="Why it is in this phase, in one word.")
     stable: StableStatus | None = Field(None, description="The revision that serves.")
     canary: CanaryStatus | None = Field(None, description="The revision under judgement.")

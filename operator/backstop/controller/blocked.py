@@ -1,7 +1,7 @@
 """What is said of a policy whose spec or status cannot be read: conditions, and nothing else. Pure."""
 
 from ..api.condition import Condition, ConditionType
-from ..api.policystatus import FallbackPolicyStatus
+from ..api.policystatus import FallbackPolicyStatus, Phase
 from ..api.reasons import Reason
 from ..rollout.observed import Unresolved
 from ..rollout.plan import ConditionState
@@ -22,7 +22,7 @@ def blocked_status(before: FallbackPolicyStatus, *, why: Unresolved, generation:
     kept = [c for c in before.conditions if c.type not in TOUCHED]
     conditions = [*kept, *conditions_after(before.conditions, states=states, generation=generation, now=now)]
     return before.model_copy(
-        update={"observedGeneration": generation, "phase": "Blocked", "reason": why.reason.value, "conditions": conditions}
+        update={"observedGeneration": generation, "phase": Phase.BLOCKED.value, "reason": why.reason.value, "conditions": conditions}
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pydantic import ValidationError
 
 from ..api.names import revision_object, traffic_object
-from ..api.policystatus import FallbackPolicyStatus
+from ..api.policystatus import FallbackPolicyStatus, Phase
 from ..api.reasons import Reason
 from ..kube.errors import Conflict, NotFound
 from ..kube.resources import CONFIG_MAPS, POLICIES, PROMPT_VERSIONS
@@ -162,7 +162,7 @@ class Reconcile:
     async def _block(self, policy: Declared, *, status: FallbackPolicyStatus | None, why: Unresolved) -> None:
         """Nothing can be decided: say so, and leave the rest of the status (None: unreadable) and the traffic as they are."""
         after = blocked_status(status or FallbackPolicyStatus(), why=why, generation=policy.generation, now=self._clock())
-        self._metrics.show_policy(policy.namespace, policy.name, phase="Blocked", weight=after.canary.weight if after.canary else 0)
+        self._metrics.show_policy(policy.namespace, policy.name, phase=Phase.BLOCKED, weight=after.canary.weight if after.canary else 0)
         document = after.model_dump(mode="json", exclude_none=True)
         try:
             await self._writes.status(policy, status=document if status is not None else {**policy.status, **document})

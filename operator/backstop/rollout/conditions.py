@@ -2,6 +2,7 @@
 
 from backstop.analysis.reading import state_name
 from backstop.api.condition import ConditionType
+from backstop.api.policystatus import Phase
 from backstop.api.reasons import Reason, reason_of
 
 from .look import Look
@@ -30,19 +31,19 @@ def conditions_of(look: Look) -> tuple[ConditionState, ...]:
     return tuple(conditions)
 
 
-def summary_of(look: Look) -> tuple[str, Reason]:
+def summary_of(look: Look) -> tuple[Phase, Reason]:
     """Phase and reason for the columns."""
     wanted, canary = look.wanted, look.place.canary
     if canary is not None:
-        return ("Promoting" if canary.promoting_since is not None else "Progressing"), _doing(look)[0]
+        return (Phase.PROMOTING if canary.promoting_since is not None else Phase.PROGRESSING), _doing(look)[0]
     if isinstance(look.observed.wanted, Unresolved):
-        return "Blocked", look.observed.wanted.reason
+        return Phase.BLOCKED, look.observed.wanted.reason
     rejection = look.place.rejection_of(wanted.name) if wanted is not None else None
     if rejection is not None and not _is_stable(look):
-        return "RolledBack", reason_of(rejection.reason)
+        return Phase.ROLLED_BACK, reason_of(rejection.reason)
     if not _is_stable(look):
-        return "Starting", _doing(look)[0]
-    return "Idle", Reason.STABLE if _stable_ready(look) else Reason.STABLE_UNREADY
+        return Phase.STARTING, _doing(look)[0]
+    return Phase.IDLE, Reason.STABLE if _stable_ready(look) else Reason.STABLE_UNREADY
 
 
 def _input(look: Look) -> list[ConditionState]:

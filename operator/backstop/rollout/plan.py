@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from backstop.api.condition import ConditionType
+from backstop.api.policystatus import Phase
 from backstop.api.reasons import Reason
 from backstop.api.traffic import TrafficState
 
@@ -54,6 +55,6 @@ class Plan:
     canary: str | None = None
     announcements: tuple[Announcement, ...] = ()
     conditions: tuple[ConditionState, ...] = ()
-    phase: str = "Idle"
+    phase: Phase = Phase.IDLE
     reason: Reason = Reason.STABLE
     wake_at: float | None = None

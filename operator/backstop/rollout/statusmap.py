@@ -50,7 +50,7 @@ def status_of(
     judged = place.canary is not None
     return FallbackPolicyStatus(
         observedGeneration=generation,
-        phase=plan.phase,
+        phase=plan.phase.value,
         reason=plan.reason,
         stable=_stable_status(place.stable, arms=arms) if place.stable else None,
         canary=_canary_status(place.canary) if place.canary else None,
