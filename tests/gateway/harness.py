@@ -84,15 +84,16 @@ async def listening(app: web.Application, *, tls: ssl.SSLContext | None = None) 
 
 
 @contextlib.asynccontextmanager
-async def answering(raw: bytes) -> AsyncIterator[str]:
-    """A server that answers every request with these bytes, whatever a library would say to them; gives `host:port`."""
+async def answering(raw: bytes, *, close: bool = False) -> AsyncIterator[str]:
+    """A server that answers every request with these bytes, whatever a library would say to them, and may close; gives `host:port`."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             await reader.readuntil(b"\r\n\r\n")
             writer.write(raw)
             await writer.drain()
-            await reader.read()
+            if not close:
+                await reader.read()
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)

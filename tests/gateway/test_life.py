@@ -142,20 +142,3 @@ async def test_an_endless_head_is_refused(gateways: Gateways) -> None:
         assert b" 400 " in await reader.readline()
     writer.close()
     await asyncio.gather(writer.wait_closed(), return_exceptions=True)
-
-
-async def test_a_caller_that_does_not_read_is_cut_off(model: Model, gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listen, "UNREAD_SECONDS", 0.5)
-    model.script(Rule(text="x" * 100_000, tokens=2_000_000))
-    gateway = await gateways.start(make_record([model_tier(model.url, totalSeconds=60)]))
-    host, _, port = gateway.address.rpartition(":")
-    _, writer = await asyncio.open_connection(host, int(port), limit=1024)
-    body = b'{"messages":[{"role":"user"}],"stream":true}'
-    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-
-    async def in_flight(count: int) -> bool:
-        return bool((await gateway.status())["inFlight"] == count)
-
-    await eventually(lambda: in_flight(1))
-    await eventually(lambda: in_flight(0))
-    writer.transport.abort()

@@ -56,3 +56,7 @@ def exhausted(failure: Failure) -> tuple[int, bytes]:
 def error_event(message: str, *, code: str) -> bytes:
     """The in-band end of a stream that failed after its first content; no `[DONE]` follows."""
     return b"data: " + envelope(message, kind="server_error", code=code) + b"\n\n"
+
+
+# The caller took its answer so slowly that the target's time was over. An entry hop knows a peer's by its very bytes.
+SLOW_CALLER_EVENT: Final = error_event("the answer is incomplete: it was read too slowly", code="slow_caller")

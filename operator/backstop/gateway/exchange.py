@@ -26,6 +26,8 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 MAX_BODY_BYTES: Final = 20 << 20
 # A caller that sends its body slower than this is let go.
 BODY_SECONDS: Final = 60.0
+# A caller that takes nothing of its answer for this long is cut off: what waits for it holds memory, and a model's connection.
+UNREAD_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -139,13 +141,17 @@ class Body:
 
 
 class Reply:
-    """The answer to one request. Remembers when its first byte left; `closing` says whether the connection ends with it."""
+    """The answer to one request. Remembers when its first byte left, and how long its caller was waited for, in seconds.
+
+    `closing` says whether the connection ends with it.
+    """
 
     def __init__(self, send: Send, *, clock: Callable[[], float], closing: Callable[[], bool]) -> None:
         self._send = send
         self._clock = clock
         self._closing = closing
         self.first_byte_at: float | None = None
+        self.waited = 0.0
         self.finished = False
 
     @property
@@ -193,5 +199,9 @@ class Reply:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _body(self, body: bytes, *, more: bool) -> None:
+        began = self._clock()
+        try:
+            await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        finally:
+            self.waited += self._clock() - began
         self.finished = not more
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})

@@ -9,14 +9,14 @@ import aiohttp
 from ..api.metricnames import FirstTier, Outcome
 from ..api.traffic import PodRole
 from .answer import MalformedError
-from .errors import JSON_TYPE, envelope, error_event
-from .exchange import Body, Reply, RequestHeaders, carried
+from .errors import JSON_TYPE, SLOW_CALLER_EVENT, envelope, error_event
+from .exchange import UNREAD_SECONDS, Body, Reply, RequestHeaders, carried
 from .metrics import GatewayMetrics
 from .peers import NotTaken, PeerAnswer, PeerFailedError, Peers
 from .revision import Revision
 from .serve import BUDGET_HEADER, FIRST_TIER_HEADER, OVERLOAD, REASON_HEADER, TRACK_HEADER, Passage
 from .split import Forward, SplitReason
-from .sse import DONE, EventSplitter, EventTooLongError
+from .sse import DONE, Event, EventSplitter, EventTooLongError
 from .upstream import read_bounded
 
 # Statuses that are the caller's doing, whoever answered them.
@@ -94,14 +94,14 @@ class Forwarder:
 
 async def _relay_stream(response: aiohttp.ClientResponse, *, reply: Reply, headers: list[tuple[bytes, bytes]]) -> Outcome:
     """Pass complete events on at once. Only a stream that says `[DONE]` is a success; one that fails early leaves no reply."""
-    splitter, done = EventSplitter(), False
+    splitter, done, last = EventSplitter(), False, None
     try:
         while chunk := await response.content.readany():
             events = splitter.feed(chunk)
             if not events:
                 continue
-            raw = b"".join([event.raw for event in events])
-            done = done or events[-1].data == DONE
+            raw, last = b"".join([event.raw for event in events]), events[-1]
+            done = done or last.data == DONE
             if reply.begun:
                 await reply.pass_on(raw)
             else:
@@ -111,11 +111,18 @@ async def _relay_stream(response: aiohttp.ClientResponse, *, reply: Reply, heade
             await reply.end_stream(
                 error_event("the answer is incomplete: the revision that was asked broke off", code="stream_interrupted")
             )
-        return Outcome.TRUNCATED if reply.begun else Outcome.ERROR
+        return _cut(reply, last=None)
+    if reply.begun:
+        await reply.end_stream()
+    return Outcome.SUCCESS if done else _cut(reply, last=last)
+
+
+def _cut(reply: Reply, *, last: Event | None) -> Outcome:
+    """How a stream counts that ended early. A peer cuts off a caller that does not read as this pod does, behind this pod's back."""
     if not reply.begun:
         return Outcome.ERROR
-    await reply.end_stream()
-    return Outcome.SUCCESS if done else Outcome.TRUNCATED
+    slow = reply.waited >= UNREAD_SECONDS or (last is not None and last.raw == SLOW_CALLER_EVENT)
+    return Outcome.CANCELLED if slow else Outcome.TRUNCATED
 
 
 def outcome_of(status: int, *, reason: str | None) -> Outcome:

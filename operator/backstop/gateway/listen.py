@@ -12,7 +12,7 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from .exchange import BODY_SECONDS
+from .exchange import BODY_SECONDS, UNREAD_SECONDS
 from .lifecycle import Lifecycle
 from .revision import ConfigurationError
 
@@ -25,8 +25,6 @@ HEAD_SECONDS: Final = 10.0
 ENDING_SECONDS: Final = 5.0
 # At the end an idle connection is kept open this long: a request may be on its way.
 LINGER_SECONDS: Final = 0.5
-# A caller that takes nothing of its answer for this long is cut off: what waits for it holds memory, and a model's connection.
-UNREAD_SECONDS: Final = 30.0
 
 
 class _Awaited(Enum):

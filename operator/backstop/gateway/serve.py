@@ -9,7 +9,7 @@ from ..api.metricnames import FirstTier, Outcome
 from ..api.traffic import PodRole
 from .body import Wanted, parse_chat
 from .chain import Answered, Chain, Exhausted, Walk
-from .errors import CallerError, error_event, exhausted
+from .errors import SLOW_CALLER_EVENT, CallerError, error_event, exhausted
 from .exchange import Body, Reply, RequestHeaders, carried
 from .metrics import GatewayMetrics
 from .revision import ModelTier, Revision, StaticTier
@@ -121,23 +121,36 @@ class LocalServer:
             await reply.whole(200, headers=headers, body=static_completion(text, identity=completion, created=created))
 
     async def _relay(self, stream: Streaming, *, answer: Answered, reply: Reply, headers: list[tuple[bytes, bytes]]) -> Outcome:
-        """Pass a stream on as it comes. Content restarts the stall timer, comments do not; nothing outlives the total."""
+        """Pass a stream on as it comes. Content restarts the stall timer, comments do not; nothing outlives the total.
+
+        Time in which the caller does not take what has come is not the target's silence.
+        """
         tier = answer.upstream
         assert isinstance(tier, ModelTier)
         ends = answer.attempt_started + tier.total
         try:
-            async with asyncio.timeout_at(on_loop(min(ends, self._clock() + tier.stall), clock=self._clock)) as timer:
+            async with asyncio.timeout_at(on_loop(ends, clock=self._clock)) as timer:
                 await reply.begin_stream(headers=headers, head=stream.head)
-                while (piece := await stream.more()) is not None:
+                silent_at = self._clock() + tier.stall
+                while True:
+                    timer.reschedule(on_loop(min(ends, silent_at), clock=self._clock))
+                    piece = await stream.more()
+                    timer.reschedule(on_loop(ends, clock=self._clock))
+                    if piece is None:
+                        break
                     events, content = piece
-                    if content:
-                        timer.reschedule(on_loop(min(ends, self._clock() + tier.stall), clock=self._clock))
+                    waited = reply.waited
                     await reply.pass_on(events)
+                    silent_at = self._clock() + tier.stall if content else silent_at + reply.waited - waited
                 await reply.end_stream()
                 return Outcome.SUCCESS
         except CutError as error:
             await reply.end_stream(error_event(f"the answer is incomplete: {error}", code="stream_interrupted"))
         except TimeoutError:
+            # Whose time it was: the total is over also where the target was quick, and the caller was not.
+            if reply.waited > (self._clock() - answer.attempt_started) / 2:
+                await reply.end_stream(SLOW_CALLER_EVENT)
+                return Outcome.CANCELLED
             await reply.end_stream(
                 error_event("the answer is incomplete: the target fell silent, or took too long", code="stream_interrupted")
             )

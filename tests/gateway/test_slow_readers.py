@@ -1,0 +1,121 @@
+"""Callers that take their time to read: what they miss is their own doing, and never counts against a revision."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from backstop.gateway import forward, listen
+from e2e.fakemodel.script import Rule
+
+from .harness import USER, Gateway, Gateways, Model, TrafficApi, answering, eventually, make_record, model_tier, state
+
+# More than the sockets between a model and a caller hold.
+LARGE = Rule(text=" ".join(["x" * 100_000] * 500))
+DONE = b"data: [DONE]"
+
+
+@contextlib.asynccontextmanager
+async def unread_stream(gateway: Gateway) -> AsyncIterator[aiohttp.StreamReader]:
+    """A stream whose caller has read its head, and nothing since."""
+    async with (
+        asyncio.timeout(30),
+        aiohttp.ClientSession(read_bufsize=1024) as caller,
+        caller.post(f"http://{gateway.address}/v1/chat/completions", json={"messages": [USER], "stream": True}) as response,
+    ):
+        assert response.status == 200
+        yield response.content
+
+
+async def pause(seconds: float) -> None:
+    """The caller does something else: its pause is what is tested."""
+    await asyncio.sleep(seconds)
+
+
+async def last_line(stream: aiohttp.StreamReader) -> bytes:
+    """Read all; the last line."""
+    last = b""
+    async for piece in stream.iter_any():
+        last = (last + piece)[-1000:]
+    return last.rstrip().splitlines()[-1]
+
+
+async def outcomes(gateway: Gateway) -> dict[str, float]:
+    """Requests served, by outcome, once one has ended."""
+
+    async def look() -> dict[str, float]:
+        found = (await gateway.metrics())["backstop_served_total"]
+        return {labels["outcome"]: value for labels, value in found if value}
+
+    return await eventually(look)
+
+
+async def test_a_caller_that_pauses_longer_than_a_stall_gets_its_answer_whole(model: Model, gateways: Gateways) -> None:
+    model.script(LARGE)
+    gateway = await gateways.start(make_record([model_tier(model.url, stallMilliseconds=500)]))
+    async with unread_stream(gateway) as stream:
+        await pause(1.5)
+        assert await last_line(stream) == DONE
+    assert await outcomes(gateway) == {"success": 1}
+
+
+@pytest.fixture
+async def entry(model: Model, gateways: Gateways, api: TrafficApi, request: pytest.FixtureRequest) -> Gateway:
+    """A gateway that answers itself, or an entry whose canary does."""
+    chain = [model_tier(model.url, totalSeconds=4, stallMilliseconds=60_000)]
+    stable, canary = (make_record(chain, prompt=prompt) for prompt in ("Old.", "New."))
+    api.write(state(3, stable=stable.revision, canary=canary.revision, permille=1000 if request.param == "forwarded" else 0))
+    gateway = await gateways.start(stable, api=api)
+    if request.param == "forwarded":
+        await gateways.start(canary, api=api)
+    await gateway.acts_on(3)
+    return gateway
+
+
+@pytest.mark.parametrize("entry", ["direct", "forwarded"], indirect=True)
+async def test_a_target_whose_time_is_over_because_of_the_caller_is_not_to_blame(model: Model, entry: Gateway) -> None:
+    model.script(LARGE)
+    async with unread_stream(entry) as stream:
+        await pause(6)
+        assert b'"code":"slow_caller"' in await last_line(stream)
+    assert await outcomes(entry) == {"cancelled": 1}
+
+
+@pytest.mark.parametrize("entry", ["direct", "forwarded"], indirect=True)
+async def test_a_target_whose_time_is_over_by_itself_is(model: Model, entry: Gateway) -> None:
+    model.script(Rule(tokens=1000, token_interval_milliseconds=50))
+    async with unread_stream(entry) as stream:
+        assert b'"code":"stream_interrupted"' in await last_line(stream)
+    assert await outcomes(entry) == {"truncated": 1}
+
+
+@pytest.mark.parametrize("entry", ["direct", "forwarded"], indirect=True)
+async def test_a_caller_that_does_not_read_is_cut_off_and_has_left(model: Model, entry: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listen, "UNREAD_SECONDS", 5)  # after the target's time is over
+    model.script(LARGE)
+    async with unread_stream(entry):
+        assert await outcomes(entry) == {"cancelled": 1}
+
+        async def nothing_in_flight() -> bool:
+            return bool((await entry.status())["inFlight"] == 0)
+
+        await eventually(nothing_in_flight)
+
+
+@pytest.mark.parametrize(("bound", "outcome"), [(0.5, "cancelled"), (60.0, "truncated")])
+async def test_a_peer_that_breaks_off_behind_a_caller_that_does_not_read_is_not_to_blame(
+    model: Model, gateways: Gateways, api: TrafficApi, monkeypatch: pytest.MonkeyPatch, bound: float, outcome: str
+) -> None:
+    monkeypatch.setattr(forward, "UNREAD_SECONDS", bound)
+    stable = make_record([model_tier(model.url)])
+    api.write(state(3, stable=stable.revision, canary="other", permille=1000))
+    gateway = await gateways.start(stable, api=api)
+    await gateway.acts_on(3)
+    events = b"data: %s\n\n" % (b"x" * 100_000) * 500
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % (len(events) + 1)
+    async with answering(head + events, close=True) as gateways.peers["other"], unread_stream(gateway) as stream:
+        await pause(1.5)
+        assert b'"code":"stream_interrupted"' in await last_line(stream)
+    assert await outcomes(gateway) == {outcome: 1}
