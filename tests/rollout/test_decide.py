@@ -268,6 +268,27 @@ def test_a_weight_that_is_not_seen_on_every_gateway_goes_back_to_the_last_that_w
     assert world.shares[-1][2:] == ("rev2", 50)
 
 
+@pytest.mark.parametrize("step", [0, 1])
+def test_an_operator_that_dies_before_it_writes_a_weight_and_comes_back_late_goes_on(step: int) -> None:
+    world = started()
+    world.want("2")
+    for _ in range(500):
+        plan = world.decide()
+        canary = plan.place.canary
+        if canary is not None and canary.step == step and canary.step_started_at is not None and plan.route is not None:
+            break
+        world.one_pass()
+        world.settle()
+        world.now += 0.5
+    world.one_pass(stop_after=1)
+    assert world.place.canary is not None
+    assert world.place.canary.step_started_at is not None, "the weight stands in status, and not in the traffic object"
+    world.now += 100
+    world.run(400)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("2")
+
+
 def test_a_canary_without_ready_pods_gets_no_traffic_and_resumes_the_same_step() -> None:
     world = started()
     world.want("2")

@@ -75,7 +75,10 @@ def verify(look: Look, canary: CanaryPlace) -> Move | None:
         return None
     weight = look.policy.canary.steps[min(canary.step, len(look.policy.canary.steps)) - 1].weight if canary.step else 0
     route = look.observed.route
-    written = route.value.generation if isinstance(route, Known) and route.value is not None else 0
+    present = route.value if isinstance(route, Known) else None
+    written = present.generation if present is not None else 0
+    # An operator that died before it wrote the new weight has left the one to go back to: nothing is written then.
+    there = present is not None and present.permille == weight * 10
     acting = look.observed.acting
     why = f"the slowest acts on generation {acting.value} of {canary.generation}" if isinstance(acting, Known) else acting.why
     back = replace(
@@ -84,7 +87,7 @@ def verify(look: Look, canary: CanaryPlace) -> Move | None:
         step_started_at=look.now if weight else None,
         weight=weight,
         # Of the write that takes the weight back: at 0 it has to be seen before the step is tried again.
-        generation=None if weight else written + 1,
+        generation=written if there else None if weight else written + 1,
         verified_at=None,
     )
     message = f"{canary.weight} % was not seen on every gateway within {VERIFY_SECONDS:.0f} s ({why}): back to {weight} %"
