@@ -1,12 +1,14 @@
 """The life of a gateway as a process: ready, draining, gone; and the bounds of what it takes."""
 
 import asyncio
+import re
 import time
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from backstop.api import heartbeat
 from backstop.api.metricnames import JUDGED_OUTCOMES
 from backstop.gateway import listen
 from backstop.gateway.app import MAX_IN_FLIGHT
@@ -120,6 +122,29 @@ async def test_more_requests_than_the_bound_are_told_to_come_back(model: Model, 
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_a_loop_that_was_stuck_is_unhealthy_for_a_while(
+    gateways: Gateways, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "STUCK_SECONDS", 0.5)
+    monkeypatch.setattr(heartbeat, "REMEMBERED_SECONDS", 2.0)
+    gateway = await gateways.start(make_record([static_tier()]))
+
+    async def health() -> tuple[int, str]:
+        async with http.get(f"http://{gateway.metrics_address}/healthz") as response:
+            return response.status, await response.text()
+
+    assert await health() == (200, "ok\n")
+    time.sleep(1.5)  # noqa: ASYNC251 - the loop is stuck: that is what is tested
+    status, text = await health()
+    assert status == 503
+    assert re.fullmatch(r"the event loop (was|has been) stuck for \d+\.\d s\n", text)
+
+    async def healthy() -> bool:
+        return await health() == (200, "ok\n")
+
+    await eventually(healthy)
 
 
 async def test_unknown_paths_and_methods_get_the_error_envelope(gateways: Gateways, http: aiohttp.ClientSession) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import aiohttp
 from prometheus_client import CollectorRegistry
 
+from ..api.heartbeat import BEAT_SECONDS, Heartbeat
 from ..api.names import traffic_object
 from ..api.traffic import TrafficState
 from .app import GatewayApp
@@ -67,7 +68,7 @@ async def run_gateway(
     `clock` is monotonic, `now` the wall clock, in seconds. `split` draws who gets a request, `jitter` spreads reads of the traffic object.
     """
     metrics = GatewayMetrics(revision, registry=CollectorRegistry())
-    lifecycle, room = Lifecycle(), BodyRoom(settings.body_bytes)
+    lifecycle, room, heartbeat = Lifecycle(), BodyRoom(settings.body_bytes), Heartbeat(clock=clock)
 
     def on_change(state: TrafficState) -> None:
         metrics.prepare(state)
@@ -94,7 +95,8 @@ async def run_gateway(
             clock=clock,
             random=split,
         )
-        ops = OpsApp(revision, view=view, lifecycle=lifecycle, room=room, metrics=metrics)
+        ops = OpsApp(revision, view=view, lifecycle=lifecycle, room=room, metrics=metrics, heartbeat=heartbeat)
+        beating = asyncio.create_task(_beat(heartbeat))
         watching = asyncio.create_task(_watch_traffic(revision, settings=settings, view=view, ops=ops, now=now, jitter=jitter))
         watching.add_done_callback(lambda task: _told_of_end(task, stop=stop))
         ending = max(1.0, settings.grace_seconds - settings.drain_seconds)
@@ -110,9 +112,16 @@ async def run_gateway(
                 grace_seconds=settings.grace_seconds,
             )
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            for task in (watching, beating):
+                task.cancel()
+            await asyncio.gather(watching, beating, return_exceptions=True)
             await peers.close()
+
+
+async def _beat(heartbeat: Heartbeat) -> None:
+    while True:
+        heartbeat.beat()
+        await asyncio.sleep(BEAT_SECONDS)
 
 
 def _told_of_end(watching: asyncio.Task[None], *, stop: asyncio.Event) -> None:

@@ -7,6 +7,7 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from ..api.clock import render_time
+from ..api.heartbeat import Heartbeat
 from ..api.traffic import role_of
 from .exchange import Receive, Scope, Send
 from .lifecycle import Lifecycle
@@ -21,12 +22,15 @@ _TEXT: Final = b"text/plain; charset=utf-8"
 class OpsApp:
     """The ASGI application of the metrics port. `ready` is set when the first look at the traffic object is over."""
 
-    def __init__(self, revision: Revision, *, view: TrafficView, lifecycle: Lifecycle, room: BodyRoom, metrics: GatewayMetrics) -> None:
+    def __init__(
+        self, revision: Revision, *, view: TrafficView, lifecycle: Lifecycle, room: BodyRoom, metrics: GatewayMetrics, heartbeat: Heartbeat
+    ) -> None:
         self._revision = revision
         self._view = view
         self._lifecycle = lifecycle
         self._room = room
         self._metrics = metrics
+        self._heartbeat = heartbeat
         self.ready = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,7 +45,8 @@ class OpsApp:
             case "/metrics":
                 return 200, CONTENT_TYPE_PLAIN_0_0_4.encode(), generate_latest(self._metrics.registry)
             case "/healthz":
-                return 200, _TEXT, b"ok\n"
+                problem = self._heartbeat.problem()
+                return (200, _TEXT, b"ok\n") if problem is None else (503, _TEXT, f"{problem}\n".encode())
             case "/readyz":
                 if self._lifecycle.draining:
                     return 503, _TEXT, b"draining\n"
