@@ -1,7 +1,6 @@
 """Nothing is written without a reason; a restart goes on where the operator was."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import aiohttp
 import pytest
@@ -38,9 +37,11 @@ async def test_r03_an_idle_policy_costs_no_write_not_even_after_a_restart(connec
 async def test_new_secrets_for_pulling_are_for_new_revisions_and_cost_no_write_before(
     connection: Connection, client: Client, world: World
 ) -> None:
-    async def pull_secrets() -> dict[str, list[str]]:
+    async def pull_secrets() -> dict[str, list[str]] | None:
         deployments, _ = await client.list(DEPLOYMENTS, namespace=world.namespace)
         pods = {d["metadata"]["labels"][LABEL_REVISION]: d["spec"]["template"]["spec"] for d in deployments}
+        if len(pods) != 2 or not pods.keys() <= world.prompts.keys():
+            return None
         return {world.prompts[revision]: [s["name"] for s in pod.get("imagePullSecrets", [])] for revision, pod in pods.items()}
 
     await world.prompt("v1")
@@ -54,12 +55,7 @@ async def test_new_secrets_for_pulling_are_for_new_revisions_and_cost_no_write_b
         assert second.writes == []
         await world.apply("v2")
         await world.canary_is("v2")
-        assert await until("both have their pods", lambda: _both(pull_secrets)) == {"v1": [], "v2": ["registry"]}
-
-
-async def _both(read: Callable[[], Awaitable[dict[str, list[str]]]]) -> dict[str, list[str]] | None:
-    found = await read()
-    return found if len(found) == 2 else None
+        assert await until("both have their pods", pull_secrets) == {"v1": [], "v2": ["registry"]}
 
 
 async def test_r01_an_operator_stopped_in_mid_hold_goes_on_in_the_same_step(connection: Connection, world: World) -> None:
