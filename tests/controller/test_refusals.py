@@ -87,7 +87,11 @@ async def test_a_refused_write_of_the_traffic_object_is_said_and_made_when_it_is
             status = await world.until_status("it is said", lambda s: condition(s, "Accepted")["reason"] == "ObjectRefused")
             assert "frozen for the audit" in condition(status, "Stalled")["message"]
             assert status["canary"]["weight"] == 40, "status says what gateways do, not what they should"
-            assert "ObjectRefused" in await world.events()
+
+            async def told() -> bool:
+                return "ObjectRefused" in await world.events()
+
+            await until("an event tells it", told)
         status = await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout", {}).get("shiftedAt"), within=60)
         status = await world.until_status("all is well", lambda s: condition(s, "Accepted")["status"] == "True")
     assert status["lastRollout"]["reason"] == "LatencyBreach"

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from ..analysis.source import MetricSource
+from ..api.heartbeat import BEAT_SECONDS, Heartbeat
 from ..kube.client import Client
 from ..kube.connection import Connection
 from ..kube.errors import KubeError, Unavailable
@@ -67,6 +68,7 @@ class Operator:
         self._store = Store()
         self._queue: KeyQueue[Key] = KeyQueue(clock=clock, jitter=jitter)
         self._listed = False
+        self._heartbeat = Heartbeat(clock=time.monotonic)
         self._passes: dict[Key, float] = {}  # the running ones, by when they began; monotonic seconds
 
     async def run(self) -> None:
@@ -93,7 +95,9 @@ class Operator:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(verification.close)
             port = self._config.telemetryPort
-            await stack.enter_async_context(serve_endpoints(metrics.registry, port=port, alive=self._stuck, ready=self._unready))
+            await stack.enter_async_context(serve_endpoints(metrics.registry, port=port, alive=self._ill, ready=self._unready))
+            beating = asyncio.create_task(self._beat())
+            stack.callback(beating.cancel)
             await self._first_list()
             watches = Watches(self._connection, namespaces=self._config.namespaces, on_news=self._on_news)
             watches.start()
@@ -106,8 +110,15 @@ class Operator:
                 for _ in range(WORKERS):
                     tasks.create_task(self._work(reconcile))
 
-    def _stuck(self) -> str | None:
-        """Every wait in a pass has a deadline: one that does not come to an end will never."""
+    async def _beat(self) -> None:
+        while True:
+            self._heartbeat.beat()
+            await asyncio.sleep(BEAT_SECONDS)
+
+    def _ill(self) -> str | None:
+        """What only a restart can mend: a stuck event loop, or a pass that, though every wait in it has a deadline, does not end."""
+        if (problem := self._heartbeat.problem()) is not None:
+            return problem
         now = time.monotonic()
         for key, began in self._passes.items():
             if now - began > LONGEST_PASS_SECONDS:
