@@ -59,7 +59,7 @@ async def test_r01_an_operator_that_is_killed_in_mid_step_goes_on_where_it_was(s
         await scenario.want("2.0.0")
         canary = await scenario.until_weight(25)
         for pod in (await scenario.client.list(PODS, namespace=OPERATOR_NAMESPACE))[0]:
-            await evict(scenario.client, pod, grace_seconds=0)
+            await kill(scenario.client, pod)
         held = await scenario.until(
             lambda s: s["canary"] if s.get("canary", {}).get("weight") == 100 else None, within=120, what="the next step"
         )
@@ -70,13 +70,18 @@ async def test_r01_an_operator_that_is_killed_in_mid_step_goes_on_where_it_was(s
     assert reasons.count("StepStarted") == 2
 
 
-async def evict(client: Client, pod: dict[str, Any], *, grace_seconds: int | None = None) -> None:
-    """Evict a pod, as a node drain does. Grace 0: its processes get SIGKILL."""
+async def kill(client: Client, pod: dict[str, Any]) -> None:
+    """Delete a pod without grace: its processes get SIGKILL."""
+    path = PODS.path(namespace=pod["metadata"]["namespace"], name=pod["metadata"]["name"])
+    await client._request("DELETE", path, body={"gracePeriodSeconds": 0})
+
+
+async def evict(client: Client, pod: dict[str, Any]) -> None:
+    """Evict a pod, as a node drain does."""
     metadata = pod["metadata"]
     eviction = Resource("", "v1", f"pods/{metadata['name']}/eviction", "Eviction")
-    options = {} if grace_seconds is None else {"deleteOptions": {"gracePeriodSeconds": grace_seconds}}
     names = {"name": metadata["name"], "namespace": metadata["namespace"]}
-    await client.create(eviction, body={"apiVersion": "policy/v1", "kind": "Eviction", "metadata": names, **options}, manager=MANAGER)
+    await client.create(eviction, body={"apiVersion": "policy/v1", "kind": "Eviction", "metadata": names}, manager=MANAGER)
 
 
 async def test_t01_every_gateway_pod_is_evicted_in_turn_and_no_request_fails(scenario: Scenario) -> None:

@@ -1,25 +1,39 @@
-"""`backstop-operator`: reads the configuration, connects, runs until SIGTERM. A wrong configuration: exit code 2 and one sentence."""
+"""`backstop-operator`: reads the configuration, connects, runs until SIGTERM.
+
+Exit codes: 2 and one sentence for a wrong configuration, 3 when another operator leads.
+"""
 
 import argparse
 import asyncio
+import logging
 import os
+import random
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
+from uuid import uuid4
 
 from .analysis.prometheus import PrometheusSource
 from .analysis.queries import MetricsSourceConfig
+from .api.names import OPERATOR_MANAGER
 from .api.problems import InputError
 from .controller.config import OperatorConfig, read_config
+from .controller.leadership import RENEWALS, Leadership, LeadershipLost, lost_in
 from .controller.run import REQUEST_SECONDS, Operator
 from .kube.client import Client
 from .kube.connection import Connection, NotConnected, connect
-from .telemetry.log import set_up_logging
+from .kube.lease import LeaseObject
+from .telemetry.log import fields, set_up_logging
 from .telemetry.metrics import Metrics
 
 BAD_CONFIGURATION = 2
+LOST = 3
+
+_log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (InputError, NotConnected) as error:
         print(f"backstop-operator: {error}", file=sys.stderr)  # noqa: T201 - the one sentence for whoever started it
         sys.exit(BAD_CONFIGURATION)
+    except LeadershipLost as lost:
+        _log.warning("this operator leads no longer, and ends", extra=fields(error=str(lost)))
+        sys.exit(LOST)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,15 +77,40 @@ async def _run(config: OperatorConfig, *, kubeconfig: Path | None) -> None:
 
 async def _operate(config: OperatorConfig, *, connection: Connection) -> None:
     metrics = Metrics()
-    client = Client(connection.api_client(), timeout=REQUEST_SECONDS, on_write=metrics.count_write)
+    instance = f"{socket.gethostname()}-{os.getpid()}"
     sources = {
         source.name: PrometheusSource(MetricsSourceConfig(source.name, source.url, float(source.scrapeIntervalSeconds)))
         for source in config.metricsSources
     }
-    instance = f"{socket.gethostname()}-{os.getpid()}"
-    try:
-        await Operator(config, connection=connection, client=client, sources=sources, metrics=metrics, instance=instance).run()
-    finally:
+    async with AsyncExitStack() as stack:
         for source in sources.values():
-            source.close()
-        await client.close()
+            stack.callback(source.close)
+        leadership = None
+        if (election := config.leaderElection) is not None:
+            # Connections of its own: a renewal never waits for other requests. And it must come back well within what it gives.
+            renewals = Client(connection.api_client(), timeout=election.leaseSeconds / RENEWALS)
+            stack.push_async_callback(renewals.close)
+            leadership = Leadership(
+                LeaseObject(renewals, namespace=election.namespace, name=election.name, manager=OPERATOR_MANAGER),
+                identity=f"{instance}-{uuid4().hex[:8]}",
+                seconds=election.leaseSeconds,
+                clock=time.time,
+                monotonic=time.monotonic,
+                jitter=random.random,
+            )
+        client = Client(
+            connection.api_client(),
+            timeout=REQUEST_SECONDS,
+            on_write=metrics.count_write,
+            may_write=leadership.leads if leadership is not None else lambda: True,
+        )
+        stack.push_async_callback(client.close)
+        operator = Operator(
+            config, connection=connection, client=client, sources=sources, metrics=metrics, instance=instance, leadership=leadership
+        )
+        try:
+            await operator.run()
+        except BaseExceptionGroup as group:
+            if (lost := lost_in(group)) is not None:
+                raise lost from None
+            raise

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from backstop.controller.config import MetricsSource, OperatorConfig, read_config
+from backstop.controller.config import LeaderElection, MetricsSource, OperatorConfig, read_config
 from backstop.crdgen.kinds import KINDS, definition
 from e2e import manifests
 
@@ -84,16 +84,17 @@ def test_an_annotation_of_the_pod_that_the_chart_sets_too_is_set_once_as_the_aut
 
 
 def test_without_sources_the_configuration_is_valid_too(tmp_path: Path) -> None:
-    assert config_of(*IMAGE, "gateway.image=other:1", into=tmp_path) == OperatorConfig(gatewayImage="other:1")
+    election = LeaderElection(namespace="backstop", name="backstop", leaseSeconds=10)
+    assert config_of(*IMAGE, "gateway.image=other:1", into=tmp_path) == OperatorConfig(gatewayImage="other:1", leaderElection=election)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ((), "image.repository is required: build the image from the Dockerfile, push it, and name it here"),
+        ((*IMAGE, "replica=2"), "additional properties 'replica' not allowed"),
         ((f"image.repository=reg.example/backstop@{DIGEST}",), "'/image/repository': '"),
         ((*IMAGE, "image.digest=0123"), "'/image/digest': '"),
-        ((*IMAGE, "replicas=2"), "additional properties 'replicas' not allowed"),
         ((*IMAGE, "metrics.source=http://p:9090"), "additional properties 'source' not allowed"),
         ((*IMAGE, "metrics.sources[0].name=default"), "missing properties 'url', 'scrapeIntervalSeconds'"),
         ((*IMAGE, *SOURCE, "metrics.sources[0].scrapeIntervalSeconds=0"), "minimum: got 0, want 1"),
@@ -148,7 +149,7 @@ def test_rights_hold_no_wildcard_no_secret_and_no_definition() -> None:
 def test_r08_for_named_namespaces_there_is_no_right_over_the_cluster() -> None:
     everywhere, named = template(*IMAGE), template(*IMAGE, "namespaces={shop,desk}")
     assert [d["kind"] for d in named if d["kind"].startswith("ClusterRole")] == []
-    roles = [d for d in named if d["kind"] == "Role"]
+    roles = [d for d in named if d["kind"] == "Role" and not d["metadata"]["name"].endswith("-leader-election")]
     assert [role["metadata"]["namespace"] for role in roles] == ["shop", "desk"]
     assert all(role["rules"] == only(everywhere, "ClusterRole")["rules"] for role in roles)
 

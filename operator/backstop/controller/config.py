@@ -35,6 +35,16 @@ class MetricsSource(ApiModel):
     rules = (Rule(cel="isURL(self.url)", message="`url` is not a URL; correct its host or port", holds=lambda s: _is_url(s.url)),)
 
 
+class LeaderElection(ApiModel):
+    """The Lease that the one of several operators holds that acts."""
+
+    namespace: ObjectName = Field(description="Namespace of the Lease.")
+    name: ObjectName = Field("backstop", description="Name of the Lease.")
+    leaseSeconds: int = Field(
+        10, ge=2, le=300, description="How long it lasts unrenewed: after a crash, another operator acts after this time."
+    )
+
+
 class OperatorConfig(ApiModel):
     """What an installation decides."""
 
@@ -48,6 +58,7 @@ class OperatorConfig(ApiModel):
     namespaces: list[ObjectName] = Field(
         default_factory=list, max_length=256, description="Namespaces that are served. None: all, which needs cluster-wide rights."
     )
+    leaderElection: LeaderElection | None = Field(None, description="How one of several operators is chosen. Unset: there is only one.")
     telemetryPort: int = Field(8080, ge=0, le=65535, description="Port of `/healthz`, `/readyz` and `/metrics`.")
     rules = (
         Rule(

@@ -21,6 +21,7 @@ from .children import Children
 from .config import OperatorConfig
 from .judging import Judging
 from .keys import Key, PolicyKey
+from .leadership import Leadership
 from .queue import KeyQueue
 from .reconcile import Reconcile
 from .seen import Seen
@@ -52,6 +53,7 @@ class Operator:
         sources: Mapping[str, MetricSource],
         metrics: Metrics,
         instance: str,
+        leadership: Leadership | None = None,
         sweep_seconds: float = SWEEP_SECONDS,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
@@ -64,6 +66,7 @@ class Operator:
         self._jitter = jitter
         self._clock = clock
         self._instance = instance
+        self._leadership = leadership
         self._sweep_seconds = sweep_seconds
         self._store = Store()
         self._queue: KeyQueue[Key] = KeyQueue(clock=clock, jitter=jitter)
@@ -105,10 +108,38 @@ class Operator:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(watches.ended())
                 tasks.create_task(self._sweep())
-                for source in self._sources:
-                    tasks.create_task(judging.run(source))
-                for _ in range(WORKERS):
-                    tasks.create_task(self._work(reconcile))
+                tasks.create_task(self._act(reconcile, judging=judging))
+
+    async def _act(self, reconcile: Reconcile, *, judging: Judging) -> None:
+        """Decide and write, from when this process leads. Another one may lead as soon as this has ended, not before."""
+        leadership = self._leadership
+        if leadership is None:
+            self._metrics.leading.set(1)
+            await self._passes_and_judging(reconcile, judging=judging)
+            return
+        await leadership.gain()
+        self._metrics.leading.set(1)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(leadership.keep())
+                tasks.create_task(self._passes_and_judging(reconcile, judging=judging))
+                # What is live comes first; then what the last leader wrote and these watches have not told of yet.
+                for key in self._store.policies():
+                    self._queue.add(key, urgent=self._is_live(key))
+                tasks.create_task(self._list_once())
+        finally:
+            await leadership.let_go()
+
+    async def _passes_and_judging(self, reconcile: Reconcile, *, judging: Judging) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for source in self._sources:
+                tasks.create_task(judging.run(source))
+            for _ in range(WORKERS):
+                tasks.create_task(self._work(reconcile))
+
+    def _is_live(self, key: PolicyKey) -> bool:
+        policy = self._store.policy(key)
+        return policy is not None and "canary" in policy.status
 
     async def _beat(self) -> None:
         while True:
@@ -150,10 +181,13 @@ class Operator:
         """Compare with a fresh list now and then: a watch can miss a deletion."""
         while True:
             await asyncio.sleep(self._sweep_seconds * (1 + self._jitter() / 10))
-            try:
-                await self._list()
-            except KubeError as error:
-                _log.warning("the sweep is put off", extra=fields(error=str(error)))
+            await self._list_once()
+
+    async def _list_once(self) -> None:
+        try:
+            await self._list()
+        except KubeError as error:
+            _log.warning("the sweep is put off", extra=fields(error=str(error)))
 
     async def _list(self) -> None:
         for listing in await list_all(self._client, namespaces=self._config.namespaces):

@@ -5,13 +5,13 @@ Typed models would drop fields they do not know and cost double; here an object 
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 import aiohttp
 from kubernetes.aio.client import ApiClient
 
-from .errors import Conflict, KubeError, NotFound, Rejected, Unavailable
+from .errors import Conflict, KubeError, NotFound, NotLeading, Rejected, Unavailable
 from .resources import Body, Resource
 
 APPLY: Final = "application/apply-patch+yaml"  # JSON is YAML
@@ -20,18 +20,25 @@ JSON: Final = "application/json"
 
 PAGE: Final = 500
 LONGEST_MESSAGE: Final = 512
+WATCH_SECONDS: Final = 300
 
 # (verb, kind) of a write that the API server answered.
 OnWrite = Callable[[str, str], None]
 
 
 class Client:
-    """One API server. `timeout` in seconds bounds every request, connection and body included."""
+    """One API server. `timeout` in seconds bounds every request, connection and body included.
 
-    def __init__(self, api: ApiClient, *, timeout: float, on_write: OnWrite | None = None) -> None:
+    `may_write` is asked before every write, which is refused with NotLeading where it says no.
+    """
+
+    def __init__(
+        self, api: ApiClient, *, timeout: float, on_write: OnWrite | None = None, may_write: Callable[[], bool] = lambda: True
+    ) -> None:
         self._api = api
         self._timeout = timeout
         self._on_write = on_write
+        self._may_write = may_write
 
     async def close(self) -> None:
         """Close the connections."""
@@ -87,9 +94,54 @@ class Client:
         body = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background", "preconditions": {"uid": uid}}
         await self._write("DELETE", resource, path=resource.path(namespace=namespace, name=name), query={}, body=body)
 
+    async def follow(self, resource: Resource, *, namespace: str, name: str, version: str) -> AsyncIterator[Body]:
+        """One object's changes since `version`, as they come, until the API server ends the watch. Raises Rejected, Unavailable."""
+        path = resource.path(namespace=namespace)
+        what = f"watch of {path}/{name}"
+        query = {
+            "watch": "true",
+            "fieldSelector": f"metadata.name={name}",
+            "resourceVersion": version,
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        endless = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=WATCH_SECONDS + self._timeout)
+        try:
+            response = await self._call("GET", path, query=query, body=None, content=JSON, timeout=endless)
+            if response.status != 200:
+                raise _error(response.status, message=f"{what}: answer {response.status}")
+            async for line in response.response.content:
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    return  # what it was to go on from is too long ago
+                yield event["object"]
+        except (aiohttp.ClientError, OSError, ValueError, KeyError) as error:
+            raise Unavailable(f"{what}: {error or type(error).__name__}") from None
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None,
+        content: str,
+        timeout: aiohttp.ClientTimeout,
+    ) -> Any:
+        arguments = await self._api.param_serialize(
+            method,
+            path,
+            query_params=list((query or {}).items()),
+            header_params={"Accept": JSON, "Content-Type": content},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        return await self._api.call_api(*arguments, _request_timeout=timeout)
+
     async def _write(
         self, method: str, resource: Resource, *, path: str, query: dict[str, str], body: Mapping[str, Any], content: str = JSON
     ) -> Body:
+        if not self._may_write():
+            raise NotLeading(f"{method} {path}: not sent, because this operator leads no longer")
         try:
             return await self._request(method, path, query=query, body=body, content=content)
         finally:
@@ -102,15 +154,8 @@ class Client:
         what = f"{method} {path}"
         try:
             async with asyncio.timeout(self._timeout):
-                arguments = await self._api.param_serialize(
-                    method,
-                    path,
-                    query_params=list((query or {}).items()),
-                    header_params={"Accept": JSON, "Content-Type": content},
-                    body=body,
-                    auth_settings=["BearerToken"],
-                )
-                response = await self._api.call_api(*arguments, _request_timeout=aiohttp.ClientTimeout(total=self._timeout))
+                timeout = aiohttp.ClientTimeout(total=self._timeout)
+                response = await self._call(method, path, query=query, body=body, content=content, timeout=timeout)
                 text = await response.read()
         except TimeoutError:
             raise Unavailable(f"{what}: no answer within {self._timeout:g} s") from None

@@ -17,5 +17,9 @@ class Rejected(KubeError):  # noqa: N818 - the name says what happened
     """The API server understood and refused: forbidden, invalid, over a quota, denied by a webhook. Asking again alone does not help."""
 
 
+class NotLeading(KubeError):  # noqa: N818 - the name says what happened
+    """This process may not write any more: another one may be leading by now. Nothing was sent."""
+
+
 class Unavailable(KubeError):  # noqa: N818 - the name says what happened
     """No answer, or one that asks for patience: the request may be made again later. It is unknown whether a write took effect."""

@@ -41,6 +41,7 @@ class Metrics:
         self.failures = Counter(
             "backstop_operator_pass_failures_total", "Passes that will be repeated.", ("cause",), registry=self.registry
         )
+        self.leading = Gauge("backstop_operator_leading", "1 while this operator is the one that acts.", registry=self.registry)
         self.queue_depth = Gauge("backstop_operator_queue_depth", "Keys that wait for a pass.", registry=self.registry)
 
     def count_write(self, verb: str, kind: str) -> None:
