@@ -50,7 +50,7 @@ def test_what_is_stored_is_what_the_models_fill_in(kubeconfig: Path, namespace: 
     apply(document, kubeconfig=kubeconfig, namespace=namespace)
     stored = json.loads(kubectl("get", "fbp", document["metadata"]["name"], "-n", namespace, "-o", "json", kubeconfig=kubeconfig))
     assert FallbackPolicySpec.model_validate(stored["spec"]) == FallbackPolicySpec.model_validate(document["spec"])
-    assert stored["spec"]["canary"]["steps"][-1] == {"weight": 100, "holdSeconds": 60}
+    assert stored["spec"]["canary"]["steps"][-1] == {"weight": 100, "holdSeconds": 60, "approval": False}
 
 
 @pytest.mark.parametrize("manifest", [m for m in valid() if "null" in m.name], ids=lambda m: m.name)

@@ -121,6 +121,7 @@ def look(traffic: Child | None) -> object:
         pods=[],
         acting=NOBODY_ASKED,
         readings=(),
+        annotations={},
     ).route
 
 

@@ -7,7 +7,6 @@ import pytest
 
 from backstop.api.names import LABEL_REVISION
 from backstop.controller import run
-from backstop.controller.children import HISTORY
 from backstop.kube.client import Client
 from backstop.kube.connection import Connection
 from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, SERVICES
@@ -18,6 +17,8 @@ from .until import until
 from .world import World, small_world
 
 pytestmark = pytest.mark.apiserver
+
+HISTORY = 2
 
 
 async def test_r03_an_idle_policy_costs_no_write_not_even_after_a_restart(connection: Connection, world: World) -> None:
@@ -78,17 +79,18 @@ async def test_b05_what_is_left_of_an_ended_canary_goes_after_its_traffic_and_ol
     connection: Connection, world: World
 ) -> None:
     held = {"steps": [{"weight": 100, "holdSeconds": 600}], "analysis": {"warmUpSeconds": 0}}
+    rollback = {"keepPreviousSeconds": 15, "revisionHistoryLimit": HISTORY}
     versions = [f"v{number}" for number in range(1, HISTORY + 4)]
     for name in versions:
         await world.prompt(name)
-    await world.apply("v1", canary=held)
+    await world.apply("v1", canary=held, rollback=rollback)
     async with running(connection, world):
         stable = (await world.stable_on("v1"))["stable"]["revision"]
         for name in versions[1:]:
-            await world.apply(name, canary=held)
+            await world.apply(name, canary=held, rollback=rollback)
             await world.canary_is(name)
         await world.until_status("it has traffic", lambda s: s.get("canary", {}).get("weightVerifiedAt"))
-        await world.apply("v1", canary=held)
+        await world.apply("v1", canary=held, rollback=rollback)
         await world.until_status("it is ended", lambda s: "canary" not in s)
         assert len(await world.names(DEPLOYMENTS)) > 1
         assert (await world.route()).permille == 0

@@ -18,7 +18,7 @@ from typing import Any
 from aiohttp import web
 
 from backstop.api import metricnames
-from backstop.api.names import API_VERSION, LABEL_MANAGED_BY, LABEL_POLICY, LABEL_REVISION, METRICS_PORT, traffic_object
+from backstop.api.names import API_VERSION, GROUP, LABEL_MANAGED_BY, LABEL_POLICY, LABEL_REVISION, METRICS_PORT, traffic_object
 from backstop.api.traffic import TrafficState, parse
 from backstop.kube.client import Client
 from backstop.kube.errors import Conflict, NotFound
@@ -97,6 +97,13 @@ class World:
             "spec": policy_spec(prompt) | spec,
         }
         return await self.client.apply(POLICIES, body=body, manager=MANAGER)
+
+    async def ask(self, **tokens: str) -> Body:
+        """Annotate the policy, as a person does."""
+        annotations = {f"{GROUP}/{name.replace('_', '-')}": value for name, value in tokens.items()}
+        metadata = self._metadata(self.policy) | {"annotations": annotations}
+        body = {"apiVersion": API_VERSION, "kind": "FallbackPolicy", "metadata": metadata}
+        return await self.client.apply(POLICIES, body=body, manager="person")
 
     async def status(self, name: str | None = None) -> dict[str, Any]:
         """The policy's status now."""

@@ -89,7 +89,7 @@ def test_the_defaults_of_the_api_server_are_those_of_the_models() -> None:
     }
     schema = structural_schema(FallbackPolicySpec, description="x", defaults=True)
     filled = defaulted(least, schema=schema)
-    assert filled["canary"]["steps"][0] == {"weight": 5, "holdSeconds": 120}
+    assert filled["canary"]["steps"][0] == {"weight": 5, "holdSeconds": 120, "approval": False}
     assert filled["chain"][0]["timeouts"] == {"stallMilliseconds": 10_000, "totalSeconds": 300}
     assert FallbackPolicySpec.model_validate(filled) == FallbackPolicySpec.model_validate(least)
 

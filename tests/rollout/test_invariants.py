@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from backstop.rollout.decide import decide
 from backstop.rollout.observed import Known
@@ -142,5 +142,47 @@ class Rollouts(RuleBasedStateMachine):
         assert self.world.shares == before
 
 
+class RolloutsByHand(Rollouts):
+    """The same, with people who pause, approve, abort, retry, promote and skip at any moment."""
+
+    @initialize(mode=st.sampled_from(("Automatic", "Pause")), approval=st.sampled_from(((), (5,), (50, 100))))
+    def the_policy_is(self, mode: str, approval: tuple[int, ...]) -> None:
+        steps = ((5, 20), (50, 20), (100, 20))
+        self.calm = policy(steps=steps, deadline=60)
+        self.world.policy = policy(steps=steps, deadline=60, mode=mode, approval=approval)
+        self.asked = 0
+
+    @rule(token=st.sampled_from(("approve", "promote", "abort", "retry", "skip_step")))
+    def somebody_asks(self, token: str) -> None:
+        self.asked += 1
+        self.world.ask(**{token: str(self.asked)})
+
+    @rule()
+    def somebody_pauses_or_goes_on(self) -> None:
+        spec = self.world.policy
+        self.world.policy = spec.model_copy(update={"canary": spec.canary.model_copy(update={"paused": not spec.canary.paused})})
+
+    @invariant()
+    def no_rejected_revision_has_traffic(self) -> None:
+        """10: what is rejected now has none; only a retry or promote token ends a rejection."""
+        route, place = self.world.route, self.world.place
+        if route is not None:
+            for name in {rejection.revision.name for rejection in place.rejected} | ({route.aborted.revision} if route.aborted else set()):
+                assert share_of(name, state=route) == 0, f"{name} is rejected and has traffic"
+
+    @precondition(lambda self: self.world.tokens.retry is None and self.world.tokens.promote is None)
+    @invariant()
+    def nobody_asked_for_a_rejected_revision(self) -> None:
+        """10: without a token, once rejected is rejected for ever."""
+        Rollouts.no_rejected_revision_has_traffic(self)
+
+    def teardown(self) -> None:
+        """8: left alone, and with nobody to wait for, it comes to rest."""
+        self.world.policy = self.calm
+        self.world.ask(retry="last")
+        super().teardown()
+
+
 TestRollouts = Rollouts.TestCase
-TestRollouts.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestRolloutsByHand = RolloutsByHand.TestCase
+TestRollouts.settings = TestRolloutsByHand.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

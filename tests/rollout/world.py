@@ -15,7 +15,7 @@ from backstop.api.reasons import Reason
 from backstop.api.traffic import TrafficState, parse, render
 from backstop.rollout.decide import decide
 from backstop.rollout.observed import Arm, Known, Observed, Unknown, Unresolved
-from backstop.rollout.place import Place, Revision, awaited_generation
+from backstop.rollout.place import NO_TOKENS, Place, Revision, Tokens, awaited_generation
 from backstop.rollout.plan import Announcement, Plan
 from backstop.rollout.statusmap import place_of, status_of
 from backstop.rollout.verdict import Verdict, verdict_on_prompt
@@ -29,18 +29,31 @@ def revision(version: str) -> Revision:
 
 
 def policy(
-    *, steps: tuple[tuple[int, int], ...] = ((5, 60), (50, 60), (100, 60)), replicas: int = 2, deadline: int = 120
+    *,
+    steps: tuple[tuple[int, int], ...] = ((5, 60), (50, 60), (100, 60)),
+    replicas: int = 2,
+    deadline: int = 120,
+    approval: tuple[int, ...] = (),
+    mode: str = "Automatic",
+    paused: bool = False,
+    max_hold: int | None = None,
+    blind: dict[str, object] | None = None,
 ) -> FallbackPolicySpec:
-    """A policy with one latency SLO."""
+    """A policy with one latency SLO. `steps`: weight and hold of each; `approval`: the weights that wait for a person."""
     return FallbackPolicySpec.model_validate(
         {
             "promptVersion": "v1",
             "latencyBudgetMilliseconds": 400,
             "chain": [{"name": "primary", "model": {"baseURL": "http://model/v1", "name": "m"}}],
             "slos": [{"name": "latency", "indicator": "Latency", "quantilePercent": 95, "maxMilliseconds": 150, "forSeconds": 30}],
-            "canary": {"steps": [{"weight": w, "holdSeconds": h} for w, h in steps], "progressDeadlineSeconds": deadline},
+            "canary": {
+                "steps": [{"weight": w, "holdSeconds": h, "approval": w in approval} for w, h in steps],
+                "progressDeadlineSeconds": deadline,
+                "paused": paused,
+                "analysis": {"maxHoldSeconds": max_hold},
+            },
             "serving": {"replicas": replicas},
-            "rollback": {"keepPreviousSeconds": 60},
+            "rollback": {"keepPreviousSeconds": 60, "mode": mode, "onMetricsUnavailable": blind or {}},
         }
     )
 
@@ -81,6 +94,7 @@ class World:
     acting: int = 0
     judged: SLOReading | None = field(default_factory=lambda: HEALTHY)
     serving: str | None = None
+    tokens: Tokens = NO_TOKENS
     told: list[Announcement] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)
@@ -107,6 +121,7 @@ class World:
             arms=dict(self.arms),
             acting=Known(self.acting) if awaited_generation(place) is not None else Unknown("not asked"),
             readings=(self.judged,) if live and self.judged is not None else (),
+            tokens=self.tokens,
         )
 
     def decide(self) -> Plan:
@@ -190,6 +205,10 @@ class World:
     def want(self, version: str) -> None:
         """The spec names another version."""
         self.wanted = Known(revision(version))
+
+    def ask(self, **tokens: str) -> None:
+        """Somebody annotates the policy."""
+        self.tokens = replace(self.tokens, **tokens)
 
     def reasons(self) -> list[str]:
         """The reasons told so far, in order."""

@@ -132,12 +132,22 @@ class Step(ApiModel):
     holdSeconds: int = Field(
         120, ge=0, le=604_800, description="How long the weight is held, from when every gateway is seen to act on it."
     )
+    approval: bool = Field(
+        False, description="Whether the step, once it is passed, waits for a person: a new value of the annotation `backstop.dev/approve`."
+    )
 
 
 class Analysis(ApiModel):
     """How the canary is judged."""
 
     warmUpSeconds: int = Field(10, ge=0, le=3600, description="Requests of the first seconds after a step is in effect are not judged.")
+    maxHoldSeconds: int | None = Field(
+        None,
+        ge=1,
+        le=2_592_000,
+        description="How long a step may wait beyond its hold for SLOs that are not healthy, before the canary is rolled back. "
+        "Unset: for ever.",
+    )
 
 
 class Canary(ApiModel):
@@ -153,6 +163,7 @@ class Canary(ApiModel):
     progressDeadlineSeconds: int = Field(
         600, ge=10, le=86_400, description="How long a canary may be short of ready pods before it is rolled back."
     )
+    paused: bool = Field(False, description="Hold the canary at its weight. A breach still takes its traffic away.")
     rules = (
         Rule(
             cel="self.steps.size() < 2 || self.steps.all(s, self.steps.filter(o, o.weight == s.weight).size() == 1)"
@@ -168,9 +179,42 @@ class Canary(ApiModel):
     )
 
 
-class Rollback(ApiModel):
-    """What is kept in order to go back."""
+class RollbackMode(StrEnum):
+    """What a breach leads to."""
 
+    AUTOMATIC = "Automatic"
+    PAUSE = "Pause"
+    DRY_RUN = "DryRun"
+
+
+class UnavailableAction(StrEnum):
+    """What metrics that cannot be seen for long lead to."""
+
+    HOLD = "Hold"
+    ROLLBACK = "Rollback"
+
+
+class OnMetricsUnavailable(ApiModel):
+    """What happens when the canary cannot be judged for long."""
+
+    afterSeconds: int = Field(300, ge=1, le=604_800, description="After how long without metrics.")
+    action: UnavailableAction = Field(
+        UnavailableAction.HOLD, description="`Hold` goes on holding the step; `Rollback` takes the canary back."
+    )
+
+
+class Rollback(ApiModel):
+    """How a canary is taken back, and what is kept for it."""
+
+    mode: RollbackMode = Field(
+        RollbackMode.AUTOMATIC,
+        description="What a breach leads to. `Automatic`: traffic to stable, and the revision is rejected. `Pause`: traffic to stable, "
+        "then a person decides (annotation `backstop.dev/retry` or `backstop.dev/abort`). `DryRun`: it is only told; the step holds.",
+    )
+    onMetricsUnavailable: OnMetricsUnavailable = Field(
+        default=OnMetricsUnavailable(), description="What happens when the canary cannot be judged for long."
+    )
+    revisionHistoryLimit: int = Field(5, ge=0, le=50, description="How many records of former revisions are kept.")
     keepPreviousSeconds: int = Field(
         1800, ge=15, le=604_800, description="How long the previous stable revision stays scaled up after a promotion."
     )
@@ -203,7 +247,7 @@ class FallbackPolicySpec(ApiModel):
         json_schema_extra=LIST_MAP_BY_NAME,
     )
     canary: Canary = Field(default=Canary(), description="How a new revision is rolled out.")
-    rollback: Rollback = Field(default=Rollback(), description="What is kept in order to go back.")
+    rollback: Rollback = Field(default=Rollback(), description="How a canary is taken back, and what is kept for it.")
     serving: Serving = Field(default=Serving(), description="How the gateways run.")
     rules = (
         Rule(

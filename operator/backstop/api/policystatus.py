@@ -25,6 +25,7 @@ class Phase(StrEnum):
     IDLE = "Idle"
     PROGRESSING = "Progressing"
     PROMOTING = "Promoting"
+    HALTED = "Halted"
     ROLLED_BACK = "RolledBack"
     BLOCKED = "Blocked"
 
@@ -43,6 +44,14 @@ class StableStatus(StatusModel):
     promptDigest: str | None = Field(None, max_length=80, description="Digest of that PromptVersion.")
     since: Time | None = time_field("When it became stable.")
     readyReplicas: int = Field(0, description="Gateway pods of it that are ready.")
+
+
+class HaltedStatus(StatusModel):
+    """A breach after which a person decides (`rollback.mode: Pause`)."""
+
+    at: Time = Field(max_length=40, description="When.")
+    reason: str = Field(max_length=128, description="Why, in one word.")
+    message: str = Field("", max_length=2048, description="The evidence.")
 
 
 class CanaryStatus(StatusModel):
@@ -68,6 +77,10 @@ class CanaryStatus(StatusModel):
     blindMilliseconds: int = Field(
         0, description="Milliseconds of this step in which metrics could not be seen; they do not count towards its hold."
     )
+    approved: bool = Field(False, description="Whether a person has approved of the present step.")
+    byHand: bool = Field(False, description="Whether a person had it promoted.")
+    reportedAt: Time | None = time_field("When a breach of this step was told that `DryRun` leaves without consequence.")
+    halted: HaltedStatus | None = Field(None, description="The breach after which it waits, without traffic, for a person.")
     promotingSince: Time | None = time_field("When promotion began. Unset: still judged.")
     routedAt: Time | None = time_field("When promotion made it the stable of the traffic object.")
 
@@ -136,6 +149,22 @@ class RejectedStatus(StatusModel):
     at: Time = Field(max_length=40, description="When.")
 
 
+def token_field(name: str) -> str | None:
+    """The value of an annotation that was acted on."""
+    field: str | None = Field(None, max_length=256, description=f"Of `backstop.dev/{name}`.")
+    return field
+
+
+class AcknowledgedStatus(StatusModel):
+    """What was asked for by hand, and has been seen to. Another value of the annotation asks again."""
+
+    approve: str | None = token_field("approve")
+    promote: str | None = token_field("promote")
+    abort: str | None = token_field("abort")
+    retry: str | None = token_field("retry")
+    skipStep: str | None = token_field("skip-step")
+
+
 class FallbackPolicyStatus(StatusModel):
     """The place of the rollout; all that the operator needs to continue."""
 
@@ -152,6 +181,7 @@ class FallbackPolicyStatus(StatusModel):
     lastRollout: LastRolloutStatus | None = Field(None, description="How the latest rollout ended.")
     rejected: list[RejectedStatus] = Field(default_factory=list, max_length=20, description="Revisions that were rolled back, newest last.")
     analysis: str | None = Field(None, max_length=8192, description="Packed state of the evaluation.")
+    acknowledged: AcknowledgedStatus | None = Field(None, description="The last value of each annotation that was acted on.")
     conditions: list[Condition] = Field(
         default_factory=list,
         max_length=16,

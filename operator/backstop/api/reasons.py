@@ -35,10 +35,22 @@ class Reason(StrEnum):
     PROMOTED = "Promoted"
     SUPERSEDED = "Superseded"
     RETURNED_TO_STABLE = "ReturnedToStable"
+    # By hand
+    PAUSED = "Paused"
+    WAITING_FOR_APPROVAL = "WaitingForApproval"
+    APPROVED = "Approved"
+    STEP_SKIPPED = "StepSkipped"
+    PROMOTED_BY_HAND = "PromotedByHand"
+    ABORTED = "Aborted"
+    RETRIED = "Retried"
+    TOKEN_WITHOUT_EFFECT = "TokenWithoutEffect"
     # Breach and rollback
     LATENCY_BREACH = "LatencyBreach"
     ERROR_RATE_BREACH = "ErrorRateBreach"
     FALLBACK_RATE_BREACH = "FallbackRateBreach"
+    HALTED = "Halted"
+    WOULD_ROLL_BACK = "WouldRollBack"
+    HOLD_EXPIRED = "HoldExpired"
     CANARY_UNREADY = "CanaryUnready"
     CANARY_UNAVAILABLE = "CanaryUnavailable"
     ROLLED_BACK = "RolledBack"
@@ -51,6 +63,9 @@ class Reason(StrEnum):
     STABLE_UNREADY = "StableUnready"
     STATUS_LOST = "StatusLost"
 
+
+# What an SLO gives as its reason.
+BREACHES = frozenset({Reason.LATENCY_BREACH, Reason.ERROR_RATE_BREACH, Reason.FALLBACK_RATE_BREACH})
 
 WARNINGS = frozenset(
     {
@@ -67,6 +82,10 @@ WARNINGS = frozenset(
         Reason.LATENCY_BREACH,
         Reason.ERROR_RATE_BREACH,
         Reason.FALLBACK_RATE_BREACH,
+        Reason.HALTED,
+        Reason.WOULD_ROLL_BACK,
+        Reason.HOLD_EXPIRED,
+        Reason.TOKEN_WITHOUT_EFFECT,
         Reason.CANARY_UNREADY,
         Reason.CANARY_UNAVAILABLE,
         Reason.ROLLED_BACK,

@@ -7,12 +7,14 @@ What was not done is done by the next pass, which finds the cluster as it is. `p
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 from ..api.names import traffic_object
 from ..api.policystatus import FallbackPolicyStatus
 from ..api.reasons import Reason, event_type
 from ..kube.errors import Conflict, KubeError, NotFound, Rejected
 from ..kube.resources import CONFIG_MAPS, POLICIES, PROMPT_VERSIONS
+from ..rollout.place import Revision
 from ..rollout.plan import Announcement
 from ..rollout.statusmap import status_of
 from ..rollout.verdict import verdict_on_prompt
@@ -21,7 +23,8 @@ from ..telemetry.metrics import Metrics
 from .blocked import with_problem
 from .children import Children
 from .keys import PromptKey
-from .prompts import rejected_status
+from .prompts import rejected_status, withdrawn_status
+from .seen import Declared
 from .store import Store
 from .subject import Problem, Subject, refusal
 from .writes import Writes
@@ -118,14 +121,27 @@ class Apply:
             raise Overtaken from None
 
     async def _verdict(self, subject: Subject) -> Problem | None:
-        """The last rollout's verdict on its prompt version: from the place, so that a restart finishes it."""
-        verdict = verdict_on_prompt(subject.plan.place)
-        if verdict is None:
-            return None
-        prompt = self._store.prompt(PromptKey(subject.key.namespace, verdict.revision.prompt_version))
-        if prompt is None or prompt.status.get("digest") not in (None, verdict.revision.prompt_digest):
-            return None
-        status = rejected_status(prompt, policy=subject.key.name, verdict=verdict, now=subject.now)
+        """The last rollout's verdict on its prompt version, or that it was withdrawn: from the place, so that a restart finishes it."""
+        place = subject.plan.place
+        if (verdict := verdict_on_prompt(place)) is not None:
+            prompt = self._prompt(subject, verdict.revision)
+            if prompt is not None:
+                status = rejected_status(prompt, policy=subject.key.name, verdict=verdict, now=subject.now)
+                return await self._write_prompt(prompt, status=status)
+        if place.canary is not None and place.canary.halted is None:
+            revision = place.canary.revision
+            prompt = self._prompt(subject, revision)
+            if prompt is not None:
+                status = withdrawn_status(prompt, policy=subject.key.name, revision=revision.name, now=subject.now)
+                return await self._write_prompt(prompt, status=status)
+        return None
+
+    def _prompt(self, subject: Subject, revision: Revision) -> Declared | None:
+        """The prompt version of a revision, if it still is the one that the revision was made of."""
+        prompt = self._store.prompt(PromptKey(subject.key.namespace, revision.prompt_version))
+        return prompt if prompt is not None and prompt.status.get("digest") in (None, revision.prompt_digest) else None
+
+    async def _write_prompt(self, prompt: Declared, *, status: dict[str, Any]) -> Problem | None:
         try:
             await self._writes.status(prompt, status=status)
         except (Conflict, NotFound):

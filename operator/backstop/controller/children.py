@@ -30,7 +30,6 @@ from .subject import Problem, Subject, refusal
 from .writes import Writes
 
 APPLIED: Final = f"{GROUP}/applied"
-HISTORY: Final = 5
 
 
 class _Blocked(Exception):  # noqa: N818 - carried to the end of the pass, where it is told
@@ -96,7 +95,7 @@ class Children:
         wanted = {subject.wish.revision.value.name} if isinstance(subject.wish.revision, Known) else set()
         records = [c for c in self._mine(subject, resource=CONFIG_MAPS) if _is_of_revision(c) and c.revision not in {*live, *wanted}]
         problem = None
-        for gone in [*deployments, *services, *newest_first(records)[HISTORY:]]:
+        for gone in [*deployments, *services, *newest_first(records)[subject.wish.spec.rollback.revisionHistoryLimit :]]:
             try:
                 await self._writes.delete(gone)
             except Rejected as refused:

@@ -1,13 +1,17 @@
 """One look at a policy: from what was seen of the cluster to the values a decision is made from. Pure; knows no API and no queue."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from ..analysis.reading import SLOReading
+from ..api.names import GROUP
 from ..rollout.observed import Arm, Known, Observed, Unknown, Unresolved
-from ..rollout.place import Place, Revision
+from ..rollout.place import Place, Revision, Tokens
 from ..traffic.acting import Gateway
 from ..traffic.shares import observe_shares
 from .seen import Child, DeploymentSeen, PodSeen
+
+LONGEST_TOKEN: Final = 256
 
 
 def observe(
@@ -20,6 +24,7 @@ def observe(
     pods: Sequence[PodSeen],
     acting: Known[int] | Unknown,
     readings: tuple[SLOReading, ...],
+    annotations: Mapping[str, str],
 ) -> Observed:
     """The observed values. `owner` is the policy's uid: what belongs to another is not the policy's."""
     if traffic is None:
@@ -28,7 +33,19 @@ def observe(
         route = observe_shares(traffic.content)
     else:
         route = Unknown(f"ConfigMap `{traffic.name}` belongs to something else")
-    return Observed(place, wanted, route, arms_of(deployments, pods=pods), acting, readings)
+    return Observed(place, wanted, route, arms_of(deployments, pods=pods), acting, readings, _tokens(annotations))
+
+
+def _tokens(annotations: Mapping[str, str]) -> Tokens:
+    """What is asked for by hand. A value that is too long to be kept is told from others by its beginning."""
+
+    def token(name: str) -> str | None:
+        value = annotations.get(f"{GROUP}/{name}")
+        return value[:LONGEST_TOKEN] if value else None
+
+    return Tokens(
+        abort=token("abort"), retry=token("retry"), promote=token("promote"), approve=token("approve"), skip_step=token("skip-step")
+    )
 
 
 def arms_of(deployments: Sequence[DeploymentSeen], *, pods: Sequence[PodSeen]) -> Mapping[str, Arm]:

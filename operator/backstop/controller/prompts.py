@@ -58,6 +58,20 @@ def rejected_status(prompt: Declared, *, policy: str, verdict: Verdict, now: flo
     return before.model_copy(update={"rejections": newest, "conditions": conditions}).model_dump(mode="json", exclude_none=True)
 
 
+def withdrawn_status(prompt: Declared, *, policy: str, revision: str, now: float) -> dict[str, Any]:
+    """The status without this policy's rejection of the revision; as before when it has none."""
+    before = read_status(prompt.status)
+    left = [r for r in before.rejections if (r.policy, r.revision) != (policy, revision)]
+    if len(left) == len(before.rejections):
+        return dict(prompt.status)
+    conditions = [c for c in before.conditions if c.type != ConditionType.REJECTED]
+    if left:
+        newest = left[-1]
+        state = ConditionState(ConditionType.REJECTED, "True", Reason.ROLLED_BACK, f"policy `{newest.policy}`: {newest.message}")
+        conditions = _with(before.conditions, state=state, generation=prompt.generation, now=now)
+    return before.model_copy(update={"rejections": left, "conditions": conditions}).model_dump(mode="json", exclude_none=True)
+
+
 def read_status(status: Mapping[str, Any]) -> PromptVersionStatus:
     """The status as it was written; an empty one where it cannot be read, for it can all be found out again but for old rejections."""
     try:

@@ -133,6 +133,7 @@ class Reconcile:
             pods=self._store.pods(key),
             acting=self._verification.acting(key),
             readings=readings_for(place.canary, spec=wish.spec, judgement=self._judging.judgement(key)),
+            annotations=policy.annotations,
         )
         plan = decide(observed, policy=wish.spec, now=now)
         return Subject(key=key, policy=policy, wish=wish, status=status, observed=observed, plan=plan, now=now)

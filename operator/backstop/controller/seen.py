@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ..api.names import LABEL_POLICY, LABEL_REVISION, RECORD_KEY
+from ..api.names import GROUP, LABEL_POLICY, LABEL_REVISION, RECORD_KEY
 from ..kube.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -37,9 +37,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Declared(Seen):
-    """A policy or a prompt version: spec and status as the API server gave them."""
+    """A policy or a prompt version: spec and status as the API server gave them. `annotations`: those of this API alone."""
 
     generation: int
+    annotations: Mapping[str, str] = field(hash=False)
     spec: Mapping[str, Any] = field(hash=False)
     status: Mapping[str, Any] = field(hash=False)
 
@@ -85,6 +86,7 @@ def declared(body: Body, *, resource: Resource) -> Declared:
     return Declared(
         **_common(body, resource=resource),
         generation=body["metadata"].get("generation", 0),
+        annotations={k: v for k, v in (body["metadata"].get("annotations") or {}).items() if k.startswith(f"{GROUP}/")},
         spec=_mapping(body.get("spec")),
         status=_mapping(body.get("status")),
     )

@@ -18,7 +18,9 @@ def conditions_of(look: Look) -> tuple[ConditionState, ...]:
     conditions = [*_input(look), _ready(look), _progressing(look)]
     wanted, canary = look.wanted, look.place.canary
     rejection = look.place.rejection_of(wanted.name) if wanted is not None else None
-    if canary is not None or (wanted is not None and rejection is None and not _is_stable(look)):
+    if canary is not None and canary.halted is not None:
+        conditions.append(ConditionState(ConditionType.STALLED, "True", *_doing(look)))
+    elif canary is not None or (wanted is not None and rejection is None and not _is_stable(look)):
         conditions.append(ConditionState(ConditionType.RECONCILING, "True", *_doing(look)))
     if rejection is not None and canary is None and not _is_stable(look):
         message = f"{rejection.message}; change the spec to go on"
@@ -35,7 +37,8 @@ def summary_of(look: Look) -> tuple[Phase, Reason]:
     """Phase and reason for the columns."""
     wanted, canary = look.wanted, look.place.canary
     if canary is not None:
-        return (Phase.PROMOTING if canary.promoting_since is not None else Phase.PROGRESSING), _doing(look)[0]
+        phase = Phase.PROMOTING if canary.promoting_since is not None else Phase.PROGRESSING
+        return (Phase.HALTED if canary.halted is not None else phase), _doing(look)[0]
     if isinstance(look.observed.wanted, Unresolved):
         return Phase.BLOCKED, look.observed.wanted.reason
     rejection = look.place.rejection_of(wanted.name) if wanted is not None else None
@@ -97,6 +100,8 @@ def _metrics(look: Look) -> ConditionState:
 def _doing(look: Look) -> tuple[Reason, str]:
     """What the rollout is doing or waiting for, in words that do not change from second to second."""
     canary = look.place.canary
+    if canary is not None and canary.halted is not None:
+        return Reason.HALTED, f"waiting for a person (annotation `backstop.dev/retry` or `backstop.dev/abort`): {canary.halted.message}"
     if canary is None:
         wanted = look.wanted
         name = wanted.name if wanted is not None else "the wanted revision"
@@ -111,6 +116,8 @@ def _doing(look: Look) -> tuple[Reason, str]:
         trouble = look.observed.arm(canary.revision.name).trouble
         message = f"waiting for {look.pods_needed(canary)} ready pods of {canary.revision.name}" + (f" ({trouble})" if trouble else "")
         return (Reason.CANARY_UNREADY if look.ready(canary) == 0 and canary.step > 0 else Reason.WAITING_FOR_READY), message
+    if look.policy.canary.paused and not canary.by_hand:
+        return Reason.PAUSED, f"step {canary.step + 1} of {len(look.policy.canary.steps)}, {canary.weight} %: `spec.canary.paused`"
     if canary.promoting_since is not None:
         return Reason.PROMOTING, f"promoting {canary.revision.prompt_version} ({canary.revision.name})"
     return _holding(look, canary)
@@ -129,6 +136,8 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
         open_slos = [r.name for r in look.observed.readings if state_name(r.state) != "Healthy"]
         missing = [slo.name for slo in look.policy.slos if slo.name not in {r.name for r in look.observed.readings}]
         return Reason.WAITING_FOR_SAMPLES, f"{where}: the hold is over; not yet healthy: {', '.join(open_slos + missing)}"
+    if look.now >= hold_ends(look, canary) and look.step_of(canary).approval and not canary.approved:
+        return Reason.WAITING_FOR_APPROVAL, f"{where}: passed, and waits for a new value of the annotation `backstop.dev/approve`"
     return Reason.HOLDING, f"{where}: holding for {look.step_of(canary).holdSeconds} s"
 
 

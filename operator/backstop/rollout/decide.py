@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 
-from . import progress, rest, safety
+from . import intent, progress, rest, safety
 from .conditions import conditions_of, summary_of
 from .look import Look
 from .move import Move
@@ -21,7 +21,7 @@ from .wake import wake_at
 CanaryGate = Callable[[Look, CanaryPlace], Move | None]
 Gate = Callable[[Look], Move | None]
 
-SAFETY: tuple[CanaryGate, ...] = (safety.finish_abort, safety.breach, safety.other_wanted, safety.crashes, safety.pods)
+SAFETY: tuple[CanaryGate, ...] = (safety.finish_abort, safety.breach, safety.other_wanted, safety.blind, safety.crashes, safety.pods)
 PROGRESS: tuple[CanaryGate, ...] = (
     progress.replan,
     progress.blindness,
@@ -29,8 +29,11 @@ PROGRESS: tuple[CanaryGate, ...] = (
     progress.verify,
     progress.begin_step,
     progress.switch,
+    progress.hold_expired,
     progress.pass_step,
 )
+# What does not wait while a rollout is paused: no gate that raises the canary's weight.
+WHILE_PAUSED: tuple[CanaryGate, ...] = (progress.replan, progress.blindness, progress.promote, progress.verify)
 REST: tuple[Gate, ...] = (rest.first_revision, rest.watch_shift, rest.clear_away, rest.recall_rejection, rest.new_canary)
 
 
@@ -64,15 +67,26 @@ def _first_move(look: Look) -> Move | None:
         for gate in SAFETY:
             if (move := gate(look, canary)) is not None:
                 return move
-        # Unknown never advances: neither an unreadable traffic object nor a spec that asks for nothing that can be run.
-        if isinstance(look.observed.route, Known) and look.wanted is not None:
-            for gate in PROGRESS:
-                if (move := gate(look, canary)) is not None:
-                    return move
+    if (move := intent.by_hand(look)) is not None:
+        return move
+    for gate in _progress(look):
+        if canary is not None and (move := gate(look, canary)) is not None:
+            return move
     for question in REST:
         if (move := question(look)) is not None:
             return move
     return None
+
+
+def _progress(look: Look) -> tuple[CanaryGate, ...]:
+    """The gates that may move a canary forward now."""
+    canary = look.place.canary
+    if canary is None or look.place.stable is None or canary.halted is not None:
+        return ()
+    # Unknown never advances: neither an unreadable traffic object nor a spec that asks for nothing that can be run.
+    if not isinstance(look.observed.route, Known) or look.wanted is None:
+        return ()
+    return WHILE_PAUSED if look.policy.canary.paused and not canary.by_hand else PROGRESS
 
 
 def _at(observed: Observed, *, place: Place) -> Observed:
@@ -83,6 +97,7 @@ def _at(observed: Observed, *, place: Place) -> Observed:
         arms=observed.arms,
         acting=observed.acting,
         readings=observed.readings if place.canary is not None else (),
+        tokens=observed.tokens,
     )
 
 

@@ -62,4 +62,4 @@ class Look:
 
 def steps_hash(policy: FallbackPolicySpec) -> str:
     """Hash of the declared steps: a rollout re-plans when it changes."""
-    return hashlib.sha256(canonical([step.model_dump() for step in policy.canary.steps])).hexdigest()[:8]
+    return hashlib.sha256(canonical([step.model_dump(exclude_defaults=True) for step in policy.canary.steps])).hexdigest()[:8]

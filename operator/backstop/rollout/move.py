@@ -7,7 +7,7 @@ from backstop.api.reasons import Reason
 from backstop.api.traffic import Abort
 
 from .look import Look
-from .place import CanaryPlace, LastRollout, Outcome, Place, Rejection, Retiring
+from .place import CanaryPlace, Halt, LastRollout, Outcome, Place, Rejection, Retiring
 from .plan import Announcement
 
 RETIRE_SECONDS = 15.0  # pods of a former canary stay this long: connections of gateways live 10 s at most
@@ -45,6 +45,36 @@ def roll_back(look: Look, canary: CanaryPlace, *, reason: Reason | str, message:
         place,
         (Announcement(Reason.ROLLED_BACK, text),),
         aborted=Abort(revision=canary.revision.name, reason=str(reason), time=render_time(at)),
+    )
+
+
+def halt(look: Look, canary: CanaryPlace, *, reason: Reason | str, message: str, at: float) -> Move:
+    """All traffic to stable, and the canary waits at weight 0 for a person."""
+    revision = canary.revision
+    text = (
+        f"{revision.prompt_version} ({revision.name}) has no traffic any more, and waits for a new value of the annotation "
+        f"`backstop.dev/retry` or `backstop.dev/abort` (`spec.rollback.mode` is `Pause`): {message}"
+    )
+    halted = replace(at_zero(canary), halted=Halt(at, reason=str(reason), message=message))
+    return Move(
+        replace(look.place, canary=halted),
+        (Announcement(Reason.HALTED, text),),
+        aborted=Abort(revision=revision.name, reason=str(reason), time=render_time(at)),
+    )
+
+
+def at_zero(canary: CanaryPlace) -> CanaryPlace:
+    """The canary without traffic, at the step where it was."""
+    return replace(
+        canary,
+        step_started_at=None,
+        weight=0,
+        generation=None,
+        verified_at=None,
+        blind_since=None,
+        blind_seconds=0.0,
+        promoting_since=canary.promoting_since if canary.by_hand else None,
+        routed_at=None,
     )
 
 

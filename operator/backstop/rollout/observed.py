@@ -8,7 +8,7 @@ from backstop.analysis.reading import SLOReading
 from backstop.api.reasons import Reason
 from backstop.api.traffic import TrafficState
 
-from .place import Place, Revision
+from .place import NO_TOKENS, Place, Revision, Tokens
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class Observed:
     """One look at a policy and all that belongs to it.
 
     `route`: None means that the traffic object does not exist. `acting`: the lowest traffic generation that any ready gateway
-    acts on. `readings`: the latest evaluation of each SLO of the canary, empty while nothing is judged.
+    acts on. `readings`: the latest evaluation of each SLO of the canary, empty while nothing is judged. `tokens`: what is asked by hand.
     """
 
     place: Place
@@ -65,6 +65,7 @@ class Observed:
     arms: Mapping[str, Arm] = field(default_factory=dict)
     acting: Known[int] | Unknown = Unknown("no gateway was asked")
     readings: tuple[SLOReading, ...] = ()
+    tokens: Tokens = NO_TOKENS
 
     def arm(self, revision: str) -> Arm:
         """The pods of this revision; none if it has no Deployment."""

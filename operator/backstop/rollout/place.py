@@ -25,13 +25,23 @@ class StablePlace:
 
 
 @dataclass(frozen=True)
+class Halt:
+    """A breach after which a person decides."""
+
+    at: float
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
 class CanaryPlace:
     """The revision under judgement.
 
     `weight` is what the gateways are told; `step` is the step that is in effect (`step_started_at` set) or being prepared
     (unset: its pods are not ready yet, and the weight is still the one before). `blind_since` and `blind_seconds` are the time in
     which metrics could not be seen; it does not count towards a step's hold. `exits_before` counts the failed exits of its containers
-    before callers first could reach it; None: they never could.
+    before callers first could reach it; None: they never could. `approved`: a person has let the present step pass; `by_hand`: a person
+    has it promoted. `reported_at`: when a breach of this step was told that has no consequence; `halted`: one that waits for a person.
     """
 
     revision: Revision
@@ -46,6 +56,10 @@ class CanaryPlace:
     verified_at: float | None = None
     blind_since: float | None = None
     blind_seconds: float = 0.0
+    approved: bool = False
+    by_hand: bool = False
+    reported_at: float | None = None
+    halted: Halt | None = None
     promoting_since: float | None = None
     routed_at: float | None = None
 
@@ -98,6 +112,20 @@ class LastRollout:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """What a person asks for by hand: one value each, acted on once. As annotations on the policy, and as they were acted on."""
+
+    abort: str | None = None
+    retry: str | None = None
+    promote: str | None = None
+    approve: str | None = None
+    skip_step: str | None = None
+
+
+NO_TOKENS = Tokens()
+
+
+@dataclass(frozen=True)
 class Place:
     """Where a policy's rollout is. An empty place is a policy that has never run."""
 
@@ -107,6 +135,7 @@ class Place:
     retiring: tuple[Retiring, ...] = ()
     rejected: tuple[Rejection, ...] = ()
     last: LastRollout | None = None
+    acknowledged: Tokens = NO_TOKENS
 
     def rejection_of(self, revision: str) -> Rejection | None:
         """The rejection of this revision, if it was rolled back."""
@@ -123,7 +152,7 @@ def awaited_generation(place: Place) -> int | None:
         if canary.routed_at is not None or (canary.step_started_at is not None and canary.verified_at is None):
             return canary.generation
         # After a weight that was not seen everywhere: the generation that took it back.
-        return canary.generation if canary.weight == 0 else None
+        return canary.generation if canary.weight == 0 and canary.halted is None else None
     if last is not None and last.shifted_at is None:
         return last.generation
     return None

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+from backstop.analysis.reading import state_name
 from backstop.api.reasons import Reason
 
 from .look import Look, steps_hash
-from .move import Move, told
+from .move import Move, roll_back, told
 from .observed import Known
 from .place import CanaryPlace, LastRollout, Outcome, PreviousPlace, StablePlace, awaited_generation
 
@@ -16,7 +17,7 @@ SWITCH_SECONDS = 10.0  # the same in a promotion; connections between gateways l
 def replan(look: Look, canary: CanaryPlace) -> Move | None:
     """The steps were edited: go on at the first one that is not below the weight in effect."""
     declared = steps_hash(look.policy)
-    if declared == canary.step_hash:
+    if declared == canary.step_hash or canary.by_hand:
         return None
     weights = [step.weight for step in look.policy.canary.steps]
     step = next(position for position, weight in enumerate(weights) if weight >= canary.weight)
@@ -44,7 +45,7 @@ def blindness(look: Look, canary: CanaryPlace) -> Move | None:
 
 def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
     """Enough pods are ready: give the canary the weight of its step."""
-    if canary.step_started_at is not None or look.ready(canary) < look.pods_needed(canary):
+    if canary.step_started_at is not None or canary.promoting_since is not None or look.ready(canary) < look.pods_needed(canary):
         return None
     if awaited_generation(look.place) is not None and not look.acts_on(canary.generation):
         return None  # a gateway did not take up a weight before: nothing is tried again before all are seen to act on 0
@@ -53,6 +54,8 @@ def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
         canary,
         exits_before=look.observed.arm(canary.revision.name).exits if canary.exits_before is None else canary.exits_before,
         step_started_at=look.now,
+        approved=False,
+        reported_at=None,
         weight=weight,
         generation=None,
         verified_at=None,
@@ -100,10 +103,29 @@ def pass_step(look: Look, canary: CanaryPlace) -> Move | None:
         return None
     if look.now < hold_ends(look, canary) or not all_healthy(look) or canary.blind_since is not None or canary.unready_since is not None:
         return None
+    if look.step_of(canary).approval and not canary.approved:
+        return None
+    return past_step(look, canary)
+
+
+def past_step(look: Look, canary: CanaryPlace) -> Move:
+    """On to the next step, or to promotion."""
     if canary.step + 1 < len(look.policy.canary.steps):
         return Move(replace(look.place, canary=replace(canary, step=canary.step + 1, step_started_at=None)))
     message = f"{canary.revision.prompt_version} ({canary.revision.name}) held every SLO at {canary.weight} %: promoting"
     return told(replace(look.place, canary=replace(canary, promoting_since=look.now)), Reason.PROMOTING, message)
+
+
+def hold_expired(look: Look, canary: CanaryPlace) -> Move | None:
+    """The step has waited for healthy SLOs for as long as the policy lets it."""
+    limit = look.policy.canary.analysis.maxHoldSeconds
+    if limit is None or canary.verified_at is None or canary.promoting_since is not None or canary.blind_since is not None:
+        return None
+    if all_healthy(look) or look.now < hold_ends(look, canary) + limit:
+        return None
+    waiting = ", ".join(r.name for r in look.observed.readings if state_name(r.state) != "Healthy") or "every SLO"
+    message = f"not healthy {limit} s after the step's hold (`spec.canary.analysis.maxHoldSeconds`): {waiting}"
+    return roll_back(look, canary, reason=Reason.HOLD_EXPIRED, message=message, at=look.now)
 
 
 def hold_ends(look: Look, canary: CanaryPlace) -> float:
@@ -142,7 +164,7 @@ def promote(look: Look, canary: CanaryPlace) -> Move | None:
         last=LastRollout(
             Outcome.PROMOTED,
             canary.revision,
-            reason=Reason.PROMOTED,
+            reason=Reason.PROMOTED_BY_HAND if canary.by_hand else Reason.PROMOTED,
             message=message,
             detected_at=canary.promoting_since or canary.routed_at,
             generation=canary.generation,

@@ -8,7 +8,7 @@ from backstop.api.reasons import Reason
 from .look import Look, steps_hash
 from .move import Move, told
 from .observed import Known
-from .place import CanaryPlace, Rejection, StablePlace
+from .place import CanaryPlace, Rejection, Revision, StablePlace
 
 WATCH_SHIFT_SECONDS = 60.0  # how long the end of a rollout is watched for the last gateway to act on it
 
@@ -21,7 +21,19 @@ def first_revision(look: Look) -> Move | None:
     if serves_already(look) not in (None, wanted.name):
         return None  # status was lost: what served before must not be replaced without a canary
     message = f"{wanted.prompt_version} ({wanted.name}) is the first revision and serves as stable"
-    return told(replace(look.place, stable=StablePlace(wanted, since=look.now)), Reason.FIRST_REVISION, message)
+    place = replace(look.place, stable=StablePlace(wanted, since=look.now), rejected=_recalled(look))
+    return told(place, Reason.FIRST_REVISION, message)
+
+
+def _recalled(look: Look) -> tuple[Rejection, ...]:
+    """The rejections; where status was lost, the one that the traffic object still carries."""
+    route = look.observed.route
+    aborted = route.value.aborted if isinstance(route, Known) and route.value is not None else None
+    if aborted is None or look.place.rejection_of(aborted.revision) is not None:
+        return look.place.rejected
+    message = f"{aborted.revision} was rolled back for {aborted.reason} at {aborted.time}, as the traffic object says"
+    revision = Revision(aborted.revision, prompt_version="", prompt_digest="")
+    return (*look.place.rejected, Rejection(revision, reason=aborted.reason, message=message, at=parse_time(aborted.time)))
 
 
 def serves_already(look: Look) -> str | None:
@@ -31,16 +43,12 @@ def serves_already(look: Look) -> str | None:
 
 
 def recall_rejection(look: Look) -> Move | None:
-    """The traffic object carries a verdict on the wanted revision that status has lost: remember it."""
-    route, wanted = look.observed.route, look.wanted
-    if look.place.canary is not None or wanted is None or not isinstance(route, Known) or route.value is None:
+    """Status was lost, and the traffic object carries a verdict on the wanted revision: remember it."""
+    wanted, recalled = look.wanted, _recalled(look)
+    if look.place.stable is not None or wanted is None or recalled == look.place.rejected or recalled[-1].revision.name != wanted.name:
         return None
-    aborted = route.value.aborted
-    if aborted is None or aborted.revision != wanted.name or look.place.rejection_of(wanted.name) is not None:
-        return None
-    message = f"{wanted.prompt_version} ({wanted.name}) was rolled back for {aborted.reason} at {aborted.time}, as the traffic object says"
-    rejection = Rejection(wanted, reason=aborted.reason, message=message, at=parse_time(aborted.time))
-    return told(replace(look.place, rejected=(*look.place.rejected, rejection)), Reason.ROLLED_BACK, message)
+    rejection = replace(recalled[-1], revision=wanted)
+    return told(replace(look.place, rejected=(*recalled[:-1], rejection)), Reason.ROLLED_BACK, rejection.message)
 
 
 def new_canary(look: Look) -> Move | None:
@@ -48,12 +56,28 @@ def new_canary(look: Look) -> Move | None:
     wanted, stable = look.wanted, look.place.stable
     if look.place.canary is not None or wanted is None or stable is None or wanted.name == stable.revision.name:
         return None
-    if look.place.rejection_of(wanted.name) is not None:
+    if look.place.rejection_of(wanted.name) is not None or _carries_verdict(look, wanted):
         return None
-    canary = CanaryPlace(wanted, started_at=look.now, step_hash=steps_hash(look.policy), unready_since=look.now)
+    canary = fresh_canary(look, wanted)
     message = f"canary {wanted.prompt_version} ({wanted.name}) against stable {stable.revision.prompt_version} ({stable.revision.name})"
     retiring = tuple(r for r in look.place.retiring if r.revision != wanted.name)
     return told(replace(look.place, canary=canary, retiring=retiring), Reason.CANARY_STARTED, message)
+
+
+def fresh_canary(look: Look, revision: Revision) -> CanaryPlace:
+    """At its first step, with nothing counted."""
+    return CanaryPlace(revision, started_at=look.now, step_hash=steps_hash(look.policy), unready_since=look.now)
+
+
+def _carries_verdict(look: Look, revision: Revision) -> bool:
+    """Whether the traffic object still has a verdict that was withdrawn: with it in place, the canary would be taken for rejected."""
+    route = look.observed.route
+    return (
+        isinstance(route, Known)
+        and route.value is not None
+        and route.value.aborted is not None
+        and route.value.aborted.revision == revision.name
+    )
 
 
 def watch_shift(look: Look) -> Move | None:

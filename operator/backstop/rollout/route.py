@@ -55,8 +55,12 @@ def _wanted(move: Move, *, present: TrafficState | None, now: float, newer_than:
 
 
 def _aborted(move: Move, *, present: TrafficState | None) -> Abort | None:
-    """The newest verdict; an older one stays on record, also for a status that was lost."""
-    return move.aborted or (present.aborted if present else None)
+    """The newest verdict; an older one stays on record, also for a status that was lost, until it is withdrawn."""
+    if move.aborted is not None or present is None or present.aborted is None:
+        return move.aborted
+    canary, revision = move.place.canary, present.aborted.revision
+    halted = canary is not None and canary.halted is not None and canary.revision.name == revision
+    return present.aborted if halted or move.place.rejection_of(revision) is not None else None
 
 
 def _leaves(before: Place, *, after: Place) -> bool:

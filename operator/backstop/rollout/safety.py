@@ -1,12 +1,14 @@
 """Gates that take traffic away from the canary. They come first, and need neither a readable traffic object nor fresh metrics."""
 
 from dataclasses import replace
+from typing import assert_never
 
 from backstop.api.clock import parse_time
-from backstop.api.reasons import Reason
+from backstop.api.fallbackpolicy import RollbackMode, UnavailableAction
+from backstop.api.reasons import BREACHES, Reason
 
 from .look import Look
-from .move import Move, roll_back, supersede, told
+from .move import Move, at_zero, halt, roll_back, supersede, told
 from .observed import Known
 from .place import CanaryPlace
 
@@ -19,12 +21,14 @@ def finish_abort(look: Look, canary: CanaryPlace) -> Move | None:
     if not isinstance(route, Known) or route.value is None or route.value.aborted is None:
         return None
     aborted = route.value.aborted
-    if aborted.revision != canary.revision.name or look.place.rejection_of(aborted.revision) is not None:
+    if aborted.revision != canary.revision.name or look.place.rejection_of(aborted.revision) is not None or canary.halted is not None:
         return None
     breached = look.readings_in("Breached")
     message = (
         breached[0].evidence if breached else f"{aborted.reason} at {aborted.time}, as the traffic object says; no evidence was written"
     )
+    if look.policy.rollback.mode is RollbackMode.PAUSE and aborted.reason in BREACHES:
+        return halt(look, canary, reason=aborted.reason, message=message, at=parse_time(aborted.time))
     return roll_back(look, canary, reason=aborted.reason, message=message, at=parse_time(aborted.time))
 
 
@@ -34,7 +38,17 @@ def breach(look: Look, canary: CanaryPlace) -> Move | None:
     if not breached or (canary.weight == 0 and canary.routed_at is None):
         return None
     worst = breached[0]
-    return roll_back(look, canary, reason=worst.reason, message=worst.evidence, at=look.now)
+    match look.policy.rollback.mode:
+        case RollbackMode.AUTOMATIC:
+            return roll_back(look, canary, reason=worst.reason, message=worst.evidence, at=look.now)
+        case RollbackMode.PAUSE:
+            return halt(look, canary, reason=worst.reason, message=worst.evidence, at=look.now)
+        case RollbackMode.DRY_RUN:
+            if canary.reported_at is not None:
+                return None
+            message = f"{canary.revision.name} would be rolled back (`spec.rollback.mode` is `DryRun`): {worst.evidence}"
+            return told(replace(look.place, canary=replace(canary, reported_at=look.now)), Reason.WOULD_ROLL_BACK, message)
+    assert_never(look.policy.rollback.mode)
 
 
 def other_wanted(look: Look, canary: CanaryPlace) -> Move | None:
@@ -59,11 +73,24 @@ def other_wanted(look: Look, canary: CanaryPlace) -> Move | None:
     )
 
 
+def blind(look: Look, canary: CanaryPlace) -> Move | None:
+    """Metrics have not been seen for as long as the policy allows, and it asks for the canary to be taken back then."""
+    declared = look.policy.rollback.onMetricsUnavailable
+    if declared.action is not UnavailableAction.ROLLBACK or canary.blind_since is None or not look.readings_in("Unknown"):
+        return None
+    if look.now - canary.blind_since < declared.afterSeconds:
+        return None
+    message = f"metrics could not be seen for {declared.afterSeconds} s (`spec.rollback.onMetricsUnavailable`)"
+    return roll_back(look, canary, reason=Reason.METRICS_UNAVAILABLE, message=message, at=look.now)
+
+
 def crashes(look: Look, canary: CanaryPlace) -> Move | None:
     """Containers that keep ending under callers' requests: ready in between is no reason to go on.
 
     Before that a canary has until its deadline: what it waits for may still come.
     """
+    if canary.halted is not None:
+        return None
     exits, before = look.observed.arm(canary.revision.name).exits, canary.exits_before
     if before is None:
         return None
@@ -77,21 +104,12 @@ def crashes(look: Look, canary: CanaryPlace) -> Move | None:
 
 def pods(look: Look, canary: CanaryPlace) -> Move | None:
     """No ready pod at any weight: the weight goes to 0 at once. Short of pods for the deadline: rolled back."""
+    if canary.halted is not None:
+        return None
     ready, needed = look.ready(canary), look.pods_needed(canary)
     since = canary.unready_since
     if ready == 0 and (canary.weight > 0 or canary.routed_at is not None):
-        paused = replace(
-            canary,
-            unready_since=look.now if since is None else since,
-            step_started_at=None,
-            weight=0,
-            generation=None,
-            verified_at=None,
-            blind_since=None,
-            blind_seconds=0.0,
-            promoting_since=None,
-            routed_at=None,
-        )
+        paused = replace(at_zero(canary), unready_since=look.now if since is None else since)
         message = f"no pod of the canary {canary.revision.name} is ready{_trouble(look, canary)}: its weight is 0 until one is"
         return told(replace(look.place, canary=paused), Reason.CANARY_UNREADY, message)
     if ready >= needed:

@@ -6,9 +6,11 @@ from backstop.analysis.reading import SLOReading, state_name
 from backstop.api.clock import parse_time, render_time
 from backstop.api.condition import Condition
 from backstop.api.policystatus import (
+    AcknowledgedStatus,
     ArmStatus,
     CanaryStatus,
     FallbackPolicyStatus,
+    HaltedStatus,
     LastRolloutStatus,
     PreviousStatus,
     RejectedStatus,
@@ -18,7 +20,20 @@ from backstop.api.policystatus import (
 )
 
 from .observed import NO_ARM, Arm
-from .place import CanaryPlace, LastRollout, Outcome, Place, PreviousPlace, Rejection, Retiring, Revision, StablePlace
+from .place import (
+    NO_TOKENS,
+    CanaryPlace,
+    Halt,
+    LastRollout,
+    Outcome,
+    Place,
+    PreviousPlace,
+    Rejection,
+    Retiring,
+    Revision,
+    StablePlace,
+    Tokens,
+)
 from .plan import ConditionState, Plan
 
 
@@ -32,6 +47,7 @@ def place_of(status: FallbackPolicyStatus) -> Place:
         retiring=tuple(Retiring(r.revision, until=parse_time(r.until)) for r in status.retiring),
         rejected=tuple(Rejection(_revision(r), reason=r.reason, message=r.message, at=parse_time(r.at)) for r in status.rejected),
         last=_last_place(status.lastRollout) if status.lastRollout else None,
+        acknowledged=_tokens(status.acknowledged) if status.acknowledged else NO_TOKENS,
     )
 
 
@@ -47,7 +63,7 @@ def status_of(
 ) -> FallbackPolicyStatus:
     """The status that a plan asks for. `generation` is that of the spec it was decided from."""
     place = plan.place
-    judged = place.canary is not None
+    judged = place.canary is not None and place.canary.halted is None
     return FallbackPolicyStatus(
         observedGeneration=generation,
         phase=plan.phase.value,
@@ -61,6 +77,7 @@ def status_of(
         lastRollout=_last_status(place.last) if place.last else None,
         rejected=[_rejected_status(rejection) for rejection in place.rejected],
         analysis=analysis if judged else None,
+        acknowledged=_acknowledged(place.acknowledged) if place.acknowledged != NO_TOKENS else None,
         conditions=conditions_after(previous.conditions, states=plan.conditions, generation=generation, now=now),
     )
 
@@ -125,6 +142,10 @@ def _canary_place(status: CanaryStatus) -> CanaryPlace:
         verified_at=_seconds(status.weightVerifiedAt),
         blind_since=_seconds(status.blindSince),
         blind_seconds=status.blindMilliseconds / 1000,
+        approved=status.approved,
+        by_hand=status.byHand,
+        reported_at=_seconds(status.reportedAt),
+        halted=Halt(parse_time(status.halted.at), reason=status.halted.reason, message=status.halted.message) if status.halted else None,
         promoting_since=_seconds(status.promotingSince),
         routed_at=_seconds(status.routedAt),
     )
@@ -144,8 +165,26 @@ def _canary_status(canary: CanaryPlace) -> CanaryStatus:
         weightVerifiedAt=_time(canary.verified_at),
         blindSince=_time(canary.blind_since),
         blindMilliseconds=round(canary.blind_seconds * 1000),
+        approved=canary.approved,
+        byHand=canary.by_hand,
+        reportedAt=_time(canary.reported_at),
+        halted=_halted_status(canary.halted) if canary.halted else None,
         promotingSince=_time(canary.promoting_since),
         routedAt=_time(canary.routed_at),
+    )
+
+
+def _halted_status(halt: Halt) -> HaltedStatus:
+    return HaltedStatus(at=render_time(halt.at), reason=halt.reason, message=halt.message[:2048])
+
+
+def _tokens(status: AcknowledgedStatus) -> Tokens:
+    return Tokens(abort=status.abort, retry=status.retry, promote=status.promote, approve=status.approve, skip_step=status.skipStep)
+
+
+def _acknowledged(tokens: Tokens) -> AcknowledgedStatus:
+    return AcknowledgedStatus(
+        abort=tokens.abort, retry=tokens.retry, promote=tokens.promote, approve=tokens.approve, skipStep=tokens.skip_step
     )
 
 

@@ -25,4 +25,6 @@ def verdict_on_prompt(place: Place) -> Verdict | None:
         return None
     if last.revision.prompt_digest == stable.revision.prompt_digest:
         return None
+    if place.rejection_of(last.revision.name) is None:
+        return None  # withdrawn by hand
     return Verdict(last.revision, reason=last.reason, message=last.message, at=last.detected_at)

@@ -1,0 +1,109 @@
+"""What a person asks for by hand: each token is acted on once, at the first look that sees it, and acknowledged whether or not it fits.
+
+A token that waited for its moment would act on a rollout that its author has never seen.
+"""
+
+from dataclasses import asdict, replace
+
+from backstop.api.reasons import Reason
+
+from .look import Look
+from .move import Move, roll_back, told
+from .place import CanaryPlace, Place, Tokens
+from .progress import past_step
+from .rest import fresh_canary
+
+
+def by_hand(look: Look) -> Move | None:
+    """The first token that is new; what takes traffic away comes first."""
+    asked, known = look.observed.tokens, look.place.acknowledged
+    if asked.abort is not None and asked.abort != known.abort:
+        move = _acknowledged(_abort(look), look=look, abort=asked.abort)
+        # What was asked for beside it is not done after it.
+        return replace(move, place=replace(move.place, acknowledged=_all_of(asked, known=known)))
+    if asked.retry is not None and asked.retry != known.retry:
+        return _acknowledged(_retry(look), look=look, retry=asked.retry)
+    if asked.promote is not None and asked.promote != known.promote:
+        return _acknowledged(_promote(look), look=look, promote=asked.promote)
+    if asked.approve is not None and asked.approve != known.approve:
+        return _acknowledged(_approve(look), look=look, approve=asked.approve)
+    if asked.skip_step is not None and asked.skip_step != known.skip_step:
+        return _acknowledged(_skip_step(look), look=look, skip_step=asked.skip_step)
+    return None
+
+
+def _acknowledged(move: Move | None, *, look: Look, **token: str) -> Move:
+    (name,) = token
+    if move is None:
+        message = f"the annotation `backstop.dev/{name.replace('_', '-')}` has nothing to act on now; a new value asks again"
+        move = told(look.place, Reason.TOKEN_WITHOUT_EFFECT, message)
+    return replace(move, place=replace(move.place, acknowledged=replace(look.place.acknowledged, **token)))
+
+
+def _all_of(asked: Tokens, *, known: Tokens) -> Tokens:
+    """Everything that is asked for now; and what was acted on before and is not asked for any more, lest it be asked for again."""
+    return Tokens(**{name: value or getattr(known, name) for name, value in asdict(asked).items()})
+
+
+def _abort(look: Look) -> Move | None:
+    canary = look.place.canary
+    if canary is None or look.place.stable is None:
+        return None
+    return roll_back(look, canary, reason=Reason.ABORTED, message="aborted by hand (`backstop.dev/abort`)", at=look.now)
+
+
+def _retry(look: Look) -> Move | None:
+    """A rejected or halted revision, from step 0 and with clean counters."""
+    wanted, canary = look.wanted, look.place.canary
+    if wanted is None or look.place.stable is None:
+        return None
+    message = f"{wanted.prompt_version} ({wanted.name}) is tried again from its first step, as asked for by hand (`backstop.dev/retry`)"
+    if canary is not None:
+        if canary.halted is None or canary.revision.name != wanted.name:
+            return None
+        return told(replace(look.place, canary=fresh_canary(look, wanted)), Reason.RETRIED, message)
+    if look.place.rejection_of(wanted.name) is None:
+        return None
+    return told(_without_rejection(look.place, wanted.name), Reason.RETRIED, message)
+
+
+def _promote(look: Look) -> Move | None:
+    """A person's override: at full size it becomes stable, whatever steps are left, also after it was rejected."""
+    wanted, canary = look.wanted, look.place.canary
+    if wanted is None or look.place.stable is None:
+        return None
+    message = (
+        f"{wanted.prompt_version} ({wanted.name}) is promoted without its remaining steps, as asked for by hand (`backstop.dev/promote`)"
+    )
+    if canary is not None and canary.revision.name == wanted.name:
+        if canary.routed_at is not None:
+            return None
+        return told(replace(look.place, canary=_promoting(look, canary)), Reason.PROMOTED_BY_HAND, message)
+    if canary is None and look.place.rejection_of(wanted.name) is not None:
+        place = _without_rejection(look.place, wanted.name)
+        return told(replace(place, canary=_promoting(look, fresh_canary(look, wanted))), Reason.PROMOTED_BY_HAND, message)
+    return None
+
+
+def _promoting(look: Look, canary: CanaryPlace) -> CanaryPlace:
+    return replace(canary, by_hand=True, halted=None, promoting_since=look.now)
+
+
+def _approve(look: Look) -> Move | None:
+    canary = look.place.canary
+    if canary is None or canary.approved or canary.step_started_at is None or not look.step_of(canary).approval:
+        return None
+    message = f"step {canary.step + 1} of {canary.revision.name} may be passed (`backstop.dev/approve`)"
+    return told(replace(look.place, canary=replace(canary, approved=True)), Reason.APPROVED, message)
+
+
+def _skip_step(look: Look) -> Move | None:
+    canary = look.place.canary
+    if canary is None or canary.step_started_at is None or canary.verified_at is None or canary.promoting_since is not None:
+        return None
+    message = f"step {canary.step + 1} of {canary.revision.name} is skipped, as asked for by hand (`backstop.dev/skip-step`)"
+    return told(past_step(look, canary).place, Reason.STEP_SKIPPED, message)
+
+
+def _without_rejection(place: Place, revision: str) -> Place:
+    return replace(place, rejected=tuple(r for r in place.rejected if r.revision.name != revision))

@@ -1,0 +1,271 @@
+"""What people ask for: approvals, pauses, tokens, and breaches that wait for them."""
+
+import pytest
+
+from backstop.analysis.reading import Waiting
+from backstop.api.condition import ConditionType
+from backstop.api.reasons import Reason
+from backstop.rollout.place import Outcome
+from tests.rollout.test_decide import condition
+from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy, reading, revision, started
+
+
+def share(world: World) -> tuple[str | None, int]:
+    assert world.route is not None
+    return world.route.canary, world.route.permille
+
+
+def is_stable(world: World, version: str) -> bool:
+    return world.place.stable is not None and world.place.stable.revision == revision(version) and world.place.canary is None
+
+
+def test_a04_an_approval_is_waited_for_beyond_every_deadline_and_the_condition_says_so() -> None:
+    world = started(policy=policy(approval=(50,), deadline=120))
+    world.want("2")
+    world.run(1000)
+    assert share(world) == ("rev2", 500)
+    plan = world.decide()
+    assert plan.reason is Reason.WAITING_FOR_APPROVAL
+    assert "backstop.dev/approve" in next(c.message for c in plan.conditions if c.type is ConditionType.PROGRESSING)
+
+
+def test_a05_an_approve_token_passes_exactly_one_step() -> None:
+    world = started(policy=policy(approval=(5, 50)))
+    world.want("2")
+    world.run(100)
+    assert share(world) == ("rev2", 50)
+    world.ask(approve="1")
+    world.run(200)
+    assert share(world) == ("rev2", 500)
+    world.ask(approve="2")
+    world.run(200)
+    assert is_stable(world, "2")
+
+
+def test_an_approval_that_nobody_waits_for_passes_nothing_later() -> None:
+    world = started(policy=policy(approval=(50,)))
+    world.ask(approve="early")
+    world.run(2)
+    world.want("2")
+    world.run(500)
+    assert share(world) == ("rev2", 500)
+    assert world.reasons().count("TokenWithoutEffect") == 1
+
+
+@pytest.mark.parametrize("when", ["at an approval", "in analysis", "after an abort"])
+def test_a06_a_promote_token_makes_the_wanted_version_stable_without_its_remaining_steps(when: str) -> None:
+    world = started(policy=policy(approval=(5,)))
+    world.want("2")
+    world.run(90 if when == "at an approval" else 20)
+    if when == "after an abort":
+        world.ask(abort="1")
+        world.run(30)
+        assert world.place.rejection_of("rev2") is not None
+    world.ask(promote="1")
+    world.run(30)
+    assert is_stable(world, "2")
+    assert 500 not in [permille for *_, permille in world.shares]
+    assert world.place.last is not None
+    assert (world.place.last.outcome, world.place.last.reason) == (Outcome.PROMOTED, "PromotedByHand")
+    assert world.place.rejection_of("rev2") is None
+    assert world.route is not None
+    assert world.route.aborted is None
+
+
+def test_a07_a_breach_beats_a_pause() -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    world.policy = policy(paused=True)
+    world.run(500)
+    assert share(world) == ("rev2", 50)
+    assert world.decide().reason is Reason.PAUSED
+    world.judged = BREACHED
+    world.one_pass()
+    assert share(world) == (None, 0)
+
+
+def test_a_pause_that_ends_goes_on_where_it_was() -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    world.policy = policy(paused=True)
+    world.run(500)
+    world.policy = policy()
+    world.run(300)
+    assert is_stable(world, "2")
+
+
+def test_a_paused_policy_gives_a_new_canary_no_traffic() -> None:
+    world = started(policy=policy(paused=True))
+    world.want("2")
+    world.run(300)
+    assert share(world) == ("rev2", 0)
+    assert world.arms["rev2"].ready == 1
+
+
+def test_b09_a_retry_token_tries_a_rejected_version_again_from_step_0_once() -> None:
+    world = started()
+    world.want("2")
+    world.run(80)
+    world.judged = BREACHED
+    world.run(30)
+    world.judged = HEALTHY
+    world.ask(retry="1")
+    world.run(10)
+    assert share(world) == ("rev2", 50)
+    world.judged = BREACHED
+    world.run(30)
+    world.judged = HEALTHY
+    world.run(300)
+    assert share(world) == (None, 0)
+    assert world.place.rejection_of("rev2") is not None
+    assert world.reasons().count("Retried") == 1
+
+
+@pytest.mark.parametrize("again", range(4))
+@pytest.mark.parametrize("writes", range(6))
+def test_b09_a_retry_survives_deaths_after_any_two_writes(writes: int, again: int) -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    world.judged = BREACHED
+    world.run(30)
+    world.judged = HEALTHY
+    world.ask(retry="1")
+    world.one_pass(stop_after=writes)
+    world.one_pass(stop_after=again)
+    world.run(10)
+    assert share(world) == ("rev2", 50)
+
+
+def test_b10_an_abort_during_a_promotion_wins() -> None:
+    world = started(policy=policy(steps=((100, 10),)))
+    world.want("2")
+    world.run(11)
+    world.deaf = True
+    world.run(3)
+    assert world.shares[-1][1] == "rev2"
+    world.ask(promote="1")
+    world.ask(abort="1")
+    world.deaf = False
+    world.run(20)
+    assert is_stable(world, "1")
+    assert world.shares[-1][1:] == ("rev1", None, 0)
+
+
+def test_b11_an_abort_without_a_canary_changes_nothing() -> None:
+    world = started()
+    before = world.place
+    world.ask(abort="1")
+    world.run(5)
+    assert world.place.stable == before.stable
+    assert world.place.rejected == ()
+    world.want("2")
+    world.run(300)
+    assert is_stable(world, "2")
+
+
+def test_a_skip_token_ends_the_present_step_at_once_and_no_other() -> None:
+    world = started()
+    world.want("2")
+    world.run(10)
+    world.ask(skip_step="1")
+    world.run(40)
+    assert share(world) == ("rev2", 500)
+
+
+def test_in_pause_mode_a_breach_takes_the_traffic_away_and_waits() -> None:
+    world = started(policy=policy(mode="Pause"))
+    world.want("2")
+    world.run(80)
+    world.judged = BREACHED
+    world.one_pass()
+    assert share(world) == ("rev2", 0)
+    world.run(1000)
+    assert share(world) == ("rev2", 0)
+    plan = world.decide()
+    assert (plan.phase, plan.reason) == ("Halted", Reason.HALTED)
+    assert condition(plan, ConditionType.STALLED) == "True"
+    assert condition(plan, ConditionType.RECONCILING) is None
+    assert world.place.rejected == ()
+    assert world.verdicts == []
+    assert world.route is not None
+    assert world.route.aborted is not None, "gateways let nobody pin it"
+
+
+def test_a_promote_token_beats_a_pause() -> None:
+    world = started(policy=policy(paused=True))
+    world.want("2")
+    world.run(10)
+    world.ask(promote="1")
+    world.run(30)
+    assert is_stable(world, "2")
+
+
+def test_in_pause_mode_retry_begins_anew_and_abort_rejects() -> None:
+    world = started(policy=policy(mode="Pause"))
+    world.want("2")
+    world.run(80)
+    world.judged = BREACHED
+    world.run(10)
+    world.judged = HEALTHY
+    world.ask(retry="1")
+    world.run(10)
+    assert share(world) == ("rev2", 50)
+    assert world.route is not None
+    assert world.route.aborted is None
+    world.judged = BREACHED
+    world.run(10)
+    world.ask(abort="1")
+    world.run(5)
+    assert world.place.canary is None
+    assert world.place.rejection_of("rev2") is not None
+
+
+def test_in_pause_mode_a_death_after_the_route_write_still_waits_for_a_person() -> None:
+    world = started(policy=policy(mode="Pause"))
+    world.want("2")
+    world.run(20)
+    world.judged = BREACHED
+    world.one_pass(stop_after=1)
+    world.judged = HEALTHY
+    world.run(500)
+    assert share(world) == ("rev2", 0)
+    assert world.decide().phase == "Halted"
+
+
+def test_m07_in_a_dry_run_a_breach_is_told_once_and_changes_nothing() -> None:
+    world = started(policy=policy(mode="DryRun"))
+    world.want("2")
+    world.run(20)
+    world.judged = BREACHED
+    world.run(500)
+    assert share(world) == ("rev2", 50)
+    assert world.reasons().count("WouldRollBack") == 1
+    assert world.place.rejected == ()
+
+
+@pytest.mark.parametrize(("action", "left"), [("Hold", ("rev2", 50)), ("Rollback", (None, 0))])
+def test_m02_metrics_that_stay_away_lead_to_what_was_declared(action: str, left: tuple[str | None, int]) -> None:
+    world = started(policy=policy(blind={"afterSeconds": 60, "action": action}))
+    world.want("2")
+    world.run(20)
+    world.judged = UNSEEN
+    world.run(55)
+    assert share(world) == ("rev2", 50)
+    world.run(30)
+    assert share(world) == left
+
+
+def test_a_step_that_waits_for_too_long_is_given_up_where_that_was_declared() -> None:
+    world = started(policy=policy(max_hold=120))
+    world.want("2")
+    world.judged = reading(Waiting(more=3))
+    world.run(170)
+    assert share(world) == ("rev2", 50)
+    world.run(30)
+    assert share(world) == (None, 0)
+    rejection = world.place.rejection_of("rev2")
+    assert rejection is not None
+    assert rejection.reason == "HoldExpired"
