@@ -223,6 +223,22 @@ def test_in_pause_mode_retry_begins_anew_and_abort_rejects() -> None:
     assert world.place.rejection_of("rev2") is not None
 
 
+def test_in_pause_mode_a_version_that_was_left_halted_does_not_come_back_by_itself() -> None:
+    world = started(policy=policy(mode="Pause"))
+    world.want("2")
+    world.run(80)
+    world.judged = BREACHED
+    world.run(10)
+    world.judged = HEALTHY
+    world.want("1")
+    world.run(20)
+    assert is_stable(world, "1")
+    world.want("2")
+    world.run(300)
+    assert share(world) == (None, 0)
+    assert world.decide().phase == "RolledBack"
+
+
 def test_in_pause_mode_a_death_after_the_route_write_still_waits_for_a_person() -> None:
     world = started(policy=policy(mode="Pause"))
     world.want("2")

@@ -79,9 +79,13 @@ def at_zero(canary: CanaryPlace) -> CanaryPlace:
 
 
 def supersede(look: Look, canary: CanaryPlace, *, reason: Reason, message: str) -> Move:
-    """The spec asks for something else now: the canary ends without a verdict."""
+    """The spec asks for something else now: the canary ends without a verdict, unless it waits for a person after a breach."""
     last = LastRollout(Outcome.SUPERSEDED, canary.revision, reason=reason, message=message, detected_at=look.now, generation=None)
-    return told(replace(_without_canary(look, canary), last=last), reason, message)
+    place, halt = replace(_without_canary(look, canary), last=last), canary.halted
+    if halt is not None:
+        rejection = Rejection(canary.revision, reason=halt.reason, message=halt.message, at=halt.at)
+        place = replace(place, rejected=_remember(look, rejection))
+    return told(place, reason, message)
 
 
 def _without_canary(look: Look, canary: CanaryPlace) -> Place:
