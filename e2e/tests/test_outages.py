@@ -8,8 +8,9 @@ import pytest
 
 from backstop.api.clock import parse_time
 from backstop.kube.client import Client
-from backstop.kube.resources import DEPLOYMENTS, PODS, Resource
-from e2e.tests.scenario import ALSO_GOOD, GOOD, MANAGER, Scenario, condition, policy, prompt
+from backstop.kube.resources import DEPLOYMENTS, LEASES, PODS, Resource
+from e2e.cluster import Cluster
+from e2e.tests.scenario import ALSO_GOOD, GOOD, MANAGER, SLOW, Scenario, condition, policy, prompt
 
 pytestmark = pytest.mark.cluster
 
@@ -105,4 +106,56 @@ async def replaced(scenario: Scenario, *, gone: str) -> None:
         if gone not in {pod["metadata"]["uid"] for pod in pods} and len(ready) == len(pods) >= 3:
             return
         assert time.monotonic() < end, "an evicted pod was not replaced"
+        await asyncio.sleep(0.2)
+
+
+async def leader(client: Client) -> dict[str, Any]:
+    """The pod of the operator that acts."""
+    holder = (await client.get(LEASES, namespace=OPERATOR_NAMESPACE, name="backstop"))["spec"]["holderIdentity"]
+    pods = (await client.list(PODS, namespace=OPERATOR_NAMESPACE))[0]
+    (pod,) = (pod for pod in pods if holder.startswith(f"{pod['metadata']['name']}-"))
+    return pod
+
+
+def signal_pod(cluster: Cluster, pod: dict[str, Any], *, signal: str) -> None:
+    """Send every process of a pod a signal; found by the name that the pod's own processes know it by."""
+    script = 'for p in /proc/[0-9]*; do [ "$(cat $p/root/etc/hostname 2>/dev/null)" = "$0" ] && kill -s "$1" "${p#/proc/}" || true; done'
+    cluster.run(["sh", "-c", script, pod["metadata"]["name"], signal])
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+async def test_r02_a_breach_is_acted_on_by_another_operator_when_the_leader_is_gone(scenario: Scenario, cluster: Cluster, how: str) -> None:
+    await scenario.apply(prompt("1.0.0", text=GOOD), prompt("2.0.0", text=SLOW), policy("1.0.0", steps=[(25, 120), (100, 5)]))
+    await scenario.until_stable("1.0.0")
+    async with scenario.load():
+        await scenario.want("2.0.0")
+        canary = await scenario.until_weight(25)
+        await scenario.until(
+            lambda s: any(slo["state"] == "Breaching" for slo in s.get("slos", [])), within=60, what="a breach that is not decided yet"
+        )
+        gone = await leader(scenario.client)
+        if how == "killed":
+            await kill(scenario.client, gone)
+        else:
+            signal_pod(cluster, gone, signal="STOP")
+        last = await scenario.until_ended(canary["revision"], within=90)
+        assert (last["outcome"], last["reason"]) == ("RolledBack", "LatencyBreach")
+        assert (await leader(scenario.client))["metadata"]["uid"] != gone["metadata"]["uid"]
+        before = await scenario.status()
+        if how == "frozen":
+            signal_pod(cluster, gone, signal="CONT")
+        await available(scenario.client, namespace=OPERATOR_NAMESPACE, name="backstop")
+    assert (await scenario.status())["rejected"] == before["rejected"]
+    assert (await scenario.traffic()).permille == 0
+    assert (await scenario.reasons()).count("RolledBack") == 1
+
+
+async def available(client: Client, *, namespace: str, name: str) -> None:
+    """Wait until all pods of a Deployment are ready."""
+    end = time.monotonic() + 120
+    while True:
+        body = await client.get(DEPLOYMENTS, namespace=namespace, name=name)
+        if body.get("status", {}).get("readyReplicas", 0) == body["spec"]["replicas"]:
+            return
+        assert time.monotonic() < end, f"the pods of {name} did not all get ready"
         await asyncio.sleep(0.2)
