@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, Field
 
 from backstop.api.fallbackpolicy import POLICY_RULES, FallbackPolicySpec
-from backstop.crdgen.__main__ import FOLDERS, differences, files
+from backstop.crdgen.__main__ import DEFINITIONS, REFERENCE, differences, files
 from backstop.crdgen.kinds import KINDS, Kind, definition
 from backstop.crdgen.schema import SchemaError, structural_schema
 
@@ -38,20 +38,25 @@ def test_the_files_in_the_repository_are_what_the_models_say() -> None:
 
 def test_a_changed_missing_or_foreign_file_is_noticed(tmp_path: Path) -> None:
     wanted = files()
-    first, second = wanted
-    for folder in FOLDERS:
-        (tmp_path / folder).mkdir(parents=True)
-        for name, content in wanted.items():
-            (tmp_path / folder / name).write_text(content)
+    for path, content in wanted.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
     assert differences(tmp_path, wanted=wanted) == []
-    (tmp_path / FOLDERS[0] / first).write_text("changed")
-    (tmp_path / FOLDERS[1] / second).unlink()
-    (tmp_path / FOLDERS[1] / "foreign.yaml").touch()
-    assert set(differences(tmp_path, wanted=wanted)) == {
-        tmp_path / FOLDERS[0] / first,
-        tmp_path / FOLDERS[1] / second,
-        tmp_path / FOLDERS[1] / "foreign.yaml",
-    }
+    first, second, *_ = wanted
+    foreign = REFERENCE / "foreign.md"
+    (tmp_path / first).write_text("changed")
+    (tmp_path / second).unlink()
+    (tmp_path / foreign).touch()
+    assert differences(tmp_path, wanted=wanted) == sorted([first, second, foreign])
+
+
+def test_the_reference_says_of_a_field_what_the_api_server_holds_it_to() -> None:
+    policy, _ = (content for path, content in sorted(files().items()) if path.parent == REFERENCE)
+    rows = {line.split(" | ")[0].strip("| `"): line for line in policy.splitlines() if line.startswith("| `")}
+    assert "| `120` | 0 to 604800 |" in rows["canary.steps[].holdSeconds"]
+    assert "| required | at most 253 characters" in rows["promptVersion"]
+    assert "| `Automatic` or `Pause` or `DryRun` | `Automatic` |" in rows["rollback.mode"]
+    assert "* `spec.canary.steps`: weights must increase" in policy.splitlines()
 
 
 @kinds
@@ -112,7 +117,7 @@ def test_rules_stand_where_their_model_stands() -> None:
     ]
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=str)
+@pytest.mark.parametrize("folder", DEFINITIONS, ids=str)
 def test_the_files_hold_one_definition_each(folder: Path) -> None:
     found = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / folder).glob("*.yaml"))]
     assert [(body["kind"], body["metadata"]["name"]) for body in found] == [
