@@ -285,3 +285,14 @@ def test_a_step_that_waits_for_too_long_is_given_up_where_that_was_declared() ->
     rejection = world.place.rejection_of("rev2")
     assert rejection is not None
     assert rejection.reason == "HoldExpired"
+
+
+@pytest.mark.parametrize("changes", [{"paused": True}, {"mode": "DryRun"}], ids=["paused", "dry run"])
+def test_a_step_that_waits_for_too_long_is_not_given_up_while_nothing_is_to_change(changes: dict[str, object]) -> None:
+    world = started(policy=policy(max_hold=120))
+    world.want("2")
+    world.judged = reading(Waiting(more=3))
+    world.run(20)
+    world.policy = policy(max_hold=120, **changes)  # type: ignore[arg-type]  # by name
+    world.run(500)
+    assert share(world) == ("rev2", 50)

@@ -64,9 +64,6 @@ class Reason(StrEnum):
     STATUS_LOST = "StatusLost"
 
 
-# What an SLO gives as its reason.
-BREACHES = frozenset({Reason.LATENCY_BREACH, Reason.ERROR_RATE_BREACH, Reason.FALLBACK_RATE_BREACH})
-
 WARNINGS = frozenset(
     {
         Reason.INVALID,

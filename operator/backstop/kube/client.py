@@ -107,13 +107,14 @@ class Client:
         endless = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=WATCH_SECONDS + self._timeout)
         try:
             response = await self._call("GET", path, query=query, body=None, content=JSON, timeout=endless)
-            if response.status != 200:
-                raise _error(response.status, message=f"{what}: answer {response.status}")
-            async for line in response.response.content:
-                event = json.loads(line)
-                if event["type"] == "ERROR":
-                    return  # what it was to go on from is too long ago
-                yield event["object"]
+            async with response.response as answer:  # closed with whoever stops to listen
+                if answer.status != 200:
+                    raise _error(answer.status, message=f"{what}: answer {answer.status}")
+                async for line in answer.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        return  # what it was to go on from is too long ago
+                    yield event["object"]
         except (aiohttp.ClientError, OSError, ValueError, KeyError) as error:
             raise Unavailable(f"{what}: {error or type(error).__name__}") from None
 

@@ -21,7 +21,15 @@ from .wake import wake_at
 CanaryGate = Callable[[Look, CanaryPlace], Move | None]
 Gate = Callable[[Look], Move | None]
 
-SAFETY: tuple[CanaryGate, ...] = (safety.finish_abort, safety.breach, safety.other_wanted, safety.blind, safety.crashes, safety.pods)
+SAFETY: tuple[CanaryGate, ...] = (
+    safety.finish_abort,
+    safety.breach,
+    safety.other_wanted,
+    safety.blind,
+    safety.hold_expired,
+    safety.crashes,
+    safety.pods,
+)
 PROGRESS: tuple[CanaryGate, ...] = (
     progress.replan,
     progress.blindness,
@@ -29,7 +37,6 @@ PROGRESS: tuple[CanaryGate, ...] = (
     progress.verify,
     progress.begin_step,
     progress.switch,
-    progress.hold_expired,
     progress.pass_step,
 )
 # What does not wait while a rollout is paused: no gate that raises the canary's weight.

@@ -2,11 +2,10 @@
 
 from dataclasses import replace
 
-from backstop.analysis.reading import state_name
 from backstop.api.reasons import Reason
 
 from .look import Look, steps_hash
-from .move import Move, roll_back, told
+from .move import Move, told
 from .observed import Known
 from .place import CanaryPlace, LastRollout, Outcome, PreviousPlace, StablePlace, awaited_generation
 
@@ -114,18 +113,6 @@ def past_step(look: Look, canary: CanaryPlace) -> Move:
         return Move(replace(look.place, canary=replace(canary, step=canary.step + 1, step_started_at=None)))
     message = f"{canary.revision.prompt_version} ({canary.revision.name}) held every SLO at {canary.weight} %: promoting"
     return told(replace(look.place, canary=replace(canary, promoting_since=look.now)), Reason.PROMOTING, message)
-
-
-def hold_expired(look: Look, canary: CanaryPlace) -> Move | None:
-    """The step has waited for healthy SLOs for as long as the policy lets it."""
-    limit = look.policy.canary.analysis.maxHoldSeconds
-    if limit is None or canary.verified_at is None or canary.promoting_since is not None or canary.blind_since is not None:
-        return None
-    if all_healthy(look) or look.now < hold_ends(look, canary) + limit:
-        return None
-    waiting = ", ".join(r.name for r in look.observed.readings if state_name(r.state) != "Healthy") or "every SLO"
-    message = f"not healthy {limit} s after the step's hold (`spec.canary.analysis.maxHoldSeconds`): {waiting}"
-    return roll_back(look, canary, reason=Reason.HOLD_EXPIRED, message=message, at=look.now)
 
 
 def hold_ends(look: Look, canary: CanaryPlace) -> float:

@@ -3,16 +3,20 @@
 from dataclasses import replace
 from typing import assert_never
 
+from backstop.analysis.reading import state_name
 from backstop.api.clock import parse_time
 from backstop.api.fallbackpolicy import RollbackMode, UnavailableAction
-from backstop.api.reasons import BREACHES, Reason
+from backstop.api.reasons import Reason
 
 from .look import Look
 from .move import Move, at_zero, halt, roll_back, supersede, told
 from .observed import Known
 from .place import CanaryPlace
+from .progress import all_healthy, hold_ends
 
 CRASHES = 3
+# What ends a canary in every mode: a person's word, and pods that cannot run.
+FOR_GOOD = frozenset({Reason.ABORTED, Reason.CANARY_UNAVAILABLE})
 
 
 def finish_abort(look: Look, canary: CanaryPlace) -> Move | None:
@@ -27,7 +31,7 @@ def finish_abort(look: Look, canary: CanaryPlace) -> Move | None:
     message = (
         breached[0].evidence if breached else f"{aborted.reason} at {aborted.time}, as the traffic object says; no evidence was written"
     )
-    if look.policy.rollback.mode is RollbackMode.PAUSE and aborted.reason in BREACHES:
+    if look.policy.rollback.mode is RollbackMode.PAUSE and aborted.reason not in FOR_GOOD:
         return halt(look, canary, reason=aborted.reason, message=message, at=parse_time(aborted.time))
     return roll_back(look, canary, reason=aborted.reason, message=message, at=parse_time(aborted.time))
 
@@ -37,17 +41,21 @@ def breach(look: Look, canary: CanaryPlace) -> Move | None:
     breached = look.readings_in("Breached")
     if not breached or (canary.weight == 0 and canary.routed_at is None):
         return None
-    worst = breached[0]
+    return against(look, canary, reason=breached[0].reason, message=breached[0].evidence)
+
+
+def against(look: Look, canary: CanaryPlace, *, reason: Reason, message: str) -> Move | None:
+    """What evidence against the canary leads to, by the policy's mode."""
     match look.policy.rollback.mode:
         case RollbackMode.AUTOMATIC:
-            return roll_back(look, canary, reason=worst.reason, message=worst.evidence, at=look.now)
+            return roll_back(look, canary, reason=reason, message=message, at=look.now)
         case RollbackMode.PAUSE:
-            return halt(look, canary, reason=worst.reason, message=worst.evidence, at=look.now)
+            return halt(look, canary, reason=reason, message=message, at=look.now)
         case RollbackMode.DRY_RUN:
             if canary.reported_at is not None:
                 return None
-            message = f"{canary.revision.name} would be rolled back (`spec.rollback.mode` is `DryRun`): {worst.evidence}"
-            return told(replace(look.place, canary=replace(canary, reported_at=look.now)), Reason.WOULD_ROLL_BACK, message)
+            told_of = f"{canary.revision.name} would be rolled back (`spec.rollback.mode` is `DryRun`): {message}"
+            return told(replace(look.place, canary=replace(canary, reported_at=look.now)), Reason.WOULD_ROLL_BACK, told_of)
     assert_never(look.policy.rollback.mode)
 
 
@@ -81,7 +89,21 @@ def blind(look: Look, canary: CanaryPlace) -> Move | None:
     if look.now - canary.blind_since < declared.afterSeconds:
         return None
     message = f"metrics could not be seen for {declared.afterSeconds} s (`spec.rollback.onMetricsUnavailable`)"
-    return roll_back(look, canary, reason=Reason.METRICS_UNAVAILABLE, message=message, at=look.now)
+    return against(look, canary, reason=Reason.METRICS_UNAVAILABLE, message=message)
+
+
+def hold_expired(look: Look, canary: CanaryPlace) -> Move | None:
+    """The step has waited for healthy SLOs for as long as the policy lets it."""
+    limit = look.policy.canary.analysis.maxHoldSeconds
+    if limit is None or canary.verified_at is None or canary.promoting_since is not None or canary.blind_since is not None:
+        return None
+    if look.policy.canary.paused:
+        return None
+    if all_healthy(look) or look.now < hold_ends(look, canary) + limit:
+        return None
+    waiting = ", ".join(r.name for r in look.observed.readings if state_name(r.state) != "Healthy") or "every SLO"
+    message = f"not healthy {limit} s after the step's hold (`spec.canary.analysis.maxHoldSeconds`): {waiting}"
+    return against(look, canary, reason=Reason.HOLD_EXPIRED, message=message)
 
 
 def crashes(look: Look, canary: CanaryPlace) -> Move | None:
