@@ -2,12 +2,12 @@
 
 import pytest
 
-from backstop.analysis.reading import Waiting
 from backstop.api.condition import ConditionType
 from backstop.api.reasons import Reason
+from backstop.rollout.observed import Unresolved
 from backstop.rollout.place import Outcome
 from tests.rollout.test_decide import condition
-from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy, reading, revision, started
+from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy, revision, started
 
 
 def share(world: World) -> tuple[str | None, int]:
@@ -274,25 +274,85 @@ def test_m02_metrics_that_stay_away_lead_to_what_was_declared(action: str, left:
     assert share(world) == left
 
 
-def test_a_step_that_waits_for_too_long_is_given_up_where_that_was_declared() -> None:
-    world = started(policy=policy(max_hold=120))
+@pytest.mark.parametrize("again", range(4))
+@pytest.mark.parametrize("writes", range(6))
+@pytest.mark.parametrize("before", ["rejected", "halted"])
+def test_a06_a_promotion_after_a_verdict_survives_deaths_after_any_two_writes(before: str, writes: int, again: int) -> None:
+    world = started(policy=policy(mode="Pause" if before == "halted" else "Automatic"))
     world.want("2")
-    world.judged = reading(Waiting(more=3))
-    world.run(170)
-    assert share(world) == ("rev2", 50)
-    world.run(30)
-    assert share(world) == (None, 0)
-    rejection = world.place.rejection_of("rev2")
-    assert rejection is not None
-    assert rejection.reason == "HoldExpired"
-
-
-@pytest.mark.parametrize("changes", [{"paused": True}, {"mode": "DryRun"}], ids=["paused", "dry run"])
-def test_a_step_that_waits_for_too_long_is_not_given_up_while_nothing_is_to_change(changes: dict[str, object]) -> None:
-    world = started(policy=policy(max_hold=120))
-    world.want("2")
-    world.judged = reading(Waiting(more=3))
     world.run(20)
-    world.policy = policy(max_hold=120, **changes)  # type: ignore[arg-type]  # by name
-    world.run(500)
+    world.judged = BREACHED
+    world.run(30)
+    world.judged = HEALTHY
+    world.ask(promote="1")
+    world.one_pass(stop_after=writes)
+    world.one_pass(stop_after=again)
+    world.run(60)
+    assert is_stable(world, "2")
+    assert world.reasons().count("TokenWithoutEffect") == 0
+
+
+@pytest.mark.parametrize("again", range(4))
+@pytest.mark.parametrize("writes", range(6))
+def test_in_pause_mode_a_retry_survives_deaths_after_any_two_writes(writes: int, again: int) -> None:
+    world = started(policy=policy(mode="Pause"))
+    world.want("2")
+    world.run(20)
+    world.judged = BREACHED
+    world.run(30)
+    world.judged = HEALTHY
+    world.ask(retry="1")
+    world.one_pass(stop_after=writes)
+    world.one_pass(stop_after=again)
+    world.run(20)
     assert share(world) == ("rev2", 50)
+
+
+def test_an_abort_that_an_operator_died_in_is_finished_without_asking_what_for() -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    world.ask(abort="1")
+    world.one_pass(stop_after=1)
+    world.run(10)
+    assert world.place.rejection_of("rev2") is not None
+    assert world.reasons().count("TokenWithoutEffect") == 0
+
+
+def test_a_promotion_from_weight_0_waits_for_every_gateway() -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    world.ask(abort="1")
+    world.run(30)
+    world.ask(promote="1")
+    world.deaf = True
+    world.run(5)
+    assert world.place.canary is not None
+    assert world.place.canary.routed_at is not None
+    assert not is_stable(world, "2")
+    world.deaf = False
+    world.run(2)
+    assert is_stable(world, "2")
+
+
+def test_m02_metrics_that_stay_away_are_counted_also_while_the_spec_cannot_be_resolved() -> None:
+    world = started(policy=policy(blind={"afterSeconds": 60, "action": "Rollback"}))
+    world.want("2")
+    world.run(20)
+    world.wanted = Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, "it is gone")
+    world.judged = UNSEEN
+    world.run(90)
+    assert share(world) == (None, 0)
+
+
+def test_in_a_dry_run_each_reason_is_told_once() -> None:
+    world = started(policy=policy(mode="DryRun", blind={"afterSeconds": 30, "action": "Rollback"}))
+    world.want("2")
+    world.run(20)
+    world.judged = UNSEEN
+    world.run(60)
+    world.judged = BREACHED
+    world.run(60)
+    assert share(world) == ("rev2", 50)
+    assert world.reasons().count("WouldRollBack") == 2

@@ -36,7 +36,6 @@ def policy(
     approval: tuple[int, ...] = (),
     mode: str = "Automatic",
     paused: bool = False,
-    max_hold: int | None = None,
     blind: dict[str, object] | None = None,
 ) -> FallbackPolicySpec:
     """A policy with one latency SLO. `steps`: weight and hold of each; `approval`: the weights that wait for a person."""
@@ -50,7 +49,6 @@ def policy(
                 "steps": [{"weight": w, "holdSeconds": h, "approval": w in approval} for w, h in steps],
                 "progressDeadlineSeconds": deadline,
                 "paused": paused,
-                "analysis": {"maxHoldSeconds": max_hold},
             },
             "serving": {"replicas": replicas},
             "rollback": {"keepPreviousSeconds": 60, "mode": mode, "onMetricsUnavailable": blind or {}},

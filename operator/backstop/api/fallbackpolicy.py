@@ -102,7 +102,11 @@ class SLO(ApiModel):
         None, ge=1, le=99, description="For `Latency`: the share of requests that must be within `maxMilliseconds`."
     )
     maxMilliseconds: int | None = Field(
-        None, ge=1, le=120_000, description="For `Latency`: the limit. It becomes a histogram bound of new revisions."
+        None,
+        ge=1,
+        le=120_000,
+        description="For `Latency`: the limit. Take a bound of the gateways' grid (docs/concepts/indicators.md); "
+        "another limit can be judged once stable was made with it too.",
     )
     maxPercent: Percent | None = Field(
         None, description='For rates: the allowed share of bad requests, a decimal as a string, such as "1" or "0.5".'
@@ -141,13 +145,6 @@ class Analysis(ApiModel):
     """How the canary is judged."""
 
     warmUpSeconds: int = Field(10, ge=0, le=3600, description="Requests of the first seconds after a step is in effect are not judged.")
-    maxHoldSeconds: int | None = Field(
-        None,
-        ge=1,
-        le=2_592_000,
-        description="How long a step may wait beyond its hold for SLOs that are not healthy, before the canary is rolled back. "
-        "Unset: for ever.",
-    )
 
 
 class Canary(ApiModel):

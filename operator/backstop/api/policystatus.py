@@ -79,7 +79,9 @@ class CanaryStatus(StatusModel):
     )
     approved: bool = Field(False, description="Whether a person has approved of the present step.")
     byHand: bool = Field(False, description="Whether a person had it promoted.")
-    reportedAt: Time | None = time_field("When a breach of this step was told that `DryRun` leaves without consequence.")
+    reported: str | None = Field(
+        None, max_length=128, description="Why `DryRun` has told that it would have been rolled back in this step."
+    )
     halted: HaltedStatus | None = Field(None, description="The breach after which it waits, without traffic, for a person.")
     promotingSince: Time | None = time_field("When promotion began. Unset: still judged.")
     routedAt: Time | None = time_field("When promotion made it the stable of the traffic object.")

@@ -50,7 +50,6 @@ class Reason(StrEnum):
     FALLBACK_RATE_BREACH = "FallbackRateBreach"
     HALTED = "Halted"
     WOULD_ROLL_BACK = "WouldRollBack"
-    HOLD_EXPIRED = "HoldExpired"
     CANARY_UNREADY = "CanaryUnready"
     CANARY_UNAVAILABLE = "CanaryUnavailable"
     ROLLED_BACK = "RolledBack"
@@ -81,7 +80,6 @@ WARNINGS = frozenset(
         Reason.FALLBACK_RATE_BREACH,
         Reason.HALTED,
         Reason.WOULD_ROLL_BACK,
-        Reason.HOLD_EXPIRED,
         Reason.TOKEN_WITHOUT_EFFECT,
         Reason.CANARY_UNREADY,
         Reason.CANARY_UNAVAILABLE,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Final
 
-from ..kube.errors import Conflict, KubeError
+from ..kube.errors import Conflict, KubeError, NotFound
 from ..kube.lease import Lease, LeaseObject
 from ..telemetry.log import fields
 
@@ -127,10 +127,10 @@ class Leadership:
         assert self._held is not None
         try:
             await self._take(self._held)
-        except Conflict:
-            # A renewal whose answer was lost, or somebody's annotation: no matter, as long as it names this process.
+        except (Conflict, NotFound):
+            # A renewal whose answer was lost, or somebody's annotation: no matter, as long as it names this process, or is gone.
             there = await self._object.read()
-            if there.holder != self._identity:
+            if there.version is not None and there.holder != self._identity:
                 self._acts_until = float("-inf")
                 raise LeadershipLost(f"`{there.holder or 'nobody'}` holds the Lease") from None
             await self._take(there)

@@ -144,6 +144,8 @@ class Reconcile:
         analysis = judgement.analysis if judgement is not None and judgement.analysis is not None else subject.status.analysis
         # Until this process has tried for itself, what status says is what is known.
         known = self._problems[key] if key in self._problems else problem_in(subject.status)
+        # Judged also where not even status can be written: after a restart nothing is yet.
+        self._judging.watch(key, spec=subject.wish.spec, place=subject.observed.place, analysis=analysis)
         problem = await self._apply.place(subject, known=known, analysis=analysis)
         # From here on the place is what it is, whatever becomes of the rest of this pass: it is judged, and gateways are asked.
         place = plan.place if problem is None else subject.observed.place

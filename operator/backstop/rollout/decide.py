@@ -26,13 +26,12 @@ SAFETY: tuple[CanaryGate, ...] = (
     safety.breach,
     safety.other_wanted,
     safety.blind,
-    safety.hold_expired,
     safety.crashes,
     safety.pods,
+    progress.blindness,
 )
 PROGRESS: tuple[CanaryGate, ...] = (
     progress.replan,
-    progress.blindness,
     progress.promote,
     progress.verify,
     progress.begin_step,
@@ -40,7 +39,7 @@ PROGRESS: tuple[CanaryGate, ...] = (
     progress.pass_step,
 )
 # What does not wait while a rollout is paused: no gate that raises the canary's weight.
-WHILE_PAUSED: tuple[CanaryGate, ...] = (progress.replan, progress.blindness, progress.promote, progress.verify)
+WHILE_PAUSED: tuple[CanaryGate, ...] = (progress.replan, progress.promote, progress.verify)
 REST: tuple[Gate, ...] = (rest.first_revision, rest.watch_shift, rest.clear_away, rest.recall_rejection, rest.new_canary)
 
 

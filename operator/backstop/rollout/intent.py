@@ -8,10 +8,10 @@ from dataclasses import asdict, replace
 from backstop.api.reasons import Reason
 
 from .look import Look
-from .move import Move, roll_back, told
-from .place import CanaryPlace, Place, Tokens
+from .move import Move, roll_back, told, without_canary
+from .place import Place, Revision, Tokens
 from .progress import past_step
-from .rest import fresh_canary
+from .rest import carries_verdict, fresh_canary, with_canary
 
 
 def by_hand(look: Look) -> Move | None:
@@ -24,7 +24,10 @@ def by_hand(look: Look) -> Move | None:
     if asked.retry is not None and asked.retry != known.retry:
         return _acknowledged(_retry(look), look=look, retry=asked.retry)
     if asked.promote is not None and asked.promote != known.promote:
-        return _acknowledged(_promote(look), look=look, promote=asked.promote)
+        if (cleared := _clear_the_way(look)) is not None:
+            return cleared
+        if look.wanted is None or not carries_verdict(look, look.wanted):
+            return _acknowledged(_promote(look), look=look, promote=asked.promote)
     if asked.approve is not None and asked.approve != known.approve:
         return _acknowledged(_approve(look), look=look, approve=asked.approve)
     if asked.skip_step is not None and asked.skip_step != known.skip_step:
@@ -53,40 +56,48 @@ def _abort(look: Look) -> Move | None:
 
 
 def _retry(look: Look) -> Move | None:
-    """A rejected or halted revision, from step 0 and with clean counters."""
-    wanted, canary = look.wanted, look.place.canary
-    if wanted is None or look.place.stable is None:
+    """A rejected or halted revision, from step 0 and with clean counters: `rest.new_canary` begins it when its verdict is gone."""
+    wanted = look.wanted
+    if wanted is None or look.place.stable is None or not _stands_back(look, wanted):
         return None
     message = f"{wanted.prompt_version} ({wanted.name}) is tried again from its first step, as asked for by hand (`backstop.dev/retry`)"
-    if canary is not None:
-        if canary.halted is None or canary.revision.name != wanted.name:
-            return None
-        return told(replace(look.place, canary=fresh_canary(look, wanted)), Reason.RETRIED, message)
-    if look.place.rejection_of(wanted.name) is None:
+    return told(_without_verdict(look, wanted), Reason.RETRIED, message)
+
+
+def _clear_the_way(look: Look) -> Move | None:
+    """Before a promotion, the verdict goes: out of status with this move, out of the traffic object with its write. Not told yet."""
+    wanted = look.wanted
+    if wanted is None or look.place.stable is None or not _stands_back(look, wanted):
         return None
-    return told(_without_rejection(look.place, wanted.name), Reason.RETRIED, message)
+    return Move(_without_verdict(look, wanted))
 
 
 def _promote(look: Look) -> Move | None:
     """A person's override: at full size it becomes stable, whatever steps are left, also after it was rejected."""
-    wanted, canary = look.wanted, look.place.canary
-    if wanted is None or look.place.stable is None:
+    wanted, stable, canary = look.wanted, look.place.stable, look.place.canary
+    if wanted is None or stable is None or wanted.name == stable.revision.name:
+        return None
+    if canary is not None and (canary.revision.name != wanted.name or canary.routed_at is not None):
         return None
     message = (
         f"{wanted.prompt_version} ({wanted.name}) is promoted without its remaining steps, as asked for by hand (`backstop.dev/promote`)"
     )
-    if canary is not None and canary.revision.name == wanted.name:
-        if canary.routed_at is not None:
-            return None
-        return told(replace(look.place, canary=_promoting(look, canary)), Reason.PROMOTED_BY_HAND, message)
-    if canary is None and look.place.rejection_of(wanted.name) is not None:
-        place = _without_rejection(look.place, wanted.name)
-        return told(replace(place, canary=_promoting(look, fresh_canary(look, wanted))), Reason.PROMOTED_BY_HAND, message)
-    return None
+    promoting = replace(canary or fresh_canary(look, wanted), by_hand=True, promoting_since=look.now)
+    return told(with_canary(look.place, promoting), Reason.PROMOTED_BY_HAND, message)
 
 
-def _promoting(look: Look, canary: CanaryPlace) -> CanaryPlace:
-    return replace(canary, by_hand=True, halted=None, promoting_since=look.now)
+def _stands_back(look: Look, wanted: Revision) -> bool:
+    """Whether the wanted revision is rejected, or halted."""
+    canary = look.place.canary
+    if canary is not None:
+        return canary.halted is not None and canary.revision.name == wanted.name
+    return look.place.rejection_of(wanted.name) is not None
+
+
+def _without_verdict(look: Look, wanted: Revision) -> Place:
+    canary = look.place.canary
+    place = without_canary(look, canary) if canary is not None else look.place
+    return replace(place, rejected=tuple(r for r in place.rejected if r.revision.name != wanted.name))
 
 
 def _approve(look: Look) -> Move | None:
@@ -103,7 +114,3 @@ def _skip_step(look: Look) -> Move | None:
         return None
     message = f"step {canary.step + 1} of {canary.revision.name} is skipped, as asked for by hand (`backstop.dev/skip-step`)"
     return told(past_step(look, canary).place, Reason.STEP_SKIPPED, message)
-
-
-def _without_rejection(place: Place, revision: str) -> Place:
-    return replace(place, rejected=tuple(r for r in place.rejected if r.revision.name != revision))

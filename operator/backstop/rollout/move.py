@@ -37,7 +37,7 @@ def roll_back(look: Look, canary: CanaryPlace, *, reason: Reason | str, message:
     rejection = Rejection(canary.revision, reason=str(reason), message=text, at=at)
     last = LastRollout(Outcome.ROLLED_BACK, canary.revision, reason=str(reason), message=text, detected_at=at, generation=None)
     place = replace(
-        _without_canary(look, canary),
+        without_canary(look, canary),
         last=last,
         rejected=_remember(look, rejection),
     )
@@ -81,14 +81,15 @@ def at_zero(canary: CanaryPlace) -> CanaryPlace:
 def supersede(look: Look, canary: CanaryPlace, *, reason: Reason, message: str) -> Move:
     """The spec asks for something else now: the canary ends without a verdict, unless it waits for a person after a breach."""
     last = LastRollout(Outcome.SUPERSEDED, canary.revision, reason=reason, message=message, detected_at=look.now, generation=None)
-    place, halt = replace(_without_canary(look, canary), last=last), canary.halted
+    place, halt = replace(without_canary(look, canary), last=last), canary.halted
     if halt is not None:
         rejection = Rejection(canary.revision, reason=halt.reason, message=halt.message, at=halt.at)
         place = replace(place, rejected=_remember(look, rejection))
     return told(place, reason, message)
 
 
-def _without_canary(look: Look, canary: CanaryPlace) -> Place:
+def without_canary(look: Look, canary: CanaryPlace) -> Place:
+    """The place without its canary, whose pods finish what they have."""
     retiring = tuple(r for r in look.place.retiring if r.revision != canary.revision.name)
     return replace(look.place, canary=None, retiring=(*retiring, Retiring(canary.revision.name, until=look.now + RETIRE_SECONDS))[-8:])
 

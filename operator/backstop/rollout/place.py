@@ -41,7 +41,8 @@ class CanaryPlace:
     (unset: its pods are not ready yet, and the weight is still the one before). `blind_since` and `blind_seconds` are the time in
     which metrics could not be seen; it does not count towards a step's hold. `exits_before` counts the failed exits of its containers
     before callers first could reach it; None: they never could. `approved`: a person has let the present step pass; `by_hand`: a person
-    has it promoted. `reported_at`: when a breach of this step was told that has no consequence; `halted`: one that waits for a person.
+    has it promoted. `reported`: why it would have been rolled back in this step, where that has no consequence; `halted`: the breach
+    after which it waits for a person.
     """
 
     revision: Revision
@@ -58,7 +59,7 @@ class CanaryPlace:
     blind_seconds: float = 0.0
     approved: bool = False
     by_hand: bool = False
-    reported_at: float | None = None
+    reported: str | None = None
     halted: Halt | None = None
     promoting_since: float | None = None
     routed_at: float | None = None

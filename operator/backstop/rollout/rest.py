@@ -8,7 +8,7 @@ from backstop.api.reasons import Reason
 from .look import Look, steps_hash
 from .move import Move, told
 from .observed import Known
-from .place import CanaryPlace, Rejection, Revision, StablePlace
+from .place import CanaryPlace, Place, Rejection, Revision, StablePlace
 
 WATCH_SHIFT_SECONDS = 60.0  # how long the end of a rollout is watched for the last gateway to act on it
 
@@ -56,12 +56,16 @@ def new_canary(look: Look) -> Move | None:
     wanted, stable = look.wanted, look.place.stable
     if look.place.canary is not None or wanted is None or stable is None or wanted.name == stable.revision.name:
         return None
-    if look.place.rejection_of(wanted.name) is not None or _carries_verdict(look, wanted):
+    if look.place.rejection_of(wanted.name) is not None or carries_verdict(look, wanted):
         return None
     canary = fresh_canary(look, wanted)
     message = f"canary {wanted.prompt_version} ({wanted.name}) against stable {stable.revision.prompt_version} ({stable.revision.name})"
-    retiring = tuple(r for r in look.place.retiring if r.revision != wanted.name)
-    return told(replace(look.place, canary=canary, retiring=retiring), Reason.CANARY_STARTED, message)
+    return told(with_canary(look.place, canary), Reason.CANARY_STARTED, message)
+
+
+def with_canary(place: Place, canary: CanaryPlace) -> Place:
+    """The place with this canary, whose pods retire no more."""
+    return replace(place, canary=canary, retiring=tuple(r for r in place.retiring if r.revision != canary.revision.name))
 
 
 def fresh_canary(look: Look, revision: Revision) -> CanaryPlace:
@@ -69,7 +73,7 @@ def fresh_canary(look: Look, revision: Revision) -> CanaryPlace:
     return CanaryPlace(revision, started_at=look.now, step_hash=steps_hash(look.policy), unready_since=look.now)
 
 
-def _carries_verdict(look: Look, revision: Revision) -> bool:
+def carries_verdict(look: Look, revision: Revision) -> bool:
     """Whether the traffic object still has a verdict that was withdrawn: with it in place, the canary would be taken for rejected."""
     route = look.observed.route
     return (

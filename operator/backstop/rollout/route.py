@@ -85,7 +85,7 @@ def with_generation(move: Move, *, write: RouteWrite | None, before: Place, pres
             place = replace(place, last=replace(last, generation=present.value.generation))
         return place
     generation = write.state.generation
-    if canary is not None and (canary.step_started_at is not None or canary.routed_at is not None) and canary.weight > 0:
+    if canary is not None and (canary.routed_at is not None or (canary.step_started_at is not None and canary.weight > 0)):
         verified = canary.verified_at if canary.generation == generation else None
         place = replace(place, canary=replace(canary, generation=generation, verified_at=verified))
     if last is not None and last != before.last and last.shifted_at is None:

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import assert_never
 
-from backstop.analysis.reading import state_name
 from backstop.api.clock import parse_time
 from backstop.api.fallbackpolicy import RollbackMode, UnavailableAction
 from backstop.api.reasons import Reason
@@ -12,7 +11,6 @@ from .look import Look
 from .move import Move, at_zero, halt, roll_back, supersede, told
 from .observed import Known
 from .place import CanaryPlace
-from .progress import all_healthy, hold_ends
 
 CRASHES = 3
 # What ends a canary in every mode: a person's word, and pods that cannot run.
@@ -33,7 +31,11 @@ def finish_abort(look: Look, canary: CanaryPlace) -> Move | None:
     )
     if look.policy.rollback.mode is RollbackMode.PAUSE and aborted.reason not in FOR_GOOD:
         return halt(look, canary, reason=aborted.reason, message=message, at=parse_time(aborted.time))
-    return roll_back(look, canary, reason=aborted.reason, message=message, at=parse_time(aborted.time))
+    move = roll_back(look, canary, reason=aborted.reason, message=message, at=parse_time(aborted.time))
+    if aborted.reason != Reason.ABORTED:
+        return move
+    known = replace(look.place.acknowledged, abort=look.observed.tokens.abort or look.place.acknowledged.abort)
+    return replace(move, place=replace(move.place, acknowledged=known))
 
 
 def breach(look: Look, canary: CanaryPlace) -> Move | None:
@@ -52,10 +54,10 @@ def against(look: Look, canary: CanaryPlace, *, reason: Reason, message: str) ->
         case RollbackMode.PAUSE:
             return halt(look, canary, reason=reason, message=message, at=look.now)
         case RollbackMode.DRY_RUN:
-            if canary.reported_at is not None:
+            if canary.reported == reason:
                 return None
             told_of = f"{canary.revision.name} would be rolled back (`spec.rollback.mode` is `DryRun`): {message}"
-            return told(replace(look.place, canary=replace(canary, reported_at=look.now)), Reason.WOULD_ROLL_BACK, told_of)
+            return told(replace(look.place, canary=replace(canary, reported=str(reason))), Reason.WOULD_ROLL_BACK, told_of)
     assert_never(look.policy.rollback.mode)
 
 
@@ -90,20 +92,6 @@ def blind(look: Look, canary: CanaryPlace) -> Move | None:
         return None
     message = f"metrics could not be seen for {declared.afterSeconds} s (`spec.rollback.onMetricsUnavailable`)"
     return against(look, canary, reason=Reason.METRICS_UNAVAILABLE, message=message)
-
-
-def hold_expired(look: Look, canary: CanaryPlace) -> Move | None:
-    """The step has waited for healthy SLOs for as long as the policy lets it."""
-    limit = look.policy.canary.analysis.maxHoldSeconds
-    if limit is None or canary.verified_at is None or canary.promoting_since is not None or canary.blind_since is not None:
-        return None
-    if look.policy.canary.paused:
-        return None
-    if all_healthy(look) or look.now < hold_ends(look, canary) + limit:
-        return None
-    waiting = ", ".join(r.name for r in look.observed.readings if state_name(r.state) != "Healthy") or "every SLO"
-    message = f"not healthy {limit} s after the step's hold (`spec.canary.analysis.maxHoldSeconds`): {waiting}"
-    return against(look, canary, reason=Reason.HOLD_EXPIRED, message=message)
 
 
 def crashes(look: Look, canary: CanaryPlace) -> Move | None:

@@ -23,8 +23,6 @@ def wake_at(look: Look) -> float | None:
             deadlines.append(canary.step_started_at + VERIFY_SECONDS)
         elif canary.step_started_at is not None:
             deadlines.append(hold_ends(look, canary))
-            if (limit := look.policy.canary.analysis.maxHoldSeconds) is not None:
-                deadlines.append(hold_ends(look, canary) + limit)
         if canary.blind_since is not None:
             deadlines.append(canary.blind_since + look.policy.rollback.onMetricsUnavailable.afterSeconds)
     ahead = [deadline for deadline in deadlines if deadline > look.now]
