@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from backstop.gateway import forward, listen
-from e2e.fakemodel.script import Rule
+from e2e.fakemodel.script import Fault, Rule
 
 from .harness import USER, Gateway, Gateways, Model, TrafficApi, answering, eventually, make_record, model_tier, state
 
@@ -59,6 +59,15 @@ async def test_a_caller_that_pauses_longer_than_a_stall_gets_its_answer_whole(mo
         await pause(1.5)
         assert await last_line(stream) == DONE
     assert await outcomes(gateway) == {"success": 1}
+
+
+async def test_a_target_that_falls_silent_is_to_blame_also_behind_a_caller_that_was_slow(model: Model, gateways: Gateways) -> None:
+    model.script(Rule(text=LARGE.text, fault=Fault.STALL, cut_after_tokens=400))
+    gateway = await gateways.start(make_record([model_tier(model.url, stallMilliseconds=500)]))
+    async with unread_stream(gateway) as stream:
+        await pause(3)
+        assert b'"code":"stream_interrupted"' in await last_line(stream)
+    assert await outcomes(gateway) == {"truncated": 1}
 
 
 @pytest.fixture

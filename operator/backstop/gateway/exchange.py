@@ -151,7 +151,7 @@ class Reply:
         self._clock = clock
         self._closing = closing
         self.first_byte_at: float | None = None
-        self.waited = 0.0
+        self.waited = self.longest_wait = 0.0
         self.finished = False
 
     @property
@@ -203,5 +203,7 @@ class Reply:
         try:
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
         finally:
-            self.waited += self._clock() - began
+            waited = self._clock() - began
+            self.waited += waited
+            self.longest_wait = max(self.longest_wait, waited)
         self.finished = not more

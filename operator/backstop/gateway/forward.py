@@ -121,7 +121,7 @@ def _cut(reply: Reply, *, last: Event | None) -> Outcome:
     """How a stream counts that ended early. A peer cuts off a caller that does not read as this pod does, behind this pod's back."""
     if not reply.begun:
         return Outcome.ERROR
-    slow = reply.waited >= UNREAD_SECONDS or (last is not None and last.raw == SLOW_CALLER_EVENT)
+    slow = reply.longest_wait >= UNREAD_SECONDS or (last is not None and last.raw == SLOW_CALLER_EVENT)
     return Outcome.CANCELLED if slow else Outcome.TRUNCATED
 
 

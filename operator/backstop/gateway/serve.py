@@ -23,6 +23,7 @@ REASON_HEADER: Final = "x-backstop-reason"
 OVERLOAD: Final = "Overload"  # said in REASON_HEADER of a 429 that is a gateway's own
 BUDGET_HEADER: Final = "x-backstop-budget-ms"
 NO_TIER: Final = "none"
+TIMER_SLACK: Final = 0.05  # seconds: timers may fire a little early
 ANSWERED: Final = (Outcome.SUCCESS, Outcome.TRUNCATED)
 
 
@@ -147,8 +148,9 @@ class LocalServer:
         except CutError as error:
             await reply.end_stream(error_event(f"the answer is incomplete: {error}", code="stream_interrupted"))
         except TimeoutError:
-            # Whose time it was: the total is over also where the target was quick, and the caller was not.
-            if reply.waited > (self._clock() - answer.attempt_started) / 2:
+            # Whose time it was: the total is over also where the target was quick, and the caller was not. A silence is the target's.
+            total_is_over = self._clock() > ends - TIMER_SLACK
+            if total_is_over and reply.waited > (self._clock() - answer.attempt_started) / 2:
                 await reply.end_stream(SLOW_CALLER_EVENT)
                 return Outcome.CANCELLED
             await reply.end_stream(
