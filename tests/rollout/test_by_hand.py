@@ -19,6 +19,17 @@ def is_stable(world: World, version: str) -> bool:
     return world.place.stable is not None and world.place.stable.revision == revision(version) and world.place.canary is None
 
 
+def breached(*, mode: str = "Automatic") -> World:
+    """A world in which version 2 had its breach, and would be healthy now."""
+    world = started(policy=policy(mode=mode))
+    world.want("2")
+    world.run(20)
+    world.judged = BREACHED
+    world.run(30)
+    world.judged = HEALTHY
+    return world
+
+
 def test_a04_an_approval_is_waited_for_beyond_every_deadline_and_the_condition_says_so() -> None:
     world = started(policy=policy(approval=(50,), deadline=120))
     world.want("2")
@@ -126,12 +137,7 @@ def test_b09_a_retry_token_tries_a_rejected_version_again_from_step_0_once() -> 
 @pytest.mark.parametrize("again", range(4))
 @pytest.mark.parametrize("writes", range(6))
 def test_b09_a_retry_survives_deaths_after_any_two_writes(writes: int, again: int) -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
-    world.judged = BREACHED
-    world.run(30)
-    world.judged = HEALTHY
+    world = breached()
     world.ask(retry="1")
     world.one_pass(stop_after=writes)
     world.one_pass(stop_after=again)
@@ -278,12 +284,7 @@ def test_m02_metrics_that_stay_away_lead_to_what_was_declared(action: str, left:
 @pytest.mark.parametrize("writes", range(6))
 @pytest.mark.parametrize("before", ["rejected", "halted"])
 def test_a06_a_promotion_after_a_verdict_survives_deaths_after_any_two_writes(before: str, writes: int, again: int) -> None:
-    world = started(policy=policy(mode="Pause" if before == "halted" else "Automatic"))
-    world.want("2")
-    world.run(20)
-    world.judged = BREACHED
-    world.run(30)
-    world.judged = HEALTHY
+    world = breached(mode="Pause" if before == "halted" else "Automatic")
     world.ask(promote="1")
     world.one_pass(stop_after=writes)
     world.one_pass(stop_after=again)
@@ -295,12 +296,7 @@ def test_a06_a_promotion_after_a_verdict_survives_deaths_after_any_two_writes(be
 @pytest.mark.parametrize("again", range(4))
 @pytest.mark.parametrize("writes", range(6))
 def test_in_pause_mode_a_retry_survives_deaths_after_any_two_writes(writes: int, again: int) -> None:
-    world = started(policy=policy(mode="Pause"))
-    world.want("2")
-    world.run(20)
-    world.judged = BREACHED
-    world.run(30)
-    world.judged = HEALTHY
+    world = breached(mode="Pause")
     world.ask(retry="1")
     world.one_pass(stop_after=writes)
     world.one_pass(stop_after=again)

@@ -44,7 +44,7 @@ def _acknowledged(move: Move | None, *, look: Look, **token: str) -> Move:
 
 
 def _all_of(asked: Tokens, *, known: Tokens) -> Tokens:
-    """Everything that is asked for now; and what was acted on before and is not asked for any more, lest it be asked for again."""
+    """Everything that is asked for at this look, and what was acted on before it: an annotation that comes back asks for nothing."""
     return Tokens(**{name: value or getattr(known, name) for name, value in asdict(asked).items()})
 
 
