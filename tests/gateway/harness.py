@@ -1,5 +1,6 @@
 """What gateway tests run against: real sockets all through. Gateways in this process or as processes, the fake model, and a small
-server that speaks as much of the Kubernetes API as the traffic watch asks for."""
+server that speaks as much of the Kubernetes API as the traffic watch asks for. Long, because they make each other's records and addresses.
+"""
 
 import asyncio
 import contextlib

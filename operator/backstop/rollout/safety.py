@@ -120,7 +120,7 @@ def pods(look: Look, canary: CanaryPlace) -> Move | None:
     since = canary.unready_since
     if ready == 0 and (canary.weight > 0 or canary.routed_at is not None):
         paused = replace(at_zero(canary), unready_since=look.now if since is None else since)
-        message = f"no pod of the canary {canary.revision.name} is ready{_trouble(look, canary)}: its weight is 0 until one is"
+        message = f"no pod of the canary {canary.revision.name} is ready{_trouble(look, canary)}: its weight is 0 until enough are"
         return told(replace(look.place, canary=paused), Reason.CANARY_UNREADY, message)
     if ready >= needed:
         return Move(replace(look.place, canary=replace(canary, unready_since=None))) if since is not None else None
