@@ -92,6 +92,19 @@ async def test_somebodys_annotation_on_the_lease_changes_nothing(client: Client,
     keeping.cancel()
 
 
+async def test_a_lease_that_somebody_deletes_is_made_anew_by_who_leads(client: Client, world: World) -> None:
+    first = candidate(client, world, name="first", seconds=2)
+    await first.gain()
+    lease = await client.get(LEASES, namespace=world.namespace, name="backstop")
+    await client.delete(LEASES, namespace=world.namespace, name="backstop", uid=lease["metadata"]["uid"])
+    keeping = asyncio.create_task(first.keep())
+    done, _ = await asyncio.wait({keeping}, timeout=4.0)
+    assert not done
+    assert first.leads()
+    assert await holder(client, world) == "first"
+    keeping.cancel()
+
+
 async def test_who_cannot_renew_in_time_ends(api_server: ApiServer, tmp_path: Path, world: World) -> None:
     async with wire(api_server, folder=tmp_path) as (line, kubeconfig):
         client = Client((await connect(kubeconfig)).api_client(), timeout=1.0)
