@@ -1,5 +1,6 @@
 """Writes that the API server will not have, and a spec that the operator cannot read: said in status, and a breach still counts."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -79,7 +80,7 @@ async def in_force(client: Client, world: World) -> None:
 async def test_a_refused_write_of_the_traffic_object_is_said_and_made_when_it_is_accepted(
     connection: Connection, client: Client, world: World
 ) -> None:
-    async with running(connection, world):
+    async with running(connection, world) as operator:
         await at_40_percent(world)
         async with refused(client, world, verb="UPDATE", group="", plural="configmaps", name=traffic_object(world.policy)):
             await in_force(client, world)
@@ -92,6 +93,13 @@ async def test_a_refused_write_of_the_traffic_object_is_said_and_made_when_it_is
                 return "ObjectRefused" in await world.events()
 
             await until("an event tells it", told)
+
+            def attempts() -> int:
+                return sum(write.startswith("PUT") and write.endswith(traffic_object(world.policy)) for write in operator.writes)
+
+            before = attempts()
+            await asyncio.sleep(3)  # the time in which they are counted
+            assert attempts() - before < 10, "it is tried again without a pause"
         status = await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout", {}).get("shiftedAt"), within=60)
         status = await world.until_status("all is well", lambda s: condition(s, "Accepted")["status"] == "True")
     assert status["lastRollout"]["reason"] == "LatencyBreach"

@@ -156,7 +156,7 @@ class Reconcile:
         if problem is None:
             problem = await self._apply.cluster(subject, known=known)
         self._problems[key] = problem
-        if plan.wake_at is not None:
+        if plan.wake_at is not None and problem is None:  # else it comes again after a pause
             self._queue.add_at(key, at=plan.wake_at)
         if problem != known:
             self._queue.add(key)

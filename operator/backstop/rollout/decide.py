@@ -63,7 +63,8 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         conditions=conditions_of(after),
         phase=phase,
         reason=reason,
-        wake_at=now if moved else wake_at(after),
+        # What was written may be what the next gate waits for, and our own writes are no news.
+        wake_at=now if moved or route is not None else wake_at(after),
     )
 
 
