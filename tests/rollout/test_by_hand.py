@@ -200,6 +200,15 @@ def test_in_pause_mode_a_breach_takes_the_traffic_away_and_waits() -> None:
     assert world.route.aborted is not None, "gateways let nobody pin it"
 
 
+def test_a_halted_canary_whose_spec_cannot_be_resolved_has_each_condition_once() -> None:
+    world = breached(mode="Pause")
+    world.wanted = Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, "it is gone")
+    world.run(5)
+    types = [c.type for c in world.decide().conditions]
+    assert len(types) == len(set(types)), "the API server refuses a status with two of a type"
+    assert condition(world.decide(), ConditionType.STALLED) == "True"
+
+
 def test_a_promote_token_beats_a_pause() -> None:
     world = started(policy=policy(paused=True))
     world.want("2")

@@ -62,6 +62,8 @@ class Rollouts(RuleBasedStateMachine):
     def a_pass(self) -> None:
         observed = self.world.observe()
         plan = self.world.one_pass()
+        types = [condition.type for condition in plan.conditions]
+        assert len(types) == len(set(types))
         # 5: the same look gives the same plan.
         assert plan == decide(observed, policy=self.world.policy, now=self.world.now)
 

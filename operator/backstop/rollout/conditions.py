@@ -23,10 +23,10 @@ def conditions_of(look: Look) -> tuple[ConditionState, ...]:
     elif canary is not None or (wanted is not None and rejection is None and not _is_stable(look)):
         conditions.append(ConditionState(ConditionType.RECONCILING, "True", *_doing(look)))
     if rejection is not None and canary is None and not _is_stable(look):
-        message = f"{rejection.message}; change the spec to go on"
+        message = f"{rejection.message}; change the spec to go on, or set a new value of the annotation `backstop.dev/retry`"
         conditions.append(ConditionState(ConditionType.STALLED, "True", Reason.ROLLED_BACK, message))
         conditions.append(ConditionState(ConditionType.ROLLED_BACK, "True", reason_of(rejection.reason), rejection.message))
-    if isinstance(look.observed.wanted, Unresolved):
+    if isinstance(look.observed.wanted, Unresolved) and (canary is None or canary.halted is None):
         conditions.append(ConditionState(ConditionType.STALLED, "True", look.observed.wanted.reason, look.observed.wanted.message))
     if canary is not None and canary.weight > 0:
         conditions.append(_metrics(look))
