@@ -31,13 +31,17 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- mergeOverwrite $scraped (.Values.podAnnotations | default dict) $checksum | toYaml }}
 {{- end }}
 
-{{/* All that the operator may do, where policies live. It reads no Secrets and changes no policy: only their status. */}}
+{{/* All that the operator may do, where policies live. It reads no Secrets; of policies it changes the status, and its own finalizer. */}}
 {{- define "backstop.rules" -}}
 - apiGroups: [backstop.dev]
   resources: [fallbackpolicies, promptversions]
   verbs: [get, list, watch]
 - apiGroups: [backstop.dev]
   resources: [fallbackpolicies/status, promptversions/status]
+  verbs: [patch]
+# The finalizer while a rollout runs.
+- apiGroups: [backstop.dev]
+  resources: [fallbackpolicies]
   verbs: [patch]
 # Revision records and traffic objects. `get` and `watch` are also what it grants to the gateways.
 - apiGroups: [""]

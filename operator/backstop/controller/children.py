@@ -15,7 +15,7 @@ from ..api.promptversion import PromptVersionSpec
 from ..api.reasons import Reason
 from ..api.record import canonical
 from ..api.traffic import TrafficState
-from ..kube.errors import Rejected
+from ..kube.errors import Conflict, NotFound, Rejected
 from ..kube.resources import CONFIG_MAPS, DEPLOYMENTS, SERVICES, Body, Resource, resource_of
 from ..rendering.owner import Owner
 from ..rendering.revision import deployment, record_object, revision_service, template_of
@@ -23,6 +23,7 @@ from ..rendering.services import caller_services
 from ..rendering.shared import account, traffic
 from ..rollout.observed import Known
 from .compare import covers
+from .kept import is_kept, is_of_revision, metadata_wanted
 from .keys import PolicyKey
 from .seen import Child, DeploymentSeen, child
 from .store import Store, newest_first
@@ -82,6 +83,26 @@ class Children:
             return None
         return await self._all(subject, caller_services(_owner(subject), serving=plan.serving, canary=plan.canary))
 
+    async def records(self, subject: Subject) -> Problem | None:
+        """See to it that the record of what was accepted last outlives the policy, and that others go with it. Returns the first problem.
+
+        The one that is to stay first: a death in between leaves one too many, never none.
+        """
+        place, owner, problem = subject.plan.place, _owner(subject), None
+        stable = place.stable.revision.name if place.stable is not None else None
+        records = [c for c in self._mine(subject, resource=CONFIG_MAPS) if is_of_revision(c)]
+        for record in sorted(records, key=lambda c: (c.revision != stable, c.name)):
+            if not (patch := metadata_wanted(record, place=place, owner=owner)):
+                continue
+            try:
+                await self._writes.metadata(record, patch=patch)
+            except (Conflict, NotFound):
+                await self._writes.refresh(CONFIG_MAPS, namespace=record.namespace, name=record.name)
+                raise
+            except Rejected as refused:
+                problem = problem or refusal(CONFIG_MAPS, name=record.name, why=refused)
+        return problem
+
     async def clear_away(self, subject: Subject) -> Problem | None:
         """Delete the Deployments and Services of revisions that are not live, and the oldest records. Returns the first problem.
 
@@ -91,9 +112,9 @@ class Children:
             return None
         live = subject.plan.sizes
         deployments = [d for d in self._mine(subject, resource=DEPLOYMENTS) if d.revision not in live]
-        services = [s for s in self._mine(subject, resource=SERVICES) if s.revision not in live and _is_of_revision(s)]
+        services = [s for s in self._mine(subject, resource=SERVICES) if s.revision not in live and is_of_revision(s)]
         wanted = {subject.wish.revision.value.name} if isinstance(subject.wish.revision, Known) else set()
-        records = [c for c in self._mine(subject, resource=CONFIG_MAPS) if _is_of_revision(c) and c.revision not in {*live, *wanted}]
+        records = [c for c in self._mine(subject, resource=CONFIG_MAPS) if is_of_revision(c) and c.revision not in {*live, *wanted}]
         problem = None
         for gone in [*deployments, *services, *newest_first(records)[subject.wish.spec.rollback.revisionHistoryLimit :]]:
             try:
@@ -200,11 +221,7 @@ def _owner(subject: Subject) -> Owner:
 
 
 def _is_ours(subject: Subject, found: Child) -> bool:
-    return found.owner == subject.policy.uid
-
-
-def _is_of_revision(found: Child) -> bool:
-    return found.revision is not None and found.name == revision_object(found.policy, revision=found.revision)
+    return found.owner == subject.policy.uid or (is_kept(found) and found.policy == subject.key.name)
 
 
 def _kept(body: Body, *, of: Child) -> Body:

@@ -37,12 +37,17 @@ class Seen:
 
 @dataclass(frozen=True)
 class Declared(Seen):
-    """A policy or a prompt version: spec and status as the API server gave them. `annotations`: those of this API alone."""
+    """A policy or a prompt version: spec and status as the API server gave them. `annotations`: those of this API alone.
+
+    `deleted_at`: when its deletion was asked for, RFC 3339.
+    """
 
     generation: int
     annotations: Mapping[str, str] = field(hash=False)
     spec: Mapping[str, Any] = field(hash=False)
     status: Mapping[str, Any] = field(hash=False)
+    finalizers: tuple[str, ...] = ()
+    deleted_at: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,8 @@ def declared(body: Body, *, resource: Resource) -> Declared:
         annotations={k: v for k, v in (body["metadata"].get("annotations") or {}).items() if k.startswith(f"{GROUP}/")},
         spec=_mapping(body.get("spec")),
         status=_mapping(body.get("status")),
+        finalizers=tuple(body["metadata"].get("finalizers") or ()),
+        deleted_at=body["metadata"].get("deletionTimestamp"),
     )
 
 

@@ -5,10 +5,11 @@ again. Gates that take traffic away come before gates that give it. What the clu
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 
-from . import intent, progress, rest, safety
+from . import intent, leaving, progress, recreation, rest, safety
 from .conditions import conditions_of, summary_of
 from .look import Look
 from .move import Move
@@ -24,6 +25,7 @@ Gate = Callable[[Look], Move | None]
 SAFETY: tuple[CanaryGate, ...] = (
     safety.finish_abort,
     safety.breach,
+    leaving.leave,
     safety.other_wanted,
     safety.blind,
     safety.crashes,
@@ -65,6 +67,7 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         reason=reason,
         # What was written may be what the next gate waits for, and our own writes are no news.
         wake_at=now if moved or route is not None else wake_at(after),
+        guarded=leaving.is_guarded(place),
     )
 
 
@@ -74,6 +77,10 @@ def _first_move(look: Look) -> Move | None:
         for gate in SAFETY:
             if (move := gate(look, canary)) is not None:
                 return move
+    if look.observed.leaving:
+        return rest.watch_shift(look)
+    if (move := recreation.recall(look)) is not None:
+        return move
     if (move := intent.by_hand(look)) is not None:
         return move
     for gate in _progress(look):
@@ -97,15 +104,7 @@ def _progress(look: Look) -> tuple[CanaryGate, ...]:
 
 
 def _at(observed: Observed, *, place: Place) -> Observed:
-    return Observed(
-        place=place,
-        wanted=observed.wanted,
-        route=observed.route,
-        arms=observed.arms,
-        acting=observed.acting,
-        readings=observed.readings if place.canary is not None else (),
-        tokens=observed.tokens,
-    )
+    return replace(observed, place=place, readings=observed.readings if place.canary is not None else ())
 
 
 def _sizes(look: Look) -> Mapping[str, int]:
@@ -134,5 +133,9 @@ def _serving(look: Look) -> str | None:
 
 
 def _first(look: Look) -> str | None:
-    """What serves while nothing is stable: what the traffic object says has served, where status was lost; else the wanted revision."""
-    return rest.serves_already(look) or (look.wanted.name if look.wanted is not None else None)
+    """What serves while nothing is stable: what the traffic object says has served, where status was lost; else the wanted revision.
+
+    Not one that was rejected under a former policy of this name.
+    """
+    wanted = look.wanted
+    return rest.serves_already(look) or (wanted.name if wanted is not None and look.place.rejection_of(wanted.name) is None else None)

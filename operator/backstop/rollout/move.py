@@ -94,6 +94,17 @@ def without_canary(look: Look, canary: CanaryPlace) -> Place:
     return replace(look.place, canary=None, retiring=(*retiring, Retiring(canary.revision.name, until=look.now + RETIRE_SECONDS))[-8:])
 
 
+def with_remembered(look: Look) -> tuple[Rejection, ...]:
+    """The rejections of this policy and of a former one of its name, oldest first, as many as are kept; never without the wanted one."""
+    known = {rejection.revision.name for rejection in look.place.rejected}
+    before = [rejection for rejection in look.observed.remembered if rejection.revision.name not in known]
+    rejections = sorted((*look.place.rejected, *before), key=lambda r: r.at)
+    wanted = look.wanted.name if look.wanted else None
+    while len(rejections) > REJECTED_KEPT:
+        rejections.pop(1 if rejections[0].revision.name == wanted else 0)
+    return tuple(rejections)
+
+
 def _remember(look: Look, rejection: Rejection) -> tuple[Rejection, ...]:
     """The newest rejections; never without the one the spec names."""
     others = [r for r in look.place.rejected if r.revision.name != rejection.revision.name]

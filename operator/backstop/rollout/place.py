@@ -3,7 +3,7 @@
 Times are seconds since the epoch, weights are percent.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 
@@ -121,6 +121,10 @@ class Tokens:
     promote: str | None = None
     approve: str | None = None
     skip_step: str | None = None
+
+    def over(self, known: "Tokens") -> "Tokens":
+        """Everything that is asked for, and what was acted on before it: an annotation that comes back asks for nothing."""
+        return Tokens(**{name: value or getattr(known, name) for name, value in asdict(self).items()})
 
 
 NO_TOKENS = Tokens()
