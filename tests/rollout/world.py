@@ -98,8 +98,9 @@ class World:
     writes: list[str] = field(default_factory=list)
     shares: list[tuple[float, str, str | None, int]] = field(default_factory=list)
     exists: bool = True
-    # What gateways were left with when the policy went: the route, what they acted on, and how long the end was watched.
-    left: tuple[TrafficState | None, int, float] | None = None
+    acted: TrafficState | None = None  # what gateways act on
+    # What they acted on when the policy went, and how long they had been watched for it.
+    left: tuple[TrafficState | None, float] | None = None
     deleting: bool = False
     finalizer: bool = False
     kept: tuple[Revision, tuple[Rejection, ...]] | None = None  # the record of the last accepted revision, and what stands on it
@@ -201,10 +202,10 @@ class World:
     def _gone(self) -> None:
         """The policy is gone, and all that it owned with it."""
         last = self.place.last
-        self.left = self.route, self.acting, self.now - last.detected_at if last is not None else 0.0
+        self.left = self.acted, self.now - last.detected_at if last is not None else 0.0
         self.exists = self.deleting = False
         self.status, self.traffic, self.arms, self.serving = FallbackPolicyStatus(), None, {}, None
-        self.acting, self.tokens = 0, NO_TOKENS
+        self.acting, self.acted, self.tokens = 0, None, NO_TOKENS
 
     def delete(self) -> None:
         """Somebody deletes the policy: it is gone at once, unless something holds it."""
@@ -232,7 +233,7 @@ class World:
         for name, arm in self.arms.items():
             self.arms[name] = replace(arm, ready=0 if name in self.broken else min(arm.desired, arm.ready + self.pace))
         if self.route is not None and not self.deaf:
-            self.acting = self.route.generation
+            self.acting, self.acted = self.route.generation, self.route
 
     def run(self, seconds: float, *, tick: float = 1.0) -> None:
         """Let time pass, with passes until nothing is left to do at each tick."""

@@ -52,11 +52,14 @@ class Declared(Seen):
 
 @dataclass(frozen=True)
 class Child(Seen):
-    """An object that belongs to a policy. `owner`: uid of the controlling owner. `content`: what is compared with what it should be."""
+    """An object that belongs to a policy. `owner`: uid of the controlling owner, `owning_policy` its name where it is a policy.
+    `content`: what is compared with what it should be.
+    """
 
     policy: str
     revision: str | None
     owner: str | None
+    owning_policy: str | None
     created: str
     annotations: Mapping[str, str] = field(hash=False)
     content: Mapping[str, Any] = field(hash=False)
@@ -103,10 +106,12 @@ def child(body: Body, *, resource: Resource) -> Child:
     """A policy's child; the contents of a revision record are left where they are."""
     metadata = body["metadata"]
     labels = metadata.get("labels") or {}
+    owner: Mapping[str, Any] = next((ref for ref in metadata.get("ownerReferences") or () if ref.get("controller")), {})
     common = _common(body, resource=resource) | {
         "policy": labels.get(LABEL_POLICY, ""),
         "revision": labels.get(LABEL_REVISION),
-        "owner": next((ref["uid"] for ref in metadata.get("ownerReferences") or () if ref.get("controller")), None),
+        "owner": owner.get("uid"),
+        "owning_policy": owner.get("name") if owner.get("kind") == POLICIES.kind else None,
         "created": metadata.get("creationTimestamp", ""),
         "annotations": {k: v for k, v in (metadata.get("annotations") or {}).items() if "last-applied" not in k},
         "content": _content(body, resource=resource),
