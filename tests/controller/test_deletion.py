@@ -1,5 +1,7 @@
 """Policies that are deleted, and others that are created under their names, through the real operator on a real API server."""
 
+import asyncio
+import sys
 import time
 
 import pytest
@@ -10,8 +12,10 @@ from backstop.kube.client import Client
 from backstop.kube.connection import Connection
 from backstop.kube.errors import NotFound
 from backstop.kube.resources import CHILDREN, CONFIG_MAPS, DEPLOYMENTS, POLICIES, SERVICES, Body, Resource
+from e2e.cluster.apiserver import ApiServer
 
 from .operators import running
+from .test_main import SOURCE, START
 from .until import until
 from .world import MANAGER, Behaviour, World, condition
 
@@ -155,6 +159,23 @@ async def test_a_namespace_that_is_going_does_not_wait_for_writes_that_it_refuse
     await delete(world)
     async with running(connection, world):
         await gone(world)
+
+
+async def test_what_was_let_go_after_an_uninstall_can_be_deleted_without_an_operator(
+    connection: Connection, world: World, api_server: ApiServer
+) -> None:
+    async with running(connection, world):
+        await at_40_percent(world)
+    before = await world.route()
+    command = ["let-go", "--kubeconfig", str(api_server.kubeconfig), "--namespace", world.namespace]
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", START, *command, env={"PYTHONPATH": str(SOURCE)})
+    assert await asyncio.wait_for(process.wait(), timeout=60) == 0
+    policy = await read(world)
+    assert policy is not None
+    assert "finalizers" not in policy["metadata"]
+    assert await world.route() == before, "gateways serve on as they were told last"
+    await delete(world)
+    await gone(world)
 
 
 async def test_the_record_of_what_was_accepted_last_outlives_its_policy_by_a_day(

@@ -7,7 +7,7 @@ from backstop.api.reasons import Reason
 from backstop.api.traffic import Abort
 
 from .look import Look
-from .place import CanaryPlace, Halt, LastRollout, Outcome, Place, Rejection, Retiring
+from .place import CanaryPlace, Halt, LastRollout, Outcome, Place, Rejection, Retiring, Revision
 from .plan import Announcement
 
 RETIRE_SECONDS = 15.0  # pods of a former canary stay this long: connections of gateways live 10 s at most
@@ -34,6 +34,7 @@ def roll_back(look: Look, canary: CanaryPlace, *, reason: Reason | str, message:
     assert stable is not None
     revision, back = canary.revision, stable.revision
     text = f"Rolled back {revision.prompt_version} ({revision.name}) → {back.prompt_version} ({back.name}): {message}"
+    text += _short_of_pods(look, back)
     rejection = Rejection(canary.revision, reason=str(reason), message=text, at=at)
     last = LastRollout(Outcome.ROLLED_BACK, canary.revision, reason=str(reason), message=text, detected_at=at, generation=None)
     place = replace(
@@ -46,6 +47,12 @@ def roll_back(look: Look, canary: CanaryPlace, *, reason: Reason | str, message:
         (Announcement(Reason.ROLLED_BACK, text),),
         aborted=Abort(revision=canary.revision.name, reason=str(reason), time=render_time(at)),
     )
+
+
+def _short_of_pods(look: Look, stable: Revision) -> str:
+    """That stable carries everything with fewer pods than it should have: no reason to stay with a canary that breaches, but to be said."""
+    ready = look.observed.arm(stable.name).ready
+    return f" (stable has {ready} of {look.replicas} pods ready)" if ready < look.replicas else ""
 
 
 def halt(look: Look, canary: CanaryPlace, *, reason: Reason | str, message: str, at: float) -> Move:
