@@ -16,9 +16,9 @@ from ..kube.resources import CONFIG_MAPS, POLICIES, PROMPT_VERSIONS
 from ..rendering.owner import Owner
 from ..rendering.revision import RevisionTooLarge
 from ..rollout.decide import decide
+from ..rollout.judged import WATCH_SHIFT_SECONDS
 from ..rollout.observed import Known, Unresolved
 from ..rollout.place import Place, awaited_generation
-from ..rollout.rest import WATCH_SHIFT_SECONDS
 from ..rollout.statusmap import place_of
 from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics
@@ -115,7 +115,7 @@ class Reconcile:
         status, place = read
         named = policy.spec.get("promptVersion")
         prompt = self._store.prompt(PromptKey(key.namespace, named)) if isinstance(named, str) else None
-        wish = wish_of(policy, prompt=prompt, sources=self._sources)
+        wish = wish_of(policy, prompt=prompt, sources=self._sources, refresh=place.acknowledged.refresh or "")
         if isinstance(wish, Unresolved):
             valid = self._valid.get(key)
             if valid is None and policy.deleting:
@@ -150,7 +150,8 @@ class Reconcile:
         if self._store.child(CONFIG_MAPS, namespace=policy.namespace, name=name) is not None:
             return wish
         try:
-            self._children.record_body(Owner(policy.namespace, policy.name, policy.uid), spec=wish.spec, prompt=wish.prompt)
+            owner = Owner(policy.namespace, policy.name, policy.uid)
+            self._children.record_body(owner, spec=wish.spec, prompt=wish.prompt, refresh=wish.refresh)
         except RevisionTooLarge as error:
             return replace(wish, revision=Unresolved(Reason.REVISION_TOO_LARGE, str(error)))
         return wish
@@ -166,7 +167,7 @@ class Reconcile:
             deployments=self._store.deployments(key),
             pods=self._store.pods(key),
             acting=self._verification.acting(key),
-            readings=readings_for(place.canary, spec=wish.spec, judgement=self._judging.judgement(key)),
+            readings=readings_for(place, spec=wish.spec, judgement=self._judging.judgement(key)),
             annotations=policy.annotations,
             leaving=policy.deleting,
             memory=memory,

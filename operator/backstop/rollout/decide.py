@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 
-from . import intent, leaving, progress, recreation, rest, safety
+from . import guard, intent, leaving, progress, recreation, rest, safety
 from .conditions import conditions_of, summary_of
+from .judged import judged
 from .look import Look
 from .move import Move
 from .observed import Known, Observed
@@ -40,9 +41,18 @@ PROGRESS: tuple[CanaryGate, ...] = (
     progress.switch,
     progress.pass_step,
 )
+# Without a canary: what takes traffic away from stable, or finds out whether that was right.
+GUARD: tuple[Gate, ...] = (recreation.recall, guard.finish_return, guard.breach, guard.go_back_when_ready, guard.compare, guard.end)
 # What does not wait while a rollout is paused: no gate that raises the canary's weight.
 WHILE_PAUSED: tuple[CanaryGate, ...] = (progress.replan, progress.promote, progress.verify)
-REST: tuple[Gate, ...] = (rest.first_revision, rest.watch_shift, rest.clear_away, rest.recall_rejection, rest.new_canary)
+REST: tuple[Gate, ...] = (
+    rest.first_revision,
+    rest.watch_shift,
+    rest.clear_away,
+    rest.recall_rejection,
+    guard.return_to_previous,
+    rest.new_canary,
+)
 
 
 def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Plan:
@@ -53,7 +63,7 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
     move = move or Move(look.place)
     route = route_for(move, before=look.place, route=observed.route, now=now)
     place = with_generation(move, write=route, before=look.place, present=observed.route)
-    after = Look(_at(observed, place=place), policy, now)
+    after = Look(_at(look, place=place), policy, now)
     phase, reason = summary_of(after)
     return Plan(
         place=place,
@@ -72,15 +82,9 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
 
 
 def _first_move(look: Look) -> Move | None:
-    canary = look.place.canary
-    if canary is not None and look.place.stable is not None:
-        for gate in SAFETY:
-            if (move := gate(look, canary)) is not None:
-                return move
-    if look.observed.leaving:
-        return rest.watch_shift(look)
-    if (move := recreation.recall(look)) is not None:
-        return move
+    canary, move = look.place.canary, _safe_move(look)
+    if move is not None or look.observed.leaving:
+        return move or rest.watch_shift(look)
     if (move := intent.by_hand(look)) is not None:
         return move
     for gate in _progress(look):
@@ -89,6 +93,20 @@ def _first_move(look: Look) -> Move | None:
     for question in REST:
         if (move := question(look)) is not None:
             return move
+    return None
+
+
+def _safe_move(look: Look) -> Move | None:
+    """The first of the gates that take traffic away, or keep it from what was rejected."""
+    canary = look.place.canary
+    if canary is None:
+        for question in () if look.observed.leaving else GUARD:
+            if (move := question(look)) is not None:
+                return move
+    elif look.place.stable is not None:
+        for gate in SAFETY:
+            if (move := gate(look, canary)) is not None:
+                return move
     return None
 
 
@@ -103,8 +121,10 @@ def _progress(look: Look) -> tuple[CanaryGate, ...]:
     return WHILE_PAUSED if look.policy.canary.paused and not canary.by_hand else PROGRESS
 
 
-def _at(observed: Observed, *, place: Place) -> Observed:
-    return replace(observed, place=place, readings=observed.readings if place.canary is not None else ())
+def _at(look: Look, *, place: Place) -> Observed:
+    before, after = judged(look.place, policy=look.policy), judged(place, policy=look.policy)
+    same = before is not None and after is not None and before.revision == after.revision
+    return replace(look.observed, place=place, readings=look.observed.readings if same else ())
 
 
 def _sizes(look: Look) -> Mapping[str, int]:
@@ -113,7 +133,8 @@ def _sizes(look: Look) -> Mapping[str, int]:
     sizes = {retiring.revision: look.observed.arm(retiring.revision).desired for retiring in place.retiring}
     if place.canary is not None:
         sizes[place.canary.revision.name] = look.pods_needed(place.canary)
-    if place.previous is not None:
+    returning = place.guard is not None and place.guard.returning is not None
+    if place.previous is not None and (returning or look.now < place.previous.until):
         sizes[place.previous.revision.name] = look.replicas
     if place.stable is not None:
         sizes[place.stable.revision.name] = look.replicas

@@ -12,7 +12,7 @@ from .look import Look
 from .move import Move, told, with_remembered
 from .place import Revision, StablePlace
 from .plan import Announcement
-from .rest import serves_already
+from .rest import first_guard, serves_already
 
 
 def recall(look: Look) -> Move | None:
@@ -32,7 +32,7 @@ def recall(look: Look) -> Move | None:
         announcements.append(Announcement(Reason.REJECTED_BEFORE, message))
     accepted = look.observed.accepted
     if accepted is not None and accepted.name != wanted.name and serves_already(look) is None:
-        place = replace(place, stable=StablePlace(accepted, since=look.now))
+        place = replace(place, stable=StablePlace(accepted, since=look.now), guard=first_guard(look))
         message = f"{accepted.prompt_version} ({accepted.name}), which a former policy of this name accepted last, serves as stable"
         announcements.append(Announcement(Reason.LAST_ACCEPTED, message))
     return Move(place, tuple(announcements)) if announcements else None
@@ -48,4 +48,4 @@ def as_first(look: Look, wanted: Revision, *, reason: Reason, token: str) -> Mov
         f"{wanted.prompt_version} ({wanted.name}) serves as the first revision although it was rejected before, as asked for by hand "
         f"(`backstop.dev/{token}`)"
     )
-    return told(replace(place, stable=StablePlace(wanted, since=look.now), rejected=left), reason, message)
+    return told(replace(place, stable=StablePlace(wanted, since=look.now), rejected=left, guard=first_guard(look)), reason, message)
