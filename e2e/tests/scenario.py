@@ -186,12 +186,18 @@ class Scenario:
         return [event["reason"] for event in sorted(mine, key=lambda event: str(event["eventTime"]))]
 
     @asynccontextmanager
-    async def load(self, *arguments: str) -> AsyncIterator[Callers]:
-        """Load on the Service while the context lasts (by default 40 requests a second); a request that fails inside it fails the test."""
+    async def calling(self, *arguments: str) -> AsyncIterator[Callers]:
+        """Load on the Service while the context lasts (by default 40 requests a second)."""
         url = f"http://{POLICY}.{self.namespace}.svc:8080"
         what = ["--url", url, *(arguments or ("--rate", "40"))]
         async with calling(self._connection, self.client, namespace=self.namespace, arguments=what) as callers:
             await callers.until(1, within=30)
+            yield callers
+
+    @asynccontextmanager
+    async def load(self, *arguments: str) -> AsyncIterator[Callers]:
+        """The same; a request that fails inside it fails the test."""
+        async with self.calling(*arguments) as callers:
             yield callers
         assert_nobody_noticed(callers.answers)
 
