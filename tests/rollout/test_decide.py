@@ -158,6 +158,22 @@ def test_b08_two_failed_versions_leave_the_first_stable() -> None:
     assert [r.revision.name for r in world.place.rejected] == ["rev2", "rev3"]
 
 
+def test_b08_the_first_of_two_failed_versions_is_not_tried_again_either() -> None:
+    world = started()
+    for version in ("2", "3"):
+        world.judged = HEALTHY
+        world.want(version)
+        world.run(20)
+        world.judged = BREACHED
+        world.run(30)
+    world.judged = HEALTHY
+    written = len(world.shares)
+    world.want("2")
+    world.run(300)
+    assert all(permille == 0 for *_, permille in world.shares[written:])
+    assert world.decide().phase == "RolledBack"
+
+
 def test_b14_a_crash_between_the_route_write_of_an_abort_and_status_loses_nothing() -> None:
     world = started()
     world.want("2")
@@ -356,6 +372,7 @@ def test_a_breach_during_promotion_returns_to_the_old_stable() -> None:
     world.deaf = True
     world.run(3)
     assert world.shares[-1][1] == "rev2"
+    assert world.arms["rev1"].desired == 2, "the way back stays open"
     world.judged = BREACHED
     world.writes.clear()
     world.one_pass()
