@@ -58,7 +58,7 @@ def copy_package(folder: Path) -> None:
 
 def _place_of(name: str, *, source: str, mutant: Mutant) -> tuple[int, int]:
     """Where this definition begins and ends in the text."""
-    nodes = [node for node in ast.walk(ast.parse(source)) if name in _names(node)]
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt) and name in _names(node)]
     if len(nodes) != 1:
         raise DoesNotFit(
             f"mutant `{mutant.name}`: {mutant.file} defines `{name}` {len(nodes)} times; name what does the same today, "
@@ -69,7 +69,7 @@ def _place_of(name: str, *, source: str, mutant: Mutant) -> tuple[int, int]:
     return start, start + sum(map(len, lines[nodes[0].lineno - 1 : nodes[0].end_lineno]))
 
 
-def _names(node: ast.AST) -> tuple[str, ...]:
+def _names(node: ast.stmt) -> tuple[str, ...]:
     match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             return (name,)
