@@ -217,6 +217,21 @@ def test_c01_another_version_in_mid_canary_starts_at_step_0_after_the_weight_is_
     assert world.place.stable.revision == revision("1")
 
 
+def test_c02_a_version_without_a_ready_pod_gets_no_traffic_though_the_one_before_it_had_some() -> None:
+    world = started()
+    world.want("2")
+    world.run(80)
+    assert world.shares[-1][2:] == ("rev2", 500)
+    written = len(world.shares)
+    world.broken.add("rev3")
+    world.want("3")
+    world.run(300)
+    assert {permille for *_, permille in world.shares[written:]} == {0}
+    rejection = world.place.rejection_of("rev3")
+    assert rejection is not None
+    assert rejection.reason == "CanaryUnavailable"
+
+
 def test_c03_returning_to_stable_is_immediate() -> None:
     world = started()
     world.want("2")

@@ -42,7 +42,7 @@ def spec(prompt: str, *, mode: str = "Automatic", approval: tuple[int, ...] = ()
             "progressDeadlineSeconds": 60,
             "paused": paused,
         },
-        "rollback": {"mode": mode, "keepPreviousSeconds": 40},
+        "rollback": {"mode": mode, "keepPreviousSeconds": 40, "guardSeconds": 20},
         "serving": {"replicas": REPLICAS},
     }
 

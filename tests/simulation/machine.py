@@ -9,6 +9,7 @@ import logging
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from backstop.rollout.move import LEAST_SUSPICION_SECONDS
 from backstop.rollout.route import share_of
 
 from .cluster import POLICY_ID, REPLICAS, TRAFFIC_ID, Cluster, spec
@@ -82,7 +83,7 @@ class WholePasses(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self._pass_time(seconds)
 
-    @rule(version=st.sampled_from(VERSIONS[1:]), verdict=st.sampled_from(("healthy", "healthy", "breached", "unseen", "silent")))
+    @rule(version=st.sampled_from(VERSIONS), verdict=st.sampled_from(("healthy", "healthy", "breached", "unseen", "silent")))
     def metrics_say(self, version: str, verdict: str) -> None:
         self.cluster.judge(version, verdict)
 
@@ -173,7 +174,8 @@ class WholePasses(RuleBasedStateMachine):
         if self.cluster.place.canary is not None:
             return
         self._pass_time(65)
-        if self.cluster.place.canary is None and self.cluster.place.stable is not None:
+        place = self.cluster.place
+        if place.canary is None and place.guard is None and place.stable is not None:
             self._idle()
 
     # Always
@@ -205,13 +207,16 @@ class WholePasses(RuleBasedStateMachine):
         if (canary := cluster.place.canary) is not None and canary.halted is not None:
             self.somebody_asks("abort")
         self._pass_time(200)
+        if cluster.place.guard is not None:
+            self._pass_time(LEAST_SUSPICION_SECONDS)
         self.witness.check()
         place, traffic = cluster.place, cluster.traffic
         assert place.canary is None, f"7: it never ends: {cluster.status.reason}: {place.canary}"
         assert place.stable is not None
         assert traffic is not None
         assert (traffic.stable, traffic.permille) == (place.stable.revision.name, 0), f"7: {traffic} beside {place.stable}"
-        if place.stable.revision.prompt_version != self.wanted:
+        assert place.guard is None, "7: a verdict is never made certain"
+        if place.stable.revision.prompt_version != self.wanted and place.incident is None:
             rejected = {r.revision.prompt_version for r in place.rejected}
             assert self.wanted in rejected, f"7: {self.wanted} is neither stable nor rejected: {cluster.status.reason}"
         if not self.witness.tokens:

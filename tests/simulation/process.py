@@ -7,6 +7,7 @@ the questions to gateways, and the metrics loop.
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol, cast
 
 from backstop.analysis.reading import Breached, SLOReading
@@ -67,9 +68,11 @@ class _SimulatedJudging(Judging):
             for key, live in list(self._live.items()):
                 readings = self._world.readings(live.canary, since=live.since)
                 before = self._judgements.get(key)
-                after = Judgement(live.canary, live.objectives, live.since, readings, None)
+                after = Judgement(live.canary, live.stable, live.objectives, live.since, self._world.now(), readings, None)
+                if before is not None and replace(before, at=after.at) == after:
+                    continue
                 self._judgements[key] = after
-                if after != before and readings:
+                if readings:
                     self._wake(key, any(isinstance(r.state, Breached) for r in readings))
             await asyncio.sleep(EVALUATION_SECONDS)
 

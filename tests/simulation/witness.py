@@ -70,10 +70,10 @@ class Witness:
             assert (after.canary, after.permille) == (None, 0), "1: the first write gives a canary traffic"
             return
         if after.stable != before.stable:
-            back = len(self.routes) > 2 and any(after.stable == r.stable for r in self.routes[:-2])
+            back = any(after.stable == earlier.stable for earlier in self.routes[:-2])
             forward = after.stable == before.canary and (before.permille == 1000 or self.promoted_by_hand)
             assert forward or back, f"1: {after.stable} becomes stable after {before}"
-            if forward and not self.promoted_by_hand:
+            if not back and not self.promoted_by_hand:
                 self._seen_to_be_well(after.stable)
             return
         if after.canary is None:
@@ -97,9 +97,13 @@ class Witness:
 
     def _remember(self) -> None:
         """9 and 10: nothing that was rejected is forgotten, and none of it has traffic."""
-        now = {rejection.revision.name for rejection in self.cluster.place.rejected}
+        place = self.cluster.place
+        now = {rejection.revision.name for rejection in place.rejected}
+        # What the revision before it shares is no verdict.
+        shared = {place.incident.revision.name} if place.incident is not None else set()
+        self.rejected -= shared
         if not self.tokens:
-            assert self.rejected_in_status <= now, f"9: {self.rejected_in_status - now} is rejected no more"
+            assert self.rejected_in_status - shared <= now, f"9: {self.rejected_in_status - now} is rejected no more"
         self.rejected_in_status = now
         self.rejected |= now
         traffic = self.cluster.traffic
