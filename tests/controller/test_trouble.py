@@ -162,13 +162,18 @@ async def test_r10_a_storm_of_conflicts_delays_a_rollback_and_is_not_answered_wi
 async def test_r10_a_quota_that_is_used_up_is_said_and_waited_for_without_haste(
     api_server: ApiServer, world: World, tmp_path: Path, client: Client
 ) -> None:
+    patient = {
+        "steps": [{"weight": 20, "holdSeconds": 1}, {"weight": 100, "holdSeconds": 1}],
+        "analysis": {"warmUpSeconds": 0},
+        "progressDeadlineSeconds": 600,
+    }
     for name in ("v1", "v2"):
         await world.prompt(name)
-    await world.apply("v1")
+    await world.apply("v1", canary=patient)
     async with proxy(api_server, folder=tmp_path) as (between, kubeconfig), running(await connect(kubeconfig), world):
-        await world.stable_on("v1")
+        await world.stable_on("v1", within=60)
         await quota(client, world, deployments=1)
-        await world.apply("v2")
+        await world.apply("v2", canary=patient)
         status = await world.until_status("it is said", lambda s: condition(s, "Accepted")["reason"] == "ObjectRefused", within=60)
         assert "exceeded quota" in condition(status, "Stalled")["message"]
         assert status["stable"]["promptVersion"] == "v1"
@@ -186,7 +191,8 @@ async def _exists(world: World, deployment: str) -> bool:
 
 
 async def _is_stable(world: World, name: str) -> bool:
-    return condition(await world.status(name), "Ready")["status"] == "True"
+    status: str = condition(await world.status(name), "Ready")["status"]
+    return status == "True"
 
 
 async def delete_with_children(client: Client, world: World, *, policy: str) -> None:

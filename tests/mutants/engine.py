@@ -1,4 +1,7 @@
-"""The mutants of the rollout engine. Each stands for a mistake that somebody could make; none may survive."""
+"""The mutants of the rollout engine, and of the order in which its plans are carried out.
+
+Each stands for a mistake that somebody could make; none may survive.
+"""
 
 from .mutant import Mutant
 
@@ -303,5 +306,62 @@ MUTANTS = (
         "if place.stable is not None: sizes[place.stable.revision.name] = look.replicas",
         "if place.stable is not None and (place.canary is None or place.canary.routed_at is None):"
         " sizes[place.stable.revision.name] = look.replicas",
+    ),
+    # How a plan is carried out
+    Mutant(
+        "traffic-is-not-taken-away",
+        "Traffic is not taken from a breaching canary before status is written, nor after.",
+        "controller/apply.py",
+        "place",
+        "if route is not None and route.falling and",
+        "if route is None and",
+    ),
+    Mutant(
+        "lost-race-counts-as-won",
+        "A write of the traffic object that met a conflict is taken for made.",
+        "controller/apply.py",
+        "_route",
+        "raise Overtaken(falling=subject.plan.route.falling) from None",
+        "return None",
+    ),
+    Mutant(
+        "prompt-does-not-hear-of-it",
+        "The verdict is not written on the prompt version.",
+        "controller/apply.py",
+        "cluster",
+        "refused = await self._verdict(subject)",
+        "refused = None",
+    ),
+    Mutant(
+        "nobody-is-woken",
+        "A pass does not come again at its next deadline.",
+        "controller/reconcile.py",
+        "_decide",
+        "if plan.wake_at is not None and problem is None:",
+        "if False:",
+    ),
+    Mutant(
+        "stable-is-cleared-away",
+        "Deployments of all revisions but the one that callers reach are deleted.",
+        "controller/children.py",
+        "clear_away",
+        "if d.revision not in live]",
+        "if d.revision != subject.plan.serving]",
+    ),
+    Mutant(
+        "old-news-win",
+        "A late event replaces what is known to be newer.",
+        "controller/store.py",
+        "put",
+        "if known is not None and not _newer(seen.version, than=known.version):",
+        "if False:",
+    ),
+    Mutant(
+        "ghosts-stay",
+        "What a watch missed the deletion of stays for ever.",
+        "controller/store.py",
+        "reconcile",
+        "concerned |= self.remove(known)",
+        "pass",
     ),
 )

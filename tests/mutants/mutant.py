@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "operator"
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 class DoesNotFit(Exception):  # noqa: N818 - the name says what happened
@@ -58,7 +59,9 @@ def copy_package(folder: Path) -> None:
 
 def _place_of(name: str, *, source: str, mutant: Mutant) -> tuple[int, int]:
     """Where this definition begins and ends in the text."""
-    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt) and name in _names(node)]
+    module = ast.parse(source)
+    nodes: list[ast.stmt] = [node for node in ast.walk(module) if isinstance(node, DEFINITIONS) and node.name == name]
+    nodes += [node for node in module.body if name == _constant(node)]
     if len(nodes) != 1:
         raise DoesNotFit(
             f"mutant `{mutant.name}`: {mutant.file} defines `{name}` {len(nodes)} times; name what does the same today, "
@@ -69,13 +72,10 @@ def _place_of(name: str, *, source: str, mutant: Mutant) -> tuple[int, int]:
     return start, start + sum(map(len, lines[nodes[0].lineno - 1 : nodes[0].end_lineno]))
 
 
-def _names(node: ast.stmt) -> tuple[str, ...]:
+def _constant(node: ast.stmt) -> str | None:
+    """The name that a statement of a module gives a value to."""
     match node:
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-            return (name,)
-        case ast.AnnAssign(target=ast.Name(id=name)):
-            return (name,)
-        case ast.Assign(targets=[ast.Name(id=name)]):
-            return (name,)
+        case ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]):
+            return name
         case _:
-            return ()
+            return None

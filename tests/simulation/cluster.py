@@ -176,6 +176,11 @@ class Cluster:
         """The place in its status."""
         return place_of(self.status)
 
+    def prompt_status(self, name: str) -> Body:
+        """The status of a PromptVersion."""
+        status: Body = self.api.objects[PROMPT_VERSIONS.plural, NAMESPACE, name].get("status", {})
+        return status
+
     @property
     def traffic(self) -> TrafficState | None:
         """The traffic object."""

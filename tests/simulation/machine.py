@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from backstop.rollout.move import LEAST_SUSPICION_SECONDS
 from backstop.rollout.route import share_of
+from backstop.rollout.verdict import verdict_on_prompt
 
 from .cluster import POLICY_ID, REPLICAS, TRAFFIC_ID, Cluster, spec
 from .process import EVALUATION_SECONDS, LEASE_SECONDS, SWEEP_SECONDS
@@ -222,6 +223,9 @@ class WholePasses(RuleBasedStateMachine):
         if not self.witness.tokens:
             lost = self.witness.rejected - {r.revision.name for r in place.rejected}
             assert not lost, f"7: {lost} was rejected, and status does not know it"
+        if (verdict := verdict_on_prompt(place)) is not None:
+            told = {r["revision"] for r in cluster.prompt_status(verdict.revision.prompt_version).get("rejections", ())}
+            assert verdict.revision.name in told, f"7: {verdict.revision.prompt_version} does not know that it was rejected"
         stable = place.stable.revision.name
         assert cluster.replicas(stable) == REPLICAS
         assert set(cluster.selected().values()) <= {stable, "none"}, cluster.selected()

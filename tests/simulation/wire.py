@@ -85,7 +85,7 @@ class Wire:
         fault = self._fault(method, path)
         if fault is Fault.DEATH_BEFORE:
             loop.call_soon(self._die)
-            return await loop.create_future()
+            return await asyncio.Future[Answer]()
         answer: asyncio.Future[Answer] = loop.create_future()
 
         def arrive() -> None:
