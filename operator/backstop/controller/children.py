@@ -148,7 +148,7 @@ class Children:
     async def _ensure(self, subject: Subject, body: Body, *, compare_live: bool = False) -> Child:
         """See to it that the child is as rendered. `compare_live`: what the store keeps of it is not enough to tell."""
         resource, name = resource_of(body), body["metadata"]["name"]
-        stamp = hashlib.sha256(canonical(body)).hexdigest()[:16]
+        stamp = stamp_of(body)
         known = self._known(subject, resource, name=name)
         if known is None or compare_live:
             live = await self._read(resource, key=subject.key, name=name)
@@ -159,11 +159,11 @@ class Children:
                     return known
         elif known.deleting or (known.annotations.get(APPLIED) == stamp and covers(known.content, wanted=_kept(body, of=known))):
             return known
-        metadata = body["metadata"] | {"annotations": body["metadata"].get("annotations", {}) | {APPLIED: stamp}}
+        wanted = stamped(body)
         if known is not None:
-            metadata["uid"] = known.uid
+            wanted["metadata"]["uid"] = known.uid
         try:
-            return child(await self._writes.apply(resource, body=body | {"metadata": metadata}), resource=resource)
+            return child(await self._writes.apply(resource, body=wanted), resource=resource)
         except Rejected as refused:
             raise _Blocked(refusal(resource, name=name, why=refused)) from None
 
@@ -193,6 +193,16 @@ class Children:
 
     def _mine(self, subject: Subject, *, resource: Resource) -> list[Child]:
         return [c for c in self._store.children(subject.key, resource=resource) if _is_ours(subject, c) and not c.deleting]
+
+
+def stamp_of(body: Body) -> str:
+    """Tells one rendered body from another."""
+    return hashlib.sha256(canonical(body)).hexdigest()[:16]
+
+
+def stamped(body: Body) -> Body:
+    """The body as it is written: with its stamp, by which it is known again."""
+    return body | {"metadata": body["metadata"] | {"annotations": body["metadata"].get("annotations", {}) | {APPLIED: stamp_of(body)}}}
 
 
 def _owner(subject: Subject) -> Owner:

@@ -1,0 +1,250 @@
+"""The stage of one measurement: API server with the project's kinds and the shipped rights, Prometheus, gateways, kubelet, policies.
+
+The API server writes each request of the operator into an audit log; that log is where requests are counted.
+"""
+
+import asyncio
+import json
+import os
+import socket
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from backstop.api.names import OPERATOR_MANAGER
+from backstop.kube.resources import DEPLOYMENTS, PODS, POLICIES, PROMPT_VERSIONS, Body, Resource
+from e2e.cluster.apiserver import ApiServer
+from e2e.cluster.paths import REPOSITORY
+from e2e.cluster.problems import ClusterProblem
+
+from . import objects
+from .api import Api, admin, all_of
+from .gateways import Gateways, PolicyName
+from .kubelet import Kubelet
+from .objects import Model
+from .processes import Operator, Prometheus, operator, prometheus
+
+SHIPPED: Final = REPOSITORY / "manifests" / "base" / "backstop.yaml"
+OPERATOR_USER: Final = "system:serviceaccount:backstop:backstop"
+POLICIES_PER_NAMESPACE: Final = 50
+ESTABLISHED_SECONDS: Final = 30.0
+SETTLED_SECONDS: Final = 120.0
+
+
+@dataclass
+class Stage:
+    """What a measurement works with."""
+
+    server: ApiServer
+    api: Api
+    prometheus: Prometheus
+    gateways: Gateways
+    kubelet: Kubelet
+    folder: Path
+    scrape_seconds: int
+    replicas: int
+    model: Model | None = None
+    settled: set[PolicyName] = field(default_factory=set)
+
+    @asynccontextmanager
+    async def operating(self) -> AsyncIterator[Operator]:
+        """An operator with the shipped rights, while the context lasts."""
+        kubeconfig = self.server.identity_kubeconfig(OPERATOR_USER)
+        async with operator(
+            kubeconfig, prometheus=self.prometheus.url, scrape_seconds=self.scrape_seconds, port=free_port(), folder=self.folder
+        ) as running:
+            yield running
+
+    def requests(self, *, since: float) -> "Requests":
+        """What the operator asked of the API server since then."""
+        return Requests.read(self.folder / "audit.log", since=since)
+
+    async def settle_model(self) -> None:
+        """Let the operator itself settle one policy."""
+        of = "bench-model", "the-model"
+        await self.namespace(of[0])
+        prompt = objects.prompt_body(of[0], policy=of[1], number=1)
+        policy = objects.policy_body(of[0], policy=of[1], replicas=self.replicas)
+        await self.api.create(PROMPT_VERSIONS, prompt)
+        await self.api.create(POLICIES, policy)
+        async with self.operating():
+            await self.kubelet.until("the model is settled", lambda: is_ready(self.kubelet.statuses.get(of)), within=SETTLED_SECONDS)
+            await asyncio.sleep(3.0)  # what it still writes when it is ready is part of the status
+        revision, digest = objects.revision_of(policy, prompt=prompt)
+        stored = await self.api.get(PROMPT_VERSIONS, namespace=of[0], name=prompt["metadata"]["name"])
+        self.model = Model(of[1], revision, digest, self.kubelet.statuses[of], stored["status"])
+
+    async def settle(self, names: list[PolicyName], *, answering: bool) -> None:
+        """Policies in rest, with all their children. `answering`: their pods answer at an address of their own."""
+        if self.model is None:
+            await self.settle_model()
+        missing = [of for of in names if of not in self.settled]
+        self.kubelet.silent |= set() if answering else set(missing)
+        for namespace in sorted({namespace for namespace, _ in missing} - {namespace for namespace, _ in self.settled}):
+            await self.namespace(namespace)
+        await all_of(self._settle(of, answering=answering) for of in missing)
+        self.settled |= set(missing)
+
+    async def _settle(self, of: PolicyName, *, answering: bool) -> None:
+        namespace, name = of
+        assert self.model is not None
+        prompt = objects.prompt_body(namespace, policy=name, number=1)
+        policy = await self.api.create(POLICIES, objects.policy_body(namespace, policy=name, replicas=self.replicas))
+        revision, digest = objects.revision_of(policy, prompt=prompt)
+        await self.api.create(PROMPT_VERSIONS, prompt)
+        for body in objects.children_of(policy, prompt=prompt):
+            if body["kind"] != DEPLOYMENTS.kind:
+                await self.api.create(resource_of(body), body)
+            elif answering:  # the kubelet sees it, and makes its pods
+                await self.api.create(DEPLOYMENTS, body)
+            else:
+                await self.api.create(DEPLOYMENTS, body)
+                for number in range(self.replicas):
+                    await self._silent_pod(body, number=number)
+        status = self.model.prompt_status_of(name, revision=revision, digest=digest)
+        await self.api.status(PROMPT_VERSIONS, namespace=namespace, name=f"{name}-v1", status=status)
+        status = self.model.policy_status_of(name, revision=revision, digest=digest)
+        await self.api.status(POLICIES, namespace=namespace, name=name, status=status)
+
+    async def _silent_pod(self, deployment: Body, *, number: int) -> None:
+        pod = objects.pod_body(deployment, number=number)
+        await self.api.create(PODS, pod)
+        metadata = pod["metadata"]
+        # An address that is never asked: gateways are asked only while a weight waits to be seen.
+        await self.api.status(PODS, namespace=metadata["namespace"], name=metadata["name"], status=objects.ready_status("192.0.2.2"))
+
+    async def namespace(self, name: str) -> None:
+        """A fresh namespace."""
+        body: Body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        await self.api.create(NAMESPACES, body)
+
+
+NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace")
+
+
+@dataclass(frozen=True)
+class Requests:
+    """The operator's requests by verb, and over which time they were counted."""
+
+    verbs: Counter[str]
+    seconds: float
+
+    @classmethod
+    def read(cls, log: Path, *, since: float) -> "Requests":
+        """From an audit log. A watch counts when it begins."""
+        verbs: Counter[str] = Counter()
+        for event in _events(log):
+            if parsed(event["requestReceivedTimestamp"]) >= since:
+                lease = " of the Lease" if event.get("objectRef", {}).get("resource") == "leases" else ""
+                verbs[event["verb"] + lease] += 1
+        return cls(verbs, time.time() - since)
+
+    @property
+    def writes(self) -> int:
+        """All but reads, without those of the Lease."""
+        return sum(n for verb, n in self.verbs.items() if verb not in ("get", "list", "watch") and not verb.endswith("Lease"))
+
+    @property
+    def per_minute(self) -> float:
+        """All of them."""
+        return sum(self.verbs.values()) * 60 / self.seconds
+
+    def told(self) -> str:
+        """By verb, per minute."""
+        return ", ".join(f"{n * 60 / self.seconds:.1f} {verb}" for verb, n in sorted(self.verbs.items())) or "none"
+
+
+def parsed(stamp: str) -> float:
+    """Seconds since the epoch of an audit time."""
+    return datetime.fromisoformat(stamp).timestamp()
+
+
+def _events(log: Path) -> Iterator[dict[str, Any]]:
+    with log.open(encoding="utf-8") as lines:
+        for line in lines:
+            event = json.loads(line)
+            if event["stage"] == ("ResponseStarted" if event["verb"] == "watch" else "ResponseComplete"):
+                yield event
+
+
+def is_ready(status: Body | None) -> bool:
+    """Whether a policy's status says so."""
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in (status or {}).get("conditions", ()))
+
+
+def names(prefix: str, count: int) -> list[PolicyName]:
+    """So many policies, fifty to a namespace."""
+    return [(f"{prefix}-{number // POLICIES_PER_NAMESPACE}", f"p-{number % POLICIES_PER_NAMESPACE}") for number in range(count)]
+
+
+def resource_of(body: Body) -> Resource:
+    """The resource of any object that is set up here."""
+    group, _, version = body["apiVersion"].rpartition("/")
+    plural = body["kind"].lower() + ("es" if body["kind"].endswith("s") else "s")
+    return Resource(group, version, plural, body["kind"])
+
+
+def load() -> str:
+    """The machine's load average over a minute."""
+    return f"{os.getloadavg()[0]:.1f}"
+
+
+def free_port() -> int:
+    """A port of the loopback that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@asynccontextmanager
+async def stage(*, scrape_seconds: int, replicas: int) -> AsyncIterator[Stage]:
+    """Everything, up; and ended with the context."""
+    with tempfile.TemporaryDirectory(prefix="backstop-bench-") as path:
+        folder = Path(path)
+        audit = folder / "audit.yaml"
+        audited = {"level": "Metadata", "users": [OPERATOR_USER], "omitStages": ["RequestReceived"]}
+        audit.write_text(yaml.safe_dump({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [audited, {"level": "None"}]}))
+        more = [f"--audit-policy-file={audit}", f"--audit-log-path={folder / 'audit.log'}", "--audit-log-mode=batch"]
+        with ApiServer(more=[*more, "--audit-log-batch-max-wait=1s"]) as server:
+            async with admin(server) as api, prometheus(port=free_port(), folder=folder, scrape_seconds=scrape_seconds) as metrics:
+                await _install(api)
+                gateways = Gateways()
+                kubelet = Kubelet(api, gateways)
+                playing = asyncio.create_task(kubelet.run())
+                body = asyncio.current_task()
+                assert body is not None
+                playing.add_done_callback(lambda done: body.cancel() if not done.cancelled() else None)
+                try:
+                    yield Stage(server, api, metrics, gateways, kubelet, folder, scrape_seconds, replicas)
+                finally:
+                    if playing.done():
+                        await playing
+                    playing.cancel()
+                    gateways.close()
+
+
+async def _install(api: Api) -> None:
+    """What the chart installs beside the operator's own pod."""
+    documents = [d for d in yaml.safe_load_all(SHIPPED.read_text(encoding="utf-8")) if d]
+    kinds = ("CustomResourceDefinition", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+    await api.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_MANAGER.split("-")[0]}})
+    for document in documents:
+        if document["kind"] in kinds:
+            await api.create(resource_of(document), document)
+    definitions = resource_of({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"})
+    deadline = time.monotonic() + ESTABLISHED_SECONDS
+    for resource in (POLICIES, PROMPT_VERSIONS):
+        while True:
+            body = await api.get(definitions, namespace="", name=f"{resource.plural}.{resource.group}")
+            if any(c["type"] == "Established" and c["status"] == "True" for c in body.get("status", {}).get("conditions", ())):
+                break
+            if time.monotonic() > deadline:
+                raise ClusterProblem(f"the kind {resource.kind} was not served within {ESTABLISHED_SECONDS:g} s")
+            await asyncio.sleep(0.1)
