@@ -9,6 +9,7 @@ from typing import Final
 
 from backstop.api.clock import parse_time
 from backstop.kube.resources import POLICIES, PROMPT_VERSIONS, Body
+from e2e.cluster.progress import step
 
 from . import objects
 from .api import all_of
@@ -102,8 +103,9 @@ async def _begin(stage: Stage, policies: Sequence[PolicyName]) -> None:
     def healthy() -> bool:
         return all(_is_judged(stage.kubelet.statuses.get(of, {})) for of in policies)
 
-    await all_of(begin(of) for of in policies)
-    await stage.kubelet.until("every canary is judged healthy", healthy, within=LONGEST_BEGIN)
+    with step(f"{len(policies)} canaries until they are judged healthy", expected_s=20):
+        await all_of(begin(of) for of in policies)
+        await stage.kubelet.until("every canary is judged healthy", healthy, within=LONGEST_BEGIN)
 
 
 def _is_judged(status: Body) -> bool:
@@ -161,7 +163,8 @@ async def _breach(stage: Stage, of: PolicyName, *, flipped: float) -> Breach:
         last: Body = stage.kubelet.statuses[of].get("lastRollout", {})
         return last if last.get("outcome") == "RolledBack" and "shiftedAt" in last and of in stage.kubelet.shifted else None
 
-    last = await stage.kubelet.until(f"{of[0]}/{of[1]} is rolled back", over, within=LONGEST_SHIFT)
+    with step(f"{of[0]}/{of[1]} breaches", expected_s=10):
+        last = await stage.kubelet.until(f"{of[0]}/{of[1]} is rolled back", over, within=LONGEST_SHIFT)
     told = stage.gateways.policy(of).told.values()
     return Breach(
         flipped=flipped,

@@ -24,6 +24,7 @@ from backstop.kube.resources import DEPLOYMENTS, PODS, POLICIES, PROMPT_VERSIONS
 from e2e.cluster.apiserver import ApiServer
 from e2e.cluster.paths import REPOSITORY
 from e2e.cluster.problems import ClusterProblem
+from e2e.cluster.progress import step
 
 from . import objects
 from .api import Api, admin, all_of
@@ -37,6 +38,7 @@ OPERATOR_USER: Final = "system:serviceaccount:backstop:backstop"
 POLICIES_PER_NAMESPACE: Final = 50
 ESTABLISHED_SECONDS: Final = 30.0
 SETTLED_SECONDS: Final = 120.0
+SETTLED_PER_SECOND: Final = 25
 
 
 @dataclass
@@ -90,7 +92,8 @@ class Stage:
         self.kubelet.silent |= set() if answering else set(missing)
         for namespace in sorted({namespace for namespace, _ in missing} - {namespace for namespace, _ in self.settled}):
             await self.namespace(namespace)
-        await all_of(self._settle(of, answering=answering) for of in missing)
+        with step(f"{len(missing):,} policies with their children", expected_s=len(missing) / SETTLED_PER_SECOND):
+            await all_of(self._settle(of, answering=answering) for of in missing)
         self.settled |= set(missing)
 
     async def _settle(self, of: PolicyName, *, answering: bool) -> None:
