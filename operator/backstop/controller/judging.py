@@ -8,21 +8,28 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
+from ..analysis.due import due_at
 from ..analysis.evaluation import evaluate, is_stale, newest_samples
 from ..analysis.objective import Objective, objective_of
 from ..analysis.policy import LivePolicy
 from ..analysis.queries import poll_seconds
-from ..analysis.reading import Breached, Healthy, SLOReading, Unknown, Waiting
+from ..analysis.reading import Breached, Healthy, SLOReading, StateName, Unknown, Waiting, state_name
 from ..analysis.samples import Fetched
 from ..analysis.source import MetricSource, fetch
 from ..analysis.state import AnalysisState, UnreadableState, pack, unpack
 from ..api.fallbackpolicy import FallbackPolicySpec
+from ..api.reasons import Reason
 from ..rollout.place import CanaryPlace, Place
 from ..telemetry.log import fields
 from .keys import PolicyKey
 
 _log = logging.getLogger(__name__)
+
+# How often counts that have grown are told, while nothing else changes. An operator that dies loses what was not told of, and reads
+# it again from the source, which it does further back than this.
+TELL_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,14 @@ class Judgement:
     since: float | None
     readings: tuple[SLOReading, ...]
     analysis: str | None
+
+    @property
+    def gist(self) -> "Gist":
+        """What a decision may follow from: all but the counts."""
+        return self.canary, self.objectives, self.since, tuple((state_name(r.state), r.reason) for r in self.readings)
+
+
+Gist = tuple[str, tuple[Objective, ...], float | None, tuple[tuple[StateName, Reason], ...]]
 
 
 def live_policy(key: PolicyKey, *, spec: FallbackPolicySpec, place: Place, state: AnalysisState) -> LivePolicy | None:
@@ -93,6 +108,9 @@ class Judging:
         # What each policy's readings were last made from: the policy without its state, and the newest samples.
         self._evaluated: dict[PolicyKey, tuple[LivePolicy, frozenset[tuple[str, float]]]] = {}
         self._judgements: dict[PolicyKey, Judgement] = {}
+        self._due: dict[PolicyKey, float] = {}
+        # What each policy was last woken for, and when.
+        self._told: dict[PolicyKey, tuple[Judgement, float]] = {}
         self._changed = asyncio.Event()
 
     def judgement(self, key: PolicyKey) -> Judgement | None:
@@ -107,6 +125,7 @@ class Judging:
             self.forget(key)
         elif live != known:
             self._live[key] = live
+            self._due.pop(key, None)
             self._changed.set()
 
     def forget(self, key: PolicyKey) -> None:
@@ -114,6 +133,8 @@ class Judging:
         self._live.pop(key, None)
         self._evaluated.pop(key, None)
         self._judgements.pop(key, None)
+        self._due.pop(key, None)
+        self._told.pop(key, None)
 
     async def run(self, source: str) -> None:
         """Evaluate the source's live policies for ever, once per poll interval; ask nothing while there are none."""
@@ -125,9 +146,14 @@ class Judging:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            fetched = await fetch(list(live.values()), sources=one, now=self._clock())
+            asked = self._clock()
+            live = {key: policy for key, policy in live.items() if self._due.get(key, asked) <= asked}
+            fetched = await fetch(list(live.values()), sources=one, now=asked)
             for key, policy in live.items():
-                await self._evaluate(key, policy=policy, fetched=fetched[policy.namespace, policy.name], interval=interval)
+                answer = fetched[policy.namespace, policy.name]
+                await self._evaluate(key, policy=policy, fetched=answer, interval=interval)
+                if (after := self._live.get(key)) is not None and replace(after, state=policy.state) == policy:
+                    self._due[key] = due_at(answer, state=after.state, now=asked, scrape_interval=interval)
             await asyncio.sleep(poll_seconds(interval) * (1 - self._jitter() / 10))
 
     async def _evaluate(self, key: PolicyKey, *, policy: LivePolicy, fetched: Fetched, interval: float) -> None:
@@ -154,7 +180,9 @@ class Judging:
         readings = _settled(result.readings, before=before.readings if before and before.since == policy.since else ())
         analysis = pack(result.state) if result.closed_block else before.analysis if before else None
         self._judgements[key] = after = Judgement(policy.canary, policy.objectives, policy.since, readings, analysis)
-        if after != before:
+        told, told_at = self._told.get(key, (None, float("-inf")))
+        if told is None or after.gist != told.gist or (after != told and now - told_at >= TELL_SECONDS):
+            self._told[key] = after, now
             self._wake(key, any(isinstance(r.state, Breached) for r in readings))
 
 
