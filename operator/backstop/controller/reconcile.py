@@ -132,7 +132,7 @@ class Reconcile:
             deployments=self._store.deployments(key),
             pods=self._store.pods(key),
             acting=self._verification.acting(key),
-            readings=readings_for(place.canary, spec=wish.spec, judgement=self._judging.judgement(key)),
+            readings=readings_for(place, spec=wish.spec, judgement=self._judging.judgement(key)),
             annotations=policy.annotations,
         )
         plan = decide(observed, policy=wish.spec, now=now)
