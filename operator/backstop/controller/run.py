@@ -190,8 +190,8 @@ class Operator:
             _log.warning("the sweep is put off", extra=fields(error=str(error)))
 
     async def _list(self) -> None:
-        for listing in await list_all(self._client, namespaces=self._config.namespaces):
-            for key in self._store.reconcile(listing):
+        async for concerned in list_all(self._client, namespaces=self._config.namespaces, store=self._store):
+            for key in concerned:
                 self._queue.add(key)
 
     async def _work(self, reconcile: Reconcile) -> None:

@@ -9,10 +9,13 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
 
 import kopf
+
+# There is no public name for it, only the public argument `memories`.
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from ..api.names import LABEL_MANAGED_BY, LABEL_POLICY, MANAGED_BY
 from ..kube.client import Client
@@ -27,8 +30,9 @@ from ..kube.resources import (
     SERVICES,
     Resource,
 )
+from .keys import Key
 from .seen import Seen, seen
-from .store import Listing
+from .store import Listing, Store
 
 WATCHED: Final = (POLICIES, PROMPT_VERSIONS, CONFIG_MAPS, DEPLOYMENTS, SERVICES, PODS)
 OURS: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_POLICY}"
@@ -98,6 +102,7 @@ class Watches:
             standalone=True,
             identity=identity,
             stop_flag=self._stop,
+            memories=_Forgetful(),
             **where,
         )
 
@@ -139,6 +144,8 @@ def _settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.peering.standalone = True
     settings.queueing.worker_limit = None
+    # It keeps a task, a queue and the whole object for so long after an event; at a start that is one of each for every object.
+    settings.queueing.idle_timeout = 0.1
     settings.watching.chunk_size = 500
     settings.watching.connect_timeout = 10.0
     settings.networking.request_timeout = 30.0
@@ -150,6 +157,13 @@ def _settings() -> kopf.OperatorSettings:
         if resource not in (POLICIES, PROMPT_VERSIONS):
             settings.watching.label_selectors[resource.group, resource.version, resource.plural] = OURS
     return settings
+
+
+class _Forgetful(ResourceMemories):
+    """No memory of objects: handlers of bare events need none, and one for each object of a large cluster is a quarter of a gigabyte."""
+
+    async def recall(self, raw_body: Any, *, ephemeral: bool = True, **rest: Any) -> ResourceMemory:
+        return await super().recall(raw_body, ephemeral=True, **rest)
 
 
 class _Patience:
@@ -188,13 +202,16 @@ class _NoProgress(kopf.ProgressStorage):
         return essence
 
 
-async def list_all(client: Client, *, namespaces: Sequence[str]) -> list[Listing]:
-    """A fresh list of everything the store keeps."""
-    listings = []
+async def list_all(client: Client, *, namespaces: Sequence[str], store: Store) -> AsyncIterator[frozenset[Key]]:
+    """Compare everything that the store keeps with a fresh list, a page at a time. Yields whom the news concerns."""
     for resource in (POLICIES, PROMPT_VERSIONS, *CHILDREN, PODS):
         labels = None if resource in (POLICIES, PROMPT_VERSIONS) else OURS
         everywhere: Sequence[str | None] = [None]
         for namespace in namespaces or everywhere:
-            items, version = await client.list(resource, namespace=namespace, labels=labels)
-            listings.append(Listing(resource, namespace, version, tuple(seen(item, resource=resource) for item in items)))
-    return listings
+            present: set[tuple[str, str]] = set()
+            version = ""
+            async for items, version in client.pages(resource, namespace=namespace, labels=labels):  # noqa: B007 - of the whole list
+                page = [seen(item, resource=resource) for item in items]
+                present.update((one.namespace, one.name) for one in page)
+                yield frozenset(key for one in page for key in store.put(one))
+            yield store.retire(Listing(resource, namespace, version, frozenset(present)))

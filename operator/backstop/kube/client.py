@@ -5,7 +5,7 @@ Typed models would drop fields they do not know and cost double; here an object 
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import aiohttp
@@ -49,17 +49,26 @@ class Client:
         return await self._request("GET", resource.path(namespace=namespace, name=name))
 
     async def list(self, resource: Resource, *, namespace: str | None, labels: str | None = None) -> tuple[list[Body], str]:
-        """All objects, in pages, and the resourceVersion they were read at. An item carries no `kind`, as the API gives it."""
+        """All objects, and the resourceVersion they were read at. An item carries no `kind`, as the API gives it."""
         found: list[Body] = []
+        version = ""
+        async for items, version in self.pages(resource, namespace=namespace, labels=labels):  # noqa: B007 - the last one's is returned
+            found += items
+        return found, version
+
+    async def pages(
+        self, resource: Resource, *, namespace: str | None, labels: str | None = None
+    ) -> AsyncIterator[tuple[Sequence[Body], str]]:
+        """As `list`, a page at a time, all read at the same resourceVersion: for what need not be in memory all at once."""
         query: dict[str, str] = {"limit": str(PAGE)}
         if labels:
             query["labelSelector"] = labels
         while True:
             page = await self._request("GET", resource.path(namespace=namespace), query=query)
-            found += page["items"]
+            yield page["items"], page["metadata"]["resourceVersion"]
             following = page["metadata"].get("continue")
             if not following:
-                return found, page["metadata"]["resourceVersion"]
+                return
             query["continue"] = following
 
     async def create(self, resource: Resource, *, body: Body, manager: str) -> Body:
