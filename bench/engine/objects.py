@@ -55,6 +55,7 @@ def policy_body(namespace: str, *, policy: str, replicas: int) -> Body:
             "steps": [{"weight": 20, "holdSeconds": 36000}, {"weight": 100, "holdSeconds": 60}],
             "analysis": {"warmUpSeconds": 0},
         },
+        "rollback": {"guardSeconds": 0},  # what is settled is in rest
         "serving": {"replicas": replicas},
     }
     return {"apiVersion": API_VERSION, "kind": POLICIES.kind, "metadata": {"name": policy, "namespace": namespace}, "spec": spec}

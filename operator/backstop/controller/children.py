@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ..api.fallbackpolicy import FallbackPolicySpec
-from ..api.names import GROUP, revision_object
+from ..api.names import GROUP, LABEL_POLICY, revision_object
 from ..api.promptversion import PromptVersionSpec
 from ..api.reasons import Reason
 from ..api.record import canonical
@@ -50,6 +50,13 @@ class Children:
         self._pull_secrets = pull_secrets
         # The generation at which each Deployment was last found right, by uid; per policy, to be forgotten with it.
         self._right: dict[PolicyKey, dict[str, int]] = {}
+
+    def learn(self, live: Body, *, rendered: Body) -> None:
+        """A Deployment's pods are as they were rendered: if it was written from that, it need not be compared again."""
+        metadata = live["metadata"]
+        if (metadata.get("annotations") or {}).get(APPLIED) == stamp_of(rendered):
+            key = PolicyKey(metadata["namespace"], metadata["labels"][LABEL_POLICY])
+            self._right.setdefault(key, {})[metadata["uid"]] = metadata.get("generation", 0)
 
     def forget(self, key: PolicyKey) -> None:
         """The policy is gone."""

@@ -28,6 +28,7 @@ from ..kube.resources import (
     POLICIES,
     PROMPT_VERSIONS,
     SERVICES,
+    Body,
     Resource,
 )
 from .keys import Key
@@ -39,6 +40,7 @@ OURS: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_POLICY}"
 
 # (what was seen, whether it is gone)
 OnNews = Callable[[Seen, bool], None]
+OnBodies = Callable[[Resource, Sequence[Body]], None]
 
 
 class WatchesEnded(Exception):  # noqa: N818 - the name says what happened
@@ -202,16 +204,27 @@ class _NoProgress(kopf.ProgressStorage):
         return essence
 
 
-async def list_all(client: Client, *, namespaces: Sequence[str], store: Store) -> AsyncIterator[frozenset[Key]]:
-    """Compare everything that the store keeps with a fresh list, a page at a time. Yields whom the news concerns."""
+async def list_all(
+    client: Client, *, namespaces: Sequence[str], store: Store, on_news: OnBodies = lambda _resource, _bodies: None
+) -> AsyncIterator[frozenset[Key]]:
+    """Compare everything that the store keeps with a fresh list, a page at a time. Yields whom the news concerns.
+
+    `on_news` gets the whole objects of each page that the store does not have, before the store.
+    """
     for resource in (POLICIES, PROMPT_VERSIONS, *CHILDREN, PODS):
         labels = None if resource in (POLICIES, PROMPT_VERSIONS) else OURS
         everywhere: Sequence[str | None] = [None]
         for namespace in namespaces or everywhere:
             present: set[tuple[str, str]] = set()
             version = ""
-            async for items, version in client.pages(resource, namespace=namespace, labels=labels):  # noqa: B007 - of the whole list
-                page = [seen(item, resource=resource) for item in items]
-                present.update((one.namespace, one.name) for one in page)
-                yield frozenset(key for one in page for key in store.put(one))
+            async for page in client.pages(resource, namespace=namespace, labels=labels):
+                version = page.version
+                present.update((item.namespace, item.name) for item in page.items)
+                news = [
+                    item.body()
+                    for item in page.items
+                    if not store.has(resource, namespace=item.namespace, name=item.name, version=item.version)
+                ]
+                on_news(resource, news)
+                yield frozenset(key for body in news for key in store.put(seen(body, resource=resource)))
             yield store.retire(Listing(resource, namespace, version, frozenset(present)))

@@ -67,6 +67,11 @@ class Store:
         if known is not None:
             self.remove(known)
 
+    def has(self, resource: Resource, *, namespace: str, name: str, version: str) -> bool:
+        """Whether exactly this version of the object is known."""
+        known = self._known(resource, namespace=namespace, name=name)
+        return known is not None and known.version == version
+
     def retire(self, listing: Listing) -> frozenset[Key]:
         """What is older than a fresh list and not in it is gone. Returns whom that concerns."""
         concerned: set[Key] = set()
