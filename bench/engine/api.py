@@ -45,6 +45,11 @@ class Api:
         """One object."""
         return await self._send("GET", resource.path(namespace=namespace, name=name))
 
+    async def list(self, resource: Resource, *, namespace: str) -> list[Body]:
+        """All objects of a namespace, each as it would be got by its name."""
+        found = await self._send("GET", resource.path(namespace=namespace))
+        return [{"apiVersion": resource.api_version, "kind": resource.kind} | item for item in found["items"]]
+
     async def delete(self, resource: Resource, *, namespace: str, name: str) -> None:
         """Delete it at once; it is fine if it is gone."""
         path = resource.path(namespace=namespace, name=name)

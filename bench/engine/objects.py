@@ -1,25 +1,25 @@
 """Policies in rest, with everything that the operator would have written for them: so that ten thousand are there in minutes.
 
-One policy is settled by the operator itself; the others get its status, with their own names, and children from the operator's own
-rendering. That they are as the operator would have them is seen in the run: its start over them must cost no write.
+The operator itself settles one; the others are copies of it and of all that it made, with their own names, owners and stamps. That
+they are as the operator would have made them is seen in the run: its start over them must cost no write.
 """
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
+from uuid import uuid4
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.names import API_VERSION
 from backstop.api.promptversion import PromptVersionSpec
 from backstop.api.record import prompt_digest, revision_hash
-from backstop.api.traffic import TrafficState
-from backstop.controller.children import stamped
-from backstop.kube.resources import POLICIES, PROMPT_VERSIONS, Body
+from backstop.controller.children import APPLIED, stamp_of
+from backstop.kube.resources import PODS, POLICIES, PROMPT_VERSIONS, SERVICES, Body, Resource
 from backstop.rendering.owner import Owner
 from backstop.rendering.revision import deployment, record_object, revision_service, template_of
 from backstop.rendering.services import caller_services
-from backstop.rendering.shared import account, traffic
+from backstop.rendering.shared import account
 
 from .gateways import LIMIT_MILLISECONDS
 
@@ -63,26 +63,50 @@ def policy_body(namespace: str, *, policy: str, replicas: int) -> Body:
 
 @dataclass(frozen=True)
 class Model:
-    """What the operator made of one policy: the statuses that the others get."""
+    """A policy that the operator has settled, with all that belongs to it, as the API server has it."""
 
-    policy: str
-    revision: str
-    digest: str
-    policy_status: Body
-    prompt_status: Body
+    namespace: str
+    policy: Body
+    prompt: Body
+    others: tuple[tuple[Resource, Body], ...]
 
-    def policy_status_of(self, name: str, *, revision: str, digest: str) -> Body:
-        """The status of another policy in the same state."""
-        return self._renamed(self.policy_status, name=name, revision=revision, digest=digest)
+    def copy(self, namespace: str, name: str, *, pods: bool) -> Iterator[tuple[Resource, Body]]:
+        """The same under another name, ready to be stored. `pods`: with its pods."""
+        prompt = self._body(prompt_body(namespace, policy=name, number=1), over=self.prompt, uid=str(uuid4()))
+        body = policy_body(namespace, policy=name, replicas=self.policy["spec"]["serving"]["replicas"])
+        policy = self._body(body, over=self.policy, uid=str(uuid4()))
+        mine, model = revision_of(policy, prompt=prompt), revision_of(self.policy, prompt=self.prompt)
+        changes = [
+            *zip(model, mine, strict=True),
+            (self.policy["metadata"]["uid"], policy["metadata"]["uid"]),
+            (self.policy["metadata"]["name"], name),
+            (self.namespace, namespace),
+        ]
+        stamps = dict(_stamps(policy, prompt=prompt))
+        policy["status"] = _renamed(self.policy["status"], changes=changes)
+        prompt["status"] = _renamed(self.prompt["status"], changes=changes)
+        yield PROMPT_VERSIONS, prompt
+        for resource, other in self.others:
+            copied = _renamed(other, changes=[(other["metadata"]["uid"], str(uuid4())), *changes])
+            if (stamp := stamps.get((copied["kind"], copied["metadata"]["name"]))) is not None:
+                copied["metadata"]["annotations"][APPLIED] = stamp
+            if resource is SERVICES:  # else forty thousand would share four addresses
+                copied["spec"] |= {"clusterIP": "None", "clusterIPs": ["None"]}
+            if resource is not PODS or pods:
+                yield resource, copied
+        yield POLICIES, policy
 
-    def prompt_status_of(self, name: str, *, revision: str, digest: str) -> Body:
-        """The status of its PromptVersion."""
-        return self._renamed(self.prompt_status, name=name, revision=revision, digest=digest)
+    def _body(self, body: Body, *, over: Body, uid: str) -> Body:
+        given = {key: value for key, value in over["metadata"].items() if key not in ("name", "namespace", "uid", "managedFields")}
+        return body | {"metadata": given | body["metadata"] | {"uid": uid}}
 
-    def _renamed(self, status: Body, *, name: str, revision: str, digest: str) -> Body:
-        text = json.dumps(status).replace(self.policy, name).replace(self.revision, revision).replace(self.digest, digest)
-        renamed: Body = json.loads(text)
-        return renamed
+
+def _renamed(body: Body, *, changes: list[tuple[str, str]]) -> Body:
+    text = json.dumps(body)
+    for old, new in changes:
+        text = text.replace(old, new)
+    renamed: Body = json.loads(text)
+    return renamed
 
 
 def revision_of(policy: Body, *, prompt: Body) -> tuple[str, str]:
@@ -91,23 +115,21 @@ def revision_of(policy: Body, *, prompt: Body) -> tuple[str, str]:
     return revision_hash(FallbackPolicySpec.model_validate(policy["spec"]), prompt=prompt_spec), prompt_digest(prompt_spec)
 
 
-def children_of(policy: Body, *, prompt: Body) -> Iterator[Body]:
-    """All that a settled policy has beside its pods. `policy`: as the API server gave it."""
+def _stamps(policy: Body, *, prompt: Body) -> Iterator[tuple[tuple[str, str], str]]:
+    """The stamps of a settled policy's children, by kind and name: they are hashes, and cannot be renamed."""
     metadata = policy["metadata"]
     owner = Owner(metadata["namespace"], metadata["name"], metadata["uid"])
     spec = FallbackPolicySpec.model_validate(policy["spec"])
     prompt_spec = PromptVersionSpec.model_validate(prompt["spec"])
     revision = revision_hash(spec, prompt=prompt_spec)
     record = record_object(owner, policy=spec, prompt=prompt_spec, image=IMAGE, pull_secrets=())
-    yield record
-    yield traffic(owner, state=TrafficState(generation=1, stable=revision, canary=None, permille=0, aborted=None))
     for body in (
         *account(owner),
         deployment(owner, revision=revision, template=template_of(record), replicas=spec.serving.replicas),
         revision_service(owner, revision=revision),
         *caller_services(owner, serving=revision, canary=None),
     ):
-        yield stamped(body)
+        yield (body["kind"], body["metadata"]["name"]), stamp_of(body)
 
 
 def pod_body(deployment_body: Body, *, number: int) -> Body:

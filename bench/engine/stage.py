@@ -20,14 +20,15 @@ from typing import Any, Final
 import yaml
 
 from backstop.api.names import OPERATOR_MANAGER
-from backstop.kube.resources import DEPLOYMENTS, PODS, POLICIES, PROMPT_VERSIONS, Body, Resource
+from backstop.kube.resources import CHILDREN, PODS, POLICIES, PROMPT_VERSIONS, Body, Resource
 from e2e.cluster.apiserver import ApiServer
 from e2e.cluster.paths import REPOSITORY
 from e2e.cluster.problems import ClusterProblem
 from e2e.cluster.progress import step
 
 from . import objects
-from .api import Api, admin, all_of
+from .api import Api, admin
+from .etcd import put_all
 from .gateways import Gateways, PolicyName
 from .kubelet import Kubelet
 from .objects import Model
@@ -38,7 +39,8 @@ OPERATOR_USER: Final = "system:serviceaccount:backstop:backstop"
 POLICIES_PER_NAMESPACE: Final = 50
 ESTABLISHED_SECONDS: Final = 30.0
 SETTLED_SECONDS: Final = 120.0
-SETTLED_PER_SECOND: Final = 25
+SETTLED_PER_SECOND: Final = 100
+MODEL: Final = ("bench-model", "the-model")
 
 
 @dataclass
@@ -69,60 +71,31 @@ class Stage:
         """What the operator asked of the API server since then."""
         return Requests.read(self.folder / "audit.log", since=since)
 
-    async def settle_model(self) -> None:
-        """Let the operator itself settle one policy."""
-        of = "bench-model", "the-model"
-        await self.namespace(of[0])
-        prompt = objects.prompt_body(of[0], policy=of[1], number=1)
-        policy = objects.policy_body(of[0], policy=of[1], replicas=self.replicas)
-        await self.api.create(PROMPT_VERSIONS, prompt)
-        await self.api.create(POLICIES, policy)
-        async with self.operating():
-            await self.kubelet.until("the model is settled", lambda: is_ready(self.kubelet.statuses.get(of)), within=SETTLED_SECONDS)
-            await asyncio.sleep(3.0)  # what it still writes when it is ready is part of the status
-        revision, digest = objects.revision_of(policy, prompt=prompt)
-        stored = await self.api.get(PROMPT_VERSIONS, namespace=of[0], name=prompt["metadata"]["name"])
-        self.model = Model(of[1], revision, digest, self.kubelet.statuses[of], stored["status"])
-
     async def settle(self, names: list[PolicyName], *, answering: bool) -> None:
-        """Policies in rest, with all their children. `answering`: their pods answer at an address of their own."""
+        """Policies in rest, with all their children. `answering`: the kubelet makes their pods, and they answer."""
         if self.model is None:
-            await self.settle_model()
-        missing = [of for of in names if of not in self.settled]
+            self.model = await self._settled_model()
+        model, missing = self.model, [of for of in names if of not in self.settled]
         self.kubelet.silent |= set() if answering else set(missing)
         for namespace in sorted({namespace for namespace, _ in missing} - {namespace for namespace, _ in self.settled}):
             await self.namespace(namespace)
         with step(f"{len(missing):,} policies with their children", expected_s=len(missing) / SETTLED_PER_SECOND):
-            await all_of(self._settle(of, answering=answering) for of in missing)
+            copies = (copied for of in missing for copied in model.copy(*of, pods=not answering))
+            await put_all(self.server.etcd, copies)
         self.settled |= set(missing)
 
-    async def _settle(self, of: PolicyName, *, answering: bool) -> None:
-        namespace, name = of
-        assert self.model is not None
-        prompt = objects.prompt_body(namespace, policy=name, number=1)
-        policy = await self.api.create(POLICIES, objects.policy_body(namespace, policy=name, replicas=self.replicas))
-        revision, digest = objects.revision_of(policy, prompt=prompt)
-        await self.api.create(PROMPT_VERSIONS, prompt)
-        for body in objects.children_of(policy, prompt=prompt):
-            if body["kind"] != DEPLOYMENTS.kind:
-                await self.api.create(resource_of(body), body)
-            elif answering:  # the kubelet sees it, and makes its pods
-                await self.api.create(DEPLOYMENTS, body)
-            else:
-                await self.api.create(DEPLOYMENTS, body)
-                for number in range(self.replicas):
-                    await self._silent_pod(body, number=number)
-        status = self.model.prompt_status_of(name, revision=revision, digest=digest)
-        await self.api.status(PROMPT_VERSIONS, namespace=namespace, name=f"{name}-v1", status=status)
-        status = self.model.policy_status_of(name, revision=revision, digest=digest)
-        await self.api.status(POLICIES, namespace=namespace, name=name, status=status)
-
-    async def _silent_pod(self, deployment: Body, *, number: int) -> None:
-        pod = objects.pod_body(deployment, number=number)
-        await self.api.create(PODS, pod)
-        metadata = pod["metadata"]
-        # An address that is never asked: gateways are asked only while a weight waits to be seen.
-        await self.api.status(PODS, namespace=metadata["namespace"], name=metadata["name"], status=objects.ready_status("192.0.2.2"))
+    async def _settled_model(self) -> Model:
+        """One policy that the operator itself settles."""
+        of = MODEL
+        await self.namespace(of[0])
+        await self.api.create(PROMPT_VERSIONS, objects.prompt_body(of[0], policy=of[1], number=1))
+        await self.api.create(POLICIES, objects.policy_body(of[0], policy=of[1], replicas=self.replicas))
+        async with self.operating():
+            await self.kubelet.until("the model is settled", lambda: is_ready(self.kubelet.statuses.get(of)), within=SETTLED_SECONDS)
+            await asyncio.sleep(3.0)  # what it still writes when it is ready is part of it
+        others = [(resource, body) for resource in (*CHILDREN, PODS) for body in await self.api.list(resource, namespace=of[0])]
+        policy, prompt = [(await self.api.list(resource, namespace=of[0]))[0] for resource in (POLICIES, PROMPT_VERSIONS)]
+        return Model(of[0], policy, prompt, tuple(others))
 
     async def namespace(self, name: str) -> None:
         """A fresh namespace."""

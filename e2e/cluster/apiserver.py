@@ -38,6 +38,7 @@ class ApiServer:
 
     `kubeconfig` is an admin's; `url`, `token` and `certificate_authority` (a PEM file) say the same to a plain HTTP client.
     `identity_kubeconfig(user)` makes one for any other user, to try RBAC with. `more`: further arguments of kube-apiserver.
+    `etcd`: the URL of its store.
     """
 
     def __init__(self, *, more: Sequence[str] = ()) -> None:
@@ -52,6 +53,7 @@ class ApiServer:
         (self._folder / "tokens.csv").write_text(f"{self.token},admin,admin,system:masters\n")
         client, peer, port = _free_ports(3)
         self.url = f"https://127.0.0.1:{port}"
+        self.etcd = f"http://127.0.0.1:{client}"
         self.kubeconfig = self.identity_kubeconfig("admin", group="system:masters")
         commands = [
             components.etcd(etcd, data=self._folder / "etcd", client_port=client, peer_port=peer),
