@@ -53,6 +53,10 @@ test: check parts  ## everything: the quick loop, a real API server, a real Prom
 	$(BIN)/python -m pytest -n 3 -m "apiserver or prometheus" tests
 	$(BIN)/python -m pytest -m cluster tests e2e
 
+.PHONY: bench-engine
+bench-engine: venv  ## what the operator costs with up to 10,000 policies, and how fast it shifts traffic (OPTIONS="--idle 200 --live 1")
+	$(BIN)/python -m bench.engine $(OPTIONS)
+
 .PHONY: demo
 demo: venv  ## a bad canary is rolled back and a good one promoted, on a cluster of its own (KEEP=1 leaves it up)
 	$(BIN)/python -m e2e.demo $(if $(KEEP),--keep)

@@ -5,6 +5,7 @@ counters grow with the clock, by the share of traffic that the traffic object gi
 """
 
 import asyncio
+import errno
 import socket
 import time
 from collections.abc import Iterable
@@ -53,7 +54,7 @@ class Gateways:
         self.policies: dict[PolicyName, Policy] = {}
         self._pods: dict[str, Pod] = {}
         self._servers: dict[str, asyncio.Server] = {}
-        self._numbers = iter(range(2**20))
+        self._numbers = iter(range(250_000))
 
     def policy(self, of: PolicyName) -> Policy:
         """What the pods of this policy share."""
@@ -61,15 +62,27 @@ class Gateways:
 
     async def begin(self, of: PolicyName, *, revision: str) -> str:
         """A pod begins to answer; returns its address."""
-        number = next(self._numbers)
-        address = f"127.{251 + number // 62500}.{number // 250 % 250}.{number % 250 + 2}"
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address, METRICS_PORT))
+        address, listener = self._listener()
         pod = self._pods[address] = Pod(of, revision, address, time.time())
         loop = asyncio.get_running_loop()
         self._servers[address] = await loop.create_server(lambda: _Connection(self, pod), sock=listener, backlog=_BACKLOG)
         return address
+
+    def _listener(self) -> tuple[str, socket.socket]:
+        """The next address that is free: another bench may be running."""
+        for number in self._numbers:
+            address = f"127.{251 + number // 62500}.{number // 250 % 250}.{number % 250 + 2}"
+            listener = socket.socket()
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((address, METRICS_PORT))
+            except OSError as error:
+                listener.close()
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return address, listener
+        raise AssertionError("there are more pods than addresses for them")
 
     def end(self, address: str) -> None:
         """The pod is gone."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from backstop.api.names import LABEL_MANAGED_BY, LABEL_POLICY, LABEL_REVISION, MANAGED_BY, traffic_object
+from backstop.api.names import LABEL_MANAGED_BY, LABEL_POLICY, LABEL_REVISION, MANAGED_BY, revision_object, traffic_object
 from backstop.api.traffic import parse
 from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, PODS, POLICIES, Body
 
@@ -57,6 +57,13 @@ class Kubelet:
                 return found
         except TimeoutError:
             raise TimeoutError(f"not within {within:g} s: {what}") from None
+
+    async def adopt(self, of: PolicyName, *, pod: Body) -> None:
+        """Let a pod that is about to be stored answer; its address goes into its status."""
+        revision = pod["metadata"]["labels"][LABEL_REVISION]
+        address = await self.gateways.begin(of, revision=revision)
+        pod["status"] |= ready_status(address)
+        self._pods.setdefault((of[0], revision_object(of[1], revision=revision)), []).append((pod["metadata"]["name"], address))
 
     async def _keep(self, deployment: Body, *, replicas: int) -> None:
         """So many ready pods of a Deployment."""

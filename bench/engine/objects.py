@@ -25,6 +25,8 @@ from .gateways import LIMIT_MILLISECONDS
 
 IMAGE: Final = "localhost/backstop:bench"
 PROMPT_CHARACTERS: Final = 1000
+# Gateways are asked only while a weight waits to be seen.
+NOBODYS_ADDRESS: Final = "192.0.2.2"
 
 
 def prompt_body(namespace: str, *, policy: str, number: int) -> Body:
@@ -70,8 +72,8 @@ class Model:
     prompt: Body
     others: tuple[tuple[Resource, Body], ...]
 
-    def copy(self, namespace: str, name: str, *, pods: bool) -> Iterator[tuple[Resource, Body]]:
-        """The same under another name, ready to be stored. `pods`: with its pods."""
+    def copy(self, namespace: str, name: str) -> Iterator[tuple[Resource, Body]]:
+        """The same under another name, ready to be stored. Nothing answers at its pods' addresses."""
         prompt = self._body(prompt_body(namespace, policy=name, number=1), over=self.prompt, uid=str(uuid4()))
         body = policy_body(namespace, policy=name, replicas=self.policy["spec"]["serving"]["replicas"])
         policy = self._body(body, over=self.policy, uid=str(uuid4()))
@@ -92,8 +94,9 @@ class Model:
                 copied["metadata"]["annotations"][APPLIED] = stamp
             if resource is SERVICES:  # else forty thousand would share four addresses
                 copied["spec"] |= {"clusterIP": "None", "clusterIPs": ["None"]}
-            if resource is not PODS or pods:
-                yield resource, copied
+            if resource is PODS:
+                copied["status"] |= {"podIP": NOBODYS_ADDRESS, "podIPs": [{"ip": NOBODYS_ADDRESS}]}
+            yield resource, copied
         yield POLICIES, policy
 
     def _body(self, body: Body, *, over: Body, uid: str) -> Body:

@@ -39,6 +39,7 @@ OPERATOR_USER: Final = "system:serviceaccount:backstop:backstop"
 POLICIES_PER_NAMESPACE: Final = 50
 ESTABLISHED_SECONDS: Final = 30.0
 SETTLED_SECONDS: Final = 120.0
+POLICIES_AT_ONCE: Final = 20
 SETTLED_PER_SECOND: Final = 100
 MODEL: Final = ("bench-model", "the-model")
 
@@ -72,7 +73,7 @@ class Stage:
         return Requests.read(self.folder / "audit.log", since=since)
 
     async def settle(self, names: list[PolicyName], *, answering: bool) -> None:
-        """Policies in rest, with all their children. `answering`: the kubelet makes their pods, and they answer."""
+        """Policies in rest, with all their children. `answering`: their pods answer, each at an address of its own."""
         if self.model is None:
             self.model = await self._settled_model()
         model, missing = self.model, [of for of in names if of not in self.settled]
@@ -80,8 +81,13 @@ class Stage:
         for namespace in sorted({namespace for namespace, _ in missing} - {namespace for namespace, _ in self.settled}):
             await self.namespace(namespace)
         with step(f"{len(missing):,} policies with their children", expected_s=len(missing) / SETTLED_PER_SECOND):
-            copies = (copied for of in missing for copied in model.copy(*of, pods=not answering))
-            await put_all(self.server.etcd, copies)
+            for at_once in batched(missing, POLICIES_AT_ONCE):
+                copies = [(of, resource, body) for of in at_once for resource, body in model.copy(*of)]
+                if answering:
+                    for of, resource, body in copies:
+                        if resource is PODS:
+                            await self.kubelet.adopt(of, pod=body)
+                await put_all(self.server.etcd, [(resource, body) for _, resource, body in copies])
         self.settled |= set(missing)
 
     async def _settled_model(self) -> Model:
@@ -149,6 +155,11 @@ def _events(log: Path) -> Iterator[dict[str, Any]]:
             event = json.loads(line)
             if event["stage"] == ("ResponseStarted" if event["verb"] == "watch" else "ResponseComplete"):
                 yield event
+
+
+def batched(names: list[PolicyName], size: int) -> Iterator[list[PolicyName]]:
+    """In pieces of this size."""
+    return (names[start : start + size] for start in range(0, len(names), size))
 
 
 def is_ready(status: Body | None) -> bool:
