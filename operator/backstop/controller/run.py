@@ -1,6 +1,7 @@
 """The running operator: what is started, in which order, and how it ends. Wires by hand; decides nothing."""
 
 import asyncio
+import gc
 import logging
 import random
 import time
@@ -185,6 +186,9 @@ class Operator:
                 _log.warning("the cluster cannot be listed; trying again", extra=fields(error=str(error)))
                 await asyncio.sleep(FIRST_LIST_RETRY_SECONDS * (1 + self._jitter()))
             else:
+                # What was listed mostly stays: no collection need look at it again.
+                gc.collect()
+                gc.freeze()
                 self._listed = True
                 return
 
