@@ -16,6 +16,7 @@ from backstop.controller.apply import Apply
 from backstop.controller.children import Children
 from backstop.controller.config import OperatorConfig
 from backstop.controller.judging import Judgement, Judging
+from backstop.controller.kept import KeptRecords
 from backstop.controller.keys import PolicyKey
 from backstop.controller.leadership import Leadership, LeadershipLost, lost_in
 from backstop.controller.reconcile import Reconcile
@@ -188,9 +189,11 @@ class Process:
         )
         verification = _SimulatedVerification(world, operator)
         judging = _SimulatedJudging(world, wake=operator._wake)
-        reconcile = self._reconcile(operator, client=client, metrics=metrics, judging=judging, verification=verification)
+        writes = Writes(client, store=operator._store, instance=self.name)
+        children = Children(writes, store=operator._store, image="localhost/backstop:test", pull_secrets=())
+        reconcile = self._reconcile(operator, writes, children=children, metrics=metrics, judging=judging, verification=verification)
         try:
-            await operator._first_list()
+            await operator._first_list(children)
             self._position, self._catch_up = len(world.api.log), False
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch(operator))
@@ -205,17 +208,23 @@ class Process:
             self.bugs += int(metrics.failures.labels("Bug")._value.get())
 
     def _reconcile(
-        self, operator: Operator, *, client: Client, metrics: Metrics, judging: Judging, verification: _SimulatedVerification
+        self,
+        operator: Operator,
+        writes: Writes,
+        *,
+        children: Children,
+        metrics: Metrics,
+        judging: Judging,
+        verification: _SimulatedVerification,
     ) -> Reconcile:
         store = operator._store
-        writes = Writes(client, store=store, instance=self.name)
-        children = Children(writes, store=store, image="localhost/backstop:test", pull_secrets=())
         return Reconcile(
             store=store,
             queue=operator._queue,
             writes=writes,
             apply=Apply(writes, store=store, children=children, metrics=metrics),
             children=children,
+            kept=KeptRecords(writes, store=store),
             judging=judging,
             verification=cast(Verification, verification),
             metrics=metrics,

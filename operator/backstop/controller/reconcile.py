@@ -74,8 +74,8 @@ class Reconcile:
         self._sources = sources
         self._clock = clock
         self._problems: dict[PolicyKey, Problem | None] = {}
-        # What each policy last asked for with a valid spec.
-        self._valid: dict[PolicyKey, Wish] = {}
+        # Each policy as it was when its spec was last valid: nothing of it is kept in memory that the store does not keep.
+        self._valid: dict[PolicyKey, Declared] = {}
 
     async def __call__(self, key: Key) -> bool:
         """One pass. Returns whether it shall be repeated after a pause. Raises KubeError, Overtaken."""
@@ -124,9 +124,11 @@ class Reconcile:
                 await self._block(policy, status=status, why=wish)
                 return False
             # A canary that runs is judged by the last spec that was valid, and goes no further.
-            wish = replace(valid, revision=wish, prompt=None)
+            last = wish_of(valid, prompt=None, sources=self._sources)
+            assert isinstance(last, Wish), "it was valid, whatever else has gone"
+            wish = replace(last, revision=wish, prompt=None)
         else:
-            self._valid[key] = wish
+            self._valid[key] = policy
         wish = self._fitting(policy, wish=wish)
         memory = NOTHING_KEPT if place.stable is not None else await self._kept.memory(key)
         try:
