@@ -4,7 +4,7 @@ It carries out plans in the order of writes of the operator, and can stop after 
 kept between passes goes through the real status mapping, so that a pass after a crash knows only what a restarted operator knows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from backstop.analysis.reading import Breached, Breaching, Counts, Healthy, SLOReading, Waiting
@@ -13,8 +13,10 @@ from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.policystatus import FallbackPolicyStatus
 from backstop.api.reasons import Reason
 from backstop.api.traffic import TrafficState, parse, render
+from backstop.rendering.owner import Owner
+from backstop.reports.report import report_name, report_of
 from backstop.rollout.decide import decide
-from backstop.rollout.observed import Arm, Known, Observed, Unknown, Unresolved
+from backstop.rollout.observed import Arm, Known, NotTried, Observed, Reporting, Unknown, Unresolved, Written
 from backstop.rollout.place import NO_TOKENS, Place, Revision, Tokens, awaited_generation
 from backstop.rollout.plan import Announcement, Plan
 from backstop.rollout.statusmap import place_of, status_of
@@ -95,6 +97,8 @@ class World:
     tokens: Tokens = NO_TOKENS
     told: list[Announcement] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
+    reports: dict[str, Mapping[str, object]] = field(default_factory=dict)  # what they say, by name
+    reported: str | None = None  # the last report that the running operator knows to be written
     writes: list[str] = field(default_factory=list)
     shares: list[tuple[float, str, str | None, int]] = field(default_factory=list)
 
@@ -120,7 +124,14 @@ class World:
             acting=Known(self.acting) if awaited_generation(place) is not None else Unknown("not asked"),
             readings=(self.judged,) if live and self.judged is not None else (),
             tokens=self.tokens,
+            requests=self.judged.canary.total if live and self.judged is not None else None,
+            reporting=self._reporting(),
         )
+
+    def _reporting(self) -> Reporting:
+        last = self.status.lastRollout
+        name = report_name("support", last=last) if last is not None and last.report is None else None
+        return Written(name) if name is not None and name == self.reported else NotTried()
 
     def decide(self) -> Plan:
         """The plan for this moment."""
@@ -134,6 +145,8 @@ class World:
         for name, write in writes[:stop_after]:
             write()
             self.writes.append(name)
+        if stop_after is not None:
+            self.reported = None  # the next operator knows what is written down
         return plan
 
     def write_count(self) -> int:
@@ -157,8 +170,21 @@ class World:
             writes.append(("route", lambda: self._set_route(plan)))
         if plan.serving != self.serving:
             writes.append(("services", lambda: setattr(self, "serving", plan.serving)))
+        if plan.report:
+            writes.append(("report", self._report(self.status)))
         writes.append(("events", lambda: self.told.extend(plan.announcements)))
         return writes
+
+    def _report(self, status: FallbackPolicyStatus) -> Callable[[], None]:
+        """Writes the report of the status that was read, once."""
+
+        def write() -> None:
+            body = report_of(status, policy=Owner("shop", "support", "uid"), owner=None)
+            name = body["metadata"]["name"]
+            self.reports.setdefault(name, body["spec"])  # one that exists stays as it is
+            self.reported = name
+
+        return write
 
     def _set_route(self, plan: Plan) -> None:
         assert plan.route is not None
@@ -194,9 +220,9 @@ class World:
     def rest(self) -> None:
         """Passes until one changes nothing; raises if the engine never comes to rest."""
         for _ in range(30):
-            before = (self.status, self.traffic, dict(self.arms), self.serving)
+            before = (self.status, self.traffic, dict(self.arms), self.serving, self.reported)
             self.one_pass()
-            if before == (self.status, self.traffic, dict(self.arms), self.serving):
+            if before == (self.status, self.traffic, dict(self.arms), self.serving, self.reported):
                 return
         raise AssertionError("the engine does not come to rest")
 

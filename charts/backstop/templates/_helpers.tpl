@@ -39,6 +39,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [backstop.dev]
   resources: [fallbackpolicies/status, promptversions/status]
   verbs: [patch]
+# Written once; the oldest go. Their review is a person's: the operator changes none.
+- apiGroups: [backstop.dev]
+  resources: [rolloutreports]
+  verbs: [list, create, delete]
 # Revision records and traffic objects. `get` and `watch` are also what it grants to the gateways.
 - apiGroups: [""]
   resources: [configmaps]

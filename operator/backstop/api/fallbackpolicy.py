@@ -215,6 +215,38 @@ class Rollback(ApiModel):
     keepPreviousSeconds: int = Field(
         1800, ge=15, le=604_800, description="How long the previous stable revision stays scaled up after a promotion."
     )
+    reportHistoryLimit: int = Field(
+        10,
+        ge=0,
+        le=100,
+        description="How many RolloutReports are kept; when one is written beyond them, the oldest go. 0: none is written.",
+    )
+
+
+class ReviewCadence(StrEnum):
+    """How soon after a rollout its report is to be reviewed."""
+
+    DAILY = "Daily"
+    WEEKLY = "Weekly"
+    MONTHLY = "Monthly"
+    QUARTERLY = "Quarterly"
+
+
+class PolicyOwner(ApiModel):
+    """Who answers for a policy."""
+
+    team: str = Field(min_length=1, max_length=128, description="The team that answers for the policy, such as `ml-platform`.")
+    contact: str | None = Field(
+        None, min_length=1, max_length=256, description="Where the team is reached: a chat channel, an address, a rota."
+    )
+    runbookURL: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s]+$")] | None = Field(
+        None, description="What to do when a rollout goes wrong; said with every warning."
+    )
+    reviewCadence: ReviewCadence | None = Field(
+        None,
+        description="How soon after the end of a rollout its report is to be reviewed: the report's `reviewDueAt` is 1, 7, 30 or 90 "
+        "days on. Unset: no time is set.",
+    )
 
 
 def _declared_first_token_times(spec: "FallbackPolicySpec") -> list[int | None]:
@@ -246,6 +278,9 @@ class FallbackPolicySpec(ApiModel):
     canary: Canary = Field(default=Canary(), description="How a new revision is rolled out.")
     rollback: Rollback = Field(default=Rollback(), description="How a canary is taken back, and what is kept for it.")
     serving: Serving = Field(default=Serving(), description="How the gateways run.")
+    owner: PolicyOwner | None = Field(
+        None, description="Who answers for this policy: said in its RolloutReports, and in the events that warn of something."
+    )
     rules = (
         Rule(
             cel="self.chain.filter(t, has(t.static)).size() == 0 || (has(self.chain[self.chain.size() - 1].static)"

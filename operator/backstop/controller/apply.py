@@ -1,7 +1,7 @@
 """Carrying out a plan, in the one order that is safe to be cut short anywhere.
 
 1. A route that takes traffic from the revision under judgement, with the verdict in it. 2. Status. 3. The verdict on the prompt
-version. 4. Children, then every other route change, then the Services that callers reach. 5. Events, log, metrics.
+version. 4. Children, then every other route change, then the Services that callers reach; the report. 5. Events, log, metrics.
 What was not done is done by the next pass, which finds the cluster as it is. `place` is 1 and 2, `cluster` the rest.
 """
 
@@ -24,6 +24,7 @@ from .blocked import with_problem
 from .children import Children
 from .keys import PromptKey
 from .prompts import rejected_status, withdrawn_status
+from .reporting import Reports
 from .seen import Declared
 from .store import Store
 from .subject import Problem, Subject, refusal
@@ -43,10 +44,11 @@ class Overtaken(Exception):  # noqa: N818 - it is no error: the next look is mad
 class Apply:
     """Plans → writes."""
 
-    def __init__(self, writes: Writes, *, store: Store, children: Children, metrics: Metrics) -> None:
+    def __init__(self, writes: Writes, *, store: Store, children: Children, reports: Reports, metrics: Metrics) -> None:
         self._writes = writes
         self._store = store
         self._children = children
+        self._reports = reports
         self._metrics = metrics
 
     async def place(self, subject: Subject, *, known: Problem | None, analysis: str | None) -> Problem | None:
@@ -83,6 +85,7 @@ class Apply:
                 problem = await self._route(subject) or problem
             problem = await self._children.callers(subject) or problem
             problem = await self._children.clear_away(subject) or problem
+            problem = await self._reports.write(subject) or problem
         finally:
             # What status says has happened, whatever became of the rest: the next pass has nothing left to tell.
             for announcement in subject.plan.announcements:

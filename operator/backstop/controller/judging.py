@@ -27,13 +27,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Judgement:
-    """The latest evaluation of a policy. `since`: start of what it judged; `analysis`: the packed state, once there is one to keep."""
+    """The latest evaluation of a policy. `since`: start of what it judged; `analysis`: the packed state, once there is one to keep.
+
+    `requests`: judged canary requests of the whole rollout; None where none could be counted.
+    """
 
     canary: str
     objectives: tuple[Objective, ...]
     since: float | None
     readings: tuple[SLOReading, ...]
     analysis: str | None
+    requests: int | None = None
 
 
 def live_policy(key: PolicyKey, *, spec: FallbackPolicySpec, place: Place, state: AnalysisState) -> LivePolicy | None:
@@ -72,6 +76,11 @@ def readings_for(canary: CanaryPlace | None, *, spec: FallbackPolicySpec, judgem
         replace(r, state=Waiting(fewest.get(r.name, 1)), step_requests=0) if isinstance(r.state, Healthy | Waiting) else r
         for r in judgement.readings
     )
+
+
+def requests_of(canary: CanaryPlace | None, *, judgement: Judgement | None) -> int | None:
+    """Judged requests of this canary in the whole rollout; None where that is not known."""
+    return judgement.requests if canary is not None and judgement is not None and judgement.canary == canary.revision.name else None
 
 
 class Judging:
@@ -152,8 +161,9 @@ class Judging:
         if before is not None and before.canary != policy.canary:
             before = None
         readings = _settled(result.readings, before=before.readings if before and before.since == policy.since else ())
+        requests = result.state.requests if result.state.block_end is not None else None
         analysis = pack(result.state) if result.closed_block else before.analysis if before else None
-        self._judgements[key] = after = Judgement(policy.canary, policy.objectives, policy.since, readings, analysis)
+        self._judgements[key] = after = Judgement(policy.canary, policy.objectives, policy.since, readings, analysis, requests)
         if after != before:
             self._wake(key, any(isinstance(r.state, Breached) for r in readings))
 

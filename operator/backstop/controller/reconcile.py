@@ -20,11 +20,12 @@ from ..telemetry.metrics import Metrics
 from .apply import Apply, Overtaken
 from .blocked import blocked_status, problem_in
 from .children import Children
-from .judging import Judging, readings_for
+from .judging import Judging, readings_for, requests_of
 from .keys import Key, PolicyKey, PromptKey
 from .observe import observe
 from .prompts import judged_status
 from .queue import KeyQueue
+from .reporting import Reports
 from .seen import Declared
 from .store import Store
 from .subject import Problem, Subject
@@ -44,6 +45,7 @@ class Reconcile:
         writes: Writes,
         apply: Apply,
         children: Children,
+        reports: Reports,
         judging: Judging,
         verification: Verification,
         metrics: Metrics,
@@ -55,6 +57,7 @@ class Reconcile:
         self._writes = writes
         self._apply = apply
         self._children = children
+        self._reports = reports
         self._judging = judging
         self._verification = verification
         self._metrics = metrics
@@ -123,7 +126,7 @@ class Reconcile:
 
     def _look(self, policy: Declared, *, wish: Wish, status: FallbackPolicyStatus, place: Place) -> Subject:
         key = PolicyKey(policy.namespace, policy.name)
-        now = self._clock()
+        now, judgement = self._clock(), self._judging.judgement(key)
         observed = observe(
             place=place,
             wanted=wish.revision,
@@ -132,8 +135,10 @@ class Reconcile:
             deployments=self._store.deployments(key),
             pods=self._store.pods(key),
             acting=self._verification.acting(key),
-            readings=readings_for(place.canary, spec=wish.spec, judgement=self._judging.judgement(key)),
+            readings=readings_for(place.canary, spec=wish.spec, judgement=judgement),
             annotations=policy.annotations,
+            requests=requests_of(place.canary, judgement=judgement),
+            reporting=self._reports.reporting(key, status=status),
         )
         plan = decide(observed, policy=wish.spec, now=now)
         return Subject(key=key, policy=policy, wish=wish, status=status, observed=observed, plan=plan, now=now)
@@ -158,7 +163,7 @@ class Reconcile:
         self._problems[key] = problem
         if plan.wake_at is not None and problem is None:  # else it comes again after a pause
             self._queue.add_at(key, at=plan.wake_at)
-        if problem != known:
+        if problem != known or self._reports.reporting(key, status=subject.status) != subject.observed.reporting:
             self._queue.add(key)
         return problem is not None
 
@@ -177,6 +182,7 @@ class Reconcile:
         self._problems.pop(key, None)
         self._valid.pop(key, None)
         self._children.forget(key)
+        self._reports.forget(key)
         self._judging.forget(key)
         self._verification.keep_asking(key, waiting=False)
         self._metrics.forget_policy(key.namespace, key.name)

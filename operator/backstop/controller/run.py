@@ -24,6 +24,7 @@ from .keys import Key, PolicyKey
 from .leadership import Leadership
 from .queue import KeyQueue
 from .reconcile import Reconcile
+from .reporting import Reports
 from .seen import Seen
 from .sources import Watches, list_all
 from .store import Store
@@ -83,12 +84,14 @@ class Operator:
         verification = Verification(self._store, wake=self._wake, jitter=self._jitter)
         config = self._config
         children = Children(writes, store=self._store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
+        reports = Reports(self._client)
         reconcile = Reconcile(
             store=self._store,
             queue=queue,
             writes=writes,
-            apply=Apply(writes, store=self._store, children=children, metrics=metrics),
+            apply=Apply(writes, store=self._store, children=children, reports=reports, metrics=metrics),
             children=children,
+            reports=reports,
             judging=judging,
             verification=verification,
             metrics=metrics,

@@ -16,6 +16,7 @@ from .observed import Known, Observed
 from .place import CanaryPlace, Place
 from .plan import Plan
 from .route import route_for, with_generation
+from .timeline import followed, report_is_due, waits_for_report
 from .wake import wake_at
 
 CanaryGate = Callable[[Look, CanaryPlace], Move | None]
@@ -47,10 +48,14 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
     """The plan for one look at a policy; `now` in seconds since the epoch."""
     look = Look(observed, policy, now)
     move = _first_move(look)
+    report = report_is_due(look, move=move)
+    if waits_for_report(look, move=move):
+        move = None
     moved = move is not None
     move = move or Move(look.place)
     route = route_for(move, before=look.place, route=observed.route, now=now)
     place = with_generation(move, write=route, before=look.place, present=observed.route)
+    place = followed(place, look=look, announcements=move.announcements)
     after = Look(_at(observed, place=place), policy, now)
     phase, reason = summary_of(after)
     return Plan(
@@ -65,6 +70,7 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         reason=reason,
         # What was written may be what the next gate waits for, and our own writes are no news.
         wake_at=now if moved or route is not None else wake_at(after),
+        report=report,
     )
 
 

@@ -48,6 +48,25 @@ class Arm:
     exits: int = 0
 
 
+@dataclass(frozen=True)
+class NotTried:
+    """This process has not tried to write the report of the last rollout."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """The report of the last rollout exists, under this name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The report of the last rollout could not be written; it goes on being tried."""
+
+
+Reporting = NotTried | Written | Failed
+
 NO_ARM = Arm(desired=0, ready=0)
 
 
@@ -57,6 +76,8 @@ class Observed:
 
     `route`: None means that the traffic object does not exist. `acting`: the lowest traffic generation that any ready gateway
     acts on. `readings`: the latest evaluation of each SLO of the canary, empty while nothing is judged. `tokens`: what is asked by hand.
+    `requests`: judged requests of the canary in the running rollout; None where nothing was evaluated. `reporting`: of the last
+    rollout's report.
     """
 
     place: Place
@@ -66,6 +87,8 @@ class Observed:
     acting: Known[int] | Unknown = Unknown("no gateway was asked")
     readings: tuple[SLOReading, ...] = ()
     tokens: Tokens = NO_TOKENS
+    requests: int | None = None
+    reporting: Reporting = NotTried()
 
     def arm(self, revision: str) -> Arm:
         """The pods of this revision; none if it has no Deployment."""

@@ -46,6 +46,7 @@ class Plan:
     `serving`: the revision that the Services `p` and `p-stable` select; `canary`: the one of `p-canary`.
     `conditions`: all that hold now; a type that is missing is taken off.
     `wake_at`: when to look again even if nothing changes (seconds since the epoch).
+    `report`: whether the report of the rollout that ended, as status was read, is to be written.
     """
 
     place: Place
@@ -58,3 +59,4 @@ class Plan:
     phase: Phase = Phase.IDLE
     reason: Reason = Reason.STABLE
     wake_at: float | None = None
+    report: bool = False

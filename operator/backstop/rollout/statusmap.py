@@ -15,8 +15,11 @@ from backstop.api.policystatus import (
     PreviousStatus,
     RejectedStatus,
     RetiringStatus,
+    RevisionStatus,
     SLOStatus,
     StableStatus,
+    TimelineStatus,
+    TransitionStatus,
 )
 
 from .observed import NO_ARM, Arm
@@ -32,7 +35,9 @@ from .place import (
     Retiring,
     Revision,
     StablePlace,
+    Timeline,
     Tokens,
+    Transition,
 )
 from .plan import ConditionState, Plan
 
@@ -48,6 +53,7 @@ def place_of(status: FallbackPolicyStatus) -> Place:
         rejected=tuple(Rejection(_revision(r), reason=r.reason, message=r.message, at=parse_time(r.at)) for r in status.rejected),
         last=_last_place(status.lastRollout) if status.lastRollout else None,
         acknowledged=_tokens(status.acknowledged) if status.acknowledged else NO_TOKENS,
+        timeline=_timeline_place(status.timeline) if status.timeline else None,
     )
 
 
@@ -79,6 +85,7 @@ def status_of(
         analysis=analysis if judged else None,
         acknowledged=_acknowledged(place.acknowledged) if place.acknowledged != NO_TOKENS else None,
         conditions=conditions_after(previous.conditions, states=plan.conditions, generation=generation, now=now),
+        timeline=_timeline_status(place.timeline) if place.timeline else None,
     )
 
 
@@ -107,7 +114,7 @@ def _is_new(plan: Plan, previous: FallbackPolicyStatus) -> bool:
     return canary is not None and (previous.canary is None or previous.canary.revision != canary.revision.name)
 
 
-def _revision(status: StableStatus | CanaryStatus | PreviousStatus | RejectedStatus | LastRolloutStatus) -> Revision:
+def _revision(status: StableStatus | CanaryStatus | PreviousStatus | RejectedStatus | LastRolloutStatus | RevisionStatus) -> Revision:
     return Revision(status.revision, prompt_version=status.promptVersion, prompt_digest=status.promptDigest or "")
 
 
@@ -210,6 +217,7 @@ def _last_place(status: LastRolloutStatus) -> LastRollout:
         detected_at=parse_time(status.detectedAt or ""),
         generation=status.trafficGeneration,
         shifted_at=_seconds(status.shiftedAt),
+        report=status.report,
     )
 
 
@@ -222,6 +230,35 @@ def _last_status(last: LastRollout) -> LastRolloutStatus:
         detectedAt=render_time(last.detected_at),
         shiftedAt=_time(last.shifted_at),
         trafficGeneration=last.generation,
+        report=last.report,
+    )
+
+
+def _timeline_place(status: TimelineStatus) -> Timeline:
+    return Timeline(
+        status.revision,
+        started_at=parse_time(status.startedAt),
+        against=_revision(status.against) if status.against else None,
+        ended_at=_seconds(status.endedAt),
+        peak=status.peakWeight,
+        requests=status.canaryRequests,
+        transitions=tuple(Transition(parse_time(t.time), reason=t.reason, message=t.message, weight=t.weight) for t in status.transitions),
+        omitted=status.omitted,
+    )
+
+
+def _timeline_status(timeline: Timeline) -> TimelineStatus:
+    return TimelineStatus(
+        revision=timeline.revision,
+        startedAt=render_time(timeline.started_at),
+        against=RevisionStatus(**_identity(timeline.against)) if timeline.against else None,
+        endedAt=_time(timeline.ended_at),
+        peakWeight=timeline.peak,
+        canaryRequests=timeline.requests,
+        transitions=[
+            TransitionStatus(time=render_time(t.at), reason=t.reason, message=t.message, weight=t.weight) for t in timeline.transitions
+        ],
+        omitted=timeline.omitted,
     )
 
 
