@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
+from backstop.api.clock import parse_time
 from backstop.api.reasons import Reason
 from backstop.api.rolloutreport import RolloutReportSpec
 from backstop.rollout.decide import decide
@@ -14,6 +15,7 @@ from backstop.rollout.look import Look
 from backstop.rollout.observed import Failed
 from backstop.rollout.plan import Announcement
 from backstop.rollout.timeline import followed
+from tests.rollout.test_guard import COMPARED, promoted
 from tests.rollout.test_invariants import Rollouts
 from tests.rollout.world import BREACHED, HEALTHY, START, World, policy, revision, started
 
@@ -174,6 +176,31 @@ def test_a_halted_canary_that_is_tried_again_is_one_rollout() -> None:
     assert report.outcome == "Promoted"
     told = [t.reason for t in report.transitions]
     assert told.index("Halted") < told.index("Retried") < told.index("Promoted")
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["confirmed", "shared"])
+def test_a_return_after_a_promotion_has_a_report_of_its_own_once_its_verdict_is_certain(shared: bool) -> None:
+    world = promoted()
+    world.run(10)
+    promotion = only_report(world)
+    assert promotion.outcome == "Promoted"
+    since = world.place.stable.since if world.place.stable else 0.0
+    world.judged = BREACHED
+    world.one_pass()
+    world.judged = HEALTHY
+    world.run(5)
+    assert len(world.reports) == 1, "it is only suspected"
+    world.judged = BREACHED if shared else HEALTHY
+    world.run(COMPARED)
+    report = RolloutReportSpec.model_validate(list(world.reports.values())[1])
+    assert (report.revision, report.outcome, report.peakWeight) == ("rev2", "RolledBack", 100)
+    assert report.severity == ("P1" if shared else "P2")
+    assert report.reason == ("SharedIncident" if shared else "LatencyBreach")
+    assert report.stable is not None
+    assert report.stable.revision == "rev1"
+    assert parse_time(report.startedAt) == since
+    assert [t.reason for t in report.transitions] == ["RolledBack", "TrafficShifted", "SharedIncident" if shared else "RejectionConfirmed"]
+    assert [slo.state for slo in report.slos] == ["Breached"], "what the return was decided from, not what was watched after it"
 
 
 def test_a_timeline_keeps_its_first_transition_and_the_newest_and_counts_the_rest() -> None:

@@ -16,6 +16,7 @@ from backstop.api.traffic import TrafficState, parse, render
 from backstop.rendering.owner import Owner
 from backstop.reports.report import report_name, report_of
 from backstop.rollout.decide import decide
+from backstop.rollout.judged import judged
 from backstop.rollout.observed import Arm, Known, NotTried, Observed, Reporting, Unknown, Unresolved, Written
 from backstop.rollout.place import NO_TOKENS, Place, Revision, Tokens, awaited_generation
 from backstop.rollout.plan import Announcement, Plan
@@ -39,6 +40,8 @@ def policy(
     mode: str = "Automatic",
     paused: bool = False,
     blind: dict[str, object] | None = None,
+    guard: int = 0,
+    keep: int = 60,
 ) -> FallbackPolicySpec:
     """A policy with one latency SLO. `steps`: weight and hold of each; `approval`: the weights that wait for a person."""
     return FallbackPolicySpec.model_validate(
@@ -53,7 +56,7 @@ def policy(
                 "paused": paused,
             },
             "serving": {"replicas": replicas},
-            "rollback": {"keepPreviousSeconds": 60, "mode": mode, "onMetricsUnavailable": blind or {}},
+            "rollback": {"keepPreviousSeconds": keep, "guardSeconds": guard, "mode": mode, "onMetricsUnavailable": blind or {}},
         }
     )
 
@@ -115,7 +118,7 @@ class World:
     def observe(self) -> Observed:
         """What the operator sees now."""
         place = self.place
-        live = place.canary is not None and place.canary.weight > 0 and self.judged is not None
+        live = judged(place, policy=self.policy) is not None
         return Observed(
             place=place,
             wanted=self.wanted,

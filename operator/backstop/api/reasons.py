@@ -35,6 +35,7 @@ class Reason(StrEnum):
     PROMOTED = "Promoted"
     SUPERSEDED = "Superseded"
     RETURNED_TO_STABLE = "ReturnedToStable"
+    RETURNED_TO_PREVIOUS = "ReturnedToPrevious"
     # By hand
     PAUSED = "Paused"
     WAITING_FOR_APPROVAL = "WaitingForApproval"
@@ -52,6 +53,10 @@ class Reason(StrEnum):
     WOULD_ROLL_BACK = "WouldRollBack"
     CANARY_UNREADY = "CanaryUnready"
     CANARY_UNAVAILABLE = "CanaryUnavailable"
+    RETURNING = "Returning"
+    NOTHING_TO_RETURN_TO = "NothingToReturnTo"
+    REJECTION_CONFIRMED = "RejectionConfirmed"
+    SHARED_INCIDENT = "SharedIncident"
     ROLLED_BACK = "RolledBack"
     TRAFFIC_SHIFTED = "TrafficShifted"
     # What cannot be seen
@@ -80,6 +85,9 @@ WARNINGS = frozenset(
         Reason.FALLBACK_RATE_BREACH,
         Reason.HALTED,
         Reason.WOULD_ROLL_BACK,
+        Reason.RETURNING,
+        Reason.NOTHING_TO_RETURN_TO,
+        Reason.SHARED_INCIDENT,
         Reason.TOKEN_WITHOUT_EFFECT,
         Reason.CANARY_UNREADY,
         Reason.CANARY_UNAVAILABLE,

@@ -35,8 +35,8 @@ class RolloutReportSpec(ApiModel):
     reason: str = Field(max_length=128, description="Why, in one word.")
     message: str = Field("", max_length=2048, description="Why, with the evidence.")
     severity: Severity = Field(
-        description="How much callers felt of it. `P1`: errors. `P2`: answers that were late. `P3`: lesser answers, or traffic that had "
-        "to be taken back for another reason. `P4`: nothing."
+        description="How much callers felt of it. `P1`: errors, or a breach that stable shares. `P2`: answers that were late. `P3`: lesser "
+        "answers, or traffic that had to be taken back for another reason. `P4`: nothing."
     )
     startedAt: Time = Field(max_length=40, description="When the rollout began; of a return after a promotion, when that was complete.")
     detectedAt: Time = Field(

@@ -92,8 +92,10 @@ class Children:
         live = subject.plan.sizes
         deployments = [d for d in self._mine(subject, resource=DEPLOYMENTS) if d.revision not in live]
         services = [s for s in self._mine(subject, resource=SERVICES) if s.revision not in live and _is_of_revision(s)]
-        wanted = {subject.wish.revision.value.name} if isinstance(subject.wish.revision, Known) else set()
-        records = [c for c in self._mine(subject, resource=CONFIG_MAPS) if _is_of_revision(c) and c.revision not in {*live, *wanted}]
+        kept = {subject.wish.revision.value.name} if isinstance(subject.wish.revision, Known) else set()
+        if subject.plan.place.previous is not None:
+            kept.add(subject.plan.place.previous.revision.name)  # its pods may be gone, and wanted again
+        records = [c for c in self._mine(subject, resource=CONFIG_MAPS) if _is_of_revision(c) and c.revision not in {*live, *kept}]
         problem = None
         for gone in [*deployments, *services, *newest_first(records)[subject.wish.spec.rollback.revisionHistoryLimit :]]:
             try:

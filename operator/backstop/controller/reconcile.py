@@ -135,7 +135,7 @@ class Reconcile:
             deployments=self._store.deployments(key),
             pods=self._store.pods(key),
             acting=self._verification.acting(key),
-            readings=readings_for(place.canary, spec=wish.spec, judgement=judgement),
+            readings=readings_for(place, spec=wish.spec, judgement=judgement),
             annotations=policy.annotations,
             requests=requests_of(place.canary, judgement=judgement),
             reporting=self._reports.reporting(key, status=status),

@@ -6,7 +6,7 @@ from typing import Final
 from ..api.clock import parse_time, render_time
 from ..api.fallbackpolicy import PolicyOwner, ReviewCadence
 from ..api.names import API_VERSION, report_object
-from ..api.policystatus import FallbackPolicyStatus, LastRolloutStatus, SLOStatus, TimelineStatus
+from ..api.policystatus import FallbackPolicyStatus, LastRolloutStatus, TimelineStatus
 from ..api.rolloutreport import RolloutReportSpec
 from ..rendering.owner import Body, Owner, metadata
 from .severity import severity_of
@@ -28,18 +28,14 @@ def report_of(status: FallbackPolicyStatus, *, policy: Owner, owner: PolicyOwner
         "apiVersion": API_VERSION,
         "kind": "RolloutReport",
         "metadata": metadata(policy, name=report_name(policy.name, last=last), revision=last.revision, component="report"),
-        "spec": _record(policy.name, last=last, timeline=timeline, slos=status.slos, owner=owner).model_dump(
-            mode="json", exclude_none=True
-        ),
+        "spec": _record(policy.name, last=last, timeline=timeline, owner=owner).model_dump(mode="json", exclude_none=True),
     }
 
 
-def _record(
-    policy: str, *, last: LastRolloutStatus, timeline: TimelineStatus, slos: list[SLOStatus], owner: PolicyOwner | None
-) -> RolloutReportSpec:
+def _record(policy: str, *, last: LastRolloutStatus, timeline: TimelineStatus, owner: PolicyOwner | None) -> RolloutReportSpec:
     started, detected = parse_time(timeline.startedAt), parse_time(last.detectedAt or timeline.startedAt)
     ended = parse_time(timeline.endedAt) if timeline.endedAt else detected
-    breaches = [parse_time(slo.breachedSince) for slo in slos if slo.state == "Breached" and slo.breachedSince]
+    breaches = [parse_time(slo.breachedSince) for slo in timeline.slos if slo.state == "Breached" and slo.breachedSince]
     cadence = owner.reviewCadence if owner is not None else None
     return RolloutReportSpec(
         policy=policy,
@@ -60,7 +56,7 @@ def _record(
         detectionToShiftMilliseconds=_whole(1000 * (parse_time(last.shiftedAt) - detected)) if last.shiftedAt else None,
         peakWeight=timeline.peakWeight,
         canaryRequests=timeline.canaryRequests,
-        slos=slos,
+        slos=timeline.slos,
         transitions=timeline.transitions,
         transitionsOmitted=timeline.omitted,
         owner=owner,

@@ -5,9 +5,10 @@ from typing import Final
 from ..api.reasons import Reason
 from ..api.rolloutreport import Severity
 
-# What a breach of each objective is to a caller.
+# What a breach of each objective is to a caller; one that stable shares goes on.
 _BREACHES: Final = {
     Reason.ERROR_RATE_BREACH: Severity.P1,
+    Reason.SHARED_INCIDENT: Severity.P1,
     Reason.LATENCY_BREACH: Severity.P2,
     Reason.FALLBACK_RATE_BREACH: Severity.P3,
 }

@@ -58,7 +58,7 @@ def _abort(look: Look) -> Move | None:
 def _retry(look: Look) -> Move | None:
     """A rejected or halted revision, from step 0 and with clean counters: `rest.new_canary` begins it when its verdict is gone."""
     wanted = look.wanted
-    if wanted is None or look.place.stable is None or not _stands_back(look, wanted):
+    if wanted is None or look.place.stable is None or not (_stands_back(look, wanted) or _shares_an_incident(look, wanted)):
         return None
     message = f"{wanted.prompt_version} ({wanted.name}) is tried again from its first step, as asked for by hand (`backstop.dev/retry`)"
     return told(_without_verdict(look, wanted), Reason.RETRIED, message)
@@ -94,10 +94,16 @@ def _stands_back(look: Look, wanted: Revision) -> bool:
     return look.place.rejection_of(wanted.name) is not None
 
 
+def _shares_an_incident(look: Look, wanted: Revision) -> bool:
+    incident = look.place.incident
+    return incident is not None and incident.revision.name == wanted.name
+
+
 def _without_verdict(look: Look, wanted: Revision) -> Place:
     canary = look.place.canary
     place = without_canary(look, canary) if canary is not None else look.place
-    return replace(place, rejected=tuple(r for r in place.rejected if r.revision.name != wanted.name))
+    guard = place.guard if place.guard is not None and place.guard.suspect != wanted.name else None
+    return replace(place, rejected=tuple(r for r in place.rejected if r.revision.name != wanted.name), guard=guard, incident=None)
 
 
 def _approve(look: Look) -> Move | None:

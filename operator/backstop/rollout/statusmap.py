@@ -10,7 +10,9 @@ from backstop.api.policystatus import (
     ArmStatus,
     CanaryStatus,
     FallbackPolicyStatus,
+    GuardStatus,
     HaltedStatus,
+    IncidentStatus,
     LastRolloutStatus,
     PreviousStatus,
     RejectedStatus,
@@ -26,7 +28,9 @@ from .observed import NO_ARM, Arm
 from .place import (
     NO_TOKENS,
     CanaryPlace,
+    Guard,
     Halt,
+    Incident,
     LastRollout,
     Outcome,
     Place,
@@ -50,9 +54,13 @@ def place_of(status: FallbackPolicyStatus) -> Place:
         canary=_canary_place(status.canary) if status.canary else None,
         previous=PreviousPlace(_revision(previous), until=parse_time(previous.until)) if previous else None,
         retiring=tuple(Retiring(r.revision, until=parse_time(r.until)) for r in status.retiring),
-        rejected=tuple(Rejection(_revision(r), reason=r.reason, message=r.message, at=parse_time(r.at)) for r in status.rejected),
+        rejected=tuple(
+            Rejection(_revision(r), reason=r.reason, message=r.message, at=parse_time(r.at), suspected=r.suspected) for r in status.rejected
+        ),
         last=_last_place(status.lastRollout) if status.lastRollout else None,
         acknowledged=_tokens(status.acknowledged) if status.acknowledged else NO_TOKENS,
+        guard=_guard_place(status.guard) if status.guard else None,
+        incident=_incident_place(status.incident) if status.incident else None,
         timeline=_timeline_place(status.timeline) if status.timeline else None,
     )
 
@@ -69,7 +77,9 @@ def status_of(
 ) -> FallbackPolicyStatus:
     """The status that a plan asks for. `generation` is that of the spec it was decided from."""
     place = plan.place
-    judged = place.canary is not None and place.canary.halted is None
+    judged = place.canary.halted is None if place.canary is not None else place.guard is not None
+    # The evidence of the last evaluation stays readable after the rollout has ended, until the next one begins.
+    slos = [_slo_status(reading) for reading in readings] if readings else ([] if judged and _is_new(plan, previous) else previous.slos)
     return FallbackPolicyStatus(
         observedGeneration=generation,
         phase=plan.phase.value,
@@ -78,14 +88,15 @@ def status_of(
         canary=_canary_status(place.canary) if place.canary else None,
         previous=PreviousStatus(**_identity(place.previous.revision), until=render_time(place.previous.until)) if place.previous else None,
         retiring=[RetiringStatus(revision=r.revision, until=render_time(r.until)) for r in place.retiring],
-        # The evidence of the last evaluation stays readable after the rollout has ended, until the next one begins.
-        slos=[_slo_status(reading) for reading in readings] if readings else ([] if judged and _is_new(plan, previous) else previous.slos),
+        slos=slos,
         lastRollout=_last_status(place.last) if place.last else None,
         rejected=[_rejected_status(rejection) for rejection in place.rejected],
         analysis=analysis if judged else None,
         acknowledged=_acknowledged(place.acknowledged) if place.acknowledged != NO_TOKENS else None,
+        guard=_guard_status(place.guard) if place.guard else None,
+        incident=_incident_status(place.incident) if place.incident else None,
         conditions=conditions_after(previous.conditions, states=plan.conditions, generation=generation, now=now),
-        timeline=_timeline_status(place.timeline) if place.timeline else None,
+        timeline=_timeline_status(place.timeline, previous=previous.timeline, slos=slos) if place.timeline else None,
     )
 
 
@@ -114,7 +125,9 @@ def _is_new(plan: Plan, previous: FallbackPolicyStatus) -> bool:
     return canary is not None and (previous.canary is None or previous.canary.revision != canary.revision.name)
 
 
-def _revision(status: StableStatus | CanaryStatus | PreviousStatus | RejectedStatus | LastRolloutStatus | RevisionStatus) -> Revision:
+def _revision(
+    status: StableStatus | CanaryStatus | PreviousStatus | RejectedStatus | LastRolloutStatus | IncidentStatus | RevisionStatus,
+) -> Revision:
     return Revision(status.revision, prompt_version=status.promptVersion, prompt_digest=status.promptDigest or "")
 
 
@@ -152,7 +165,7 @@ def _canary_place(status: CanaryStatus) -> CanaryPlace:
         approved=status.approved,
         by_hand=status.byHand,
         reported=status.reported,
-        halted=Halt(parse_time(status.halted.at), reason=status.halted.reason, message=status.halted.message) if status.halted else None,
+        halted=_halt(status.halted),
         promoting_since=_seconds(status.promotingSince),
         routed_at=_seconds(status.routedAt),
     )
@@ -179,6 +192,10 @@ def _canary_status(canary: CanaryPlace) -> CanaryStatus:
         promotingSince=_time(canary.promoting_since),
         routedAt=_time(canary.routed_at),
     )
+
+
+def _halt(status: HaltedStatus | None) -> Halt | None:
+    return Halt(parse_time(status.at), reason=status.reason, message=status.message) if status is not None else None
 
 
 def _halted_status(halt: Halt) -> HaltedStatus:
@@ -247,22 +264,59 @@ def _timeline_place(status: TimelineStatus) -> Timeline:
     )
 
 
-def _timeline_status(timeline: Timeline) -> TimelineStatus:
+def _timeline_status(timeline: Timeline, *, previous: TimelineStatus | None, slos: list[SLOStatus]) -> TimelineStatus:
+    """`slos`: the present evaluations; those at the end of the rollout stay, whatever is watched after it."""
+    ended = _time(timeline.ended_at)
+    if previous is not None and previous.endedAt == ended:
+        slos = previous.slos
     return TimelineStatus(
         revision=timeline.revision,
         startedAt=render_time(timeline.started_at),
         against=RevisionStatus(**_identity(timeline.against)) if timeline.against else None,
-        endedAt=_time(timeline.ended_at),
+        endedAt=ended,
         peakWeight=timeline.peak,
         canaryRequests=timeline.requests,
         transitions=[
             TransitionStatus(time=render_time(t.at), reason=t.reason, message=t.message, weight=t.weight) for t in timeline.transitions
         ],
         omitted=timeline.omitted,
+        slos=slos if ended is not None else [],
     )
 
 
 def _rejected_status(rejection: Rejection) -> RejectedStatus:
     return RejectedStatus(
-        **_identity(rejection.revision), reason=rejection.reason, message=rejection.message[:2048], at=render_time(rejection.at)
+        **_identity(rejection.revision),
+        reason=rejection.reason,
+        message=rejection.message[:2048],
+        at=render_time(rejection.at),
+        suspected=rejection.suspected,
     )
+
+
+def _guard_place(status: GuardStatus) -> Guard:
+    return Guard(
+        until=parse_time(status.until),
+        suspect=status.suspect,
+        returning=_halt(status.returning),
+        by_hand=status.byHand,
+        reported=status.reported,
+    )
+
+
+def _guard_status(guard: Guard) -> GuardStatus:
+    return GuardStatus(
+        until=render_time(guard.until),
+        suspect=guard.suspect,
+        returning=_halted_status(guard.returning) if guard.returning else None,
+        byHand=guard.by_hand,
+        reported=guard.reported,
+    )
+
+
+def _incident_place(status: IncidentStatus) -> Incident:
+    return Incident(_revision(status), at=parse_time(status.at), message=status.message)
+
+
+def _incident_status(incident: Incident) -> IncidentStatus:
+    return IncidentStatus(**_identity(incident.revision), at=render_time(incident.at), message=incident.message[:2048])

@@ -20,14 +20,16 @@ LONGEST_MESSAGE: Final = 256
 def report_is_due(look: Look, *, move: Move | None) -> bool:
     """Whether the report of the rollout that has ended is to be written: when its end is seen on every gateway, or is watched no more.
 
-    Also before another rollout begins, whose evidence takes the place of this one's.
+    A verdict that is only suspected is waited for. Nothing is once another rollout begins, whose timeline takes the place of this one's.
     """
-    timeline, last = look.place.timeline, look.place.last
+    timeline, last, guard = look.place.timeline, look.place.last, look.place.guard
     if last is None or timeline is None or timeline.ended_at is None or look.place.canary is not None:
         return False
     if look.policy.rollback.reportHistoryLimit == 0 or isinstance(look.observed.reporting, Written):
         return False
-    return last.shifted_at is not None or last.generation is None or _begins_another(look, move=move)
+    suspected = guard is not None and guard.suspect == last.revision.name
+    settled = not suspected and (last.shifted_at is not None or last.generation is None)
+    return settled or _begins_another(look, move=move)
 
 
 def waits_for_report(look: Look, *, move: Move | None) -> bool:
@@ -51,7 +53,9 @@ def followed(place: Place, *, look: Look, announcements: tuple[Announcement, ...
 
 
 def _begins_another(look: Look, *, move: Move | None) -> bool:
-    return move is not None and look.place.canary is None and move.place.canary is not None
+    if move is None or look.place.canary is not None or move.place.canary is None:
+        return False
+    return move.place.canary.halted is None  # a halt takes traffic away, which waits for nothing
 
 
 def _acknowledged(place: Place, *, look: Look) -> Place:
@@ -68,10 +72,10 @@ def _begun(place: Place, *, look: Look, told: bool) -> Timeline | None:
     """The timeline that goes on, or that begins with this move."""
     canary, stable, last, timeline = place.canary, place.stable, place.last, place.timeline
     if canary is not None:
-        # A halted canary that is tried again is the same rollout.
-        goes_on = timeline is not None and timeline.ended_at is None and timeline.revision == canary.revision.name
-        if goes_on or not told:
+        if not told:
             return timeline
+        if timeline is not None and timeline.revision == canary.revision.name:
+            return replace(timeline, ended_at=None)  # tried again before it was reported: the same rollout
         return Timeline(canary.revision.name, started_at=canary.started_at, against=stable.revision if stable else None)
     if timeline is not None or last is None or not is_another_end(last, before=look.place.last):
         return timeline
@@ -79,7 +83,8 @@ def _begun(place: Place, *, look: Look, told: bool) -> Timeline | None:
     before = look.place.stable
     since = before.since if before is not None and before.revision == last.revision else look.now
     others = [s.revision for s in (stable, before) if s is not None and s.revision != last.revision]
-    return Timeline(last.revision.name, started_at=since, against=others[0] if others else None)
+    peak = _weight(look.place, last.revision.name)
+    return Timeline(last.revision.name, started_at=since, against=others[0] if others else None, peak=peak)
 
 
 def _weight(place: Place, revision: str) -> int:
