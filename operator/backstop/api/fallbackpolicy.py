@@ -246,11 +246,11 @@ class ReviewCadence(StrEnum):
 class PolicyOwner(ApiModel):
     """Who answers for a policy."""
 
-    team: str = Field(min_length=1, max_length=128, description="The team that answers for the policy, such as `ml-platform`.")
+    team: str = Field(min_length=1, max_length=63, description="The team that answers for the policy, such as `ml-platform`.")
     contact: str | None = Field(
-        None, min_length=1, max_length=256, description="Where the team is reached: a chat channel, an address, a rota."
+        None, min_length=1, max_length=128, description="Where the team is reached: a chat channel, an address, a rota."
     )
-    runbookURL: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s]+$")] | None = Field(
+    runbookURL: Annotated[str, Field(max_length=512, pattern=r"^https?://[^\s]+$")] | None = Field(
         None, description="What to do when a rollout goes wrong; said with every warning."
     )
     reviewCadence: ReviewCadence | None = Field(

@@ -11,10 +11,11 @@ from typing import Any
 
 from ..api.names import traffic_object
 from ..api.policystatus import FallbackPolicyStatus
-from ..api.reasons import Reason, event_type
+from ..api.reasons import Reason, event_type, reason_of
 from ..kube.errors import Conflict, KubeError, NotFound, Rejected
 from ..kube.resources import CONFIG_MAPS, POLICIES, PROMPT_VERSIONS
-from ..rollout.place import Revision
+from ..reports.owner import owner_annotations, owner_sentence
+from ..rollout.place import Revision, is_another_end
 from ..rollout.plan import Announcement
 from ..rollout.statusmap import status_of
 from ..rollout.verdict import verdict_on_prompt
@@ -87,6 +88,9 @@ class Apply:
             problem = await self._children.clear_away(subject) or problem
             problem = await self._reports.write(subject) or problem
         finally:
+            last = subject.plan.place.last
+            if last is not None and is_another_end(last, before=subject.observed.place.last):
+                self._metrics.rollouts.labels(last.outcome, reason_of(last.reason)).inc()
             # What status says has happened, whatever became of the rest: the next pass has nothing left to tell.
             for announcement in subject.plan.announcements:
                 await self._announce(subject, announcement)
@@ -156,13 +160,17 @@ class Apply:
 
     async def _announce(self, subject: Subject, announcement: Announcement) -> None:
         self._note(subject, announcement)
+        kind = event_type(announcement.reason)
+        owner = subject.wish.spec.owner if kind == "Warning" else None
         try:
             await self._writes.event(
                 subject.policy,
                 reason=announcement.reason,
                 message=announcement.message,
-                event_type=event_type(announcement.reason),
+                event_type=kind,
                 now=subject.now,
+                ending=owner_sentence(owner),
+                annotations=owner_annotations(owner),
             )
         except KubeError as error:
             # The transition has happened and stands in status; an event is only told once, or not.

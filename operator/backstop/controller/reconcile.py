@@ -16,7 +16,7 @@ from ..rollout.decide import decide
 from ..rollout.observed import Known, Unresolved
 from ..rollout.place import Place, awaited_generation
 from ..rollout.statusmap import place_of
-from ..telemetry.metrics import Metrics
+from ..telemetry.metrics import Metrics, PolicyShown
 from .apply import Apply, Overtaken
 from .blocked import blocked_status, problem_in
 from .children import Children
@@ -156,8 +156,7 @@ class Reconcile:
         place = plan.place if problem is None else subject.observed.place
         self._judging.watch(key, spec=subject.wish.spec, place=place, analysis=analysis)
         self._verification.keep_asking(key, waiting=awaited_generation(place) is not None)
-        weight = place.canary.weight if place.canary is not None else 0
-        self._metrics.show_policy(key.namespace, key.name, phase=plan.phase, weight=weight)
+        self._metrics.show_policy(key.namespace, key.name, shown=_shown(place, phase=plan.phase))
         if problem is None:
             problem = await self._apply.cluster(subject, known=known)
         self._problems[key] = problem
@@ -170,7 +169,8 @@ class Reconcile:
     async def _block(self, policy: Declared, *, status: FallbackPolicyStatus | None, why: Unresolved) -> None:
         """Nothing can be decided: say so, and leave the rest of the status (None: unreadable) and the traffic as they are."""
         after = blocked_status(status or FallbackPolicyStatus(), why=why, generation=policy.generation, now=self._clock())
-        self._metrics.show_policy(policy.namespace, policy.name, phase=Phase.BLOCKED, weight=after.canary.weight if after.canary else 0)
+        place = place_of(after) if status is not None else Place()
+        self._metrics.show_policy(policy.namespace, policy.name, shown=_shown(place, phase=Phase.BLOCKED))
         document = after.model_dump(mode="json", exclude_none=True)
         try:
             await self._writes.status(policy, status=document if status is not None else {**policy.status, **document})
@@ -187,6 +187,14 @@ class Reconcile:
         self._verification.keep_asking(key, waiting=False)
         self._metrics.forget_policy(key.namespace, key.name)
         self._queue.agenda.forget(key)
+
+
+def _shown(place: Place, *, phase: Phase) -> PolicyShown:
+    """What is shown of a policy at this place."""
+    last, weight = place.last, place.canary.weight if place.canary is not None else 0
+    if last is None:
+        return PolicyShown(phase, weight=weight)
+    return PolicyShown(phase, weight=weight, outcome=last.outcome, decided_at=last.detected_at, shifted_at=last.shifted_at)
 
 
 def read_policy(policy: Declared) -> tuple[FallbackPolicyStatus, Place] | Unresolved:
