@@ -53,7 +53,7 @@ def _record(policy: str, *, last: LastRolloutStatus, timeline: TimelineStatus, o
         endedAt=render_time(ended),
         startToDetectionSeconds=_whole(detected - started),
         breachToDetectionSeconds=_whole(detected - min(breaches)) if breaches else None,
-        detectionToShiftMilliseconds=_whole(1000 * (parse_time(last.shiftedAt) - detected)) if last.shiftedAt else None,
+        detectionToShiftMilliseconds=max(0, round(1000 * (parse_time(last.shiftedAt) - detected))) if last.shiftedAt else None,
         peakWeight=timeline.peakWeight,
         canaryRequests=timeline.canaryRequests,
         slos=timeline.slos,
