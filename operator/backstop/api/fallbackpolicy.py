@@ -1,5 +1,6 @@
 """FallbackPolicy: which prompt runs, the chain that answers, the SLOs that must hold, and how a new revision is rolled out."""
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
@@ -12,6 +13,8 @@ from .serving import Serving
 
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
 Percent = Annotated[str, Field(max_length=16, pattern=r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]{1,6})?)$")]
+
+WEB_ADDRESS = "^https?://[^ /?#@]+([/?#][^ ]*)?$"
 
 LIST_MAP_BY_NAME: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
 
@@ -250,13 +253,18 @@ class PolicyOwner(ApiModel):
     contact: str | None = Field(
         None, min_length=1, max_length=128, description="Where the team is reached: a chat channel, an address, a rota."
     )
-    runbookURL: Annotated[str, Field(max_length=512, pattern=r"^https?://[^\s]+$")] | None = Field(
-        None, description="What to do when a rollout goes wrong; said with every warning."
-    )
+    runbookURL: str | None = Field(None, max_length=512, description="What to do when a rollout goes wrong; said with every warning.")
     reviewCadence: ReviewCadence | None = Field(
         None,
         description="How soon after the end of a rollout its report is to be reviewed: the report's `reviewDueAt` is 1, 7, 30 or 90 "
         "days on. Unset: no time is set.",
+    )
+    rules = (
+        Rule(
+            cel=f"!has(self.runbookURL) || self.runbookURL.matches('{WEB_ADDRESS}')",
+            message="`spec.owner.runbookURL`: must be an address that begins with `https://` or `http://`, without a password in it",
+            holds=lambda o: o.runbookURL is None or re.search(WEB_ADDRESS, o.runbookURL) is not None,
+        ),
     )
 
 
