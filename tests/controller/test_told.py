@@ -42,13 +42,13 @@ async def test_r06_a_transition_is_told_once_in_an_event_a_log_line_and_a_count_
     connection: Connection, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = free_port()
-    caplog.set_level(logging.INFO, logger="backstop.controller.apply")
+    caplog.set_level(logging.INFO, logger="backstop.controller.telling")
     async with running(connection, world, telemetry_port=port):
         await a_rollback(world)
         counted = await scrape(port)
     told = [event["reason"] for event in await world.told()]
     assert told == ROLLED_BACK
-    lines = [record.__dict__["fields"] for record in caplog.records if record.name == "backstop.controller.apply"]
+    lines = [record.__dict__["fields"] for record in caplog.records if record.name == "backstop.controller.telling"]
     assert [line["reason"] for line in lines] == ROLLED_BACK
     assert {(line["namespace"], line["policy"]) for line in lines} == {(world.namespace, world.policy)}
     assert json.dumps(lines)

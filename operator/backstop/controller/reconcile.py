@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from pydantic import ValidationError
 
+from ..api.condition import Condition
 from ..api.names import revision_object, traffic_object
 from ..api.policystatus import FallbackPolicyStatus, Phase
 from ..api.reasons import Reason
@@ -18,7 +19,8 @@ from ..rollout.place import Place, awaited_generation
 from ..rollout.statusmap import place_of
 from ..telemetry.metrics import Metrics, PolicyShown
 from .apply import Apply, Overtaken
-from .blocked import blocked_status, problem_in
+from .blocked import blocked_states, blocked_status, problem_in
+from .changes import changes_told
 from .children import Children
 from .judging import Judging, readings_for, requests_of
 from .keys import Key, PolicyKey, PromptKey
@@ -29,6 +31,7 @@ from .reporting import Reports
 from .seen import Declared
 from .store import Store
 from .subject import Problem, Subject
+from .telling import Telling
 from .verification import Verification
 from .wanted import Wish, wish_of
 from .writes import Writes
@@ -46,6 +49,7 @@ class Reconcile:
         apply: Apply,
         children: Children,
         reports: Reports,
+        telling: Telling,
         judging: Judging,
         verification: Verification,
         metrics: Metrics,
@@ -58,6 +62,7 @@ class Reconcile:
         self._apply = apply
         self._children = children
         self._reports = reports
+        self._telling = telling
         self._judging = judging
         self._verification = verification
         self._metrics = metrics
@@ -177,6 +182,9 @@ class Reconcile:
         except (Conflict, NotFound):
             await self._writes.refresh(POLICIES, namespace=policy.namespace, name=policy.name)
             raise Overtaken from None
+        weight = place.canary.weight if place.canary is not None else 0
+        for change in changes_told(_conditions_in(policy), after=blocked_states(why), problem=None):
+            await self._telling.tell(policy, change, owner=None, phase=Phase.BLOCKED, weight=weight, now=self._clock())
 
     def _forget(self, key: PolicyKey) -> None:
         self._problems.pop(key, None)
@@ -187,6 +195,14 @@ class Reconcile:
         self._verification.keep_asking(key, waiting=False)
         self._metrics.forget_policy(key.namespace, key.name)
         self._queue.agenda.forget(key)
+
+
+def _conditions_in(policy: Declared) -> list[Condition]:
+    """The conditions, also of a status that cannot be read otherwise; none where they cannot either."""
+    try:
+        return FallbackPolicyStatus.model_validate({"conditions": policy.status.get("conditions", [])}).conditions
+    except ValidationError:
+        return []
 
 
 def _shown(place: Place, *, phase: Phase) -> PolicyShown:

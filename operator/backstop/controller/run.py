@@ -28,6 +28,7 @@ from .reporting import Reports
 from .seen import Seen
 from .sources import Watches, list_all
 from .store import Store
+from .telling import Telling
 from .verification import Verification
 from .writes import Writes
 
@@ -85,13 +86,15 @@ class Operator:
         config = self._config
         children = Children(writes, store=self._store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
         reports = Reports(self._client)
+        telling = Telling(writes, metrics=metrics)
         reconcile = Reconcile(
             store=self._store,
             queue=queue,
             writes=writes,
-            apply=Apply(writes, store=self._store, children=children, reports=reports, metrics=metrics),
+            apply=Apply(writes, store=self._store, children=children, reports=reports, telling=telling, metrics=metrics),
             children=children,
             reports=reports,
+            telling=telling,
             judging=judging,
             verification=verification,
             metrics=metrics,

@@ -33,7 +33,7 @@ def blindness(look: Look, canary: CanaryPlace) -> Move | None:
     unknown = look.readings_in("Unknown")
     if unknown and canary.blind_since is None:
         message = f"{unknown[0].name}: {unknown[0].evidence}; the rollout holds at {canary.weight} % until it can be seen again"
-        return told(replace(look.place, canary=replace(canary, blind_since=look.now)), Reason.METRICS_UNAVAILABLE, message)
+        return told(replace(look.place, canary=replace(canary, blind_since=look.now)), unknown[0].reason, message)
     if not unknown and canary.blind_since is not None and look.observed.readings:
         blind = look.now - canary.blind_since
         seeing = replace(canary, blind_since=None, blind_seconds=canary.blind_seconds + blind)
