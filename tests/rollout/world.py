@@ -121,7 +121,7 @@ class World:
         live = judged(place, policy=self.policy) is not None
         return Observed(
             place=place,
-            wanted=self.wanted,
+            wanted=self._salted(place),
             route=Known(self.route),
             arms=dict(self.arms),
             acting=Known(self.acting) if awaited_generation(place) is not None else Unknown("not asked"),
@@ -135,6 +135,12 @@ class World:
         last = self.status.lastRollout
         name = report_name("support", last=last) if last is not None and last.report is None else None
         return Written(name) if name is not None and name == self.reported else NotTried()
+
+    def _salted(self, place: Place) -> Known[Revision] | Unresolved:
+        """What is wanted: another revision of the same version, where it was refreshed."""
+        if isinstance(self.wanted, Unresolved) or not place.acknowledged.refresh:
+            return self.wanted
+        return Known(replace(self.wanted.value, name=f"{self.wanted.value.name}-{place.acknowledged.refresh}"))
 
     def decide(self) -> Plan:
         """The plan for this moment."""

@@ -237,6 +237,7 @@ class AcknowledgedStatus(StatusModel):
     abort: str | None = token_field("abort")
     retry: str | None = token_field("retry")
     skipStep: str | None = token_field("skip-step")
+    refresh: str | None = token_field("refresh")
 
 
 class FallbackPolicyStatus(StatusModel):

@@ -44,6 +44,7 @@ class Reason(StrEnum):
     PROMOTED_BY_HAND = "PromotedByHand"
     ABORTED = "Aborted"
     RETRIED = "Retried"
+    REFRESHED = "Refreshed"
     TOKEN_WITHOUT_EFFECT = "TokenWithoutEffect"
     # Breach and rollback
     LATENCY_BREACH = "LatencyBreach"

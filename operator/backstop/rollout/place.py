@@ -184,6 +184,7 @@ class Tokens:
     promote: str | None = None
     approve: str | None = None
     skip_step: str | None = None
+    refresh: str | None = None  # empty: the revision that the spec alone names
 
 
 NO_TOKENS = Tokens()
