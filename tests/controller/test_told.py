@@ -17,7 +17,7 @@ from tests.loopback import free_port
 
 from .operators import running
 from .until import until
-from .world import Behaviour, World
+from .world import Behaviour, World, condition
 
 pytestmark = pytest.mark.apiserver
 
@@ -59,6 +59,20 @@ async def test_r06_a_transition_is_told_once_in_an_event_a_log_line_and_a_count_
     async with running(connection, world, sweep_seconds=0.5) as second:
         await second.lists(4)
     assert [event["reason"] for event in await world.told()] == ROLLED_BACK
+
+
+async def test_r06_a_spec_that_cannot_be_run_is_told_once_and_told_when_it_can_be(connection: Connection, world: World) -> None:
+    await world.apply("v1")
+    async with running(connection, world, sweep_seconds=0.5) as first:
+        await world.until_status("it is said", lambda s: condition(s, "ResolvedRefs")["reason"] == "PromptVersionNotFound")
+        await first.lists(2)
+    async with running(connection, world, sweep_seconds=0.5) as second:
+        await second.lists(2)
+        assert [event["reason"] for event in await world.told()] == ["PromptVersionNotFound"]
+        await world.prompt("v1")
+        await world.stable_on("v1")
+        await world.quiet()
+    assert [event["reason"] for event in await world.told()] == ["PromptVersionNotFound", "Resolved", "FirstRevision"]
 
 
 async def test_r07_metrics_say_where_a_policy_is_and_when_what_was_decided_and_leave_nothing_behind(

@@ -219,7 +219,7 @@ def _judged(
         return Unknown(seen.blind), Reason.METRICS_UNAVAILABLE
     if objective.latency is not None and objective.fingerprint in missing:
         bounds = missing[objective.fingerprint]
-        return bound_missing(objective, seconds=objective.latency.seconds, seen=bounds), Reason.BUCKET_BOUNDARY_MISSING
+        return bound_missing(seconds=objective.latency.seconds, seen=bounds), Reason.BUCKET_BOUNDARY_MISSING
     verdict = rule_of(objective).judge(state.rule)
     match verdict:
         case Breached() | Breaching():

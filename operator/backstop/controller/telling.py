@@ -4,7 +4,7 @@ import logging
 
 from ..api.fallbackpolicy import PolicyOwner
 from ..api.policystatus import Phase
-from ..api.reasons import event_type
+from ..api.reasons import advice_for, event_type
 from ..kube.errors import KubeError
 from ..reports.owner import owner_annotations, owner_sentence
 from ..rollout.plan import Announcement
@@ -30,7 +30,8 @@ class Telling:
         reason, kind = announcement.reason, event_type(announcement.reason)
         self._metrics.transitions.labels(reason).inc()
         said = fields(namespace=policy.namespace, policy=policy.name, reason=reason, phase=phase, weight=weight)
-        _log.info(announcement.message, extra=said)
+        advice = advice_for(reason)
+        _log.info(announcement.message + advice, extra=said)
         whom = owner if kind == "Warning" else None
         try:
             await self._writes.event(
@@ -39,7 +40,7 @@ class Telling:
                 message=announcement.message,
                 event_type=kind,
                 now=now,
-                ending=owner_sentence(whom),
+                ending=advice + owner_sentence(whom),
                 annotations=owner_annotations(whom),
             )
         except KubeError as error:
