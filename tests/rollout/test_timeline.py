@@ -144,6 +144,19 @@ def test_a_shift_that_is_never_seen_is_left_out_of_the_report() -> None:
     assert (report.shiftedAt, report.detectionToShiftMilliseconds) == (None, None)
 
 
+def test_a_rollout_that_began_before_timelines_were_kept_is_reported_from_its_start() -> None:
+    world = at_half()
+    assert world.place.canary is not None
+    began = world.place.canary.started_at
+    world.status = world.status.model_copy(update={"timeline": None})
+    world.judged = BREACHED
+    world.run(5)
+    report = only_report(world)
+    assert parse_time(report.startedAt) == began
+    assert report.stable is not None
+    assert (report.stable.revision, report.peakWeight) == ("rev1", 50)
+
+
 def test_without_an_evaluation_the_requests_are_left_out() -> None:
     world = started(judged=None)
     world.want("2")

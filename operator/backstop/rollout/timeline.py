@@ -79,9 +79,10 @@ def _begun(place: Place, *, look: Look, told: bool) -> Timeline | None:
         return Timeline(canary.revision.name, started_at=canary.started_at, against=stable.revision if stable else None)
     if timeline is not None or last is None or not is_another_end(last, before=look.place.last):
         return timeline
-    # Without a canary: what was stable is taken back, and its own rollout has been reported.
-    before = look.place.stable
+    # What was stable is taken back, and its own rollout has been reported; or a canary ends of which nothing was told so far.
+    before, ended = look.place.stable, look.place.canary
     since = before.since if before is not None and before.revision == last.revision else look.now
+    since = ended.started_at if ended is not None else since
     others = [s.revision for s in (stable, before) if s is not None and s.revision != last.revision]
     peak = _weight(look.place, last.revision.name)
     return Timeline(last.revision.name, started_at=since, against=others[0] if others else None, peak=peak)
