@@ -47,7 +47,9 @@ async def test_b01_b05_a_slow_version_is_rolled_back_and_its_pods_drain(scenario
     assert (report["revision"], report["peakWeight"]) == (canary["revision"], 20)
     assert (report["detectedAt"], report["shiftedAt"]) == (last["detectedAt"], last["shiftedAt"])
     assert report["owner"] == OWNER
-    assert [transition["reason"] for transition in report["transitions"]] == [
+    told = [transition["reason"] for transition in report["transitions"]]
+    # A scrape may come late on a busy machine; that is told too, and changes nothing of the rest.
+    assert [reason for reason in told if reason not in ("MetricsUnavailable", "MetricsAvailable")] == [
         "CanaryStarted",
         "StepStarted",
         "WeightVerified",

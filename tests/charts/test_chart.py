@@ -143,6 +143,8 @@ def test_rights_hold_no_wildcard_no_secret_and_no_definition() -> None:
     assert {right for right in named if right[0] == "backstop.dev" and right[2] not in ("get", "list", "watch")} == {
         ("backstop.dev", "fallbackpolicies/status", "patch"),
         ("backstop.dev", "promptversions/status", "patch"),
+        ("backstop.dev", "rolloutreports", "create"),
+        ("backstop.dev", "rolloutreports", "delete"),
     }
 
 

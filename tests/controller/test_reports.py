@@ -67,7 +67,8 @@ async def test_b01_the_report_of_a_breach_says_what_happened_when_why_and_to_who
     assert slo["evidence"] in said["message"]
     assert said["breachToDetectionSeconds"] == int(times[1] - parse_time(slo["breachedSince"]))
     assert said["canaryRequests"] >= slo["canary"]["total"]
-    assert [(t["reason"], t["weight"]) for t in said["transitions"]] == [
+    # A scrape may come late on a busy machine; that is told too, and changes nothing of the rest.
+    assert [(t["reason"], t["weight"]) for t in said["transitions"] if not t["reason"].startswith("Metrics")] == [
         ("CanaryStarted", 0),
         ("StepStarted", 40),
         ("WeightVerified", 40),
