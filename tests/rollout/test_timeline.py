@@ -260,7 +260,9 @@ class Reported(Rollouts):
     @invariant()
     def ends_are_noted(self) -> None:
         last = self.world.status.lastRollout
-        if last is not None and last.detectedAt is not None:
+        if not self.world.exists:
+            self.ended.clear()  # its reports are gone with it
+        elif last is not None and last.detectedAt is not None:
             self.ended.add((last.revision, last.detectedAt))
 
     def teardown(self) -> None:
