@@ -259,6 +259,8 @@ class Reported(Rollouts):
 
     @invariant()
     def ends_are_noted(self) -> None:
+        if not self.world.exists:
+            self.ended.clear()  # reports go with their policy
         last = self.world.status.lastRollout
         if last is not None and last.detectedAt is not None:
             self.ended.add((last.revision, last.detectedAt))

@@ -230,6 +230,7 @@ class World:
         self.exists = self.deleting = False
         self.status, self.traffic, self.arms, self.serving = FallbackPolicyStatus(), None, {}, None
         self.acting, self.acted, self.tokens = 0, None, NO_TOKENS
+        self.reports, self.reported = {}, None
 
     def delete(self) -> None:
         """Somebody deletes the policy: it is gone at once, unless something holds it."""
