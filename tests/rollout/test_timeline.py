@@ -259,6 +259,8 @@ class Reported(Rollouts):
 
     @invariant()
     def ends_are_noted(self) -> None:
+        if not self.world.exists:
+            self.ended.clear()  # reports go with their policy
         last = self.world.status.lastRollout
         if not self.world.exists:
             self.ended.clear()  # its reports are gone with it
