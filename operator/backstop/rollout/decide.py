@@ -11,7 +11,7 @@ from backstop.api.fallbackpolicy import FallbackPolicySpec
 
 from . import guard, intent, leaving, progress, recreation, rest, safety
 from .conditions import conditions_of, summary_of
-from .judged import judged
+from .judged import same_subject
 from .look import Look
 from .move import Move
 from .observed import Known, Observed
@@ -122,9 +122,7 @@ def _progress(look: Look) -> tuple[CanaryGate, ...]:
 
 
 def _at(look: Look, *, place: Place) -> Observed:
-    before, after = judged(look.place, policy=look.policy), judged(place, policy=look.policy)
-    same = before is not None and after is not None and before.revision == after.revision
-    return replace(look.observed, place=place, readings=look.observed.readings if same else ())
+    return replace(look.observed, place=place, readings=look.observed.readings if same_subject(look.place, place) else ())
 
 
 def _sizes(look: Look) -> Mapping[str, int]:
