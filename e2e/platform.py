@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from e2e.cluster import Cluster, ClusterProblem
@@ -33,14 +34,15 @@ def install(cluster: Cluster, *, scrape_seconds: int) -> None:
             available(cluster, namespace=namespace, name=name)
 
 
-def helm(cluster: Cluster, *, scrape_seconds: int) -> None:
-    """The chart, with one metrics source."""
+def helm(cluster: Cluster, *, scrape_seconds: int, namespaces: Sequence[str] = ()) -> None:
+    """The chart, with one metrics source; for these namespaces alone, or for all."""
     values = [
         f"image.repository={IMAGE}",
         f"image.tag={TAG}",
         "metrics.sources[0].name=default",
         f"metrics.sources[0].url={PROMETHEUS_URL}",
         f"metrics.sources[0].scrapeIntervalSeconds={scrape_seconds}",
+        *(f"namespaces[{number}]={namespace}" for number, namespace in enumerate(namespaces)),
     ]
     sets = [argument for value in values for argument in ("--set", value)]
     chart = str(REPOSITORY / "charts" / "backstop")

@@ -26,6 +26,8 @@ def returns_at_once(world: World) -> bool:
 class Rollouts(RuleBasedStateMachine):
     """A policy that lives through everything at once."""
 
+    steps = 0  # of all runs of the class
+
     def __init__(self) -> None:
         super().__init__()
         self.world = World(policy=policy(steps=((5, 20), (50, 20), (100, 20)), deadline=60, guard=GUARD))
@@ -149,6 +151,10 @@ class Rollouts(RuleBasedStateMachine):
         assert share_of(name, state=self.world.route) == 0
 
     @invariant()
+    def steps_are_counted(self) -> None:
+        type(self).steps += 1
+
+    @invariant()
     def the_share_moves_along_the_steps_or_to_0(self) -> None:
         """1: no share that is not a step's."""
         for _, _, _, permille in self.world.shares[self.seen :]:
@@ -215,6 +221,8 @@ class Rollouts(RuleBasedStateMachine):
 
 class RolloutsByHand(Rollouts):
     """The same, with people who pause, approve, abort, retry, promote and skip at any moment."""
+
+    steps = 0
 
     @initialize(mode=st.sampled_from(("Automatic", "Pause")), approval=st.sampled_from(((), (5,), (50, 100))))
     def the_policy_is(self, mode: str, approval: tuple[int, ...]) -> None:

@@ -99,5 +99,7 @@ def _seconds(time: str) -> float | None:
 
 
 def _with(conditions: list[Condition], *, state: ConditionState, generation: int, now: float) -> list[Condition]:
-    others = [condition for condition in conditions if condition.type != state.type]
-    return [*others, *conditions_after(conditions, states=(state,), generation=generation, now=now)]
+    """The conditions with this one among them, each where it was: another order would be another status."""
+    (after,) = conditions_after(conditions, states=(state,), generation=generation, now=now)
+    known = any(condition.type == state.type for condition in conditions)
+    return [after if condition.type == state.type else condition for condition in conditions] + ([] if known else [after])
