@@ -31,7 +31,7 @@ def install(cluster: Cluster, *, scrape_seconds: int) -> None:
         helm(cluster, scrape_seconds=scrape_seconds)
     with step("waiting for all of it to be ready", expected_s=10):
         for namespace, name in ((OPERATOR_NAMESPACE, "backstop"), ("monitoring", "prometheus"), ("models", "fakemodel")):
-            _available(cluster, namespace=namespace, name=name)
+            available(cluster, namespace=namespace, name=name)
 
 
 def helm(cluster: Cluster, *, scrape_seconds: int, namespaces: Sequence[str] = ()) -> None:
@@ -46,23 +46,23 @@ def helm(cluster: Cluster, *, scrape_seconds: int, namespaces: Sequence[str] = (
     ]
     sets = [argument for value in values for argument in ("--set", value)]
     chart = str(REPOSITORY / "charts" / "backstop")
-    command = [
-        str(program("helm")),
-        "upgrade",
-        "--install",
-        "backstop",
-        chart,
-        "--namespace",
-        OPERATOR_NAMESPACE,
-        "--create-namespace",
-        *sets,
-    ]
-    done = subprocess.run(command, env=cluster.environment(), capture_output=True, text=True, timeout=120, check=False)
+    _helm(cluster, "upgrade", "--install", "backstop", chart, "--create-namespace", *sets)
+
+
+def uninstall(cluster: Cluster) -> None:
+    """Take the release away, as a user would. Policies, their gateways and the definitions stay."""
+    _helm(cluster, "uninstall", "backstop")
+
+
+def _helm(cluster: Cluster, *arguments: str) -> None:
+    command = [str(program("helm")), *arguments, "--namespace", OPERATOR_NAMESPACE]
+    done = subprocess.run(command, env=cluster.environment(), capture_output=True, text=True, timeout=240, check=False)
     if done.returncode:
-        raise ClusterProblem(f"Helm did not install the chart: {done.stderr.strip()}")
+        raise ClusterProblem(f"`helm {arguments[0]}` failed: {done.stderr.strip()}")
 
 
-def _available(cluster: Cluster, *, namespace: str, name: str) -> None:
+def available(cluster: Cluster, *, namespace: str, name: str) -> None:
+    """Wait until the Deployment is. Raises ClusterProblem, with what its pods say."""
     waited = cluster.kubectl(
         "wait",
         "--for=condition=Available",

@@ -556,3 +556,31 @@ def test_the_evidence_is_kept_when_only_the_status_write_of_an_abort_failed() ->
     rejection = world.place.rejection_of("rev2")
     assert rejection is not None
     assert "61 of 412" in rejection.message
+
+
+@pytest.mark.parametrize("ready", [0, 1])
+def test_a_breach_leaves_at_once_though_stable_is_short_of_pods_and_says_so(ready: int) -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    world.arms["rev1"] = replace(world.arms["rev1"], ready=ready)
+    world.judged = BREACHED
+    world.one_pass()
+    assert world.shares[-1][1:] == ("rev1", None, 0)
+    assert world.place.last is not None
+    assert f"stable has {ready} of 2 pods ready" in world.place.last.message
+
+
+def test_a_stable_deployment_that_is_gone_is_made_anew_and_the_canary_is_not_promoted_for_it() -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    canary = world.place.canary
+    del world.arms["rev1"]
+    world.broken.add("rev1")
+    world.judged = reading(Waiting(20))  # callers enter through stable's pods
+    world.run(300)
+    assert world.arms["rev1"].desired == world.policy.serving.replicas
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("1")
+    assert world.place.canary == canary

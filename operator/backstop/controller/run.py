@@ -20,6 +20,7 @@ from .apply import Apply, Overtaken
 from .children import Children
 from .config import OperatorConfig
 from .judging import Judging
+from .kept import KeptRecords
 from .keys import Key, PolicyKey
 from .leadership import Leadership
 from .queue import KeyQueue
@@ -89,6 +90,7 @@ class Operator:
             writes=writes,
             apply=Apply(writes, store=self._store, children=children, metrics=metrics),
             children=children,
+            kept=KeptRecords(writes, store=self._store),
             judging=judging,
             verification=verification,
             metrics=metrics,
