@@ -27,7 +27,7 @@ MUTANTS = (
         "pause-beats-breach",
         "A paused rollout is not rolled back.",
         "rollout/decide.py",
-        "_first_move",
+        "_safe_move",
         "for gate in SAFETY:",
         "for gate in () if look.policy.canary.paused else SAFETY:",
     ),
@@ -197,8 +197,8 @@ MUTANTS = (
         "A lost status makes whatever is wanted stable, without a canary.",
         "rollout/rest.py",
         "first_revision",
-        "if serves_already(look) not in (None, wanted.name):",
-        "if False:",
+        "or serves_already(look) not in (None, wanted.name)",
+        "",
     ),
     # What is remembered
     Mutant(
@@ -329,8 +329,8 @@ MUTANTS = (
         "The verdict is not written on the prompt version.",
         "controller/apply.py",
         "cluster",
-        "refused = await self._verdict(subject)",
-        "refused = None",
+        "await self._verdict(subject)",
+        "None",
     ),
     Mutant(
         "nobody-is-woken",

@@ -16,6 +16,7 @@ from backstop.controller.apply import Apply
 from backstop.controller.children import Children
 from backstop.controller.config import OperatorConfig
 from backstop.controller.judging import Judgement, Judging
+from backstop.controller.kept import KeptRecords
 from backstop.controller.keys import PolicyKey
 from backstop.controller.leadership import Leadership, LeadershipLost, lost_in
 from backstop.controller.reconcile import Reconcile
@@ -216,6 +217,7 @@ class Process:
             writes=writes,
             apply=Apply(writes, store=store, children=children, metrics=metrics),
             children=children,
+            kept=KeptRecords(writes, store=store),
             judging=judging,
             verification=cast(Verification, verification),
             metrics=metrics,
