@@ -360,7 +360,7 @@ MUTANTS = (
         "ghosts-stay",
         "What a watch missed the deletion of stays for ever.",
         "controller/store.py",
-        "reconcile",
+        "retire",
         "concerned |= self.remove(known)",
         "pass",
     ),
