@@ -142,8 +142,8 @@ class Apply:
 
     async def _route(self, subject: Subject) -> Problem | None:
         assert subject.plan.route is not None
-        key = subject.key
-        seen = self._store.child(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name))
+        # Over what the decision was made from, not over what has come in since.
+        key, seen = subject.key, subject.traffic
         if seen is not None and seen.owner != subject.policy.uid:
             return None  # somebody else's: what was observed says so
         body = self._children.traffic_body(subject, state=subject.plan.route.state)

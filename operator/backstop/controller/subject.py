@@ -9,7 +9,7 @@ from ..kube.resources import Resource
 from ..rollout.observed import Observed
 from ..rollout.plan import Plan
 from .keys import PolicyKey
-from .seen import Declared
+from .seen import Child, Declared
 from .wanted import Wish
 
 
@@ -28,7 +28,7 @@ def refusal(resource: Resource, *, name: str, why: Rejected) -> Problem:
 
 @dataclass(frozen=True)
 class Subject:
-    """One look, and what was decided from it. `status`: as it was read."""
+    """One look, and what was decided from it. `status`: as it was read; `traffic`: the object that it saw, and may be written over."""
 
     key: PolicyKey
     policy: Declared
@@ -37,3 +37,4 @@ class Subject:
     observed: Observed
     plan: Plan
     now: float
+    traffic: Child | None
