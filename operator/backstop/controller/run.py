@@ -238,6 +238,8 @@ class Operator:
             finally:
                 del self._passes[key]
                 self._queue.done(key)
+            # A pass of a policy in rest waits for nothing. After a start, thousands of them must not keep the Lease from being renewed.
+            await asyncio.sleep(0)
 
     def _failed(self, key: Key, *, error: KubeError) -> None:
         pause = self._queue.agenda.failed(key, now=self._clock())

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -24,6 +24,8 @@ from ..kube.resources import (
 
 IMAGE_TROUBLES: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
 LONGEST_TROUBLE: Final = 200
+
+Text = TypeVar("Text", str, str | None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +127,10 @@ def child(body: Body, *, resource: Resource) -> Child:
     metadata = body["metadata"]
     labels = metadata.get("labels") or {}
     common = _common(body, resource=resource) | {
-        "policy": sys.intern(labels.get(LABEL_POLICY, "")),
-        "revision": labels.get(LABEL_REVISION),
-        "owner": next((ref["uid"] for ref in metadata.get("ownerReferences") or () if ref.get("controller")), None),
-        "created": metadata.get("creationTimestamp", ""),
+        "policy": _shared(labels.get(LABEL_POLICY, "")),
+        "revision": _shared(labels.get(LABEL_REVISION)),
+        "owner": _shared(next((ref["uid"] for ref in metadata.get("ownerReferences") or () if ref.get("controller")), None)),
+        "created": _shared(metadata.get("creationTimestamp", "")),
         "packed_annotations": _packed({k: v for k, v in (metadata.get("annotations") or {}).items() if "last-applied" not in k}),
         "packed_content": _packed(_content(body, resource=resource)),
     }
@@ -171,8 +173,8 @@ def _common(body: Body, *, resource: Resource) -> dict[str, Any]:
     metadata = body["metadata"]
     return {
         "resource": resource,
-        "namespace": sys.intern(metadata.get("namespace", "")),  # the same few for all that there is
-        "name": sys.intern(metadata["name"]),
+        "namespace": _shared(metadata.get("namespace", "")),
+        "name": _shared(metadata["name"]),
         "uid": metadata["uid"],
         "version": metadata["resourceVersion"],
         "deleting": "deletionTimestamp" in metadata,
@@ -181,6 +183,11 @@ def _common(body: Body, *, resource: Resource) -> dict[str, Any]:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _shared(text: Text) -> Text:
+    """One string for all objects that say the same: a policy's name is in a dozen of them."""
+    return sys.intern(text) if text is not None else text
 
 
 def _packed(value: Mapping[str, Any]) -> bytes:
