@@ -29,6 +29,7 @@ class Phase(StrEnum):
     HALTED = "Halted"
     ROLLED_BACK = "RolledBack"
     BLOCKED = "Blocked"
+    LEAVING = "Leaving"
 
 
 def time_field(description: str) -> Time | None:
@@ -194,6 +195,7 @@ class AcknowledgedStatus(StatusModel):
     abort: str | None = token_field("abort")
     retry: str | None = token_field("retry")
     skipStep: str | None = token_field("skip-step")
+    refresh: str | None = token_field("refresh")
 
 
 class FallbackPolicyStatus(StatusModel):

@@ -36,6 +36,10 @@ class Reason(StrEnum):
     SUPERSEDED = "Superseded"
     RETURNED_TO_STABLE = "ReturnedToStable"
     RETURNED_TO_PREVIOUS = "ReturnedToPrevious"
+    # Deletion, and another policy of the same name
+    POLICY_DELETED = "PolicyDeleted"
+    REJECTED_BEFORE = "RejectedBefore"
+    LAST_ACCEPTED = "LastAccepted"
     # By hand
     PAUSED = "Paused"
     WAITING_FOR_APPROVAL = "WaitingForApproval"
@@ -44,6 +48,7 @@ class Reason(StrEnum):
     PROMOTED_BY_HAND = "PromotedByHand"
     ABORTED = "Aborted"
     RETRIED = "Retried"
+    REFRESHED = "Refreshed"
     TOKEN_WITHOUT_EFFECT = "TokenWithoutEffect"
     # Breach and rollback
     LATENCY_BREACH = "LatencyBreach"
@@ -80,6 +85,7 @@ WARNINGS = frozenset(
         Reason.OBJECT_REFUSED,
         Reason.RECORD_MISSING,
         Reason.WEIGHT_NOT_VERIFIED,
+        Reason.REJECTED_BEFORE,
         Reason.LATENCY_BREACH,
         Reason.ERROR_RATE_BREACH,
         Reason.FALLBACK_RATE_BREACH,

@@ -22,6 +22,7 @@ from .apply import Apply, Overtaken
 from .children import Children
 from .config import OperatorConfig
 from .judging import Judging
+from .kept import KeptRecords
 from .keys import Key, PolicyKey
 from .leadership import Leadership
 from .queue import KeyQueue
@@ -75,7 +76,7 @@ class Operator:
         self._store = Store()
         self._queue: KeyQueue[Key] = KeyQueue(clock=clock, jitter=jitter)
         self._listed = False
-        self._listed_at = 0.0  # monotonic seconds
+        self._listed_at = 0.0
         self._heartbeat = Heartbeat(clock=time.monotonic)
         self._passes: dict[Key, float] = {}  # the running ones, by when they began; monotonic seconds
 
@@ -94,6 +95,7 @@ class Operator:
             writes=writes,
             apply=Apply(writes, store=self._store, children=children, metrics=metrics),
             children=children,
+            kept=KeptRecords(writes, store=self._store),
             judging=judging,
             verification=verification,
             metrics=metrics,
@@ -131,7 +133,7 @@ class Operator:
                 # What is live comes first; then what the last leader wrote and these watches have not told of yet.
                 for key in self._store.policies():
                     self._queue.add(key, urgent=self._is_live(key))
-                if time.monotonic() - self._listed_at > FRESH_SECONDS:
+                if self._clock() - self._listed_at > FRESH_SECONDS:
                     tasks.create_task(self._list_once())
         finally:
             await leadership.let_go()
@@ -208,7 +210,7 @@ class Operator:
         async for concerned in list_all(self._client, namespaces=self._config.namespaces, store=self._store, on_news=on_news):
             for key in concerned:
                 self._queue.add(key)
-        self._listed_at = time.monotonic()
+        self._listed_at = self._clock()
 
     async def _work(self, reconcile: Reconcile) -> None:
         agenda = self._queue.agenda

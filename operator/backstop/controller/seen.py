@@ -42,12 +42,17 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Declared(Seen):
-    """A policy or a prompt version: spec and status as the API server gave them. `annotations`: those of this API alone."""
+    """A policy or a prompt version: spec and status as the API server gave them. `annotations`: those of this API alone.
+
+    `deleted_at`: when its deletion was asked for, RFC 3339.
+    """
 
     generation: int
     packed_annotations: bytes
     packed_spec: bytes
     packed_status: bytes
+    finalizers: tuple[str, ...] = ()
+    deleted_at: str | None = None
 
     @property
     def annotations(self) -> dict[str, str]:
@@ -67,11 +72,14 @@ class Declared(Seen):
 
 @dataclass(frozen=True, slots=True)
 class Child(Seen):
-    """An object that belongs to a policy. `owner`: uid of the controlling owner. `content`: what is compared with what it should be."""
+    """An object that belongs to a policy. `owner`: uid of the controlling owner, `owning_policy` its name where it is a policy.
+    `content`: what is compared with what it should be.
+    """
 
     policy: str
     revision: str | None
     owner: str | None
+    owning_policy: str | None
     created: str
     packed_annotations: bytes
     packed_content: bytes
@@ -119,6 +127,8 @@ def declared(body: Body, *, resource: Resource) -> Declared:
         packed_annotations=_packed({k: v for k, v in (body["metadata"].get("annotations") or {}).items() if k.startswith(f"{GROUP}/")}),
         packed_spec=_packed(_mapping(body.get("spec"))),
         packed_status=_packed(_mapping(body.get("status"))),
+        finalizers=tuple(body["metadata"].get("finalizers") or ()),
+        deleted_at=body["metadata"].get("deletionTimestamp"),
     )
 
 
@@ -126,10 +136,12 @@ def child(body: Body, *, resource: Resource) -> Child:
     """A policy's child; the contents of a revision record are left where they are."""
     metadata = body["metadata"]
     labels = metadata.get("labels") or {}
+    owner: Mapping[str, Any] = next((ref for ref in metadata.get("ownerReferences") or () if ref.get("controller")), {})
     common = _common(body, resource=resource) | {
         "policy": _shared(labels.get(LABEL_POLICY, "")),
         "revision": _shared(labels.get(LABEL_REVISION)),
-        "owner": _shared(next((ref["uid"] for ref in metadata.get("ownerReferences") or () if ref.get("controller")), None)),
+        "owner": _shared(owner.get("uid")),
+        "owning_policy": _shared(owner.get("name")) if owner.get("kind") == POLICIES.kind else None,
         "created": _shared(metadata.get("creationTimestamp", "")),
         "packed_annotations": _packed({k: v for k, v in (metadata.get("annotations") or {}).items() if "last-applied" not in k}),
         "packed_content": _packed(_content(body, resource=resource)),

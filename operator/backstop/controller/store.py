@@ -98,6 +98,11 @@ class Store:
         """Every prompt version."""
         return [PromptKey(namespace, name) for namespace, name in self._objects.get(PROMPT_VERSIONS.plural, ())]
 
+    def prompts_in(self, namespace: str) -> list[Declared]:
+        """Every prompt version of a namespace."""
+        prompts = self._objects.get(PROMPT_VERSIONS.plural, {}).values()
+        return [prompt for prompt in prompts if isinstance(prompt, Declared) and prompt.namespace == namespace]
+
     def child(self, resource: Resource, *, namespace: str, name: str) -> Child | None:
         """A policy's child by its name."""
         return self._get(resource, namespace=namespace, name=name, kind=Child)

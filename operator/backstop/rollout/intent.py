@@ -3,14 +3,15 @@
 A token that waited for its moment would act on a rollout that its author has never seen.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from backstop.api.reasons import Reason
 
 from .look import Look
 from .move import Move, roll_back, told, without_canary
-from .place import Place, Revision, Tokens
+from .place import Place, Revision
 from .progress import past_step
+from .recreation import as_first
 from .rest import carries_verdict, fresh_canary, with_canary
 
 
@@ -20,7 +21,7 @@ def by_hand(look: Look) -> Move | None:
     if asked.abort is not None and asked.abort != known.abort:
         move = _acknowledged(_abort(look), look=look, abort=asked.abort)
         # What was asked for beside it is not done after it.
-        return replace(move, place=replace(move.place, acknowledged=_all_of(asked, known=known)))
+        return replace(move, place=replace(move.place, acknowledged=asked.over(known)))
     if asked.retry is not None and asked.retry != known.retry:
         return _acknowledged(_retry(look), look=look, retry=asked.retry)
     if asked.promote is not None and asked.promote != known.promote:
@@ -32,6 +33,8 @@ def by_hand(look: Look) -> Move | None:
         return _acknowledged(_approve(look), look=look, approve=asked.approve)
     if asked.skip_step is not None and asked.skip_step != known.skip_step:
         return _acknowledged(_skip_step(look), look=look, skip_step=asked.skip_step)
+    if asked.refresh is not None and asked.refresh != (known.refresh or ""):
+        return _acknowledged(_refresh(look, asked.refresh), look=look, refresh=asked.refresh)
     return None
 
 
@@ -41,11 +44,6 @@ def _acknowledged(move: Move | None, *, look: Look, **token: str) -> Move:
         message = f"the annotation `backstop.dev/{name.replace('_', '-')}` has nothing to act on now; a new value asks again"
         move = told(look.place, Reason.TOKEN_WITHOUT_EFFECT, message)
     return replace(move, place=replace(move.place, acknowledged=replace(look.place.acknowledged, **token)))
-
-
-def _all_of(asked: Tokens, *, known: Tokens) -> Tokens:
-    """Everything that is asked for at this look, and what was acted on before it: an annotation that comes back asks for nothing."""
-    return Tokens(**{name: value or getattr(known, name) for name, value in asdict(asked).items()})
 
 
 def _abort(look: Look) -> Move | None:
@@ -58,8 +56,10 @@ def _abort(look: Look) -> Move | None:
 def _retry(look: Look) -> Move | None:
     """A rejected or halted revision, from step 0 and with clean counters: `rest.new_canary` begins it when its verdict is gone."""
     wanted = look.wanted
-    if wanted is None or look.place.stable is None or not (_stands_back(look, wanted) or _shares_an_incident(look, wanted)):
+    if wanted is None or not (_stands_back(look, wanted) or _shares_an_incident(look, wanted)):
         return None
+    if look.place.stable is None:
+        return as_first(look, wanted, reason=Reason.RETRIED, token="retry")
     message = f"{wanted.prompt_version} ({wanted.name}) is tried again from its first step, as asked for by hand (`backstop.dev/retry`)"
     return told(_without_verdict(look, wanted), Reason.RETRIED, message)
 
@@ -75,6 +75,8 @@ def _clear_the_way(look: Look) -> Move | None:
 def _promote(look: Look) -> Move | None:
     """A person's override: at full size it becomes stable, whatever steps are left, also after it was rejected."""
     wanted, stable, canary = look.wanted, look.place.stable, look.place.canary
+    if wanted is not None and stable is None:
+        return as_first(look, wanted, reason=Reason.PROMOTED_BY_HAND, token="promote")
     if wanted is None or stable is None or wanted.name == stable.revision.name:
         return None
     if canary is not None and (canary.revision.name != wanted.name or canary.routed_at is not None):
@@ -112,6 +114,17 @@ def _approve(look: Look) -> Move | None:
         return None
     message = f"step {canary.step + 1} of {canary.revision.name} may be passed (`backstop.dev/approve`)"
     return told(replace(look.place, canary=replace(canary, approved=True)), Reason.APPROVED, message)
+
+
+def _refresh(look: Look, token: str) -> Move | None:
+    """The same spec as another revision, made with the gateways' present image: what is wanted follows from the acknowledged token."""
+    if look.wanted is None:
+        return None
+    name = look.wanted.prompt_version
+    message = f"{name} is rolled out anew on the gateways' present image, as asked for by hand (`backstop.dev/refresh`)"
+    if not token:
+        message = f"{name} is wanted as it was before any `backstop.dev/refresh`, as asked for by hand"
+    return told(look.place, Reason.REFRESHED, message)
 
 
 def _skip_step(look: Look) -> Move | None:

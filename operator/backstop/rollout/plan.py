@@ -45,6 +45,7 @@ class Plan:
     `sizes`: replicas per live revision; a revision that is not named has no Deployment and no Service of its own.
     `serving`: the revision that the Services `p` and `p-stable` select; `canary`: the one of `p-canary`.
     `conditions`: all that hold now; a type that is missing is taken off.
+    `guarded`: the policy must not vanish before gateways were seen to act on the end of its rollout.
     `wake_at`: when to look again even if nothing changes (seconds since the epoch).
     """
 
@@ -58,3 +59,4 @@ class Plan:
     phase: Phase = Phase.IDLE
     reason: Reason = Reason.STABLE
     wake_at: float | None = None
+    guarded: bool = False

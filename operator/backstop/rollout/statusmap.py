@@ -194,12 +194,24 @@ def _halted_status(halt: Halt) -> HaltedStatus:
 
 
 def _tokens(status: AcknowledgedStatus) -> Tokens:
-    return Tokens(abort=status.abort, retry=status.retry, promote=status.promote, approve=status.approve, skip_step=status.skipStep)
+    return Tokens(
+        abort=status.abort,
+        retry=status.retry,
+        promote=status.promote,
+        approve=status.approve,
+        skip_step=status.skipStep,
+        refresh=status.refresh,
+    )
 
 
 def _acknowledged(tokens: Tokens) -> AcknowledgedStatus:
     return AcknowledgedStatus(
-        abort=tokens.abort, retry=tokens.retry, promote=tokens.promote, approve=tokens.approve, skipStep=tokens.skip_step
+        abort=tokens.abort,
+        retry=tokens.retry,
+        promote=tokens.promote,
+        approve=tokens.approve,
+        skipStep=tokens.skip_step,
+        refresh=tokens.refresh,
     )
 
 
