@@ -21,7 +21,7 @@ from ..analysis.source import MetricSource, fetch
 from ..analysis.state import AnalysisState, UnreadableState, pack, unpack
 from ..api.fallbackpolicy import FallbackPolicySpec
 from ..rollout.judged import judged
-from ..rollout.place import Place
+from ..rollout.place import CanaryPlace, Place
 from ..telemetry.log import fields
 from .keys import PolicyKey
 
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Judgement:
     """The latest evaluation of a policy that is told, made at `at`. `since`: start of what it judged; `analysis`: the packed state, once
-    there is one to keep.
+    there is one to keep; `requests`: judged requests of all steps, None where none could be counted.
     """
 
     canary: str
@@ -46,6 +46,7 @@ class Judgement:
     at: float
     readings: tuple[SLOReading, ...]
     analysis: str | None
+    requests: int | None = None
 
 
 def live_policy(key: PolicyKey, *, spec: FallbackPolicySpec, place: Place, state: AnalysisState) -> LivePolicy | None:
@@ -81,6 +82,11 @@ def readings_for(place: Place, *, spec: FallbackPolicySpec, judgement: Judgement
         replace(r, state=Waiting(fewest.get(r.name, 1)), step_requests=0) if isinstance(r.state, Healthy | Waiting) else r
         for r in judgement.readings
     )
+
+
+def requests_of(canary: CanaryPlace | None, *, judgement: Judgement | None) -> int | None:
+    """Judged requests of this canary in the whole rollout; None where that is not known."""
+    return judgement.requests if canary is not None and judgement is not None and judgement.canary == canary.revision.name else None
 
 
 class Judging:
@@ -178,8 +184,9 @@ class Judging:
         quiet = WATCHED_SECONDS if policy.watched else JUDGED_SECONDS
         if before and same and now - before.at < quiet and _states(readings) == _states(before.readings):
             return
+        requests = result.state.requests if result.state.block_end is not None else None
         analysis = pack(result.state) if result.state.block_end is not None else before.analysis if before else None
-        after = Judgement(policy.canary, policy.stable, policy.objectives, policy.since, now, readings, analysis)
+        after = Judgement(policy.canary, policy.stable, policy.objectives, policy.since, now, readings, analysis, requests)
         self._judgements[key] = after
         if before is None or replace(after, at=before.at) != before:
             self._wake(key, any(isinstance(r.state, Breached) for r in readings))

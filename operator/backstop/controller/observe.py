@@ -5,7 +5,7 @@ from typing import Final
 
 from ..analysis.reading import SLOReading
 from ..api.names import GROUP
-from ..rollout.observed import Arm, Known, Observed, Unknown, Unresolved
+from ..rollout.observed import Arm, Known, Observed, Reporting, Unknown, Unresolved
 from ..rollout.place import Place, Revision, Tokens
 from ..traffic.acting import Gateway
 from ..traffic.shares import observe_shares
@@ -26,6 +26,8 @@ def observe(
     acting: Known[int] | Unknown,
     readings: tuple[SLOReading, ...],
     annotations: Mapping[str, str],
+    requests: int | None,
+    reporting: Reporting,
     leaving: bool = False,
     memory: Memory = NOTHING_KEPT,
 ) -> Observed:
@@ -47,6 +49,8 @@ def observe(
         leaving=leaving,
         accepted=memory.accepted,
         remembered=memory.rejected,
+        requests=requests,
+        reporting=reporting,
     )
 
 

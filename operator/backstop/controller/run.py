@@ -28,9 +28,11 @@ from .leadership import Leadership
 from .queue import KeyQueue
 from .reconcile import Reconcile
 from .recorded import Recorded
+from .reporting import Reports
 from .seen import Seen
 from .sources import OnBodies, Watches, list_all
 from .store import Store
+from .telling import Telling
 from .verification import Verification
 from .writes import Writes
 
@@ -84,24 +86,9 @@ class Operator:
         """Run until cancelled. Raises what makes going on impossible."""
         metrics, queue = self._metrics, self._queue
         metrics.queue_depth.set_function(lambda: len(queue.agenda))
-        writes = Writes(self._client, store=self._store, instance=self._instance)
         judging = Judging(self._sources, wake=self._wake, clock=self._clock, jitter=self._jitter)
         verification = Verification(self._store, wake=self._wake, jitter=self._jitter)
-        config = self._config
-        children = Children(writes, store=self._store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
-        reconcile = Reconcile(
-            store=self._store,
-            queue=queue,
-            writes=writes,
-            apply=Apply(writes, store=self._store, children=children, metrics=metrics),
-            children=children,
-            kept=KeptRecords(writes, store=self._store),
-            judging=judging,
-            verification=verification,
-            metrics=metrics,
-            sources=frozenset(self._sources),
-            clock=self._clock,
-        )
+        reconcile, children = self._passes_with(judging, verification=verification)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(verification.close)
             port = self._config.telemetryPort
@@ -116,6 +103,30 @@ class Operator:
                 tasks.create_task(watches.ended())
                 tasks.create_task(self._sweep())
                 tasks.create_task(self._act(reconcile, judging=judging))
+
+    def _passes_with(self, judging: Judging, *, verification: Verification) -> tuple[Reconcile, Children]:
+        """What makes a pass, wired."""
+        config, metrics, store = self._config, self._metrics, self._store
+        writes = Writes(self._client, store=store, instance=self._instance)
+        children = Children(writes, store=store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
+        reports = Reports(self._client)
+        telling = Telling(writes, metrics=metrics)
+        reconcile = Reconcile(
+            store=store,
+            queue=self._queue,
+            writes=writes,
+            apply=Apply(writes, store=store, children=children, reports=reports, telling=telling, metrics=metrics),
+            children=children,
+            kept=KeptRecords(writes, store=store),
+            reports=reports,
+            telling=telling,
+            judging=judging,
+            verification=verification,
+            metrics=metrics,
+            sources=frozenset(self._sources),
+            clock=self._clock,
+        )
+        return reconcile, children
 
     async def _act(self, reconcile: Reconcile, *, judging: Judging) -> None:
         """Decide and write, from when this process leads. Another one may lead as soon as this has ended, not before."""

@@ -100,8 +100,8 @@ class Store:
 
     def prompts_in(self, namespace: str) -> list[Declared]:
         """Every prompt version of a namespace."""
-        prompts = self._objects.get(PROMPT_VERSIONS.plural, {}).values()
-        return [prompt for prompt in prompts if isinstance(prompt, Declared) and prompt.namespace == namespace]
+        found = self._objects.get(PROMPT_VERSIONS.plural, {}).values()
+        return [prompt for prompt in found if isinstance(prompt, Declared) and prompt.namespace == namespace]
 
     def child(self, resource: Resource, *, namespace: str, name: str) -> Child | None:
         """A policy's child by its name."""

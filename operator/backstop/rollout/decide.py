@@ -18,6 +18,7 @@ from .observed import Known, Observed
 from .place import CanaryPlace, Place
 from .plan import Plan
 from .route import route_for, with_generation
+from .timeline import followed, report_is_due, waits_for_report
 from .wake import wake_at
 
 CanaryGate = Callable[[Look, CanaryPlace], Move | None]
@@ -59,10 +60,14 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
     """The plan for one look at a policy; `now` in seconds since the epoch."""
     look = Look(observed, policy, now)
     move = _first_move(look)
+    report = report_is_due(look, move=move)
+    if waits_for_report(look, move=move):
+        move = None
     moved = move is not None
     move = move or Move(look.place)
     route = route_for(move, before=look.place, route=observed.route, now=now)
     place = with_generation(move, write=route, before=look.place, present=observed.route)
+    place = followed(place, look=look, announcements=move.announcements)
     after = Look(_at(look, place=place), policy, now)
     phase, reason = summary_of(after)
     return Plan(
@@ -78,6 +83,7 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         # What was written may be what the next gate waits for, and our own writes are no news.
         wake_at=now if moved or route is not None else wake_at(after),
         guarded=leaving.is_guarded(place),
+        report=report,
     )
 
 

@@ -1,39 +1,59 @@
 """The operator's own metrics. Labels are bounded: reasons, verbs, kinds, and the policies that exist."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 SHIFT_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 PASS_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
 
 
-class _Places(Collector):
-    """Where each policy is: a pair of values each, from which series are made when somebody asks. Gauges take eighty times the memory."""
+@dataclass(frozen=True)
+class PolicyShown:
+    """What is shown of one policy: where it is, and how its last rollout ended; None where none has. Times in seconds since the epoch."""
+
+    phase: str
+    weight: int
+    outcome: str | None = None
+    decided_at: float | None = None
+    shifted_at: float | None = None
+
+
+class _Policies(Collector):
+    """The policies' series, made when they are asked for: ten thousand policies' worth of gauges would outweigh the policies."""
 
     def __init__(self) -> None:
-        self._of: dict[tuple[str, str], tuple[str, int]] = {}
+        self.shown: dict[tuple[str, str], PolicyShown] = {}
 
-    def show(self, namespace: str, name: str, *, phase: str, weight: int) -> None:
-        self._of[namespace, name] = phase, weight
-
-    def forget(self, namespace: str, name: str) -> None:
-        self._of.pop((namespace, name), None)
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         policy = ("namespace", "policy")
-        weights = GaugeMetricFamily(
+        weight = GaugeMetricFamily(
             "backstop_operator_canary_weight_percent", "Share that the gateways are told to send to the canary.", labels=policy
         )
-        phases = GaugeMetricFamily("backstop_operator_policy_phase", "1 for the phase that a policy is in.", labels=(*policy, "phase"))
-        for (namespace, name), (phase, weight) in list(self._of.items()):  # asked from another thread
-            weights.add_metric((namespace, name), weight)
-            phases.add_metric((namespace, name, phase), 1)
-        yield weights
-        yield phases
+        phase = GaugeMetricFamily("backstop_operator_policy_phase", "1 for the phase that a policy is in.", labels=(*policy, "phase"))
+        outcome = GaugeMetricFamily(
+            "backstop_operator_last_rollout_outcome", "1 for how the last rollout of a policy ended.", labels=(*policy, "outcome")
+        )
+        decided = GaugeMetricFamily(
+            "backstop_operator_last_decision_timestamp_seconds", "When the end of a policy's last rollout was decided.", labels=policy
+        )
+        shifted = GaugeMetricFamily(
+            "backstop_operator_last_shift_timestamp_seconds", "When every gateway was seen to act on that decision.", labels=policy
+        )
+        for key, one in list(self.shown.items()):  # asked in another thread than the one that changes it
+            weight.add_metric(key, one.weight)
+            phase.add_metric((*key, one.phase), 1)
+            if one.outcome is not None:
+                outcome.add_metric((*key, one.outcome), 1)
+            if one.decided_at is not None:
+                decided.add_metric(key, one.decided_at)
+            if one.shifted_at is not None:
+                shifted.add_metric(key, one.shifted_at)
+        yield from (weight, phase, outcome, decided, shifted)
 
 
 class Metrics:
@@ -41,8 +61,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._places: Final = _Places()
-        self.registry.register(self._places)
+        self._policies: Final = _Policies()
+        self.registry.register(self._policies)
         self.transitions = Counter(
             "backstop_operator_transitions_total", "Transitions of rollouts, by reason.", ("reason",), registry=self.registry
         )
@@ -51,6 +71,12 @@ class Metrics:
             "From the decision that ends a rollout to the last gateway acting on it.",
             registry=self.registry,
             buckets=SHIFT_BUCKETS,
+        )
+        self.rollouts = Counter(
+            "backstop_operator_rollouts_total",
+            "Rollouts that have ended, by outcome and reason.",
+            ("outcome", "reason"),
+            registry=self.registry,
         )
         self.writes = Counter(
             "backstop_operator_api_writes_total",
@@ -69,10 +95,10 @@ class Metrics:
         """One write was sent."""
         self.writes.labels(verb, kind).inc()
 
-    def show_policy(self, namespace: str, name: str, *, phase: str, weight: int) -> None:
+    def show_policy(self, namespace: str, name: str, *, shown: PolicyShown) -> None:
         """A policy's place."""
-        self._places.show(namespace, name, phase=phase, weight=weight)
+        self._policies.shown[namespace, name] = shown
 
     def forget_policy(self, namespace: str, name: str) -> None:
         """The policy is gone."""
-        self._places.forget(namespace, name)
+        self._policies.shown.pop((namespace, name), None)
