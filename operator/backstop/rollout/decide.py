@@ -49,7 +49,7 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
     move = _first_move(look)
     moved = move is not None
     move = move or Move(look.place)
-    route = route_for(move, before=look.place, route=observed.route, now=now)
+    route = route_for(move, before=look.place, route=observed.route, policy=policy, now=now)
     place = with_generation(move, write=route, before=look.place, present=observed.route)
     after = Look(_at(observed, place=place), policy, now)
     phase, reason = summary_of(after)
