@@ -122,6 +122,7 @@ def look(traffic: Child | None) -> object:
         acting=NOBODY_ASKED,
         readings=(),
         annotations={},
+        probes={},
     ).route
 
 

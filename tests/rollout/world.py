@@ -14,7 +14,7 @@ from backstop.api.policystatus import FallbackPolicyStatus
 from backstop.api.reasons import Reason
 from backstop.api.traffic import TrafficState, parse, render
 from backstop.rollout.decide import decide
-from backstop.rollout.observed import Arm, Known, Observed, Unknown, Unresolved
+from backstop.rollout.observed import Arm, Known, Observed, ProbeSeen, ProbeState, Unknown, Unresolved
 from backstop.rollout.place import NO_TOKENS, Place, Revision, Tokens, awaited_generation
 from backstop.rollout.plan import Announcement, Plan
 from backstop.rollout.statusmap import place_of, status_of
@@ -37,8 +37,9 @@ def policy(
     mode: str = "Automatic",
     paused: bool = False,
     blind: dict[str, object] | None = None,
+    probes: tuple[str, ...] = (),
 ) -> FallbackPolicySpec:
-    """A policy with one latency SLO. `steps`: weight and hold of each; `approval`: the weights that wait for a person."""
+    """A policy with one latency SLO. `steps`: weight and hold of each; `approval`: the weights that wait for a person; `probes`: names."""
     return FallbackPolicySpec.model_validate(
         {
             "promptVersion": "v1",
@@ -49,6 +50,7 @@ def policy(
                 "steps": [{"weight": w, "holdSeconds": h, "approval": w in approval} for w, h in steps],
                 "progressDeadlineSeconds": deadline,
                 "paused": paused,
+                "probes": [{"name": name, "job": {"image": "prober:1"}} for name in probes],
             },
             "serving": {"replicas": replicas},
             "rollback": {"keepPreviousSeconds": 60, "mode": mode, "onMetricsUnavailable": blind or {}},
@@ -92,6 +94,11 @@ class World:
     acting: int = 0
     judged: SLOReading | None = field(default_factory=lambda: HEALTHY)
     serving: str | None = None
+    # Jobs of probes, by revision, start of the rollout and name; what they come to, by name, and how often each was begun.
+    jobs: dict[tuple[str, float, str], ProbeState] = field(default_factory=dict)
+    come_to: dict[str, ProbeState | None] = field(default_factory=dict)  # None: it hangs
+    unseen: set[str] = field(default_factory=set)  # probes whose Jobs cannot be seen
+    begun: list[str] = field(default_factory=list)
     tokens: Tokens = NO_TOKENS
     told: list[Announcement] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
@@ -120,7 +127,18 @@ class World:
             acting=Known(self.acting) if awaited_generation(place) is not None else Unknown("not asked"),
             readings=(self.judged,) if live and self.judged is not None else (),
             tokens=self.tokens,
+            probes=self._probes(place),
         )
+
+    def _probes(self, place: Place) -> dict[str, Known[ProbeSeen] | Unknown]:
+        canary = place.canary
+        if canary is None:
+            return {}
+        mine = {name: state for (rev, at, name), state in self.jobs.items() if (rev, at) == (canary.revision.name, canary.started_at)}
+        return {
+            name: Unknown("it belongs to something else") if name in self.unseen else Known(ProbeSeen(state, "exited with code 3"))
+            for name, state in mine.items()
+        }
 
     def decide(self) -> Plan:
         """The plan for this moment."""
@@ -155,6 +173,8 @@ class World:
             writes.append(("children", lambda: self._set_sizes(plan.sizes)))
         if plan.route is not None and not plan.route.falling:
             writes.append(("route", lambda: self._set_route(plan)))
+        if self._jobs_after(plan) != self.jobs:
+            writes.append(("jobs", lambda: self._set_jobs(plan)))
         if plan.serving != self.serving:
             writes.append(("services", lambda: setattr(self, "serving", plan.serving)))
         writes.append(("events", lambda: self.told.extend(plan.announcements)))
@@ -167,6 +187,21 @@ class World:
         self.traffic = render(state)
         self.shares.append((self.now, state.stable, state.canary, state.permille))
 
+    def _jobs_after(self, plan: Plan) -> dict[tuple[str, float, str], ProbeState]:
+        canary = plan.place.canary
+        at = (canary.revision.name, round(canary.started_at, 3)) if canary is not None else None
+        kept = {
+            key: state
+            for key, state in self.jobs.items()
+            if state is ProbeState.FAILED or (key[:2] == at and (key[2] in plan.probes or state is ProbeState.PASSED))
+        }
+        return kept | {(*at, name): ProbeState.RUNNING for name in plan.probes if at is not None and (*at, name) not in kept}
+
+    def _set_jobs(self, plan: Plan) -> None:
+        after = self._jobs_after(plan)
+        self.begun += [name for (_, _, name) in after.keys() - self.jobs.keys()]
+        self.jobs = after
+
     def _set_sizes(self, sizes: Mapping[str, int]) -> None:
         self.arms = {name: replace(self.arms.get(name, Arm(0, 0)), desired=size) for name, size in sizes.items()}
 
@@ -174,6 +209,10 @@ class World:
         """What the cluster does by itself in a moment: pods get ready, gateways take up the traffic object."""
         for name, arm in self.arms.items():
             self.arms[name] = replace(arm, ready=0 if name in self.broken else min(arm.desired, arm.ready + self.pace))
+        for key, state in self.jobs.items():
+            ends = self.come_to.get(key[2], ProbeState.PASSED)
+            if state is ProbeState.RUNNING and ends is not None:
+                self.jobs[key] = ends
         if self.route is not None and not self.deaf:
             self.acting = self.route.generation
 
@@ -194,9 +233,9 @@ class World:
     def rest(self) -> None:
         """Passes until one changes nothing; raises if the engine never comes to rest."""
         for _ in range(30):
-            before = (self.status, self.traffic, dict(self.arms), self.serving)
+            before = (self.status, self.traffic, dict(self.arms), self.serving, dict(self.jobs))
             self.one_pass()
-            if before == (self.status, self.traffic, dict(self.arms), self.serving):
+            if before == (self.status, self.traffic, dict(self.arms), self.serving, dict(self.jobs)):
                 return
         raise AssertionError("the engine does not come to rest")
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from pydantic.config import JsonDict
 
 from .model import ApiModel, Rule
+from .probe import Probe
 from .promptversion import Name
 from .refs import ObjectName, SecretKeyRef
 from .serving import Serving
@@ -155,6 +156,12 @@ class Canary(ApiModel):
         600, ge=10, le=86_400, description="How long a canary may be short of ready pods before it is rolled back."
     )
     paused: bool = Field(False, description="Hold the canary at its weight. A breach still takes its traffic away.")
+    probes: list[Probe] = Field(
+        default_factory=list,
+        max_length=8,
+        description="What is run against the canary itself. They are no part of the revision.",
+        json_schema_extra=LIST_MAP_BY_NAME,
+    )
     traffic: CanaryTraffic = Field(
         default=CanaryTraffic(), description="How callers are told apart. Changing it takes effect at once, and starts no rollout."
     )

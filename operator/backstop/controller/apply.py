@@ -23,6 +23,7 @@ from ..telemetry.metrics import Metrics
 from .blocked import with_problem
 from .children import Children
 from .keys import PromptKey
+from .probes import Probes
 from .prompts import rejected_status, withdrawn_status
 from .seen import Declared
 from .store import Store
@@ -43,10 +44,11 @@ class Overtaken(Exception):  # noqa: N818 - it is no error: the next look is mad
 class Apply:
     """Plans → writes."""
 
-    def __init__(self, writes: Writes, *, store: Store, children: Children, metrics: Metrics) -> None:
+    def __init__(self, writes: Writes, *, store: Store, children: Children, probes: Probes, metrics: Metrics) -> None:
         self._writes = writes
         self._store = store
         self._children = children
+        self._probes = probes
         self._metrics = metrics
 
     async def place(self, subject: Subject, *, known: Problem | None, analysis: str | None) -> Problem | None:
@@ -82,6 +84,7 @@ class Apply:
             if route is not None and not route.falling:
                 problem = await self._route(subject) or problem
             problem = await self._children.callers(subject) or problem
+            problem = await self._probes.run(subject) or problem
             problem = await self._children.clear_away(subject) or problem
         finally:
             # What status says has happened, whatever became of the rest: the next pass has nothing left to tell.

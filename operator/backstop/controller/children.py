@@ -26,7 +26,7 @@ from .compare import covers
 from .keys import PolicyKey
 from .seen import Child, DeploymentSeen, child
 from .store import Store, newest_first
-from .subject import Problem, Subject, refusal
+from .subject import Problem, Subject, not_ours, refusal
 from .writes import Writes
 
 APPLIED: Final = f"{GROUP}/applied"
@@ -180,14 +180,14 @@ class Children:
     def _known(self, subject: Subject, resource: Resource, *, name: str) -> Child | None:
         known = self._store.child(resource, namespace=subject.key.namespace, name=name)
         if known is not None and not _is_ours(subject, known):
-            raise _Blocked(_not_ours(resource, name=name))
+            raise _Blocked(not_ours(resource, name=name))
         return known
 
     def _take_if_ours(self, subject: Subject, body: Body) -> Child:
         resource = resource_of(body)
         found = child(body, resource=resource)
         if not _is_ours(subject, found):
-            raise _Blocked(_not_ours(resource, name=found.name))
+            raise _Blocked(not_ours(resource, name=found.name))
         self._writes.take(body, resource=resource)
         return found
 
@@ -210,11 +210,6 @@ def _is_of_revision(found: Child) -> bool:
 def _kept(body: Body, *, of: Child) -> Body:
     """The part of a rendered body that the store keeps of the live object."""
     return {key: body[key] for key in of.content if key in body}
-
-
-def _not_ours(resource: Resource, *, name: str) -> Problem:
-    message = f"{resource.kind} `{name}` exists and belongs to something else; rename the policy or take that object away"
-    return Problem(Reason.OBJECT_NOT_OURS, message)
 
 
 def _record_missing(name: str) -> Problem:

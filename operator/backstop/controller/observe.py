@@ -5,7 +5,7 @@ from typing import Final
 
 from ..analysis.reading import SLOReading
 from ..api.names import GROUP
-from ..rollout.observed import Arm, Known, Observed, Unknown, Unresolved
+from ..rollout.observed import Arm, Known, Observed, ProbeSeen, Unknown, Unresolved
 from ..rollout.place import Place, Revision, Tokens
 from ..traffic.acting import Gateway
 from ..traffic.shares import observe_shares
@@ -25,6 +25,7 @@ def observe(
     acting: Known[int] | Unknown,
     readings: tuple[SLOReading, ...],
     annotations: Mapping[str, str],
+    probes: Mapping[str, Known[ProbeSeen] | Unknown],
 ) -> Observed:
     """The observed values. `owner` is the policy's uid: what belongs to another is not the policy's."""
     if traffic is None:
@@ -33,7 +34,7 @@ def observe(
         route = observe_shares(traffic.content)
     else:
         route = Unknown(f"ConfigMap `{traffic.name}` belongs to something else")
-    return Observed(place, wanted, route, arms_of(deployments, pods=pods), acting, readings, _tokens(annotations))
+    return Observed(place, wanted, route, arms_of(deployments, pods=pods), acting, readings, _tokens(annotations), probes)
 
 
 def _tokens(annotations: Mapping[str, str]) -> Tokens:

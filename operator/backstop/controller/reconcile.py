@@ -23,6 +23,7 @@ from .children import Children
 from .judging import Judging, readings_for
 from .keys import Key, PolicyKey, PromptKey
 from .observe import observe
+from .probes import Probes, ProbesSeen
 from .prompts import judged_status
 from .queue import KeyQueue
 from .seen import Declared
@@ -44,6 +45,7 @@ class Reconcile:
         writes: Writes,
         apply: Apply,
         children: Children,
+        probes: Probes,
         judging: Judging,
         verification: Verification,
         metrics: Metrics,
@@ -55,6 +57,7 @@ class Reconcile:
         self._writes = writes
         self._apply = apply
         self._children = children
+        self._probes = probes
         self._judging = judging
         self._verification = verification
         self._metrics = metrics
@@ -106,7 +109,8 @@ class Reconcile:
         else:
             self._valid[key] = wish
         wish = self._fitting(policy, wish=wish)
-        return await self._decide(self._look(policy, wish=wish, status=status, place=place))
+        probes = await self._probes.look(key, owner=policy.uid, canary=place.canary)
+        return await self._decide(self._look(policy, wish=wish, status=status, place=place, probes=probes))
 
     def _fitting(self, policy: Declared, *, wish: Wish) -> Wish:
         """The wish, unless its revision is too large to be recorded; asked only while there is no record."""
@@ -121,7 +125,7 @@ class Reconcile:
             return replace(wish, revision=Unresolved(Reason.REVISION_TOO_LARGE, str(error)))
         return wish
 
-    def _look(self, policy: Declared, *, wish: Wish, status: FallbackPolicyStatus, place: Place) -> Subject:
+    def _look(self, policy: Declared, *, wish: Wish, status: FallbackPolicyStatus, place: Place, probes: ProbesSeen) -> Subject:
         key = PolicyKey(policy.namespace, policy.name)
         now = self._clock()
         observed = observe(
@@ -134,6 +138,7 @@ class Reconcile:
             acting=self._verification.acting(key),
             readings=readings_for(place.canary, spec=wish.spec, judgement=self._judging.judgement(key)),
             annotations=policy.annotations,
+            probes=probes,
         )
         plan = decide(observed, policy=wish.spec, now=now)
         return Subject(key=key, policy=policy, wish=wish, status=status, observed=observed, plan=plan, now=now)

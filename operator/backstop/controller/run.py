@@ -22,6 +22,7 @@ from .config import OperatorConfig
 from .judging import Judging
 from .keys import Key, PolicyKey
 from .leadership import Leadership
+from .probes import Probes
 from .queue import KeyQueue
 from .reconcile import Reconcile
 from .seen import Seen
@@ -83,12 +84,14 @@ class Operator:
         verification = Verification(self._store, wake=self._wake, jitter=self._jitter)
         config = self._config
         children = Children(writes, store=self._store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
+        probes = Probes(writes, store=self._store, pull_secrets=config.gatewayImagePullSecrets)
         reconcile = Reconcile(
             store=self._store,
             queue=queue,
             writes=writes,
-            apply=Apply(writes, store=self._store, children=children, metrics=metrics),
+            apply=Apply(writes, store=self._store, children=children, probes=probes, metrics=metrics),
             children=children,
+            probes=probes,
             judging=judging,
             verification=verification,
             metrics=metrics,

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ..api.names import PIN_HEADER
 from ..api.traffic import NO_STEERING, Steering
 from .errors import JSON_TYPE, CallerError, caller_error_body, envelope, error_event
 from .room import BodyRoom
@@ -17,7 +18,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 HOP_HEADER: Final = "x-backstop-hop"
-PIN_HEADER: Final = "x-backstop-pin"
 REQUEST_ID_HEADER: Final = "x-backstop-request-id"
 VARIABLE_PREFIX: Final = "x-backstop-var-"
 _TRACE_HEADERS: Final = ("traceparent", "tracestate")

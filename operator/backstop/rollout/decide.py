@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 
-from . import intent, progress, rest, safety
+from . import intent, probes, progress, rest, safety
 from .conditions import conditions_of, summary_of
 from .look import Look
 from .move import Move
@@ -28,12 +28,14 @@ SAFETY: tuple[CanaryGate, ...] = (
     safety.blind,
     safety.crashes,
     safety.pods,
+    probes.ended,
     progress.blindness,
 )
 PROGRESS: tuple[CanaryGate, ...] = (
     progress.replan,
     progress.promote,
     progress.verify,
+    probes.begin,
     progress.begin_step,
     progress.switch,
     progress.pass_step,
@@ -65,6 +67,7 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         reason=reason,
         # What was written may be what the next gate waits for, and our own writes are no news.
         wake_at=now if moved or route is not None else wake_at(after),
+        probes=probes.to_run(after),
     )
 
 
@@ -105,6 +108,7 @@ def _at(observed: Observed, *, place: Place) -> Observed:
         acting=observed.acting,
         readings=observed.readings if place.canary is not None else (),
         tokens=observed.tokens,
+        probes=observed.probes,
     )
 
 

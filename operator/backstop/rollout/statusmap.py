@@ -148,6 +148,8 @@ def _canary_place(status: CanaryStatus) -> CanaryPlace:
         halted=Halt(parse_time(status.halted.at), reason=status.halted.reason, message=status.halted.message) if status.halted else None,
         promoting_since=_seconds(status.promotingSince),
         routed_at=_seconds(status.routedAt),
+        probes_at=_seconds(status.probesAt),
+        passed=tuple(status.probesPassed),
     )
 
 
@@ -171,6 +173,8 @@ def _canary_status(canary: CanaryPlace) -> CanaryStatus:
         halted=_halted_status(canary.halted) if canary.halted else None,
         promotingSince=_time(canary.promoting_since),
         routedAt=_time(canary.routed_at),
+        probesAt=_time(canary.probes_at),
+        probesPassed=list(canary.passed),
     )
 
 
