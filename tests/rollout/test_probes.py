@@ -6,7 +6,7 @@ from backstop.api.condition import ConditionType
 from backstop.api.reasons import Reason
 from backstop.rollout.decide import decide
 from backstop.rollout.observed import ProbeState
-from backstop.rollout.place import Outcome
+from backstop.rollout.place import Outcome, awaited_generation
 from backstop.rollout.plan import ConditionState
 from tests.rollout.world import World, policy, revision, started
 
@@ -55,8 +55,8 @@ def test_a02_no_weight_before_pods_are_ready_and_every_probe_has_passed() -> Non
     world.run(500)
     assert canary_at(world) == 0
     assert sorted(world.begun) == ["golden", "smoke"]
-    plan = world.decide()
-    assert plan.reason is Reason.WAITING_FOR_PROBES
+    assert world.decide().reason is Reason.WAITING_FOR_PROBES
+    assert awaited_generation(world.place) is None, "gateways are not asked for as long as a probe takes"
     assert condition(world, ConditionType.PROGRESSING).message == "waiting for probe `golden` to pass"
     assert condition(world, ConditionType.RECONCILING).reason is Reason.WAITING_FOR_PROBES
     world.come_to = {"golden": PASSED}
