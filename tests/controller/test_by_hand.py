@@ -63,3 +63,17 @@ async def test_in_pause_mode_a_breach_waits_for_a_person_who_promotes_neverthele
         status = await world.stable_on("v2", within=60)
     assert status["lastRollout"]["reason"] == "PromotedByHand"
     assert status["rejected"] == []
+
+
+async def test_refresh_makes_the_same_spec_anew_on_the_present_image(connection: Connection, world: World) -> None:
+    await world.prompt("v1")
+    await world.apply("v1")
+    async with running(connection, world):
+        first = (await world.stable_on("v1"))["stable"]["revision"]
+        before = (await world.deployment(f"support-{first}"))["spec"]["template"]
+        await world.ask(refresh="2026-11")
+        status = await world.until_status("it is stable anew", lambda s: s["stable"]["revision"] != first, within=60)
+    assert status["stable"]["promptVersion"] == "v1"
+    assert status["acknowledged"] == {"refresh": "2026-11"}
+    after = (await world.deployment(f"support-{status['stable']['revision']}"))["spec"]["template"]
+    assert after["spec"]["containers"][0]["image"] == before["spec"]["containers"][0]["image"]

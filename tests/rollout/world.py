@@ -14,6 +14,7 @@ from backstop.api.policystatus import FallbackPolicyStatus
 from backstop.api.reasons import Reason
 from backstop.api.traffic import TrafficState, parse, render
 from backstop.rollout.decide import decide
+from backstop.rollout.judged import judged
 from backstop.rollout.observed import Arm, Known, Observed, ProbeSeen, ProbeState, Unknown, Unresolved
 from backstop.rollout.place import NO_TOKENS, Place, Revision, Tokens, awaited_generation
 from backstop.rollout.plan import Announcement, Plan
@@ -38,6 +39,8 @@ def policy(
     paused: bool = False,
     blind: dict[str, object] | None = None,
     probes: tuple[str, ...] = (),
+    guard: int = 0,
+    keep: int = 60,
 ) -> FallbackPolicySpec:
     """A policy with one latency SLO. `steps`: weight and hold of each; `approval`: the weights that wait for a person; `probes`: names."""
     return FallbackPolicySpec.model_validate(
@@ -53,7 +56,7 @@ def policy(
                 "probes": [{"name": name, "job": {"image": "prober:1"}} for name in probes],
             },
             "serving": {"replicas": replicas},
-            "rollback": {"keepPreviousSeconds": 60, "mode": mode, "onMetricsUnavailable": blind or {}},
+            "rollback": {"keepPreviousSeconds": keep, "guardSeconds": guard, "mode": mode, "onMetricsUnavailable": blind or {}},
         }
     )
 
@@ -118,10 +121,10 @@ class World:
     def observe(self) -> Observed:
         """What the operator sees now."""
         place = self.place
-        live = place.canary is not None and place.canary.weight > 0 and self.judged is not None
+        live = judged(place, policy=self.policy) is not None
         return Observed(
             place=place,
-            wanted=self.wanted,
+            wanted=self._salted(place),
             route=Known(self.route),
             arms=dict(self.arms),
             acting=Known(self.acting) if awaited_generation(place) is not None else Unknown("not asked"),
@@ -139,6 +142,12 @@ class World:
             name: Unknown("it belongs to something else") if name in self.unseen else Known(ProbeSeen(state, "exited with code 3"))
             for name, state in mine.items()
         }
+
+    def _salted(self, place: Place) -> Known[Revision] | Unresolved:
+        """What is wanted: another revision of the same version, where it was refreshed."""
+        if isinstance(self.wanted, Unresolved) or not place.acknowledged.refresh:
+            return self.wanted
+        return Known(replace(self.wanted.value, name=f"{self.wanted.value.name}-{place.acknowledged.refresh}"))
 
     def decide(self) -> Plan:
         """The plan for this moment."""

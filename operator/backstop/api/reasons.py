@@ -37,6 +37,7 @@ class Reason(StrEnum):
     PROMOTED = "Promoted"
     SUPERSEDED = "Superseded"
     RETURNED_TO_STABLE = "ReturnedToStable"
+    RETURNED_TO_PREVIOUS = "ReturnedToPrevious"
     # By hand
     PAUSED = "Paused"
     WAITING_FOR_APPROVAL = "WaitingForApproval"
@@ -45,6 +46,7 @@ class Reason(StrEnum):
     PROMOTED_BY_HAND = "PromotedByHand"
     ABORTED = "Aborted"
     RETRIED = "Retried"
+    REFRESHED = "Refreshed"
     TOKEN_WITHOUT_EFFECT = "TokenWithoutEffect"
     # Breach and rollback
     LATENCY_BREACH = "LatencyBreach"
@@ -55,6 +57,10 @@ class Reason(StrEnum):
     CANARY_UNREADY = "CanaryUnready"
     CANARY_UNAVAILABLE = "CanaryUnavailable"
     PROBE_FAILED = "ProbeFailed"
+    RETURNING = "Returning"
+    NOTHING_TO_RETURN_TO = "NothingToReturnTo"
+    REJECTION_CONFIRMED = "RejectionConfirmed"
+    SHARED_INCIDENT = "SharedIncident"
     ROLLED_BACK = "RolledBack"
     TRAFFIC_SHIFTED = "TrafficShifted"
     # What cannot be seen
@@ -83,6 +89,9 @@ WARNINGS = frozenset(
         Reason.FALLBACK_RATE_BREACH,
         Reason.HALTED,
         Reason.WOULD_ROLL_BACK,
+        Reason.RETURNING,
+        Reason.NOTHING_TO_RETURN_TO,
+        Reason.SHARED_INCIDENT,
         Reason.TOKEN_WITHOUT_EFFECT,
         Reason.CANARY_UNREADY,
         Reason.CANARY_UNAVAILABLE,

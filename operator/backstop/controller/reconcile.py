@@ -98,7 +98,7 @@ class Reconcile:
         status, place = read
         named = policy.spec.get("promptVersion")
         prompt = self._store.prompt(PromptKey(key.namespace, named)) if isinstance(named, str) else None
-        wish = wish_of(policy, prompt=prompt, sources=self._sources)
+        wish = wish_of(policy, prompt=prompt, sources=self._sources, refresh=place.acknowledged.refresh or "")
         if isinstance(wish, Unresolved):
             valid = self._valid.get(key)
             if valid is None:
@@ -120,7 +120,8 @@ class Reconcile:
         if self._store.child(CONFIG_MAPS, namespace=policy.namespace, name=name) is not None:
             return wish
         try:
-            self._children.record_body(Owner(policy.namespace, policy.name, policy.uid), spec=wish.spec, prompt=wish.prompt)
+            owner = Owner(policy.namespace, policy.name, policy.uid)
+            self._children.record_body(owner, spec=wish.spec, prompt=wish.prompt, refresh=wish.refresh)
         except RevisionTooLarge as error:
             return replace(wish, revision=Unresolved(Reason.REVISION_TOO_LARGE, str(error)))
         return wish
@@ -136,7 +137,7 @@ class Reconcile:
             deployments=self._store.deployments(key),
             pods=self._store.pods(key),
             acting=self._verification.acting(key),
-            readings=readings_for(place.canary, spec=wish.spec, judgement=self._judging.judgement(key)),
+            readings=readings_for(place, spec=wish.spec, judgement=self._judging.judgement(key)),
             annotations=policy.annotations,
             probes=probes,
         )
