@@ -26,16 +26,18 @@ async def test_a05_a_step_waits_for_its_approval_and_passes_with_it(connection: 
     assert await world.shares() == [0, 200, 1000, 0]
 
 
-async def test_b09_a_version_that_was_rolled_back_is_tried_again_and_its_rejection_is_withdrawn(
-    connection: Connection, world: World
+@pytest.mark.parametrize("guard", [0, 600], ids=["stable is not watched", "stable is watched in between"])
+async def test_b09_a_version_that_was_rolled_back_is_tried_again_with_clean_counters_and_its_rejection_is_withdrawn(
+    connection: Connection, world: World, guard: int
 ) -> None:
+    rollback = {"keepPreviousSeconds": 15, "guardSeconds": guard}
     world.behaviour["v2"] = Behaviour(bad=0.5)
     await world.prompt("v1")
     await world.prompt("v2")
-    await world.apply("v1")
+    await world.apply("v1", rollback=rollback)
     async with running(connection, world):
         await world.stable_on("v1")
-        await world.apply("v2")
+        await world.apply("v2", rollback=rollback)
         await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout", {}).get("shiftedAt"), within=60)
         await world.until_prompt_status("v2", "v2 is rejected", lambda s: s.get("rejections"))
         world.behaviour["v2"].bad = 0.0

@@ -112,7 +112,12 @@ class Judging:
         live = live_policy(key, spec=spec, place=place, state=known.state if known else _unpacked(analysis))
         if live is None:
             self.forget(key)
-        elif live != known:
+            return
+        if known is not None and (live.canary, live.stable) != (known.canary, known.stable):
+            # Nothing that was found of one pair of revisions outlives it: the same pair may come back, with clean counters.
+            self.forget(key)
+            live = replace(live, state=AnalysisState())
+        if live != known:
             self._live[key] = live
             self._changed.set()
 

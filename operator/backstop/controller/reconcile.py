@@ -13,6 +13,7 @@ from ..kube.resources import CONFIG_MAPS, POLICIES, PROMPT_VERSIONS
 from ..rendering.owner import Owner
 from ..rendering.revision import RevisionTooLarge
 from ..rollout.decide import decide
+from ..rollout.judged import same_subject
 from ..rollout.observed import Known, Unresolved
 from ..rollout.place import Place, awaited_generation
 from ..rollout.statusmap import place_of
@@ -148,6 +149,8 @@ class Reconcile:
         key, plan = subject.key, subject.plan
         judgement = self._judging.judgement(key)
         analysis = judgement.analysis if judgement is not None and judgement.analysis is not None else subject.status.analysis
+        if not same_subject(subject.observed.place, plan.place):
+            analysis = None
         # Until this process has tried for itself, what status says is what is known.
         known = self._problems[key] if key in self._problems else problem_in(subject.status)
         # Judged also where not even status can be written: after a restart nothing is yet.

@@ -10,7 +10,7 @@ from backstop.api.fallbackpolicy import FallbackPolicySpec
 
 from . import guard, intent, probes, progress, rest, safety
 from .conditions import conditions_of, summary_of
-from .judged import judged
+from .judged import same_subject
 from .look import Look
 from .move import Move
 from .observed import Known, Observed
@@ -115,15 +115,13 @@ def _progress(look: Look) -> tuple[CanaryGate, ...]:
 
 def _at(look: Look, *, place: Place) -> Observed:
     observed = look.observed
-    before, after = judged(look.place, policy=look.policy), judged(place, policy=look.policy)
-    same = before is not None and after is not None and before.revision == after.revision
     return Observed(
         place=place,
         wanted=observed.wanted,
         route=observed.route,
         arms=observed.arms,
         acting=observed.acting,
-        readings=observed.readings if same else (),
+        readings=observed.readings if same_subject(look.place, place) else (),
         tokens=observed.tokens,
         probes=observed.probes,
     )

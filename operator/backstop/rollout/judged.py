@@ -40,19 +40,36 @@ def judged(place: Place, *, policy: FallbackPolicySpec) -> Judged | None:
             from_zero=canary.step == 0 and warm_up == 0,
             watched=False,
         )
-    if guard is None or guard.returning is not None:
+    pair = _pair(place)
+    if guard is None or pair is None:
         return None
-    beside = guard.suspect or (place.previous.revision.name if place.previous is not None else "")
     since = _served_since(stable, last=place.last)
     # What was under judgement until now is warm; what traffic came to, or came back to, is not.
     warm = guard.suspect is None and place.previous is not None
     return Judged(
-        stable.revision.name,
-        beside=beside,
+        pair[0],
+        beside=pair[1],
         since=since if since is None or warm else since + warm_up,
         from_zero=False,
         watched=True,
     )
+
+
+def same_subject(before: Place, after: Place) -> bool:
+    """Whether the same revision is under judgement beside the same other one: only then does what was found so far go on."""
+    one = _pair(before)
+    return one is not None and one == _pair(after)
+
+
+def _pair(place: Place) -> tuple[str, str] | None:
+    stable, canary, guard = place.stable, place.canary, place.guard
+    if stable is None or (canary is not None and canary.halted is not None):
+        return None
+    if canary is not None:
+        return canary.revision.name, stable.revision.name
+    if guard is None or guard.returning is not None:
+        return None
+    return stable.revision.name, guard.suspect or (place.previous.revision.name if place.previous is not None else "")
 
 
 def _served_since(stable: StablePlace, *, last: LastRollout | None) -> float | None:
