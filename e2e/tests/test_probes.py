@@ -99,3 +99,22 @@ async def test_a02_a_probe_that_does_not_pass_rolls_the_canary_back_with_its_las
     assert said["message"].endswith(how), said["message"]
     assert status["lastRollout"]["promptVersion"] == name_of("2.0.0")
     assert {answer.track for answer in load.answers} == {"stable"}
+
+
+async def test_requests_beside_callers_let_a_version_through_that_nobody_calls(scenario: Scenario) -> None:
+    """Without callers there is nothing to judge: a trickle of marked requests supplies it, to the canary alone."""
+    synthetic = {"name": "synthetic", "when": "DuringTraffic", "requestsPerSecond": 10}
+    canary = {
+        "steps": [{"weight": 50, "holdSeconds": 5}, {"weight": 100, "holdSeconds": 5}],
+        "analysis": {"warmUpSeconds": 0},
+        "probes": [synthetic],
+    }
+    await scenario.apply(prompt("1.0.0", text=GOOD), prompt("2.0.0", text=ALSO_GOOD), policy("1.0.0", steps=[], canary=canary))
+    await scenario.until_stable("1.0.0")
+    await scenario.want("2.0.0")
+    weighted = await scenario.until_weight(50)
+    status = await scenario.until_stable("2.0.0", within=120)
+    counted = {slo["name"]: slo["canary"]["total"] for slo in status["slos"]}
+    assert status["stable"]["revision"] == weighted["revision"]
+    assert min(counted.values()) >= 20, counted
+    await scenario.until_nothing(JOBS)

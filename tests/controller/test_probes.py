@@ -260,3 +260,27 @@ async def test_t03_headers_of_the_policy_reach_the_traffic_object_without_a_roll
         await until("gateways are told", steering)
         assert (await world.status())["stable"]["revision"] == before["stable"]["revision"]
         assert "CanaryStarted" not in await world.events()
+
+
+async def test_requests_beside_callers_are_sent_from_the_first_weight_to_the_end_of_the_rollout(
+    connection: Connection, world: World
+) -> None:
+    synthetic = {"name": "synthetic", "when": "DuringTraffic", "requestsPerSecond": 2}
+    canary = canary_with() | {"probes": [synthetic], "steps": [{"weight": 40, "holdSeconds": 600}, {"weight": 100, "holdSeconds": 0}]}
+    for name in ("v1", "v2"):
+        await world.prompt(name)
+    await world.apply("v1", canary=canary)
+    async with running(connection, world):
+        await world.stable_on("v1")
+        assert await world.names(JOBS) == set()
+        await world.apply("v2", canary=canary)
+        status = await world.until_status("v2 is at 40 %", lambda s: s.get("canary", {}).get("weightVerifiedAt"))
+        job = await job_of(world, str(status["canary"]["revision"]), "synthetic")
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == "localhost/backstop:test"
+        await world.apply("v1", canary=canary)
+
+        async def gone() -> bool:
+            return not await world.names(JOBS)
+
+        await until("nothing is sent any more", gone)

@@ -45,6 +45,7 @@ POLICY: Final = FallbackPolicySpec.model_validate(
 )
 
 
+TRICKLE: Final = Probe.model_validate({"name": "synthetic", "when": "DuringTraffic", "requestsPerSecond": 2})
 PROBE: Final = Probe.model_validate(
     {
         "name": "golden",
@@ -92,6 +93,16 @@ def everything() -> dict[str, dict[str, Any]]:
             prompt_version=POLICY.promptVersion,
             rollout="2026-01-31T09:30:00.123Z",
             probe=PROBE,
+            image=IMAGE,
+            pull_secrets=["registry"],
+        ),
+        "trickle": probe_object(
+            OWNER,
+            revision=revision,
+            prompt_version=POLICY.promptVersion,
+            rollout="2026-01-31T09:30:00.123Z",
+            probe=TRICKLE,
+            image=IMAGE,
             pull_secrets=["registry"],
         ),
         "revision-service": revision_service(OWNER, revision=revision),

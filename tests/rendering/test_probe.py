@@ -10,11 +10,14 @@ from tests.rendering.scene import OWNER, everything
 
 
 def rendered(probe: Probe) -> dict[str, object]:
-    return probe_object(OWNER, revision="0a1b2c3d4e", prompt_version="v", rollout="2026-01-31T09:30:00.000Z", probe=probe, pull_secrets=[])
+    return probe_object(
+        OWNER, revision="0a1b2c3d4e", prompt_version="v", rollout="2026-01-31T09:30:00.000Z", probe=probe, image="i", pull_secrets=[]
+    )
 
 
-def test_a_probes_pod_is_behind_no_service_and_no_gateway() -> None:
-    labels = everything()["probe"]["spec"]["template"]["metadata"]["labels"]
+@pytest.mark.parametrize("name", ["probe", "trickle"])
+def test_a_probes_pod_is_behind_no_service_and_no_gateway(name: str) -> None:
+    labels = everything()[name]["spec"]["template"]["metadata"]["labels"]
     assert not pod_selector(OWNER.name, revision="x").keys() & labels.keys()
 
 

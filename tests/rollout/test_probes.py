@@ -3,12 +3,13 @@
 import pytest
 
 from backstop.api.condition import ConditionType
+from backstop.api.probe import Probe
 from backstop.api.reasons import Reason
 from backstop.rollout.decide import decide
 from backstop.rollout.observed import ProbeState
 from backstop.rollout.place import Outcome, awaited_generation
 from backstop.rollout.plan import ConditionState
-from tests.rollout.world import World, policy, revision, started
+from tests.rollout.world import BREACHED, World, policy, revision, started
 
 PASSED, FAILED, RUNNING = ProbeState.PASSED, ProbeState.FAILED, ProbeState.RUNNING
 
@@ -239,3 +240,51 @@ def test_wherever_an_operator_dies_a_probe_runs_once_and_its_end_is_the_same(com
 def test_deciding_twice_is_deciding_once() -> None:
     world = probed("golden", come_to={"golden": None})
     assert decide(world.observe(), policy=world.policy, now=world.now) == world.decide()
+
+
+def trickling(*, deadline: int = 120) -> World:
+    """Version 2 at 5 %, with requests of a probe beside callers'."""
+    calm = policy(steps=((5, 60), (100, 60)), deadline=deadline)
+    synthetic = Probe.model_validate({"name": "synthetic", "when": "DuringTraffic", "requestsPerSecond": 2})
+    world = started(policy=calm.model_copy(update={"canary": calm.canary.model_copy(update={"probes": [synthetic]})}))
+    world.come_to = {"synthetic": None}
+    world.want("2")
+    return world
+
+
+def test_requests_beside_callers_begin_with_the_first_weight_and_end_with_the_promotion() -> None:
+    world = trickling()
+    world.broken.add("rev2")
+    world.run(5)
+    assert (canary_at(world), world.jobs) == (0, {})
+    world.broken.clear()
+    world.run(5)
+    assert (canary_at(world), states(world)) == (50, {"synthetic": RUNNING})
+    world.run(300)
+    assert world.place.stable is not None
+    assert (world.place.stable.revision, world.jobs) == (revision("2"), {})
+    assert world.begun == ["synthetic"]
+
+
+def test_requests_beside_callers_stop_while_the_canary_has_no_weight_and_in_a_pause() -> None:
+    world = trickling()
+    world.run(5)
+    world.broken.add("rev2")
+    world.run(5)
+    assert (canary_at(world), world.jobs) == (0, {})
+    world.broken.clear()
+    world.run(5)
+    assert states(world) == {"synthetic": RUNNING}
+    paused = world.policy.model_copy(update={"canary": world.policy.canary.model_copy(update={"paused": True})})
+    world.policy = paused
+    world.run(5)
+    assert (canary_at(world), world.jobs) == (50, {})
+
+
+def test_requests_beside_callers_end_with_a_rollback() -> None:
+    world = trickling()
+    world.run(5)
+    world.judged = BREACHED
+    world.run(5)
+    assert world.place.rejection_of("rev2") is not None
+    assert world.jobs == {}

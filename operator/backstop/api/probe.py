@@ -1,9 +1,10 @@
-"""Probes of a canary: what is run against it before callers reach it. Shapes and rules only."""
+"""Probes of a canary: what is run against it before callers reach it, and what is sent to it beside them. Shapes and rules only."""
 
+import json
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.config import JsonDict
 
 from .model import ApiModel, Rule
@@ -15,10 +16,25 @@ LIST_MAP_BY_NAME: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-lis
 RESERVED_PREFIX = "BACKSTOP_"
 
 
+def _is_object(text: str) -> str:
+    """What a rule in the API server cannot tell."""
+    try:
+        body = json.loads(text)
+    except ValueError:
+        body = None
+    if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
+        raise ValueError("`spec.canary.probes`: `request` must be a JSON object with `messages`")
+    return text
+
+
+RequestBody = Annotated[str, Field(min_length=2, max_length=16_384), AfterValidator(_is_object)]
+
+
 class ProbeWhen(StrEnum):
     """When a probe runs."""
 
     BEFORE_TRAFFIC = "BeforeTraffic"
+    DURING_TRAFFIC = "DuringTraffic"
 
 
 class ProbeVariable(ApiModel):
@@ -78,6 +94,24 @@ class Probe(ApiModel):
 
     name: Name = Field(description="Name of the probe, said in conditions and events.")
     when: ProbeWhen = Field(
-        ProbeWhen.BEFORE_TRAFFIC, description="`BeforeTraffic`: once the canary's pods are ready; it has to pass before the first weight."
+        ProbeWhen.BEFORE_TRAFFIC,
+        description="`BeforeTraffic`: once the canary's pods are ready, `job` has to pass before the first weight. "
+        "`DuringTraffic`: while it has weight, `requestsPerSecond` are sent to it, and judged as callers' are.",
     )
-    job: ProbeJob = Field(description="What is run.")
+    job: ProbeJob | None = Field(None, description="What `BeforeTraffic` runs.")
+    requestsPerSecond: int | None = Field(None, ge=1, le=50, description="How many requests `DuringTraffic` sends in a second.")
+    request: RequestBody | None = Field(
+        None, description="Body of such a request, a JSON object as a string. Unset: one short message of a user."
+    )
+    rules = (
+        Rule(
+            cel="self.when == 'BeforeTraffic' ? has(self.job) && !has(self.requestsPerSecond) && !has(self.request)"
+            " : has(self.requestsPerSecond) && !has(self.job)",
+            message="`spec.canary.probes`: `BeforeTraffic` takes `job` alone; `DuringTraffic` takes `requestsPerSecond`, and `request`",
+            holds=lambda p: (
+                p.job is not None and p.requestsPerSecond is None and p.request is None
+                if p.when is ProbeWhen.BEFORE_TRAFFIC
+                else p.requestsPerSecond is not None and p.job is None
+            ),
+        ),
+    )

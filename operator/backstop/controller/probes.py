@@ -30,11 +30,12 @@ KEPT_ENDS: Final = 1024
 
 
 class Probes:
-    """Probes of all policies. `pull_secrets`: names of Secrets for pulling images."""
+    """Probes of all policies. `image`: what sends requests beside callers'; `pull_secrets`: names of Secrets for pulling images."""
 
-    def __init__(self, writes: Writes, *, store: Store, pull_secrets: Sequence[str]) -> None:
+    def __init__(self, writes: Writes, *, store: Store, image: str, pull_secrets: Sequence[str]) -> None:
         self._writes = writes
         self._store = store
+        self._image = image
         self._pull_secrets = pull_secrets
         # How probes failed, by the uid of their Jobs, so that a log is read once.
         self._ends: OrderedDict[str, str] = OrderedDict()
@@ -80,6 +81,7 @@ class Probes:
             prompt_version=canary.revision.prompt_version,
             rollout=_rollout(canary),
             probe=probe,
+            image=self._image,
             pull_secrets=self._pull_secrets,
         )
         name = body["metadata"]["name"]

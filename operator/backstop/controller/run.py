@@ -84,7 +84,7 @@ class Operator:
         verification = Verification(self._store, wake=self._wake, jitter=self._jitter)
         config = self._config
         children = Children(writes, store=self._store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
-        probes = Probes(writes, store=self._store, pull_secrets=config.gatewayImagePullSecrets)
+        probes = Probes(writes, store=self._store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
         reconcile = Reconcile(
             store=self._store,
             queue=queue,

@@ -20,7 +20,7 @@ from .metrics import GatewayMetrics
 from .revision import Revision
 from .room import BodyRoom, NoRoomError
 from .serve import ANSWERED, OVERLOAD, REASON_HEADER, LocalServer, Passage
-from .split import Forward, ServeHere, SplitReason, route
+from .split import Forward, ServeHere, SplitReason, route, route_synthetic
 from .view import TrafficView
 
 MAX_IN_FLIGHT: Final = 512
@@ -89,10 +89,10 @@ class GatewayApp:
         if target is not None and not takes_forwarded(
             self._revision.name, target=target, state=self._view.state, pinned=headers.pin is not None
         ):
-            said = self._local.identify(headers.identity, role=role)
-            await reply.whole(
-                421, headers=said, body=envelope("not served by this revision", kind="invalid_request_error", code="misdirected")
-            )
+            await self._decline(headers, role=role, reply=reply)
+            return
+        if headers.synthetic is not None and target is None and self._for_synthetic(headers.synthetic) is None:
+            await self._decline(headers, role=role, reply=reply)
             return
         passage = Passage(revision=self._revision.name, started=self._clock())
         passage.judged = headers.pin is None and not self._is_unrouted()
@@ -109,6 +109,13 @@ class GatewayApp:
             self._metrics.inflight.dec()
             self._lifecycle.leave(task)
             self._count(passage, entry=headers.hop is None, reply=reply)
+
+    async def _decline(self, headers: RequestHeaders, *, role: PodRole, reply: Reply) -> None:
+        said = self._local.identify(headers.identity, role=role)
+        await reply.whole(421, headers=said, body=envelope("not served by this revision", kind="invalid_request_error", code="misdirected"))
+
+    def _for_synthetic(self, canary: str) -> Forward | None:
+        return route_synthetic(self._revision.name, state=self._view.state, canary=canary)
 
     async def _overloaded(self, reason: Overload, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage) -> None:
         """There is no room: the gateway's own doing, whatever the revision. An entry hop reads the reason, and counts it so too."""
@@ -161,6 +168,15 @@ class GatewayApp:
     async def _serve(self, body: Body, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage) -> None:
         state = self._view.state
         decision: ServeHere | Forward = ServeHere()
+        synthetic = headers.synthetic if headers.hop is None and headers.pin is None else None
+        if synthetic is not None:
+            to = self._for_synthetic(synthetic)
+            if to is not None and await self._forwarder.forward(body, to=to, headers=headers, reply=reply, passage=passage) is None:
+                return
+            passage.judged = False  # nobody took it, and it is for nobody else
+            await self._decline(headers, role=PodRole.STABLE, reply=reply)
+            passage.outcome = Outcome.CALLER_ERROR
+            return
         if headers.hop is None and headers.pin is None:
             draw = self._random.random()
             decision = route(self._revision.name, state=state, draw=draw, sticky=headers.sticky, track=headers.track)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..api.names import PIN_HEADER
+from ..api.names import PIN_HEADER, SYNTHETIC_HEADER
 from ..api.traffic import NO_STEERING, Steering
 from .errors import JSON_TYPE, CallerError, caller_error_body, envelope, error_event
 from .room import BodyRoom
@@ -38,6 +38,7 @@ class RequestHeaders:
 
     hop: str | None  # the revision an entry hop forwarded to
     pin: str | None  # the revision that alone may serve it, whatever its share
+    synthetic: str | None  # the canary that a probe's request is for
     sticky: str | None  # what keeps its caller on one track
     track: str | None  # the track that its caller names
     identity: str
@@ -65,6 +66,7 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = N
     """
     hop: str | None = None
     pin: str | None = None
+    synthetic: str | None = None
     steered: dict[str, str] = {}
     steering_names = (steering.sticky, steering.pin)
     identity: str | None = None
@@ -85,6 +87,8 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = N
                 hop = value
             elif name == PIN_HEADER:
                 pin = value
+            elif name == SYNTHETIC_HEADER:
+                synthetic = value
             elif name == REQUEST_ID_HEADER:
                 identity = value if _REQUEST_ID.fullmatch(value) else None
             elif name.startswith(VARIABLE_PREFIX):
@@ -92,6 +96,7 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = N
     return RequestHeaders(
         hop=hop,
         pin=pin,
+        synthetic=synthetic,
         sticky=steered.get(steering.sticky or "") or None,
         track=steered.get(steering.pin or "") or None,
         identity=identity or secrets.token_hex(8),

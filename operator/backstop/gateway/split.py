@@ -14,6 +14,7 @@ class SplitReason(StrEnum):
 
     SHARE = "share"  # the canary's share
     PINNED = "pinned"  # its caller named the track
+    SYNTHETIC = "synthetic"  # a probe's
     OLDER_REVISION = "older_revision"  # this pod is neither stable nor canary
     CONNECT_FAILED = "connect_failed"  # served here after all: nobody took the connection
     DECLINED = "declined"  # served here after all: 421
@@ -56,6 +57,15 @@ def route(
             return Forward(revision=state.stable, to=PodRole.STABLE, reason=SplitReason.OLDER_REVISION)
         case PodRole.STABLE:
             return _split(state, draw=draw, sticky=sticky, track=track)
+
+
+def route_synthetic(revision: str, *, state: TrafficState | None, canary: str) -> Forward | None:
+    """Where a probe's request for `canary` goes: there, while it has a share, or nowhere."""
+    if state is None or role_of(revision, state=state) is not PodRole.STABLE or state.canary != canary or canary == revision:
+        return None
+    if state.permille == 0 or is_aborted(canary, state=state):
+        return None
+    return Forward(revision=canary, to=PodRole.CANARY, reason=SplitReason.SYNTHETIC)
 
 
 def _split(state: TrafficState, *, draw: float, sticky: str | None, track: str | None) -> ServeHere | Forward:

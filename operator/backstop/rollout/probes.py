@@ -22,15 +22,17 @@ def missing(look: Look, canary: CanaryPlace) -> tuple[str, ...]:
     # Callers could reach it already, or a person has decided.
     if canary.exits_before is not None or canary.promoting_since is not None:
         return ()
-    return tuple(name for name in _declared(look.policy) if name not in canary.passed)
+    return tuple(name for name in _declared(look.policy, when=ProbeWhen.BEFORE_TRAFFIC) if name not in canary.passed)
 
 
 def to_run(look: Look) -> tuple[str, ...]:
     """Names of the probes that must run now, or have ended."""
     canary = look.place.canary
-    if canary is None or canary.probes_at is None or canary.halted is not None or _has_failed(look, canary):
+    if canary is None or canary.halted is not None or _has_failed(look, canary) or look.policy.canary.paused:
         return ()
-    return () if look.policy.canary.paused else missing(look, canary)
+    if canary.weight > 0 and canary.promoting_since is None:
+        return _declared(look.policy, when=ProbeWhen.DURING_TRAFFIC)
+    return () if canary.probes_at is None else missing(look, canary)
 
 
 def ended(look: Look, canary: CanaryPlace) -> Move | None:
@@ -85,8 +87,8 @@ def said(look: Look, canary: CanaryPlace) -> str:
 _KEPT = 32
 
 
-def _declared(policy: FallbackPolicySpec) -> tuple[str, ...]:
-    return tuple(probe.name for probe in policy.canary.probes if probe.when is ProbeWhen.BEFORE_TRAFFIC)
+def _declared(policy: FallbackPolicySpec, *, when: ProbeWhen) -> tuple[str, ...]:
+    return tuple(probe.name for probe in policy.canary.probes if probe.when is when)
 
 
 def _has_failed(look: Look, canary: CanaryPlace) -> bool:
