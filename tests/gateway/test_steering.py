@@ -5,7 +5,7 @@ import pytest
 from backstop.api.record import RevisionRecord
 from backstop.api.traffic import Steering
 
-from .harness import Gateways, Model, TrafficApi, make_record, model_tier, state
+from .harness import Gateways, Model, TrafficApi, eventually, make_record, model_tier, state
 
 PIN = "x-backstop-track"
 REVISION_PIN = "x-backstop-pin"
@@ -57,6 +57,11 @@ async def test_t03_a_canary_that_is_rejected_meanwhile_declines_a_pin_and_stable
     """The entry has an old view: the canary's own view decides, pinned or not."""
     api.write(state(1, stable=stable.revision, canary=canary.revision, permille=0, steering=HEADERS))
     entry = await gateways.start(stable, api=api, reread_seconds=3600)
+
+    async def watching() -> bool:
+        return api.watches == 1
+
+    await eventually(watching)
     api.mute = True
     api.write(state(2, stable=stable.revision, canary=canary.revision, permille=0, aborted=canary.revision, steering=HEADERS))
     behind = await gateways.start(canary, api=api)
