@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backstop.api.traffic import PodRole, TrafficState
-from backstop.gateway.split import Forward, ServeHere, SplitReason, draw_of, newer, route
+from backstop.gateway.split import Forward, ServeHere, SplitReason, draw_of, newer, route, route_synthetic
 
 from .harness import state
 
@@ -82,3 +82,24 @@ def test_only_a_newer_generation_replaces_the_known_one() -> None:
     assert newer(known, read=state(4, stable="x")) is known
     assert newer(known, read=state(5, stable="x")) is known
     assert newer(known, read=state(6, stable="x")).stable == "x"
+
+
+@pytest.mark.parametrize(
+    ("me", "known", "canary", "goes"),
+    [
+        ("s", state(1, stable="s", canary="c", permille=1), "c", True),
+        ("s", state(1, stable="s", canary="c", permille=0), "c", False),
+        ("s", state(1, stable="s", canary="c", permille=500, aborted="c"), "c", False),
+        ("s", state(1, stable="s", canary="c", permille=500, aborted="b"), "c", True),
+        ("s", state(1, stable="s", canary="d", permille=500), "c", False),
+        ("s", state(1, stable="s"), "c", False),
+        ("s", None, "c", False),
+        ("c", state(1, stable="s", canary="c", permille=500), "c", False),
+        ("o", state(1, stable="s", canary="c", permille=500), "c", False),
+    ],
+)
+def test_a_probes_request_goes_to_its_canary_from_a_stable_pod_or_nowhere(
+    me: str, known: TrafficState | None, canary: str, goes: bool
+) -> None:
+    found = route_synthetic(me, state=known, canary=canary)
+    assert found == (Forward(revision="c", to=PodRole.CANARY, reason=SplitReason.SYNTHETIC) if goes else None)
