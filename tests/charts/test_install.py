@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from backstop.api.names import OPERATOR_MANAGER
+from backstop.api.names import FINALIZER, OPERATOR_MANAGER
+from backstop.controller.letgo import let_go
 from backstop.controller.sources import WATCHED, list_all
 from backstop.kube.client import Client
 from backstop.kube.connection import connect
@@ -19,7 +20,7 @@ from e2e.cluster.apiserver import ApiServer
 from tests.apiserver.kubectl import Refused, kubectl
 from tests.rendering.scene import everything
 
-from .helm import CHART, IMAGE, ROOT, helm, settings
+from .helm import CHART, IMAGE, ROOT, helm, hooks, settings
 
 pytestmark = pytest.mark.apiserver
 
@@ -50,12 +51,13 @@ def released(server: ApiServer, home: Path) -> Iterator[Path]:
     )  # fmt: skip
     kubectl("wait", "--for=condition=Established", "crd", "--all", kubeconfig=server.kubeconfig)
     yield server.kubeconfig
-    helm("uninstall", "backstop", "--namespace", NAMESPACE, "--ignore-not-found", kubeconfig=server.kubeconfig, home=home)
+    helm("uninstall", "backstop", "--namespace", NAMESPACE, "--ignore-not-found", "--no-hooks", kubeconfig=server.kubeconfig, home=home)
 
 
 def test_an_uninstall_keeps_policies_and_a_new_install_takes_them_up(released: Path, home: Path) -> None:
     kubectl("apply", "-n", "default", "-f", str(ROOT / "manifests" / "samples"), kubeconfig=released)
-    helm("uninstall", "backstop", "--namespace", NAMESPACE, kubeconfig=released, home=home)
+    # Nobody runs a Job here: what the hook does is seen on a whole cluster.
+    helm("uninstall", "backstop", "--namespace", NAMESPACE, "--no-hooks", kubeconfig=released, home=home)
     assert "support" in kubectl("get", "fbp", "-n", "default", kubeconfig=released)
     assert kubectl("get", "deployment,clusterrole", "-A", "-l", "app.kubernetes.io/name=backstop", kubeconfig=released) == ""
     helm("install", "backstop", str(CHART), "--namespace", NAMESPACE, *settings(*IMAGE), kubeconfig=released, home=home)
@@ -112,6 +114,16 @@ async def _write_all(client: Client) -> None:
             resource_version=found["metadata"]["resourceVersion"],
             manager=OPERATOR_MANAGER,
         )
+    for finalizers in ([FINALIZER], []):
+        found = await client.get(POLICIES, namespace="shop", name="support")
+        await client.patch_metadata(
+            POLICIES,
+            namespace="shop",
+            name="support",
+            patch={"finalizers": finalizers},
+            resource_version=found["metadata"]["resourceVersion"],
+            manager=OPERATOR_MANAGER,
+        )
     told = event(
         POLICIES, namespace="shop", name="support", uid="1", reason="Promoted", message="It is.", event_type="Normal",
         component=OPERATOR_MANAGER, instance="test", now=1e9,
@@ -126,10 +138,30 @@ async def _delete_all(client: Client) -> None:
         await client.delete(resource, namespace="shop", name=name, uid=found["metadata"]["uid"])
 
 
+async def test_what_the_end_of_an_uninstall_may_do_is_enough_to_let_go(released: Path, server: ApiServer) -> None:
+    kubectl("create", "namespace", "held", kubeconfig=released)
+    kubectl("apply", "-n", "held", "-f", str(ROOT / "manifests" / "samples"), kubeconfig=released)
+    for finalizers in ([FINALIZER], [FINALIZER, "example.com/audit"]):
+        patch = json.dumps({"metadata": {"finalizers": finalizers}})
+        kubectl("patch", "fbp", "support", "-n", "held", "--type=merge", "-p", patch, kubeconfig=released)
+    rights = [document for document in hooks(*IMAGE) if document["kind"] != "Job"]
+    kubectl("apply", "-f", "-", kubeconfig=released, text=json.dumps({"apiVersion": "v1", "kind": "List", "items": rights}))
+    client = Client((await connect(server.identity_kubeconfig(f"{OPERATOR}-let-go"))).api_client(), timeout=10.0)
+    try:
+        assert await let_go(client, namespaces=[]) == 1
+        assert await let_go(client, namespaces=[]) == 0
+    finally:
+        await client.close()
+        kubectl("delete", "-f", "-", kubeconfig=released, text=json.dumps({"apiVersion": "v1", "kind": "List", "items": rights}))
+    left = kubectl("get", "fbp", "support", "-n", "held", "-o", "jsonpath={.metadata.finalizers}", kubeconfig=released)
+    assert left == '["example.com/audit"]'
+    kubectl("patch", "fbp", "support", "-n", "held", "--type=merge", "-p", '{"metadata":{"finalizers":null}}', kubeconfig=released)
+
+
 FORBIDDEN = (
     ("get", "secrets"),
     ("list", "secrets"),
-    ("patch", "fallbackpolicies.backstop.dev"),
+    ("update", "fallbackpolicies.backstop.dev"),
     ("delete", "fallbackpolicies.backstop.dev"),
     ("create", "promptversions.backstop.dev"),
     ("patch", "customresourcedefinitions.apiextensions.k8s.io"),

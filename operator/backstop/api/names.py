@@ -35,6 +35,15 @@ PROBE_COMPONENT: Final = "probe"
 TRAFFIC_PORT: Final = 8080
 METRICS_PORT: Final = 9090
 
+# On a policy while a rollout of it runs: it is not gone before its gateways are seen to serve stable alone.
+FINALIZER: Final = f"{GROUP}/rollout"
+
+# On the record of a revision that was accepted, which outlives its policy: when, what was rolled back beside it, and, once the
+# policy is gone, until when it is kept.
+ACCEPTED_AT: Final = f"{GROUP}/accepted-at"
+REJECTED: Final = f"{GROUP}/rejected"
+KEEP_UNTIL: Final = f"{GROUP}/keep-until"
+
 GATEWAY_CONTAINER: Final = "gateway"
 PROBE_CONTAINER: Final = "probe"
 PIN_HEADER: Final = "x-backstop-pin"  # names the revision that alone may serve the request

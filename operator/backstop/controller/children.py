@@ -15,7 +15,7 @@ from ..api.promptversion import PromptVersionSpec
 from ..api.reasons import Reason
 from ..api.record import canonical
 from ..api.traffic import TrafficState
-from ..kube.errors import Rejected
+from ..kube.errors import Conflict, NotFound, Rejected, Unavailable
 from ..kube.resources import CONFIG_MAPS, DEPLOYMENTS, SERVICES, Body, Resource, resource_of
 from ..rendering.owner import Owner
 from ..rendering.revision import deployment, record_object, revision_service, template_of
@@ -23,6 +23,7 @@ from ..rendering.services import caller_services
 from ..rendering.shared import account, traffic
 from ..rollout.observed import Known
 from .compare import covers
+from .kept import is_kept, is_of_revision, metadata_wanted
 from .keys import PolicyKey
 from .seen import Child, DeploymentSeen, child
 from .store import Store, newest_first
@@ -82,6 +83,26 @@ class Children:
             return None
         return await self._all(subject, caller_services(_owner(subject), serving=plan.serving, canary=plan.canary))
 
+    async def records(self, subject: Subject) -> Problem | None:
+        """See to it that the record of what was accepted last outlives the policy, and that others go with it. Returns the first problem.
+
+        The one that is to stay first: a death in between leaves one too many, never none.
+        """
+        place, owner, problem = subject.plan.place, _owner(subject), None
+        stable = place.stable.revision.name if place.stable is not None else None
+        records = [c for c in self._mine(subject, resource=CONFIG_MAPS) if is_of_revision(c)]
+        for record in sorted(records, key=lambda c: (c.revision != stable, c.name)):
+            if not (patch := metadata_wanted(record, place=place, owner=owner)):
+                continue
+            try:
+                await self._writes.metadata(record, patch=patch)
+            except (Conflict, NotFound):
+                await self._writes.refresh(CONFIG_MAPS, namespace=record.namespace, name=record.name)
+                raise
+            except Rejected as refused:
+                problem = problem or refusal(CONFIG_MAPS, name=record.name, why=refused)
+        return problem
+
     async def clear_away(self, subject: Subject) -> Problem | None:
         """Delete the Deployments and Services of revisions that are not live, and the oldest records. Returns the first problem.
 
@@ -91,11 +112,11 @@ class Children:
             return None
         live = subject.plan.sizes
         deployments = [d for d in self._mine(subject, resource=DEPLOYMENTS) if d.revision not in live]
-        services = [s for s in self._mine(subject, resource=SERVICES) if s.revision not in live and _is_of_revision(s)]
+        services = [s for s in self._mine(subject, resource=SERVICES) if s.revision not in live and is_of_revision(s)]
         kept = {subject.wish.revision.value.name} if isinstance(subject.wish.revision, Known) else set()
         if subject.plan.place.previous is not None:
             kept.add(subject.plan.place.previous.revision.name)  # its pods may be gone, and wanted again
-        records = [c for c in self._mine(subject, resource=CONFIG_MAPS) if _is_of_revision(c) and c.revision not in {*live, *kept}]
+        records = [c for c in self._mine(subject, resource=CONFIG_MAPS) if is_of_revision(c) and c.revision not in {*live, *kept}]
         problem = None
         for gone in [*deployments, *services, *newest_first(records)[subject.wish.spec.rollback.revisionHistoryLimit :]]:
             try:
@@ -108,7 +129,7 @@ class Children:
         """Record, Deployment and Service of one revision. The record first: a Deployment is made from it, once and for all."""
         key, owner = subject.key, _owner(subject)
         name = revision_object(key.name, revision=revision)
-        known = self._known(subject, DEPLOYMENTS, name=name)
+        known = await self._known(subject, DEPLOYMENTS, name=name)
         if known is None and replicas == 0:
             return
         record = await self._record(subject, revision)
@@ -128,7 +149,7 @@ class Children:
         """See to it that the record exists; returns it if it was just written."""
         key, wish = subject.key, subject.wish
         name = revision_object(key.name, revision=revision)
-        if self._known(subject, CONFIG_MAPS, name=name) is not None:
+        if await self._known(subject, CONFIG_MAPS, name=name) is not None:
             return None
         found = await self._read(CONFIG_MAPS, key=key, name=name)
         if found is not None:
@@ -151,7 +172,7 @@ class Children:
         """See to it that the child is as rendered. `compare_live`: what the store keeps of it is not enough to tell."""
         resource, name = resource_of(body), body["metadata"]["name"]
         stamp = hashlib.sha256(canonical(body)).hexdigest()[:16]
-        known = self._known(subject, resource, name=name)
+        known = await self._known(subject, resource, name=name)
         if known is None or compare_live:
             live = await self._read(resource, key=subject.key, name=name)
             taken = self._take_if_ours(subject, live) if live is not None else None
@@ -179,17 +200,22 @@ class Children:
     async def _read(self, resource: Resource, *, key: PolicyKey, name: str) -> Body | None:
         return await self._writes.get(resource, namespace=key.namespace, name=name)
 
-    def _known(self, subject: Subject, resource: Resource, *, name: str) -> Child | None:
-        known = self._store.child(resource, namespace=subject.key.namespace, name=name)
-        if known is not None and not _is_ours(subject, known):
-            raise _Blocked(not_ours(resource, name=name))
+    async def _known(self, subject: Subject, resource: Resource, *, name: str) -> Child | None:
+        namespace = subject.key.namespace
+        known = self._store.child(resource, namespace=namespace, name=name)
+        if known is None or _is_ours(subject, known):
+            return known
+        # Not everything is watched: it may have gone with a former policy.
+        await self._writes.refresh(resource, namespace=namespace, name=name)
+        known = self._store.child(resource, namespace=namespace, name=name)
+        if known is not None:
+            _demand_ours(subject, known)
         return known
 
     def _take_if_ours(self, subject: Subject, body: Body) -> Child:
         resource = resource_of(body)
         found = child(body, resource=resource)
-        if not _is_ours(subject, found):
-            raise _Blocked(not_ours(resource, name=found.name))
+        _demand_ours(subject, found)
         self._writes.take(body, resource=resource)
         return found
 
@@ -202,11 +228,16 @@ def _owner(subject: Subject) -> Owner:
 
 
 def _is_ours(subject: Subject, found: Child) -> bool:
-    return found.owner == subject.policy.uid
+    return found.owner == subject.policy.uid or (is_kept(found) and found.policy == subject.key.name)
 
 
-def _is_of_revision(found: Child) -> bool:
-    return found.revision is not None and found.name == revision_object(found.policy, revision=found.revision)
+def _demand_ours(subject: Subject, found: Child) -> None:
+    """Raises _Blocked for an object of something else; Unavailable while one is left of a former policy of this name."""
+    if _is_ours(subject, found):
+        return
+    if found.owning_policy == subject.key.name:
+        raise Unavailable(f"{found.resource.kind} `{found.name}` is still there of the former policy of this name, and goes with it")
+    raise _Blocked(not_ours(found.resource, name=found.name))
 
 
 def _kept(body: Body, *, of: Child) -> Body:

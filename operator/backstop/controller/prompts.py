@@ -11,6 +11,7 @@ from ..api.promptversion import PromptRejection, PromptVersionStatus
 from ..api.reasons import Reason
 from ..api.record import prompt_digest
 from ..rollout.observed import Unresolved
+from ..rollout.place import Rejection, Revision
 from ..rollout.plan import ConditionState
 from ..rollout.statusmap import conditions_after
 from ..rollout.verdict import Verdict
@@ -72,6 +73,16 @@ def withdrawn_status(prompt: Declared, *, policy: str, revision: str, now: float
     return before.model_copy(update={"rejections": left, "conditions": conditions}).model_dump(mode="json", exclude_none=True)
 
 
+def rejections_by(policy: str, *, prompt: Declared) -> list[Rejection]:
+    """What a policy of this name rolled back of this prompt version. Entries whose time cannot be read are not the operator's."""
+    status, found = read_status(prompt.status), []
+    for rejection in status.rejections:
+        if rejection.policy == policy and (at := _seconds(rejection.at)) is not None:
+            revision = Revision(rejection.revision, prompt_version=prompt.name, prompt_digest=status.digest or "")
+            found.append(Rejection(revision, reason=rejection.reason, message=rejection.message, at=at))
+    return found
+
+
 def read_status(status: Mapping[str, Any]) -> PromptVersionStatus:
     """The status as it was written; an empty one where it cannot be read, for it can all be found out again but for old rejections."""
     try:
@@ -80,6 +91,15 @@ def read_status(status: Mapping[str, Any]) -> PromptVersionStatus:
         return PromptVersionStatus()
 
 
+def _seconds(time: str) -> float | None:
+    try:
+        return parse_time(time)
+    except ValueError:
+        return None
+
+
 def _with(conditions: list[Condition], *, state: ConditionState, generation: int, now: float) -> list[Condition]:
-    others = [condition for condition in conditions if condition.type != state.type]
-    return [*others, *conditions_after(conditions, states=(state,), generation=generation, now=now)]
+    """The conditions with this one among them, each where it was: another order would be another status."""
+    (after,) = conditions_after(conditions, states=(state,), generation=generation, now=now)
+    known = any(condition.type == state.type for condition in conditions)
+    return [after if condition.type == state.type else condition for condition in conditions] + ([] if known else [after])

@@ -20,6 +20,7 @@ from .apply import Apply, Overtaken
 from .children import Children
 from .config import OperatorConfig
 from .judging import Judging
+from .kept import KeptRecords
 from .keys import Key, PolicyKey
 from .leadership import Leadership
 from .probes import Probes
@@ -92,6 +93,7 @@ class Operator:
             apply=Apply(writes, store=self._store, children=children, probes=probes, metrics=metrics),
             children=children,
             probes=probes,
+            kept=KeptRecords(writes, store=self._store),
             judging=judging,
             verification=verification,
             metrics=metrics,

@@ -39,21 +39,29 @@ class Seen:
 
 @dataclass(frozen=True)
 class Declared(Seen):
-    """A policy or a prompt version: spec and status as the API server gave them. `annotations`: those of this API alone."""
+    """A policy or a prompt version: spec and status as the API server gave them. `annotations`: those of this API alone.
+
+    `deleted_at`: when its deletion was asked for, RFC 3339.
+    """
 
     generation: int
     annotations: Mapping[str, str] = field(hash=False)
     spec: Mapping[str, Any] = field(hash=False)
     status: Mapping[str, Any] = field(hash=False)
+    finalizers: tuple[str, ...] = ()
+    deleted_at: str | None = None
 
 
 @dataclass(frozen=True)
 class Child(Seen):
-    """An object that belongs to a policy. `owner`: uid of the controlling owner. `content`: what is compared with what it should be."""
+    """An object that belongs to a policy. `owner`: uid of the controlling owner, `owning_policy` its name where it is a policy.
+    `content`: what is compared with what it should be.
+    """
 
     policy: str
     revision: str | None
     owner: str | None
+    owning_policy: str | None
     created: str
     annotations: Mapping[str, str] = field(hash=False)
     content: Mapping[str, Any] = field(hash=False)
@@ -101,6 +109,8 @@ def declared(body: Body, *, resource: Resource) -> Declared:
         annotations={k: v for k, v in (body["metadata"].get("annotations") or {}).items() if k.startswith(f"{GROUP}/")},
         spec=_mapping(body.get("spec")),
         status=_mapping(body.get("status")),
+        finalizers=tuple(body["metadata"].get("finalizers") or ()),
+        deleted_at=body["metadata"].get("deletionTimestamp"),
     )
 
 
@@ -108,10 +118,12 @@ def child(body: Body, *, resource: Resource) -> Child:
     """A policy's child; the contents of a revision record are left where they are."""
     metadata = body["metadata"]
     labels = metadata.get("labels") or {}
+    owner: Mapping[str, Any] = next((ref for ref in metadata.get("ownerReferences") or () if ref.get("controller")), {})
     common = _common(body, resource=resource) | {
         "policy": labels.get(LABEL_POLICY, ""),
         "revision": labels.get(LABEL_REVISION),
-        "owner": next((ref["uid"] for ref in metadata.get("ownerReferences") or () if ref.get("controller")), None),
+        "owner": owner.get("uid"),
+        "owning_policy": owner.get("name") if owner.get("kind") == POLICIES.kind else None,
         "created": metadata.get("creationTimestamp", ""),
         "annotations": {k: v for k, v in (metadata.get("annotations") or {}).items() if "last-applied" not in k},
         "content": _content(body, resource=resource),

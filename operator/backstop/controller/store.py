@@ -94,6 +94,10 @@ class Store:
         """Every prompt version."""
         return [PromptKey(s.namespace, s.name) for s in self._objects.values() if s.resource is PROMPT_VERSIONS]
 
+    def prompts_in(self, namespace: str) -> list[Declared]:
+        """Every prompt version of a namespace."""
+        return [s for s in self._objects.values() if isinstance(s, Declared) and s.resource is PROMPT_VERSIONS and s.namespace == namespace]
+
     def child(self, resource: Resource, *, namespace: str, name: str) -> Child | None:
         """A policy's child by its name."""
         return self._get(resource, namespace=namespace, name=name, kind=Child)

@@ -90,6 +90,14 @@ class Client:
         path = resource.path(namespace=metadata.get("namespace"), name=metadata["name"])
         return await self._write("PUT", resource, path=path, query={"fieldManager": manager}, body=body)
 
+    async def patch_metadata(
+        self, resource: Resource, *, namespace: str, name: str, patch: Mapping[str, Any], resource_version: str, manager: str
+    ) -> Body:
+        """JSON merge patch of the metadata, on condition of the resourceVersion that was read; else Conflict."""
+        body = {"metadata": {**patch, "resourceVersion": resource_version}}
+        path = resource.path(namespace=namespace, name=name)
+        return await self._write("PATCH", resource, path=path, query={"fieldManager": manager}, body=body, content=MERGE)
+
     async def patch_status(
         self, resource: Resource, *, namespace: str, name: str, patch: Mapping[str, Any], resource_version: str, manager: str
     ) -> Body:

@@ -28,7 +28,9 @@ def missing(look: Look, canary: CanaryPlace) -> tuple[str, ...]:
 def to_run(look: Look) -> tuple[str, ...]:
     """Names of the probes that must run now, or have ended."""
     canary = look.place.canary
-    if canary is None or canary.halted is not None or _has_failed(look, canary) or look.policy.canary.paused:
+    if canary is None or canary.halted is not None or _has_failed(look, canary):
+        return ()
+    if look.policy.canary.paused or look.observed.leaving:
         return ()
     if canary.weight > 0 and canary.promoting_since is None:
         return _declared(look.policy, when=ProbeWhen.DURING_TRAFFIC)
