@@ -26,6 +26,8 @@ class Reason(StrEnum):
     STABLE = "Stable"
     CANARY_STARTED = "CanaryStarted"
     WAITING_FOR_READY = "WaitingForReady"
+    WAITING_FOR_PROBES = "WaitingForProbes"
+    PROBE_PASSED = "ProbePassed"
     STEP_STARTED = "StepStarted"
     WEIGHT_VERIFIED = "WeightVerified"
     WEIGHT_NOT_VERIFIED = "WeightNotVerified"
@@ -58,6 +60,7 @@ class Reason(StrEnum):
     WOULD_ROLL_BACK = "WouldRollBack"
     CANARY_UNREADY = "CanaryUnready"
     CANARY_UNAVAILABLE = "CanaryUnavailable"
+    PROBE_FAILED = "ProbeFailed"
     RETURNING = "Returning"
     NOTHING_TO_RETURN_TO = "NothingToReturnTo"
     REJECTION_CONFIRMED = "RejectionConfirmed"
@@ -97,6 +100,7 @@ WARNINGS = frozenset(
         Reason.TOKEN_WITHOUT_EFFECT,
         Reason.CANARY_UNREADY,
         Reason.CANARY_UNAVAILABLE,
+        Reason.PROBE_FAILED,
         Reason.ROLLED_BACK,
         Reason.METRICS_UNAVAILABLE,
         Reason.BUCKET_BOUNDARY_MISSING,
