@@ -123,18 +123,19 @@ class Apply:
     async def _verdict(self, subject: Subject) -> Problem | None:
         """The last rollout's verdict on its prompt version, or that it was withdrawn: from the place, so that a restart finishes it."""
         place = subject.plan.place
+        problem = None
         if (verdict := verdict_on_prompt(place)) is not None:
             prompt = self._prompt(subject, verdict.revision)
             if prompt is not None:
                 status = rejected_status(prompt, policy=subject.key.name, verdict=verdict, now=subject.now)
-                return await self._write_prompt(prompt, status=status)
+                problem = await self._write_prompt(prompt, status=status)
         if place.canary is not None and place.canary.halted is None:
             revision = place.canary.revision
             prompt = self._prompt(subject, revision)
             if prompt is not None:
                 status = withdrawn_status(prompt, policy=subject.key.name, revision=revision.name, now=subject.now)
-                return await self._write_prompt(prompt, status=status)
-        return None
+                problem = await self._write_prompt(prompt, status=status) or problem
+        return problem
 
     def _prompt(self, subject: Subject, revision: Revision) -> Declared | None:
         """The prompt version of a revision, if it still is the one that the revision was made of."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -28,9 +29,13 @@ from .queue import KeyQueue
 from .seen import Declared
 from .store import Store
 from .subject import Problem, Subject
+from .uses import changed_uses
 from .verification import Verification
-from .wanted import Wish, wish_of
+from .wanted import Wish, conflict_of, unambiguous, wish_of
 from .writes import Writes
+
+# A prompt version hears this late of whom it is used by, so that many policies that move at once cost it one write.
+USES_PAUSE_SECONDS: Final = 0.5
 
 
 class Reconcile:
@@ -76,8 +81,9 @@ class Reconcile:
         prompt = self._store.prompt(key)
         if prompt is None or prompt.deleting:
             return False
+        status = judged_status(prompt, older=self._store.older(prompt), users=self._store.users(key), now=self._clock())
         try:
-            await self._writes.status(prompt, status=judged_status(prompt, now=self._clock()))
+            await self._writes.status(prompt, status=status)
         except (Conflict, NotFound):
             await self._writes.refresh(PROMPT_VERSIONS, namespace=key.namespace, name=key.name)
             raise Overtaken from None
@@ -105,6 +111,9 @@ class Reconcile:
             wish = replace(valid, revision=wish, prompt=None)
         else:
             self._valid[key] = wish
+        if prompt is not None:
+            conflict = conflict_of(prompt, older=self._store.older(prompt))
+            wish = unambiguous(wish, conflict=conflict, stable=place.stable.revision.name if place.stable else None)
         wish = self._fitting(policy, wish=wish)
         return await self._decide(self._look(policy, wish=wish, status=status, place=place))
 
@@ -147,6 +156,8 @@ class Reconcile:
         # Judged also where not even status can be written: after a restart nothing is yet.
         self._judging.watch(key, spec=subject.wish.spec, place=subject.observed.place, analysis=analysis)
         problem = await self._apply.place(subject, known=known, analysis=analysis)
+        for prompt in changed_uses(subject.policy, after=self._store.policy(key)):
+            self._queue.add_at(prompt, at=subject.now + USES_PAUSE_SECONDS)
         # From here on the place is what it is, whatever becomes of the rest of this pass: it is judged, and gateways are asked.
         place = plan.place if problem is None else subject.observed.place
         self._judging.watch(key, spec=subject.wish.spec, place=place, analysis=analysis)

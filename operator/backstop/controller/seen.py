@@ -43,6 +43,7 @@ class Declared(Seen):
     annotations: Mapping[str, str] = field(hash=False)
     spec: Mapping[str, Any] = field(hash=False)
     status: Mapping[str, Any] = field(hash=False)
+    created: str
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def declared(body: Body, *, resource: Resource) -> Declared:
         annotations={k: v for k, v in (body["metadata"].get("annotations") or {}).items() if k.startswith(f"{GROUP}/")},
         spec=_mapping(body.get("spec")),
         status=_mapping(body.get("status")),
+        created=body["metadata"].get("creationTimestamp", ""),
     )
 
 

@@ -62,6 +62,7 @@ KINDS: Final = (
             Column("Version", ".spec.version", "SemVer of this version."),
             Column("Accepted", _condition("Accepted"), "Whether its template compiles."),
             Column("Rejected", _condition("Rejected"), "Whether a policy rolled it back."),
+            Column("Used-by", ".status.users", "How many policies use it.", type="integer"),
             _AGE,
         ),
     ),
