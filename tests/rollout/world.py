@@ -37,6 +37,7 @@ def policy(
     mode: str = "Automatic",
     paused: bool = False,
     blind: dict[str, object] | None = None,
+    autoscaling: dict[str, int] | None = None,
 ) -> FallbackPolicySpec:
     """A policy with one latency SLO. `steps`: weight and hold of each; `approval`: the weights that wait for a person."""
     return FallbackPolicySpec.model_validate(
@@ -50,7 +51,7 @@ def policy(
                 "progressDeadlineSeconds": deadline,
                 "paused": paused,
             },
-            "serving": {"replicas": replicas},
+            "serving": {"replicas": replicas, "autoscaling": autoscaling},
             "rollback": {"keepPreviousSeconds": 60, "mode": mode, "onMetricsUnavailable": blind or {}},
         }
     )
@@ -151,8 +152,9 @@ class World:
         verdict = verdict_on_prompt(plan.place)
         if verdict is not None and verdict not in self.verdicts:
             writes.append(("verdict", lambda: self.verdicts.append(verdict)))
-        if any(self.arms.get(name, Arm(0, 0)).desired != size for name, size in plan.sizes.items()) or set(self.arms) - set(plan.sizes):
-            writes.append(("children", lambda: self._set_sizes(plan.sizes)))
+        sizes = {name: self._size(name, plan=plan) for name in plan.sizes}
+        if any(self.arms.get(name, Arm(0, 0)).desired != size for name, size in sizes.items()) or set(self.arms) - set(sizes):
+            writes.append(("children", lambda: self._set_sizes(sizes)))
         if plan.route is not None and not plan.route.falling:
             writes.append(("route", lambda: self._set_route(plan)))
         if plan.serving != self.serving:
@@ -166,6 +168,11 @@ class World:
         assert self.route is None or state.generation == self.route.generation + 1
         self.traffic = render(state)
         self.shares.append((self.now, state.stable, state.canary, state.permille))
+
+    def _size(self, name: str, *, plan: Plan) -> int:
+        """What the operator writes: the size of what an autoscaler scales is left as it is."""
+        present = self.arms.get(name, Arm(0, 0)).desired
+        return present if name == plan.autoscaled and present else plan.sizes[name]
 
     def _set_sizes(self, sizes: Mapping[str, int]) -> None:
         self.arms = {name: replace(self.arms.get(name, Arm(0, 0)), desired=size) for name, size in sizes.items()}
@@ -185,6 +192,10 @@ class World:
             self.settle()
             self.now = round(self.now + tick, 3)
         self.rest()
+
+    def scale(self, version: str, *, replicas: int) -> None:
+        """An autoscaler sets the number of pods of this version."""
+        self.arms[revision(version).name] = replace(self.arms[revision(version).name], desired=replicas)
 
     def crash(self, version: str) -> None:
         """A container of this version's pods exits with a failure, and is ready again right after."""

@@ -78,10 +78,12 @@ class Apply:
         problem = known
         try:
             refused = await self._verdict(subject)
-            problem = await self._children.revisions(subject) or refused
+            problem = await self._children.release(subject) or refused
+            problem = await self._children.revisions(subject) or problem
             if route is not None and not route.falling:
                 problem = await self._route(subject) or problem
             problem = await self._children.callers(subject) or problem
+            problem = await self._children.autoscale(subject) or problem
             problem = await self._children.clear_away(subject) or problem
         finally:
             # What status says has happened, whatever became of the rest: the next pass has nothing left to tell.

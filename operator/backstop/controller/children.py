@@ -16,15 +16,16 @@ from ..api.reasons import Reason
 from ..api.record import canonical
 from ..api.traffic import TrafficState
 from ..kube.errors import Rejected
-from ..kube.resources import CONFIG_MAPS, DEPLOYMENTS, SERVICES, Body, Resource, resource_of
+from ..kube.resources import AUTOSCALERS, CONFIG_MAPS, DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES, Body, Resource, resource_of
 from ..rendering.owner import Owner
 from ..rendering.revision import deployment, record_object, revision_service, template_of
+from ..rendering.scaling import autoscaler, disruption_budget
 from ..rendering.services import caller_services
 from ..rendering.shared import account, traffic
 from ..rollout.observed import Known
 from .compare import covers
 from .keys import PolicyKey
-from .seen import Child, DeploymentSeen, child
+from .seen import Child, DeploymentSeen, Seen, child
 from .store import Store, newest_first
 from .subject import Problem, Subject, refusal
 from .writes import Writes
@@ -82,8 +83,23 @@ class Children:
             return None
         return await self._all(subject, caller_services(_owner(subject), serving=plan.serving, canary=plan.canary))
 
+    async def release(self, subject: Subject) -> Problem | None:
+        """Take the autoscaler away where none is asked for any more: before the size that is declared is written."""
+        if subject.plan.autoscaled is not None:
+            return None
+        return await self._delete(self._mine(subject, resource=AUTOSCALERS))
+
+    async def autoscale(self, subject: Subject) -> Problem | None:
+        """Let the autoscaler scale the revision that serves: after that has the size of the one before."""
+        plan, owner = subject.plan, _owner(subject)
+        if plan.autoscaled is None:
+            return None
+        return await self._all(
+            subject, [autoscaler(owner, serving=subject.wish.spec.serving, revision=plan.autoscaled, may_shrink=plan.may_shrink)]
+        )
+
     async def clear_away(self, subject: Subject) -> Problem | None:
-        """Delete the Deployments and Services of revisions that are not live, and the oldest records. Returns the first problem.
+        """Delete what revisions that are not live need no more, and the oldest records. Returns the first problem.
 
         Only beside a stable revision: without one it cannot be told what serves.
         """
@@ -92,10 +108,15 @@ class Children:
         live = subject.plan.sizes
         deployments = [d for d in self._mine(subject, resource=DEPLOYMENTS) if d.revision not in live]
         services = [s for s in self._mine(subject, resource=SERVICES) if s.revision not in live and _is_of_revision(s)]
+        budgets = [b for b in self._mine(subject, resource=DISRUPTION_BUDGETS) if b.revision not in live]
         wanted = {subject.wish.revision.value.name} if isinstance(subject.wish.revision, Known) else set()
         records = [c for c in self._mine(subject, resource=CONFIG_MAPS) if _is_of_revision(c) and c.revision not in {*live, *wanted}]
+        kept = subject.wish.spec.rollback.revisionHistoryLimit
+        return await self._delete([*deployments, *services, *budgets, *newest_first(records)[kept:]])
+
+    async def _delete(self, children: Iterable[Child]) -> Problem | None:
         problem = None
-        for gone in [*deployments, *services, *newest_first(records)[subject.wish.spec.rollback.revisionHistoryLimit :]]:
+        for gone in children:
             try:
                 await self._writes.delete(gone)
             except Rejected as refused:
@@ -103,24 +124,48 @@ class Children:
         return problem
 
     async def _revision(self, subject: Subject, revision: str, *, replicas: int) -> None:
-        """Record, Deployment and Service of one revision. The record first: a Deployment is made from it, once and for all."""
+        """What one revision needs. The record first: a Deployment is made from it, once and for all."""
         key, owner = subject.key, _owner(subject)
-        name = revision_object(key.name, revision=revision)
-        known = self._known(subject, DEPLOYMENTS, name=name)
+        known = self._known(subject, DEPLOYMENTS, name=revision_object(key.name, revision=revision))
         if known is None and replicas == 0:
             return
         record = await self._record(subject, revision)
         right = self._right.setdefault(key, {})
-        if isinstance(known, DeploymentSeen) and known.replicas == replicas and right.get(known.uid) == known.generation:
-            await self._ensure(subject, revision_service(owner, revision=revision))
-            return
-        record = record or await self._read(CONFIG_MAPS, key=key, name=name)
+        if known is None or right.get(known.uid) != _generation(known):
+            known = await self._deployment(subject, revision, replicas=replicas, record=record)
+            right[known.uid] = _generation(known)
+        await self._size(subject, known, replicas=replicas)
+        await self._ensure(subject, revision_service(owner, revision=revision))
+        await self._ensure(subject, disruption_budget(owner, revision=revision))
+
+    async def _deployment(self, subject: Subject, revision: str, *, replicas: int, record: Body | None) -> Child:
+        """See to it that the Deployment is as its record says; a new one begins with so many replicas."""
+        name = revision_object(subject.key.name, revision=revision)
+        record = record or await self._read(CONFIG_MAPS, key=subject.key, name=name)
         if record is None:
             raise _Blocked(_record_missing(name))
-        body = deployment(owner, revision=revision, template=template_of(record), replicas=replicas)
-        written = await self._ensure(subject, body, compare_live=True)
-        right[written.uid] = written.generation if isinstance(written, DeploymentSeen) else 0
-        await self._ensure(subject, revision_service(owner, revision=revision))
+        body = deployment(_owner(subject), revision=revision, template=template_of(record))
+        known = self._known(subject, DEPLOYMENTS, name=name)
+        if known is None and (live := await self._read(DEPLOYMENTS, key=subject.key, name=name)) is not None:
+            known = self._take_if_ours(subject, live)
+        if known is None:
+            whole = _stamped(body) | {"spec": body["spec"] | {"replicas": replicas}}
+            return child(await self._create(whole), resource=DEPLOYMENTS)
+        return await self._ensure(subject, body, compare_live=True)
+
+    async def _size(self, subject: Subject, known: Child, *, replicas: int) -> None:
+        """The number of pods, where nobody else sets it. An autoscaler leaves alone what has no pods at all."""
+        if not isinstance(known, DeploymentSeen) or known.deleting or known.replicas == replicas:
+            return
+        if known.revision == subject.plan.autoscaled and known.replicas > 0:
+            return
+        try:
+            written = await self._writes.scale(known, replicas=replicas)
+        except Rejected as refused:
+            raise _Blocked(refusal(DEPLOYMENTS, name=known.name, why=refused)) from None
+        # One generation more is this write; more than that is somebody else's too, and is compared again.
+        if _generation(written) == known.generation + 1:
+            self._right[subject.key][known.uid] = known.generation + 1
 
     async def _record(self, subject: Subject, revision: str) -> Body | None:
         """See to it that the record exists; returns it if it was just written."""
@@ -148,7 +193,7 @@ class Children:
     async def _ensure(self, subject: Subject, body: Body, *, compare_live: bool = False) -> Child:
         """See to it that the child is as rendered. `compare_live`: what the store keeps of it is not enough to tell."""
         resource, name = resource_of(body), body["metadata"]["name"]
-        stamp = hashlib.sha256(canonical(body)).hexdigest()[:16]
+        stamp = _stamp(body)
         known = self._known(subject, resource, name=name)
         if known is None or compare_live:
             live = await self._read(resource, key=subject.key, name=name)
@@ -159,11 +204,11 @@ class Children:
                     return known
         elif known.deleting or (known.annotations.get(APPLIED) == stamp and covers(known.content, wanted=_kept(body, of=known))):
             return known
-        metadata = body["metadata"] | {"annotations": body["metadata"].get("annotations", {}) | {APPLIED: stamp}}
+        body = _stamped(body)
         if known is not None:
-            metadata["uid"] = known.uid
+            body["metadata"]["uid"] = known.uid
         try:
-            return child(await self._writes.apply(resource, body=body | {"metadata": metadata}), resource=resource)
+            return child(await self._writes.apply(resource, body=body), resource=resource)
         except Rejected as refused:
             raise _Blocked(refusal(resource, name=name, why=refused)) from None
 
@@ -193,6 +238,20 @@ class Children:
 
     def _mine(self, subject: Subject, *, resource: Resource) -> list[Child]:
         return [c for c in self._store.children(subject.key, resource=resource) if _is_ours(subject, c) and not c.deleting]
+
+
+def _stamp(body: Body) -> str:
+    return hashlib.sha256(canonical(body)).hexdigest()[:16]
+
+
+def _stamped(body: Body) -> Body:
+    """The body as it is written: what was rendered can be told from what it says."""
+    annotations = body["metadata"].get("annotations", {}) | {APPLIED: _stamp(body)}
+    return body | {"metadata": body["metadata"] | {"annotations": annotations}}
+
+
+def _generation(of: Seen) -> int:
+    return of.generation if isinstance(of, DeploymentSeen) else 0
 
 
 def _owner(subject: Subject) -> Owner:

@@ -6,8 +6,10 @@ from typing import Any, Final
 
 from ..api.names import GROUP, LABEL_POLICY, LABEL_REVISION, RECORD_KEY
 from ..kube.resources import (
+    AUTOSCALERS,
     CONFIG_MAPS,
     DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
     PODS,
     POLICIES,
     PROMPT_VERSIONS,
@@ -163,7 +165,7 @@ def _content(body: Body, *, resource: Resource) -> Mapping[str, Any]:
             data = _mapping(body.get("data"))
             binary = _mapping(body.get("binaryData"))
             return {} if RECORD_KEY in data or RECORD_KEY in binary else data
-        case _ if resource is SERVICES:
+        case _ if resource in (SERVICES, AUTOSCALERS, DISRUPTION_BUDGETS):
             return {"spec": _mapping(body.get("spec"))}
         case _ if resource is ROLES:
             return {"rules": body.get("rules") or []}

@@ -65,6 +65,8 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         reason=reason,
         # What was written may be what the next gate waits for, and our own writes are no news.
         wake_at=now if moved or route is not None else wake_at(after),
+        autoscaled=_serving(after) if policy.serving.autoscaling is not None else None,
+        may_shrink=not _shares(place),
     )
 
 
@@ -115,12 +117,18 @@ def _sizes(look: Look) -> Mapping[str, int]:
     if place.canary is not None:
         sizes[place.canary.revision.name] = look.pods_needed(place.canary)
     if place.previous is not None:
-        sizes[place.previous.revision.name] = look.replicas
+        kept = look.observed.arm(place.previous.revision.name).desired if look.policy.serving.autoscaling is not None else 0
+        sizes[place.previous.revision.name] = kept or look.replicas
     if place.stable is not None:
         sizes[place.stable.revision.name] = look.replicas
     elif (first := _first(look)) is not None:
         sizes[first] = look.replicas
     return sizes
+
+
+def _shares(place: Place) -> bool:
+    """Whether a canary has a part of the load. An autoscaler would take that part's pods from stable, which could not take it back then."""
+    return place.canary is not None and (place.canary.weight > 0 or place.canary.routed_at is not None)
 
 
 def _serving(look: Look) -> str | None:

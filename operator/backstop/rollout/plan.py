@@ -45,6 +45,8 @@ class Plan:
     `sizes`: replicas per live revision; a revision that is not named has no Deployment and no Service of its own.
     `serving`: the revision that the Services `p` and `p-stable` select; `canary`: the one of `p-canary`.
     `conditions`: all that hold now; a type that is missing is taken off.
+    `autoscaled`: the revision whose replicas an autoscaler sets, so that its size is only what it has where it does not exist;
+    `may_shrink`: whether the autoscaler may take pods away.
     `wake_at`: when to look again even if nothing changes (seconds since the epoch).
     """
 
@@ -58,3 +60,5 @@ class Plan:
     phase: Phase = Phase.IDLE
     reason: Reason = Reason.STABLE
     wake_at: float | None = None
+    autoscaled: str | None = None
+    may_shrink: bool = True
