@@ -13,7 +13,18 @@ from backstop.controller.sources import WATCHED, list_all
 from backstop.kube.client import Client
 from backstop.kube.connection import connect
 from backstop.kube.events import event
-from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, PODS, POLICIES, PROMPT_VERSIONS, SERVICES, resource_of
+from backstop.kube.resources import (
+    AUTOSCALERS,
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
+    EVENTS,
+    PODS,
+    POLICIES,
+    PROMPT_VERSIONS,
+    SERVICES,
+    resource_of,
+)
 from backstop.traffic.shares import set_shares
 from e2e.cluster.apiserver import ApiServer
 from tests.apiserver.kubectl import Refused, kubectl
@@ -83,7 +94,8 @@ async def test_r08_the_operators_rights_are_enough_for_all_that_it_does(released
         await _write_all(client)
         listed = await list_all(client, namespaces=[])
         in_shop = {listing.resource: sum(item.namespace == "shop" for item in listing.items) for listing in listed}
-        assert in_shop.items() >= {POLICIES: 1, PROMPT_VERSIONS: 2, DEPLOYMENTS: 1, SERVICES: 4, PODS: 0}.items()
+        assert in_shop.items() >= {POLICIES: 2, PROMPT_VERSIONS: 2, DEPLOYMENTS: 2, SERVICES: 4, PODS: 0}.items()
+        assert in_shop.items() >= {AUTOSCALERS: 1, DISRUPTION_BUDGETS: 1}.items()
         await _delete_all(client)
     finally:
         await client.close()
@@ -93,12 +105,15 @@ async def test_r08_the_operators_rights_are_enough_for_all_that_it_does(released
 
 
 async def _write_all(client: Client) -> None:
-    """As the operator writes: records are created, the traffic object is replaced, the rest is applied."""
+    """As the operator writes: records and Deployments are created, the traffic object is replaced, the rest is applied, sizes are merged."""
     bodies = everything()
     await client.create(CONFIG_MAPS, body=bodies.pop("record"), manager=OPERATOR_MANAGER)
     shares = bodies.pop("traffic")
     written = await set_shares(client, body=shares, over=None)
     await set_shares(client, body=shares, over=written["metadata"]["resourceVersion"])
+    name = bodies["deployment"]["metadata"]["name"]
+    await client.create(DEPLOYMENTS, body=bodies["deployment"], manager=OPERATOR_MANAGER)
+    await client.patch(DEPLOYMENTS, namespace="shop", name=name, patch={"spec": {"replicas": 3}}, manager=OPERATOR_MANAGER)
     for body in bodies.values():
         await client.apply(resource_of(body), body=body, manager=OPERATOR_MANAGER)
         assert await client.get(resource_of(body), namespace="shop", name=body["metadata"]["name"])
@@ -121,9 +136,11 @@ async def _write_all(client: Client) -> None:
 
 async def _delete_all(client: Client) -> None:
     name = everything()["record"]["metadata"]["name"]
-    for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS):
+    for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS, DISRUPTION_BUDGETS):
         found = await client.get(resource, namespace="shop", name=name)
         await client.delete(resource, namespace="shop", name=name, uid=found["metadata"]["uid"])
+    found = await client.get(AUTOSCALERS, namespace="shop", name="support")
+    await client.delete(AUTOSCALERS, namespace="shop", name="support", uid=found["metadata"]["uid"])
 
 
 FORBIDDEN = (

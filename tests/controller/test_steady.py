@@ -79,7 +79,7 @@ async def test_b05_what_is_left_of_an_ended_canary_goes_after_its_traffic_and_ol
     connection: Connection, world: World
 ) -> None:
     held = {"steps": [{"weight": 100, "holdSeconds": 600}], "analysis": {"warmUpSeconds": 0}}
-    rollback = {"keepPreviousSeconds": 15, "revisionHistoryLimit": HISTORY}
+    rollback = {"keepPreviousSeconds": 15, "guardSeconds": 0, "revisionHistoryLimit": HISTORY}
     versions = [f"v{number}" for number in range(1, HISTORY + 4)]
     for name in versions:
         await world.prompt(name)

@@ -413,7 +413,7 @@ def policy_spec(prompt: str) -> Body:
             "analysis": {"warmUpSeconds": 0},
             "progressDeadlineSeconds": 10,
         },
-        "rollback": {"keepPreviousSeconds": 15},
+        "rollback": {"keepPreviousSeconds": 15, "guardSeconds": 0},
         "serving": {"replicas": 1},
     }
 

@@ -361,3 +361,43 @@ def test_in_a_dry_run_each_reason_is_told_once() -> None:
     world.run(60)
     assert share(world) == ("rev2", 50)
     assert world.reasons().count("WouldRollBack") == 2
+
+
+def test_refresh_rolls_the_same_version_out_as_a_new_revision_once() -> None:
+    world = started()
+    world.ask(refresh="1")
+    world.run(10)
+    assert world.place.canary is not None
+    assert (world.place.canary.revision.name, world.place.canary.revision.prompt_version) == ("rev1-1", "1")
+    world.run(200)
+    assert world.place.stable is not None
+    assert world.place.stable.revision.name == "rev1-1"
+    assert world.reasons().count("Refreshed") == 1
+    world.ask(refresh=None)  # type: ignore[arg-type]
+    world.run(100)
+    assert world.place.stable.revision.name == "rev1-1", "taking the annotation away asks for nothing"
+
+
+def test_a_refreshed_revision_that_breaches_is_rolled_back_and_the_former_value_goes_back() -> None:
+    world = started()
+    world.ask(refresh="1")
+    world.run(10)
+    world.judged = BREACHED
+    world.run(5)
+    assert world.place.rejection_of("rev1-1") is not None
+    assert world.verdicts == [], "the prompt is the one that stable runs"
+    world.judged = HEALTHY
+    world.run(100)
+    assert world.decide().phase == "RolledBack"
+    world.ask(refresh="")
+    world.run(5)
+    assert world.decide().phase == "Idle"
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("1")
+
+
+def test_an_empty_refresh_from_the_start_asks_for_nothing() -> None:
+    world = started()
+    world.ask(refresh="")
+    world.run(10)
+    assert "Refreshed" not in world.reasons()

@@ -12,6 +12,15 @@ from backstop.rollout.route import share_of
 from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy
 
 STEPS = (50, 500, 1000)
+GUARD = 90
+
+
+def returns_at_once(world: World) -> bool:
+    """Whether a breach of stable, as its next look finds it, leads back: it is watched, and what served before it has a ready pod."""
+    place = world.place
+    guard, previous = place.guard, place.previous
+    watched = place.canary is None and guard is not None and guard.suspect is None and not guard.by_hand and guard.returning is None
+    return watched and previous is not None and world.observe().arm(previous.revision.name).ready > 0
 
 
 class Rollouts(RuleBasedStateMachine):
@@ -19,7 +28,7 @@ class Rollouts(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(policy=policy(steps=((5, 20), (50, 20), (100, 20)), deadline=60))
+        self.world = World(policy=policy(steps=((5, 20), (50, 20), (100, 20)), deadline=60, guard=GUARD))
         self.seen = 0
         self.rejected: set[str] = set()
 
@@ -90,6 +99,27 @@ class Rollouts(RuleBasedStateMachine):
         self.world.one_pass(stop_after=1)
         self.world.judged = judged
 
+    @precondition(lambda self: returns_at_once(self.world))
+    @rule()
+    def a_breach_of_a_watched_stable_goes_back_within_one_pass(self) -> None:
+        """4, 12: to the revision before it, which has a ready pod."""
+        judged, self.world.judged = self.world.judged, BREACHED
+        place = self.world.place
+        assert place.stable is not None
+        assert place.previous is not None
+        self.world.one_pass()
+        self.world.judged = judged
+        assert self.world.route is not None
+        assert share_of(place.stable.revision.name, state=self.world.route) == 0
+        assert self.world.route.stable == place.previous.revision.name
+
+    @precondition(lambda self: returns_at_once(self.world))
+    @rule()
+    def the_operator_dies_right_after_the_route_write_of_a_way_back(self) -> None:
+        judged, self.world.judged = self.world.judged, BREACHED
+        self.world.one_pass(stop_after=1)
+        self.world.judged = judged
+
     @precondition(lambda self: self.world.place.canary is not None and self.world.place.canary.weight > 0)
     @rule()
     def all_pods_of_the_canary_go(self) -> None:
@@ -114,6 +144,8 @@ class Rollouts(RuleBasedStateMachine):
         """7, 10: a revision that status or the traffic object rejected never gets traffic again."""
         route = self.world.route
         self.rejected |= {rejection.revision.name for rejection in self.world.place.rejected}
+        if self.world.place.incident is not None:  # the verdict is withdrawn
+            self.rejected.discard(self.world.place.incident.revision.name)
         if route is not None and route.aborted is not None:
             self.rejected.add(route.aborted.revision)
         if route is not None:
@@ -131,13 +163,13 @@ class Rollouts(RuleBasedStateMachine):
         """8: left alone with healthy metrics, it comes to rest: the wanted revision is stable, or rejected; and then nothing is written."""
         self.world.judged, self.world.deaf = HEALTHY, False
         self.world.broken.clear()
-        self.world.run(400, tick=5)
+        self.world.run(1200, tick=5)  # a comparison may be open for ten minutes
         wanted = self.world.wanted
         assert isinstance(wanted, Known)
         place = self.world.place
         assert place.canary is None
         assert place.stable is not None
-        if place.rejection_of(wanted.value.name) is None:
+        if place.rejection_of(wanted.value.name) is None and place.incident is None:
             assert place.stable.revision == wanted.value
         before = list(self.world.shares)
         self.world.run(300, tick=30)
@@ -150,8 +182,8 @@ class RolloutsByHand(Rollouts):
     @initialize(mode=st.sampled_from(("Automatic", "Pause")), approval=st.sampled_from(((), (5,), (50, 100))))
     def the_policy_is(self, mode: str, approval: tuple[int, ...]) -> None:
         steps = ((5, 20), (50, 20), (100, 20))
-        self.calm = policy(steps=steps, deadline=60)
-        self.world.policy = policy(steps=steps, deadline=60, mode=mode, approval=approval)
+        self.calm = policy(steps=steps, deadline=60, guard=GUARD)
+        self.world.policy = policy(steps=steps, deadline=60, mode=mode, approval=approval, guard=GUARD)
         self.asked = 0
 
     @rule(token=st.sampled_from(("approve", "promote", "abort", "retry", "skip_step")))

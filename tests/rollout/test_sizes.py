@@ -91,16 +91,35 @@ def test_a_promotion_waits_until_the_canary_has_as_many_ready_pods_as_stable_has
     assert world.arms["rev2"].ready == 25
 
 
-def test_after_a_promotion_the_previous_revision_keeps_its_size_whatever_becomes_of_the_new_one() -> None:
+def test_after_a_promotion_the_previous_revision_can_take_everything_back_at_any_time() -> None:
     world = at_weight(100, autoscaling=AUTOSCALING)
     while world.place.stable is None or world.place.stable.revision != revision("2"):
         world.run(1)
+    world.scale("2", replicas=5)
+    world.run(2)
+    assert sizes(world) == {"rev1": 10, "rev2": 5}, "the autoscaler does not know it"
     world.scale("2", replicas=40)
-    world.run(5)
-    assert sizes(world) == {"rev1": 10, "rev2": 40}
+    world.run(2)
+    assert sizes(world) == {"rev1": 40, "rev2": 40}
     del world.arms["rev1"]
     world.run(2)
     assert sizes(world) == {"rev1": 40, "rev2": 40}, "one that was deleted comes back at full size"
+
+
+def test_b07_a_return_in_the_guard_window_goes_to_as_many_pods_as_the_autoscaler_had_given() -> None:
+    world = started(policy=policy(replicas=4, steps=((100, 5),), autoscaling=AUTOSCALING, guard=300))
+    world.want("2")
+    while world.place.stable is None or world.place.stable.revision != revision("2"):
+        world.run(1)
+    world.run(5)
+    world.scale("2", replicas=30)
+    world.run(5)
+    world.judged = BREACHED
+    world.run(5)
+    assert world.place.stable.revision == revision("1")
+    plan = world.decide()
+    assert (plan.serving, plan.autoscaled) == ("rev1", "rev1")
+    assert sizes(world)["rev1"] == 30
 
 
 def test_a_canary_has_no_pods_too_few_while_stable_is_below_its_least() -> None:

@@ -14,6 +14,7 @@ from backstop.api.policystatus import FallbackPolicyStatus
 from backstop.api.reasons import Reason
 from backstop.api.traffic import TrafficState, parse, render
 from backstop.rollout.decide import decide
+from backstop.rollout.judged import judged
 from backstop.rollout.observed import Arm, Known, Observed, Unknown, Unresolved
 from backstop.rollout.place import NO_TOKENS, Place, Revision, Tokens, awaited_generation
 from backstop.rollout.plan import Announcement, Plan
@@ -38,6 +39,8 @@ def policy(
     paused: bool = False,
     blind: dict[str, object] | None = None,
     autoscaling: dict[str, int] | None = None,
+    guard: int = 0,
+    keep: int = 60,
 ) -> FallbackPolicySpec:
     """A policy with one latency SLO. `steps`: weight and hold of each; `approval`: the weights that wait for a person."""
     return FallbackPolicySpec.model_validate(
@@ -52,7 +55,7 @@ def policy(
                 "paused": paused,
             },
             "serving": {"replicas": replicas, "autoscaling": autoscaling},
-            "rollback": {"keepPreviousSeconds": 60, "mode": mode, "onMetricsUnavailable": blind or {}},
+            "rollback": {"keepPreviousSeconds": keep, "guardSeconds": guard, "mode": mode, "onMetricsUnavailable": blind or {}},
         }
     )
 
@@ -112,16 +115,22 @@ class World:
     def observe(self) -> Observed:
         """What the operator sees now."""
         place = self.place
-        live = place.canary is not None and place.canary.weight > 0 and self.judged is not None
+        live = judged(place, policy=self.policy) is not None
         return Observed(
             place=place,
-            wanted=self.wanted,
+            wanted=self._salted(place),
             route=Known(self.route),
             arms=dict(self.arms),
             acting=Known(self.acting) if awaited_generation(place) is not None else Unknown("not asked"),
             readings=(self.judged,) if live and self.judged is not None else (),
             tokens=self.tokens,
         )
+
+    def _salted(self, place: Place) -> Known[Revision] | Unresolved:
+        """What is wanted: another revision of the same version, where it was refreshed."""
+        if isinstance(self.wanted, Unresolved) or not place.acknowledged.refresh:
+            return self.wanted
+        return Known(replace(self.wanted.value, name=f"{self.wanted.value.name}-{place.acknowledged.refresh}"))
 
     def decide(self) -> Plan:
         """The plan for this moment."""

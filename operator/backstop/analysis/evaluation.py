@@ -8,7 +8,7 @@ from typing import assert_never
 from ..api.reasons import Reason
 from .blocks import JITTER, MISSED_SCRAPES, Block, close_blocks
 from .deltas import Scrape
-from .evidence import bound_missing, counted, explained, limit_of, percent_of, query_of, unjudged
+from .evidence import CANARY, WATCHED, bound_missing, counted, explained, limit_of, percent_of, query_of, unjudged
 from .indicators import counts_of, judged_requests, missing_bound, sent_requests
 from .objective import Objective
 from .policy import Evaluation, LivePolicy
@@ -181,7 +181,8 @@ def _reading(
     canary = episode.canary if episode else total_of(kept.rule.window)
     stable = episode.stable if episode else stable_of(kept.rule.window)
     verdict, reason = _judged(objective, state=kept, seen=seen, missing=missing)
-    text = counted(objective, canary=canary, stable=stable)
+    arms = WATCHED if policy.watched else CANARY
+    text = counted(objective, canary=canary, stable=stable, arms=arms)
     if isinstance(verdict, Waiting):
         text += unjudged(sent=state.step_sent, judged=state.step_requests)
     if isinstance(verdict, Unknown):
@@ -194,6 +195,7 @@ def _reading(
             query=query_of(objective, namespace=policy.namespace, policy=policy.name, revisions=(policy.canary, policy.stable)),
             quantiles=(kept.canary_quantile, kept.stable_quantile),
             seconds=episode.newest_bad - episode.first_bad if episode else 0.0,
+            arms=arms,
         )
     return SLOReading(
         name=objective.name,

@@ -1,6 +1,7 @@
 """The sentences of an evaluation: what was counted, of what, on both arms, against which limit, and where to look it up."""
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import assert_never
 
@@ -42,15 +43,29 @@ def query_of(objective: Objective, *, namespace: str, policy: str, revisions: tu
     assert_never(objective.indicator)
 
 
-def counted(objective: Objective, *, canary: Counts, stable: Counts | None) -> str:
+@dataclass(frozen=True)
+class Arms:
+    """What the judged arm and the one beside it are called, and since when requests of the first count."""
+
+    judged: str
+    beside: str
+    since: str
+
+
+CANARY = Arms("canary", beside="stable", since="in this step")
+WATCHED = Arms("stable", beside="the other revision", since="since it serves")
+
+
+def counted(objective: Objective, *, canary: Counts, stable: Counts | None, arms: Arms) -> str:
     """`latency: 61 of 412 canary requests over 150 ms (14.8 %, allowed 5 %) against 20 of 7,811 on stable (0.256 %)`."""
     allowed = f"allowed {limit_of(objective.allowed)} %"
     if canary.total == 0:
-        return f"{objective.name}: no canary request counted yet ({allowed})"
-    text = f"{objective.name}: {canary.bad:,} of {canary.total:,} canary requests {_bad(objective)} ({percent_of(canary)} %, {allowed})"
+        return f"{objective.name}: no {arms.judged} request counted yet ({allowed})"
+    judged = f"{canary.bad:,} of {canary.total:,} {arms.judged} requests"
+    text = f"{objective.name}: {judged} {_bad(objective)} ({percent_of(canary)} %, {allowed})"
     if stable is None or stable.total == 0:
-        return f"{text}, none on stable to compare with"
-    return f"{text} against {stable.bad:,} of {stable.total:,} on stable ({percent_of(stable)} %)"
+        return f"{text}, none on {arms.beside} to compare with"
+    return f"{text} against {stable.bad:,} of {stable.total:,} on {arms.beside} ({percent_of(stable)} %)"
 
 
 def unjudged(*, sent: int, judged: int) -> str:
@@ -68,14 +83,15 @@ def explained(
     query: str,
     quantiles: tuple[DisplayQuantile | None, DisplayQuantile | None],
     seconds: float,
+    arms: Arms,
 ) -> str:
     """The evidence sentence. `seen`: from `counted`; `seconds`: length of the running episode; `quantiles`: canary, stable."""
-    text = seen + _quantiles(objective, quantiles=quantiles)
+    text = seen + _quantiles(objective, quantiles=quantiles, arms=arms)
     match state:
         case Healthy():
             return f"{text}. Query: {query}"
         case Waiting(more=more):
-            return f"{text}; needs {more:,} more canary requests in this step. Query: {query}"
+            return f"{text}; needs {more:,} more {arms.judged} requests {arms.since}. Query: {query}"
         case Breaching(since=since):
             wanted = f"{objective.for_seconds} s and {objective.min_requests:,} requests are needed for a verdict"
             return f"{text}; over the limit for {seconds:.1f} s since {render_time(since)}, {wanted}. Query: {query}"
@@ -108,9 +124,9 @@ def _bad(objective: Objective) -> str:
     assert_never(objective.indicator)
 
 
-def _quantiles(objective: Objective, *, quantiles: tuple[DisplayQuantile | None, DisplayQuantile | None]) -> str:
+def _quantiles(objective: Objective, *, quantiles: tuple[DisplayQuantile | None, DisplayQuantile | None], arms: Arms) -> str:
     canary, stable = quantiles
     if objective.latency is None or canary is None:
         return ""
-    beside = "" if stable is None else f", stable {stable.sign} {stable.milliseconds:,} ms"
+    beside = "" if stable is None else f", {arms.beside} {stable.sign} {stable.milliseconds:,} ms"
     return f"; p{objective.latency.percent} {canary.sign} {canary.milliseconds:,} ms{beside}"

@@ -9,7 +9,7 @@ from .state import AnalysisState
 
 @dataclass(frozen=True)
 class LivePolicy:
-    """A policy whose canary is judged.
+    """A policy whose canary is judged, or whose stable is `watched`: then `canary` is stable, and `stable` what it is compared with.
 
     `from_zero`: the canary had no traffic before this step, and nothing of the step is warm-up.
     `source`: name of its metric source. `since`: when the weight was verified and the warm-up over, seconds since the epoch;
@@ -25,6 +25,7 @@ class LivePolicy:
     since: float | None
     state: AnalysisState
     from_zero: bool = False
+    watched: bool = False
 
 
 @dataclass(frozen=True)

@@ -211,9 +211,20 @@ class Rollback(ApiModel):
     onMetricsUnavailable: OnMetricsUnavailable = Field(
         default=OnMetricsUnavailable(), description="What happens when the canary cannot be judged for long."
     )
+    guardSeconds: int = Field(
+        1800,
+        ge=0,
+        le=604_800,
+        description="How long after a promotion the SLOs of stable are still watched: a breach goes back to the revision before, and a "
+        "spec that asks for that one again has it at once. 0: not at all.",
+    )
     revisionHistoryLimit: int = Field(5, ge=0, le=50, description="How many records of former revisions are kept.")
     keepPreviousSeconds: int = Field(
-        1800, ge=15, le=604_800, description="How long the previous stable revision stays scaled up after a promotion."
+        1800,
+        ge=15,
+        le=604_800,
+        description="How long the previous stable revision stays scaled up after a promotion. "
+        "Shorter than `guardSeconds`: a way back waits for its pods.",
     )
 
 

@@ -23,6 +23,7 @@ class Phase(StrEnum):
 
     STARTING = "Starting"
     IDLE = "Idle"
+    GUARDING = "Guarding"
     PROGRESSING = "Progressing"
     PROMOTING = "Promoting"
     HALTED = "Halted"
@@ -78,7 +79,10 @@ class CanaryStatus(StatusModel):
         0, description="Milliseconds of this step in which metrics could not be seen; they do not count towards its hold."
     )
     approved: bool = Field(False, description="Whether a person has approved of the present step.")
-    byHand: bool = Field(False, description="Whether a person had it promoted.")
+    byHand: bool = Field(
+        False,
+        description="Whether it is promoted without steps: a person had it promoted, or the spec asks for the former stable again.",
+    )
     reported: str | None = Field(
         None, max_length=128, description="Why `DryRun` has told that it would have been rolled back in this step."
     )
@@ -149,6 +153,31 @@ class RejectedStatus(StatusModel):
     reason: str = Field(max_length=128, description="Why, in one word.")
     message: str = Field("", max_length=2048, description="The evidence.")
     at: Time = Field(max_length=40, description="When.")
+    suspected: bool = Field(
+        False, description="Whether nothing served beside it to compare with, and stable was not seen to do better afterwards."
+    )
+
+
+class GuardStatus(StatusModel):
+    """The watch over stable: after it began to serve, or after traffic went back to it."""
+
+    until: Time = Field(max_length=40, description="End of the watch.")
+    suspect: str | None = Field(None, max_length=63, description="The rejected revision whose verdict waits for what stable does.")
+    returning: HaltedStatus | None = Field(
+        None, description="The breach after which traffic goes back to the revision before, as soon as a pod of that is ready."
+    )
+    byHand: bool = Field(False, description="Whether a person had it promoted, so that a breach is only told.")
+    reported: str | None = Field(None, max_length=128, description="Why it would have gone back, where that was only told.")
+
+
+class IncidentStatus(StatusModel):
+    """A breach that the revision before shares: it is not rolled out again before a person asks."""
+
+    revision: str = Field(max_length=63, description="Hash of the revision.")
+    promptVersion: str = Field(max_length=253, description="Its PromptVersion.")
+    promptDigest: str | None = Field(None, max_length=80, description="Digest of that PromptVersion.")
+    at: Time = Field(max_length=40, description="When both were seen to breach.")
+    message: str = Field("", max_length=2048, description="The evidence.")
 
 
 def token_field(name: str) -> str | None:
@@ -165,6 +194,7 @@ class AcknowledgedStatus(StatusModel):
     abort: str | None = token_field("abort")
     retry: str | None = token_field("retry")
     skipStep: str | None = token_field("skip-step")
+    refresh: str | None = token_field("refresh")
 
 
 class FallbackPolicyStatus(StatusModel):
@@ -184,6 +214,10 @@ class FallbackPolicyStatus(StatusModel):
     rejected: list[RejectedStatus] = Field(default_factory=list, max_length=20, description="Revisions that were rolled back, newest last.")
     analysis: str | None = Field(None, max_length=8192, description="Packed state of the evaluation.")
     acknowledged: AcknowledgedStatus | None = Field(None, description="The last value of each annotation that was acted on.")
+    guard: GuardStatus | None = Field(None, description="The watch over stable, while it lasts.")
+    incident: IncidentStatus | None = Field(
+        None, description="A breach that no rollback helps against, until a person or the spec goes on."
+    )
     conditions: list[Condition] = Field(
         default_factory=list,
         max_length=16,

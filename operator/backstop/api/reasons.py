@@ -36,6 +36,7 @@ class Reason(StrEnum):
     PROMOTED = "Promoted"
     SUPERSEDED = "Superseded"
     RETURNED_TO_STABLE = "ReturnedToStable"
+    RETURNED_TO_PREVIOUS = "ReturnedToPrevious"
     # By hand
     PAUSED = "Paused"
     WAITING_FOR_APPROVAL = "WaitingForApproval"
@@ -44,6 +45,7 @@ class Reason(StrEnum):
     PROMOTED_BY_HAND = "PromotedByHand"
     ABORTED = "Aborted"
     RETRIED = "Retried"
+    REFRESHED = "Refreshed"
     TOKEN_WITHOUT_EFFECT = "TokenWithoutEffect"
     # Breach and rollback
     LATENCY_BREACH = "LatencyBreach"
@@ -53,6 +55,10 @@ class Reason(StrEnum):
     WOULD_ROLL_BACK = "WouldRollBack"
     CANARY_UNREADY = "CanaryUnready"
     CANARY_UNAVAILABLE = "CanaryUnavailable"
+    RETURNING = "Returning"
+    NOTHING_TO_RETURN_TO = "NothingToReturnTo"
+    REJECTION_CONFIRMED = "RejectionConfirmed"
+    SHARED_INCIDENT = "SharedIncident"
     ROLLED_BACK = "RolledBack"
     TRAFFIC_SHIFTED = "TrafficShifted"
     # What cannot be seen
@@ -82,6 +88,9 @@ WARNINGS = frozenset(
         Reason.FALLBACK_RATE_BREACH,
         Reason.HALTED,
         Reason.WOULD_ROLL_BACK,
+        Reason.RETURNING,
+        Reason.NOTHING_TO_RETURN_TO,
+        Reason.SHARED_INCIDENT,
         Reason.TOKEN_WITHOUT_EFFECT,
         Reason.CANARY_UNREADY,
         Reason.CANARY_UNAVAILABLE,

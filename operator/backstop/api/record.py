@@ -44,8 +44,11 @@ def prompt_digest(spec: PromptVersionSpec) -> str:
     return "sha256:" + hashlib.sha256(canonical(spec.model_dump(mode="json", exclude_defaults=True))).hexdigest()
 
 
-def revision_hash(policy: FallbackPolicySpec, *, prompt: PromptVersionSpec) -> str:
-    """The revision's name: a hash of prompt, chain, budget and serving; of nothing that can change without changing an answer."""
+def revision_hash(policy: FallbackPolicySpec, *, prompt: PromptVersionSpec, refresh: str = "") -> str:
+    """The revision's name: a hash of prompt, chain, budget and serving; of nothing that can change without changing an answer.
+
+    `refresh`: what a person asked the same spec to be made anew with; empty: nothing.
+    """
     declared = policy.model_dump(mode="json", exclude_defaults=True, include={"chain", "latencyBudgetMilliseconds", "serving"})
     serving = declared.get("serving", {})
     serving.pop("replicas", None)
@@ -55,16 +58,18 @@ def revision_hash(policy: FallbackPolicySpec, *, prompt: PromptVersionSpec) -> s
     if not serving:
         declared.pop("serving", None)
     declared |= {"scheme": SCHEME, "prompt": prompt.model_dump(mode="json", exclude_defaults=True)}
+    if refresh:
+        declared["refresh"] = refresh
     return hashlib.sha256(canonical(declared)).hexdigest()[:HASH_LENGTH]
 
 
-def build_record(*, namespace: str, name: str, policy: FallbackPolicySpec, prompt: PromptVersionSpec) -> RevisionRecord:
+def build_record(*, namespace: str, name: str, policy: FallbackPolicySpec, prompt: PromptVersionSpec, refresh: str = "") -> RevisionRecord:
     """The record of the revision that `policy` with `prompt` asks for."""
     limits = [slo.maxMilliseconds / 1000 for slo in policy.slos if slo.maxMilliseconds is not None]
     return RevisionRecord(
         namespace=namespace,
         policy=name,
-        revision=revision_hash(policy, prompt=prompt),
+        revision=revision_hash(policy, prompt=prompt, refresh=refresh),
         promptVersion=policy.promptVersion,
         promptDigest=prompt_digest(prompt),
         prompt=prompt,

@@ -60,9 +60,9 @@ class Children:
         """The traffic object as it shall be."""
         return traffic(_owner(subject), state=state)
 
-    def record_body(self, owner: Owner, *, spec: FallbackPolicySpec, prompt: PromptVersionSpec) -> Body:
+    def record_body(self, owner: Owner, *, spec: FallbackPolicySpec, prompt: PromptVersionSpec, refresh: str) -> Body:
         """The record of the revision that is asked for. Raises RevisionTooLarge."""
-        return record_object(owner, policy=spec, prompt=prompt, image=self._image, pull_secrets=self._pull_secrets)
+        return record_object(owner, policy=spec, prompt=prompt, refresh=refresh, image=self._image, pull_secrets=self._pull_secrets)
 
     async def revisions(self, subject: Subject) -> Problem | None:
         """What the gateways of every live revision need. Returns the first problem; the others are written nevertheless."""
@@ -109,10 +109,12 @@ class Children:
         deployments = [d for d in self._mine(subject, resource=DEPLOYMENTS) if d.revision not in live]
         services = [s for s in self._mine(subject, resource=SERVICES) if s.revision not in live and _is_of_revision(s)]
         budgets = [b for b in self._mine(subject, resource=DISRUPTION_BUDGETS) if b.revision not in live]
-        wanted = {subject.wish.revision.value.name} if isinstance(subject.wish.revision, Known) else set()
-        records = [c for c in self._mine(subject, resource=CONFIG_MAPS) if _is_of_revision(c) and c.revision not in {*live, *wanted}]
-        kept = subject.wish.spec.rollback.revisionHistoryLimit
-        return await self._delete([*deployments, *services, *budgets, *newest_first(records)[kept:]])
+        kept = {subject.wish.revision.value.name} if isinstance(subject.wish.revision, Known) else set()
+        if subject.plan.place.previous is not None:
+            kept.add(subject.plan.place.previous.revision.name)  # its pods may be gone, and wanted again
+        records = [c for c in self._mine(subject, resource=CONFIG_MAPS) if _is_of_revision(c) and c.revision not in {*live, *kept}]
+        old = newest_first(records)[subject.wish.spec.rollback.revisionHistoryLimit :]
+        return await self._delete([*deployments, *services, *budgets, *old])
 
     async def _delete(self, children: Iterable[Child]) -> Problem | None:
         problem = None
@@ -179,7 +181,7 @@ class Children:
             return found
         if wish.prompt is None or not isinstance(wish.revision, Known) or wish.revision.value.name != revision:
             raise _Blocked(_record_missing(name))
-        return await self._create(self.record_body(_owner(subject), spec=wish.spec, prompt=wish.prompt))
+        return await self._create(self.record_body(_owner(subject), spec=wish.spec, prompt=wish.prompt, refresh=wish.refresh))
 
     async def _all(self, subject: Subject, bodies: Iterable[Body]) -> Problem | None:
         problem = None

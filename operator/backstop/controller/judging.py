@@ -8,64 +8,71 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from ..analysis.evaluation import evaluate, is_stale, newest_samples
 from ..analysis.objective import Objective, objective_of
 from ..analysis.policy import LivePolicy
 from ..analysis.queries import poll_seconds
-from ..analysis.reading import Breached, Healthy, SLOReading, Unknown, Waiting
+from ..analysis.reading import Breached, Healthy, SLOReading, Unknown, Waiting, state_name
 from ..analysis.samples import Fetched
 from ..analysis.source import MetricSource, fetch
 from ..analysis.state import AnalysisState, UnreadableState, pack, unpack
 from ..api.fallbackpolicy import FallbackPolicySpec
-from ..rollout.place import CanaryPlace, Place
+from ..rollout.judged import judged
+from ..rollout.place import Place
 from ..telemetry.log import fields
 from .keys import PolicyKey
+
+# A stable that is watched for long is told of this often while nothing changes: each time is a write of status. Well inside of the
+# time for which counters are read again, so that a restart loses nothing.
+WATCHED_SECONDS: Final = 60.0
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """The latest evaluation of a policy. `since`: start of what it judged; `analysis`: the packed state, once there is one to keep."""
+    """The latest evaluation of a policy that is told, made at `at`. `since`: start of what it judged; `analysis`: the packed state, once
+    there is one to keep.
+    """
 
     canary: str
+    stable: str
     objectives: tuple[Objective, ...]
     since: float | None
+    at: float
     readings: tuple[SLOReading, ...]
     analysis: str | None
 
 
 def live_policy(key: PolicyKey, *, spec: FallbackPolicySpec, place: Place, state: AnalysisState) -> LivePolicy | None:
     """What is to be judged at this place; None when nothing is: no canary, no traffic to it, or no objective."""
-    canary, stable = place.canary, place.stable
-    if canary is None or stable is None or not spec.slos or canary.weight == 0:
+    subject = judged(place, policy=spec)
+    if subject is None:
         return None
     return LivePolicy(
         namespace=key.namespace,
         name=key.name,
         source=spec.metricsSource,
-        canary=canary.revision.name,
-        stable=stable.revision.name,
+        canary=subject.revision,
+        stable=subject.beside,
         objectives=tuple(objective_of(slo) for slo in spec.slos),
-        since=judged_since(canary, spec=spec),
+        since=subject.since,
         state=state,
-        from_zero=canary.step == 0 and spec.canary.analysis.warmUpSeconds == 0,
+        from_zero=subject.from_zero,
+        watched=subject.watched,
     )
 
 
-def judged_since(canary: CanaryPlace, *, spec: FallbackPolicySpec) -> float | None:
-    """From when on requests of this step are judged, seconds since the epoch; None while its weight is not verified."""
-    return None if canary.verified_at is None else canary.verified_at + spec.canary.analysis.warmUpSeconds
-
-
-def readings_for(canary: CanaryPlace | None, *, spec: FallbackPolicySpec, judgement: Judgement | None) -> tuple[SLOReading, ...]:
-    """The readings that hold for this canary at its step. A breach outlives a change of step; health does not."""
-    if canary is None or judgement is None or judgement.canary != canary.revision.name:
+def readings_for(place: Place, *, spec: FallbackPolicySpec, judgement: Judgement | None) -> tuple[SLOReading, ...]:
+    """The readings that hold at this place. A breach outlives a change of step; health does not."""
+    subject = judged(place, policy=spec)
+    if subject is None or judgement is None or (judgement.canary, judgement.stable) != (subject.revision, subject.beside):
         return ()
     if judgement.objectives != tuple(objective_of(slo) for slo in spec.slos):
         return ()  # an edited objective is judged anew: what was healthy by the old limit says nothing
-    if judgement.since == judged_since(canary, spec=spec):
+    if judgement.since == subject.since:
         return judgement.readings
     fewest = {slo.name: slo.minRequests for slo in spec.slos}
     return tuple(
@@ -105,7 +112,12 @@ class Judging:
         live = live_policy(key, spec=spec, place=place, state=known.state if known else _unpacked(analysis))
         if live is None:
             self.forget(key)
-        elif live != known:
+            return
+        if known is not None and (live.canary, live.stable) != (known.canary, known.stable):
+            # Nothing that was found of one pair of revisions outlives it: the same pair may come back, with clean counters.
+            self.forget(key)
+            live = replace(live, state=AnalysisState())
+        if live != known:
             self._live[key] = live
             self._changed.set()
 
@@ -149,13 +161,21 @@ class Judging:
         self._evaluated[key] = question
         self._live[key] = replace(policy, state=result.state)
         before = self._judgements.get(key)
-        if before is not None and before.canary != policy.canary:
+        if before is not None and (before.canary, before.stable) != (policy.canary, policy.stable):
             before = None
-        readings = _settled(result.readings, before=before.readings if before and before.since == policy.since else ())
+        same = before is not None and before.since == policy.since
+        readings = _settled(result.readings, before=before.readings if before and same else ())
+        if policy.watched and before and same and now - before.at < WATCHED_SECONDS and _states(readings) == _states(before.readings):
+            return
         analysis = pack(result.state) if result.closed_block else before.analysis if before else None
-        self._judgements[key] = after = Judgement(policy.canary, policy.objectives, policy.since, readings, analysis)
-        if after != before:
+        after = Judgement(policy.canary, policy.stable, policy.objectives, policy.since, now, readings, analysis)
+        self._judgements[key] = after
+        if before is None or replace(after, at=before.at) != before:
             self._wake(key, any(isinstance(r.state, Breached) for r in readings))
+
+
+def _states(readings: tuple[SLOReading, ...]) -> list[tuple[str, str]]:
+    return [(reading.name, state_name(reading.state)) for reading in readings]
 
 
 def _settled(readings: tuple[SLOReading, ...], *, before: tuple[SLOReading, ...]) -> tuple[SLOReading, ...]:

@@ -43,8 +43,14 @@ def _tokens(annotations: Mapping[str, str]) -> Tokens:
         value = annotations.get(f"{GROUP}/{name}")
         return value[:LONGEST_TOKEN] if value else None
 
+    refresh = annotations.get(f"{GROUP}/refresh")
     return Tokens(
-        abort=token("abort"), retry=token("retry"), promote=token("promote"), approve=token("approve"), skip_step=token("skip-step")
+        abort=token("abort"),
+        retry=token("retry"),
+        promote=token("promote"),
+        approve=token("approve"),
+        skip_step=token("skip-step"),
+        refresh=refresh[:LONGEST_TOKEN] if refresh is not None else None,  # empty says something too
     )
 
 

@@ -14,6 +14,7 @@ from ..kube.resources import CONFIG_MAPS, POLICIES, PROMPT_VERSIONS
 from ..rendering.owner import Owner
 from ..rendering.revision import RevisionTooLarge
 from ..rollout.decide import decide
+from ..rollout.judged import same_subject
 from ..rollout.observed import Known, Unresolved
 from ..rollout.place import Place, awaited_generation
 from ..rollout.statusmap import place_of
@@ -101,7 +102,7 @@ class Reconcile:
         status, place = read
         named = policy.spec.get("promptVersion")
         prompt = self._store.prompt(PromptKey(key.namespace, named)) if isinstance(named, str) else None
-        wish = wish_of(policy, prompt=prompt, sources=self._sources)
+        wish = wish_of(policy, prompt=prompt, sources=self._sources, refresh=place.acknowledged.refresh or "")
         if isinstance(wish, Unresolved):
             valid = self._valid.get(key)
             if valid is None:
@@ -125,7 +126,8 @@ class Reconcile:
         if self._store.child(CONFIG_MAPS, namespace=policy.namespace, name=name) is not None:
             return wish
         try:
-            self._children.record_body(Owner(policy.namespace, policy.name, policy.uid), spec=wish.spec, prompt=wish.prompt)
+            owner = Owner(policy.namespace, policy.name, policy.uid)
+            self._children.record_body(owner, spec=wish.spec, prompt=wish.prompt, refresh=wish.refresh)
         except RevisionTooLarge as error:
             return replace(wish, revision=Unresolved(Reason.REVISION_TOO_LARGE, str(error)))
         return wish
@@ -141,7 +143,7 @@ class Reconcile:
             deployments=self._store.deployments(key),
             pods=self._store.pods(key),
             acting=self._verification.acting(key),
-            readings=readings_for(place.canary, spec=wish.spec, judgement=self._judging.judgement(key)),
+            readings=readings_for(place, spec=wish.spec, judgement=self._judging.judgement(key)),
             annotations=policy.annotations,
         )
         plan = decide(observed, policy=wish.spec, now=now)
@@ -151,6 +153,8 @@ class Reconcile:
         key, plan = subject.key, subject.plan
         judgement = self._judging.judgement(key)
         analysis = judgement.analysis if judgement is not None and judgement.analysis is not None else subject.status.analysis
+        if not same_subject(subject.observed.place, plan.place):
+            analysis = None
         # Until this process has tried for itself, what status says is what is known.
         known = self._problems[key] if key in self._problems else problem_in(subject.status)
         # Judged also where not even status can be written: after a restart nothing is yet.

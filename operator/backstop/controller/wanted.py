@@ -16,15 +16,19 @@ from .seen import Declared
 
 @dataclass(frozen=True)
 class Wish:
-    """A valid spec, and what it asks for. `prompt` is set where `revision` is known."""
+    """A valid spec, and what it asks for. `prompt` is set where `revision` is known; `refresh`: what the spec was made anew with."""
 
     spec: FallbackPolicySpec
     revision: Known[Revision] | Unresolved
     prompt: PromptVersionSpec | None
+    refresh: str = ""
 
 
-def wish_of(policy: Declared, *, prompt: Declared | None, sources: frozenset[str]) -> Wish | Unresolved:
-    """What the policy asks for; Unresolved where its spec is not valid. `sources`: names of the metric sources that are configured."""
+def wish_of(policy: Declared, *, prompt: Declared | None, sources: frozenset[str], refresh: str = "") -> Wish | Unresolved:
+    """What the policy asks for; Unresolved where its spec is not valid.
+
+    `sources`: names of the metric sources that are configured. `refresh`: the token with which the spec was last made anew.
+    """
     try:
         spec = parse_strictly(FallbackPolicySpec, policy.spec, prefix="spec")
     except InputError as error:
@@ -42,8 +46,8 @@ def wish_of(policy: Declared, *, prompt: Declared | None, sources: frozenset[str
     if isinstance(accepted, Unresolved):
         message = f"PromptVersion `{prompt.name}` cannot be used: {accepted.message}"
         return Wish(spec, Unresolved(Reason.PROMPT_VERSION_INVALID, message), None)
-    name = revision_hash(spec, prompt=accepted)
-    return Wish(spec, Known(Revision(name, prompt_version=prompt.name, prompt_digest=prompt_digest(accepted))), accepted)
+    name = revision_hash(spec, prompt=accepted, refresh=refresh)
+    return Wish(spec, Known(Revision(name, prompt_version=prompt.name, prompt_digest=prompt_digest(accepted))), accepted, refresh)
 
 
 def unambiguous(wish: Wish, *, conflict: Unresolved | None, stable: str | None) -> Wish:

@@ -20,12 +20,14 @@ class RevisionTooLarge(ValueError):  # noqa: N818 - named like the reason it is 
     """The record does not fit into a ConfigMap; the text is one sentence for the policy's author."""
 
 
-def record_object(owner: Owner, *, policy: FallbackPolicySpec, prompt: PromptVersionSpec, image: str, pull_secrets: Sequence[str]) -> Body:
+def record_object(
+    owner: Owner, *, policy: FallbackPolicySpec, prompt: PromptVersionSpec, refresh: str = "", image: str, pull_secrets: Sequence[str]
+) -> Body:
     """The immutable record of the revision that `policy` with `prompt` asks for: ConfigMap with the gateways' configuration and their
     pod template. `image`: of gateways whose policy names none. `pull_secrets`: names of Secrets in the policy's namespace, for pulling
-    it. Raises RevisionTooLarge.
+    it. `refresh`: as of `revision_hash`. Raises RevisionTooLarge.
     """
-    record = build_record(namespace=owner.namespace, name=owner.name, policy=policy, prompt=prompt)
+    record = build_record(namespace=owner.namespace, name=owner.name, policy=policy, prompt=prompt, refresh=refresh)
     template = render_template(record, image=policy.serving.image or image, serving=policy.serving, pull_secrets=pull_secrets)
     contents = {RECORD_KEY: _readable(record_contents(record)), TEMPLATE_KEY: _readable(template)}
     size = sum(len(text.encode()) for text in contents.values())

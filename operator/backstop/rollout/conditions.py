@@ -5,9 +5,10 @@ from backstop.api.condition import ConditionType
 from backstop.api.policystatus import Phase
 from backstop.api.reasons import Reason, reason_of
 
+from .judged import judged
 from .look import Look
 from .observed import Unknown, Unresolved
-from .place import CanaryPlace
+from .place import CanaryPlace, Incident
 from .plan import ConditionState
 from .progress import all_healthy, hold_ends
 from .rest import serves_already
@@ -20,15 +21,20 @@ def conditions_of(look: Look) -> tuple[ConditionState, ...]:
     rejection = look.place.rejection_of(wanted.name) if wanted is not None else None
     if canary is not None and canary.halted is not None:
         conditions.append(ConditionState(ConditionType.STALLED, "True", *_doing(look)))
-    elif canary is not None or (wanted is not None and rejection is None and not _is_stable(look)):
+    elif canary is not None or (wanted is not None and rejection is None and not _is_stable(look) and _incident(look) is None):
         conditions.append(ConditionState(ConditionType.RECONCILING, "True", *_doing(look)))
+    incident = _incident(look)
+    if incident is not None:
+        message = f"{incident.message}; set a new value of the annotation `backstop.dev/retry` to try it again, or change the spec"
+        conditions.append(ConditionState(ConditionType.STALLED, "True", Reason.SHARED_INCIDENT, message))
     if rejection is not None and canary is None and not _is_stable(look):
-        message = f"{rejection.message}; change the spec to go on, or set a new value of the annotation `backstop.dev/retry`"
+        suspected = "; not certain before stable is seen to do better" if rejection.suspected else ""
+        message = f"{rejection.message}{suspected}; change the spec to go on, or set a new value of the annotation `backstop.dev/retry`"
         conditions.append(ConditionState(ConditionType.STALLED, "True", Reason.ROLLED_BACK, message))
         conditions.append(ConditionState(ConditionType.ROLLED_BACK, "True", reason_of(rejection.reason), rejection.message))
     if isinstance(look.observed.wanted, Unresolved) and (canary is None or canary.halted is None):
         conditions.append(ConditionState(ConditionType.STALLED, "True", look.observed.wanted.reason, look.observed.wanted.message))
-    if canary is not None and canary.weight > 0:
+    if judged(look.place, policy=look.policy) is not None or (canary is not None and canary.weight > 0):
         conditions.append(_metrics(look))
     return tuple(conditions)
 
@@ -44,8 +50,12 @@ def summary_of(look: Look) -> tuple[Phase, Reason]:
     rejection = look.place.rejection_of(wanted.name) if wanted is not None else None
     if rejection is not None and not _is_stable(look):
         return Phase.ROLLED_BACK, reason_of(rejection.reason)
+    if _incident(look) is not None:
+        return Phase.BLOCKED, Reason.SHARED_INCIDENT
     if not _is_stable(look):
         return Phase.STARTING, _doing(look)[0]
+    if look.place.guard is not None:
+        return Phase.GUARDING, _guarding(look)[0]
     return Phase.IDLE, Reason.STABLE if _stable_ready(look) else Reason.STABLE_UNREADY
 
 
@@ -68,8 +78,7 @@ def _ready(look: Look) -> ConditionState:
     stable = look.place.stable
     if stable is not None and _is_stable(look) and look.place.canary is None:
         if _stable_ready(look):
-            message = f"{stable.revision.prompt_version} ({stable.revision.name}) is stable and serves"
-            return ConditionState(ConditionType.READY, "True", Reason.STABLE, message)
+            return ConditionState(ConditionType.READY, "True", *_guarding(look))
         return ConditionState(ConditionType.READY, "False", Reason.STABLE_UNREADY, f"no pod of stable {stable.revision.name} is ready")
     if isinstance(look.observed.wanted, Unresolved):
         return ConditionState(ConditionType.READY, "False", look.observed.wanted.reason, look.observed.wanted.message)
@@ -77,11 +86,14 @@ def _ready(look: Look) -> ConditionState:
     rejection = look.place.rejection_of(wanted.name) if wanted is not None else None
     if rejection is not None and look.place.canary is None:
         return ConditionState(ConditionType.READY, "False", Reason.ROLLED_BACK, rejection.message)
+    if (incident := _incident(look)) is not None:
+        return ConditionState(ConditionType.READY, "False", Reason.SHARED_INCIDENT, incident.message)
     return ConditionState(ConditionType.READY, "False", *_doing(look))
 
 
 def _progressing(look: Look) -> ConditionState:
-    if look.place.canary is None and (_is_stable(look) or look.wanted is None or look.place.rejection_of(look.wanted.name)):
+    waits = look.wanted is None or look.place.rejection_of(look.wanted.name) is not None or _incident(look) is not None
+    if look.place.canary is None and (_is_stable(look) or waits):
         return ConditionState(ConditionType.PROGRESSING, "False", Reason.STABLE, "no rollout is running")
     return ConditionState(ConditionType.PROGRESSING, "True", *_doing(look))
 
@@ -139,6 +151,28 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     if look.now >= hold_ends(look, canary) and look.step_of(canary).approval and not canary.approved:
         return Reason.WAITING_FOR_APPROVAL, f"{where}: passed, and waits for a new value of the annotation `backstop.dev/approve`"
     return Reason.HOLDING, f"{where}: holding for {look.step_of(canary).holdSeconds} s"
+
+
+def _guarding(look: Look) -> tuple[Reason, str]:
+    """How it goes for a stable that serves: a breach is told here too where nothing can be done about it."""
+    stable, guard, previous = look.place.stable, look.place.guard, look.place.previous
+    assert stable is not None
+    name = f"{stable.revision.prompt_version} ({stable.revision.name})"
+    if not _stable_ready(look):
+        return Reason.STABLE_UNREADY, f"no pod of stable {stable.revision.name} is ready"
+    if guard is not None and guard.returning is not None and previous is not None:
+        back = f"{previous.revision.prompt_version} ({previous.revision.name})"
+        return Reason.RETURNING, f"{name} is left for {back} as soon as a pod of that is ready: {guard.returning.message}"
+    breached = look.readings_in("Breached")
+    if guard is not None and breached:
+        return breached[0].reason, f"{name} is stable, and nothing moves although it breaches: {breached[0].evidence}"
+    return Reason.STABLE, f"{name} is stable and serves"
+
+
+def _incident(look: Look) -> Incident | None:
+    """The incident that keeps the wanted revision from being rolled out."""
+    incident, wanted = look.place.incident, look.wanted
+    return incident if incident is not None and wanted is not None and incident.revision.name == wanted.name else None
 
 
 def _is_stable(look: Look) -> bool:

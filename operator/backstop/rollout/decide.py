@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 
-from . import intent, progress, rest, safety
+from . import guard, intent, progress, rest, safety
 from .conditions import conditions_of, summary_of
+from .judged import same_subject
 from .look import Look
 from .move import Move
 from .observed import Known, Observed
-from .place import CanaryPlace, Place
+from .place import CanaryPlace, Place, Revision
 from .plan import Plan
 from .route import route_for, with_generation
 from .wake import wake_at
@@ -38,9 +39,18 @@ PROGRESS: tuple[CanaryGate, ...] = (
     progress.switch,
     progress.pass_step,
 )
+# Without a canary: what takes traffic away from stable, or finds out whether that was right.
+GUARD: tuple[Gate, ...] = (guard.finish_return, guard.breach, guard.go_back_when_ready, guard.compare, guard.end)
 # What does not wait while a rollout is paused: no gate that raises the canary's weight.
 WHILE_PAUSED: tuple[CanaryGate, ...] = (progress.replan, progress.promote, progress.verify)
-REST: tuple[Gate, ...] = (rest.first_revision, rest.watch_shift, rest.clear_away, rest.recall_rejection, rest.new_canary)
+REST: tuple[Gate, ...] = (
+    rest.first_revision,
+    rest.watch_shift,
+    rest.clear_away,
+    rest.recall_rejection,
+    guard.return_to_previous,
+    rest.new_canary,
+)
 
 
 def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Plan:
@@ -51,7 +61,7 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
     move = move or Move(look.place)
     route = route_for(move, before=look.place, route=observed.route, now=now)
     place = with_generation(move, write=route, before=look.place, present=observed.route)
-    after = Look(_at(observed, place=place), policy, now)
+    after = Look(_at(look, place=place), policy, now)
     phase, reason = summary_of(after)
     return Plan(
         place=place,
@@ -76,6 +86,10 @@ def _first_move(look: Look) -> Move | None:
         for gate in SAFETY:
             if (move := gate(look, canary)) is not None:
                 return move
+    if canary is None:
+        for question in GUARD:
+            if (move := question(look)) is not None:
+                return move
     if (move := intent.by_hand(look)) is not None:
         return move
     for gate in _progress(look):
@@ -98,14 +112,15 @@ def _progress(look: Look) -> tuple[CanaryGate, ...]:
     return WHILE_PAUSED if look.policy.canary.paused and not canary.by_hand else PROGRESS
 
 
-def _at(observed: Observed, *, place: Place) -> Observed:
+def _at(look: Look, *, place: Place) -> Observed:
+    observed = look.observed
     return Observed(
         place=place,
         wanted=observed.wanted,
         route=observed.route,
         arms=observed.arms,
         acting=observed.acting,
-        readings=observed.readings if place.canary is not None else (),
+        readings=observed.readings if same_subject(look.place, place) else (),
         tokens=observed.tokens,
     )
 
@@ -116,14 +131,21 @@ def _sizes(look: Look) -> Mapping[str, int]:
     sizes = {retiring.revision: look.observed.arm(retiring.revision).desired for retiring in place.retiring}
     if place.canary is not None:
         sizes[place.canary.revision.name] = look.pods_needed(place.canary)
-    if place.previous is not None:
-        kept = look.observed.arm(place.previous.revision.name).desired if look.policy.serving.autoscaling is not None else 0
-        sizes[place.previous.revision.name] = kept or look.replicas
+    returning = place.guard is not None and place.guard.returning is not None
+    if place.previous is not None and (returning or look.now < place.previous.until):
+        sizes[place.previous.revision.name] = _kept_size(look, place.previous.revision)
     if place.stable is not None:
         sizes[place.stable.revision.name] = look.replicas
     elif (first := _first(look)) is not None:
         sizes[first] = look.replicas
     return sizes
+
+
+def _kept_size(look: Look, previous: Revision) -> int:
+    """Enough to take everything back: with an autoscaler it grows with stable, and never shrinks."""
+    if look.policy.serving.autoscaling is None:
+        return look.replicas
+    return max(look.observed.arm(previous.name).desired, look.replicas)
 
 
 def _shares(place: Place) -> bool:

@@ -32,6 +32,8 @@ def by_hand(look: Look) -> Move | None:
         return _acknowledged(_approve(look), look=look, approve=asked.approve)
     if asked.skip_step is not None and asked.skip_step != known.skip_step:
         return _acknowledged(_skip_step(look), look=look, skip_step=asked.skip_step)
+    if asked.refresh is not None and asked.refresh != (known.refresh or ""):
+        return _acknowledged(_refresh(look, asked.refresh), look=look, refresh=asked.refresh)
     return None
 
 
@@ -44,8 +46,11 @@ def _acknowledged(move: Move | None, *, look: Look, **token: str) -> Move:
 
 
 def _all_of(asked: Tokens, *, known: Tokens) -> Tokens:
-    """Everything that is asked for at this look, and what was acted on before it: an annotation that comes back asks for nothing."""
-    return Tokens(**{name: value or getattr(known, name) for name, value in asdict(asked).items()})
+    """Everything that is asked for at this look, and what was acted on before it: an annotation that comes back asks for nothing.
+
+    But `refresh`: it names what is wanted from now on, and what is not acknowledged has not been refreshed.
+    """
+    return replace(Tokens(**{name: value or getattr(known, name) for name, value in asdict(asked).items()}), refresh=known.refresh)
 
 
 def _abort(look: Look) -> Move | None:
@@ -58,7 +63,7 @@ def _abort(look: Look) -> Move | None:
 def _retry(look: Look) -> Move | None:
     """A rejected or halted revision, from step 0 and with clean counters: `rest.new_canary` begins it when its verdict is gone."""
     wanted = look.wanted
-    if wanted is None or look.place.stable is None or not _stands_back(look, wanted):
+    if wanted is None or look.place.stable is None or not (_stands_back(look, wanted) or _shares_an_incident(look, wanted)):
         return None
     message = f"{wanted.prompt_version} ({wanted.name}) is tried again from its first step, as asked for by hand (`backstop.dev/retry`)"
     return told(_without_verdict(look, wanted), Reason.RETRIED, message)
@@ -94,10 +99,16 @@ def _stands_back(look: Look, wanted: Revision) -> bool:
     return look.place.rejection_of(wanted.name) is not None
 
 
+def _shares_an_incident(look: Look, wanted: Revision) -> bool:
+    incident = look.place.incident
+    return incident is not None and incident.revision.name == wanted.name
+
+
 def _without_verdict(look: Look, wanted: Revision) -> Place:
     canary = look.place.canary
     place = without_canary(look, canary) if canary is not None else look.place
-    return replace(place, rejected=tuple(r for r in place.rejected if r.revision.name != wanted.name))
+    guard = place.guard if place.guard is not None and place.guard.suspect != wanted.name else None
+    return replace(place, rejected=tuple(r for r in place.rejected if r.revision.name != wanted.name), guard=guard, incident=None)
 
 
 def _approve(look: Look) -> Move | None:
@@ -106,6 +117,17 @@ def _approve(look: Look) -> Move | None:
         return None
     message = f"step {canary.step + 1} of {canary.revision.name} may be passed (`backstop.dev/approve`)"
     return told(replace(look.place, canary=replace(canary, approved=True)), Reason.APPROVED, message)
+
+
+def _refresh(look: Look, token: str) -> Move | None:
+    """The same spec as another revision, made with the gateways' present image: what is wanted follows from the acknowledged token."""
+    if look.wanted is None:
+        return None
+    name = look.wanted.prompt_version
+    message = f"{name} is rolled out anew on the gateways' present image, as asked for by hand (`backstop.dev/refresh`)"
+    if not token:
+        message = f"{name} is wanted as it was before any `backstop.dev/refresh`, as asked for by hand"
+    return told(look.place, Reason.REFRESHED, message)
 
 
 def _skip_step(look: Look) -> Move | None:

@@ -7,11 +7,14 @@ from backstop.api.reasons import Reason
 from backstop.api.traffic import Abort
 
 from .look import Look
-from .place import CanaryPlace, Halt, LastRollout, Outcome, Place, Rejection, Retiring
+from .place import CanaryPlace, Guard, Halt, LastRollout, Outcome, Place, Rejection, Retiring, Revision, StablePlace
 from .plan import Announcement
 
 RETIRE_SECONDS = 15.0  # pods of a former canary stay this long: connections of gateways live 10 s at most
 REJECTED_KEPT = 20
+# Where nothing served beside a revision that breached, what it is compared with is watched afterwards, for at least this long.
+LEAST_SUSPICION_SECONDS = 600.0
+SLO_BREACHES = frozenset({Reason.LATENCY_BREACH, Reason.ERROR_RATE_BREACH, Reason.FALLBACK_RATE_BREACH})
 
 
 @dataclass(frozen=True)
@@ -30,21 +33,35 @@ def told(place: Place, reason: Reason, message: str) -> Move:
 
 def roll_back(look: Look, canary: CanaryPlace, *, reason: Reason | str, message: str, at: float) -> Move:
     """The canary is rejected: all traffic to stable, its pods retire, and the revision is remembered."""
+    alone = reason in SLO_BREACHES and (canary.weight == 100 or canary.routed_at is not None)
+    return _rejecting(
+        look, revision=canary.revision, place=without_canary(look, canary), reason=reason, message=message, at=at, suspected=alone
+    )
+
+
+def go_back(look: Look, back: Revision, *, reason: Reason | str, message: str, at: float) -> Move:
+    """Stable is rejected: all traffic to the revision before it, which is stable from now on."""
     stable = look.place.stable
     assert stable is not None
-    revision, back = canary.revision, stable.revision
+    place = replace(without(look, stable.revision), stable=StablePlace(back, since=look.now), previous=None, guard=None)
+    return _rejecting(look, revision=stable.revision, place=place, reason=reason, message=message, at=at, suspected=True)
+
+
+def _rejecting(look: Look, *, revision: Revision, place: Place, reason: Reason | str, message: str, at: float, suspected: bool) -> Move:
+    """`place`: with all traffic on its stable."""
+    assert place.stable is not None
+    back = place.stable.revision
     text = f"Rolled back {revision.prompt_version} ({revision.name}) → {back.prompt_version} ({back.name}): {message}"
-    rejection = Rejection(canary.revision, reason=str(reason), message=text, at=at)
-    last = LastRollout(Outcome.ROLLED_BACK, canary.revision, reason=str(reason), message=text, detected_at=at, generation=None)
-    place = replace(
-        without_canary(look, canary),
-        last=last,
-        rejected=_remember(look, rejection),
-    )
+    rejection = Rejection(revision, reason=str(reason), message=text, at=at, suspected=suspected)
+    last = LastRollout(Outcome.ROLLED_BACK, revision, reason=str(reason), message=text, detected_at=at, generation=None)
+    place = replace(place, last=last, rejected=_remember(look, rejection))
+    if suspected:
+        until = look.now + max(look.policy.rollback.guardSeconds, LEAST_SUSPICION_SECONDS)
+        place = replace(place, guard=Guard(until=until, suspect=revision.name))
     return Move(
         place,
         (Announcement(Reason.ROLLED_BACK, text),),
-        aborted=Abort(revision=canary.revision.name, reason=str(reason), time=render_time(at)),
+        aborted=Abort(revision=revision.name, reason=str(reason), time=render_time(at)),
     )
 
 
@@ -90,8 +107,13 @@ def supersede(look: Look, canary: CanaryPlace, *, reason: Reason, message: str) 
 
 def without_canary(look: Look, canary: CanaryPlace) -> Place:
     """The place without its canary, whose pods finish what they have."""
-    retiring = tuple(r for r in look.place.retiring if r.revision != canary.revision.name)
-    return replace(look.place, canary=None, retiring=(*retiring, Retiring(canary.revision.name, until=look.now + RETIRE_SECONDS))[-8:])
+    return replace(without(look, canary.revision), canary=None)
+
+
+def without(look: Look, revision: Revision) -> Place:
+    """The place, with the pods of this revision finishing what they have."""
+    retiring = tuple(r for r in look.place.retiring if r.revision != revision.name)
+    return replace(look.place, retiring=(*retiring, Retiring(revision.name, until=look.now + RETIRE_SECONDS))[-8:])
 
 
 def _remember(look: Look, rejection: Rejection) -> tuple[Rejection, ...]:

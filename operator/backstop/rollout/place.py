@@ -40,9 +40,9 @@ class CanaryPlace:
     `weight` is what the gateways are told; `step` is the step that is in effect (`step_started_at` set) or being prepared
     (unset: its pods are not ready yet, and the weight is still the one before). `blind_since` and `blind_seconds` are the time in
     which metrics could not be seen; it does not count towards a step's hold. `exits_before` counts the failed exits of its containers
-    before callers first could reach it; None: they never could. `approved`: a person has let the present step pass; `by_hand`: a person
-    has it promoted. `reported`: why it would have been rolled back in this step, where that has no consequence; `halted`: the breach
-    after which it waits for a person.
+    before callers first could reach it; None: they never could. `approved`: a person has let the present step pass; `by_hand`: it is
+    promoted without steps, because a person asked for it, or because it was stable a moment ago. `reported`: why it would have been
+    rolled back in this step, where that has no consequence; `halted`: the breach after which it waits for a person.
     """
 
     revision: Revision
@@ -83,12 +83,41 @@ class Retiring:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A revision that was rolled back and will not run again."""
+    """A revision that was rolled back and will not run again.
+
+    `suspected`: nothing served beside it to compare with, and the revision that traffic went back to was not seen to do better.
+    """
 
     revision: Revision
     reason: str
     message: str
     at: float
+    suspected: bool = False
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The watch over stable, until `until`: after it began to serve, or after traffic went back to it.
+
+    `suspect`: the revision whose verdict waits for what stable does under the same traffic. `returning`: the breach after which
+    traffic goes back to the revision before as soon as a pod of that is ready. `by_hand`: a person had it promoted, so that a breach
+    is only told. `reported`: why it would have gone back, where it was only told.
+    """
+
+    until: float
+    suspect: str | None = None
+    returning: Halt | None = None
+    by_hand: bool = False
+    reported: str | None = None
+
+
+@dataclass(frozen=True)
+class Incident:
+    """A breach of `revision` that the revision before it shares. Nothing is rolled out before a person asks, or the spec changes."""
+
+    revision: Revision
+    at: float
+    message: str
 
 
 class Outcome(StrEnum):
@@ -121,6 +150,7 @@ class Tokens:
     promote: str | None = None
     approve: str | None = None
     skip_step: str | None = None
+    refresh: str | None = None  # empty: the revision that the spec alone names
 
 
 NO_TOKENS = Tokens()
@@ -137,6 +167,8 @@ class Place:
     rejected: tuple[Rejection, ...] = ()
     last: LastRollout | None = None
     acknowledged: Tokens = NO_TOKENS
+    guard: Guard | None = None
+    incident: Incident | None = None
 
     def rejection_of(self, revision: str) -> Rejection | None:
         """The rejection of this revision, if it was rolled back."""

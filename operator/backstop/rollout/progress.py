@@ -7,7 +7,7 @@ from backstop.api.reasons import Reason
 from .look import Look, steps_hash
 from .move import Move, told
 from .observed import Known
-from .place import CanaryPlace, LastRollout, Outcome, PreviousPlace, StablePlace, awaited_generation
+from .place import CanaryPlace, Guard, LastRollout, Outcome, PreviousPlace, StablePlace, awaited_generation
 
 VERIFY_SECONDS = 30.0  # for every ready gateway to be seen acting on a new weight
 SWITCH_SECONDS = 10.0  # the same in a promotion; connections between gateways live no longer
@@ -139,10 +139,14 @@ def promote(look: Look, canary: CanaryPlace) -> Move | None:
     stable = look.place.stable
     if stable is None or canary.routed_at is None:
         return None
-    seen = look.acts_on(canary.generation)
+    seen, seconds = look.acts_on(canary.generation), look.policy.rollback.guardSeconds
     if not seen and look.now - canary.routed_at < SWITCH_SECONDS:
         return None
     message = f"{canary.revision.prompt_version} ({canary.revision.name}) is stable"
+    reason = Reason.PROMOTED_BY_HAND if canary.by_hand else Reason.PROMOTED
+    guard = Guard(until=look.now + seconds, by_hand=canary.by_hand) if seconds else None
+    if canary.by_hand and look.place.previous is not None and look.place.previous.revision == canary.revision:
+        reason, guard = Reason.RETURNED_TO_PREVIOUS, None  # it was watched when it was new
     place = replace(
         look.place,
         stable=StablePlace(canary.revision, since=look.now),
@@ -151,11 +155,13 @@ def promote(look: Look, canary: CanaryPlace) -> Move | None:
         last=LastRollout(
             Outcome.PROMOTED,
             canary.revision,
-            reason=Reason.PROMOTED_BY_HAND if canary.by_hand else Reason.PROMOTED,
+            reason=reason,
             message=message,
             detected_at=canary.promoting_since or canary.routed_at,
             generation=canary.generation,
             shifted_at=look.now if seen else None,
         ),
+        guard=guard,
+        incident=None,
     )
     return told(place, Reason.PROMOTED, message)

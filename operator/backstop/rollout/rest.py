@@ -5,12 +5,11 @@ from dataclasses import replace
 from backstop.api.clock import parse_time
 from backstop.api.reasons import Reason
 
+from .judged import WATCH_SHIFT_SECONDS
 from .look import Look, steps_hash
 from .move import Move, told
 from .observed import Known
-from .place import CanaryPlace, Place, Rejection, Revision, StablePlace
-
-WATCH_SHIFT_SECONDS = 60.0  # how long the end of a rollout is watched for the last gateway to act on it
+from .place import CanaryPlace, Guard, Place, Rejection, Revision, StablePlace
 
 
 def first_revision(look: Look) -> Move | None:
@@ -21,7 +20,9 @@ def first_revision(look: Look) -> Move | None:
     if serves_already(look) not in (None, wanted.name):
         return None  # status was lost: what served before must not be replaced without a canary
     message = f"{wanted.prompt_version} ({wanted.name}) is the first revision and serves as stable"
-    place = replace(look.place, stable=StablePlace(wanted, since=look.now), rejected=_recalled(look))
+    seconds = look.policy.rollback.guardSeconds
+    guard = Guard(until=look.now + seconds) if seconds else None
+    place = replace(look.place, stable=StablePlace(wanted, since=look.now), rejected=_recalled(look), guard=guard)
     return told(place, Reason.FIRST_REVISION, message)
 
 
@@ -58,14 +59,18 @@ def new_canary(look: Look) -> Move | None:
         return None
     if look.place.rejection_of(wanted.name) is not None or carries_verdict(look, wanted):
         return None
+    if look.place.incident is not None and look.place.incident.revision.name == wanted.name:
+        return None
     canary = fresh_canary(look, wanted)
     message = f"canary {wanted.prompt_version} ({wanted.name}) against stable {stable.revision.prompt_version} ({stable.revision.name})"
     return told(with_canary(look.place, canary), Reason.CANARY_STARTED, message)
 
 
 def with_canary(place: Place, canary: CanaryPlace) -> Place:
-    """The place with this canary, whose pods retire no more."""
-    return replace(place, canary=canary, retiring=tuple(r for r in place.retiring if r.revision != canary.revision.name))
+    """The place with this canary, whose pods retire no more. What stable does from now on says nothing of a revision before."""
+    guard = replace(place.guard, returning=None) if place.guard is not None and place.guard.suspect is None else None
+    retiring = tuple(r for r in place.retiring if r.revision != canary.revision.name)
+    return replace(place, canary=canary, retiring=retiring, guard=guard, incident=None)
 
 
 def fresh_canary(look: Look, revision: Revision) -> CanaryPlace:
@@ -99,8 +104,9 @@ def watch_shift(look: Look) -> Move | None:
 
 def clear_away(look: Look) -> Move | None:
     """Pods that were kept to finish or to return to, and whose time is over."""
-    previous, retiring = look.place.previous, look.place.retiring
-    kept_previous = previous if previous is not None and look.now < previous.until else None
+    previous, retiring, guard = look.place.previous, look.place.retiring, look.place.guard
+    guarded = guard is not None and guard.suspect is None
+    kept_previous = previous if previous is not None and (guarded or look.now < previous.until) else None
     kept_retiring = tuple(r for r in retiring if look.now < r.until)
     if kept_previous == previous and kept_retiring == retiring:
         return None

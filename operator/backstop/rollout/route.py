@@ -23,7 +23,7 @@ def route_for(move: Move, *, before: Place, route: Known[TrafficState | None] | 
     wanted = _wanted(move, present=present, now=now, newer_than=before.canary.generation if before.canary else None)
     if present is not None and wanted == present:
         return None
-    judged = before.canary.revision.name if before.canary else None
+    judged = _judged(before)
     if present is None:
         # What gateways act on cannot be seen: any way out of the canary goes first.
         falling = _leaves(before, after=move.place)
@@ -63,9 +63,21 @@ def _aborted(move: Move, *, present: TrafficState | None) -> Abort | None:
     return present.aborted if halted or move.place.rejection_of(revision) is not None else None
 
 
+def _judged(place: Place) -> str | None:
+    """The revision under judgement: the canary, or stable in its guard window."""
+    if place.canary is not None:
+        return place.canary.revision.name
+    return place.stable.revision.name if place.stable is not None and place.guard is not None else None
+
+
 def _leaves(before: Place, *, after: Place) -> bool:
     if before.canary is None:
-        return False
+        return (
+            before.guard is not None
+            and before.stable is not None
+            and after.stable is not None
+            and (after.stable.revision != before.stable.revision)
+        )
     return after.canary is None or after.canary.revision != before.canary.revision or after.canary.weight < before.canary.weight
 
 

@@ -10,7 +10,9 @@ from backstop.api.policystatus import (
     ArmStatus,
     CanaryStatus,
     FallbackPolicyStatus,
+    GuardStatus,
     HaltedStatus,
+    IncidentStatus,
     LastRolloutStatus,
     PreviousStatus,
     RejectedStatus,
@@ -23,7 +25,9 @@ from .observed import NO_ARM, Arm
 from .place import (
     NO_TOKENS,
     CanaryPlace,
+    Guard,
     Halt,
+    Incident,
     LastRollout,
     Outcome,
     Place,
@@ -45,9 +49,13 @@ def place_of(status: FallbackPolicyStatus) -> Place:
         canary=_canary_place(status.canary) if status.canary else None,
         previous=PreviousPlace(_revision(previous), until=parse_time(previous.until)) if previous else None,
         retiring=tuple(Retiring(r.revision, until=parse_time(r.until)) for r in status.retiring),
-        rejected=tuple(Rejection(_revision(r), reason=r.reason, message=r.message, at=parse_time(r.at)) for r in status.rejected),
+        rejected=tuple(
+            Rejection(_revision(r), reason=r.reason, message=r.message, at=parse_time(r.at), suspected=r.suspected) for r in status.rejected
+        ),
         last=_last_place(status.lastRollout) if status.lastRollout else None,
         acknowledged=_tokens(status.acknowledged) if status.acknowledged else NO_TOKENS,
+        guard=_guard_place(status.guard) if status.guard else None,
+        incident=_incident_place(status.incident) if status.incident else None,
     )
 
 
@@ -63,7 +71,7 @@ def status_of(
 ) -> FallbackPolicyStatus:
     """The status that a plan asks for. `generation` is that of the spec it was decided from."""
     place = plan.place
-    judged = place.canary is not None and place.canary.halted is None
+    judged = place.canary.halted is None if place.canary is not None else place.guard is not None
     return FallbackPolicyStatus(
         observedGeneration=generation,
         phase=plan.phase.value,
@@ -78,6 +86,8 @@ def status_of(
         rejected=[_rejected_status(rejection) for rejection in place.rejected],
         analysis=analysis if judged else None,
         acknowledged=_acknowledged(place.acknowledged) if place.acknowledged != NO_TOKENS else None,
+        guard=_guard_status(place.guard) if place.guard else None,
+        incident=_incident_status(place.incident) if place.incident else None,
         conditions=conditions_after(previous.conditions, states=plan.conditions, generation=generation, now=now),
     )
 
@@ -107,7 +117,7 @@ def _is_new(plan: Plan, previous: FallbackPolicyStatus) -> bool:
     return canary is not None and (previous.canary is None or previous.canary.revision != canary.revision.name)
 
 
-def _revision(status: StableStatus | CanaryStatus | PreviousStatus | RejectedStatus | LastRolloutStatus) -> Revision:
+def _revision(status: StableStatus | CanaryStatus | PreviousStatus | RejectedStatus | LastRolloutStatus | IncidentStatus) -> Revision:
     return Revision(status.revision, prompt_version=status.promptVersion, prompt_digest=status.promptDigest or "")
 
 
@@ -145,7 +155,7 @@ def _canary_place(status: CanaryStatus) -> CanaryPlace:
         approved=status.approved,
         by_hand=status.byHand,
         reported=status.reported,
-        halted=Halt(parse_time(status.halted.at), reason=status.halted.reason, message=status.halted.message) if status.halted else None,
+        halted=_halt(status.halted),
         promoting_since=_seconds(status.promotingSince),
         routed_at=_seconds(status.routedAt),
     )
@@ -174,17 +184,33 @@ def _canary_status(canary: CanaryPlace) -> CanaryStatus:
     )
 
 
+def _halt(status: HaltedStatus | None) -> Halt | None:
+    return Halt(parse_time(status.at), reason=status.reason, message=status.message) if status is not None else None
+
+
 def _halted_status(halt: Halt) -> HaltedStatus:
     return HaltedStatus(at=render_time(halt.at), reason=halt.reason, message=halt.message[:2048])
 
 
 def _tokens(status: AcknowledgedStatus) -> Tokens:
-    return Tokens(abort=status.abort, retry=status.retry, promote=status.promote, approve=status.approve, skip_step=status.skipStep)
+    return Tokens(
+        abort=status.abort,
+        retry=status.retry,
+        promote=status.promote,
+        approve=status.approve,
+        skip_step=status.skipStep,
+        refresh=status.refresh,
+    )
 
 
 def _acknowledged(tokens: Tokens) -> AcknowledgedStatus:
     return AcknowledgedStatus(
-        abort=tokens.abort, retry=tokens.retry, promote=tokens.promote, approve=tokens.approve, skipStep=tokens.skip_step
+        abort=tokens.abort,
+        retry=tokens.retry,
+        promote=tokens.promote,
+        approve=tokens.approve,
+        skipStep=tokens.skip_step,
+        refresh=tokens.refresh,
     )
 
 
@@ -227,5 +253,37 @@ def _last_status(last: LastRollout) -> LastRolloutStatus:
 
 def _rejected_status(rejection: Rejection) -> RejectedStatus:
     return RejectedStatus(
-        **_identity(rejection.revision), reason=rejection.reason, message=rejection.message[:2048], at=render_time(rejection.at)
+        **_identity(rejection.revision),
+        reason=rejection.reason,
+        message=rejection.message[:2048],
+        at=render_time(rejection.at),
+        suspected=rejection.suspected,
     )
+
+
+def _guard_place(status: GuardStatus) -> Guard:
+    return Guard(
+        until=parse_time(status.until),
+        suspect=status.suspect,
+        returning=_halt(status.returning),
+        by_hand=status.byHand,
+        reported=status.reported,
+    )
+
+
+def _guard_status(guard: Guard) -> GuardStatus:
+    return GuardStatus(
+        until=render_time(guard.until),
+        suspect=guard.suspect,
+        returning=_halted_status(guard.returning) if guard.returning else None,
+        byHand=guard.by_hand,
+        reported=guard.reported,
+    )
+
+
+def _incident_place(status: IncidentStatus) -> Incident:
+    return Incident(_revision(status), at=parse_time(status.at), message=status.message)
+
+
+def _incident_status(incident: Incident) -> IncidentStatus:
+    return IncidentStatus(**_identity(incident.revision), at=render_time(incident.at), message=incident.message[:2048])

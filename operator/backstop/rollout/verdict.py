@@ -25,6 +25,7 @@ def verdict_on_prompt(place: Place) -> Verdict | None:
         return None
     if last.revision.prompt_digest == stable.revision.prompt_digest:
         return None
-    if place.rejection_of(last.revision.name) is None:
-        return None  # withdrawn by hand
+    rejection = place.rejection_of(last.revision.name)
+    if rejection is None or rejection.suspected:
+        return None  # withdrawn, or not yet certain that it is this revision's fault
     return Verdict(last.revision, reason=last.reason, message=last.message, at=last.detected_at)

@@ -1,9 +1,10 @@
 """When a policy has to be looked at again although nothing in the cluster changes."""
 
+from .guard import compared_at
+from .judged import WATCH_SHIFT_SECONDS
 from .look import Look
 from .place import awaited_generation
 from .progress import SWITCH_SECONDS, VERIFY_SECONDS, hold_ends
-from .rest import WATCH_SHIFT_SECONDS
 
 
 def wake_at(look: Look) -> float | None:
@@ -14,6 +15,10 @@ def wake_at(look: Look) -> float | None:
         deadlines.append(place.previous.until)
     if place.last is not None and place.last.shifted_at is None and awaited_generation(place) is not None:
         deadlines.append(place.last.detected_at + WATCH_SHIFT_SECONDS)
+    if place.guard is not None:
+        deadlines.append(place.guard.until)
+        if (compared := compared_at(look)) is not None:
+            deadlines.append(compared)
     if canary is not None:
         if canary.unready_since is not None:
             deadlines.append(canary.unready_since + look.policy.canary.progressDeadlineSeconds)

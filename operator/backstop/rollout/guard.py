@@ -1,0 +1,144 @@
+"""Gates of the guard window: stable goes on being watched after its promotion, and the revision before it is one step away.
+
+After the promotion nothing else serves that stable could be compared with. So a breach is a suspicion first: traffic goes back, and
+the revision that it went back to is watched under the same traffic. Only if that one does better is the verdict certain.
+"""
+
+from dataclasses import replace
+
+from backstop.api.clock import parse_time
+from backstop.api.fallbackpolicy import RollbackMode
+from backstop.api.reasons import Reason
+
+from .judged import judged
+from .look import Look
+from .move import Move, go_back, halt, told
+from .observed import Known
+from .place import Guard, Halt, Incident, PreviousPlace, Revision, StablePlace
+from .progress import all_healthy
+from .rest import carries_verdict, fresh_canary, with_canary
+
+COMPARE_SECONDS = 10.0  # the trailing window of the analysis: what is watched is watched for this long beyond the longest `forSeconds`
+
+
+def finish_return(look: Look) -> Move | None:
+    """The traffic object carries a verdict on stable that status does not know: the operator died between the two writes."""
+    route, stable, previous = look.observed.route, look.place.stable, look.place.previous
+    if not isinstance(route, Known) or route.value is None or route.value.aborted is None or stable is None or previous is None:
+        return None
+    aborted = route.value.aborted
+    if aborted.revision != stable.revision.name or route.value.stable != previous.revision.name:
+        return None
+    breached = look.readings_in("Breached")
+    message = breached[0].evidence if breached else f"{aborted.reason} at {aborted.time}, as the traffic object says"
+    return _return(look, previous, reason=aborted.reason, message=message, at=parse_time(aborted.time))
+
+
+def breach(look: Look) -> Move | None:
+    """An SLO of stable is breached in its guard window."""
+    guard, stable, previous = look.place.guard, look.place.stable, look.place.previous
+    breached = look.readings_in("Breached")
+    if guard is None or stable is None or guard.suspect is not None or guard.returning is not None or not breached:
+        return None
+    reason, evidence = breached[0].reason, breached[0].evidence
+    if previous is None:
+        why = f"nothing has served before {stable.revision.prompt_version} ({stable.revision.name}) to return to: {evidence}"
+        return _only_told(look, guard, reason=reason, tell=Reason.NOTHING_TO_RETURN_TO, message=why)
+    if guard.by_hand:
+        why = f"{stable.revision.prompt_version} ({stable.revision.name}) stays, because a person had it promoted: {evidence}"
+        return _only_told(look, guard, reason=reason, tell=Reason.WOULD_ROLL_BACK, message=why)
+    if look.policy.rollback.mode is RollbackMode.DRY_RUN:
+        why = f"{stable.revision.name} would be rolled back (`spec.rollback.mode` is `DryRun`): {evidence}"
+        return _only_told(look, guard, reason=reason, tell=Reason.WOULD_ROLL_BACK, message=why)
+    if look.observed.arm(previous.revision.name).ready > 0:
+        return _return(look, previous, reason=reason, message=evidence, at=look.now)
+    message = f"going back to {previous.revision.prompt_version} ({previous.revision.name}) as soon as a pod of it is ready: {evidence}"
+    returning = replace(guard, returning=Halt(look.now, reason=str(reason), message=evidence))
+    return told(replace(look.place, guard=returning), Reason.RETURNING, message)
+
+
+def go_back_when_ready(look: Look) -> Move | None:
+    """Stable is to be left, and the revision before it can serve again."""
+    guard, previous = look.place.guard, look.place.previous
+    if guard is None or guard.returning is None or previous is None or look.observed.arm(previous.revision.name).ready == 0:
+        return None
+    return _return(look, previous, reason=guard.returning.reason, message=guard.returning.message, at=look.now)
+
+
+def compare(look: Look) -> Move | None:
+    """Traffic went back to stable: does it do better than what it replaced?"""
+    guard = look.place.guard
+    rejection = look.place.rejection_of(guard.suspect) if guard is not None and guard.suspect is not None else None
+    stable, ends = look.place.stable, compared_at(look)
+    if rejection is None or stable is None or ends is None:
+        return None
+    suspect, serving = rejection.revision, stable.revision
+    breached = look.readings_in("Breached")
+    if breached:
+        message = (
+            f"{serving.prompt_version} ({serving.name}) breaches as {suspect.prompt_version} ({suspect.name}) did, so that a rollback "
+            f"does not help: {breached[0].evidence}"
+        )
+        withdrawn = tuple(r for r in look.place.rejected if r is not rejection)
+        incident = Incident(suspect, at=look.now, message=message)
+        last = replace(look.place.last, reason=str(Reason.SHARED_INCIDENT), message=message) if look.place.last is not None else None
+        place = replace(look.place, rejected=withdrawn, guard=None, incident=incident, last=last)
+        return told(place, Reason.SHARED_INCIDENT, message)
+    if look.now < ends or not all_healthy(look):
+        return None
+    certain = tuple(replace(r, suspected=False) if r is rejection else r for r in look.place.rejected)
+    message = f"{serving.prompt_version} ({serving.name}) holds every SLO where {suspect.prompt_version} ({suspect.name}) did not"
+    return told(replace(look.place, rejected=certain, guard=None), Reason.REJECTION_CONFIRMED, message)
+
+
+def compared_at(look: Look) -> float | None:
+    """When the revision that traffic went back to has been watched for long enough; None where nothing is compared."""
+    guard, subject = look.place.guard, judged(look.place, policy=look.policy)
+    if guard is None or guard.suspect is None or subject is None or subject.since is None or not subject.watched:
+        return None
+    return subject.since + max(slo.forSeconds for slo in look.policy.slos) + COMPARE_SECONDS
+
+
+def end(look: Look) -> Move | None:
+    """The watch is over; or an incident, because the spec asks for something else now."""
+    guard, incident, wanted = look.place.guard, look.place.incident, look.wanted
+    if guard is not None and guard.returning is None and look.now >= guard.until:
+        return Move(replace(look.place, guard=None))
+    if incident is not None and wanted is not None and wanted.name != incident.revision.name:
+        return Move(replace(look.place, incident=None))
+    return None
+
+
+def return_to_previous(look: Look) -> Move | None:
+    """The spec asks for the former stable again, in the guard window: it has served a moment ago, and needs no judgement."""
+    guard, previous, wanted = look.place.guard, look.place.previous, look.wanted
+    if guard is None or guard.suspect is not None or previous is None or wanted is None or wanted.name != previous.revision.name:
+        return None
+    if look.place.canary is not None or look.place.rejection_of(wanted.name) is not None or carries_verdict(look, wanted):
+        return None
+    message = (
+        f"`spec` asks for {wanted.prompt_version} ({wanted.name}) again, in the guard window of what replaced it: back to it without steps"
+    )
+    returning = replace(fresh_canary(look, previous.revision), by_hand=True, promoting_since=look.now)
+    return told(with_canary(look.place, returning), Reason.RETURNING, message)
+
+
+def _only_told(look: Look, guard: Guard, *, reason: Reason, tell: Reason, message: str) -> Move | None:
+    if guard.reported == reason:
+        return None
+    return told(replace(look.place, guard=replace(guard, reported=str(reason))), tell, message)
+
+
+def _return(look: Look, previous: PreviousPlace, *, reason: Reason | str, message: str, at: float) -> Move:
+    """All traffic to the revision before; what it leaves is rejected, or waits for a person."""
+    stable = look.place.stable
+    assert stable is not None
+    if look.policy.rollback.mode is not RollbackMode.PAUSE:
+        return go_back(look, previous.revision, reason=reason, message=message, at=at)
+    return _halted(look, stable.revision, previous=previous, reason=reason, message=message, at=at)
+
+
+def _halted(look: Look, revision: Revision, *, previous: PreviousPlace, reason: Reason | str, message: str, at: float) -> Move:
+    back = replace(look.place, stable=StablePlace(previous.revision, since=look.now), previous=None, guard=None)
+    canary = replace(fresh_canary(look, revision), unready_since=None)
+    return halt(replace(look, observed=replace(look.observed, place=back)), canary, reason=reason, message=message, at=at)

@@ -1,0 +1,345 @@
+"""The guard window: stable is watched after its promotion, and the revision before it is one step away."""
+
+import pytest
+
+from backstop.analysis.reading import Waiting
+from backstop.api.condition import ConditionType
+from backstop.api.reasons import Reason
+from backstop.rollout.place import Outcome
+from backstop.rollout.plan import Plan
+from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy, reading, revision, started
+
+GUARD = 600
+STEPS = ((50, 20), (100, 20))
+COMPARED = 30 + 10 + 10 + 5  # `forSeconds`, the trailing window, the warm-up, and some passes
+
+
+def promoted(*, keep: int = GUARD, **changes: object) -> World:
+    """A world in which version 2 has just replaced version 1."""
+    world = started(policy=policy(steps=STEPS, guard=GUARD, keep=keep, **changes))  # type: ignore[arg-type]
+    world.want("2")
+    while world.place.stable is None or world.place.stable.revision != revision("2"):
+        world.run(1)
+    return world
+
+
+def condition(plan: Plan, kind: ConditionType) -> tuple[str, Reason, str] | None:
+    return next(((c.status, c.reason, c.message) for c in plan.conditions if c.type is kind), None)
+
+
+def shares(world: World) -> tuple[str, str | None, int]:
+    assert world.route is not None
+    return world.route.stable, world.route.canary, world.route.permille
+
+
+def test_b07_a_breach_in_the_guard_window_goes_back_to_the_previous_stable_with_the_first_write() -> None:
+    world = promoted()
+    assert world.decide().phase == "Guarding"
+    world.run(100)
+    world.judged = BREACHED
+    world.writes.clear()
+    plan = world.one_pass()
+    assert world.writes[0] == "route"
+    assert shares(world) == ("rev1", None, 0)
+    assert plan.route is not None
+    assert plan.route.state.aborted is not None
+    assert plan.route.state.aborted.revision == "rev2"
+    world.judged = HEALTHY
+    world.run(3)
+    assert world.serving == "rev1"
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("1")
+    assert world.place.last is not None
+    assert (world.place.last.outcome, world.place.last.revision) == (Outcome.ROLLED_BACK, revision("2"))
+    assert world.place.last.shifted_at is not None
+    assert condition(world.decide(), ConditionType.READY) is not None
+    assert (world.decide().phase, world.decide().reason) == ("RolledBack", Reason.LATENCY_BREACH)
+    world.run(1000)
+    assert shares(world) == ("rev1", None, 0), "the rejected revision is not tried again"
+    assert set(world.arms) == {"rev1"}
+
+
+def test_the_verdict_on_the_prompt_waits_until_the_previous_stable_is_seen_to_do_better() -> None:
+    world = promoted()
+    world.judged = BREACHED
+    world.one_pass()
+    world.judged = HEALTHY
+    world.run(COMPARED - 20)
+    rejection = world.place.rejection_of("rev2")
+    assert rejection is not None
+    assert rejection.suspected
+    assert world.verdicts == []
+    stalled = condition(world.decide(), ConditionType.STALLED)
+    assert stalled is not None
+    assert "not certain" in stalled[2]
+    world.run(25)
+    assert "RejectionConfirmed" in world.reasons()
+    assert [v.revision.name for v in world.verdicts] == ["rev2"]
+    assert world.place.guard is None
+
+
+@pytest.mark.parametrize("judged", [UNSEEN, None, reading(Waiting(more=20))], ids=["unknown", "not evaluated", "too few requests"])
+def test_what_cannot_be_compared_stays_a_suspicion(judged: object) -> None:
+    world = promoted()
+    world.judged = BREACHED
+    world.one_pass()
+    world.judged = judged  # type: ignore[assignment]
+    world.run(GUARD + 100)
+    rejection = world.place.rejection_of("rev2")
+    assert rejection is not None
+    assert rejection.suspected
+    assert world.verdicts == []
+    assert world.place.guard is None, "the watch ends"
+    assert shares(world) == ("rev1", None, 0)
+
+
+def test_b15_a_breach_that_the_previous_stable_shares_is_an_incident_and_nothing_moves_again() -> None:
+    world = promoted()
+    world.judged = BREACHED
+    world.run(COMPARED)
+    assert world.reasons().count("SharedIncident") == 1
+    assert world.place.rejection_of("rev2") is None
+    assert world.verdicts == []
+    assert shares(world) == ("rev1", None, 0)
+    assert world.route is not None
+    assert world.route.aborted is None, "the verdict is withdrawn from the traffic object too"
+    generation = world.route.generation
+    plan = world.decide()
+    assert plan.reason is Reason.SHARED_INCIDENT
+    for kind, status in ((ConditionType.STALLED, "True"), (ConditionType.READY, "False"), (ConditionType.PROGRESSING, "False")):
+        found = condition(plan, kind)
+        assert found is not None
+        assert found[0] == status
+    assert condition(plan, ConditionType.RECONCILING) is None
+    world.judged = HEALTHY
+    world.run(2000)
+    assert world.route.generation == generation, "no second move, whatever becomes of the incident"
+
+
+def test_after_a_shared_incident_a_person_or_the_spec_goes_on() -> None:
+    for go_on in ("retry", "promote", "spec"):
+        world = promoted()
+        world.judged = BREACHED
+        world.run(COMPARED)
+        world.judged = HEALTHY
+        if go_on == "spec":
+            world.want("3")
+        else:
+            world.ask(**{go_on: "now"})
+        world.run(100)
+        assert world.place.stable is not None
+        assert world.place.stable.revision == revision("3" if go_on == "spec" else "2")
+        assert world.place.incident is None
+
+
+def test_a_spec_that_asks_for_the_stable_of_an_incident_is_ready() -> None:
+    world = promoted()
+    world.judged = BREACHED
+    world.run(COMPARED)
+    world.want("1")
+    world.run(2)
+    ready = condition(world.decide(), ConditionType.READY)
+    assert ready is not None
+    assert ready[0] == "True"
+    assert world.place.incident is None
+
+
+def test_a_way_back_to_pods_that_are_gone_follows_their_readiness() -> None:
+    world = promoted(keep=15)
+    world.run(100)
+    assert set(world.arms) == {"rev2"}, "the previous stable is scaled away after keepPreviousSeconds"
+    world.broken.add("rev1")
+    world.judged = BREACHED
+    world.run(50)
+    assert shares(world)[0] == "rev2", "nothing else can serve"
+    assert world.arms["rev1"].desired == 2
+    assert world.reasons().count("Returning") == 1
+    ready = condition(world.decide(), ConditionType.READY)
+    assert ready is not None
+    assert (ready[1], "rev1" in ready[2]) == (Reason.RETURNING, True)
+    world.broken.clear()
+    world.judged = HEALTHY
+    world.run(3)
+    assert shares(world) == ("rev1", None, 0)
+
+
+def test_a_breach_with_nothing_to_return_to_is_told_once_and_moves_nothing() -> None:
+    world = started(policy=policy(guard=GUARD))
+    world.judged = BREACHED
+    world.run(100)
+    assert world.reasons().count("NothingToReturnTo") == 1
+    assert shares(world) == ("rev1", None, 0)
+    ready = condition(world.decide(), ConditionType.READY)
+    assert ready is not None
+    assert ready[:2] == ("True", Reason.LATENCY_BREACH)
+
+
+def test_after_the_guard_window_stable_is_not_judged_any_more() -> None:
+    world = promoted()
+    world.run(GUARD)
+    assert world.place.guard is None
+    assert world.place.previous is None
+    assert world.decide().phase == "Idle"
+    world.judged = BREACHED
+    world.run(100)
+    assert shares(world) == ("rev2", None, 0)
+
+
+def test_guard_seconds_of_0_means_no_watch() -> None:
+    world = started(policy=policy(steps=STEPS, guard=0))
+    world.want("2")
+    world.run(60)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("2")
+    assert world.place.guard is None
+
+
+def test_c04_a_return_to_the_previous_version_inside_the_guard_window_needs_no_analysis() -> None:
+    world = promoted()
+    world.judged = None
+    world.want("1")
+    world.run(3)
+    assert shares(world) == ("rev1", None, 0)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("1")
+    assert world.serving == "rev1"
+    assert world.place.rejected == ()
+    assert world.place.last is not None
+    assert world.place.last.reason == Reason.RETURNED_TO_PREVIOUS
+    assert not any(permille for _, stable, _, permille in world.shares if stable == "rev2")
+    assert world.place.guard is None
+
+
+def test_c04_outside_of_the_guard_window_it_is_a_rollout_like_any_other() -> None:
+    world = promoted(keep=2 * GUARD)
+    world.run(GUARD)
+    world.want("1")
+    world.run(5)
+    assert shares(world) == ("rev2", "rev1", 500)
+
+
+def test_a_return_that_is_asked_for_waits_for_pods_at_full_size() -> None:
+    world = promoted(keep=15)
+    world.run(100)
+    world.broken.add("rev1")
+    world.want("1")
+    world.run(20)
+    assert shares(world)[0] == "rev2"
+    world.broken.clear()
+    world.run(3)
+    assert shares(world) == ("rev1", None, 0)
+
+
+@pytest.mark.parametrize("writes", range(8))
+def test_an_operator_that_dies_in_the_way_back_finishes_it(writes: int) -> None:
+    world = promoted()
+    world.run(20)
+    world.judged = BREACHED
+    world.one_pass(stop_after=writes)
+    if writes == 0:
+        world.one_pass()
+    world.judged = HEALTHY
+    world.run(COMPARED)
+    assert shares(world) == ("rev1", None, 0)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("1")
+    assert [v.revision.name for v in world.verdicts] == ["rev2"]
+    assert world.serving == "rev1"
+
+
+def test_with_mode_pause_the_revision_that_was_left_waits_for_a_person() -> None:
+    world = promoted(mode="Pause")
+    world.judged = BREACHED
+    world.run(3)
+    assert shares(world) == ("rev1", "rev2", 0)
+    assert world.place.canary is not None
+    assert world.place.canary.halted is not None
+    assert world.place.rejected == ()
+    world.judged = HEALTHY
+    world.ask(retry="again")
+    world.run(100)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("2")
+
+
+def test_with_mode_dry_run_a_breach_in_the_guard_window_is_told_once() -> None:
+    world = promoted(mode="DryRun")
+    world.judged = BREACHED
+    world.run(100)
+    assert world.reasons().count("WouldRollBack") == 1
+    assert shares(world) == ("rev2", None, 0)
+
+
+def test_what_a_person_had_promoted_is_watched_and_stays() -> None:
+    world = started(policy=policy(steps=STEPS, guard=GUARD, keep=GUARD))
+    world.want("2")
+    world.judged = BREACHED
+    world.run(10)
+    assert world.place.rejection_of("rev2") is not None
+    world.ask(promote="I know better")
+    world.run(100)
+    assert shares(world) == ("rev2", None, 0)
+    assert world.reasons().count("WouldRollBack") == 1
+
+
+def test_a_breach_at_100_percent_is_a_suspicion_until_stable_is_seen_to_do_better() -> None:
+    world = started(policy=policy(steps=STEPS, guard=GUARD))
+    world.want("2")
+    while world.route is None or world.route.permille != 1000:
+        world.run(1)
+    world.judged = BREACHED
+    world.one_pass()
+    assert shares(world) == ("rev1", None, 0)
+    assert world.place.rejected[-1].suspected
+    world.judged = HEALTHY
+    world.run(COMPARED)
+    assert [v.revision.name for v in world.verdicts] == ["rev2"]
+
+
+def test_a_breach_below_100_percent_was_compared_with_stable_and_is_certain() -> None:
+    world = started(policy=policy(steps=STEPS, guard=GUARD))
+    world.want("2")
+    world.run(10)
+    world.judged = BREACHED
+    world.run(2)
+    assert not world.place.rejected[-1].suspected
+    assert [v.revision.name for v in world.verdicts] == ["rev2"]
+
+
+def test_a_canary_in_the_guard_window_leaves_the_way_back_open() -> None:
+    world = promoted()
+    world.want("3")
+    world.run(5)
+    assert shares(world) == ("rev2", "rev3", 500)
+    world.judged = BREACHED
+    world.one_pass()
+    assert shares(world) == ("rev2", None, 0)
+    world.judged = HEALTHY
+    world.run(10)
+    assert world.place.guard is not None, "what became stable before is watched on"
+    world.judged = BREACHED
+    world.run(2)
+    assert shares(world) == ("rev1", None, 0)
+
+
+def test_a_new_version_can_be_rolled_out_while_a_way_back_waits_for_pods_that_never_come() -> None:
+    world = promoted(keep=15)
+    world.run(100)
+    world.broken.add("rev1")
+    world.judged = BREACHED
+    world.run(5)
+    world.judged = HEALTHY
+    world.want("3")
+    world.run(100)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("3")
+
+
+def test_unknown_never_goes_back() -> None:
+    world = promoted()
+    world.judged = UNSEEN
+    world.run(GUARD - 50)
+    assert shares(world) == ("rev2", None, 0)
+    found = condition(world.decide(), ConditionType.METRICS_AVAILABLE)
+    assert found is not None
+    assert found[0] == "False"
