@@ -105,7 +105,7 @@ async def test_r08_the_operators_rights_are_enough_for_all_that_it_does(released
 
 
 async def _write_all(client: Client) -> None:
-    """As the operator writes: records and Deployments are created, the traffic object is replaced, the rest is applied, sizes are merged."""
+    """As the operator writes: records and Deployments are created, the traffic object replaced, sizes merged, the rest is applied."""
     bodies = everything()
     await client.create(CONFIG_MAPS, body=bodies.pop("record"), manager=OPERATOR_MANAGER)
     shares = bodies.pop("traffic")

@@ -128,7 +128,7 @@ async def test_an_autoscaler_that_acts_in_the_middle_of_a_pass_is_not_undone(con
         # Between the look and the writes of the first pass, which reads the Deployment anew.
         operator.interfere("fallbackpolicies/support/status", lambda: scale(world, name, replicas=5))
         await until_sizes(world, {"v1": 5, "v2": 2})
-        await world.quiet()
+        await world.until_status("passes have gone by", lambda s: s.get("canary", {}).get("weightVerifiedAt"))
         assert [write for write in operator.writes if write.endswith(f"deployments/{name}")] == []
 
 
