@@ -36,7 +36,7 @@ check: venv  ## the quick loop: format, lint, types, import contracts, generated
 	$(BIN)/mypy
 	$(BIN)/lint-imports | tail -n 8
 	$(BIN)/python -m backstop.crdgen --check
-	$(BIN)/python -m pytest -q -n 4 --dist worksteal -m "not apiserver and not prometheus and not cluster" tests
+	$(BIN)/python -m pytest -q -n 4 --dist worksteal -m "not apiserver and not prometheus and not cluster and not mutants" tests
 
 .PHONY: format
 format: venv  ## format and fix what can be fixed
@@ -50,8 +50,21 @@ parts: venv  ## build the cluster's parts into the cache (minutes the first time
 .PHONY: test
 test: check parts  ## everything: the quick loop, a real API server, a real Prometheus, a whole cluster
 	$(BIN)/python -m e2e.manifests --check
-	$(BIN)/python -m pytest -n 3 -m "apiserver or prometheus" tests
+	$(BIN)/python -m tests.simulation --steps 20000 --first-seed 1
+	$(BIN)/python -m pytest -n 3 -m "apiserver or prometheus or mutants" tests
 	$(BIN)/python -m pytest -m cluster tests e2e
+
+.PHONY: mutants
+mutants: venv  ## the engine with one mistake in it, some thirty times over: its tests must see each
+	$(BIN)/python -m pytest -q -n 2 -m mutants tests/mutants
+
+.PHONY: nightly
+nightly: venv  ## a million steps of the engine's state machines, other ones each time (half an hour on two idle cores)
+	$(BIN)/python -m tests.simulation --steps $(or $(STEPS),1000000)
+
+.PHONY: bench-engine
+bench-engine: venv  ## what the operator costs with up to 10,000 policies, and how fast it shifts traffic (OPTIONS="--idle 200 --live 1")
+	$(BIN)/python -m bench.engine $(OPTIONS)
 
 .PHONY: demo
 demo: venv  ## a bad canary is rolled back and a good one promoted, on a cluster of its own (KEEP=1 leaves it up)

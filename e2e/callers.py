@@ -87,16 +87,24 @@ async def _started(client: Client, *, namespace: str, name: str) -> None:
 
 async def _read(connection: Connection, *, path: str, callers: Callers) -> None:
     """Follow the pod's log to its end."""
+    async with streaming(connection) as session, session.get(f"{path}/log", params={"follow": "true"}) as log:
+        log.raise_for_status()
+        async for line in log.content:
+            callers.answers.append(Answer(**json.loads(line)))
+
+
+@asynccontextmanager
+async def streaming(connection: Connection) -> AsyncIterator[aiohttp.ClientSession]:
+    """A session with the API server, for what is no JSON object or takes long."""
     credentials = await connection.credentials()
     tls = ssl.create_default_context(cafile=credentials.ca_file)
     if credentials.certificate_file:
         tls.load_cert_chain(credentials.certificate_file, credentials.key_file)
     headers = {"Authorization": credentials.authorization} if credentials.authorization else {}
-    forever = aiohttp.ClientTimeout(total=None, sock_connect=5)
-    async with (
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls), timeout=forever, headers=headers) as session,
-        session.get(f"{credentials.server}{path}/log", params={"follow": "true"}) as log,
-    ):
-        log.raise_for_status()
-        async for line in log.content:
-            callers.answers.append(Answer(**json.loads(line)))
+    async with aiohttp.ClientSession(
+        credentials.server,
+        connector=aiohttp.TCPConnector(ssl=tls),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
+        headers=headers,
+    ) as session:
+        yield session

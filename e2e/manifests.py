@@ -41,7 +41,8 @@ def helm(*arguments: str) -> str:
 def rendered() -> str:
     """The chart with the least values that it takes, for the release and namespace `backstop`."""
     settings = [part for value in VALUES for part in ("--set", value)]
-    text = helm("template", "backstop", str(CHART), "--namespace", "backstop", *settings)
+    # Hooks are Helm's own: nobody else runs them at an uninstall.
+    text = helm("template", "backstop", str(CHART), "--namespace", "backstop", "--no-hooks", *settings)
     documents = [_plain(document) for document in yaml.safe_load_all(text) if document]
     documents.sort(key=lambda document: document["kind"] != "CustomResourceDefinition")
     return HEADER + yaml.dump_all(documents, Dumper=_Readable, sort_keys=False, width=140, allow_unicode=True)

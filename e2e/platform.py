@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from e2e.cluster import Cluster, ClusterProblem
@@ -30,37 +31,38 @@ def install(cluster: Cluster, *, scrape_seconds: int) -> None:
         helm(cluster, scrape_seconds=scrape_seconds)
     with step("waiting for all of it to be ready", expected_s=10):
         for namespace, name in ((OPERATOR_NAMESPACE, "backstop"), ("monitoring", "prometheus"), ("models", "fakemodel")):
-            _available(cluster, namespace=namespace, name=name)
+            available(cluster, namespace=namespace, name=name)
 
 
-def helm(cluster: Cluster, *, scrape_seconds: int) -> None:
-    """The chart, with one metrics source."""
+def helm(cluster: Cluster, *, scrape_seconds: int, namespaces: Sequence[str] = ()) -> None:
+    """The chart, with one metrics source; for these namespaces alone, or for all."""
     values = [
         f"image.repository={IMAGE}",
         f"image.tag={TAG}",
         "metrics.sources[0].name=default",
         f"metrics.sources[0].url={PROMETHEUS_URL}",
         f"metrics.sources[0].scrapeIntervalSeconds={scrape_seconds}",
+        *(f"namespaces[{number}]={namespace}" for number, namespace in enumerate(namespaces)),
     ]
     sets = [argument for value in values for argument in ("--set", value)]
     chart = str(REPOSITORY / "charts" / "backstop")
-    command = [
-        str(program("helm")),
-        "upgrade",
-        "--install",
-        "backstop",
-        chart,
-        "--namespace",
-        OPERATOR_NAMESPACE,
-        "--create-namespace",
-        *sets,
-    ]
-    done = subprocess.run(command, env=cluster.environment(), capture_output=True, text=True, timeout=120, check=False)
+    _helm(cluster, "upgrade", "--install", "backstop", chart, "--create-namespace", *sets)
+
+
+def uninstall(cluster: Cluster) -> None:
+    """Take the release away, as a user would. Policies, their gateways and the definitions stay."""
+    _helm(cluster, "uninstall", "backstop")
+
+
+def _helm(cluster: Cluster, *arguments: str) -> None:
+    command = [str(program("helm")), *arguments, "--namespace", OPERATOR_NAMESPACE]
+    done = subprocess.run(command, env=cluster.environment(), capture_output=True, text=True, timeout=240, check=False)
     if done.returncode:
-        raise ClusterProblem(f"Helm did not install the chart: {done.stderr.strip()}")
+        raise ClusterProblem(f"`helm {arguments[0]}` failed: {done.stderr.strip()}")
 
 
-def _available(cluster: Cluster, *, namespace: str, name: str) -> None:
+def available(cluster: Cluster, *, namespace: str, name: str) -> None:
+    """Wait until the Deployment is. Raises ClusterProblem, with what its pods say."""
     waited = cluster.kubectl(
         "wait",
         "--for=condition=Available",

@@ -14,12 +14,13 @@ from backstop.kube.client import Client
 from backstop.kube.connection import Connection
 from backstop.kube.errors import NotFound
 from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, PODS, POLICIES, PROMPT_VERSIONS, Resource
-from e2e.callers import Callers, calling
+from e2e.callers import Callers, calling, streaming
 from e2e.load import Answer
 
 MANAGER = "e2e"
 POLICY = "support"
 MODEL_URL = "http://fakemodel.models.svc:8000/v1"
+MODEL_SCRIPT = "/api/v1/namespaces/models/services/fakemodel:8000/proxy/-/script"
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace")
 
 # What a prompt says decides how the fake model behaves: see `e2e/manifests/fakemodel.yaml`.
@@ -145,6 +146,21 @@ class Scenario:
         last: Mapping[str, Any] = await self.until(seen, within=within, what=f"the end of {revision}")
         return last
 
+    @asynccontextmanager
+    async def slow_model(self, *, for_prompts_with: str) -> AsyncIterator[None]:
+        """While the context lasts the model answers late where the prompt has these words."""
+        async with streaming(self._connection) as session:
+            async with session.get(MODEL_SCRIPT) as response:
+                rules = await response.json()
+            slow = {"match": for_prompts_with, "latencyMilliseconds": 300, "text": "After long thought: at ten."}
+            async with session.post(MODEL_SCRIPT, json=[slow, *rules]) as response:
+                assert response.status == 200, await response.text()
+            try:
+                yield
+            finally:
+                async with session.post(MODEL_SCRIPT, json=rules) as response:
+                    assert response.status == 200, await response.text()
+
     async def traffic(self) -> TrafficState:
         """The traffic object."""
         return parse((await self.client.get(CONFIG_MAPS, namespace=self.namespace, name=f"{POLICY}-traffic"))["data"])
@@ -170,12 +186,18 @@ class Scenario:
         return [event["reason"] for event in sorted(mine, key=lambda event: str(event["eventTime"]))]
 
     @asynccontextmanager
-    async def load(self, *arguments: str) -> AsyncIterator[Callers]:
-        """Load on the Service while the context lasts (by default 40 requests a second); a request that fails inside it fails the test."""
+    async def calling(self, *arguments: str) -> AsyncIterator[Callers]:
+        """Load on the Service while the context lasts (by default 40 requests a second)."""
         url = f"http://{POLICY}.{self.namespace}.svc:8080"
         what = ["--url", url, *(arguments or ("--rate", "40"))]
         async with calling(self._connection, self.client, namespace=self.namespace, arguments=what) as callers:
             await callers.until(1, within=30)
+            yield callers
+
+    @asynccontextmanager
+    async def load(self, *arguments: str) -> AsyncIterator[Callers]:
+        """The same; a request that fails inside it fails the test."""
+        async with self.calling(*arguments) as callers:
             yield callers
         assert_nobody_noticed(callers.answers)
 

@@ -57,3 +57,32 @@ async def test_b06_a_canary_that_cannot_start_is_rolled_back_at_its_deadline(sce
     status = await scenario.status()
     assert (status["stable"]["revision"], status["stable"]["since"]) == (before["stable"]["revision"], before["stable"]["since"])
     assert {answer.revision for answer in load.answers} == {before["stable"]["revision"]}
+
+
+async def test_b07_a_version_that_turns_slow_after_its_promotion_is_taken_back(scenario: Scenario) -> None:
+    rollback = {"guardSeconds": 600, "keepPreviousSeconds": 600}
+    wanted = policy("1.0.0", steps=[(50, 6), (100, 6)], rollback=rollback)
+    await scenario.apply(prompt("1.0.0", text=GOOD), prompt("2.0.0", text="Answer in one patient sentence."), wanted)
+    before = await scenario.until_stable("1.0.0")
+    async with scenario.load() as load:
+        await scenario.want("2.0.0")
+        promoted = await scenario.until_stable("2.0.0", within=90)
+        revision = promoted["stable"]["revision"]
+        async with scenario.slow_model(for_prompts_with="one patient sentence"):
+            status = await scenario.until(
+                lambda s: s if (s.get("lastRollout") or {}).get("outcome") == "RolledBack" else None, within=60, what="the way back"
+            )
+            last = await scenario.until_ended(revision, within=10)
+            assert status["stable"]["revision"] == before["stable"]["revision"]
+            assert [(r["revision"], r["suspected"]) for r in status["rejected"]] == [(revision, True)]
+            status = await scenario.until(
+                lambda s: s if not s["rejected"][0].get("suspected") else None, within=90, what="the verdict is certain"
+            )
+    assert last["reason"] == "LatencyBreach"
+    after = load.since(parse_time(last["shiftedAt"]) + 1)
+    assert len(after) > 50
+    assert {answer.revision for answer in after} == {before["stable"]["revision"]}
+    slow = min(answer.ended for answer in load.answers if answer.revision == revision and answer.seconds > 0.150)
+    assert parse_time(last["detectedAt"]) - slow >= 29, "30 s of breach were asked for"
+    rejected = (await scenario.client.get(PROMPT_VERSIONS, namespace=scenario.namespace, name=name_of("2.0.0")))["status"]
+    assert rejected["rejections"][0]["revision"] == revision

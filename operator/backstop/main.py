@@ -1,10 +1,11 @@
-"""`backstop-operator`: reads the configuration, connects, runs until SIGTERM.
+"""`backstop-operator`: reads the configuration, connects, runs until SIGTERM. `backstop-operator let-go` is for after an uninstall.
 
-Exit codes: 2 and one sentence for a wrong configuration, 3 when another operator leads.
+Exit codes: 2 and one sentence for a wrong configuration, 3 when another operator leads, 1 when `let-go` could not let go of all.
 """
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import random
@@ -23,29 +24,45 @@ from .api.names import OPERATOR_MANAGER
 from .api.problems import InputError
 from .controller.config import OperatorConfig, read_config
 from .controller.leadership import RENEWALS, Leadership, LeadershipLost, lost_in
+from .controller.letgo import let_go
 from .controller.run import REQUEST_SECONDS, Operator
 from .kube.client import Client
 from .kube.connection import Connection, NotConnected, connect
+from .kube.errors import KubeError
 from .kube.lease import LeaseObject
 from .telemetry.log import fields, set_up_logging
 from .telemetry.metrics import Metrics
 
+FAILED = 1
 BAD_CONFIGURATION = 2
 LOST = 3
+# Nearly everything here is let go of by counting references. With Python's own thresholds, most of the time of a start in a large
+# cluster goes into looking for cycles among what was just listed.
+COLLECT_AFTER = (100_000, 50, 100)
 
 _log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     set_up_logging()
+    gc.set_threshold(*COLLECT_AFTER)
     try:
+        if options.command == "let-go":
+            asyncio.run(_let_go(options.namespace, kubeconfig=options.kubeconfig))
+            return
+        if options.config is None:
+            parser.error("the following arguments are required: --config")
         config = read_config(options.config)
         asyncio.run(_run(config, kubeconfig=options.kubeconfig))
     except (InputError, NotConnected) as error:
         print(f"backstop-operator: {error}", file=sys.stderr)  # noqa: T201 - the one sentence for whoever started it
         sys.exit(BAD_CONFIGURATION)
+    except KubeError as error:
+        print(f"backstop-operator: {error}", file=sys.stderr)  # noqa: T201 - the one sentence for whoever started it
+        sys.exit(FAILED)
     except LeadershipLost as lost:
         _log.warning("this operator leads no longer, and ends", extra=fields(error=str(lost)))
         sys.exit(LOST)
@@ -53,9 +70,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="backstop-operator", description="Rolls out prompts and fallback chains, and takes them back.")
-    parser.add_argument("--config", type=Path, required=True, help="configuration file (YAML or JSON)")
+    parser.add_argument("--config", type=Path, help="configuration file (YAML or JSON)")
     parser.add_argument("--kubeconfig", type=Path, help="connect by this file instead of by the pod's service account")
+    commands = parser.add_subparsers(dest="command", title="instead of running")
+    letting_go = commands.add_parser("let-go", help="take the operator's finalizer off every policy, after an uninstall")
+    letting_go.add_argument("--namespace", action="append", default=[], help="of the policies; may be repeated; default: all namespaces")
+    letting_go.add_argument("--kubeconfig", type=Path, help="connect by this file instead of by the pod's service account")
     return parser
+
+
+async def _let_go(namespaces: Sequence[str], *, kubeconfig: Path | None) -> None:
+    connection = await connect(kubeconfig)
+    client = Client(connection.api_client(), timeout=REQUEST_SECONDS)
+    try:
+        released = await let_go(client, namespaces=namespaces)
+    finally:
+        await client.close()
+    _log.info("policies were let go", extra=fields(count=released))
 
 
 async def _run(config: OperatorConfig, *, kubeconfig: Path | None) -> None:

@@ -35,9 +35,16 @@ def settings(*values: str) -> list[str]:
 
 
 def template(*values: str, namespace: str = "backstop", chart: Path = CHART) -> list[dict[str, Any]]:
-    """The objects that the chart renders."""
-    text = helm("template", "backstop", str(chart), "--namespace", namespace, *settings(*values))
+    """The objects that the chart installs."""
+    text = helm("template", "backstop", str(chart), "--namespace", namespace, "--no-hooks", *settings(*values))
     return [document for document in yaml.safe_load_all(text) if document]
+
+
+def hooks(*values: str, namespace: str = "backstop") -> list[dict[str, Any]]:
+    """The objects that Helm makes for a moment of a release's life alone."""
+    text = helm("template", "backstop", str(CHART), "--namespace", namespace, *settings(*values))
+    documents = [document for document in yaml.safe_load_all(text) if document]
+    return [document for document in documents if "helm.sh/hook" in document["metadata"].get("annotations", {})]
 
 
 def only(documents: list[dict[str, Any]], kind: str) -> dict[str, Any]:

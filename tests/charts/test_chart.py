@@ -10,7 +10,7 @@ from backstop.controller.config import LeaderElection, MetricsSource, OperatorCo
 from backstop.crdgen.kinds import KINDS, definition
 from e2e import manifests
 
-from .helm import CHART, IMAGE, ROOT, HelmRefused, helm, only, settings, template
+from .helm import CHART, IMAGE, ROOT, HelmRefused, helm, hooks, only, settings, template
 
 pytestmark = pytest.mark.apiserver
 
@@ -141,6 +141,7 @@ def test_rights_hold_no_wildcard_no_secret_and_no_definition() -> None:
     assert not [right for right in named if "*" in right]
     assert not [right for right in named if right[1].startswith(("secrets", "customresourcedefinitions"))]
     assert {right for right in named if right[0] == "backstop.dev" and right[2] not in ("get", "list", "watch")} == {
+        ("backstop.dev", "fallbackpolicies", "patch"),
         ("backstop.dev", "fallbackpolicies/status", "patch"),
         ("backstop.dev", "promptversions/status", "patch"),
     }
@@ -152,6 +153,21 @@ def test_r08_for_named_namespaces_there_is_no_right_over_the_cluster() -> None:
     roles = [d for d in named if d["kind"] == "Role" and not d["metadata"]["name"].endswith("-leader-election")]
     assert [role["metadata"]["namespace"] for role in roles] == ["shop", "desk"]
     assert all(role["rules"] == only(everywhere, "ClusterRole")["rules"] for role in roles)
+
+
+@pytest.mark.parametrize("namespaces", [(), ("shop", "desk")])
+def test_the_end_of_an_uninstall_may_take_finalizers_off_and_nothing_else(namespaces: tuple[str, ...]) -> None:
+    found = hooks(*IMAGE, *([f"namespaces={{{','.join(namespaces)}}}"] if namespaces else []))
+    assert {document["metadata"]["annotations"]["helm.sh/hook"] for document in found} == {"post-delete"}
+    roles = [document for document in found if document["kind"].endswith("Role")]
+    where = [(role["kind"], role["metadata"].get("namespace", "all")) for role in roles]
+    assert where == ([("Role", namespace) for namespace in namespaces] or [("ClusterRole", "all")])
+    rules = [{"apiGroups": ["backstop.dev"], "resources": ["fallbackpolicies"], "verbs": ["list", "patch"]}]
+    assert all(role["rules"] == rules for role in roles)
+    pod = only(found, "Job")["spec"]["template"]
+    assert pod["spec"]["containers"][0]["args"] == ["let-go", *(f"--namespace={namespace}" for namespace in namespaces)]
+    operator = only(template(*IMAGE), "Deployment")["spec"]["selector"]["matchLabels"]
+    assert not operator.items() <= pod["metadata"]["labels"].items(), "the operator's Deployment would count it as its own"
 
 
 def test_the_plain_manifests_are_what_the_chart_renders() -> None:

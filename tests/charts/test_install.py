@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from backstop.api.names import OPERATOR_MANAGER
+from backstop.api.names import FINALIZER, OPERATOR_MANAGER
+from backstop.controller.keys import PolicyKey
+from backstop.controller.letgo import let_go
 from backstop.controller.sources import WATCHED, list_all
+from backstop.controller.store import Store
 from backstop.kube.client import Client
 from backstop.kube.connection import connect
 from backstop.kube.events import event
@@ -19,7 +22,6 @@ from backstop.kube.resources import (
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
     EVENTS,
-    PODS,
     POLICIES,
     PROMPT_VERSIONS,
     SERVICES,
@@ -30,7 +32,7 @@ from e2e.cluster.apiserver import ApiServer
 from tests.apiserver.kubectl import Refused, kubectl
 from tests.rendering.scene import everything
 
-from .helm import CHART, IMAGE, ROOT, helm, settings
+from .helm import CHART, IMAGE, ROOT, helm, hooks, settings
 
 pytestmark = pytest.mark.apiserver
 
@@ -61,12 +63,13 @@ def released(server: ApiServer, home: Path) -> Iterator[Path]:
     )  # fmt: skip
     kubectl("wait", "--for=condition=Established", "crd", "--all", kubeconfig=server.kubeconfig)
     yield server.kubeconfig
-    helm("uninstall", "backstop", "--namespace", NAMESPACE, "--ignore-not-found", kubeconfig=server.kubeconfig, home=home)
+    helm("uninstall", "backstop", "--namespace", NAMESPACE, "--ignore-not-found", "--no-hooks", kubeconfig=server.kubeconfig, home=home)
 
 
 def test_an_uninstall_keeps_policies_and_a_new_install_takes_them_up(released: Path, home: Path) -> None:
     kubectl("apply", "-n", "default", "-f", str(ROOT / "manifests" / "samples"), kubeconfig=released)
-    helm("uninstall", "backstop", "--namespace", NAMESPACE, kubeconfig=released, home=home)
+    # Nobody runs a Job here: what the hook does is seen on a whole cluster.
+    helm("uninstall", "backstop", "--namespace", NAMESPACE, "--no-hooks", kubeconfig=released, home=home)
     assert "support" in kubectl("get", "fbp", "-n", "default", kubeconfig=released)
     assert kubectl("get", "deployment,clusterrole", "-A", "-l", "app.kubernetes.io/name=backstop", kubeconfig=released) == ""
     helm("install", "backstop", str(CHART), "--namespace", NAMESPACE, *settings(*IMAGE), kubeconfig=released, home=home)
@@ -92,10 +95,17 @@ async def test_r08_the_operators_rights_are_enough_for_all_that_it_does(released
     client = Client((await connect(operator)).api_client(), timeout=10.0)
     try:
         await _write_all(client)
-        listed = await list_all(client, namespaces=[])
-        in_shop = {listing.resource: sum(item.namespace == "shop" for item in listing.items) for listing in listed}
-        assert in_shop.items() >= {POLICIES: 2, PROMPT_VERSIONS: 2, DEPLOYMENTS: 2, SERVICES: 4, PODS: 0}.items()
-        assert in_shop.items() >= {AUTOSCALERS: 1, DISRUPTION_BUDGETS: 1}.items()
+        store = Store()
+        async for _ in list_all(client, namespaces=[], store=store):
+            pass
+        policy = PolicyKey("shop", "support")
+        assert set(store.policies()) == {policy, PolicyKey("shop", "support-busy")}
+        assert len(store.prompts()) == 2
+        found = {
+            resource: len(store.children(policy, resource=resource))
+            for resource in (DEPLOYMENTS, SERVICES, AUTOSCALERS, DISRUPTION_BUDGETS)
+        }
+        assert (found, store.pods(policy)) == ({DEPLOYMENTS: 2, SERVICES: 4, AUTOSCALERS: 1, DISRUPTION_BUDGETS: 1}, [])
         await _delete_all(client)
     finally:
         await client.close()
@@ -127,6 +137,16 @@ async def _write_all(client: Client) -> None:
             resource_version=found["metadata"]["resourceVersion"],
             manager=OPERATOR_MANAGER,
         )
+    for finalizers in ([FINALIZER], []):
+        found = await client.get(POLICIES, namespace="shop", name="support")
+        await client.patch_metadata(
+            POLICIES,
+            namespace="shop",
+            name="support",
+            patch={"finalizers": finalizers},
+            resource_version=found["metadata"]["resourceVersion"],
+            manager=OPERATOR_MANAGER,
+        )
     told = event(
         POLICIES, namespace="shop", name="support", uid="1", reason="Promoted", message="It is.", event_type="Normal",
         component=OPERATOR_MANAGER, instance="test", now=1e9,
@@ -143,10 +163,30 @@ async def _delete_all(client: Client) -> None:
     await client.delete(AUTOSCALERS, namespace="shop", name="support", uid=found["metadata"]["uid"])
 
 
+async def test_what_the_end_of_an_uninstall_may_do_is_enough_to_let_go(released: Path, server: ApiServer) -> None:
+    kubectl("create", "namespace", "held", kubeconfig=released)
+    kubectl("apply", "-n", "held", "-f", str(ROOT / "manifests" / "samples"), kubeconfig=released)
+    for finalizers in ([FINALIZER], [FINALIZER, "example.com/audit"]):
+        patch = json.dumps({"metadata": {"finalizers": finalizers}})
+        kubectl("patch", "fbp", "support", "-n", "held", "--type=merge", "-p", patch, kubeconfig=released)
+    rights = [document for document in hooks(*IMAGE) if document["kind"] != "Job"]
+    kubectl("apply", "-f", "-", kubeconfig=released, text=json.dumps({"apiVersion": "v1", "kind": "List", "items": rights}))
+    client = Client((await connect(server.identity_kubeconfig(f"{OPERATOR}-let-go"))).api_client(), timeout=10.0)
+    try:
+        assert await let_go(client, namespaces=[]) == 1
+        assert await let_go(client, namespaces=[]) == 0
+    finally:
+        await client.close()
+        kubectl("delete", "-f", "-", kubeconfig=released, text=json.dumps({"apiVersion": "v1", "kind": "List", "items": rights}))
+    left = kubectl("get", "fbp", "support", "-n", "held", "-o", "jsonpath={.metadata.finalizers}", kubeconfig=released)
+    assert left == '["example.com/audit"]'
+    kubectl("patch", "fbp", "support", "-n", "held", "--type=merge", "-p", '{"metadata":{"finalizers":null}}', kubeconfig=released)
+
+
 FORBIDDEN = (
     ("get", "secrets"),
     ("list", "secrets"),
-    ("patch", "fallbackpolicies.backstop.dev"),
+    ("update", "fallbackpolicies.backstop.dev"),
     ("delete", "fallbackpolicies.backstop.dev"),
     ("create", "promptversions.backstop.dev"),
     ("patch", "customresourcedefinitions.apiextensions.k8s.io"),

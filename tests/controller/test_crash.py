@@ -9,13 +9,17 @@ import pytest
 
 from backstop.kube.client import Client
 from backstop.kube.connection import Connection
+from backstop.kube.errors import NotFound
+from backstop.kube.resources import CONFIG_MAPS, POLICIES
 
 from .operators import Mortal, running
+from .until import until
 from .world import Behaviour, World, condition, small_world
 
 pytestmark = pytest.mark.apiserver
 
 AT_ONCE = 6
+HELD = {"steps": [{"weight": 40, "holdSeconds": 600}, {"weight": 100, "holdSeconds": 0}], "analysis": {"warmUpSeconds": 0}}
 Story = Callable[[World], Coroutine[Any, Any, None]]
 
 
@@ -50,6 +54,30 @@ async def promotion(world: World) -> None:
     assert (route.stable, route.canary, route.permille, route.aborted) == (status["stable"]["revision"], None, 0, None)
 
 
+async def deletion(world: World) -> None:
+    """v1 becomes stable; v2 is its canary when the policy is deleted."""
+    await world.stable_on("v1", within=60)
+    await world.apply("v2", canary=HELD)
+    await world.until_status("v2 has traffic", lambda s: s.get("canary", {}).get("weightVerifiedAt"), within=60)
+    stable = (await world.status())["stable"]["revision"]
+    policy = await world.client.get(POLICIES, namespace=world.namespace, name=world.policy)
+    await world.client.delete(POLICIES, namespace=world.namespace, name=world.policy, uid=policy["metadata"]["uid"])
+
+    async def gone() -> bool:
+        try:
+            await world.client.get(POLICIES, namespace=world.namespace, name=world.policy)
+        except NotFound:
+            return True
+        return False
+
+    await until("the policy is gone", gone, within=60)
+    route = await world.route()
+    assert (route.stable, route.permille) == (stable, 0)
+    assert world.traffic == route, "it went before gateways acted on the end of its canary"
+    record = await world.client.get(CONFIG_MAPS, namespace=world.namespace, name=f"{world.policy}-{stable}")
+    assert "ownerReferences" not in record["metadata"], "the record of what was accepted goes with the policy"
+
+
 async def play(connection: Connection, client: Client, story: Story, *, bad: bool, lifetime: int | None) -> Mortal:
     """The story in a world of its own. With a `lifetime`, its first operator dies in that write and a second one takes over."""
     async with small_world(client, namespace=f"t-{uuid4().hex[:8]}") as world:
@@ -82,7 +110,9 @@ def never_again_after_an_abort(world: World) -> None:
             assert state.canary != rejected or state.permille == 0
 
 
-@pytest.mark.parametrize(("story", "bad"), [(rollback, True), (promotion, False)], ids=["rollback", "promotion"])
+@pytest.mark.parametrize(
+    ("story", "bad"), [(rollback, True), (promotion, False), (deletion, False)], ids=lambda of: getattr(of, "__name__", "")
+)
 async def test_b14_a_death_in_any_write_leads_to_the_same_end(connection: Connection, client: Client, story: Story, bad: bool) -> None:
     whole = await play(connection, client, story, bad=bad, lifetime=None)
     assert len(whole.writes) > 20

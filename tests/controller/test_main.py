@@ -56,3 +56,9 @@ def test_a_wrong_configuration_is_told_in_one_sentence(tmp_path: Path, text: str
     assert said in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
     assert ended.stderr.startswith("backstop-operator: ")
+
+
+def test_without_a_configuration_it_says_what_it_needs() -> None:
+    ended = start()
+    assert ended.returncode == 2
+    assert "--config" in ended.stderr

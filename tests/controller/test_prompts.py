@@ -55,6 +55,11 @@ def test_a_valid_version_is_accepted_with_its_digest_and_judging_it_again_change
     assert judged_status(prompt(status=first), now=2000.0) == first
 
 
+def test_judging_a_rejected_version_again_changes_nothing() -> None:
+    rejected = rejected_status(prompt(status=judged_status(prompt(), now=1000.0)), policy="support", verdict=verdict(), now=1100.0)
+    assert judged_status(prompt(status=rejected), now=2000.0) == rejected
+
+
 def test_a_template_that_does_not_compile_is_told_in_the_condition() -> None:
     broken = SPEC | {"messages": [{"role": "system", "content": "Hello {{who}}"}]}
     status = judged_status(prompt(broken), now=1000.0)

@@ -5,6 +5,7 @@ import pytest
 from backstop.api.names import traffic_object
 from backstop.kube.client import Client
 from backstop.kube.connection import Connection
+from backstop.kube.errors import NotFound
 from backstop.kube.resources import CONFIG_MAPS, PROMPT_VERSIONS, SERVICES, Body
 
 from .operators import running
@@ -157,6 +158,35 @@ async def test_m01_metrics_that_cannot_be_had_hold_the_rollout_until_they_can(co
         world.metrics_up = True
         status = await world.stable_on("v2", within=60)
     assert status["rejected"] == []
+
+
+async def test_a_stable_deployment_that_somebody_deletes_is_made_anew_from_its_record(
+    connection: Connection, world: World, client: Client
+) -> None:
+    """In mid-canary, and though the PromptVersion that it was made of is gone: the canary is not promoted in its place."""
+    async with running(connection, world):
+        await at_40_percent(world)
+        status = await world.status()
+        name = f"support-{status['stable']['revision']}"
+        before = await world.deployment(name)
+        prompt = await client.get(PROMPT_VERSIONS, namespace=world.namespace, name="v1")
+        await client.delete(PROMPT_VERSIONS, namespace=world.namespace, name="v1", uid=prompt["metadata"]["uid"])
+        await world.delete_deployment(name)
+
+        async def made_anew() -> Body | None:
+            try:
+                body = await world.deployment(name)
+            except NotFound:
+                return None
+            return body if body["metadata"]["uid"] != before["metadata"]["uid"] else None
+
+        after = await until("it is made anew", made_anew)
+        assert after["spec"]["template"] == before["spec"]["template"]
+        assert after["spec"]["replicas"] == before["spec"]["replicas"]
+        await world.quiet()
+        status = await world.status()
+        assert (status["stable"]["promptVersion"], status["canary"]["weight"]) == ("v1", 40)
+        assert (await world.route()).permille == 400
 
 
 def broken_prompt(world: World) -> Body:

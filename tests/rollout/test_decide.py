@@ -158,6 +158,22 @@ def test_b08_two_failed_versions_leave_the_first_stable() -> None:
     assert [r.revision.name for r in world.place.rejected] == ["rev2", "rev3"]
 
 
+def test_b08_the_first_of_two_failed_versions_is_not_tried_again_either() -> None:
+    world = started()
+    for version in ("2", "3"):
+        world.judged = HEALTHY
+        world.want(version)
+        world.run(20)
+        world.judged = BREACHED
+        world.run(30)
+    world.judged = HEALTHY
+    written = len(world.shares)
+    world.want("2")
+    world.run(300)
+    assert all(permille == 0 for *_, permille in world.shares[written:])
+    assert world.decide().phase == "RolledBack"
+
+
 def test_b14_a_crash_between_the_route_write_of_an_abort_and_status_loses_nothing() -> None:
     world = started()
     world.want("2")
@@ -199,6 +215,21 @@ def test_c01_another_version_in_mid_canary_starts_at_step_0_after_the_weight_is_
     assert world.shares[-1][2:] == ("rev3", 50)
     assert world.place.stable is not None
     assert world.place.stable.revision == revision("1")
+
+
+def test_c02_a_version_without_a_ready_pod_gets_no_traffic_though_the_one_before_it_had_some() -> None:
+    world = started()
+    world.want("2")
+    world.run(80)
+    assert world.shares[-1][2:] == ("rev2", 500)
+    written = len(world.shares)
+    world.broken.add("rev3")
+    world.want("3")
+    world.run(300)
+    assert {permille for *_, permille in world.shares[written:]} == {0}
+    rejection = world.place.rejection_of("rev3")
+    assert rejection is not None
+    assert rejection.reason == "CanaryUnavailable"
 
 
 def test_c03_returning_to_stable_is_immediate() -> None:
@@ -356,6 +387,7 @@ def test_a_breach_during_promotion_returns_to_the_old_stable() -> None:
     world.deaf = True
     world.run(3)
     assert world.shares[-1][1] == "rev2"
+    assert world.arms["rev1"].desired == 2, "the way back stays open"
     world.judged = BREACHED
     world.writes.clear()
     world.one_pass()
@@ -524,3 +556,31 @@ def test_the_evidence_is_kept_when_only_the_status_write_of_an_abort_failed() ->
     rejection = world.place.rejection_of("rev2")
     assert rejection is not None
     assert "61 of 412" in rejection.message
+
+
+@pytest.mark.parametrize("ready", [0, 1])
+def test_a_breach_leaves_at_once_though_stable_is_short_of_pods_and_says_so(ready: int) -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    world.arms["rev1"] = replace(world.arms["rev1"], ready=ready)
+    world.judged = BREACHED
+    world.one_pass()
+    assert world.shares[-1][1:] == ("rev1", None, 0)
+    assert world.place.last is not None
+    assert f"stable has {ready} of 2 pods ready" in world.place.last.message
+
+
+def test_a_stable_deployment_that_is_gone_is_made_anew_and_the_canary_is_not_promoted_for_it() -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    canary = world.place.canary
+    del world.arms["rev1"]
+    world.broken.add("rev1")
+    world.judged = reading(Waiting(20))  # callers enter through stable's pods
+    world.run(300)
+    assert world.arms["rev1"].desired == world.policy.serving.replicas
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("1")
+    assert world.place.canary == canary

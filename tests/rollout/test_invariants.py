@@ -26,6 +26,8 @@ def returns_at_once(world: World) -> bool:
 class Rollouts(RuleBasedStateMachine):
     """A policy that lives through everything at once."""
 
+    steps = 0  # of all runs of the class
+
     def __init__(self) -> None:
         super().__init__()
         self.world = World(policy=policy(steps=((5, 20), (50, 20), (100, 20)), deadline=60, guard=GUARD))
@@ -35,6 +37,17 @@ class Rollouts(RuleBasedStateMachine):
     @rule(version=st.sampled_from("1234"))
     def the_spec_names(self, version: str) -> None:
         self.world.want(version)
+
+    @rule()
+    def the_policy_is_deleted(self) -> None:
+        self.world.delete()
+
+    @precondition(lambda self: not self.world.exists)
+    @rule(expired=st.booleans())
+    def a_policy_of_its_name_is_created(self, expired: bool) -> None:
+        if expired:
+            self.world.kept = None
+        self.world.create_anew()
 
     @rule(seconds=st.sampled_from((0.2, 1.0, 5.0, 21.0, 61.0)))
     def time_passes(self, seconds: float) -> None:
@@ -63,10 +76,12 @@ class Rollouts(RuleBasedStateMachine):
     def gateways_turn_deaf_or_hear_again(self) -> None:
         self.world.deaf = not self.world.deaf
 
-    @rule(writes=st.integers(0, 6))
+    @precondition(lambda self: self.world.exists)
+    @rule(writes=st.integers(0, 8))
     def a_pass_dies_after(self, writes: int) -> None:
         self.world.one_pass(stop_after=writes)
 
+    @precondition(lambda self: self.world.exists)
     @rule()
     def a_pass(self) -> None:
         observed = self.world.observe()
@@ -89,6 +104,8 @@ class Rollouts(RuleBasedStateMachine):
         assert canary is not None
         self.world.one_pass()
         self.world.judged = judged
+        if not self.world.exists:
+            return
         assert self.world.route is not None
         assert share_of(canary.revision.name, state=self.world.route) == 0
 
@@ -129,8 +146,13 @@ class Rollouts(RuleBasedStateMachine):
         name = canary.revision.name
         self.world.arms[name] = replace(self.world.arms[name], ready=0)
         self.world.one_pass()
+        assert self.world.exists
         assert self.world.route is not None
         assert share_of(name, state=self.world.route) == 0
+
+    @invariant()
+    def steps_are_counted(self) -> None:
+        type(self).steps += 1
 
     @invariant()
     def the_share_moves_along_the_steps_or_to_0(self) -> None:
@@ -159,15 +181,36 @@ class Rollouts(RuleBasedStateMachine):
         if place.stable is not None and place.canary is not None and place.canary.routed_at is not None:
             assert self.world.arms[place.stable.revision.name].desired == self.world.policy.serving.replicas
 
+    @invariant()
+    def no_canary_has_traffic_without_the_finalizer(self) -> None:
+        """A policy cannot go while its canary is served."""
+        if self.world.route is not None and self.world.route.permille > 0:
+            assert self.world.finalizer
+
+    @invariant()
+    def a_policy_that_is_gone_left_its_gateways_with_stable_alone(self) -> None:
+        if self.world.left is not None:
+            acted, watched_for = self.world.left
+            assert acted is None or acted.permille == 0 or watched_for >= 60
+
     def teardown(self) -> None:
         """8: left alone with healthy metrics, it comes to rest: the wanted revision is stable, or rejected; and then nothing is written."""
         self.world.judged, self.world.deaf = HEALTHY, False
         self.world.broken.clear()
         self.world.run(1200, tick=5)  # a comparison may be open for ten minutes
+        if not self.world.exists:
+            self.world.create_anew()
+            self.world.run(1200, tick=5)
         wanted = self.world.wanted
         assert isinstance(wanted, Known)
         place = self.world.place
         assert place.canary is None
+        assert not self.world.finalizer
+        if place.stable is None:
+            # Nothing is left of what was accepted before: a person is asked.
+            assert place.rejection_of(wanted.value.name) is not None
+            assert (self.world.route, self.world.serving) == (None, None)
+            return
         assert place.stable is not None
         if place.rejection_of(wanted.value.name) is None and place.incident is None:
             assert place.stable.revision == wanted.value
@@ -179,16 +222,20 @@ class Rollouts(RuleBasedStateMachine):
 class RolloutsByHand(Rollouts):
     """The same, with people who pause, approve, abort, retry, promote and skip at any moment."""
 
+    steps = 0
+
     @initialize(mode=st.sampled_from(("Automatic", "Pause")), approval=st.sampled_from(((), (5,), (50, 100))))
     def the_policy_is(self, mode: str, approval: tuple[int, ...]) -> None:
         steps = ((5, 20), (50, 20), (100, 20))
         self.calm = policy(steps=steps, deadline=60, guard=GUARD)
         self.world.policy = policy(steps=steps, deadline=60, mode=mode, approval=approval, guard=GUARD)
         self.asked = 0
+        self.overridden = False
 
     @rule(token=st.sampled_from(("approve", "promote", "abort", "retry", "skip_step")))
     def somebody_asks(self, token: str) -> None:
         self.asked += 1
+        self.overridden |= token in ("retry", "promote")
         self.world.ask(**{token: str(self.asked)})
 
     @rule()
@@ -204,7 +251,7 @@ class RolloutsByHand(Rollouts):
             for name in {rejection.revision.name for rejection in place.rejected} | ({route.aborted.revision} if route.aborted else set()):
                 assert share_of(name, state=route) == 0, f"{name} is rejected and has traffic"
 
-    @precondition(lambda self: self.world.tokens.retry is None and self.world.tokens.promote is None)
+    @precondition(lambda self: not self.overridden)
     @invariant()
     def nobody_asked_for_a_rejected_revision(self) -> None:
         """10: without a token, once rejected is rejected for ever."""
@@ -213,7 +260,8 @@ class RolloutsByHand(Rollouts):
     def teardown(self) -> None:
         """8: left alone, and with nobody to wait for, it comes to rest."""
         self.world.policy = self.calm
-        self.world.ask(retry="last")
+        if self.world.exists:
+            self.world.ask(retry="last")
         super().teardown()
 
 

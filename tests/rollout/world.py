@@ -16,7 +16,7 @@ from backstop.api.traffic import TrafficState, parse, render
 from backstop.rollout.decide import decide
 from backstop.rollout.judged import judged
 from backstop.rollout.observed import Arm, Known, Observed, Unknown, Unresolved
-from backstop.rollout.place import NO_TOKENS, Place, Revision, Tokens, awaited_generation
+from backstop.rollout.place import NO_TOKENS, Place, Rejection, Revision, Tokens, awaited_generation
 from backstop.rollout.plan import Announcement, Plan
 from backstop.rollout.statusmap import place_of, status_of
 from backstop.rollout.verdict import Verdict, verdict_on_prompt
@@ -101,6 +101,13 @@ class World:
     verdicts: list[Verdict] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)
     shares: list[tuple[float, str, str | None, int]] = field(default_factory=list)
+    exists: bool = True
+    acted: TrafficState | None = None  # what gateways act on
+    # What they acted on when the policy went, and how long they had been watched for it.
+    left: tuple[TrafficState | None, float] | None = None
+    deleting: bool = False
+    finalizer: bool = False
+    kept: tuple[Revision, tuple[Rejection, ...]] | None = None  # the record of the last accepted revision, and what stands on it
 
     @property
     def place(self) -> Place:
@@ -124,7 +131,16 @@ class World:
             acting=Known(self.acting) if awaited_generation(place) is not None else Unknown("not asked"),
             readings=(self.judged,) if live and self.judged is not None else (),
             tokens=self.tokens,
+            leaving=self.deleting,
+            accepted=self.kept[0] if self.kept is not None and place.stable is None else None,
+            remembered=self._remembered() if place.stable is None else (),
         )
+
+    def _remembered(self) -> tuple[Rejection, ...]:
+        accepted, beside = self.kept or (None, ())
+        found = [Rejection(v.revision, reason=v.reason, message=v.message, at=v.at) for v in self.verdicts]
+        known = {rejection.revision for rejection in found}
+        return tuple(r for r in (*found, *(r for r in beside if r.revision not in known)) if r.revision != accepted)
 
     def _salted(self, place: Place) -> Known[Revision] | Unresolved:
         """What is wanted: another revision of the same version, where it was refreshed."""
@@ -138,6 +154,7 @@ class World:
 
     def one_pass(self, *, stop_after: int | None = None) -> Plan:
         """Observe, decide, apply; with `stop_after`, die after that many writes."""
+        assert self.exists
         observed = self.observe()
         plan = decide(observed, policy=self.policy, now=self.now)
         writes = self._writes(plan, readings=observed.readings)
@@ -148,8 +165,12 @@ class World:
 
     def write_count(self) -> int:
         """How many writes the present pass consists of."""
+        return len(self.write_names())
+
+    def write_names(self) -> list[str]:
+        """The writes that the present pass consists of, in order."""
         observed = self.observe()
-        return len(self._writes(decide(observed, policy=self.policy, now=self.now), readings=observed.readings))
+        return [name for name, _ in self._writes(decide(observed, policy=self.policy, now=self.now), readings=observed.readings)]
 
     def _writes(self, plan: Plan, *, readings: tuple[SLOReading, ...]):  # type: ignore[no-untyped-def]  # closures over the world
         writes = []
@@ -161,15 +182,51 @@ class World:
         verdict = verdict_on_prompt(plan.place)
         if verdict is not None and verdict not in self.verdicts:
             writes.append(("verdict", lambda: self.verdicts.append(verdict)))
+        accepted = {r.name for r in _accepted(plan.place)}
+        if verdict is None and any(v.revision.name in accepted for v in self.verdicts):
+            withdrawn = [v for v in self.verdicts if v.revision.name not in accepted]
+            writes.append(("withdrawal", lambda: setattr(self, "verdicts", withdrawn)))
         sizes = {name: self._size(name, plan=plan) for name in plan.sizes}
-        if any(self.arms.get(name, Arm(0, 0)).desired != size for name, size in sizes.items()) or set(self.arms) - set(sizes):
+        grown = not self.deleting and any(self.arms.get(name, Arm(0, 0)).desired != size for name, size in sizes.items())
+        if grown or set(self.arms) - set(sizes):
             writes.append(("children", lambda: self._set_sizes(sizes)))
+        if plan.guarded and not self.finalizer and not self.deleting:
+            writes.append(("finalizer", lambda: setattr(self, "finalizer", True)))
         if plan.route is not None and not plan.route.falling:
             writes.append(("route", lambda: self._set_route(plan)))
-        if plan.serving != self.serving:
+        stable = plan.place.stable
+        if stable is not None and self.kept != (kept := (stable.revision, plan.place.rejected)):
+            writes.append(("record", lambda: setattr(self, "kept", kept)))
+        if not self.deleting and plan.serving != self.serving:
             writes.append(("services", lambda: setattr(self, "serving", plan.serving)))
+        if not plan.guarded and self.finalizer:
+            writes.append(("release", self._release))
         writes.append(("events", lambda: self.told.extend(plan.announcements)))
         return writes
+
+    def _release(self) -> None:
+        self.finalizer = False
+        if self.deleting:
+            self._gone()
+
+    def _gone(self) -> None:
+        """The policy is gone, and all that it owned with it."""
+        last = self.place.last
+        self.left = self.acted, self.now - last.detected_at if last is not None else 0.0
+        self.exists = self.deleting = False
+        self.status, self.traffic, self.arms, self.serving = FallbackPolicyStatus(), None, {}, None
+        self.acting, self.acted, self.tokens = 0, None, NO_TOKENS
+
+    def delete(self) -> None:
+        """Somebody deletes the policy: it is gone at once, unless something holds it."""
+        self.deleting = self.exists
+        if self.exists and not self.finalizer:
+            self._gone()
+
+    def create_anew(self) -> None:
+        """Somebody creates a policy of the name that is free again."""
+        assert not self.exists
+        self.exists, self.left = True, None
 
     def _set_route(self, plan: Plan) -> None:
         assert plan.route is not None
@@ -191,12 +248,12 @@ class World:
         for name, arm in self.arms.items():
             self.arms[name] = replace(arm, ready=0 if name in self.broken else min(arm.desired, arm.ready + self.pace))
         if self.route is not None and not self.deaf:
-            self.acting = self.route.generation
+            self.acting, self.acted = self.route.generation, self.route
 
     def run(self, seconds: float, *, tick: float = 1.0) -> None:
         """Let time pass, with passes until nothing is left to do at each tick."""
         end = self.now + seconds
-        while self.now < end:
+        while self.now < end and self.exists:
             self.rest()
             self.settle()
             self.now = round(self.now + tick, 3)
@@ -214,9 +271,11 @@ class World:
     def rest(self) -> None:
         """Passes until one changes nothing; raises if the engine never comes to rest."""
         for _ in range(30):
-            before = (self.status, self.traffic, dict(self.arms), self.serving)
+            if not self.exists:
+                return
+            before = (self.status, self.traffic, dict(self.arms), self.serving, self.finalizer, self.kept)
             self.one_pass()
-            if before == (self.status, self.traffic, dict(self.arms), self.serving):
+            if before == (self.status, self.traffic, dict(self.arms), self.serving, self.finalizer, self.kept):
                 return
         raise AssertionError("the engine does not come to rest")
 
@@ -231,6 +290,13 @@ class World:
     def reasons(self) -> list[str]:
         """The reasons told so far, in order."""
         return [announcement.reason.value for announcement in self.told]
+
+
+def _accepted(place: Place) -> list[Revision]:
+    """The revision whose rejection on its prompt version is withdrawn: it is tried again, or it is stable."""
+    if place.canary is not None and place.canary.halted is None:
+        return [place.canary.revision]
+    return [place.stable.revision] if place.stable is not None else []
 
 
 def started(**changes: object) -> World:

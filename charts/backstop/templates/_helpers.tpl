@@ -31,13 +31,31 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- mergeOverwrite $scraped (.Values.podAnnotations | default dict) $checksum | toYaml }}
 {{- end }}
 
-{{/* All that the operator may do, where policies live. It reads no Secrets and changes no policy: only their status. */}}
+{{/* Annotations of what is there for the end of an uninstall alone; takes the weight. */}}
+{{- define "backstop.hook" -}}
+helm.sh/hook: post-delete
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
+
+{{/* What it takes to take the finalizers off. */}}
+{{- define "backstop.letGoRules" -}}
+- apiGroups: [backstop.dev]
+  resources: [fallbackpolicies]
+  verbs: [list, patch]
+{{- end }}
+
+{{/* All that the operator may do, where policies live. It reads no Secrets; of policies it changes the status, and its own finalizer. */}}
 {{- define "backstop.rules" -}}
 - apiGroups: [backstop.dev]
   resources: [fallbackpolicies, promptversions]
   verbs: [get, list, watch]
 - apiGroups: [backstop.dev]
   resources: [fallbackpolicies/status, promptversions/status]
+  verbs: [patch]
+# The finalizer while a rollout runs.
+- apiGroups: [backstop.dev]
+  resources: [fallbackpolicies]
   verbs: [patch]
 # Revision records and traffic objects. `get` and `watch` are also what it grants to the gateways.
 - apiGroups: [""]

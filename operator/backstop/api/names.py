@@ -27,6 +27,15 @@ GATEWAY_COMPONENT: Final = "gateway"
 TRAFFIC_PORT: Final = 8080
 METRICS_PORT: Final = 9090
 
+# On a policy while a rollout of it runs: it is not gone before its gateways are seen to serve stable alone.
+FINALIZER: Final = f"{GROUP}/rollout"
+
+# On the record of a revision that was accepted, which outlives its policy: when, what was rolled back beside it, and, once the
+# policy is gone, until when it is kept.
+ACCEPTED_AT: Final = f"{GROUP}/accepted-at"
+REJECTED: Final = f"{GROUP}/rejected"
+KEEP_UNTIL: Final = f"{GROUP}/keep-until"
+
 GATEWAY_CONTAINER: Final = "gateway"
 RECORD_KEY: Final = "revision.json"  # the gateway's configuration inside the revision record
 TEMPLATE_KEY: Final = "deployment.json"  # the rendered pod template inside the revision record

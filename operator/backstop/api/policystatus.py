@@ -29,6 +29,7 @@ class Phase(StrEnum):
     HALTED = "Halted"
     ROLLED_BACK = "RolledBack"
     BLOCKED = "Blocked"
+    LEAVING = "Leaving"
 
 
 def time_field(description: str) -> Time | None:

@@ -37,6 +37,10 @@ class Reason(StrEnum):
     SUPERSEDED = "Superseded"
     RETURNED_TO_STABLE = "ReturnedToStable"
     RETURNED_TO_PREVIOUS = "ReturnedToPrevious"
+    # Deletion, and another policy of the same name
+    POLICY_DELETED = "PolicyDeleted"
+    REJECTED_BEFORE = "RejectedBefore"
+    LAST_ACCEPTED = "LastAccepted"
     # By hand
     PAUSED = "Paused"
     WAITING_FOR_APPROVAL = "WaitingForApproval"
@@ -83,6 +87,7 @@ WARNINGS = frozenset(
         Reason.OBJECT_REFUSED,
         Reason.RECORD_MISSING,
         Reason.WEIGHT_NOT_VERIFIED,
+        Reason.REJECTED_BEFORE,
         Reason.LATENCY_BREACH,
         Reason.ERROR_RATE_BREACH,
         Reason.FALLBACK_RATE_BREACH,

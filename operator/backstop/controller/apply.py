@@ -1,7 +1,8 @@
 """Carrying out a plan, in the one order that is safe to be cut short anywhere.
 
 1. A route that takes traffic from the revision under judgement, with the verdict in it. 2. Status. 3. The verdict on the prompt
-version. 4. Children, then every other route change, then the Services that callers reach. 5. Events, log, metrics.
+version. 4. Children, the finalizer while a canary lives, every other route change, the Services that callers reach; the finalizer goes
+last. 5. Events, log, metrics. Of a policy that is being deleted nothing is made any more.
 What was not done is done by the next pass, which finds the cluster as it is. `place` is 1 and 2, `cluster` the rest.
 """
 
@@ -9,7 +10,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from ..api.names import traffic_object
+from ..api.names import FINALIZER, traffic_object
 from ..api.policystatus import FallbackPolicyStatus
 from ..api.reasons import Reason, event_type
 from ..kube.errors import Conflict, KubeError, NotFound, Rejected
@@ -22,7 +23,7 @@ from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics
 from .blocked import with_problem
 from .children import Children
-from .keys import PromptKey
+from .keys import PolicyKey, PromptKey
 from .prompts import rejected_status, withdrawn_status
 from .seen import Declared
 from .store import Store
@@ -76,15 +77,22 @@ class Apply:
         """Make the cluster follow the place that was written. Returns the first problem there is now. Raises Overtaken."""
         route = subject.plan.route
         problem = known
+        leaving = subject.policy.deleting
         try:
-            refused = await self._verdict(subject)
-            problem = await self._children.release(subject) or refused
-            problem = await self._children.revisions(subject) or problem
-            if route is not None and not route.falling:
+            problem = await self._verdict(subject)
+            if not leaving:
+                problem = await self._children.release(subject) or problem
+                problem = await self._children.revisions(subject) or problem
+            unheld = await self._hold_on(subject)
+            problem = unheld or problem
+            if route is not None and not route.falling and unheld is None:
                 problem = await self._route(subject) or problem
-            problem = await self._children.callers(subject) or problem
-            problem = await self._children.autoscale(subject) or problem
-            problem = await self._children.clear_away(subject) or problem
+            problem = await self._children.records(subject) or problem
+            if not leaving:
+                problem = await self._children.callers(subject) or problem
+                problem = await self._children.autoscale(subject) or problem
+                problem = await self._children.clear_away(subject) or problem
+            problem = await self._let_go(subject) or problem
         finally:
             # What status says has happened, whatever became of the rest: the next pass has nothing left to tell.
             for announcement in subject.plan.announcements:
@@ -92,6 +100,41 @@ class Apply:
             if problem is not None and problem != known:
                 await self._announce(subject, Announcement(problem.reason, problem.message))
         return problem
+
+    async def _hold_on(self, subject: Subject) -> Problem | None:
+        """The finalizer, before the canary's first weight. Returns why it could not be put on: then no weight may rise."""
+        policy = self._current(subject.policy)
+        if not subject.plan.guarded or policy.deleting or FINALIZER in policy.finalizers:
+            return None
+        return await self._finalizers(policy, finalizers=(*policy.finalizers, FINALIZER))
+
+    async def _let_go(self, subject: Subject) -> Problem | None:
+        """No finalizer on a policy without a rollout. The last write of a pass: a policy that is being deleted is gone with it."""
+        return None if subject.plan.guarded else await self.release(subject.policy)
+
+    async def release(self, policy: Declared) -> Problem | None:
+        """Take off the finalizer; no write if it is not there. Raises Overtaken."""
+        policy = self._current(policy)
+        if FINALIZER not in policy.finalizers:
+            return None
+        return await self._finalizers(policy, finalizers=tuple(name for name in policy.finalizers if name != FINALIZER))
+
+    def _current(self, policy: Declared) -> Declared:
+        """The policy with what this pass has written of it. Raises Overtaken if it is gone, or another one by now."""
+        current = self._store.policy(PolicyKey(policy.namespace, policy.name))
+        if current is None or current.uid != policy.uid:
+            raise Overtaken
+        return current
+
+    async def _finalizers(self, policy: Declared, *, finalizers: tuple[str, ...]) -> Problem | None:
+        try:
+            await self._writes.finalizers(policy, finalizers=finalizers)
+        except (Conflict, NotFound):
+            await self._writes.refresh(POLICIES, namespace=policy.namespace, name=policy.name)
+            raise Overtaken from None
+        except Rejected as error:
+            return refusal(POLICIES, name=policy.name, why=error)
+        return None
 
     async def _route(self, subject: Subject) -> Problem | None:
         assert subject.plan.route is not None
@@ -131,8 +174,10 @@ class Apply:
             if prompt is not None:
                 status = rejected_status(prompt, policy=subject.key.name, verdict=verdict, now=subject.now)
                 problem = await self._write_prompt(prompt, status=status)
-        if place.canary is not None and place.canary.halted is None:
-            revision = place.canary.revision
+        tried = place.canary.revision if place.canary is not None and place.canary.halted is None else None
+        # A stable revision is not rejected: a person has made it the first one nevertheless.
+        revision = tried or (place.stable.revision if place.stable is not None else None)
+        if revision is not None:
             prompt = self._prompt(subject, revision)
             if prompt is not None:
                 status = withdrawn_status(prompt, policy=subject.key.name, revision=revision.name, now=subject.now)

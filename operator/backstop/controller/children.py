@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ..api.fallbackpolicy import FallbackPolicySpec
-from ..api.names import GROUP, revision_object
+from ..api.names import GROUP, LABEL_POLICY, revision_object
 from ..api.promptversion import PromptVersionSpec
 from ..api.reasons import Reason
 from ..api.record import canonical
 from ..api.traffic import TrafficState
-from ..kube.errors import Rejected
+from ..kube.errors import Conflict, NotFound, Rejected, Unavailable
 from ..kube.resources import AUTOSCALERS, CONFIG_MAPS, DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES, Body, Resource, resource_of
 from ..rendering.owner import Owner
 from ..rendering.revision import deployment, record_object, revision_service, template_of
@@ -24,6 +24,7 @@ from ..rendering.services import caller_services
 from ..rendering.shared import account, traffic
 from ..rollout.observed import Known
 from .compare import covers
+from .kept import is_kept, is_of_revision, metadata_wanted
 from .keys import PolicyKey
 from .seen import Child, DeploymentSeen, Seen, child
 from .store import Store, newest_first
@@ -51,6 +52,13 @@ class Children:
         self._pull_secrets = pull_secrets
         # The generation at which each Deployment was last found right, by uid; per policy, to be forgotten with it.
         self._right: dict[PolicyKey, dict[str, int]] = {}
+
+    def learn(self, live: Body, *, rendered: Body) -> None:
+        """A Deployment's pods are as they were rendered: if it was written from that, it need not be compared again."""
+        metadata = live["metadata"]
+        if (metadata.get("annotations") or {}).get(APPLIED) == stamp_of(rendered):
+            key = PolicyKey(metadata["namespace"], metadata["labels"][LABEL_POLICY])
+            self._right.setdefault(key, {})[metadata["uid"]] = metadata.get("generation", 0)
 
     def forget(self, key: PolicyKey) -> None:
         """The policy is gone."""
@@ -98,6 +106,26 @@ class Children:
             subject, [autoscaler(owner, serving=subject.wish.spec.serving, revision=plan.autoscaled, may_shrink=plan.may_shrink)]
         )
 
+    async def records(self, subject: Subject) -> Problem | None:
+        """See to it that the record of what was accepted last outlives the policy, and that others go with it. Returns the first problem.
+
+        The one that is to stay first: a death in between leaves one too many, never none.
+        """
+        place, owner, problem = subject.plan.place, _owner(subject), None
+        stable = place.stable.revision.name if place.stable is not None else None
+        records = [c for c in self._mine(subject, resource=CONFIG_MAPS) if is_of_revision(c)]
+        for record in sorted(records, key=lambda c: (c.revision != stable, c.name)):
+            if not (patch := metadata_wanted(record, place=place, owner=owner)):
+                continue
+            try:
+                await self._writes.metadata(record, patch=patch)
+            except (Conflict, NotFound):
+                await self._writes.refresh(CONFIG_MAPS, namespace=record.namespace, name=record.name)
+                raise
+            except Rejected as refused:
+                problem = problem or refusal(CONFIG_MAPS, name=record.name, why=refused)
+        return problem
+
     async def clear_away(self, subject: Subject) -> Problem | None:
         """Delete what revisions that are not live need no more, and the oldest records. Returns the first problem.
 
@@ -107,12 +135,12 @@ class Children:
             return None
         live = subject.plan.sizes
         deployments = [d for d in self._mine(subject, resource=DEPLOYMENTS) if d.revision not in live]
-        services = [s for s in self._mine(subject, resource=SERVICES) if s.revision not in live and _is_of_revision(s)]
+        services = [s for s in self._mine(subject, resource=SERVICES) if s.revision not in live and is_of_revision(s)]
         budgets = [b for b in self._mine(subject, resource=DISRUPTION_BUDGETS) if b.revision not in live]
         kept = {subject.wish.revision.value.name} if isinstance(subject.wish.revision, Known) else set()
         if subject.plan.place.previous is not None:
             kept.add(subject.plan.place.previous.revision.name)  # its pods may be gone, and wanted again
-        records = [c for c in self._mine(subject, resource=CONFIG_MAPS) if _is_of_revision(c) and c.revision not in {*live, *kept}]
+        records = [c for c in self._mine(subject, resource=CONFIG_MAPS) if is_of_revision(c) and c.revision not in {*live, *kept}]
         old = newest_first(records)[subject.wish.spec.rollback.revisionHistoryLimit :]
         return await self._delete([*deployments, *services, *budgets, *old])
 
@@ -128,7 +156,7 @@ class Children:
     async def _revision(self, subject: Subject, revision: str, *, replicas: int) -> None:
         """What one revision needs. The record first: a Deployment is made from it, once and for all."""
         key, owner = subject.key, _owner(subject)
-        known = self._known(subject, DEPLOYMENTS, name=revision_object(key.name, revision=revision))
+        known = await self._known(subject, DEPLOYMENTS, name=revision_object(key.name, revision=revision))
         if known is None and replicas == 0:
             return
         record = await self._record(subject, revision)
@@ -147,11 +175,11 @@ class Children:
         if record is None:
             raise _Blocked(_record_missing(name))
         body = deployment(_owner(subject), revision=revision, template=template_of(record))
-        known = self._known(subject, DEPLOYMENTS, name=name)
+        known = await self._known(subject, DEPLOYMENTS, name=name)
         if known is None and (live := await self._read(DEPLOYMENTS, key=subject.key, name=name)) is not None:
             known = self._take_if_ours(subject, live)
         if known is None:
-            whole = _stamped(body) | {"spec": body["spec"] | {"replicas": replicas}}
+            whole = stamped(body) | {"spec": body["spec"] | {"replicas": replicas}}
             return child(await self._create(whole), resource=DEPLOYMENTS)
         return await self._ensure(subject, body, compare_live=True)
 
@@ -173,7 +201,7 @@ class Children:
         """See to it that the record exists; returns it if it was just written."""
         key, wish = subject.key, subject.wish
         name = revision_object(key.name, revision=revision)
-        if self._known(subject, CONFIG_MAPS, name=name) is not None:
+        if await self._known(subject, CONFIG_MAPS, name=name) is not None:
             return None
         found = await self._read(CONFIG_MAPS, key=key, name=name)
         if found is not None:
@@ -195,8 +223,8 @@ class Children:
     async def _ensure(self, subject: Subject, body: Body, *, compare_live: bool = False) -> Child:
         """See to it that the child is as rendered. `compare_live`: what the store keeps of it is not enough to tell."""
         resource, name = resource_of(body), body["metadata"]["name"]
-        stamp = _stamp(body)
-        known = self._known(subject, resource, name=name)
+        stamp = stamp_of(body)
+        known = await self._known(subject, resource, name=name)
         if known is None or compare_live:
             live = await self._read(resource, key=subject.key, name=name)
             taken = self._take_if_ours(subject, live) if live is not None else None
@@ -206,11 +234,11 @@ class Children:
                     return known
         elif known.deleting or (known.annotations.get(APPLIED) == stamp and covers(known.content, wanted=_kept(body, of=known))):
             return known
-        body = _stamped(body)
+        wanted = stamped(body)
         if known is not None:
-            body["metadata"]["uid"] = known.uid
+            wanted["metadata"]["uid"] = known.uid
         try:
-            return child(await self._writes.apply(resource, body=body), resource=resource)
+            return child(await self._writes.apply(resource, body=wanted), resource=resource)
         except Rejected as refused:
             raise _Blocked(refusal(resource, name=name, why=refused)) from None
 
@@ -224,17 +252,22 @@ class Children:
     async def _read(self, resource: Resource, *, key: PolicyKey, name: str) -> Body | None:
         return await self._writes.get(resource, namespace=key.namespace, name=name)
 
-    def _known(self, subject: Subject, resource: Resource, *, name: str) -> Child | None:
-        known = self._store.child(resource, namespace=subject.key.namespace, name=name)
-        if known is not None and not _is_ours(subject, known):
-            raise _Blocked(_not_ours(resource, name=name))
+    async def _known(self, subject: Subject, resource: Resource, *, name: str) -> Child | None:
+        namespace = subject.key.namespace
+        known = self._store.child(resource, namespace=namespace, name=name)
+        if known is None or _is_ours(subject, known):
+            return known
+        # Not everything is watched: it may have gone with a former policy.
+        await self._writes.refresh(resource, namespace=namespace, name=name)
+        known = self._store.child(resource, namespace=namespace, name=name)
+        if known is not None:
+            _demand_ours(subject, known)
         return known
 
     def _take_if_ours(self, subject: Subject, body: Body) -> Child:
         resource = resource_of(body)
         found = child(body, resource=resource)
-        if not _is_ours(subject, found):
-            raise _Blocked(_not_ours(resource, name=found.name))
+        _demand_ours(subject, found)
         self._writes.take(body, resource=resource)
         return found
 
@@ -242,14 +275,14 @@ class Children:
         return [c for c in self._store.children(subject.key, resource=resource) if _is_ours(subject, c) and not c.deleting]
 
 
-def _stamp(body: Body) -> str:
+def stamp_of(body: Body) -> str:
+    """Tells one rendered body from another."""
     return hashlib.sha256(canonical(body)).hexdigest()[:16]
 
 
-def _stamped(body: Body) -> Body:
-    """The body as it is written: what was rendered can be told from what it says."""
-    annotations = body["metadata"].get("annotations", {}) | {APPLIED: _stamp(body)}
-    return body | {"metadata": body["metadata"] | {"annotations": annotations}}
+def stamped(body: Body) -> Body:
+    """The body as it is written: with its stamp, by which it is known again."""
+    return body | {"metadata": body["metadata"] | {"annotations": body["metadata"].get("annotations", {}) | {APPLIED: stamp_of(body)}}}
 
 
 def _generation(of: Seen) -> int:
@@ -261,11 +294,16 @@ def _owner(subject: Subject) -> Owner:
 
 
 def _is_ours(subject: Subject, found: Child) -> bool:
-    return found.owner == subject.policy.uid
+    return found.owner == subject.policy.uid or (is_kept(found) and found.policy == subject.key.name)
 
 
-def _is_of_revision(found: Child) -> bool:
-    return found.revision is not None and found.name == revision_object(found.policy, revision=found.revision)
+def _demand_ours(subject: Subject, found: Child) -> None:
+    """Raises _Blocked for an object of something else; Unavailable while one is left of a former policy of this name."""
+    if _is_ours(subject, found):
+        return
+    if found.owning_policy == subject.key.name:
+        raise Unavailable(f"{found.resource.kind} `{found.name}` is still there of the former policy of this name, and goes with it")
+    raise _Blocked(_not_ours(found.resource, name=found.name))
 
 
 def _kept(body: Body, *, of: Child) -> Body:

@@ -9,6 +9,7 @@ from ..rollout.observed import Arm, Known, Observed, Unknown, Unresolved
 from ..rollout.place import Place, Revision, Tokens
 from ..traffic.acting import Gateway
 from ..traffic.shares import observe_shares
+from .kept import NOTHING_KEPT, Memory
 from .seen import Child, DeploymentSeen, PodSeen
 
 LONGEST_TOKEN: Final = 256
@@ -25,15 +26,28 @@ def observe(
     acting: Known[int] | Unknown,
     readings: tuple[SLOReading, ...],
     annotations: Mapping[str, str],
+    leaving: bool = False,
+    memory: Memory = NOTHING_KEPT,
 ) -> Observed:
-    """The observed values. `owner` is the policy's uid: what belongs to another is not the policy's."""
+    """The observed values. `owner` is the policy's uid: what belongs to another is not the policy's, its namesake before it included."""
     if traffic is None:
         route = observe_shares(None)
     elif traffic.owner == owner:
         route = observe_shares(traffic.content)
     else:
         route = Unknown(f"ConfigMap `{traffic.name}` belongs to something else")
-    return Observed(place, wanted, route, arms_of(deployments, pods=pods), acting, readings, _tokens(annotations))
+    return Observed(
+        place=place,
+        wanted=wanted,
+        route=route,
+        arms=arms_of([d for d in deployments if d.owner == owner], pods=pods),
+        acting=acting,
+        readings=readings,
+        tokens=_tokens(annotations),
+        leaving=leaving,
+        accepted=memory.accepted,
+        remembered=memory.rejected,
+    )
 
 
 def _tokens(annotations: Mapping[str, str]) -> Tokens:

@@ -5,12 +5,13 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from ..api.clock import render_time
+from ..api.clock import parse_time, render_time
 from ..api.condition import Condition, ConditionType
 from ..api.promptversion import PromptRejection, PromptVersionStatus
 from ..api.reasons import Reason
 from ..api.record import prompt_digest
 from ..rollout.observed import Unresolved
+from ..rollout.place import Rejection, Revision
 from ..rollout.plan import ConditionState
 from ..rollout.statusmap import conditions_after
 from ..rollout.verdict import Verdict
@@ -42,13 +43,15 @@ def judged_status(prompt: Declared, *, older: Iterable[Declared], users: Iterabl
             ConditionState(ConditionType.ACCEPTED, "False", why.reason, why.message),
             ConditionState(ConditionType.STALLED, "True", why.reason, why.message),
         )
-    kept = [c for c in before.conditions if c.type not in (ConditionType.ACCEPTED, ConditionType.STALLED)]
+    conditions = [c for c in before.conditions if why is not None or c.type != ConditionType.STALLED]
+    for state in states:
+        conditions = _with(conditions, state=state, generation=prompt.generation, now=now)
     uses = users_of(PromptKey(prompt.namespace, prompt.name), digest=digest, policies=users)
     after = before.model_copy(
         update={
             "observedGeneration": prompt.generation,
             "digest": digest,
-            "conditions": [*kept, *conditions_after(before.conditions, states=states, generation=prompt.generation, now=now)],
+            "conditions": conditions,
             "usedBy": uses[:USES_SHOWN],
             "users": len({use.policy for use in uses}),
         }
@@ -91,6 +94,16 @@ def withdrawn_status(prompt: Declared, *, policy: str, revision: str, now: float
     return before.model_copy(update={"rejections": left, "conditions": conditions}).model_dump(mode="json", exclude_none=True)
 
 
+def rejections_by(policy: str, *, prompt: Declared) -> list[Rejection]:
+    """What a policy of this name rolled back of this prompt version. Entries whose time cannot be read are not the operator's."""
+    status, found = read_status(prompt.status), []
+    for rejection in status.rejections:
+        if rejection.policy == policy and (at := _seconds(rejection.at)) is not None:
+            revision = Revision(rejection.revision, prompt_version=prompt.name, prompt_digest=status.digest or "")
+            found.append(Rejection(revision, reason=rejection.reason, message=rejection.message, at=at))
+    return found
+
+
 def read_status(status: Mapping[str, Any]) -> PromptVersionStatus:
     """The status as it was written; an empty one where it cannot be read, for it can all be found out again but for old rejections."""
     try:
@@ -99,6 +112,15 @@ def read_status(status: Mapping[str, Any]) -> PromptVersionStatus:
         return PromptVersionStatus()
 
 
+def _seconds(time: str) -> float | None:
+    try:
+        return parse_time(time)
+    except ValueError:
+        return None
+
+
 def _with(conditions: list[Condition], *, state: ConditionState, generation: int, now: float) -> list[Condition]:
-    others = [condition for condition in conditions if condition.type != state.type]
-    return [*others, *conditions_after(conditions, states=(state,), generation=generation, now=now)]
+    """The conditions with this one among them, each where it was: another order would be another status."""
+    (after,) = conditions_after(conditions, states=(state,), generation=generation, now=now)
+    known = any(condition.type == state.type for condition in conditions)
+    return [after if condition.type == state.type else condition for condition in conditions] + ([] if known else [after])

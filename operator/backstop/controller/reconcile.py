@@ -1,28 +1,32 @@
 """One pass: look at the store, decide, apply. Knows the order of things in a pass; what is decided and how it is written is elsewhere."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 from pydantic import ValidationError
 
-from ..api.names import revision_object, traffic_object
+from ..api.clock import parse_time
+from ..api.names import FINALIZER, revision_object, traffic_object
 from ..api.policystatus import FallbackPolicyStatus, Phase
 from ..api.reasons import Reason
-from ..kube.errors import Conflict, NotFound
+from ..kube.errors import Conflict, KubeError, NotFound
 from ..kube.resources import CONFIG_MAPS, POLICIES, PROMPT_VERSIONS
 from ..rendering.owner import Owner
 from ..rendering.revision import RevisionTooLarge
 from ..rollout.decide import decide
-from ..rollout.judged import same_subject
+from ..rollout.judged import WATCH_SHIFT_SECONDS, same_subject
 from ..rollout.observed import Known, Unresolved
 from ..rollout.place import Place, awaited_generation
 from ..rollout.statusmap import place_of
+from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics
 from .apply import Apply, Overtaken
 from .blocked import blocked_status, problem_in
 from .children import Children
 from .judging import Judging, readings_for
+from .kept import NOTHING_KEPT, KeptRecords, Memory
 from .keys import Key, PolicyKey, PromptKey
 from .observe import observe
 from .prompts import judged_status
@@ -35,6 +39,10 @@ from .verification import Verification
 from .wanted import Wish, conflict_of, unambiguous, wish_of
 from .writes import Writes
 
+_log = logging.getLogger(__name__)
+
+# After this much of a deletion the policy goes, whatever could not be written: longer than its shift is watched for.
+LONGEST_LEAVE_SECONDS: Final = WATCH_SHIFT_SECONDS + 30.0
 # A prompt version hears this late of whom it is used by, so that many policies that move at once cost it one write.
 USES_PAUSE_SECONDS: Final = 0.5
 
@@ -50,6 +58,7 @@ class Reconcile:
         writes: Writes,
         apply: Apply,
         children: Children,
+        kept: KeptRecords,
         judging: Judging,
         verification: Verification,
         metrics: Metrics,
@@ -61,14 +70,15 @@ class Reconcile:
         self._writes = writes
         self._apply = apply
         self._children = children
+        self._kept = kept
         self._judging = judging
         self._verification = verification
         self._metrics = metrics
         self._sources = sources
         self._clock = clock
         self._problems: dict[PolicyKey, Problem | None] = {}
-        # What each policy last asked for with a valid spec.
-        self._valid: dict[PolicyKey, Wish] = {}
+        # Each policy as it was when its spec was last valid: nothing of it is kept in memory that the store does not keep.
+        self._valid: dict[PolicyKey, Declared] = {}
 
     async def __call__(self, key: Key) -> bool:
         """One pass. Returns whether it shall be repeated after a pause. Raises KubeError, Overtaken."""
@@ -92,10 +102,17 @@ class Reconcile:
 
     async def _policy(self, key: PolicyKey) -> bool:
         policy = self._store.policy(key)
-        if policy is None or policy.deleting:
+        if policy is None:
+            self._forget(key)
+            if (again := await self._kept.outlive(key, now=self._clock())) is not None:
+                self._queue.add_at(key, at=again)
+            return False
+        if policy.deleting and FINALIZER not in policy.finalizers:
             self._forget(key)
             return False
         read = read_policy(policy)
+        if policy.deleting and isinstance(read, Unresolved):
+            return await self._apply.release(policy) is not None
         if isinstance(read, Unresolved):
             await self._block(policy, status=None, why=read)
             return False
@@ -105,18 +122,34 @@ class Reconcile:
         wish = wish_of(policy, prompt=prompt, sources=self._sources, refresh=place.acknowledged.refresh or "")
         if isinstance(wish, Unresolved):
             valid = self._valid.get(key)
+            if valid is None and policy.deleting:
+                return await self._apply.release(policy) is not None
             if valid is None:
                 await self._block(policy, status=status, why=wish)
                 return False
             # A canary that runs is judged by the last spec that was valid, and goes no further.
-            wish = replace(valid, revision=wish, prompt=None)
+            last = wish_of(valid, prompt=None, sources=self._sources)
+            assert isinstance(last, Wish), "it was valid, whatever else has gone"
+            wish = replace(last, revision=wish, prompt=None)
         else:
-            self._valid[key] = wish
+            self._valid[key] = policy
         if prompt is not None:
             conflict = conflict_of(prompt, older=self._store.older(prompt))
             wish = unambiguous(wish, conflict=conflict, stable=place.stable.revision.name if place.stable else None)
         wish = self._fitting(policy, wish=wish)
-        return await self._decide(self._look(policy, wish=wish, status=status, place=place))
+        memory = NOTHING_KEPT if place.stable is not None else await self._kept.memory(key)
+        try:
+            return await self._decide(self._look(policy, wish=wish, status=status, place=place, memory=memory))
+        except KubeError as error:
+            if not self._is_overdue(policy):
+                raise
+            told = fields(namespace=key.namespace, policy=key.name, error=str(error))
+            _log.warning("the policy is let go though its rollout could not be ended", extra=told)
+            return await self._apply.release(policy) is not None
+
+    def _is_overdue(self, policy: Declared) -> bool:
+        """Whether a deletion has waited for as long as it may for writes that fail."""
+        return policy.deleted_at is not None and self._clock() - parse_time(policy.deleted_at) >= LONGEST_LEAVE_SECONDS
 
     def _fitting(self, policy: Declared, *, wish: Wish) -> Wish:
         """The wish, unless its revision is too large to be recorded; asked only while there is no record."""
@@ -132,7 +165,7 @@ class Reconcile:
             return replace(wish, revision=Unresolved(Reason.REVISION_TOO_LARGE, str(error)))
         return wish
 
-    def _look(self, policy: Declared, *, wish: Wish, status: FallbackPolicyStatus, place: Place) -> Subject:
+    def _look(self, policy: Declared, *, wish: Wish, status: FallbackPolicyStatus, place: Place, memory: Memory) -> Subject:
         key = PolicyKey(policy.namespace, policy.name)
         now = self._clock()
         observed = observe(
@@ -145,6 +178,8 @@ class Reconcile:
             acting=self._verification.acting(key),
             readings=readings_for(place, spec=wish.spec, judgement=self._judging.judgement(key)),
             annotations=policy.annotations,
+            leaving=policy.deleting,
+            memory=memory,
         )
         plan = decide(observed, policy=wish.spec, now=now)
         return Subject(key=key, policy=policy, wish=wish, status=status, observed=observed, plan=plan, now=now)
@@ -170,6 +205,9 @@ class Reconcile:
         self._metrics.show_policy(key.namespace, key.name, phase=plan.phase, weight=weight)
         if problem is None:
             problem = await self._apply.cluster(subject, known=known)
+        elif subject.policy.deleting:
+            # What is refused now is refused again: gateways whose canary goes serve its requests themselves.
+            problem = await self._apply.release(subject.policy)
         self._problems[key] = problem
         if plan.wake_at is not None and problem is None:  # else it comes again after a pause
             self._queue.add_at(key, at=plan.wake_at)

@@ -1,10 +1,11 @@
 """The running operator: what is started, in which order, and how it ends. Wires by hand; decides nothing."""
 
 import asyncio
+import gc
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -13,6 +14,7 @@ from ..api.heartbeat import BEAT_SECONDS, Heartbeat
 from ..kube.client import Client
 from ..kube.connection import Connection
 from ..kube.errors import KubeError, Unavailable
+from ..kube.resources import Body, Resource
 from ..telemetry.endpoints import serve_endpoints
 from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics
@@ -20,12 +22,14 @@ from .apply import Apply, Overtaken
 from .children import Children
 from .config import OperatorConfig
 from .judging import Judging
+from .kept import KeptRecords
 from .keys import Key, PolicyKey
 from .leadership import Leadership
 from .queue import KeyQueue
 from .reconcile import Reconcile
+from .recorded import Recorded
 from .seen import Seen
-from .sources import Watches, list_all
+from .sources import OnBodies, Watches, list_all
 from .store import Store
 from .verification import Verification
 from .writes import Writes
@@ -35,6 +39,7 @@ _log = logging.getLogger(__name__)
 REQUEST_SECONDS: Final = 10.0
 WORKERS: Final = 8
 SWEEP_SECONDS: Final = 300.0
+FRESH_SECONDS: Final = 10.0
 FIRST_LIST_RETRY_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 5.0
 LONGEST_HASTE_SECONDS: Final = 2.0
@@ -71,6 +76,7 @@ class Operator:
         self._store = Store()
         self._queue: KeyQueue[Key] = KeyQueue(clock=clock, jitter=jitter)
         self._listed = False
+        self._listed_at = 0.0  # monotonic seconds
         self._heartbeat = Heartbeat(clock=time.monotonic)
         self._passes: dict[Key, float] = {}  # the running ones, by when they began; monotonic seconds
 
@@ -89,6 +95,7 @@ class Operator:
             writes=writes,
             apply=Apply(writes, store=self._store, children=children, metrics=metrics),
             children=children,
+            kept=KeptRecords(writes, store=self._store),
             judging=judging,
             verification=verification,
             metrics=metrics,
@@ -101,7 +108,7 @@ class Operator:
             await stack.enter_async_context(serve_endpoints(metrics.registry, port=port, alive=self._ill, ready=self._unready))
             beating = asyncio.create_task(self._beat())
             stack.callback(beating.cancel)
-            await self._first_list()
+            await self._first_list(children)
             watches = Watches(self._connection, namespaces=self._config.namespaces, on_news=self._on_news)
             watches.start()
             stack.push_async_callback(watches.stop, within=STOP_SECONDS)
@@ -126,7 +133,8 @@ class Operator:
                 # What is live comes first; then what the last leader wrote and these watches have not told of yet.
                 for key in self._store.policies():
                     self._queue.add(key, urgent=self._is_live(key))
-                tasks.create_task(self._list_once())
+                if time.monotonic() - self._listed_at > FRESH_SECONDS:
+                    tasks.create_task(self._list_once())
         finally:
             await leadership.let_go()
 
@@ -166,14 +174,23 @@ class Operator:
         for key in self._store.remove(news) if gone else self._store.put(news):
             self._queue.add(key)
 
-    async def _first_list(self) -> None:
+    async def _first_list(self, children: Children) -> None:
+        recorded = Recorded()
+
+        def learn(resource: Resource, bodies: Sequence[Body]) -> None:
+            for live, rendered in recorded.look(resource, bodies):
+                children.learn(live, rendered=rendered)
+
         while True:
             try:
-                await self._list()
+                await self._list(on_news=learn)
             except KubeError as error:
                 _log.warning("the cluster cannot be listed; trying again", extra=fields(error=str(error)))
                 await asyncio.sleep(FIRST_LIST_RETRY_SECONDS * (1 + self._jitter()))
             else:
+                # What was listed mostly stays: no collection need look at it again.
+                gc.collect()
+                gc.freeze()
                 self._listed = True
                 return
 
@@ -189,10 +206,11 @@ class Operator:
         except KubeError as error:
             _log.warning("the sweep is put off", extra=fields(error=str(error)))
 
-    async def _list(self) -> None:
-        for listing in await list_all(self._client, namespaces=self._config.namespaces):
-            for key in self._store.reconcile(listing):
+    async def _list(self, *, on_news: OnBodies = lambda _resource, _bodies: None) -> None:
+        async for concerned in list_all(self._client, namespaces=self._config.namespaces, store=self._store, on_news=on_news):
+            for key in concerned:
                 self._queue.add(key)
+        self._listed_at = time.monotonic()
 
     async def _work(self, reconcile: Reconcile) -> None:
         agenda = self._queue.agenda

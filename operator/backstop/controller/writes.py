@@ -82,6 +82,17 @@ class Writes:
         self._store.put(declared(written, resource=of.resource))
         return True
 
+    async def finalizers(self, of: Declared, *, finalizers: tuple[str, ...]) -> None:
+        """The finalizers, over the version that was read. Conflict if it is another by now."""
+        await self.metadata(of, patch={"finalizers": list(finalizers)})
+
+    async def metadata(self, of: Seen, *, patch: Body) -> None:
+        """Merge patch of the metadata, over the version that was read. Conflict if it is another by now."""
+        written = await self._client.patch_metadata(
+            of.resource, namespace=of.namespace, name=of.name, patch=patch, resource_version=of.version, manager=OPERATOR_MANAGER
+        )
+        self._store.put(seen(written, resource=of.resource))
+
     async def event(self, about: Declared, *, reason: str, message: str, event_type: str, now: float) -> None:
         """Tell it on the object."""
         body = event(

@@ -12,6 +12,7 @@ import aiohttp
 from kubernetes.aio.client import ApiClient
 
 from .errors import Conflict, KubeError, NotFound, NotLeading, Rejected, Unavailable
+from .pages import Page, read_page
 from .resources import Body, Resource
 
 APPLY: Final = "application/apply-patch+yaml"  # JSON is YAML
@@ -49,18 +50,29 @@ class Client:
         return await self._request("GET", resource.path(namespace=namespace, name=name))
 
     async def list(self, resource: Resource, *, namespace: str | None, labels: str | None = None) -> tuple[list[Body], str]:
-        """All objects, in pages, and the resourceVersion they were read at. An item carries no `kind`, as the API gives it."""
+        """All objects, and the resourceVersion they were read at. An item carries no `kind`, as the API gives it."""
         found: list[Body] = []
+        version = ""
+        async for page in self.pages(resource, namespace=namespace, labels=labels):
+            found += [item.body() for item in page.items]
+            version = page.version
+        return found, version
+
+    async def pages(self, resource: Resource, *, namespace: str | None, labels: str | None = None) -> AsyncIterator[Page]:
+        """As `list`, a page at a time: for what need be neither in memory all at once nor read whole."""
         query: dict[str, str] = {"limit": str(PAGE)}
         if labels:
             query["labelSelector"] = labels
+        path = resource.path(namespace=namespace)
         while True:
-            page = await self._request("GET", resource.path(namespace=namespace), query=query)
-            found += page["items"]
-            following = page["metadata"].get("continue")
-            if not following:
-                return found, page["metadata"]["resourceVersion"]
-            query["continue"] = following
+            status, text = await self._answer("GET", path, query=query)
+            if status != 200:
+                raise _failure(status, text=text, what=f"GET {path}")
+            page = read_page(text, what=f"GET {path}")
+            yield page
+            if not page.following:
+                return
+            query["continue"] = page.following
 
     async def create(self, resource: Resource, *, body: Body, manager: str) -> Body:
         """A new object; Conflict if it exists, Rejected also for a field that the API server does not know."""
@@ -89,6 +101,14 @@ class Client:
         """JSON merge patch. With a `uid` in the metadata: Rejected or Conflict if the object is another one by now."""
         path = resource.path(namespace=namespace, name=name)
         return await self._write("PATCH", resource, path=path, query={"fieldManager": manager}, body=patch, content=MERGE)
+
+    async def patch_metadata(
+        self, resource: Resource, *, namespace: str, name: str, patch: Mapping[str, Any], resource_version: str, manager: str
+    ) -> Body:
+        """JSON merge patch of the metadata, on condition of the resourceVersion that was read; else Conflict."""
+        body = {"metadata": {**patch, "resourceVersion": resource_version}}
+        path = resource.path(namespace=namespace, name=name)
+        return await self._write("PATCH", resource, path=path, query={"fieldManager": manager}, body=body, content=MERGE)
 
     async def patch_status(
         self, resource: Resource, *, namespace: str, name: str, patch: Mapping[str, Any], resource_version: str, manager: str
@@ -161,29 +181,44 @@ class Client:
     async def _request(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None, content: str = JSON
     ) -> Body:
+        status, text = await self._answer(method, path, query=query, body=body, content=content)
+        return _outcome(status, text=text, what=f"{method} {path}")
+
+    async def _answer(
+        self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None, content: str = JSON
+    ) -> tuple[int, bytes]:
         what = f"{method} {path}"
         try:
             async with asyncio.timeout(self._timeout):
                 timeout = aiohttp.ClientTimeout(total=self._timeout)
                 response = await self._call(method, path, query=query, body=body, content=content, timeout=timeout)
-                text = await response.read()
+                return response.status, await response.read()
         except TimeoutError:
             raise Unavailable(f"{what}: no answer within {self._timeout:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Unavailable(f"{what}: {error or type(error).__name__}") from None
-        return _outcome(response.status, text=text, what=what)
 
 
 def _outcome(status: int, *, text: bytes, what: str) -> Body:
+    answer = _document(text, status=status, what=what)
+    if 200 <= status < 300:
+        return answer
+    raise _failure(status, text=text, what=what)
+
+
+def _failure(status: int, *, text: bytes, what: str) -> KubeError:
+    answer = _document(text, status=status, what=what)
+    return _error(status, message=f"{what}: {str(answer.get('message') or status)[:LONGEST_MESSAGE]}")
+
+
+def _document(text: bytes, *, status: int, what: str) -> Body:
     try:
         answer = json.loads(text)
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
         raise Unavailable(f"{what}: answer {status} is not a JSON object")
-    if 200 <= status < 300:
-        return answer
-    raise _error(status, message=f"{what}: {str(answer.get('message') or status)[:LONGEST_MESSAGE]}")
+    return answer
 
 
 def _error(status: int, *, message: str) -> KubeError:

@@ -51,15 +51,20 @@ def metadata(owner: Owner, *, name: str, revision: str | None = None) -> Body:
         "name": name,
         "namespace": owner.namespace,
         "labels": labels(owner.name, revision=revision),
-        "ownerReferences": [
-            {
-                "apiVersion": API_VERSION,
-                "kind": "FallbackPolicy",
-                "name": owner.name,
-                "uid": owner.uid,
-                "controller": True,
-                # True would need the right to update finalizers of policies, and delay nothing that matters here.
-                "blockOwnerDeletion": False,
-            }
-        ],
+        "ownerReferences": owner_references(owner),
     }
+
+
+def owner_references(owner: Owner) -> list[Body]:
+    """That an object goes with its policy."""
+    return [
+        {
+            "apiVersion": API_VERSION,
+            "kind": "FallbackPolicy",
+            "name": owner.name,
+            "uid": owner.uid,
+            "controller": True,
+            # True would need the right to update finalizers of policies, and delay nothing that matters here.
+            "blockOwnerDeletion": False,
+        }
+    ]

@@ -16,6 +16,8 @@ from .rest import serves_already
 
 def conditions_of(look: Look) -> tuple[ConditionState, ...]:
     """Every condition that holds at this look."""
+    if look.observed.leaving:
+        return _leaving(look)
     conditions = [*_input(look), _ready(look), _progressing(look)]
     wanted, canary = look.wanted, look.place.canary
     rejection = look.place.rejection_of(wanted.name) if wanted is not None else None
@@ -30,6 +32,8 @@ def conditions_of(look: Look) -> tuple[ConditionState, ...]:
     if rejection is not None and canary is None and not _is_stable(look):
         suspected = "; not certain before stable is seen to do better" if rejection.suspected else ""
         message = f"{rejection.message}{suspected}; change the spec to go on, or set a new value of the annotation `backstop.dev/retry`"
+        if look.place.stable is None:
+            message += ", which makes it the first stable revision; until then nothing serves"
         conditions.append(ConditionState(ConditionType.STALLED, "True", Reason.ROLLED_BACK, message))
         conditions.append(ConditionState(ConditionType.ROLLED_BACK, "True", reason_of(rejection.reason), rejection.message))
     if isinstance(look.observed.wanted, Unresolved) and (canary is None or canary.halted is None):
@@ -42,6 +46,8 @@ def conditions_of(look: Look) -> tuple[ConditionState, ...]:
 def summary_of(look: Look) -> tuple[Phase, Reason]:
     """Phase and reason for the columns."""
     wanted, canary = look.wanted, look.place.canary
+    if look.observed.leaving:
+        return Phase.LEAVING, Reason.POLICY_DELETED
     if canary is not None:
         phase = Phase.PROMOTING if canary.promoting_since is not None else Phase.PROGRESSING
         return (Phase.HALTED if canary.halted is not None else phase), _doing(look)[0]
@@ -57,6 +63,16 @@ def summary_of(look: Look) -> tuple[Phase, Reason]:
     if look.place.guard is not None:
         return Phase.GUARDING, _guarding(look)[0]
     return Phase.IDLE, Reason.STABLE if _stable_ready(look) else Reason.STABLE_UNREADY
+
+
+def _leaving(look: Look) -> tuple[ConditionState, ...]:
+    message = "the policy is deleted: it goes when every gateway is seen to serve stable alone"
+    return (
+        *_input(look),
+        ConditionState(ConditionType.READY, "False", Reason.POLICY_DELETED, message),
+        ConditionState(ConditionType.PROGRESSING, "True", Reason.POLICY_DELETED, message),
+        ConditionState(ConditionType.RECONCILING, "True", Reason.POLICY_DELETED, message),
+    )
 
 
 def _input(look: Look) -> list[ConditionState]:

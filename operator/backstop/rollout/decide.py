@@ -5,10 +5,11 @@ again. Gates that take traffic away come before gates that give it. What the clu
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 
-from . import guard, intent, progress, rest, safety
+from . import guard, intent, leaving, progress, recreation, rest, safety
 from .conditions import conditions_of, summary_of
 from .judged import same_subject
 from .look import Look
@@ -25,6 +26,7 @@ Gate = Callable[[Look], Move | None]
 SAFETY: tuple[CanaryGate, ...] = (
     safety.finish_abort,
     safety.breach,
+    leaving.leave,
     safety.other_wanted,
     safety.blind,
     safety.crashes,
@@ -40,7 +42,7 @@ PROGRESS: tuple[CanaryGate, ...] = (
     progress.pass_step,
 )
 # Without a canary: what takes traffic away from stable, or finds out whether that was right.
-GUARD: tuple[Gate, ...] = (guard.finish_return, guard.breach, guard.go_back_when_ready, guard.compare, guard.end)
+GUARD: tuple[Gate, ...] = (recreation.recall, guard.finish_return, guard.breach, guard.go_back_when_ready, guard.compare, guard.end)
 # What does not wait while a rollout is paused: no gate that raises the canary's weight.
 WHILE_PAUSED: tuple[CanaryGate, ...] = (progress.replan, progress.promote, progress.verify)
 REST: tuple[Gate, ...] = (
@@ -77,19 +79,14 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         wake_at=now if moved or route is not None else wake_at(after),
         autoscaled=_serving(after) if policy.serving.autoscaling is not None else None,
         may_shrink=not _shares(place),
+        guarded=leaving.is_guarded(place),
     )
 
 
 def _first_move(look: Look) -> Move | None:
-    canary = look.place.canary
-    if canary is not None and look.place.stable is not None:
-        for gate in SAFETY:
-            if (move := gate(look, canary)) is not None:
-                return move
-    if canary is None:
-        for question in GUARD:
-            if (move := question(look)) is not None:
-                return move
+    canary, move = look.place.canary, _safe_move(look)
+    if move is not None or look.observed.leaving:
+        return move or rest.watch_shift(look)
     if (move := intent.by_hand(look)) is not None:
         return move
     for gate in _progress(look):
@@ -98,6 +95,20 @@ def _first_move(look: Look) -> Move | None:
     for question in REST:
         if (move := question(look)) is not None:
             return move
+    return None
+
+
+def _safe_move(look: Look) -> Move | None:
+    """The first of the gates that take traffic away, or keep it from what was rejected."""
+    canary = look.place.canary
+    if canary is None:
+        for question in () if look.observed.leaving else GUARD:
+            if (move := question(look)) is not None:
+                return move
+    elif look.place.stable is not None:
+        for gate in SAFETY:
+            if (move := gate(look, canary)) is not None:
+                return move
     return None
 
 
@@ -113,16 +124,7 @@ def _progress(look: Look) -> tuple[CanaryGate, ...]:
 
 
 def _at(look: Look, *, place: Place) -> Observed:
-    observed = look.observed
-    return Observed(
-        place=place,
-        wanted=observed.wanted,
-        route=observed.route,
-        arms=observed.arms,
-        acting=observed.acting,
-        readings=observed.readings if same_subject(look.place, place) else (),
-        tokens=observed.tokens,
-    )
+    return replace(look.observed, place=place, readings=look.observed.readings if same_subject(look.place, place) else ())
 
 
 def _sizes(look: Look) -> Mapping[str, int]:
@@ -164,5 +166,9 @@ def _serving(look: Look) -> str | None:
 
 
 def _first(look: Look) -> str | None:
-    """What serves while nothing is stable: what the traffic object says has served, where status was lost; else the wanted revision."""
-    return rest.serves_already(look) or (look.wanted.name if look.wanted is not None else None)
+    """What serves while nothing is stable: what the traffic object says has served, where status was lost; else the wanted revision.
+
+    Not one that was rejected under a former policy of this name.
+    """
+    wanted = look.wanted
+    return rest.serves_already(look) or (wanted.name if wanted is not None and look.place.rejection_of(wanted.name) is None else None)

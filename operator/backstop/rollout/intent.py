@@ -3,14 +3,15 @@
 A token that waited for its moment would act on a rollout that its author has never seen.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from backstop.api.reasons import Reason
 
 from .look import Look
 from .move import Move, roll_back, told, without_canary
-from .place import Place, Revision, Tokens
+from .place import Place, Revision
 from .progress import past_step
+from .recreation import as_first
 from .rest import carries_verdict, fresh_canary, with_canary
 
 
@@ -20,7 +21,7 @@ def by_hand(look: Look) -> Move | None:
     if asked.abort is not None and asked.abort != known.abort:
         move = _acknowledged(_abort(look), look=look, abort=asked.abort)
         # What was asked for beside it is not done after it.
-        return replace(move, place=replace(move.place, acknowledged=_all_of(asked, known=known)))
+        return replace(move, place=replace(move.place, acknowledged=asked.over(known)))
     if asked.retry is not None and asked.retry != known.retry:
         return _acknowledged(_retry(look), look=look, retry=asked.retry)
     if asked.promote is not None and asked.promote != known.promote:
@@ -45,14 +46,6 @@ def _acknowledged(move: Move | None, *, look: Look, **token: str) -> Move:
     return replace(move, place=replace(move.place, acknowledged=replace(look.place.acknowledged, **token)))
 
 
-def _all_of(asked: Tokens, *, known: Tokens) -> Tokens:
-    """Everything that is asked for at this look, and what was acted on before it: an annotation that comes back asks for nothing.
-
-    But `refresh`: it names what is wanted from now on, and what is not acknowledged has not been refreshed.
-    """
-    return replace(Tokens(**{name: value or getattr(known, name) for name, value in asdict(asked).items()}), refresh=known.refresh)
-
-
 def _abort(look: Look) -> Move | None:
     canary = look.place.canary
     if canary is None or look.place.stable is None:
@@ -63,8 +56,10 @@ def _abort(look: Look) -> Move | None:
 def _retry(look: Look) -> Move | None:
     """A rejected or halted revision, from step 0 and with clean counters: `rest.new_canary` begins it when its verdict is gone."""
     wanted = look.wanted
-    if wanted is None or look.place.stable is None or not (_stands_back(look, wanted) or _shares_an_incident(look, wanted)):
+    if wanted is None or not (_stands_back(look, wanted) or _shares_an_incident(look, wanted)):
         return None
+    if look.place.stable is None:
+        return as_first(look, wanted, reason=Reason.RETRIED, token="retry")
     message = f"{wanted.prompt_version} ({wanted.name}) is tried again from its first step, as asked for by hand (`backstop.dev/retry`)"
     return told(_without_verdict(look, wanted), Reason.RETRIED, message)
 
@@ -80,6 +75,8 @@ def _clear_the_way(look: Look) -> Move | None:
 def _promote(look: Look) -> Move | None:
     """A person's override: at full size it becomes stable, whatever steps are left, also after it was rejected."""
     wanted, stable, canary = look.wanted, look.place.stable, look.place.canary
+    if wanted is not None and stable is None:
+        return as_first(look, wanted, reason=Reason.PROMOTED_BY_HAND, token="promote")
     if wanted is None or stable is None or wanted.name == stable.revision.name:
         return None
     if canary is not None and (canary.revision.name != wanted.name or canary.routed_at is not None):

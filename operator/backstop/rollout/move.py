@@ -52,6 +52,7 @@ def _rejecting(look: Look, *, revision: Revision, place: Place, reason: Reason |
     assert place.stable is not None
     back = place.stable.revision
     text = f"Rolled back {revision.prompt_version} ({revision.name}) → {back.prompt_version} ({back.name}): {message}"
+    text += _short_of_pods(look, back)
     rejection = Rejection(revision, reason=str(reason), message=text, at=at, suspected=suspected)
     last = LastRollout(Outcome.ROLLED_BACK, revision, reason=str(reason), message=text, detected_at=at, generation=None)
     place = replace(place, last=last, rejected=_remember(look, rejection))
@@ -63,6 +64,12 @@ def _rejecting(look: Look, *, revision: Revision, place: Place, reason: Reason |
         (Announcement(Reason.ROLLED_BACK, text),),
         aborted=Abort(revision=revision.name, reason=str(reason), time=render_time(at)),
     )
+
+
+def _short_of_pods(look: Look, stable: Revision) -> str:
+    """That stable carries everything with fewer pods than it should have: no reason to stay with a canary that breaches, but to be said."""
+    ready = look.observed.arm(stable.name).ready
+    return f" (stable has {ready} of {look.replicas} pods ready)" if ready < look.replicas else ""
 
 
 def halt(look: Look, canary: CanaryPlace, *, reason: Reason | str, message: str, at: float) -> Move:
@@ -114,6 +121,17 @@ def without(look: Look, revision: Revision) -> Place:
     """The place, with the pods of this revision finishing what they have."""
     retiring = tuple(r for r in look.place.retiring if r.revision != revision.name)
     return replace(look.place, retiring=(*retiring, Retiring(revision.name, until=look.now + RETIRE_SECONDS))[-8:])
+
+
+def with_remembered(look: Look) -> tuple[Rejection, ...]:
+    """The rejections of this policy and of a former one of its name, oldest first, as many as are kept; never without the wanted one."""
+    known = {rejection.revision.name for rejection in look.place.rejected}
+    before = [rejection for rejection in look.observed.remembered if rejection.revision.name not in known]
+    rejections = sorted((*look.place.rejected, *before), key=lambda r: r.at)
+    wanted = look.wanted.name if look.wanted else None
+    while len(rejections) > REJECTED_KEPT:
+        rejections.pop(1 if rejections[0].revision.name == wanted else 0)
+    return tuple(rejections)
 
 
 def _remember(look: Look, rejection: Rejection) -> tuple[Rejection, ...]:

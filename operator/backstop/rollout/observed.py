@@ -8,7 +8,7 @@ from backstop.analysis.reading import SLOReading
 from backstop.api.reasons import Reason
 from backstop.api.traffic import TrafficState
 
-from .place import NO_TOKENS, Place, Revision, Tokens
+from .place import NO_TOKENS, Place, Rejection, Revision, Tokens
 
 T = TypeVar("T")
 
@@ -57,6 +57,8 @@ class Observed:
 
     `route`: None means that the traffic object does not exist. `acting`: the lowest traffic generation that any ready gateway
     acts on. `readings`: the latest evaluation of each SLO of the canary, empty while nothing is judged. `tokens`: what is asked by hand.
+    `leaving`: the policy is being deleted. What is left of a former policy of this name, looked for while nothing is stable:
+    `accepted`, the last revision that was, and `remembered`, what was rolled back.
     """
 
     place: Place
@@ -66,6 +68,9 @@ class Observed:
     acting: Known[int] | Unknown = Unknown("no gateway was asked")
     readings: tuple[SLOReading, ...] = ()
     tokens: Tokens = NO_TOKENS
+    leaving: bool = False
+    accepted: Revision | None = None
+    remembered: tuple[Rejection, ...] = ()
 
     def arm(self, revision: str) -> Arm:
         """The pods of this revision; none if it has no Deployment."""

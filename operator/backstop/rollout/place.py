@@ -3,7 +3,7 @@
 Times are seconds since the epoch, weights are percent.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 
@@ -151,6 +151,13 @@ class Tokens:
     approve: str | None = None
     skip_step: str | None = None
     refresh: str | None = None  # empty: the revision that the spec alone names
+
+    def over(self, known: "Tokens") -> "Tokens":
+        """Everything that is asked for, and what was acted on before it: an annotation that comes back asks for nothing.
+
+        But `refresh`: it names what is wanted from now on, and what is not acknowledged has not been refreshed.
+        """
+        return replace(Tokens(**{name: value or getattr(known, name) for name, value in asdict(self).items()}), refresh=known.refresh)
 
 
 NO_TOKENS = Tokens()

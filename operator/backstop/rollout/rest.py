@@ -7,7 +7,7 @@ from backstop.api.reasons import Reason
 
 from .judged import WATCH_SHIFT_SECONDS
 from .look import Look, steps_hash
-from .move import Move, told
+from .move import REJECTED_KEPT, Move, told, with_remembered
 from .observed import Known
 from .place import CanaryPlace, Guard, Place, Rejection, Revision, StablePlace
 
@@ -17,24 +17,30 @@ def first_revision(look: Look) -> Move | None:
     wanted = look.wanted
     if look.place.stable is not None or wanted is None or look.observed.arm(wanted.name).ready == 0:
         return None
-    if serves_already(look) not in (None, wanted.name):
-        return None  # status was lost: what served before must not be replaced without a canary
+    if look.place.rejection_of(wanted.name) is not None or serves_already(look) not in (None, wanted.name):
+        return None  # rejected before; or status was lost: what served before must not be replaced without a canary
     message = f"{wanted.prompt_version} ({wanted.name}) is the first revision and serves as stable"
-    seconds = look.policy.rollback.guardSeconds
-    guard = Guard(until=look.now + seconds) if seconds else None
-    place = replace(look.place, stable=StablePlace(wanted, since=look.now), rejected=_recalled(look), guard=guard)
+    place = replace(look.place, stable=StablePlace(wanted, since=look.now), rejected=_recalled(look), guard=first_guard(look))
     return told(place, Reason.FIRST_REVISION, message)
 
 
+def first_guard(look: Look) -> Guard | None:
+    """The watch over a revision that begins to serve with nothing before it."""
+    seconds = look.policy.rollback.guardSeconds
+    return Guard(until=look.now + seconds) if seconds else None
+
+
 def _recalled(look: Look) -> tuple[Rejection, ...]:
-    """The rejections; where status was lost, the one that the traffic object still carries."""
+    """The rejections; where status was lost, the one that the traffic object still carries, and those that are remembered elsewhere."""
     route = look.observed.route
     aborted = route.value.aborted if isinstance(route, Known) and route.value is not None else None
-    if aborted is None or look.place.rejection_of(aborted.revision) is not None:
-        return look.place.rejected
+    rejected = with_remembered(look)
+    if aborted is None or any(r.revision.name == aborted.revision for r in rejected):
+        return rejected
     message = f"{aborted.revision} was rolled back for {aborted.reason} at {aborted.time}, as the traffic object says"
     revision = Revision(aborted.revision, prompt_version="", prompt_digest="")
-    return (*look.place.rejected, Rejection(revision, reason=aborted.reason, message=message, at=parse_time(aborted.time)))
+    newest = Rejection(revision, reason=aborted.reason, message=message, at=parse_time(aborted.time))
+    return (*rejected, newest)[-REJECTED_KEPT:]
 
 
 def serves_already(look: Look) -> str | None:
@@ -46,10 +52,13 @@ def serves_already(look: Look) -> str | None:
 def recall_rejection(look: Look) -> Move | None:
     """Status was lost, and the traffic object carries a verdict on the wanted revision: remember it."""
     wanted, recalled = look.wanted, _recalled(look)
-    if look.place.stable is not None or wanted is None or recalled == look.place.rejected or recalled[-1].revision.name != wanted.name:
+    if look.place.stable is not None or wanted is None or look.place.rejection_of(wanted.name) is not None:
         return None
-    rejection = replace(recalled[-1], revision=wanted)
-    return told(replace(look.place, rejected=(*recalled[:-1], rejection)), Reason.ROLLED_BACK, rejection.message)
+    rejection = next((r for r in recalled if r.revision.name == wanted.name), None)
+    if rejection is None:
+        return None
+    rejected = tuple(replace(r, revision=wanted) if r is rejection else r for r in recalled)
+    return told(replace(look.place, rejected=rejected), Reason.ROLLED_BACK, rejection.message)
 
 
 def new_canary(look: Look) -> Move | None:

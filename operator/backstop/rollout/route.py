@@ -6,7 +6,7 @@ from backstop.api.traffic import Abort, TrafficState
 
 from .move import Move
 from .observed import Known, Unknown
-from .place import Place
+from .place import LastRollout, Place
 from .plan import RouteWrite
 
 
@@ -87,19 +87,18 @@ def with_generation(move: Move, *, write: RouteWrite | None, before: Place, pres
     canary, last = place.canary, place.last
     if write is None:
         # The end of a rollout may be in the traffic object already: written by an operator that died before it wrote status.
-        if (
-            last is not None
-            and last != before.last
-            and last.shifted_at is None
-            and isinstance(present, Known)
-            and present.value is not None
-        ):
+        if last is not None and _has_just_ended(last, before=before.last) and isinstance(present, Known) and present.value is not None:
             place = replace(place, last=replace(last, generation=present.value.generation))
         return place
     generation = write.state.generation
     if canary is not None and (canary.routed_at is not None or (canary.step_started_at is not None and canary.weight > 0)):
         verified = canary.verified_at if canary.generation == generation else None
         place = replace(place, canary=replace(canary, generation=generation, verified_at=verified))
-    if last is not None and last != before.last and last.shifted_at is None:
+    if last is not None and _has_just_ended(last, before=before.last):
         place = replace(place, last=replace(last, generation=generation))
     return place
+
+
+def _has_just_ended(last: LastRollout, *, before: LastRollout | None) -> bool:
+    """Whether this is the end of another rollout than before, and not the same one that is watched no longer."""
+    return last.shifted_at is None and (before is None or last != replace(before, generation=last.generation, shifted_at=None))

@@ -1,0 +1,26 @@
+"""A policy that is deleted while a rollout of it runs: traffic goes back to stable before anything of it goes.
+
+The finalizer holds the policy for as long. Knows no API: what is said here is when it has to be there.
+"""
+
+from backstop.api.reasons import Reason
+
+from .look import Look
+from .move import Move, roll_back, supersede
+from .place import CanaryPlace, Place, awaited_generation
+
+
+def leave(look: Look, canary: CanaryPlace) -> Move | None:
+    """The policy is being deleted: the canary ends. One that waits for a person after a breach is rejected: nobody can decide any more."""
+    if not look.observed.leaving:
+        return None
+    if canary.halted is not None:
+        return roll_back(look, canary, reason=canary.halted.reason, message=canary.halted.message, at=canary.halted.at)
+    revision = canary.revision
+    message = f"the policy is deleted; its canary {revision.prompt_version} ({revision.name}) is ended first"
+    return supersede(look, canary, reason=Reason.POLICY_DELETED, message=message)
+
+
+def is_guarded(place: Place) -> bool:
+    """Whether the policy must not vanish now: a canary lives, or gateways were not seen yet to act on its end."""
+    return place.stable is not None and (place.canary is not None or awaited_generation(place) is not None)

@@ -1,0 +1,220 @@
+"""An API server in trouble: the operator goes on, says what is wrong, keeps no ghosts, and does not hammer it."""
+
+import asyncio
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backstop.kube.client import MERGE, Client
+from backstop.kube.connection import connect
+from backstop.kube.errors import NotFound
+from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, POLICIES, SERVICES
+from e2e.cluster.apiserver import ApiServer
+
+from .operators import running
+from .proxy import GONE, Proxy, Refusal, Request, proxy
+from .until import until
+from .world import MANAGER, Behaviour, World, condition
+
+pytestmark = pytest.mark.apiserver
+
+HELD = {"steps": [{"weight": 40, "holdSeconds": 600}, {"weight": 100, "holdSeconds": 0}], "analysis": {"warmUpSeconds": 0}}
+COUNTED_SECONDS = 4.0  # the time in which requests are counted
+
+
+async def at_40_percent(world: World) -> None:
+    world.behaviour["v2"] = Behaviour()
+    for name in ("v1", "v2"):
+        await world.prompt(name)
+    await world.apply("v1", canary=HELD)
+    await world.stable_on("v1", within=60)
+    await world.apply("v2", canary=HELD)
+    await world.until_status("v2 is at 40 %", lambda s: s.get("canary", {}).get("weightVerifiedAt"), within=60)
+
+
+async def rolled_back(world: World) -> dict[str, Any]:
+    status = await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout", {}).get("shiftedAt"), within=90)
+    assert status["lastRollout"]["reason"] == "LatencyBreach"
+    assert await world.shares() == [0, 400, 0]
+    return status
+
+
+async def per_minute(between: Proxy, what: str) -> float:
+    """Requests of this kind in a minute, as they come now."""
+
+    def fits(request: Request) -> bool:
+        return request.write if what == "writes" else not request.watch
+
+    since = time.monotonic()
+    await asyncio.sleep(COUNTED_SECONDS)
+    return between.count(fits, since=since) * 60 / COUNTED_SECONDS
+
+
+async def test_r10_slow_answers_slow_a_rollback_and_nothing_else(api_server: ApiServer, world: World, tmp_path: Path) -> None:
+    async with proxy(api_server, folder=tmp_path) as (between, kubeconfig), running(await connect(kubeconfig), world):
+        await at_40_percent(world)
+        between.delay = 1.0
+        world.behaviour["v2"].bad = 0.5
+        await rolled_back(world)
+
+
+@pytest.mark.parametrize(("status", "headers"), [(429, {"Retry-After": "1"}), (500, {}), (503, {})], ids=["429", "500", "503"])
+async def test_r10_an_api_server_that_asks_for_patience_is_given_it(
+    api_server: ApiServer, world: World, tmp_path: Path, status: int, headers: dict[str, str]
+) -> None:
+    async with proxy(api_server, folder=tmp_path) as (between, kubeconfig), running(await connect(kubeconfig), world):
+        await at_40_percent(world)
+        between.refusal = Refusal(status, fits=lambda request: True, headers=headers)
+        world.behaviour["v2"].bad = 0.5
+
+        async def tried() -> bool:
+            return between.count(lambda request: request.write, since=0) > before
+
+        before = between.count(lambda request: request.write, since=0)
+        await until("the way back is tried", tried)
+        # A pass that fails comes again after pauses that double; in their beginning they are short.
+        assert await per_minute(between, "writes") < 200
+        assert await per_minute(between, "all") < 200
+        between.refusal = None
+        await rolled_back(world)
+
+
+async def test_r10_a_watch_that_is_silently_frozen_hides_nothing_for_longer_than_a_sweep(
+    api_server: ApiServer, world: World, tmp_path: Path
+) -> None:
+    async with proxy(api_server, folder=tmp_path) as (between, kubeconfig), running(await connect(kubeconfig), world, sweep_seconds=1.0):
+        await at_40_percent(world)
+        between.freeze_watches()
+        await world.apply("v1", canary=HELD)
+        status = await world.until_status("v2 is ended", lambda s: "canary" not in s, within=60)
+        assert status["lastRollout"]["outcome"] == "Superseded"
+        await world.apply("v2", canary=HELD)
+        await world.until_status("v2 is back at 40 %", lambda s: s.get("canary", {}).get("weightVerifiedAt"), within=60)
+        assert between.watches > 0, "they were frozen all the time"
+        world.behaviour["v2"].bad = 0.5
+        await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout", {}).get("shiftedAt"), within=60)
+
+
+async def test_r10_what_was_deleted_across_a_410_is_no_ghost(api_server: ApiServer, world: World, tmp_path: Path, client: Client) -> None:
+    await world.prompt("v1")
+    await world.apply("v1")
+    await world.apply("v1", name="doomed")
+    async with (
+        proxy(api_server, folder=tmp_path) as (between, kubeconfig),
+        running(await connect(kubeconfig), world, sweep_seconds=1.0) as operator,
+    ):
+        stable = (await world.stable_on("v1"))["stable"]["revision"]
+        await until("the other one is stable too", lambda: _is_stable(world, "doomed"))
+        await world.quiet()
+        between.freeze_watches()
+        await delete_with_children(client, world, policy="doomed")
+        await world.delete_deployment(f"support-{stable}")
+        between.end_watches(GONE)
+        await until("what belongs to a policy that lives is made anew", lambda: _exists(world, f"support-{stable}"))
+        await operator.lists(3)
+        await world.quiet()
+        left = {name for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS) for name in await world.names(resource)}
+        assert not {name for name in left if name.startswith("doomed")}
+
+
+async def test_r10_a_watch_that_ends_with_another_error_is_begun_anew(api_server: ApiServer, world: World, tmp_path: Path) -> None:
+    failed = {"kind": "Status", "code": 500, "reason": "InternalError", "message": "etcdserver: leader changed"}
+    async with proxy(api_server, folder=tmp_path) as (between, kubeconfig), running(await connect(kubeconfig), world):
+        await at_40_percent(world)
+        between.freeze_watches()
+        await world.apply("v1", canary=HELD)
+        between.end_watches(failed)
+        await world.until_status("v2 is ended", lambda s: "canary" not in s, within=60)
+
+
+async def test_r10_a_storm_of_conflicts_delays_a_rollback_and_is_not_answered_with_one(
+    api_server: ApiServer, world: World, tmp_path: Path, client: Client
+) -> None:
+    async def storm() -> None:
+        number = 0
+        while True:
+            number += 1
+            patch = {"metadata": {"annotations": {"storm": str(number)}}}
+            path = POLICIES.path(namespace=world.namespace, name=world.policy)
+            await client._request("PATCH", path, query={"fieldManager": MANAGER}, body=patch, content=MERGE)
+            await world.touch_route()
+
+    async with proxy(api_server, folder=tmp_path) as (between, kubeconfig), running(await connect(kubeconfig), world):
+        await at_40_percent(world)
+        storming = asyncio.create_task(storm())
+        try:
+            world.behaviour["v2"].bad = 0.5
+            since = time.monotonic()
+            status = await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout"), within=90)
+            assert status["lastRollout"]["reason"] == "LatencyBreach"
+            # 8 writes for each second is far from one for each conflict.
+            assert between.count(lambda request: request.write, since=since) < 60 + 8 * (time.monotonic() - since)
+        finally:
+            storming.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await storming
+        await rolled_back(world)
+
+
+async def test_r10_a_quota_that_is_used_up_is_said_and_waited_for_without_haste(
+    api_server: ApiServer, world: World, tmp_path: Path, client: Client
+) -> None:
+    patient = {
+        "steps": [{"weight": 20, "holdSeconds": 1}, {"weight": 100, "holdSeconds": 1}],
+        "analysis": {"warmUpSeconds": 0},
+        "progressDeadlineSeconds": 600,
+    }
+    for name in ("v1", "v2"):
+        await world.prompt(name)
+    await world.apply("v1", canary=patient)
+    async with proxy(api_server, folder=tmp_path) as (between, kubeconfig), running(await connect(kubeconfig), world):
+        await world.stable_on("v1", within=60)
+        await quota(client, world, deployments=1)
+        await world.apply("v2", canary=patient)
+        status = await world.until_status("it is said", lambda s: condition(s, "Accepted")["reason"] == "ObjectRefused", within=60)
+        assert "exceeded quota" in condition(status, "Stalled")["message"]
+        assert status["stable"]["promptVersion"] == "v1"
+        await until("the pauses have grown", lambda: _calm(between))
+        await quota(client, world, deployments=5)
+        await world.stable_on("v2", within=90)
+
+
+async def _calm(between: Proxy) -> bool:
+    return await per_minute(between, "writes") <= 60
+
+
+async def _exists(world: World, deployment: str) -> bool:
+    return deployment in await world.names(DEPLOYMENTS)
+
+
+async def _is_stable(world: World, name: str) -> bool:
+    status: str = condition(await world.status(name), "Ready")["status"]
+    return status == "True"
+
+
+async def delete_with_children(client: Client, world: World, *, policy: str) -> None:
+    """What the garbage collector would do, too."""
+    body = await client.get(POLICIES, namespace=world.namespace, name=policy)
+    await client.delete(POLICIES, namespace=world.namespace, name=policy, uid=body["metadata"]["uid"])
+    for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS):
+        for item in (await client.list(resource, namespace=world.namespace))[0]:
+            if any(owner["uid"] == body["metadata"]["uid"] for owner in item["metadata"].get("ownerReferences", ())):
+                with contextlib.suppress(NotFound):
+                    await client.delete(resource, namespace=world.namespace, name=item["metadata"]["name"], uid=item["metadata"]["uid"])
+
+
+async def quota(client: Client, world: World, *, deployments: int) -> None:
+    """As many Deployments as this in the namespace; one is there. Without its controller, what is used is written by hand."""
+    hard = {"count/deployments.apps": str(deployments)}
+    path = f"/api/v1/namespaces/{world.namespace}/resourcequotas"
+    body = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small"}, "spec": {"hard": hard}}
+    names = {item["metadata"]["name"] for item in (await client._request("GET", path))["items"]}
+    if "small" in names:
+        await client._request("PATCH", f"{path}/small", query={"fieldManager": MANAGER}, body={"spec": {"hard": hard}}, content=MERGE)
+    else:
+        await client._request("POST", path, query={"fieldManager": MANAGER}, body=body)
+    status = {"status": {"hard": hard, "used": {"count/deployments.apps": "1"}}}
+    await client._request("PATCH", f"{path}/small/status", query={"fieldManager": MANAGER}, body=status, content=MERGE)

@@ -1,0 +1,279 @@
+"""The rest of the world: kubelet, gateways, traffic, people. Everything here is the truth; operators see it late or not at all."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from backstop.analysis.reading import SLOReading
+from backstop.api.clock import render_time
+from backstop.api.names import API_VERSION, GROUP, LABEL_REVISION, canary_service, stable_service, traffic_object
+from backstop.api.policystatus import FallbackPolicyStatus
+from backstop.api.traffic import TrafficState, parse
+from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, PODS, POLICIES, PROMPT_VERSIONS, SERVICES, Body
+from backstop.rollout.place import Place
+from backstop.rollout.statusmap import place_of
+from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN
+
+from .api import Api, Id
+from .loop import SimulatedLoop
+from .process import Process
+
+NAMESPACE: Final = "shop"
+POLICY: Final = "support"
+REPLICAS: Final = 2
+VERDICTS: Final = {"healthy": (HEALTHY,), "breached": (BREACHED,), "unseen": (UNSEEN,), "silent": ()}
+POLICY_ID: Final[Id] = (POLICIES.plural, NAMESPACE, POLICY)
+TRAFFIC_ID: Final[Id] = (CONFIG_MAPS.plural, NAMESPACE, traffic_object(POLICY))
+
+
+def spec(prompt: str, *, mode: str = "Automatic", approval: tuple[int, ...] = (), paused: bool = False) -> Body:
+    """A policy with three steps and one latency objective."""
+    return {
+        "promptVersion": prompt,
+        "latencyBudgetMilliseconds": 400,
+        "chain": [
+            {"name": "primary", "model": {"baseURL": "http://model/v1", "name": "m"}},
+            {"name": "static", "static": {"default": "Sorry."}},
+        ],
+        "slos": [{"name": "latency", "indicator": "Latency", "quantilePercent": 95, "maxMilliseconds": 150}],
+        "canary": {
+            "steps": [{"weight": w, "holdSeconds": 8, "approval": w in approval} for w in (5, 50, 100)],
+            "analysis": {"warmUpSeconds": 0},
+            "progressDeadlineSeconds": 60,
+            "paused": paused,
+        },
+        "rollback": {"mode": mode, "keepPreviousSeconds": 40, "guardSeconds": 20},
+        "serving": {"replicas": REPLICAS},
+    }
+
+
+@dataclass
+class Cluster:
+    """One policy and its pods. Sets of names are PromptVersions."""
+
+    loop: SimulatedLoop = field(default_factory=SimulatedLoop)
+    namespace: str = NAMESPACE
+    broken: set[str] = field(default_factory=set)
+    verdicts: dict[str, str] = field(default_factory=dict)
+    healthy_until: dict[str, float] = field(default_factory=dict)  # of those that are not healthy now
+    deaf: bool = False
+    prompts: dict[str, str] = field(default_factory=dict)  # revision → PromptVersion
+    _acts_on: dict[str, int] = field(default_factory=dict)  # pod → generation
+    _since: dict[str, float] = field(default_factory=dict)  # pod → when it was made
+    _pods: int = 0
+    _was_broken: set[str] = field(default_factory=set)
+    _starting: bool = False
+
+    def __post_init__(self) -> None:
+        self.api = Api(clock=lambda: render_time(self.now()))
+        self.processes = [Process(self, loop=self.loop, name=f"operator-{n}", seed=n) for n in (1, 2)]
+        self._life = self.loop.create_task(self._live())
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return START + self.loop.time()
+
+    # What operators ask
+
+    def readings(self, canary: str, *, since: float | None) -> tuple[SLOReading, ...]:
+        """What the SLO says of this revision: nothing before its weight is verified, but for a breach."""
+        verdict = self.verdicts.get(self.prompts.get(canary, ""), "healthy")
+        if since is None and verdict != "breached":
+            return ()
+        return VERDICTS[verdict]
+
+    def acting(self, pods: list[str]) -> int | None:
+        """The lowest generation of these gateways."""
+        generations = [self._acts_on.get(pod) for pod in pods]
+        known = [g for g in generations if g is not None]
+        return min(known) if known and len(known) == len(generations) else None
+
+    # What people and the world do
+
+    def prompt(self, name: str) -> None:
+        """Create a PromptVersion."""
+        prompt = {"prompt": POLICY, "version": f"1.0.0-{name}", "messages": [{"role": "system", "content": f"You are {name}."}]}
+        body = {"apiVersion": API_VERSION, "kind": "PromptVersion", "metadata": {"name": name, "namespace": NAMESPACE}, "spec": prompt}
+        self.api.write((PROMPT_VERSIONS.plural, NAMESPACE, name), body, who="person")
+
+    def apply(self, wanted: Body) -> None:
+        """The policy's spec, as applied from Git."""
+        metadata = {"name": POLICY, "namespace": NAMESPACE}
+        present = self.api.objects.get(POLICY_ID)
+        if present is not None:
+            metadata = present["metadata"]
+        body = {"apiVersion": API_VERSION, "kind": "FallbackPolicy", "metadata": metadata, "spec": wanted}
+        self.api.write(POLICY_ID, body, who="person")
+
+    def ask(self, token: str, value: str) -> None:
+        """Annotate the policy."""
+        present = self.api.objects[POLICY_ID]["metadata"]
+        annotations = present.get("annotations", {}) | {f"{GROUP}/{token}": value}
+        self.api.write(POLICY_ID, {"metadata": present | {"annotations": annotations}}, who="person")
+
+    def touch(self, id_: Id) -> None:
+        """Somebody writes something of no importance into the object."""
+        present = self.api.objects.get(id_)
+        if present is not None:
+            annotations = present["metadata"].get("annotations", {}) | {"touched": str(self.api.version)}
+            self.api.write(id_, {"metadata": present["metadata"] | {"annotations": annotations}}, who="person")
+
+    def judge(self, prompt: str, verdict: str) -> None:
+        """From now on its requests are like this."""
+        if self.verdicts.get(prompt, "healthy") == "healthy" and verdict != "healthy":
+            self.healthy_until[prompt] = self.now()
+        self.verdicts[prompt] = verdict
+
+    def crash_container(self, revision: str) -> None:
+        """A container of this revision exits with a failure, and runs again."""
+        for pod in self.pods(revision)[:1]:
+            status = dict(pod["status"])
+            (container,) = status["containerStatuses"]
+            ended = {"terminated": {"exitCode": 1}}
+            status["containerStatuses"] = [container | {"restartCount": container["restartCount"] + 1, "lastState": ended}]
+            self.api.write((PODS.plural, NAMESPACE, pod["metadata"]["name"]), {"status": status}, who="kubelet")
+
+    def lose_pods(self, revision: str) -> None:
+        """All its pods go, and are made anew."""
+        for pod in self.pods(revision):
+            self.api.delete((PODS.plural, NAMESPACE, pod["metadata"]["name"]), who="kubelet")
+
+    # What is there
+
+    def pods(self, revision: str) -> list[Body]:
+        """Pods of this revision."""
+        return [pod for pod in self.api.of(PODS.plural) if pod["metadata"]["labels"].get(LABEL_REVISION) == revision]
+
+    def ready(self, revision: str) -> int:
+        """Ready pods of this revision."""
+        return sum(_is_ready(pod) for pod in self.pods(revision))
+
+    def replicas(self, revision: str) -> int | None:
+        """Replicas of its Deployment; None when it has none."""
+        body = self.api.get(DEPLOYMENTS.plural, f"{POLICY}-{revision}", namespace=NAMESPACE)
+        return int(body["spec"]["replicas"]) if body is not None else None
+
+    def selected(self) -> dict[str, str | None]:
+        """The revision that each of the callers' Services selects."""
+        found = {}
+        for name in (POLICY, stable_service(POLICY), canary_service(POLICY)):
+            body = self.api.get(SERVICES.plural, name, namespace=NAMESPACE)
+            found[name] = body["spec"]["selector"].get(LABEL_REVISION) if body is not None else None
+        return found
+
+    @property
+    def policy(self) -> Body:
+        """The policy."""
+        return self.api.objects[POLICY_ID]
+
+    @property
+    def status(self) -> FallbackPolicyStatus:
+        """The policy's status."""
+        return FallbackPolicyStatus.model_validate(self.policy.get("status", {}))
+
+    @property
+    def place(self) -> Place:
+        """The place in its status."""
+        return place_of(self.status)
+
+    def prompt_status(self, name: str) -> Body:
+        """The status of a PromptVersion."""
+        status: Body = self.api.objects[PROMPT_VERSIONS.plural, NAMESPACE, name].get("status", {})
+        return status
+
+    @property
+    def traffic(self) -> TrafficState | None:
+        """The traffic object."""
+        body = self.api.objects.get(TRAFFIC_ID)
+        return parse(body["data"]) if body is not None else None
+
+    def heal(self) -> None:
+        """Nothing is wrong any more with the network, the processes, the gateways and the pods."""
+        for process in self.processes:
+            process.wire.faults.clear()
+            process.wire.latency, process.watch_delay = 0.02, 0.05
+            process.resume()
+            process.start()
+        self.deaf = False
+        self.broken.clear()
+
+    def end(self) -> None:
+        """Nothing runs any more."""
+        for process in self.processes:
+            process.die()
+        self._life.cancel()
+        self.loop.let_pass(0.1)
+        self.loop.close()
+
+    # Kubelet, Deployment controller, gateways
+
+    async def _live(self) -> None:
+        settled = -1
+        while True:
+            if self.api.version != settled or self.broken != self._was_broken or self._starting:
+                settled, self._was_broken = self.api.version, set(self.broken)
+                self._run_pods()
+            traffic = self.traffic
+            if traffic is not None and not self.deaf:
+                for pod in self.api.of(PODS.plural):
+                    name = pod["metadata"]["name"]
+                    self._acts_on[name] = max(traffic.generation, self._acts_on.get(name, 0))
+            await asyncio.sleep(0.5)
+
+    def _run_pods(self) -> None:
+        self._starting = False
+        deployments = {body["metadata"]["uid"]: body for body in self.api.of(DEPLOYMENTS.plural)}
+        mine: dict[str, list[Body]] = {uid: [] for uid in deployments}
+        for pod in self.api.of(PODS.plural):
+            owner = pod["metadata"]["ownerReferences"][0]["uid"]
+            if owner in mine:
+                mine[owner].append(pod)
+            else:
+                self.api.delete((PODS.plural, NAMESPACE, pod["metadata"]["name"]), who="kubelet")
+        for uid, deployment in deployments.items():
+            replicas = deployment["spec"]["replicas"]
+            for pod in mine[uid][replicas:]:
+                self.api.delete((PODS.plural, NAMESPACE, pod["metadata"]["name"]), who="kubelet")
+            for _ in range(replicas - len(mine[uid])):
+                self._make_pod(deployment)
+            for pod in mine[uid][:replicas]:
+                self._keep_ready(pod)
+
+    def _make_pod(self, deployment: Body) -> None:
+        self._pods += 1
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        name = f"{deployment['metadata']['name']}-{self._pods}"
+        self._since[name], self._starting = self.now(), True
+        metadata = {"name": name, "namespace": NAMESPACE, "labels": labels, "ownerReferences": [{"uid": deployment["metadata"]["uid"]}]}
+        self.api.write((PODS.plural, NAMESPACE, name), {"metadata": metadata, "status": _pod_status(ready=False)}, who="kubelet")
+        self.prompts.setdefault(labels[LABEL_REVISION], self._prompt_of(labels[LABEL_REVISION]))
+
+    def _keep_ready(self, pod: Body) -> None:
+        name, revision = pod["metadata"]["name"], pod["metadata"]["labels"][LABEL_REVISION]
+        young = self.now() - self._since[name] < 1.0
+        self._starting |= young
+        ready = self.prompts[revision] not in self.broken and not young
+        if ready is not _is_ready(pod):
+            status = pod["status"] | {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}]}
+            self.api.write((PODS.plural, NAMESPACE, name), {"status": status}, who="kubelet")
+
+    def _prompt_of(self, revision: str) -> str:
+        place = self.place
+        known = [place.canary.revision] if place.canary is not None else []
+        known += [place.stable.revision] if place.stable is not None else []
+        found = next((r.prompt_version for r in known if r.name == revision), None)
+        return found if found is not None else str(self.policy["spec"]["promptVersion"])
+
+
+def _is_ready(pod: Body) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"]["conditions"])
+
+
+def _pod_status(*, ready: bool) -> dict[str, Any]:
+    container = {"name": "gateway", "image": "gateway:test", "ready": ready, "restartCount": 0, "state": {"running": {}}}
+    return {
+        "phase": "Running",
+        "podIP": "127.0.0.1",
+        "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+        "containerStatuses": [container],
+    }

@@ -1,0 +1,267 @@
+"""The whole pass as a state machine: two operators, one policy, and everything that can go wrong between them and the API server.
+
+Which invariant of the design is held where: 1, 3, 9, 10 and 12 of every write (`witness`); 2, 4, 6 and 11 by rules that let all
+trouble end first; 7 and 8 at the end of every run; 5 by `tests.rollout.test_invariants`, which needs no cluster for it.
+"""
+
+import logging
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from backstop.rollout.move import LEAST_SUSPICION_SECONDS
+from backstop.rollout.route import share_of
+from backstop.rollout.verdict import verdict_on_prompt
+
+from .cluster import POLICY_ID, REPLICAS, TRAFFIC_ID, Cluster, spec
+from .process import EVALUATION_SECONDS, LEASE_SECONDS, SWEEP_SECONDS
+from .wire import Fault
+from .witness import Witness
+
+VERSIONS = ("v1", "v2", "v3")
+OPERATORS = st.sampled_from((0, 1))
+# Until somebody leads again and knows all there is: a lost Lease, the longest pause between attempts, and a sweep.
+RECOVERY_SECONDS = 2 * LEASE_SECONDS + 30.0 + SWEEP_SECONDS + 5.0
+AT_ONCE_SECONDS = EVALUATION_SECONDS + 2.0
+
+
+class WholePasses(RuleBasedStateMachine):
+    """A policy, two operators and their API server."""
+
+    steps = 0  # of all runs of the class
+
+    def __init__(self) -> None:
+        super().__init__()
+        logging.disable(logging.ERROR)
+        self.cluster = Cluster()
+        self.witness = Witness(self.cluster)
+        self.asked = 0
+        self.wanted = "v1"
+        self.mode, self.approval, self.paused = "Automatic", (), False  # type: str, tuple[int, ...], bool
+
+    @initialize(mode=st.sampled_from(("Automatic", "Automatic", "Pause")), approval=st.sampled_from(((), (), (50,))))
+    def version_1_is_stable(self, mode: str, approval: tuple[int, ...]) -> None:
+        self.mode, self.approval = mode, approval
+        for name in VERSIONS:
+            self.cluster.prompt(name)
+        self._apply()
+        self.cluster.heal()
+        self._pass_time(10)
+        assert self.cluster.place.stable is not None
+
+    # What people do
+
+    @rule(version=st.sampled_from(VERSIONS))
+    def the_spec_names(self, version: str) -> None:
+        self.wanted = version
+        self._apply()
+
+    @precondition(lambda self: self.cluster.place.canary is None)
+    @rule(version=st.sampled_from(VERSIONS[1:]))
+    def a_canary_begins(self, version: str) -> None:
+        self.the_spec_names(version)
+        self._pass_time(6)
+
+    @rule()
+    def somebody_pauses_or_goes_on(self) -> None:
+        self.paused = not self.paused
+        self._apply()
+
+    @rule(token=st.sampled_from(("approve", "promote", "abort", "retry", "skip-step")))
+    def somebody_asks(self, token: str) -> None:
+        self.asked += 1
+        self.witness.tokens |= token in ("promote", "retry")
+        self.witness.promoted_by_hand |= token in ("promote", "skip-step")
+        self.cluster.ask(token, str(self.asked))
+
+    @rule(id_=st.sampled_from((POLICY_ID, TRAFFIC_ID)))
+    def somebody_touches(self, id_: tuple[str, str, str]) -> None:
+        self.cluster.touch(id_)
+
+    # What the world does
+
+    @rule(seconds=st.sampled_from((0.1, 0.5, 2.0, 5.0, 9.0, 12.0, 65.0)))
+    def time_passes(self, seconds: float) -> None:
+        self._pass_time(seconds)
+
+    @rule(version=st.sampled_from(VERSIONS), verdict=st.sampled_from(("healthy", "healthy", "breached", "unseen", "silent")))
+    def metrics_say(self, version: str, verdict: str) -> None:
+        self.cluster.judge(version, verdict)
+
+    @rule(version=st.sampled_from(VERSIONS[1:]))
+    def pods_break_or_recover(self, version: str) -> None:
+        self.cluster.broken ^= {version}
+
+    @precondition(lambda self: self.cluster.place.canary is not None)
+    @rule(crash=st.booleans())
+    def pods_of_the_canary_crash_or_go(self, crash: bool) -> None:
+        canary = self._canary()
+        assert canary is not None
+        (self.cluster.crash_container if crash else self.cluster.lose_pods)(canary)
+
+    @rule()
+    def gateways_turn_deaf_or_hear_again(self) -> None:
+        self.cluster.deaf = not self.cluster.deaf
+
+    # What befalls the operators
+
+    @rule(number=OPERATORS, faults=st.lists(st.one_of(st.none(), st.sampled_from(Fault)), min_size=1, max_size=5))
+    def the_next_writes_meet(self, number: int, faults: list[Fault | None]) -> None:
+        self.cluster.processes[number].wire.faults.extend(faults)
+
+    @rule(number=OPERATORS)
+    def an_operator_is_killed(self, number: int) -> None:
+        self.cluster.processes[number].die()
+
+    @rule(number=OPERATORS)
+    def an_operator_starts(self, number: int) -> None:
+        self.cluster.processes[number].start()
+
+    @rule(number=OPERATORS, seconds=st.sampled_from((3.0, 20.0)))
+    def an_operator_is_cut_off(self, number: int, seconds: float) -> None:
+        self.cluster.processes[number].wire.cut = True
+        self._pass_time(seconds)
+
+    @rule(number=OPERATORS)
+    def watches_freeze(self, number: int) -> None:
+        self.cluster.processes[number].frozen = True
+
+    @rule(number=OPERATORS, gone=st.booleans())
+    def watches_go_on(self, number: int, gone: bool) -> None:
+        """`gone`: what they missed is too long ago to be told (410)."""
+        self.cluster.processes[number].resume()
+        if gone:
+            self.cluster.processes[number].relist_without_deletions()
+
+    @rule(number=OPERATORS, latency=st.sampled_from((0.02, 1.5)), delay=st.sampled_from((0.05, 3.0, 15.0)))
+    def the_network_is(self, number: int, latency: float, delay: float) -> None:
+        self.cluster.processes[number].wire.latency = latency
+        self.cluster.processes[number].watch_delay = delay
+
+    # What must hold once the trouble is over
+
+    @precondition(lambda self: self._canary_has_traffic() and self.mode == "Automatic")
+    @rule()
+    def a_breach_leaves_at_once(self) -> None:
+        """4: within one applied pass of a reachable API."""
+        canary = self._well_again()
+        if canary is None or not self._canary_has_traffic():
+            return
+        self.cluster.judge(self.cluster.prompts[canary], "breached")
+        self._pass_time(AT_ONCE_SECONDS)
+        traffic = self.cluster.traffic
+        assert traffic is not None
+        assert share_of(canary, state=traffic) == 0, f"4: {canary} breached and has {share_of(canary, state=traffic)} ‰"
+
+    @precondition(lambda self: self._canary_has_traffic())
+    @rule()
+    def a_canary_without_pods_has_no_traffic(self) -> None:
+        """2: never a weight without a ready pod."""
+        canary = self._well_again()
+        if canary is None or not self._canary_has_traffic():
+            return
+        self.cluster.broken.add(self.cluster.prompts[canary])
+        self.cluster.lose_pods(canary)
+        self._pass_time(AT_ONCE_SECONDS)
+        traffic = self.cluster.traffic
+        assert traffic is not None
+        assert share_of(canary, state=traffic) == 0, f"2: {canary} has no ready pod and {share_of(canary, state=traffic)} ‰"
+
+    @rule()
+    def what_is_at_rest_stays_so(self) -> None:
+        """6, 8 and 11: an idle policy is not written, not even by operators that have just begun."""
+        self.cluster.heal()
+        self._pass_time(RECOVERY_SECONDS)
+        if self.cluster.place.canary is not None:
+            return
+        self._pass_time(65)
+        place = self.cluster.place
+        if place.canary is None and place.guard is None and place.stable is not None:
+            self._idle()
+
+    # Always
+
+    @invariant()
+    def nothing_is_broken(self) -> None:
+        type(self).steps += 1
+        self.witness.check()
+        assert sum(process.bugs for process in self.cluster.processes) == 0, "a pass raised what nobody expected"
+
+    def teardown(self) -> None:
+        """7 and 8: left alone, all is as if nothing had happened on the way; and then nothing is written."""
+        try:
+            if self.witness.broken or self.cluster.place.stable is None:
+                return
+            self._end()
+        finally:
+            self.cluster.end()
+            logging.disable(logging.NOTSET)
+
+    def _end(self) -> None:
+        cluster = self.cluster
+        self.mode, self.approval, self.paused = "Automatic", (), False
+        self._apply()
+        cluster.heal()
+        for version in VERSIONS:
+            cluster.judge(version, "healthy")
+        self._pass_time(RECOVERY_SECONDS)
+        if (canary := cluster.place.canary) is not None and canary.halted is not None:
+            self.somebody_asks("abort")
+        self._pass_time(200)
+        if cluster.place.guard is not None:
+            self._pass_time(LEAST_SUSPICION_SECONDS)
+        self.witness.check()
+        place, traffic = cluster.place, cluster.traffic
+        assert place.canary is None, f"7: it never ends: {cluster.status.reason}: {place.canary}"
+        assert place.stable is not None
+        assert traffic is not None
+        assert (traffic.stable, traffic.permille) == (place.stable.revision.name, 0), f"7: {traffic} beside {place.stable}"
+        assert place.guard is None, "7: a verdict is never made certain"
+        if place.stable.revision.prompt_version != self.wanted and place.incident is None:
+            rejected = {r.revision.prompt_version for r in place.rejected}
+            assert self.wanted in rejected, f"7: {self.wanted} is neither stable nor rejected: {cluster.status.reason}"
+        if not self.witness.tokens:
+            lost = self.witness.rejected - {r.revision.name for r in place.rejected}
+            assert not lost, f"7: {lost} was rejected, and status does not know it"
+        if (verdict := verdict_on_prompt(place)) is not None:
+            told = {r["revision"] for r in cluster.prompt_status(verdict.revision.prompt_version).get("rejections", ())}
+            assert verdict.revision.name in told, f"7: {verdict.revision.prompt_version} does not know that it was rejected"
+        stable = place.stable.revision.name
+        assert cluster.replicas(stable) == REPLICAS
+        assert set(cluster.selected().values()) <= {stable, "none"}, cluster.selected()
+        ready = {c.type: c.status for c in cluster.status.conditions}["Ready"]
+        assert ready == ("True" if place.stable.revision.prompt_version == self.wanted else "False")
+        self._idle()
+        deployments = {body["metadata"]["name"] for body in cluster.api.of("deployments")}
+        assert deployments == {f"support-{stable}"}, f"7: ghosts: {deployments}"
+
+    def _idle(self) -> None:
+        for process in self.cluster.processes:
+            process.die()
+            process.start()
+        before = [list(process.wire.writes) for process in self.cluster.processes]
+        self._pass_time(120)
+        for process, known in zip(self.cluster.processes, before, strict=True):
+            assert process.wire.writes == known, f"11: an idle policy is written: {process.wire.writes[len(known) :]}"
+
+    def _apply(self) -> None:
+        self.cluster.apply(spec(self.wanted, mode=self.mode, approval=self.approval, paused=self.paused))
+
+    def _pass_time(self, seconds: float) -> None:
+        self.cluster.loop.let_pass(seconds)
+
+    def _canary(self) -> str | None:
+        canary = self.cluster.place.canary
+        return canary.revision.name if canary is not None else None
+
+    def _canary_has_traffic(self) -> bool:
+        canary, traffic = self._canary(), self.cluster.traffic
+        return canary is not None and traffic is not None and traffic.permille > 0 and share_of(canary, state=traffic) > 0
+
+    def _well_again(self) -> str | None:
+        """Trouble ends while the rollout holds; returns the canary."""
+        for version in VERSIONS:
+            self.cluster.judge(version, "unseen")
+        self.cluster.heal()
+        self._pass_time(RECOVERY_SECONDS)
+        return self._canary()

@@ -1,0 +1,37 @@
+"""All state machines of the engine, played by one seed. Apart from the command, so that workers can import it."""
+
+import traceback
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+
+from tests.rollout.test_invariants import Rollouts, RolloutsByHand
+
+from .machine import WholePasses
+
+RUNS = 40  # of each machine, by one seed
+LENGTHS: dict[type[RuleBasedStateMachine], int] = {WholePasses: 30, Rollouts: 50, RolloutsByHand: 50}
+
+
+def play(number: int) -> tuple[dict[str, int], str | None]:
+    """Every machine, with this seed. Returns the steps made by each, and what went wrong."""
+    made: dict[str, int] = {}
+    for machine, length in LENGTHS.items():
+        before = machine.steps  # type: ignore[attr-defined]  # each of them counts its steps
+        try:
+            run_state_machine_as_test(
+                seed(number)(machine),
+                settings=settings(
+                    max_examples=RUNS,
+                    stateful_step_count=length,
+                    deadline=None,
+                    database=None,
+                    print_blob=False,
+                    phases=(Phase.generate,),
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
+        except Exception:  # noqa: BLE001 - whatever it is, it is what was looked for
+            return made, f"{machine.__name__} with --seed {number}:\n{traceback.format_exc()}"
+        made[machine.__name__] = machine.steps - before  # type: ignore[attr-defined]  # as above
+    return made, None

@@ -1,0 +1,260 @@
+"""One operator process: the project's own election, queue, store, passes and writes, on a simulated API server and a simulated time.
+
+What `Operator.run` starts besides is played here: kopf's watches (late, frozen, or begun anew without the deletions in between),
+the questions to gateways, and the metrics loop.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol, cast
+
+from backstop.analysis.reading import Breached, SLOReading
+from backstop.controller import sources
+from backstop.controller.apply import Apply
+from backstop.controller.children import Children
+from backstop.controller.config import OperatorConfig
+from backstop.controller.judging import Judgement, Judging
+from backstop.controller.kept import KeptRecords
+from backstop.controller.keys import PolicyKey
+from backstop.controller.leadership import Leadership, LeadershipLost, lost_in
+from backstop.controller.reconcile import Reconcile
+from backstop.controller.run import REQUEST_SECONDS, Operator
+from backstop.controller.seen import seen
+from backstop.controller.verification import NOBODY_ASKED, Verification
+from backstop.controller.writes import Writes
+from backstop.kube.client import Client
+from backstop.kube.lease import LeaseObject
+from backstop.kube.resources import POLICIES, PROMPT_VERSIONS
+from backstop.rollout.observed import Known, Unknown
+from backstop.telemetry.metrics import Metrics
+
+from .api import Api
+from .loop import SimulatedLoop
+from .wire import Wire
+
+LEASE_SECONDS = 9
+EVALUATION_SECONDS = 2.0
+SWEEP_SECONDS = 30.0
+RESTART_SECONDS = 2.0
+WATCHED = {resource.plural: resource for resource in sources.WATCHED}
+
+
+class Surroundings(Protocol):
+    """What a process asks of the rest of the world."""
+
+    api: Api
+    namespace: str
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+
+    def readings(self, canary: str, *, since: float | None) -> tuple[SLOReading, ...]:
+        """What the SLOs of this revision say."""
+
+    def acting(self, pods: list[str]) -> int | None:
+        """The lowest traffic generation that these gateway pods act on; None when one does not say."""
+
+
+class _SimulatedJudging(Judging):
+    """Knows what is live as the real one does; its readings come from the world."""
+
+    def __init__(self, world: Surroundings, *, wake: Callable[[PolicyKey, bool], None]) -> None:
+        super().__init__({}, wake=wake, clock=world.now, jitter=lambda: 0.0)
+        self._world = world
+
+    async def run(self, source: str) -> None:
+        while True:
+            for key, live in list(self._live.items()):
+                readings = self._world.readings(live.canary, since=live.since)
+                before = self._judgements.get(key)
+                after = Judgement(live.canary, live.stable, live.objectives, live.since, self._world.now(), readings, None)
+                if before is not None and replace(before, at=after.at) == after:
+                    continue
+                self._judgements[key] = after
+                if readings:
+                    self._wake(key, any(isinstance(r.state, Breached) for r in readings))
+            await asyncio.sleep(EVALUATION_SECONDS)
+
+
+class _SimulatedVerification:
+    """Asks the gateways that the operator knows of."""
+
+    def __init__(self, world: Surroundings, operator: Operator) -> None:
+        self._world = world
+        self._operator = operator
+        self._answers: dict[PolicyKey, Known[int] | Unknown] = {}
+        self._asked = asyncio.Event()
+
+    def acting(self, key: PolicyKey) -> Known[int] | Unknown:
+        return self._answers.get(key, NOBODY_ASKED)
+
+    def keep_asking(self, key: PolicyKey, *, waiting: bool) -> None:
+        if waiting:
+            self._answers.setdefault(key, NOBODY_ASKED)
+            self._asked.set()
+        else:
+            self._answers.pop(key, None)
+
+    async def run(self) -> None:
+        while True:
+            if not self._answers:
+                self._asked.clear()
+                await self._asked.wait()
+            for key, before in list(self._answers.items()):
+                pods = [p.name for p in self._operator._store.pods(key) if p.ready and not p.deleting]
+                lowest = self._world.acting(pods) if pods else None
+                answer = Known(lowest) if lowest is not None else Unknown("a gateway does not say")
+                self._answers[key] = answer
+                if answer != before:
+                    self._operator._wake(key)
+            await asyncio.sleep(0.5)
+
+
+class Process:
+    """An operator that is started, dies and comes back. `watch_delay` in seconds; `frozen`: no news come in."""
+
+    def __init__(self, world: Surroundings, *, loop: SimulatedLoop, name: str, seed: int) -> None:
+        self.name = name
+        self._world = world
+        self._loop = loop
+        self.wire = Wire(world.api, who=name, seed=seed, die=self.die)
+        self.watch_delay = 0.05
+        self.frozen = False
+        self.bugs = 0
+        self._position = 0
+        self._catch_up = False
+        self._news = asyncio.Event()
+        world.api.on_news.append(self._news.set)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, and begin anew whenever it has ended by itself."""
+        if self._task is None:
+            self._task = self._loop.create_task(self._live())
+
+    def die(self) -> None:
+        """At once, with all it knew; what it has sent is on its way."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def relist_without_deletions(self) -> None:
+        """What a watch does when it was away for too long: it sees everything anew, but not what has gone."""
+        self._position = len(self._world.api.log)
+        self._catch_up = True
+        self._news.set()
+
+    def resume(self) -> None:
+        """News come in again, late ones first."""
+        self.frozen, self.wire.cut = False, False
+        self._news.set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._task is not None
+
+    async def _live(self) -> None:
+        while True:
+            with contextlib.suppress(LeadershipLost):
+                await self._run()
+            await asyncio.sleep(RESTART_SECONDS)
+
+    async def _run(self) -> None:
+        world = self._world
+        metrics = Metrics()
+        renewals = Client(cast(Any, self.wire), timeout=LEASE_SECONDS / 3)
+        leadership = Leadership(
+            LeaseObject(renewals, namespace=world.namespace, name="backstop", manager=self.name),
+            identity=f"{self.name}-{self._loop.time():.3f}",
+            seconds=LEASE_SECONDS,
+            clock=world.now,
+            monotonic=self._loop.time,
+            jitter=lambda: 0.5,
+        )
+        client = Client(cast(Any, self.wire), timeout=REQUEST_SECONDS, may_write=leadership.leads)
+        operator = Operator(
+            OperatorConfig(gatewayImage="localhost/backstop:test", namespaces=[world.namespace], telemetryPort=0),
+            connection=cast(Any, None),
+            client=client,
+            sources=cast(Any, {"default": None}),
+            metrics=metrics,
+            instance=self.name,
+            leadership=leadership,
+            sweep_seconds=SWEEP_SECONDS,
+            clock=world.now,
+            jitter=lambda: 0.5,
+        )
+        verification = _SimulatedVerification(world, operator)
+        judging = _SimulatedJudging(world, wake=operator._wake)
+        writes = Writes(client, store=operator._store, instance=self.name)
+        children = Children(writes, store=operator._store, image="localhost/backstop:test", pull_secrets=())
+        reconcile = self._reconcile(operator, writes, children=children, metrics=metrics, judging=judging, verification=verification)
+        try:
+            await operator._first_list(children)
+            self._position, self._catch_up = len(world.api.log), False
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._watch(operator))
+                tasks.create_task(verification.run())
+                tasks.create_task(operator._sweep())
+                tasks.create_task(operator._act(reconcile, judging=judging))
+        except BaseExceptionGroup as group:
+            if (lost := lost_in(group)) is not None:
+                raise lost from None
+            raise
+        finally:
+            self.bugs += int(metrics.failures.labels("Bug")._value.get())
+
+    def _reconcile(
+        self,
+        operator: Operator,
+        writes: Writes,
+        *,
+        children: Children,
+        metrics: Metrics,
+        judging: Judging,
+        verification: _SimulatedVerification,
+    ) -> Reconcile:
+        store = operator._store
+        return Reconcile(
+            store=store,
+            queue=operator._queue,
+            writes=writes,
+            apply=Apply(writes, store=store, children=children, metrics=metrics),
+            children=children,
+            kept=KeptRecords(writes, store=store),
+            judging=judging,
+            verification=cast(Verification, verification),
+            metrics=metrics,
+            sources=frozenset({"default"}),
+            clock=self._world.now,
+        )
+
+    async def _watch(self, operator: Operator) -> None:
+        api, news = self._world.api, self._news
+        while True:
+            await news.wait()
+            news.clear()
+            await asyncio.sleep(self.watch_delay)
+            if self.frozen or self.wire.cut:
+                continue  # `resume` tells of it
+            if self._catch_up:
+                self._catch_up = False
+                for (plural, _, _), body in list(api.objects.items()):
+                    self._tell(operator, plural=plural, body=body, gone=False)
+            events, self._position = api.log[self._position :], len(api.log)
+            for event in events:
+                self._tell(operator, plural=event.plural, body=event.body, gone=event.type == "DELETED")
+
+    def _tell(self, operator: Operator, *, plural: str, body: Mapping[str, Any], gone: bool) -> None:
+        resource = WATCHED.get(plural)
+        if resource is not None and (resource in (POLICIES, PROMPT_VERSIONS) or _is_ours(body)):
+            operator._on_news(seen(dict(body), resource=resource), gone)
+
+
+def _is_ours(body: Mapping[str, Any]) -> bool:
+    labels = body["metadata"].get("labels") or {}
+    key, _, value = sources.OURS.split(",")[0].partition("=")
+    return labels.get(key) == value

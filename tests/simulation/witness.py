@@ -1,0 +1,135 @@
+"""What is asserted of every write that reaches the API server, whoever sent it and whatever it knew. Numbers: invariants of the design."""
+
+from dataclasses import dataclass, field
+
+from backstop.api.traffic import TrafficState, parse
+from backstop.kube.resources import DEPLOYMENTS
+from backstop.rollout.route import share_of
+
+from .api import Change, Id
+from .cluster import NAMESPACE, POLICY, POLICY_ID, REPLICAS, TRAFFIC_ID, Cluster
+
+WEIGHTS = (0, 50, 500, 1000)
+# The longest that a write can be under way after it was decided: given up by its sender, and still not arrived.
+UNDER_WAY_SECONDS = 40.0
+
+
+@dataclass
+class Witness:
+    """Looks at every write. A broken invariant is kept in `broken`, because the writer is not to blame for an exception here."""
+
+    cluster: Cluster
+    tokens: bool = False  # somebody has asked for a rejected revision
+    promoted_by_hand: bool = False
+    broken: list[str] = field(default_factory=list)
+    rejected: set[str] = field(default_factory=set)
+    rejected_in_status: set[str] = field(default_factory=set)
+    routes: list[TrafficState] = field(default_factory=list)
+    _reached: dict[str, int] = field(default_factory=dict)
+    _newest: int = 0
+
+    def __post_init__(self) -> None:
+        self.cluster.api.on_change.append(self.look)
+
+    def look(self, change: Change) -> None:
+        """One change."""
+        try:
+            if change.id == TRAFFIC_ID and change.after is not None and change.who.startswith("operator"):
+                self._route(parse(change.after["data"]), by=change.who)
+            elif change.id == POLICY_ID and change.after is not None:
+                self._remember()
+            elif change.id[0] == DEPLOYMENTS.plural and change.who.startswith("operator"):
+                self._deployment(change)
+        except AssertionError as error:
+            self.broken.append(f"at {self.cluster.loop.time():.2f} s, by {change.who}: {error}")
+
+    def check(self) -> None:
+        """Raise what has been seen."""
+        assert not self.broken, "\n".join(self.broken)
+        assert not self.cluster.loop.failures, self.cluster.loop.failures
+
+    def _route(self, after: TrafficState, *, by: str) -> None:
+        before = self.routes[-1] if self.routes else None
+        self.routes.append(after)
+        assert after.generation > self._newest, f"generation {after.generation} after {self._newest}: gateways would not look at it"
+        self._newest = after.generation
+        self._steps(after, before=before)
+        if after.aborted is not None:
+            self.rejected.add(after.aborted.revision)
+        self._nothing_rejected(after)
+        # 12: whoever gets requests has its pods.
+        for name in {after.stable, *([after.canary] if after.canary and after.permille else [])}:
+            assert self.cluster.replicas(name), f"12: {name} gets requests and has no Deployment"
+        if before is not None and after.stable != before.stable:
+            assert self.cluster.replicas(after.stable) == REPLICAS, f"12: {after.stable} becomes stable below full size"
+
+    def _steps(self, after: TrafficState, *, before: TrafficState | None) -> None:
+        """1 and 3: along one step, to 0, or by a person's word; never without having seen that all is well."""
+        assert after.permille in WEIGHTS, f"1: {after.permille} ‰ is no step"
+        if before is None:
+            assert (after.canary, after.permille) == (None, 0), "1: the first write gives a canary traffic"
+            return
+        if after.stable != before.stable:
+            back = any(after.stable == earlier.stable for earlier in self.routes[:-2])
+            forward = after.stable == before.canary and (before.permille == 1000 or self.promoted_by_hand)
+            assert forward or back, f"1: {after.stable} becomes stable after {before}"
+            if not back and not self.promoted_by_hand:
+                self._seen_to_be_well(after.stable)
+            return
+        if after.canary is None:
+            return
+        if after.canary != before.canary:
+            self._reached[after.canary] = 0
+        reached = self._reached.get(after.canary, 0)
+        allowed = WEIGHTS[min(WEIGHTS.index(reached) + 1, len(WEIGHTS) - 1)]
+        assert after.permille <= allowed, f"1: {after.canary} goes from {reached} ‰ to {after.permille} ‰"
+        if after.permille > reached:
+            if reached > 0 and not self.promoted_by_hand:
+                self._seen_to_be_well(after.canary)
+            self._reached[after.canary] = after.permille
+
+    def _seen_to_be_well(self, revision: str) -> None:
+        cluster = self.cluster
+        prompt = cluster.prompts[revision]
+        if cluster.verdicts.get(prompt, "healthy") != "healthy":
+            since = cluster.now() - cluster.healthy_until[prompt]
+            assert since < UNDER_WAY_SECONDS, f"3: {prompt} advances, and was last healthy {since:.0f} s ago"
+
+    def _remember(self) -> None:
+        """9 and 10: nothing that was rejected is forgotten, and none of it has traffic."""
+        place = self.cluster.place
+        now = {rejection.revision.name for rejection in place.rejected}
+        # What the revision before it shares is no verdict.
+        shared = {place.incident.revision.name} if place.incident is not None else set()
+        self.rejected -= shared
+        if not self.tokens:
+            assert self.rejected_in_status - shared <= now, f"9: {self.rejected_in_status - now} is rejected no more"
+        self.rejected_in_status = now
+        self.rejected |= now
+        traffic = self.cluster.traffic
+        if traffic is not None:
+            self._nothing_rejected(traffic)
+
+    def _nothing_rejected(self, route: TrafficState) -> None:
+        names = {rejection.revision.name for rejection in self.cluster.place.rejected}
+        names |= {route.aborted.revision} if route.aborted is not None else set()
+        for name in names if self.tokens else names | self.rejected:
+            assert share_of(name, state=route) == 0, f"10: {name} was rejected and has traffic"
+
+    def _deployment(self, change: Change) -> None:
+        """12: what callers reach keeps its pods."""
+        traffic = self.cluster.traffic
+        if traffic is None or change.before is None:
+            return
+        revision = change.id[2].removeprefix(f"{POLICY}-")
+        replicas = change.after["spec"]["replicas"] if change.after is not None else 0
+        if revision == traffic.stable:
+            assert replicas >= REPLICAS, f"12: stable {revision} is scaled to {replicas}"
+        elif revision == traffic.canary and traffic.permille:
+            needed = -(-REPLICAS * traffic.permille // 1000)
+            assert replicas >= needed, f"12: {revision} is scaled to {replicas} at {traffic.permille} ‰"
+
+
+def deployment_id(revision: str) -> Id:
+    """Where the Deployment of a revision is."""
+    return DEPLOYMENTS.plural, NAMESPACE, f"{POLICY}-{revision}"
