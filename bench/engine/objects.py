@@ -18,6 +18,7 @@ from backstop.controller.children import APPLIED, stamp_of
 from backstop.kube.resources import PODS, POLICIES, PROMPT_VERSIONS, SERVICES, Body, Resource
 from backstop.rendering.owner import Owner
 from backstop.rendering.revision import deployment, record_object, revision_service, template_of
+from backstop.rendering.scaling import disruption_budget
 from backstop.rendering.services import caller_services
 from backstop.rendering.shared import account
 
@@ -128,8 +129,9 @@ def _stamps(policy: Body, *, prompt: Body) -> Iterator[tuple[tuple[str, str], st
     record = record_object(owner, policy=spec, prompt=prompt_spec, image=IMAGE, pull_secrets=())
     for body in (
         *account(owner),
-        deployment(owner, revision=revision, template=template_of(record), replicas=spec.serving.replicas),
+        deployment(owner, revision=revision, template=template_of(record)),
         revision_service(owner, revision=revision),
+        disruption_budget(owner, revision=revision),
         *caller_services(owner, serving=revision, canary=None),
     ):
         yield (body["kind"], body["metadata"]["name"]), stamp_of(body)

@@ -1,4 +1,4 @@
-"""Parts that are gone for a while: Prometheus, the operator, every gateway pod in turn. No caller notices."""
+"""Parts that are gone for a while: Prometheus, the operator. No caller notices."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ import pytest
 
 from backstop.api.clock import parse_time
 from backstop.kube.client import Client
-from backstop.kube.resources import DEPLOYMENTS, LEASES, PODS, Resource
+from backstop.kube.resources import DEPLOYMENTS, LEASES, PODS
 from e2e.cluster import Cluster
 from e2e.tests.scenario import ALSO_GOOD, GOOD, MANAGER, SLOW, Scenario, condition, policy, prompt
 
@@ -75,38 +75,6 @@ async def kill(client: Client, pod: dict[str, Any]) -> None:
     """Delete a pod without grace: its processes get SIGKILL."""
     path = PODS.path(namespace=pod["metadata"]["namespace"], name=pod["metadata"]["name"])
     await client._request("DELETE", path, body={"gracePeriodSeconds": 0})
-
-
-async def evict(client: Client, pod: dict[str, Any]) -> None:
-    """Evict a pod, as a node drain does."""
-    metadata = pod["metadata"]
-    eviction = Resource("", "v1", f"pods/{metadata['name']}/eviction", "Eviction")
-    names = {"name": metadata["name"], "namespace": metadata["namespace"]}
-    await client.create(eviction, body={"apiVersion": "policy/v1", "kind": "Eviction", "metadata": names}, manager=MANAGER)
-
-
-async def test_t01_every_gateway_pod_is_evicted_in_turn_and_no_request_fails(scenario: Scenario) -> None:
-    await scenario.apply(prompt("1.0.0", text=GOOD), prompt("2.0.0", text=ALSO_GOOD), policy("1.0.0", steps=[(50, 600), (100, 5)]))
-    await scenario.until_stable("1.0.0")
-    async with scenario.load():
-        await scenario.want("2.0.0")
-        await scenario.until_weight(50)
-        for pod in await scenario.pods():
-            await evict(scenario.client, pod)
-            await replaced(scenario, gone=pod["metadata"]["uid"])
-        await scenario.until_weight(50, within=60)
-
-
-async def replaced(scenario: Scenario, *, gone: str) -> None:
-    """Until the pod is gone and all others are ready again."""
-    end = time.monotonic() + 60
-    while True:
-        pods = await scenario.pods()
-        ready = [p for p in pods if any(c["type"] == "Ready" and c["status"] == "True" for c in p["status"].get("conditions", []))]
-        if gone not in {pod["metadata"]["uid"] for pod in pods} and len(ready) == len(pods) >= 3:
-            return
-        assert time.monotonic() < end, "an evicted pod was not replaced"
-        await asyncio.sleep(0.2)
 
 
 async def leader(client: Client) -> dict[str, Any]:

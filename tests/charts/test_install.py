@@ -16,7 +16,17 @@ from backstop.controller.store import Store
 from backstop.kube.client import Client
 from backstop.kube.connection import connect
 from backstop.kube.events import event
-from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, POLICIES, PROMPT_VERSIONS, SERVICES, resource_of
+from backstop.kube.resources import (
+    AUTOSCALERS,
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
+    EVENTS,
+    POLICIES,
+    PROMPT_VERSIONS,
+    SERVICES,
+    resource_of,
+)
 from backstop.traffic.shares import set_shares
 from e2e.cluster.apiserver import ApiServer
 from tests.apiserver.kubectl import Refused, kubectl
@@ -89,10 +99,13 @@ async def test_r08_the_operators_rights_are_enough_for_all_that_it_does(released
         async for _ in list_all(client, namespaces=[], store=store):
             pass
         policy = PolicyKey("shop", "support")
-        assert policy in store.policies()
+        assert {policy, PolicyKey("shop", "support-busy")} <= set(store.policies())
         assert {PromptKey("shop", name) for name in ("support-1-0-0", "support-1-1-0")} <= set(store.prompts())
-        found = {resource: len(store.children(policy, resource=resource)) for resource in (DEPLOYMENTS, SERVICES)}
-        assert (found, store.pods(policy)) == ({DEPLOYMENTS: 1, SERVICES: 4}, [])
+        found = {
+            resource: len(store.children(policy, resource=resource))
+            for resource in (DEPLOYMENTS, SERVICES, AUTOSCALERS, DISRUPTION_BUDGETS)
+        }
+        assert (found, store.pods(policy)) == ({DEPLOYMENTS: 2, SERVICES: 4, AUTOSCALERS: 1, DISRUPTION_BUDGETS: 1}, [])
         await _delete_all(client)
     finally:
         await client.close()
@@ -102,12 +115,15 @@ async def test_r08_the_operators_rights_are_enough_for_all_that_it_does(released
 
 
 async def _write_all(client: Client) -> None:
-    """As the operator writes: records are created, the traffic object is replaced, the rest is applied."""
+    """As the operator writes: records and Deployments are created, the traffic object replaced, sizes merged, the rest is applied."""
     bodies = everything()
     await client.create(CONFIG_MAPS, body=bodies.pop("record"), manager=OPERATOR_MANAGER)
     shares = bodies.pop("traffic")
     written = await set_shares(client, body=shares, over=None)
     await set_shares(client, body=shares, over=written["metadata"]["resourceVersion"])
+    name = bodies["deployment"]["metadata"]["name"]
+    await client.create(DEPLOYMENTS, body=bodies["deployment"], manager=OPERATOR_MANAGER)
+    await client.patch(DEPLOYMENTS, namespace="shop", name=name, patch={"spec": {"replicas": 3}}, manager=OPERATOR_MANAGER)
     for body in bodies.values():
         await client.apply(resource_of(body), body=body, manager=OPERATOR_MANAGER)
         assert await client.get(resource_of(body), namespace="shop", name=body["metadata"]["name"])
@@ -140,9 +156,11 @@ async def _write_all(client: Client) -> None:
 
 async def _delete_all(client: Client) -> None:
     name = everything()["record"]["metadata"]["name"]
-    for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS):
+    for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS, DISRUPTION_BUDGETS):
         found = await client.get(resource, namespace="shop", name=name)
         await client.delete(resource, namespace="shop", name=name, uid=found["metadata"]["uid"])
+    found = await client.get(AUTOSCALERS, namespace="shop", name="support")
+    await client.delete(AUTOSCALERS, namespace="shop", name="support", uid=found["metadata"]["uid"])
 
 
 async def test_what_the_end_of_an_uninstall_may_do_is_enough_to_let_go(released: Path, server: ApiServer) -> None:

@@ -84,6 +84,7 @@ async def running(
     everywhere: bool = False,
     telemetry_port: int = 0,
     pull_secrets: tuple[str, ...] = (),
+    image: str = "localhost/backstop:test",
 ) -> AsyncIterator[Mortal]:
     """An operator for the world's namespace, or for all, while the context lasts."""
     mortal = Mortal(connection, lifetime=lifetime)
@@ -91,7 +92,7 @@ async def running(
     metrics = Metrics()
     operator = Operator(
         OperatorConfig(
-            gatewayImage="localhost/backstop:test",
+            gatewayImage=image,
             gatewayImagePullSecrets=list(pull_secrets),
             namespaces=[] if everywhere else [world.namespace],
             telemetryPort=telemetry_port,

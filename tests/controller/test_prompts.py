@@ -1,12 +1,14 @@
 """What a PromptVersion's status says, and what a policy can ask for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from backstop.api.reasons import Reason
+from backstop.controller import prompts
 from backstop.controller.blocked import blocked_status
-from backstop.controller.prompts import REJECTIONS_KEPT, judged_status, rejected_status
+from backstop.controller.prompts import REJECTIONS_KEPT, rejected_status, withdrawn_status
 from backstop.controller.reconcile import read_policy
 from backstop.controller.seen import Declared, declared
 from backstop.controller.wanted import Wish, wish_of
@@ -36,6 +38,10 @@ def policy(**changes: Any) -> Declared:
 
 def verdict(at: float = 1000.0) -> Verdict:
     return Verdict(Revision("abc", prompt_version="v1", prompt_digest="sha256:x"), reason="LatencyBreach", message="too slow", at=at)
+
+
+def judged_status(of: Declared, *, now: float, older: Sequence[Declared] = (), users: Sequence[Declared] = ()) -> Body:
+    return prompts.judged_status(of, older=older, users=users, now=now)
 
 
 def said(status: Body, kind: str) -> tuple[str, str]:
@@ -75,6 +81,28 @@ def test_two_policies_do_not_push_each_others_rejections_out_in_turn() -> None:
     assert rejected_status(prompt(status=status), policy="late-to-tell", verdict=verdict(at=1000.0), now=3000.0) == status
     newer = rejected_status(prompt(status=status), policy="newer", verdict=verdict(at=9000.0), now=9000.0)
     assert [r["policy"] for r in newer["rejections"]] == [f"p{n}" for n in range(1, REJECTIONS_KEPT)] + ["newer"]
+
+
+def test_rejections_of_one_moment_do_not_push_each_other_out_for_ever() -> None:
+    """One evaluation may reject many policies' canaries at once: each tells it again at every pass."""
+    status: Body = {}
+    policies = [f"p{number:02}" for number in range(REJECTIONS_KEPT + 5)]
+    for name in policies:
+        status = rejected_status(prompt(status=status), policy=name, verdict=verdict(), now=2000.0)
+    for name in policies:
+        assert rejected_status(prompt(status=status), policy=name, verdict=verdict(), now=3000.0) == status
+    assert len(status["rejections"]) == REJECTIONS_KEPT
+
+
+def test_a_withdrawn_rejection_leaves_those_of_others_and_the_condition_goes_with_the_last() -> None:
+    status = rejected_status(prompt(), policy="one", verdict=verdict(at=1000.0), now=1000.0)
+    status = rejected_status(prompt(status=status), policy="two", verdict=verdict(at=2000.0), now=2000.0)
+    status = withdrawn_status(prompt(status=status), policy="two", revision="abc", now=3000.0)
+    assert [r["policy"] for r in status["rejections"]] == ["one"]
+    assert said(status, "Rejected") == ("True", "RolledBack")
+    status = withdrawn_status(prompt(status=status), policy="one", revision="abc", now=4000.0)
+    assert status["rejections"] == []
+    assert [c for c in status["conditions"] if c["type"] == "Rejected"] == []
 
 
 @pytest.mark.parametrize(

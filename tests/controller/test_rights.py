@@ -8,7 +8,7 @@ import yaml
 
 from backstop.kube.client import Client
 from backstop.kube.connection import connect
-from backstop.kube.resources import JOBS, ROLE_BINDINGS, ROLES, Resource
+from backstop.kube.resources import AUTOSCALERS, JOBS, ROLE_BINDINGS, ROLES, Resource
 from e2e.cluster.apiserver import ApiServer
 
 from .operators import running
@@ -55,10 +55,13 @@ async def test_the_shipped_rights_are_enough_for_a_promotion_and_a_rollback(api_
         await world.stable_on("v1")
         await world.apply("v2")
         await world.stable_on("v2", within=60)
-        await world.apply("v3")
+        await world.apply("v2", serving={"replicas": 1, "autoscaling": {"maxReplicas": 2}})
+        await until("there is an autoscaler", lambda: world.names(AUTOSCALERS))
+        await world.apply("v3", serving={"replicas": 1})
         await world.until_status("v3 is rolled back", lambda s: s.get("lastRollout", {}).get("outcome") == "RolledBack", within=60)
 
         async def told() -> bool:
+            assert not await world.names(AUTOSCALERS)
             return {"FirstRevision", "CanaryStarted", "StepStarted", "Promoted", "RolledBack"} <= await world.events()
 
         await until("every transition has its event", told)

@@ -67,14 +67,14 @@ def test_an_object_of_the_same_name_that_is_made_anew_is_seen() -> None:
     store = Store()
     store.put(policy(10))
     store.remove(policy(12))
-    assert store.put(policy(13, uid="u2")) == {POLICY}
+    assert store.put(policy(13, uid="u2")) == {POLICY, PromptKey("shop", "v1")}
 
 
 def test_an_object_that_is_labelled_ours_again_is_seen_again() -> None:
     store = Store()
     store.put(policy(10))
     store.remove(policy(12))
-    assert store.put(policy(13)) == {POLICY}
+    assert store.put(policy(13)) == {POLICY, PromptKey("shop", "v1")}
 
 
 def test_what_has_gone_is_remembered_within_bounds() -> None:
@@ -82,7 +82,7 @@ def test_what_has_gone_is_remembered_within_bounds() -> None:
     for number in range(GONE_KEPT + 10):
         store.remove(policy(number + 1, uid=f"u{number}"))
     assert store.put(policy(1, uid=f"u{GONE_KEPT + 9}")) == frozenset()
-    assert store.put(policy(1, uid="u0")) == {POLICY}
+    assert store.put(policy(1, uid="u0")) == {POLICY, PromptKey("shop", "v1")}
 
 
 def test_a_prompt_version_concerns_the_policies_that_name_it_now() -> None:

@@ -82,9 +82,10 @@ class World:
         """The behaviour of a revision."""
         return self.behaviour.get(self.prompts.get(revision, ""), Behaviour())
 
-    async def prompt(self, name: str, *, text: str | None = None) -> Body:
-        """Create a PromptVersion."""
-        spec = {"prompt": self.policy, "version": "1.0.0", "messages": [{"role": "system", "content": text or f"You are {name}."}]}
+    async def prompt(self, name: str, *, text: str | None = None, version: str | None = None) -> Body:
+        """Create a PromptVersion; without `version`, of a version that no other has."""
+        version = version or f"1.0.0-{name}"
+        spec = {"prompt": self.policy, "version": version, "messages": [{"role": "system", "content": text or f"You are {name}."}]}
         body = {"apiVersion": API_VERSION, "kind": "PromptVersion", "metadata": self._metadata(name), "spec": spec}
         return await self.client.create(PROMPT_VERSIONS, body=body, manager=MANAGER)
 
@@ -148,7 +149,7 @@ class World:
         return {item["reason"] for item in found}
 
     async def quiet(self) -> None:
-        """Wait until the policy, its prompts and its children have not changed for a second."""
+        """Wait until the policy, its prompts and its children have not changed for two seconds."""
         seen: list[tuple[float, tuple[str, ...]]] = []
 
         async def settled() -> bool:
@@ -159,7 +160,7 @@ class World:
             now = time.monotonic()
             if not seen or seen[-1][1] != tuple(versions):
                 seen.append((now, tuple(versions)))
-            return now - seen[-1][0] > 1.0
+            return now - seen[-1][0] > 2.0
 
         await until("nothing changes any more", settled)
 

@@ -1,14 +1,19 @@
 """One policy and one prompt, and every object that is rendered of them."""
 
+from pathlib import Path
 from typing import Any, Final
+
+import yaml
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.probe import Probe
 from backstop.api.promptversion import PromptVersionSpec
+from backstop.api.serving import Serving
 from backstop.api.traffic import Abort, TrafficState
 from backstop.rendering.owner import Owner
 from backstop.rendering.probe import probe_object
 from backstop.rendering.revision import deployment, record_object, revision_service, template_of
+from backstop.rendering.scaling import autoscaler, disruption_budget
 from backstop.rendering.services import caller_services
 from backstop.rendering.shared import account, traffic
 
@@ -59,6 +64,13 @@ PROBE: Final = Probe.model_validate(
         },
     }
 )
+SCALED: Final = Serving.model_validate({"autoscaling": {"minReplicas": 3, "maxReplicas": 10}})
+
+
+# As the manifests' table has it, where a real API server takes it.
+_WHOLE: Final = Path(__file__).parents[1] / "crds" / "valid" / "policy-pod-template.yaml"
+POD_TEMPLATE: Final[dict[str, Any]] = yaml.safe_load(_WHOLE.read_text(encoding="utf-8"))["spec"]["serving"]["podTemplate"]
+TOLD: Final = POLICY.model_copy(update={"serving": Serving.model_validate({"podTemplate": POD_TEMPLATE})})
 
 
 def record(
@@ -73,7 +85,7 @@ def revision_of(body: dict[str, Any]) -> str:
 
 def everything() -> dict[str, dict[str, Any]]:
     """Every object of the policy while this revision is the canary of another, by the name of its golden file."""
-    stored = record()
+    stored, told = record(), record(TOLD)
     revision = revision_of(stored)
     state = TrafficState(
         generation=3,
@@ -86,7 +98,10 @@ def everything() -> dict[str, dict[str, Any]]:
     serving, stable, canary = caller_services(OWNER, serving="0a1b2c3d4e", canary=revision)
     return {
         "record": stored,
-        "deployment": deployment(OWNER, revision=revision, template=template_of(stored), replicas=2),
+        "deployment": deployment(OWNER, revision=revision, template=template_of(stored)),
+        "deployment-with-pod-template": deployment(OWNER, revision=revision_of(told), template=template_of(told)),
+        "autoscaler": autoscaler(OWNER, serving=SCALED, revision=revision, may_shrink=False),
+        "disruption-budget": disruption_budget(OWNER, revision=revision),
         "probe": probe_object(
             OWNER,
             revision=revision,

@@ -13,6 +13,7 @@ import yaml
 from backstop.api import traffic as contract
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.names import RECORD_KEY, TEMPLATE_KEY
+from backstop.api.podtemplate import PodTemplate
 from backstop.api.problems import parse_strictly
 from backstop.api.promptversion import PromptVersionSpec
 from backstop.api.record import RevisionRecord, build_record
@@ -20,7 +21,7 @@ from backstop.gateway.manifests import read_record
 from backstop.rendering.pod import DRAIN_SECONDS
 from backstop.rendering.revision import RevisionTooLarge, deployment, template_of
 from backstop.rendering.services import caller_services
-from tests.rendering.scene import IMAGE, OWNER, POLICY, PROMPT, everything, record, revision_of
+from tests.rendering.scene import IMAGE, OWNER, POD_TEMPLATE, POLICY, PROMPT, TOLD, everything, record, revision_of
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -74,7 +75,7 @@ def test_a_record_leaves_out_defaults_so_that_an_older_gateway_reads_it() -> Non
 def test_a_deployment_is_made_from_the_stored_template_whatever_would_be_rendered_today() -> None:
     stored = record()
     stored["data"][TEMPLATE_KEY] = json.dumps({"metadata": {"labels": {"x": "y"}}, "spec": {"containers": []}})
-    body = deployment(OWNER, revision=revision_of(stored), template=template_of(stored), replicas=1)
+    body = deployment(OWNER, revision=revision_of(stored), template=template_of(stored))
     assert body["spec"]["template"] == {"metadata": {"labels": {"x": "y"}}, "spec": {"containers": []}}
 
 
@@ -118,6 +119,43 @@ def test_a_pod_is_killed_only_after_the_longest_answer_it_may_have_accepted_whil
 def test_a_policy_of_static_answers_ends_within_seconds() -> None:
     static = changed(chain=[{"name": "static", "static": {"default": "Closed."}}])
     assert pod_of(record(static))["terminationGracePeriodSeconds"] < 15
+
+
+def test_what_an_author_adds_to_the_pods_is_in_their_template_and_takes_nothing_out_of_it() -> None:
+    plain, template = template_of(record()), template_of(record(TOLD))
+    spec = template["spec"]
+    for field in ("nodeSelector", "tolerations", "affinity", "priorityClassName", "runtimeClassName"):
+        assert spec.pop(field) == POD_TEMPLATE[field]
+    assert [(s["topologyKey"], s["maxSkew"], s["whenUnsatisfiable"]) for s in spec["topologySpreadConstraints"]] == [
+        ("topology.kubernetes.io/zone", 1, "DoNotSchedule"),
+        ("kubernetes.io/hostname", 2, "ScheduleAnyway"),
+    ]
+    labels = template["metadata"]["labels"]
+    assert all(s["labelSelector"]["matchLabels"].items() <= labels.items() for s in spec["topologySpreadConstraints"])
+    assert POD_TEMPLATE["labels"].items() <= labels.items()
+    assert POD_TEMPLATE["annotations"].items() <= template["metadata"]["annotations"].items()
+    plain_labels = plain["metadata"]["labels"]
+    assert plain_labels.keys() <= labels.keys()
+    same = {"serviceAccountName", "securityContext", "terminationGracePeriodSeconds", "enableServiceLinks"}
+    assert {field: spec[field] for field in same} == {field: plain["spec"][field] for field in same}
+    (container,), (plain_container,) = spec["containers"], plain["spec"]["containers"]
+    assert container["securityContext"] == plain_container["securityContext"]
+    assert container["readinessProbe"] == plain_container["readinessProbe"]
+    assert container["ports"] == plain_container["ports"]
+
+
+def test_our_labels_and_annotations_win_even_where_a_policy_slipped_past_the_rules() -> None:
+    plain = template_of(record())["metadata"]
+    theirs = {name: dict.fromkeys(plain[name], "theirs") for name in ("labels", "annotations")}
+    serving = POLICY.serving.model_copy(update={"podTemplate": PodTemplate().model_copy(update=theirs)})
+    body = record(POLICY.model_copy(update={"serving": serving}))
+    own = {"backstop.dev/revision": revision_of(body)}
+    assert template_of(body)["metadata"] == plain | {"labels": plain["labels"] | own}
+
+
+def test_a_pod_template_is_part_of_the_revision_and_an_autoscaler_is_not() -> None:
+    assert revision_of(record(changed(serving={"podTemplate": {"labels": {"team": "shop"}}}))) != revision_of(record())
+    assert revision_of(record(changed(serving={"autoscaling": {"maxReplicas": 9}}))) == revision_of(record())
 
 
 def test_limits_that_are_not_set_are_not_rendered() -> None:

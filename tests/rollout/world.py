@@ -41,6 +41,7 @@ def policy(
     paused: bool = False,
     blind: dict[str, object] | None = None,
     probes: tuple[str, ...] = (),
+    autoscaling: dict[str, int] | None = None,
     guard: int = 0,
     keep: int = 60,
 ) -> FallbackPolicySpec:
@@ -57,7 +58,7 @@ def policy(
                 "paused": paused,
                 "probes": [{"name": name, "job": {"image": "prober:1"}} for name in probes],
             },
-            "serving": {"replicas": replicas},
+            "serving": {"replicas": replicas, "autoscaling": autoscaling},
             "rollback": {"keepPreviousSeconds": keep, "guardSeconds": guard, "mode": mode, "onMetricsUnavailable": blind or {}},
         }
     )
@@ -216,10 +217,10 @@ class World:
         if verdict is None and any(v.revision.name in accepted for v in self.verdicts):
             withdrawn = [v for v in self.verdicts if v.revision.name not in accepted]
             writes.append(("withdrawal", lambda: setattr(self, "verdicts", withdrawn)))
-        if (not self.deleting and any(self.arms.get(name, Arm(0, 0)).desired != size for name, size in plan.sizes.items())) or set(
-            self.arms
-        ) - set(plan.sizes):
-            writes.append(("children", lambda: self._set_sizes(plan.sizes)))
+        sizes = {name: self._size(name, plan=plan) for name in plan.sizes}
+        grown = not self.deleting and any(self.arms.get(name, Arm(0, 0)).desired != size for name, size in sizes.items())
+        if grown or set(self.arms) - set(sizes):
+            writes.append(("children", lambda: self._set_sizes(sizes)))
         if plan.guarded and not self.finalizer and not self.deleting:
             writes.append(("finalizer", lambda: setattr(self, "finalizer", True)))
         return [*writes, *self._later_writes(plan)]
@@ -300,6 +301,11 @@ class World:
         self.begun += [name for (_, _, name) in after.keys() - self.jobs.keys()]
         self.jobs = after
 
+    def _size(self, name: str, *, plan: Plan) -> int:
+        """What the operator writes: the size of what an autoscaler scales is left as it is."""
+        present = self.arms.get(name, Arm(0, 0)).desired
+        return present if name == plan.autoscaled and present else plan.sizes[name]
+
     def _set_sizes(self, sizes: Mapping[str, int]) -> None:
         self.arms = {name: replace(self.arms.get(name, Arm(0, 0)), desired=size) for name, size in sizes.items()}
 
@@ -322,6 +328,10 @@ class World:
             self.settle()
             self.now = round(self.now + tick, 3)
         self.rest()
+
+    def scale(self, version: str, *, replicas: int) -> None:
+        """An autoscaler sets the number of pods of this version."""
+        self.arms[revision(version).name] = replace(self.arms[revision(version).name], desired=replicas)
 
     def crash(self, version: str) -> None:
         """A container of this version's pods exits with a failure, and is ready again right after."""

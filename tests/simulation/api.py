@@ -86,7 +86,7 @@ class Api:
         if name is None:
             assert method == "POST"
             assert body is not None
-            return self._create((plural, namespace or "", body["metadata"]["name"]), body, who=who, manager=query.get("fieldManager", ""))
+            return self._create((plural, namespace or "", body["metadata"]["name"]), body, who=who)
         id_ = plural, namespace or "", name
         if method == "PATCH" and content == APPLY:
             assert body is not None
@@ -138,7 +138,7 @@ class Api:
         """Whatever somebody else than the operator writes, status included."""
         if id_ in self.objects:
             return self._store(id_, self.objects[id_] | body, who=who)
-        return self._create(id_, body, who=who, manager=who, with_status=True)
+        return self._create(id_, body, who=who, with_status=True)
 
     def _list(self, plural: str, *, namespace: str | None, labels: str | None) -> Body:
         items = [
@@ -148,13 +148,12 @@ class Api:
         ]
         return {"items": items, "metadata": {"resourceVersion": str(self.version)}}
 
-    def _create(self, id_: Id, body: Body, *, who: str, manager: str, with_status: bool = False) -> Body:
+    def _create(self, id_: Id, body: Body, *, who: str, with_status: bool = False) -> Body:
         if id_ in self.objects:
             raise Refused(409, f'{id_[0]} "{id_[2]}" already exists')
         self._uids += 1
         metadata = body["metadata"] | {"uid": f"uid-{self._uids}", "creationTimestamp": self.clock(), "generation": 1}
         made = {key: value for key, value in body.items() if key != "status" or with_status or id_[0] not in WITH_STATUS}
-        self._applied[id_, manager] = body
         return self._store(id_, made | {"metadata": metadata}, who=who)
 
     def _apply(self, id_: Id, body: Body, *, who: str, manager: str) -> Body:
@@ -162,7 +161,8 @@ class Api:
         if present is None:
             if "uid" in body["metadata"]:
                 raise Refused(409, "the uid is of an object that is gone")
-            return self._create(id_, body, who=who, manager=manager)
+            self._applied[id_, manager] = body
+            return self._create(id_, body, who=who)
         if body["metadata"].get("uid") not in (None, present["metadata"]["uid"]):
             raise Refused(409, "the uid is another")
         before = self._applied.get((id_, manager), {})

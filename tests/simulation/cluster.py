@@ -92,7 +92,7 @@ class Cluster:
 
     def prompt(self, name: str) -> None:
         """Create a PromptVersion."""
-        prompt = {"prompt": POLICY, "version": "1.0.0", "messages": [{"role": "system", "content": f"You are {name}."}]}
+        prompt = {"prompt": POLICY, "version": f"1.0.0-{name}", "messages": [{"role": "system", "content": f"You are {name}."}]}
         body = {"apiVersion": API_VERSION, "kind": "PromptVersion", "metadata": {"name": name, "namespace": NAMESPACE}, "spec": prompt}
         self.api.write((PROMPT_VERSIONS.plural, NAMESPACE, name), body, who="person")
 

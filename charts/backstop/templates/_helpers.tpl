@@ -71,6 +71,12 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, create, patch, delete]
 # The gateways' identity. These go with their policy; the operator never deletes them.
 - apiGroups: [""]
   resources: [serviceaccounts]

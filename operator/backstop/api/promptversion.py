@@ -141,6 +141,25 @@ class PromptRejection(StatusModel):
     message: str = Field(max_length=2048, description="The evidence: metric, value, limit, counts.")
 
 
+class PromptRole(StrEnum):
+    """What a version is to a policy."""
+
+    WANTED = "Wanted"
+    STABLE = "Stable"
+    CANARY = "Canary"
+    PREVIOUS = "Previous"
+
+
+class PromptUse(StatusModel):
+    """That a policy uses this version."""
+
+    policy: str = Field(max_length=63, description="The policy.")
+    role: str = Field(
+        max_length=16,
+        description="`Wanted`: its spec names it. `Stable`, `Canary`, `Previous`: a revision with this text is what the policy calls so.",
+    )
+
+
 class PromptVersionStatus(StatusModel):
     """What the operator knows of a version."""
 
@@ -152,6 +171,14 @@ class PromptVersionStatus(StatusModel):
     conditions: list[Condition] = Field(
         default_factory=list,
         max_length=8,
-        description="`Accepted`: the template compiles and its variables are declared. `Rejected`: a policy rolled it back.",
+        description="`Accepted`: the template compiles, its variables are declared, and no older object holds another text under the "
+        "same `prompt` and `version`. `Rejected`: a policy rolled it back. `Stalled` only while it is not accepted.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
+    usedBy: list[PromptUse] = Field(
+        default_factory=list,
+        max_length=32,
+        description="Policies that use it, by name; the first 32.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["policy", "role"]},
+    )
+    users: int = Field(0, description="How many policies use it.")

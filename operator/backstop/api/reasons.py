@@ -16,6 +16,7 @@ class Reason(StrEnum):
     REVISION_TOO_LARGE = "RevisionTooLarge"
     PROMPT_VERSION_NOT_FOUND = "PromptVersionNotFound"
     PROMPT_VERSION_INVALID = "PromptVersionInvalid"
+    VERSION_CONFLICT = "VersionConflict"
     METRICS_SOURCE_NOT_FOUND = "MetricsSourceNotFound"
     OBJECT_NOT_OURS = "ObjectNotOurs"
     OBJECT_REFUSED = "ObjectRefused"
@@ -83,6 +84,7 @@ WARNINGS = frozenset(
         Reason.REVISION_TOO_LARGE,
         Reason.PROMPT_VERSION_NOT_FOUND,
         Reason.PROMPT_VERSION_INVALID,
+        Reason.VERSION_CONFLICT,
         Reason.METRICS_SOURCE_NOT_FOUND,
         Reason.OBJECT_NOT_OURS,
         Reason.OBJECT_REFUSED,

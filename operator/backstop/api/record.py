@@ -52,6 +52,9 @@ def revision_hash(policy: FallbackPolicySpec, *, prompt: PromptVersionSpec, refr
     declared = policy.model_dump(mode="json", exclude_defaults=True, include={"chain", "latencyBudgetMilliseconds", "serving"})
     serving = declared.get("serving", {})
     serving.pop("replicas", None)
+    serving.pop("autoscaling", None)
+    if not serving.get("podTemplate"):
+        serving.pop("podTemplate", None)
     if not serving:
         declared.pop("serving", None)
     declared |= {"scheme": SCHEME, "prompt": prompt.model_dump(mode="json", exclude_defaults=True)}

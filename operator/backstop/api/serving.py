@@ -1,4 +1,4 @@
-"""How a policy's gateways run: replicas, resources, image."""
+"""How a policy's gateways run: how many, resources, image."""
 
 import re
 from decimal import Decimal
@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from .model import ApiModel, Rule
+from .podtemplate import PodTemplate
 
 _PATTERN: Final = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 _FACTOR: Final = {
@@ -58,6 +59,16 @@ class Resources(ApiModel):
     rules = (requests_fit("cpu", of="spec.serving.resources"), requests_fit("memory", of="spec.serving.resources"))
 
 
+class Autoscaling(ApiModel):
+    """Bounds and target of a HorizontalPodAutoscaler."""
+
+    minReplicas: int | None = Field(None, ge=1, le=500, description="Least number of pods. Unset: `serving.replicas`.")
+    maxReplicas: int = Field(ge=1, le=500, description="Greatest number of pods.")
+    targetCPUPercent: int = Field(
+        70, ge=1, le=1000, description="Processor time that the gateways shall take on average, in percent of what they request."
+    )
+
+
 class Serving(ApiModel):
     """How the gateways run."""
 
@@ -69,3 +80,32 @@ class Serving(ApiModel):
         max_length=512,
         description="Gateway image of this policy's new revisions. Unset: the operator's default at that time.",
     )
+    autoscaling: Autoscaling | None = Field(
+        None,
+        description="A HorizontalPodAutoscaler sets the number of stable's pods; `replicas` is then what the first revision begins with. "
+        "A canary has its share of what stable has at that time. Changing it starts no rollout.",
+    )
+    podTemplate: PodTemplate | None = Field(
+        None, description="What is added to the gateways' pods. Part of the revision: a change is rolled out like any other."
+    )
+    rules = (
+        Rule(
+            cel="!has(self.autoscaling)"
+            " || (has(self.autoscaling.minReplicas) ? self.autoscaling.minReplicas : self.replicas) <= self.autoscaling.maxReplicas",
+            message="`spec.serving.autoscaling`: `minReplicas` must not be above `maxReplicas`;"
+            " where `minReplicas` is not set, it is `spec.serving.replicas`",
+            holds=lambda s: s.autoscaling is None or s.least <= s.autoscaling.maxReplicas,
+        ),
+        Rule(
+            cel="!has(self.autoscaling) || has(self.resources.requests.cpu) || has(self.resources.limits.cpu)",
+            message="`spec.serving.autoscaling`: `targetCPUPercent` is of `spec.serving.resources.requests.cpu`, which must be set",
+            holds=lambda s: s.autoscaling is None or s.resources.requests.cpu is not None or s.resources.limits.cpu is not None,
+        ),
+    )
+
+    @property
+    def least(self) -> int:
+        """The least number of pods of the stable revision."""
+        if self.autoscaling is not None and self.autoscaling.minReplicas is not None:
+            return self.autoscaling.minReplicas
+        return self.replicas

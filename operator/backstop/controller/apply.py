@@ -94,6 +94,7 @@ class Apply:
         try:
             problem = await self._verdict(subject)
             if not leaving:
+                problem = await self._children.release(subject) or problem
                 problem = await self._children.revisions(subject) or problem
             unheld = await self._hold_on(subject)
             problem = unheld or problem
@@ -102,6 +103,7 @@ class Apply:
             problem = await self._children.records(subject) or problem
             if not leaving:
                 problem = await self._children.callers(subject) or problem
+                problem = await self._children.autoscale(subject) or problem
                 problem = await self._children.clear_away(subject) or problem
             problem = await self._probes.run(subject) or problem
             if not leaving:
@@ -186,11 +188,12 @@ class Apply:
     async def _verdict(self, subject: Subject) -> Problem | None:
         """The last rollout's verdict on its prompt version, or that it was withdrawn: from the place, so that a restart finishes it."""
         place = subject.plan.place
+        problem = None
         if (verdict := verdict_on_prompt(place)) is not None:
             prompt = self._prompt(subject, verdict.revision)
             if prompt is not None:
                 status = rejected_status(prompt, policy=subject.key.name, verdict=verdict, now=subject.now)
-                return await self._write_prompt(prompt, status=status)
+                problem = await self._write_prompt(prompt, status=status)
         tried = place.canary.revision if place.canary is not None and place.canary.halted is None else None
         # A stable revision is not rejected: a person has made it the first one nevertheless.
         revision = tried or (place.stable.revision if place.stable is not None else None)
@@ -198,8 +201,8 @@ class Apply:
             prompt = self._prompt(subject, revision)
             if prompt is not None:
                 status = withdrawn_status(prompt, policy=subject.key.name, revision=revision.name, now=subject.now)
-                return await self._write_prompt(prompt, status=status)
-        return None
+                problem = await self._write_prompt(prompt, status=status) or problem
+        return problem
 
     def _prompt(self, subject: Subject, revision: Revision) -> Declared | None:
         """The prompt version of a revision, if it still is the one that the revision was made of."""

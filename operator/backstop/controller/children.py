@@ -16,16 +16,17 @@ from ..api.reasons import Reason
 from ..api.record import canonical
 from ..api.traffic import TrafficState
 from ..kube.errors import Conflict, NotFound, Rejected, Unavailable
-from ..kube.resources import CONFIG_MAPS, DEPLOYMENTS, SERVICES, Body, Resource, resource_of
+from ..kube.resources import AUTOSCALERS, CONFIG_MAPS, DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES, Body, Resource, resource_of
 from ..rendering.owner import Owner
 from ..rendering.revision import deployment, record_object, revision_service, template_of
+from ..rendering.scaling import autoscaler, disruption_budget
 from ..rendering.services import caller_services
 from ..rendering.shared import account, traffic
 from ..rollout.observed import Known
 from .compare import covers
 from .kept import is_kept, is_of_revision, metadata_wanted
 from .keys import PolicyKey
-from .seen import Child, DeploymentSeen, child
+from .seen import Child, DeploymentSeen, Seen, child
 from .store import Store, newest_first
 from .subject import Problem, Subject, not_ours, refusal
 from .writes import Writes
@@ -90,6 +91,21 @@ class Children:
             return None
         return await self._all(subject, caller_services(_owner(subject), serving=plan.serving, canary=plan.canary))
 
+    async def release(self, subject: Subject) -> Problem | None:
+        """Take the autoscaler away where none is asked for any more: before the size that is declared is written."""
+        if subject.plan.autoscaled is not None:
+            return None
+        return await self._delete(self._mine(subject, resource=AUTOSCALERS))
+
+    async def autoscale(self, subject: Subject) -> Problem | None:
+        """Let the autoscaler scale the revision that serves: after that has the size of the one before."""
+        plan, owner = subject.plan, _owner(subject)
+        if plan.autoscaled is None:
+            return None
+        return await self._all(
+            subject, [autoscaler(owner, serving=subject.wish.spec.serving, revision=plan.autoscaled, may_shrink=plan.may_shrink)]
+        )
+
     async def records(self, subject: Subject) -> Problem | None:
         """See to it that the record of what was accepted last outlives the policy, and that others go with it. Returns the first problem.
 
@@ -111,7 +127,7 @@ class Children:
         return problem
 
     async def clear_away(self, subject: Subject) -> Problem | None:
-        """Delete the Deployments and Services of revisions that are not live, and the oldest records. Returns the first problem.
+        """Delete what revisions that are not live need no more, and the oldest records. Returns the first problem.
 
         Only beside a stable revision: without one it cannot be told what serves.
         """
@@ -120,12 +136,17 @@ class Children:
         live = subject.plan.sizes
         deployments = [d for d in self._mine(subject, resource=DEPLOYMENTS) if d.revision not in live]
         services = [s for s in self._mine(subject, resource=SERVICES) if s.revision not in live and is_of_revision(s)]
+        budgets = [b for b in self._mine(subject, resource=DISRUPTION_BUDGETS) if b.revision not in live]
         kept = {subject.wish.revision.value.name} if isinstance(subject.wish.revision, Known) else set()
         if subject.plan.place.previous is not None:
             kept.add(subject.plan.place.previous.revision.name)  # its pods may be gone, and wanted again
         records = [c for c in self._mine(subject, resource=CONFIG_MAPS) if is_of_revision(c) and c.revision not in {*live, *kept}]
+        old = newest_first(records)[subject.wish.spec.rollback.revisionHistoryLimit :]
+        return await self._delete([*deployments, *services, *budgets, *old])
+
+    async def _delete(self, children: Iterable[Child]) -> Problem | None:
         problem = None
-        for gone in [*deployments, *services, *newest_first(records)[subject.wish.spec.rollback.revisionHistoryLimit :]]:
+        for gone in children:
             try:
                 await self._writes.delete(gone)
             except Rejected as refused:
@@ -133,24 +154,48 @@ class Children:
         return problem
 
     async def _revision(self, subject: Subject, revision: str, *, replicas: int) -> None:
-        """Record, Deployment and Service of one revision. The record first: a Deployment is made from it, once and for all."""
+        """What one revision needs. The record first: a Deployment is made from it, once and for all."""
         key, owner = subject.key, _owner(subject)
-        name = revision_object(key.name, revision=revision)
-        known = await self._known(subject, DEPLOYMENTS, name=name)
+        known = await self._known(subject, DEPLOYMENTS, name=revision_object(key.name, revision=revision))
         if known is None and replicas == 0:
             return
         record = await self._record(subject, revision)
         right = self._right.setdefault(key, {})
-        if isinstance(known, DeploymentSeen) and known.replicas == replicas and right.get(known.uid) == known.generation:
-            await self._ensure(subject, revision_service(owner, revision=revision))
-            return
-        record = record or await self._read(CONFIG_MAPS, key=key, name=name)
+        if known is None or right.get(known.uid) != _generation(known):
+            known = await self._deployment(subject, revision, replicas=replicas, record=record)
+            right[known.uid] = _generation(known)
+        await self._size(subject, known, replicas=replicas)
+        await self._ensure(subject, revision_service(owner, revision=revision))
+        await self._ensure(subject, disruption_budget(owner, revision=revision))
+
+    async def _deployment(self, subject: Subject, revision: str, *, replicas: int, record: Body | None) -> Child:
+        """See to it that the Deployment is as its record says; a new one begins with so many replicas."""
+        name = revision_object(subject.key.name, revision=revision)
+        record = record or await self._read(CONFIG_MAPS, key=subject.key, name=name)
         if record is None:
             raise _Blocked(_record_missing(name))
-        body = deployment(owner, revision=revision, template=template_of(record), replicas=replicas)
-        written = await self._ensure(subject, body, compare_live=True)
-        right[written.uid] = written.generation if isinstance(written, DeploymentSeen) else 0
-        await self._ensure(subject, revision_service(owner, revision=revision))
+        body = deployment(_owner(subject), revision=revision, template=template_of(record))
+        known = await self._known(subject, DEPLOYMENTS, name=name)
+        if known is None and (live := await self._read(DEPLOYMENTS, key=subject.key, name=name)) is not None:
+            known = self._take_if_ours(subject, live)
+        if known is None:
+            whole = stamped(body) | {"spec": body["spec"] | {"replicas": replicas}}
+            return child(await self._create(whole), resource=DEPLOYMENTS)
+        return await self._ensure(subject, body, compare_live=True)
+
+    async def _size(self, subject: Subject, known: Child, *, replicas: int) -> None:
+        """The number of pods, where nobody else sets it. An autoscaler leaves alone what has no pods at all."""
+        if not isinstance(known, DeploymentSeen) or known.deleting or known.replicas == replicas:
+            return
+        if known.revision == subject.plan.autoscaled and known.replicas > 0:
+            return
+        try:
+            written = await self._writes.scale(known, replicas=replicas)
+        except Rejected as refused:
+            raise _Blocked(refusal(DEPLOYMENTS, name=known.name, why=refused)) from None
+        # One generation more is this write; more than that is somebody else's too, and is compared again.
+        if _generation(written) == known.generation + 1:
+            self._right[subject.key][known.uid] = known.generation + 1
 
     async def _record(self, subject: Subject, revision: str) -> Body | None:
         """See to it that the record exists; returns it if it was just written."""
@@ -238,6 +283,10 @@ def stamp_of(body: Body) -> str:
 def stamped(body: Body) -> Body:
     """The body as it is written: with its stamp, by which it is known again."""
     return body | {"metadata": body["metadata"] | {"annotations": body["metadata"].get("annotations", {}) | {APPLIED: stamp_of(body)}}}
+
+
+def _generation(of: Seen) -> int:
+    return of.generation if isinstance(of, DeploymentSeen) else 0
 
 
 def _owner(subject: Subject) -> Owner:

@@ -1,6 +1,6 @@
-"""The status of a PromptVersion: its digest, whether it can be used, and which policies rolled it back. Pure."""
+"""The status of a PromptVersion: its digest, whether it can be used, who uses it, and which policies rolled it back. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -15,28 +15,45 @@ from ..rollout.place import Rejection, Revision
 from ..rollout.plan import ConditionState
 from ..rollout.statusmap import conditions_after
 from ..rollout.verdict import Verdict
+from .keys import PromptKey
 from .seen import Declared
-from .wanted import accepted_prompt
+from .uses import users_of
+from .wanted import accepted_prompt, conflict_of
 
 REJECTIONS_KEPT: Final = 20
+USES_SHOWN: Final = 32
 LONGEST_MESSAGE: Final = 2048
 
 
-def judged_status(prompt: Declared, *, now: float) -> dict[str, Any]:
-    """The status with digest and `Accepted` as they are now; everything else as it was."""
+def judged_status(prompt: Declared, *, older: Iterable[Declared], users: Iterable[Declared], now: float) -> dict[str, Any]:
+    """The status with digest, `Accepted` and users as they are now; everything else as it was.
+
+    `older`: other objects of the same prompt and version, oldest first. `users`: policies that name it.
+    """
     before = read_status(prompt.status)
     spec = accepted_prompt(prompt)
-    if isinstance(spec, Unresolved):
-        accepted = ConditionState(ConditionType.ACCEPTED, "False", spec.reason, spec.message)
-        digest = None
+    why = spec if isinstance(spec, Unresolved) else conflict_of(prompt, older=older)
+    digest = None if isinstance(spec, Unresolved) else prompt_digest(spec)
+    states: tuple[ConditionState, ...]
+    if why is None:
+        told = "the template compiles and its variables are declared"
+        states = (ConditionState(ConditionType.ACCEPTED, "True", Reason.ACCEPTED, told),)
     else:
-        accepted = ConditionState(ConditionType.ACCEPTED, "True", Reason.ACCEPTED, "the template compiles and its variables are declared")
-        digest = prompt_digest(spec)
+        states = (
+            ConditionState(ConditionType.ACCEPTED, "False", why.reason, why.message),
+            ConditionState(ConditionType.STALLED, "True", why.reason, why.message),
+        )
+    conditions = [c for c in before.conditions if why is not None or c.type != ConditionType.STALLED]
+    for state in states:
+        conditions = _with(conditions, state=state, generation=prompt.generation, now=now)
+    uses = users_of(PromptKey(prompt.namespace, prompt.name), digest=digest, policies=users)
     after = before.model_copy(
         update={
             "observedGeneration": prompt.generation,
             "digest": digest,
-            "conditions": _with(before.conditions, state=accepted, generation=prompt.generation, now=now),
+            "conditions": conditions,
+            "usedBy": uses[:USES_SHOWN],
+            "users": len({use.policy for use in uses}),
         }
     )
     return after.model_dump(mode="json", exclude_none=True)
@@ -46,17 +63,21 @@ def rejected_status(prompt: Declared, *, policy: str, verdict: Verdict, now: flo
     """The status with this policy's rejection in it; as before when it has it already, or when it holds as many newer ones as are kept."""
     before = read_status(prompt.status)
     known = any(r.policy == policy and r.revision == verdict.revision.name for r in before.rejections)
-    full = len(before.rejections) >= REJECTIONS_KEPT and all(parse_time(r.at) > verdict.at for r in before.rejections)
-    if known or full:
-        return dict(prompt.status)
     message = verdict.message[:LONGEST_MESSAGE]
     rejection = PromptRejection(
         policy=policy, revision=verdict.revision.name, at=render_time(verdict.at), reason=verdict.reason, message=message
     )
+    newest = sorted([*before.rejections, rejection], key=_newer)[-REJECTIONS_KEPT:]
+    if known or rejection not in newest:
+        return dict(prompt.status)
     rejected = ConditionState(ConditionType.REJECTED, "True", Reason.ROLLED_BACK, f"policy `{policy}`: {message}")
-    newest = sorted([*before.rejections, rejection], key=lambda r: parse_time(r.at))[-REJECTIONS_KEPT:]
     conditions = _with(before.conditions, state=rejected, generation=prompt.generation, now=now)
     return before.model_copy(update={"rejections": newest, "conditions": conditions}).model_dump(mode="json", exclude_none=True)
+
+
+def _newer(rejection: PromptRejection) -> tuple[str, str, str]:
+    """One order for everybody, also among rejections of one moment: else two policies would push each other out for ever."""
+    return rejection.at, rejection.policy, rejection.revision
 
 
 def withdrawn_status(prompt: Declared, *, policy: str, revision: str, now: float) -> dict[str, Any]:

@@ -39,14 +39,17 @@ from .seen import Declared
 from .store import Store
 from .subject import Problem, Subject
 from .telling import Telling
+from .uses import changed_uses
 from .verification import Verification
-from .wanted import Wish, wish_of
+from .wanted import Wish, conflict_of, unambiguous, wish_of
 from .writes import Writes
 
 _log = logging.getLogger(__name__)
 
 # After this much of a deletion the policy goes, whatever could not be written: longer than its shift is watched for.
 LONGEST_LEAVE_SECONDS: Final = WATCH_SHIFT_SECONDS + 30.0
+# A prompt version hears this late of whom it is used by, so that many policies that move at once cost it one write.
+USES_PAUSE_SECONDS: Final = 0.5
 
 
 class Reconcile:
@@ -100,8 +103,9 @@ class Reconcile:
         prompt = self._store.prompt(key)
         if prompt is None or prompt.deleting:
             return False
+        status = judged_status(prompt, older=self._store.older(prompt), users=self._store.users(key), now=self._clock())
         try:
-            await self._writes.status(prompt, status=judged_status(prompt, now=self._clock()))
+            await self._writes.status(prompt, status=status)
         except (Conflict, NotFound):
             await self._writes.refresh(PROMPT_VERSIONS, namespace=key.namespace, name=key.name)
             raise Overtaken from None
@@ -140,6 +144,9 @@ class Reconcile:
             wish = replace(last, revision=wish, prompt=None)
         else:
             self._valid[key] = policy
+        if prompt is not None:
+            conflict = conflict_of(prompt, older=self._store.older(prompt))
+            wish = unambiguous(wish, conflict=conflict, stable=place.stable.revision.name if place.stable else None)
         wish = self._fitting(policy, wish=wish)
         probes = await self._probes.look(key, owner=policy.uid, canary=place.canary)
         memory = NOTHING_KEPT if place.stable is not None else await self._kept.memory(key)
@@ -206,6 +213,8 @@ class Reconcile:
         # Judged also where not even status can be written: after a restart nothing is yet.
         self._judging.watch(key, spec=subject.wish.spec, place=subject.observed.place, analysis=analysis)
         problem = await self._apply.place(subject, known=known, analysis=analysis)
+        for prompt in changed_uses(subject.policy, after=self._store.policy(key)):
+            self._queue.add_at(prompt, at=subject.now + USES_PAUSE_SECONDS)
         # From here on the place is what it is, whatever becomes of the rest of this pass: it is judged, and gateways are asked.
         place = plan.place if problem is None else subject.observed.place
         self._judging.watch(key, spec=subject.wish.spec, place=place, analysis=analysis)

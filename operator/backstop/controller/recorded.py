@@ -41,7 +41,7 @@ def _name(body: Body) -> _Name:
 
 
 def _rendered(live: Body, *, template: bytes) -> Body | None:
-    """What the Deployment should be, with the replicas that it has; None where it is nobody's, or its record holds no template."""
+    """What the Deployment should be; None where it is nobody's, or its record holds no template."""
     metadata = live["metadata"]
     labels = metadata.get("labels") or {}
     owner = next((ref["uid"] for ref in metadata.get("ownerReferences") or () if ref.get("controller")), None)
@@ -52,4 +52,4 @@ def _rendered(live: Body, *, template: bytes) -> Body | None:
     except ValueError:
         return None
     of = Owner(metadata["namespace"], labels[LABEL_POLICY], owner)
-    return deployment(of, revision=labels[LABEL_REVISION], template=parsed, replicas=live["spec"].get("replicas", 1))
+    return deployment(of, revision=labels[LABEL_REVISION], template=parsed)

@@ -9,8 +9,10 @@ import msgspec
 
 from ..api.names import ANNOTATION_ROLLOUT, GROUP, LABEL_POLICY, LABEL_PROBE, LABEL_REVISION, RECORD_KEY
 from ..kube.resources import (
+    AUTOSCALERS,
     CONFIG_MAPS,
     DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
     JOBS,
     PODS,
     POLICIES,
@@ -55,6 +57,7 @@ class Declared(Seen):
     packed_status: bytes
     finalizers: tuple[str, ...] = ()
     deleted_at: str | None = None
+    created: str = ""
 
     @property
     def annotations(self) -> dict[str, str]:
@@ -141,6 +144,7 @@ def declared(body: Body, *, resource: Resource) -> Declared:
         packed_status=_packed(_mapping(body.get("status"))),
         finalizers=tuple(body["metadata"].get("finalizers") or ()),
         deleted_at=body["metadata"].get("deletionTimestamp"),
+        created=body["metadata"].get("creationTimestamp", ""),
     )
 
 
@@ -244,7 +248,7 @@ def _content(body: Body, *, resource: Resource) -> Mapping[str, Any]:
             data = _mapping(body.get("data"))
             binary = _mapping(body.get("binaryData"))
             return {} if RECORD_KEY in data or RECORD_KEY in binary else data
-        case _ if resource is SERVICES:
+        case _ if resource in (SERVICES, AUTOSCALERS, DISRUPTION_BUDGETS):
             return {"spec": _mapping(body.get("spec"))}
         case _ if resource is ROLES:
             return {"rules": body.get("rules") or []}

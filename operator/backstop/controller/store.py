@@ -4,6 +4,7 @@ Watch events, fresh lists and answers to our own writes all come in here, in any
 so that a pass after a write sees that write, and nothing comes back that was seen to go. Knows no queue and does no I/O.
 """
 
+import bisect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -11,9 +12,11 @@ from typing import Final, TypeVar
 from ..kube.resources import POLICIES, PROMPT_VERSIONS, Resource
 from .keys import Key, PolicyKey, PromptKey
 from .seen import Child, Declared, DeploymentSeen, JobSeen, PodSeen, Seen
+from .uses import changed_uses, uses_of
 
 S = TypeVar("S", bound=Seen)
 _Id = tuple[str, str, str]  # plural, namespace, name
+_Pair = tuple[str, str, str]  # namespace, prompt, version
 
 # A list or an answer that is older than a deletion is on its way for seconds: far fewer objects go in that time.
 GONE_KEPT: Final = 16384
@@ -36,6 +39,8 @@ class Store:
         self._objects: dict[str, dict[tuple[str, str], Seen]] = {}  # plural → (namespace, name) → object
         self._of_policy: dict[PolicyKey, dict[_Id, Child | PodSeen]] = {}
         self._by_prompt: dict[PromptKey, set[PolicyKey]] = {}
+        # The prompt versions that say to be the same version of the same prompt: (creation, name), oldest first.
+        self._by_pair: dict[_Pair, list[tuple[str, str]]] = {}
         # What has gone: uid → the version up to which it is known to be gone, oldest first.
         self._gone: dict[str, str] = {}
 
@@ -47,9 +52,13 @@ class Store:
             return frozenset()
         if (gone := self._gone.get(seen.uid)) is not None and not _newer(seen.version, than=gone):
             return frozenset()
-        concerned = self._drop(known) if known is not None else frozenset()
+        if isinstance(known, Declared) and isinstance(seen, Declared) and _rank(known) == _rank(seen):
+            concerned: frozenset[Key] = frozenset()  # the same version of the same prompt as before
+        else:
+            concerned = self._leave(known) | self._join(seen)
+        concerned |= self._drop(known) if known is not None else frozenset()
         objects[seen.namespace, seen.name] = seen
-        return concerned | self._index(seen)
+        return concerned | self._index(seen) | _changed(known, after=seen)
 
     def remove(self, seen: Seen) -> frozenset[Key]:
         """The object is gone. Returns whom it concerns; nobody when another object has its name by now."""
@@ -59,7 +68,7 @@ class Store:
             return frozenset()
         self._remember_gone(known)
         del self._objects[seen.resource.plural][seen.namespace, seen.name]
-        return self._drop(known)
+        return self._leave(known) | self._drop(known) | _changed(known, after=None)
 
     def gone(self, resource: Resource, *, namespace: str, name: str) -> None:
         """Nothing has this name any more."""
@@ -89,6 +98,17 @@ class Store:
     def prompt(self, key: PromptKey) -> Declared | None:
         """The prompt version, if it exists."""
         return self._get(PROMPT_VERSIONS, namespace=key.namespace, name=key.name, kind=Declared)
+
+    def users(self, key: PromptKey) -> list[Declared]:
+        """The policies that name the prompt version, in their spec or in their status."""
+        return [policy for user in self._by_prompt.get(key, ()) if (policy := self.policy(user)) is not None]
+
+    def older(self, prompt: Declared) -> Iterable[Declared]:
+        """The prompt versions of the same prompt and version that were there before this one, oldest first."""
+        pair, rank = _rank(prompt)
+        for _, name in self._by_pair.get(pair, ())[: self._place(pair, rank)] if pair is not None else ():
+            if (other := self.prompt(PromptKey(prompt.namespace, name))) is not None:
+                yield other
 
     def policies(self) -> list[PolicyKey]:
         """Every policy."""
@@ -123,6 +143,34 @@ class Store:
         """The policy's gateway pods."""
         return [c for c in self._of_policy.get(key, {}).values() if isinstance(c, PodSeen)]
 
+    def _join(self, seen: Seen) -> frozenset[Key]:
+        """Among those of the same prompt and version. Returns the younger ones: whether they conflict may be another matter now."""
+        pair, rank = _rank(seen)
+        if pair is None:
+            return frozenset()
+        members = self._by_pair.setdefault(pair, [])
+        place = self._place(pair, rank)
+        members.insert(place, rank)
+        return self._concerned(pair, members[place + 1 :])
+
+    def _leave(self, seen: Seen | None) -> frozenset[Key]:
+        pair, rank = _rank(seen)
+        if pair is None:
+            return frozenset()
+        members = self._by_pair[pair]
+        place = self._place(pair, rank)
+        del members[place]
+        if not members:
+            del self._by_pair[pair]
+        return self._concerned(pair, members[place:])
+
+    def _place(self, pair: _Pair, rank: tuple[str, str]) -> int:
+        return bisect.bisect_left(self._by_pair.get(pair, []), rank)
+
+    def _concerned(self, pair: _Pair, members: Iterable[tuple[str, str]]) -> frozenset[Key]:
+        prompts = [PromptKey(pair[0], name) for _, name in members]
+        return frozenset(key for prompt in prompts for key in (prompt, *self._by_prompt.get(prompt, ())))
+
     def _remember_gone(self, seen: Seen) -> None:
         before = self._gone.pop(seen.uid, None)
         self._gone[seen.uid] = seen.version if before is None or _newer(seen.version, than=before) else before
@@ -147,8 +195,8 @@ class Store:
             prompt = PromptKey(seen.namespace, seen.name)
             return frozenset({prompt, *self._by_prompt.get(prompt, ())})
         key = PolicyKey(seen.namespace, seen.name)
-        if (wanted := _prompt_of(seen)) is not None:
-            self._by_prompt.setdefault(wanted, set()).add(key)
+        for named in _prompts_of(seen):
+            self._by_prompt.setdefault(named, set()).add(key)
         return frozenset({key})
 
     def _drop(self, seen: Seen) -> frozenset[Key]:
@@ -164,11 +212,11 @@ class Store:
             prompt = PromptKey(seen.namespace, seen.name)
             return frozenset({prompt, *self._by_prompt.get(prompt, ())})
         key = PolicyKey(seen.namespace, seen.name)
-        if (wanted := _prompt_of(seen)) is not None:
-            users = self._by_prompt.get(wanted, set())
+        for named in _prompts_of(seen):
+            users = self._by_prompt.get(named, set())
             users.discard(key)
             if not users:
-                self._by_prompt.pop(wanted, None)
+                self._by_prompt.pop(named, None)
         return frozenset({key})
 
 
@@ -181,9 +229,25 @@ def _newer(version: str, *, than: str) -> bool:
     return int(version) > int(than)
 
 
-def _prompt_of(seen: Seen) -> PromptKey | None:
-    name = seen.spec.get("promptVersion") if isinstance(seen, Declared) else None
-    return PromptKey(seen.namespace, name) if isinstance(name, str) else None
+def _prompts_of(seen: Seen) -> frozenset[PromptKey]:
+    """The prompt versions that a policy names."""
+    return frozenset(use.prompt for use in uses_of(seen)) if isinstance(seen, Declared) else frozenset()
+
+
+def _changed(before: Seen | None, *, after: Seen | None) -> frozenset[Key]:
+    """The prompt versions that a policy uses in another way than before."""
+    known, news = (seen if isinstance(seen, Declared) and seen.resource is POLICIES else None for seen in (before, after))
+    return changed_uses(known, after=news)
+
+
+def _rank(seen: Seen | None) -> tuple[_Pair, tuple[str, str]] | tuple[None, tuple[str, str]]:
+    """Which version of which prompt an object says to be, and how old it is. One that is going away says so no more."""
+    if not isinstance(seen, Declared) or seen.resource is not PROMPT_VERSIONS or seen.deleting:
+        return None, ("", "")
+    prompt, version = seen.spec.get("prompt"), seen.spec.get("version")
+    if not isinstance(prompt, str) or not isinstance(version, str):
+        return None, ("", "")
+    return (seen.namespace, prompt, version), (seen.created, seen.name)
 
 
 def newest_first(children: Iterable[Child]) -> list[Child]:

@@ -1,6 +1,7 @@
 """Which revision a policy's spec asks for, or in one sentence why that cannot be told. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from ..api.fallbackpolicy import FallbackPolicySpec
 from ..api.problems import InputError, parse_strictly
@@ -47,6 +48,32 @@ def wish_of(policy: Declared, *, prompt: Declared | None, sources: frozenset[str
         return Wish(spec, Unresolved(Reason.PROMPT_VERSION_INVALID, message), None)
     name = revision_hash(spec, prompt=accepted, refresh=refresh)
     return Wish(spec, Known(Revision(name, prompt_version=prompt.name, prompt_digest=prompt_digest(accepted))), accepted, refresh)
+
+
+def unambiguous(wish: Wish, *, conflict: Unresolved | None, stable: str | None) -> Wish:
+    """The wish, unless its prompt version conflicts with an older one. `stable`: the revision that serves, which is none to be begun."""
+    if conflict is None or not isinstance(wish.revision, Known) or wish.revision.value.name == stable:
+        return wish
+    message = f"PromptVersion `{wish.spec.promptVersion}` cannot be used: {conflict.message}"
+    return replace(wish, revision=Unresolved(conflict.reason, message), prompt=None)
+
+
+def conflict_of(prompt: Declared, *, older: Iterable[Declared]) -> Unresolved | None:
+    """Why this prompt version is not the one that its `prompt` and `version` name: the oldest that can be used is.
+
+    `older`: those of the same prompt and version that were there before it, oldest first.
+    """
+    first = next(((other, spec) for other in older if not isinstance(spec := accepted_prompt(other), Unresolved)), None)
+    if first is None:
+        return None
+    mine = accepted_prompt(prompt)
+    if isinstance(mine, Unresolved) or prompt_digest(first[1]) == prompt_digest(mine):
+        return None
+    message = (
+        f"version {mine.version} of prompt `{mine.prompt}` is PromptVersion `{first[0].name}`, which says something else; "
+        "create this one anew with another `spec.version`"
+    )
+    return Unresolved(Reason.VERSION_CONFLICT, message)
 
 
 def accepted_prompt(prompt: Declared) -> PromptVersionSpec | Unresolved:

@@ -64,6 +64,12 @@ class Writes:
         self._store.put(child(applied, resource=resource))
         return applied
 
+    async def scale(self, of: Seen, *, replicas: int) -> Seen:
+        """The number of replicas alone. It is merged and not applied: an autoscaler takes the field over by writing it."""
+        patch = {"metadata": {"uid": of.uid}, "spec": {"replicas": replicas}}
+        body = await self._client.patch(of.resource, namespace=of.namespace, name=of.name, patch=patch, manager=OPERATOR_MANAGER)
+        return self.take(body, resource=of.resource)
+
     async def delete(self, gone: Seen) -> None:
         """Delete exactly this object; it is fine if it is gone."""
         with contextlib.suppress(NotFound):

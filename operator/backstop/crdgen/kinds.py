@@ -63,6 +63,7 @@ KINDS: Final = (
             Column("Version", ".spec.version", "SemVer of this version."),
             Column("Accepted", _condition("Accepted"), "Whether its template compiles."),
             Column("Rejected", _condition("Rejected"), "Whether a policy rolled it back."),
+            Column("Used-by", ".status.users", "How many policies use it.", type="integer"),
             _AGE,
         ),
     ),
@@ -160,7 +161,9 @@ def _root(kind: Kind) -> Schema:
             "kind": {"type": "string", "description": f"`{kind.kind}`."},
             "metadata": {"type": "object"},
             "spec": structural_schema(kind.spec, description="What is wanted; written by its author.", defaults=True),
-            "status": structural_schema(kind.status, description="What is; written by the operator.", defaults=False),
+            # Of no generation there is: whoever waits for the object does not take it for done before the operator has seen it.
+            "status": structural_schema(kind.status, description="What is; written by the operator.", defaults=False)
+            | {"default": {"observedGeneration": -1}},
         },
     }
     if kind.rules:

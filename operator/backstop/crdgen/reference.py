@@ -42,6 +42,8 @@ def _type(field: Schema) -> str:
         return f"list of {_type(field['items'])}s"
     if "enum" in field:
         return " or ".join(f"`{value}`" for value in field["enum"])
+    if "additionalProperties" in field:
+        return f"map of {_type(field['additionalProperties'])}s"
     return str(field["type"])
 
 
@@ -71,6 +73,8 @@ def _bounds(field: Schema) -> str:
         found.append(f"{low if low is not None else ''} to {high if high is not None else ''}".strip())
     if "maxItems" in field:
         found.append(f"{field.get('minItems', 0)} to {field['maxItems']} elements")
+    if "maxProperties" in field:
+        found.append(f"at most {field['maxProperties']} entries")
     if "maxLength" in field and "enum" not in field:
         found.append(f"at most {field['maxLength']} characters")
     if "pattern" in field:

@@ -16,8 +16,9 @@ Schema = dict[str, Any]
 
 _KEYWORDS: Final = frozenset(
     {
-        "default", "description", "enum", "format", "items", "maxItems", "maxLength", "maximum", "minItems", "minLength", "minimum",
-        "pattern", "properties", "required", "type", "x-kubernetes-list-map-keys", "x-kubernetes-list-type", "x-kubernetes-validations",
+        "additionalProperties", "default", "description", "enum", "format", "items", "maxItems", "maxLength", "maxProperties", "maximum",
+        "minItems", "minLength", "minimum", "pattern", "properties", "required", "type", "x-kubernetes-list-map-keys",
+        "x-kubernetes-list-type", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validations",
     }
 )  # fmt: skip
 
@@ -83,6 +84,10 @@ def _inlined(schema: Schema, *, definitions: dict[str, Schema], defaults: bool) 
         result["properties"] = {
             name: _inlined(value, definitions=definitions, defaults=defaults) for name, value in result["properties"].items()
         }
+    if result.get("x-kubernetes-preserve-unknown-fields"):
+        result.pop("additionalProperties", None)
+    elif isinstance(result.get("additionalProperties"), dict):
+        result["additionalProperties"] = _inlined(result["additionalProperties"], definitions=definitions, defaults=defaults)
     if "items" in result:
         result["items"] = _inlined(result["items"], definitions=definitions, defaults=defaults)
     return result
@@ -94,10 +99,7 @@ def _check(schema: Schema, *, path: str) -> None:
         raise SchemaError(f"{path}: {', '.join(sorted(strange))} cannot stand in a structural schema")
     match schema.get("type"):
         case "object":
-            for name, value in schema["properties"].items():
-                if "description" not in value:
-                    raise SchemaError(f"{path}.{name} has no description")
-                _check(value, path=f"{path}.{name}")
+            _check_object(schema, path=path)
         case "array":
             if "maxItems" not in schema:
                 raise SchemaError(f"{path}: a list without a bound; set `max_length`")
@@ -109,6 +111,17 @@ def _check(schema: Schema, *, path: str) -> None:
             pass
         case other:
             raise SchemaError(f"{path}: type {other} is not one of object, array, string, integer, boolean")
+
+
+def _check_object(schema: Schema, *, path: str) -> None:
+    if "properties" not in schema and "maxProperties" not in schema:
+        raise SchemaError(f"{path}: a map without a bound; set `max_length`")
+    for name, value in schema.get("properties", {}).items():
+        if "description" not in value:
+            raise SchemaError(f"{path}.{name} has no description")
+        _check(value, path=f"{path}.{name}")
+    if "additionalProperties" in schema:
+        _check(schema["additionalProperties"], path=f"{path}{{}}")
 
 
 def _without_null(value: Any) -> Any:

@@ -84,9 +84,13 @@ class Client:
         return text[:most_bytes]
 
     async def create(self, resource: Resource, *, body: Body, manager: str) -> Body:
-        """A new object; Conflict if it exists."""
+        """A new object; Conflict if it exists, Rejected also for a field that the API server does not know."""
         return await self._write(
-            "POST", resource, path=resource.path(namespace=body["metadata"].get("namespace")), query={"fieldManager": manager}, body=body
+            "POST",
+            resource,
+            path=resource.path(namespace=body["metadata"].get("namespace")),
+            query={"fieldManager": manager, "fieldValidation": "Strict"},
+            body=body,
         )
 
     async def apply(self, resource: Resource, *, body: Body, manager: str) -> Body:
@@ -101,6 +105,11 @@ class Client:
             raise ValueError("a replace without `resourceVersion` would overwrite what nobody has read")
         path = resource.path(namespace=metadata.get("namespace"), name=metadata["name"])
         return await self._write("PUT", resource, path=path, query={"fieldManager": manager}, body=body)
+
+    async def patch(self, resource: Resource, *, namespace: str, name: str, patch: Mapping[str, Any], manager: str) -> Body:
+        """JSON merge patch. With a `uid` in the metadata: Rejected or Conflict if the object is another one by now."""
+        path = resource.path(namespace=namespace, name=name)
+        return await self._write("PATCH", resource, path=path, query={"fieldManager": manager}, body=patch, content=MERGE)
 
     async def patch_metadata(
         self, resource: Resource, *, namespace: str, name: str, patch: Mapping[str, Any], resource_version: str, manager: str

@@ -18,8 +18,9 @@ from ..api.names import (
     gateway_account,
     revision_object,
 )
+from ..api.podtemplate import PodTemplate
 from ..api.record import RevisionRecord
-from ..api.serving import Resources
+from ..api.serving import Resources, Serving
 from .owner import Body, labels, pod_selector
 
 # Longer than endpoints and gateways need to learn that a pod is going: until then it accepts what still comes.
@@ -30,13 +31,25 @@ MARGIN_SECONDS: Final = 5
 USER: Final = 65532
 
 
-def render_template(record: RevisionRecord, *, image: str, resources: Resources, pull_secrets: Sequence[str]) -> Body:
+def render_template(record: RevisionRecord, *, image: str, serving: Serving, pull_secrets: Sequence[str]) -> Body:
     """The pod template of `record`'s gateways. `pull_secrets`: names of Secrets in the policy's namespace."""
     grace = grace_seconds(record)
-    template = _template(record, image=image, resources=resources, grace=grace)
+    template = _template(record, image=image, resources=serving.resources, grace=grace)
     if pull_secrets:
         template["spec"]["imagePullSecrets"] = [{"name": name} for name in pull_secrets]
-    return template
+    return template if serving.podTemplate is None else _with(template, added=serving.podTemplate)
+
+
+def _with(template: Body, *, added: PodTemplate) -> Body:
+    """The template with what its author adds. What is ours stays as it is, whatever its author says."""
+    declared = added.model_dump(mode="json", exclude_none=True)
+    metadata, spec = template["metadata"], template["spec"]
+    merged = {name: declared[name] | metadata[name] for name in ("labels", "annotations")}
+    where = {name: declared[name] for name in ("nodeSelector", "tolerations", "affinity") if declared.get(name)}
+    classes = {name: declared[name] for name in ("priorityClassName", "runtimeClassName") if name in declared}
+    (spread,) = spec["topologySpreadConstraints"]
+    spreads = [spread | constraint for constraint in declared["topologySpreadConstraints"]] or [spread]
+    return {"metadata": metadata | merged, "spec": where | classes | spec | {"topologySpreadConstraints": spreads}}
 
 
 def _template(record: RevisionRecord, *, image: str, resources: Resources, grace: int) -> Body:

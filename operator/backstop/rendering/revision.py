@@ -28,7 +28,7 @@ def record_object(
     it. `refresh`: as of `revision_hash`. Raises RevisionTooLarge.
     """
     record = build_record(namespace=owner.namespace, name=owner.name, policy=policy, prompt=prompt, refresh=refresh)
-    template = render_template(record, image=policy.serving.image or image, resources=policy.serving.resources, pull_secrets=pull_secrets)
+    template = render_template(record, image=policy.serving.image or image, serving=policy.serving, pull_secrets=pull_secrets)
     contents = {RECORD_KEY: _readable(record_contents(record)), TEMPLATE_KEY: _readable(template)}
     size = sum(len(text.encode()) for text in contents.values())
     if size > MOST_BYTES:
@@ -57,14 +57,13 @@ def template_of(record: Body) -> Body:
     return template
 
 
-def deployment(owner: Owner, *, revision: str, template: Body, replicas: int) -> Body:
-    """The gateways of one revision; `template` is the record's own, never one that is rendered anew."""
+def deployment(owner: Owner, *, revision: str, template: Body) -> Body:
+    """The gateways of one revision; `template` is the record's own, never one that is rendered anew. How many they are is no part of it."""
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": metadata(owner, name=revision_object(owner.name, revision=revision), revision=revision),
         "spec": {
-            "replicas": replicas,
             "revisionHistoryLimit": 1,
             "progressDeadlineSeconds": 600,
             "selector": {"matchLabels": pod_selector(owner.name, revision=revision)},

@@ -15,7 +15,7 @@ from .judged import same_subject
 from .look import Look
 from .move import Move
 from .observed import Known, Observed
-from .place import CanaryPlace, Place
+from .place import CanaryPlace, Place, Revision
 from .plan import Plan
 from .route import route_for, with_generation
 from .timeline import followed, report_is_due, waits_for_report
@@ -85,6 +85,8 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         # What was written may be what the next gate waits for, and our own writes are no news.
         wake_at=now if moved or route is not None else wake_at(after),
         probes=probes.to_run(after),
+        autoscaled=_serving(after) if policy.serving.autoscaling is not None else None,
+        may_shrink=not _shares(place),
         guarded=leaving.is_guarded(place),
         report=report,
     )
@@ -142,12 +144,24 @@ def _sizes(look: Look) -> Mapping[str, int]:
         sizes[place.canary.revision.name] = look.pods_needed(place.canary)
     returning = place.guard is not None and place.guard.returning is not None
     if place.previous is not None and (returning or look.now < place.previous.until):
-        sizes[place.previous.revision.name] = look.replicas
+        sizes[place.previous.revision.name] = _kept_size(look, place.previous.revision)
     if place.stable is not None:
         sizes[place.stable.revision.name] = look.replicas
     elif (first := _first(look)) is not None:
         sizes[first] = look.replicas
     return sizes
+
+
+def _kept_size(look: Look, previous: Revision) -> int:
+    """Enough to take everything back: with an autoscaler it grows with stable, and never shrinks."""
+    if look.policy.serving.autoscaling is None:
+        return look.replicas
+    return max(look.observed.arm(previous.name).desired, look.replicas)
+
+
+def _shares(place: Place) -> bool:
+    """Whether a canary has a part of the load. An autoscaler would take that part's pods from stable, which could not take it back then."""
+    return place.canary is not None and (place.canary.weight > 0 or place.canary.routed_at is not None)
 
 
 def _serving(look: Look) -> str | None:

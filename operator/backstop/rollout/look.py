@@ -32,8 +32,11 @@ class Look:
 
     @property
     def replicas(self) -> int:
-        """Full size."""
-        return self.policy.serving.replicas
+        """Full size: as declared, or with an autoscaler what stable has now."""
+        serving, stable = self.policy.serving, self.place.stable
+        if serving.autoscaling is None or stable is None:
+            return serving.replicas
+        return max(self.observed.arm(stable.revision.name).desired or serving.replicas, serving.least)
 
     def step_of(self, canary: CanaryPlace) -> Step:
         """The step that the canary is at, or is being prepared for; the last where an edit left fewer steps than that."""

@@ -1,0 +1,68 @@
+"""The hash that names a revision: golden values, worked out from JSON that was written by hand."""
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+
+from backstop.api.fallbackpolicy import FallbackPolicySpec
+from backstop.api.promptversion import PromptVersionSpec
+from backstop.api.record import revision_hash
+
+PROMPT = '{"messages":[{"content":"Be kind.","role":"system"}],"prompt":"answer","version":"1.0.0"}'
+CHAIN = '[{"model":{"baseURL":"http://models:8000/v1","name":"m"},"name":"primary"}]'
+RESOURCES = '{"limits":{"memory":"1Gi"}}'
+POD_TEMPLATE = '{"labels":{"team":"shop"},"tolerations":[{"operator":"Exists"}]}'
+BETWEEN = f'"latencyBudgetMilliseconds":400,"prompt":{PROMPT},"scheme":1'
+IMAGE = "registry.example/backstop:1.2.3"
+
+
+def spec(**serving: Any) -> dict[str, Any]:
+    whole = {"promptVersion": "answer-1-0-0", "latencyBudgetMilliseconds": 400, "chain": json.loads(CHAIN)}
+    return whole | ({"serving": serving} if serving else {})
+
+
+def named(canonical: str) -> str:
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+GOLDEN = [
+    (spec(), f'{{"chain":{CHAIN},{BETWEEN}}}'),
+    (
+        spec(image=IMAGE, resources=json.loads(RESOURCES)),
+        f'{{"chain":{CHAIN},{BETWEEN},"serving":{{"image":"{IMAGE}","resources":{RESOURCES}}}}}',
+    ),
+    (
+        spec(podTemplate=json.loads(POD_TEMPLATE)),
+        f'{{"chain":{CHAIN},{BETWEEN},"serving":{{"podTemplate":{POD_TEMPLATE}}}}}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("declared", "canonical"), GOLDEN)
+def test_c07_a_revision_is_named_by_what_was_declared_and_by_nothing_that_a_newer_operator_adds(
+    declared: dict[str, Any], canonical: str
+) -> None:
+    policy, prompt = FallbackPolicySpec.model_validate(declared), PromptVersionSpec.model_validate_json(PROMPT)
+    assert revision_hash(policy, prompt=prompt) == named(canonical)
+    stored = FallbackPolicySpec.model_validate(policy.model_dump(mode="json"))  # with every default filled in
+    kept = PromptVersionSpec.model_validate(prompt.model_dump(mode="json"))
+    assert revision_hash(stored, prompt=kept) == named(canonical)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"serving": {"replicas": 9}},
+        {"serving": {"autoscaling": {"maxReplicas": 9}}},
+        {"serving": {"podTemplate": {}}},
+        {"slos": [{"name": "errors", "indicator": "ErrorRate", "maxPercent": "1"}]},
+        {"canary": {"steps": [{"weight": 100, "holdSeconds": 1}], "paused": True}},
+        {"rollback": {"mode": "DryRun", "keepPreviousSeconds": 60}},
+        {"metricsSource": "elsewhere"},
+    ],
+)
+def test_c06_what_changes_no_answer_changes_no_revision(changes: dict[str, Any]) -> None:
+    prompt = PromptVersionSpec.model_validate_json(PROMPT)
+    assert revision_hash(FallbackPolicySpec.model_validate(spec() | changes), prompt=prompt) == named(GOLDEN[0][1])

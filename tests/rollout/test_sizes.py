@@ -1,0 +1,167 @@
+"""How many pods each revision has, while its size is declared and while an autoscaler sets it."""
+
+import math
+
+import pytest
+
+from tests.rollout.world import BREACHED, World, policy, revision, started
+
+STEPS = ((40, 60), (80, 60), (100, 60))
+AUTOSCALING = {"minReplicas": 4, "maxReplicas": 50}
+
+
+def at_weight(percent: int, *, replicas: int = 10, autoscaling: dict[str, int] | None = None) -> World:
+    """Version 2 is the canary, and holds at this weight."""
+    world = started(policy=policy(replicas=replicas, steps=STEPS, autoscaling=autoscaling))
+    world.want("2")
+    while (canary := world.place.canary) is None or canary.weight != percent or canary.verified_at is None:
+        assert world.place.stable == world.decide().place.stable, "promoted before"
+        world.run(1)
+    return world
+
+
+def sizes(world: World) -> dict[str, int]:
+    return {name: arm.desired for name, arm in world.arms.items()}
+
+
+@pytest.mark.parametrize("percent", [40, 80, 100])
+@pytest.mark.parametrize("replicas", [1, 3, 20])
+def test_c05_both_keep_their_share_when_replicas_are_edited_during_a_hold(percent: int, replicas: int) -> None:
+    world = at_weight(percent)
+    before = len(world.shares)
+    world.policy = policy(replicas=replicas, steps=STEPS)
+    world.run(5)
+    assert sizes(world) == {"rev1": replicas, "rev2": max(1, math.ceil(replicas * percent / 100))}
+    assert len(world.shares) == before, "the weight did not move"
+    assert world.place.canary is not None
+    assert world.place.canary.weight == percent
+
+
+@pytest.mark.parametrize("percent", [40, 80, 100])
+def test_c05_the_canary_follows_a_stable_that_an_autoscaler_sizes(percent: int) -> None:
+    world = at_weight(percent, autoscaling=AUTOSCALING)
+    for replicas in (25, 7):
+        world.scale("1", replicas=replicas)
+        world.run(5)
+        assert sizes(world) == {"rev1": replicas, "rev2": math.ceil(replicas * percent / 100)}
+    assert world.place.canary is not None
+    assert world.place.canary.weight == percent
+
+
+def test_c05_a_step_is_not_passed_before_the_canary_has_grown_with_stable() -> None:
+    world = at_weight(40, autoscaling=AUTOSCALING)
+    world.pace = 0
+    world.scale("1", replicas=25)
+    world.run(100)
+    assert world.place.canary is not None
+    assert (world.place.canary.step, world.place.canary.weight) == (0, 40)
+    world.pace = 1000
+    world.run(10)
+    assert world.route is not None
+    assert world.route.permille == 800
+
+
+def test_what_an_autoscaler_scales_is_never_written_and_what_takes_over_is_as_large_as_what_it_replaces() -> None:
+    world = at_weight(40, autoscaling=AUTOSCALING)
+    world.scale("1", replicas=25)
+    served: list[tuple[str, int, int]] = []
+    for _ in range(200):
+        plan = world.decide()
+        assert plan.serving is not None
+        assert plan.autoscaled == plan.serving
+        world.run(1)
+        if world.serving is not None:
+            served.append((world.serving, sizes(world)[world.serving], world.arms[world.serving].ready))
+    assert {name for name, *_ in served} == {"rev1", "rev2"}
+    assert {(size, ready) for name, size, ready in served if name == "rev2"} == {(25, 25)}
+
+
+def test_a_promotion_waits_until_the_canary_has_as_many_ready_pods_as_stable_has_by_then() -> None:
+    world = at_weight(40, autoscaling=AUTOSCALING)
+    world.pace = 0
+    world.ask(promote="now")
+    world.run(5)
+    world.scale("1", replicas=25)
+    world.run(5)
+    assert sizes(world) == {"rev1": 25, "rev2": 25}
+    assert world.serving == "rev1"
+    world.pace = 5
+    while world.serving == "rev1":
+        world.run(1)
+    assert world.arms["rev2"].ready == 25
+
+
+def test_after_a_promotion_the_previous_revision_can_take_everything_back_at_any_time() -> None:
+    world = at_weight(100, autoscaling=AUTOSCALING)
+    while world.place.stable is None or world.place.stable.revision != revision("2"):
+        world.run(1)
+    world.scale("2", replicas=5)
+    world.run(2)
+    assert sizes(world) == {"rev1": 10, "rev2": 5}, "the autoscaler does not know it"
+    world.scale("2", replicas=40)
+    world.run(2)
+    assert sizes(world) == {"rev1": 40, "rev2": 40}
+    del world.arms["rev1"]
+    world.run(2)
+    assert sizes(world) == {"rev1": 40, "rev2": 40}, "one that was deleted comes back at full size"
+
+
+def test_b07_a_return_in_the_guard_window_goes_to_as_many_pods_as_the_autoscaler_had_given() -> None:
+    world = started(policy=policy(replicas=4, steps=((100, 5),), autoscaling=AUTOSCALING, guard=300))
+    world.want("2")
+    while world.place.stable is None or world.place.stable.revision != revision("2"):
+        world.run(1)
+    world.run(5)
+    world.scale("2", replicas=30)
+    world.run(5)
+    world.judged = BREACHED
+    world.run(5)
+    assert world.place.stable.revision == revision("1")
+    plan = world.decide()
+    assert (plan.serving, plan.autoscaled) == ("rev1", "rev1")
+    assert sizes(world)["rev1"] == 30
+
+
+def test_a_canary_has_no_pods_too_few_while_stable_is_below_its_least() -> None:
+    world = at_weight(40, autoscaling=AUTOSCALING)
+    world.scale("1", replicas=1)  # somebody's `kubectl scale`; the autoscaler is about to correct it
+    world.run(2)
+    assert sizes(world) == {"rev1": 1, "rev2": 2}
+
+
+def test_a_stable_that_was_deleted_or_scaled_to_nothing_comes_back() -> None:
+    """An autoscaler leaves alone what has no pods."""
+    world = started(policy=policy(replicas=6, autoscaling=AUTOSCALING))
+    world.scale("1", replicas=0)
+    world.run(2)
+    assert sizes(world) == {"rev1": 6}
+    del world.arms["rev1"]
+    world.run(2)
+    assert sizes(world) == {"rev1": 6}
+
+
+def test_while_a_canary_has_a_share_stable_does_not_lose_the_pods_it_needs_to_take_it_back() -> None:
+    world = started(policy=policy(replicas=10, steps=STEPS, autoscaling=AUTOSCALING), broken={"rev2"})
+    world.want("2")
+    world.run(5)
+    assert world.decide().may_shrink
+    world.broken.clear()
+    world.run(5)
+    assert not world.decide().may_shrink
+    world.judged = BREACHED
+    world.run(5)
+    assert world.decide().may_shrink
+
+
+def test_turning_an_autoscaler_on_or_off_begins_no_rollout_and_ends_none() -> None:
+    world = at_weight(40)
+    world.policy = policy(replicas=10, steps=STEPS, autoscaling=AUTOSCALING)
+    world.run(5)
+    assert world.decide().autoscaled == "rev1"
+    world.scale("1", replicas=20)
+    world.run(5)
+    world.policy = policy(replicas=10, steps=STEPS)
+    world.run(5)
+    assert world.decide().autoscaled is None
+    assert sizes(world) == {"rev1": 10, "rev2": 4}
+    assert world.reasons().count("CanaryStarted") == 1
