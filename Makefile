@@ -62,6 +62,10 @@ mutants: venv  ## the engine with one mistake in it, some thirty times over: its
 nightly: venv  ## a million steps of the engine's state machines, other ones each time (half an hour on two idle cores)
 	$(BIN)/python -m tests.simulation --steps $(or $(STEPS),1000000)
 
+.PHONY: bench-engine
+bench-engine: venv  ## what the operator costs with up to 10,000 policies, and how fast it shifts traffic (OPTIONS="--idle 200 --live 1")
+	$(BIN)/python -m bench.engine $(OPTIONS)
+
 .PHONY: demo
 demo: venv  ## a bad canary is rolled back and a good one promoted, on a cluster of its own (KEEP=1 leaves it up)
 	$(BIN)/python -m e2e.demo $(if $(KEEP),--keep)

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -36,11 +37,13 @@ class ApiServer:
     """`with ApiServer() as server:` starts the two in about three seconds and ends them.
 
     `kubeconfig` is an admin's; `url`, `token` and `certificate_authority` (a PEM file) say the same to a plain HTTP client.
-    `identity_kubeconfig(user)` makes one for any other user, to try RBAC with.
+    `identity_kubeconfig(user)` makes one for any other user, to try RBAC with. `more`: further arguments of kube-apiserver.
+    `etcd`: the URL of its store.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, more: Sequence[str] = ()) -> None:
         self.token = secrets.token_urlsafe(24)
+        self._more = more
 
     def __enter__(self) -> Self:
         kube, etcd = program("kube"), program("etcd")
@@ -50,6 +53,7 @@ class ApiServer:
         (self._folder / "tokens.csv").write_text(f"{self.token},admin,admin,system:masters\n")
         client, peer, port = _free_ports(3)
         self.url = f"https://127.0.0.1:{port}"
+        self.etcd = f"http://127.0.0.1:{client}"
         self.kubeconfig = self.identity_kubeconfig("admin", group="system:masters")
         commands = [
             components.etcd(etcd, data=self._folder / "etcd", client_port=client, peer_port=peer),
@@ -66,6 +70,7 @@ class ApiServer:
                 "--endpoint-reconciler-type=none",
                 f"--token-auth-file={self._folder / 'tokens.csv'}",
                 "--disable-admission-plugins=ServiceAccount",  # no controller makes the accounts that it asks for
+                *self._more,
             ],
         ]
         arguments = [str(self._folder), *(part for command in commands for part in ("--command", "\n".join(command)))]

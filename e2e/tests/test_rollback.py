@@ -3,14 +3,16 @@
 import pytest
 
 from backstop.api.clock import parse_time
-from backstop.kube.resources import PROMPT_VERSIONS
+from backstop.kube.resources import PROMPT_VERSIONS, REPORTS
 from e2e.tests.scenario import ALSO_GOOD, GOOD, SLOW, Scenario, condition, name_of, policy, prompt
 
 pytestmark = pytest.mark.cluster
 
+OWNER = {"team": "support-platform", "contact": "#support-oncall", "runbookURL": "https://wiki.example/runbooks/support"}
+
 
 async def test_b01_b05_a_slow_version_is_rolled_back_and_its_pods_drain(scenario: Scenario) -> None:
-    await scenario.apply(prompt("1.0.0", text=GOOD), prompt("2.0.0", text=SLOW), policy("1.0.0", steps=[(20, 60), (100, 10)]))
+    await scenario.apply(prompt("1.0.0", text=GOOD), prompt("2.0.0", text=SLOW), policy("1.0.0", steps=[(20, 60), (100, 10)], owner=OWNER))
     await scenario.until_stable("1.0.0")
     async with scenario.load() as load:
         await scenario.want("2.0.0")
@@ -39,6 +41,26 @@ async def test_b01_b05_a_slow_version_is_rolled_back_and_its_pods_drain(scenario
     rejected = (await scenario.client.get(PROMPT_VERSIONS, namespace=scenario.namespace, name=name_of("2.0.0")))["status"]
     assert condition(rejected, "Rejected") == "True"
     assert rejected["rejections"][0]["revision"] == canary["revision"]
+    named = await scenario.until(lambda status: status["lastRollout"].get("report"), within=90, what="the report is named")
+    report = (await scenario.client.get(REPORTS, namespace=scenario.namespace, name=named))["spec"]
+    assert (report["outcome"], report["reason"], report["severity"]) == ("RolledBack", "LatencyBreach", "P2")
+    assert (report["revision"], report["peakWeight"]) == (canary["revision"], 20)
+    assert (report["detectedAt"], report["shiftedAt"]) == (last["detectedAt"], last["shiftedAt"])
+    assert report["owner"] == OWNER
+    told = [transition["reason"] for transition in report["transitions"]]
+    # A scrape may come late on a busy machine; that is told too, and changes nothing of the rest.
+    assert [reason for reason in told if reason not in ("MetricsUnavailable", "MetricsAvailable")] == [
+        "CanaryStarted",
+        "StepStarted",
+        "WeightVerified",
+        "RolledBack",
+        "TrafficShifted",
+    ]
+    slo = next(slo for slo in report["slos"] if slo["name"] == "latency")
+    assert slo["state"] == "Breached"
+    assert slo["canary"]["bad"] > slo["canary"]["total"] / 20
+    assert report["canaryRequests"] >= slo["canary"]["total"]
+    assert report["breachToDetectionSeconds"] >= 30
 
 
 @pytest.mark.parametrize("image", ["localhost/none:missing", "localhost/prometheus:dev"], ids=["no-such-image", "crash-loop"])

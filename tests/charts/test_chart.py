@@ -144,6 +144,8 @@ def test_rights_hold_no_wildcard_no_secret_and_no_definition() -> None:
         ("backstop.dev", "fallbackpolicies", "patch"),
         ("backstop.dev", "fallbackpolicies/status", "patch"),
         ("backstop.dev", "promptversions/status", "patch"),
+        ("backstop.dev", "rolloutreports", "create"),
+        ("backstop.dev", "rolloutreports", "delete"),
     }
 
 

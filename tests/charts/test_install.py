@@ -9,12 +9,14 @@ import pytest
 import yaml
 
 from backstop.api.names import FINALIZER, OPERATOR_MANAGER
+from backstop.controller.keys import PolicyKey
 from backstop.controller.letgo import let_go
 from backstop.controller.sources import WATCHED, list_all
+from backstop.controller.store import Store
 from backstop.kube.client import Client
 from backstop.kube.connection import connect
 from backstop.kube.events import event
-from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, PODS, POLICIES, PROMPT_VERSIONS, SERVICES, resource_of
+from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, POLICIES, PROMPT_VERSIONS, SERVICES, resource_of
 from backstop.traffic.shares import set_shares
 from e2e.cluster.apiserver import ApiServer
 from tests.apiserver.kubectl import Refused, kubectl
@@ -83,9 +85,14 @@ async def test_r08_the_operators_rights_are_enough_for_all_that_it_does(released
     client = Client((await connect(operator)).api_client(), timeout=10.0)
     try:
         await _write_all(client)
-        listed = await list_all(client, namespaces=[])
-        in_shop = {listing.resource: sum(item.namespace == "shop" for item in listing.items) for listing in listed}
-        assert in_shop.items() >= {POLICIES: 1, PROMPT_VERSIONS: 2, DEPLOYMENTS: 1, SERVICES: 4, PODS: 0}.items()
+        store = Store()
+        async for _ in list_all(client, namespaces=[], store=store):
+            pass
+        policy = PolicyKey("shop", "support")
+        assert store.policies() == [policy]
+        assert len(store.prompts()) == 2
+        found = {resource: len(store.children(policy, resource=resource)) for resource in (DEPLOYMENTS, SERVICES)}
+        assert (found, store.pods(policy)) == ({DEPLOYMENTS: 1, SERVICES: 4}, [])
         await _delete_all(client)
     finally:
         await client.close()
@@ -164,6 +171,10 @@ FORBIDDEN = (
     ("update", "fallbackpolicies.backstop.dev"),
     ("delete", "fallbackpolicies.backstop.dev"),
     ("create", "promptversions.backstop.dev"),
+    ("update", "rolloutreports.backstop.dev"),
+    ("patch", "rolloutreports.backstop.dev"),
+    ("patch", "rolloutreports.backstop.dev/status"),
+    ("watch", "rolloutreports.backstop.dev"),
     ("patch", "customresourcedefinitions.apiextensions.k8s.io"),
     ("create", "pods"),
     ("create", "pods/exec"),

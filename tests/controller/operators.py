@@ -26,6 +26,7 @@ class Mortal:
         self._api = connection.api_client()
         self._lifetime = lifetime
         self.writes: list[str] = []
+        self.reads: list[str] = []
         self.listed = 0
         self._interference: tuple[str, Callable[[], Awaitable[None]]] | None = None
         self.died = asyncio.Event()
@@ -39,6 +40,7 @@ class Mortal:
         if self.died.is_set():
             raise aiohttp.ClientConnectionError("dead")
         if method == "GET":
+            self.reads.append(url.split("/", 3)[3].split("?")[0])
             if "/fallbackpolicies?" in url:
                 self.listed += 1
             return await self._api.call_api(method, url, *rest, **named)

@@ -37,6 +37,11 @@ async def rollback(world: World) -> None:
     assert (route.stable, route.permille) == (status["stable"]["revision"], 0)
     assert route.aborted is not None
     assert route.aborted.revision == status["rejected"][0]["revision"]
+    report = await only_report(world)
+    assert (report["outcome"], report["revision"]) == ("RolledBack", route.aborted.revision)
+    told = [transition["reason"] for transition in report["transitions"]]
+    assert told[0] == "CanaryStarted"
+    assert "RolledBack" in told
 
 
 def rolled_back(status: Mapping[str, Any]) -> bool:
@@ -52,6 +57,18 @@ async def promotion(world: World) -> None:
     assert status["previous"]["promptVersion"] == "v1"
     route = await world.route()
     assert (route.stable, route.canary, route.permille, route.aborted) == (status["stable"]["revision"], None, 0, None)
+    report = await only_report(world)
+    assert (report["outcome"], report["revision"]) == ("Promoted", status["stable"]["revision"])
+
+
+async def only_report(world: World) -> Mapping[str, Any]:
+    """The report that status names; there is no other."""
+    status = await world.until_status("the report is written", lambda s: s["lastRollout"].get("report"), within=60)
+    (report,) = await world.reports()
+    assert report["metadata"]["name"] == status["lastRollout"]["report"]
+    assert "timeline" not in status
+    spec: Mapping[str, Any] = report["spec"]
+    return spec
 
 
 async def deletion(world: World) -> None:

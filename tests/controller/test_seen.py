@@ -10,7 +10,7 @@ from backstop.controller.observe import arms_of, gateways_of, observe
 from backstop.controller.seen import Child, DeploymentSeen, PodSeen, child, pod
 from backstop.controller.verification import NOBODY_ASKED
 from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, Body
-from backstop.rollout.observed import Known, Unknown, Unresolved
+from backstop.rollout.observed import Known, NotTried, Unknown, Unresolved
 from backstop.rollout.place import Place
 
 NOTHING_WANTED = Unresolved(reason="Invalid", message="")  # type: ignore[arg-type]  # not looked at here
@@ -123,6 +123,8 @@ def look(traffic: Child | None) -> object:
         readings=(),
         annotations={},
         probes={},
+        requests=None,
+        reporting=NotTried(),
     ).route
 
 

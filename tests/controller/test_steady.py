@@ -9,7 +9,7 @@ from backstop.api.names import LABEL_REVISION
 from backstop.controller import run
 from backstop.kube.client import Client
 from backstop.kube.connection import Connection
-from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, SERVICES
+from backstop.kube.resources import CHILDREN, CONFIG_MAPS, DEPLOYMENTS, PODS, POLICIES, PROMPT_VERSIONS, SERVICES
 from tests.loopback import free_port
 
 from .operators import running
@@ -32,6 +32,19 @@ async def test_r03_an_idle_policy_costs_no_write_not_even_after_a_restart(connec
         assert first.writes[before:] == []
     async with running(connection, world, sweep_seconds=0.5) as second:
         await second.lists(4)
+        assert second.writes == []
+
+
+async def test_r05_a_start_over_settled_policies_reads_lists_and_no_object_by_itself(connection: Connection, world: World) -> None:
+    await world.prompt("v1")
+    await world.apply("v1")
+    async with running(connection, world):
+        await world.stable_on("v1")
+        await world.quiet()
+    async with running(connection, world, sweep_seconds=0.5) as second:
+        await second.lists(2)
+        listed = [r.plural for r in (POLICIES, PROMPT_VERSIONS, *CHILDREN, PODS)]
+        assert sorted({read.rsplit("/", 1)[1] for read in second.reads}) == sorted(listed)
         assert second.writes == []
 
 

@@ -57,8 +57,8 @@ def test_a_list_that_was_read_before_a_deletion_brings_nothing_back() -> None:
     store = Store()
     store.put(policy(10))
     store.remove(policy(12))
-    before_it = Listing(POLICIES, None, "11", (policy(11),))
-    assert store.reconcile(before_it) == frozenset()
+    assert store.put(policy(11)) == frozenset()
+    assert store.retire(Listing(POLICIES, None, "11", frozenset({("shop", "support")}))) == frozenset()
     assert store.policy(POLICY) is None
     assert store.put(policy(11)) == frozenset(), "nor does a late answer to a write"
 
@@ -99,13 +99,12 @@ def test_a_fresh_list_takes_away_what_a_watch_missed_and_keeps_what_is_newer() -
     store.put(gateway_pod("gone", version=5))
     store.put(gateway_pod("younger-than-the-list", version=50))
     store.put(gateway_pod("there", version=6))
-    concerned = store.reconcile(Listing(PODS, None, "40", (gateway_pod("there", version=7),)))
-    assert concerned == {POLICY}
+    assert store.retire(Listing(PODS, None, "40", frozenset({("shop", "there")}))) == {POLICY}
     assert {p.name for p in store.pods(POLICY)} == {"there", "younger-than-the-list"}
 
 
 def test_a_list_of_one_namespace_says_nothing_of_another() -> None:
     store = Store()
     store.put(policy(1))
-    store.reconcile(Listing(POLICIES, "elsewhere", "40", ()))
+    store.retire(Listing(POLICIES, "elsewhere", "40", frozenset()))
     assert store.policy(POLICY) is not None

@@ -22,7 +22,7 @@ from backstop.api.names import API_VERSION, GROUP, LABEL_MANAGED_BY, LABEL_POLIC
 from backstop.api.traffic import TrafficState, parse
 from backstop.kube.client import Client
 from backstop.kube.errors import Conflict, NotFound
-from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, PODS, POLICIES, PROMPT_VERSIONS, SERVICES, Body, Resource
+from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, PODS, POLICIES, PROMPT_VERSIONS, REPORTS, SERVICES, Body, Resource
 from tests.loopback import own_block
 
 from .until import until
@@ -131,6 +131,16 @@ class World:
         """Names of what there is in the namespace."""
         found, _ = await self.client.list(resource, namespace=self.namespace)
         return {item["metadata"]["name"] for item in found}
+
+    async def reports(self) -> list[Body]:
+        """The policy's RolloutReports, oldest first."""
+        found, _ = await self.client.list(REPORTS, namespace=self.namespace, labels=f"{LABEL_POLICY}={self.policy}")
+        return sorted(found, key=lambda report: str(report["spec"]["endedAt"]))
+
+    async def told(self) -> list[Body]:
+        """The events that were told, oldest first."""
+        found, _ = await self.client.list(EVENTS, namespace=self.namespace)
+        return sorted(found, key=lambda event: str(event["eventTime"]))
 
     async def events(self) -> set[str]:
         """Reasons of the events that were told in the namespace."""

@@ -51,7 +51,7 @@ def test_a_changed_missing_or_foreign_file_is_noticed(tmp_path: Path) -> None:
 
 
 def test_the_reference_says_of_a_field_what_the_api_server_holds_it_to() -> None:
-    policy, _ = (content for path, content in sorted(files().items()) if path.parent == REFERENCE)
+    policy, *_ = (content for path, content in sorted(files().items()) if path.parent == REFERENCE)
     rows = {line.split(" | ")[0].strip("| `"): line for line in policy.splitlines() if line.startswith("| `")}
     assert "| `120` | 0 to 604800 |" in rows["canary.steps[].holdSeconds"]
     assert "| required | at most 253 characters" in rows["promptVersion"]
@@ -123,6 +123,7 @@ def test_the_files_hold_one_definition_each(folder: Path) -> None:
     assert [(body["kind"], body["metadata"]["name"]) for body in found] == [
         ("CustomResourceDefinition", "fallbackpolicies.backstop.dev"),
         ("CustomResourceDefinition", "promptversions.backstop.dev"),
+        ("CustomResourceDefinition", "rolloutreports.backstop.dev"),
     ]
 
 

@@ -14,9 +14,14 @@ from pydantic import BaseModel
 from backstop.api.fallbackpolicy import POLICY_RULES, FallbackPolicySpec
 from backstop.api.problems import InputError, parse_strictly
 from backstop.api.promptversion import PromptVersionSpec
+from backstop.api.rolloutreport import RolloutReportSpec
 
 _HERE: Final = Path(__file__).parent
-SPECS: Final[dict[str, type[BaseModel]]] = {"FallbackPolicy": FallbackPolicySpec, "PromptVersion": PromptVersionSpec}
+SPECS: Final[dict[str, type[BaseModel]]] = {
+    "FallbackPolicy": FallbackPolicySpec,
+    "PromptVersion": PromptVersionSpec,
+    "RolloutReport": RolloutReportSpec,
+}
 
 
 @dataclass(frozen=True)

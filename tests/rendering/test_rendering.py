@@ -83,6 +83,10 @@ def test_a_new_default_image_or_size_changes_no_revision() -> None:
     assert revision_of(record(changed(serving={"replicas": 9}))) == revision_of(record())
 
 
+def test_who_answers_for_a_policy_and_how_many_reports_are_kept_changes_no_revision() -> None:
+    assert revision_of(record(changed(owner={"team": "ml-platform"}, rollback={"reportHistoryLimit": 3}))) == revision_of(record())
+
+
 def test_secrets_for_pulling_are_named_in_the_pods_and_change_no_revision() -> None:
     secured = record(pull_secrets=("registry", "mirror"))
     assert pod_of(secured)["imagePullSecrets"] == [{"name": "registry"}, {"name": "mirror"}]

@@ -4,7 +4,7 @@ It carries out plans in the order of writes of the operator, and can stop after 
 kept between passes goes through the real status mapping, so that a pass after a crash knows only what a restarted operator knows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from backstop.analysis.reading import Breached, Breaching, Counts, Healthy, SLOReading, Waiting
@@ -13,9 +13,22 @@ from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.policystatus import FallbackPolicyStatus
 from backstop.api.reasons import Reason
 from backstop.api.traffic import TrafficState, parse, render
+from backstop.rendering.owner import Owner
+from backstop.reports.report import report_name, report_of
 from backstop.rollout.decide import decide
 from backstop.rollout.judged import judged
-from backstop.rollout.observed import Arm, Known, Observed, ProbeSeen, ProbeState, Unknown, Unresolved
+from backstop.rollout.observed import (
+    Arm,
+    Known,
+    NotTried,
+    Observed,
+    ProbeSeen,
+    ProbeState,
+    Reporting,
+    Unknown,
+    Unresolved,
+    Written,
+)
 from backstop.rollout.place import NO_TOKENS, Place, Rejection, Revision, Tokens, awaited_generation
 from backstop.rollout.plan import Announcement, Plan
 from backstop.rollout.statusmap import place_of, status_of
@@ -105,6 +118,8 @@ class World:
     tokens: Tokens = NO_TOKENS
     told: list[Announcement] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
+    reports: dict[str, Mapping[str, object]] = field(default_factory=dict)  # what they say, by name
+    reported: str | None = None  # the last report that the running operator knows to be written
     writes: list[str] = field(default_factory=list)
     shares: list[tuple[float, str, str | None, int]] = field(default_factory=list)
     exists: bool = True
@@ -141,6 +156,8 @@ class World:
             leaving=self.deleting,
             accepted=self.kept[0] if self.kept is not None and place.stable is None else None,
             remembered=self._remembered() if place.stable is None else (),
+            requests=self.judged.canary.total if live and self.judged is not None else None,
+            reporting=self._reporting(),
         )
 
     def _probes(self, place: Place) -> dict[str, Known[ProbeSeen] | Unknown]:
@@ -158,6 +175,11 @@ class World:
         found = [Rejection(v.revision, reason=v.reason, message=v.message, at=v.at) for v in self.verdicts]
         known = {rejection.revision for rejection in found}
         return tuple(r for r in (*found, *(r for r in beside if r.revision not in known)) if r.revision != accepted)
+
+    def _reporting(self) -> Reporting:
+        last = self.status.lastRollout
+        name = report_name("support", last=last) if last is not None and last.report is None else None
+        return Written(name) if name is not None and name == self.reported else NotTried()
 
     def _salted(self, place: Place) -> Known[Revision] | Unresolved:
         """What is wanted: another revision of the same version, where it was refreshed."""
@@ -178,6 +200,8 @@ class World:
         for name, write in writes[:stop_after]:
             write()
             self.writes.append(name)
+        if stop_after is not None:
+            self.reported = None  # the next operator knows what is written down
         return plan
 
     def write_count(self) -> int:
@@ -211,13 +235,14 @@ class World:
             writes.append(("finalizer", lambda: setattr(self, "finalizer", True)))
         if plan.route is not None and not plan.route.falling:
             writes.append(("route", lambda: self._set_route(plan)))
-        if self._jobs_after(plan) != self.jobs:
-            writes.append(("jobs", lambda: self._set_jobs(plan)))
+        writes += self._job_writes(plan)
         stable = plan.place.stable
         if stable is not None and self.kept != (kept := (stable.revision, plan.place.rejected)):
             writes.append(("record", lambda: setattr(self, "kept", kept)))
         if not self.deleting and plan.serving != self.serving:
             writes.append(("services", lambda: setattr(self, "serving", plan.serving)))
+        if plan.report and not self.deleting:
+            writes.append(("report", self._report(self.status)))
         if not plan.guarded and self.finalizer:
             writes.append(("release", self._release))
         writes.append(("events", lambda: self.told.extend(plan.announcements)))
@@ -247,12 +272,26 @@ class World:
         assert not self.exists
         self.exists, self.left = True, None
 
+    def _report(self, status: FallbackPolicyStatus) -> Callable[[], None]:
+        """Writes the report of the status that was read, once."""
+
+        def write() -> None:
+            body = report_of(status, policy=Owner("shop", "support", "uid"), owner=None)
+            name = body["metadata"]["name"]
+            self.reports.setdefault(name, body["spec"])  # one that exists stays as it is
+            self.reported = name
+
+        return write
+
     def _set_route(self, plan: Plan) -> None:
         assert plan.route is not None
         state = plan.route.state
         assert self.route is None or state.generation == self.route.generation + 1
         self.traffic = render(state)
         self.shares.append((self.now, state.stable, state.canary, state.permille))
+
+    def _job_writes(self, plan: Plan) -> list[tuple[str, Callable[[], None]]]:
+        return [("jobs", lambda: self._set_jobs(plan))] if self._jobs_after(plan) != self.jobs else []
 
     def _jobs_after(self, plan: Plan) -> dict[tuple[str, float, str], ProbeState]:
         canary = plan.place.canary
@@ -302,9 +341,18 @@ class World:
         for _ in range(30):
             if not self.exists:
                 return
-            before = (self.status, self.traffic, dict(self.arms), self.serving, self.finalizer, self.kept, dict(self.jobs))
+            before = (self.status, self.traffic, dict(self.arms), self.serving, self.finalizer, self.kept, self.reported, dict(self.jobs))
             self.one_pass()
-            if before == (self.status, self.traffic, dict(self.arms), self.serving, self.finalizer, self.kept, dict(self.jobs)):
+            if before == (
+                self.status,
+                self.traffic,
+                dict(self.arms),
+                self.serving,
+                self.finalizer,
+                self.kept,
+                self.reported,
+                dict(self.jobs),
+            ):
                 return
         raise AssertionError("the engine does not come to rest")
 

@@ -12,19 +12,13 @@ from typing import Any, Protocol, cast
 
 from backstop.analysis.reading import Breached, SLOReading
 from backstop.controller import sources
-from backstop.controller.apply import Apply
-from backstop.controller.children import Children
 from backstop.controller.config import OperatorConfig
 from backstop.controller.judging import Judgement, Judging
-from backstop.controller.kept import KeptRecords
 from backstop.controller.keys import PolicyKey
 from backstop.controller.leadership import Leadership, LeadershipLost, lost_in
-from backstop.controller.probes import Probes
-from backstop.controller.reconcile import Reconcile
 from backstop.controller.run import REQUEST_SECONDS, Operator
 from backstop.controller.seen import seen
 from backstop.controller.verification import NOBODY_ASKED, Verification
-from backstop.controller.writes import Writes
 from backstop.kube.client import Client
 from backstop.kube.lease import LeaseObject
 from backstop.kube.resources import POLICIES, PROMPT_VERSIONS
@@ -190,9 +184,9 @@ class Process:
         )
         verification = _SimulatedVerification(world, operator)
         judging = _SimulatedJudging(world, wake=operator._wake)
-        reconcile = self._reconcile(operator, client=client, metrics=metrics, judging=judging, verification=verification)
+        reconcile, children = operator._passes_with(judging, verification=cast(Verification, verification))
         try:
-            await operator._first_list()
+            await operator._first_list(children)
             self._position, self._catch_up = len(world.api.log), False
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch(operator))
@@ -205,28 +199,6 @@ class Process:
             raise
         finally:
             self.bugs += int(metrics.failures.labels("Bug")._value.get())
-
-    def _reconcile(
-        self, operator: Operator, *, client: Client, metrics: Metrics, judging: Judging, verification: _SimulatedVerification
-    ) -> Reconcile:
-        store = operator._store
-        writes = Writes(client, store=store, instance=self.name)
-        children = Children(writes, store=store, image="localhost/backstop:test", pull_secrets=())
-        probes = Probes(writes, store=store, image="localhost/backstop:test", pull_secrets=())
-        return Reconcile(
-            store=store,
-            queue=operator._queue,
-            writes=writes,
-            apply=Apply(writes, store=store, children=children, probes=probes, metrics=metrics),
-            children=children,
-            kept=KeptRecords(writes, store=store),
-            probes=probes,
-            judging=judging,
-            verification=cast(Verification, verification),
-            metrics=metrics,
-            sources=frozenset({"default"}),
-            clock=self._world.now,
-        )
 
     async def _watch(self, operator: Operator) -> None:
         api, news = self._world.api, self._news

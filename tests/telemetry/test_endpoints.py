@@ -9,7 +9,7 @@ import pytest
 from backstop.api.problems import InputError
 from backstop.telemetry.endpoints import serve_endpoints
 from backstop.telemetry.log import JsonLines, fields
-from backstop.telemetry.metrics import Metrics
+from backstop.telemetry.metrics import Metrics, PolicyShown
 
 
 async def get(port: int, path: str) -> tuple[int, str]:
@@ -36,8 +36,8 @@ async def test_a_port_that_is_taken_is_told_by_its_setting() -> None:
 async def test_a_policy_is_shown_in_one_phase_and_not_at_all_once_it_is_gone() -> None:
     metrics = Metrics()
     async with serve_endpoints(metrics.registry, port=0, alive=lambda: None, ready=lambda: None) as port:
-        metrics.show_policy("shop", "support", phase="Progressing", weight=5)
-        metrics.show_policy("shop", "support", phase="Idle", weight=0)
+        metrics.show_policy("shop", "support", shown=PolicyShown("Progressing", weight=5))
+        metrics.show_policy("shop", "support", shown=PolicyShown("Idle", weight=0))
         _, text = await get(port, "/metrics")
         assert 'backstop_operator_policy_phase{namespace="shop",phase="Idle",policy="support"} 1.0' in text
         assert 'phase="Progressing"' not in text

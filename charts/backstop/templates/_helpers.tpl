@@ -57,6 +57,10 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 - apiGroups: [backstop.dev]
   resources: [fallbackpolicies]
   verbs: [patch]
+# Written once; the oldest go. Their review is a person's: the operator changes none.
+- apiGroups: [backstop.dev]
+  resources: [rolloutreports]
+  verbs: [list, create, delete]
 # Revision records and traffic objects. `get` and `watch` are also what it grants to the gateways.
 - apiGroups: [""]
   resources: [configmaps]

@@ -130,12 +130,14 @@ def _missing_bounds(policy: LivePolicy, *, seen: _Seen) -> dict[str, tuple[float
 
 
 def _folded(state: AnalysisState, *, block: Block, policy: LivePolicy, missing: Container[str]) -> AnalysisState:
+    judged = judged_requests(block.added, revision=policy.canary)
     newest_first = sorted((dict(state.watermarks) | dict(block.watermarks)).items(), key=lambda item: (-item[1], item[0]))
     return replace(
         state,
         block_end=block.end,
         watermarks=dict(newest_first[:MAX_TARGETS]),
-        step_requests=state.step_requests + judged_requests(block.added, revision=policy.canary),
+        step_requests=state.step_requests + judged,
+        requests=None if state.requests is None else state.requests + judged,
         step_sent=state.step_sent + sent_requests(block.added, revision=policy.canary),
         objectives={
             o.fingerprint: _unmeasured(state.objectives[o.fingerprint], o)
@@ -217,7 +219,7 @@ def _judged(
         return Unknown(seen.blind), Reason.METRICS_UNAVAILABLE
     if objective.latency is not None and objective.fingerprint in missing:
         bounds = missing[objective.fingerprint]
-        return bound_missing(objective, seconds=objective.latency.seconds, seen=bounds), Reason.BUCKET_BOUNDARY_MISSING
+        return bound_missing(seconds=objective.latency.seconds, seen=bounds), Reason.BUCKET_BOUNDARY_MISSING
     verdict = rule_of(objective).judge(state.rule)
     match verdict:
         case Breached() | Breaching():

@@ -101,13 +101,13 @@ def explained(
     assert_never(state)
 
 
-def bound_missing(objective: Objective, *, seconds: float, seen: tuple[float, ...]) -> Unknown:
+def bound_missing(*, seconds: float, seen: tuple[float, ...]) -> Unknown:
     """No bucket at the limit: named with the nearest bounds that are there, never guessed."""
     below = max((bound for bound in seen if bound < seconds), default=None)
     above = min((bound for bound in seen if bound > seconds), default=None)
     near = " and ".join(f"{round(bound * 1000, 3):g} ms" for bound in (below, above) if bound is not None) or "none that was read"
     return Unknown(
-        f"{objective.name}: pods that count the canary's requests have no bucket of `{SECONDS_BUCKET}` at `maxMilliseconds` "
+        f"Pods that count the canary's requests have no bucket of `{SECONDS_BUCKET}` at `maxMilliseconds` "
         f"{round(seconds * 1000)}; the nearest bounds are {near}: use one of them."
     )
 

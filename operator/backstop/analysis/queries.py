@@ -17,8 +17,8 @@ from .policy import LivePolicy
 LOOKBACK_SECONDS = 120.0
 LOOKBACK_INTERVALS = 6
 # Bounds of one query: its URL stays under 8 KiB.
-POLICIES_PER_QUERY = 40
-SELECTOR_CHARACTERS = 5000
+POLICIES_PER_QUERY = 100
+NAMES_CHARACTERS = 4000
 # Grid bounds beside a limit, for the display quantile and to name the nearest ones.
 GRID_BELOW, GRID_ABOVE = 3, 1
 
@@ -109,11 +109,14 @@ def needed_bounds(limits: Iterable[float]) -> tuple[float, ...]:
 def _batches(policies: Sequence[LivePolicy]) -> list[tuple[LivePolicy, ...]]:
     batches: list[tuple[LivePolicy, ...]] = []
     batch: list[LivePolicy] = []
+    taken, namespace = 0, None
     for policy in sorted(policies, key=lambda p: (p.namespace, p.name)):
-        if batch and (len(batch) == POLICIES_PER_QUERY or len(selector([*batch, policy], window=1)) > SELECTOR_CHARACTERS):
+        takes = len(policy.canary) + len(policy.stable) + (len(policy.namespace) if policy.namespace != namespace else 0)
+        if batch and (len(batch) == POLICIES_PER_QUERY or taken + takes > NAMES_CHARACTERS):
             batches.append(tuple(batch))
-            batch = []
+            batch, taken, takes = [], 0, len(policy.canary) + len(policy.stable) + len(policy.namespace)
         batch.append(policy)
+        taken, namespace = taken + takes, policy.namespace
     return [*batches, tuple(batch)] if batch else batches
 
 

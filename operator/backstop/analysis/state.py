@@ -48,6 +48,7 @@ class AnalysisState:
     `watermarks`: target (as `target_key` names it) → time of its newest sample in a closed block.
     `since`: start of the step that the step counts are of.
     `objectives`: by fingerprint, so that an edited objective starts anew.
+    `requests`: judged canary requests of all steps; None where an older version that did not count them has begun the state.
     """
 
     canary: str = ""
@@ -58,6 +59,7 @@ class AnalysisState:
     step_requests: int = 0
     step_sent: int = 0
     objectives: Mapping[str, ObjectiveState] = field(default_factory=dict)
+    requests: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def pack(state: AnalysisState) -> str:
         origin,
         time(state.since),
         time(state.block_end),
-        [state.step_requests, state.step_sent],
+        [state.step_requests, state.step_sent, state.requests],
         [[target, time(at)] for target, at in sorted(state.watermarks.items())],
         [[key, _pack_objective(value, origin=origin)] for key, value in sorted(state.objectives.items())],
     ]
@@ -144,7 +146,7 @@ def _pack_objective(state: ObjectiveState, *, origin: int) -> list[Any]:
 
 def _unpack_document(document: Any) -> AnalysisState:
     canary, stable, origin, since, block_end, step, watermarks, objectives = document
-    step_requests, step_sent = step
+    step_requests, step_sent, *requests = step
 
     def time(back: int | None) -> float | None:
         return None if back is None else (origin - back) / 1000
@@ -160,6 +162,7 @@ def _unpack_document(document: Any) -> AnalysisState:
         step_requests=int(step_requests),
         step_sent=int(step_sent),
         objectives={str(key): _unpack_objective(value, origin=origin) for key, value in objectives},
+        requests=int(requests[0]) if requests and requests[0] is not None else None,
     )
 
 

@@ -1,5 +1,6 @@
 """FallbackPolicy: which prompt runs, the chain that answers, the SLOs that must hold, and how a new revision is rolled out."""
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
@@ -14,6 +15,8 @@ from .serving import Serving
 from .steering import CanaryTraffic
 
 Percent = Annotated[str, Field(max_length=16, pattern=r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]{1,6})?)$")]
+
+WEB_ADDRESS = "^https?://[^ /?#@]+([/?#][^ ]*)?$"
 
 LIST_MAP_BY_NAME: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
 
@@ -230,6 +233,43 @@ class Rollback(ApiModel):
         description="How long the previous stable revision stays scaled up after a promotion. "
         "Shorter than `guardSeconds`: a way back waits for its pods.",
     )
+    reportHistoryLimit: int = Field(
+        10,
+        ge=0,
+        le=100,
+        description="How many RolloutReports are kept; when one is written beyond them, the oldest go. 0: none is written.",
+    )
+
+
+class ReviewCadence(StrEnum):
+    """How soon after a rollout its report is to be reviewed."""
+
+    DAILY = "Daily"
+    WEEKLY = "Weekly"
+    MONTHLY = "Monthly"
+    QUARTERLY = "Quarterly"
+
+
+class PolicyOwner(ApiModel):
+    """Who answers for a policy."""
+
+    team: str = Field(min_length=1, max_length=63, description="The team that answers for the policy, such as `ml-platform`.")
+    contact: str | None = Field(
+        None, min_length=1, max_length=128, description="Where the team is reached: a chat channel, an address, a rota."
+    )
+    runbookURL: str | None = Field(None, max_length=512, description="What to do when a rollout goes wrong; said with every warning.")
+    reviewCadence: ReviewCadence | None = Field(
+        None,
+        description="How soon after the end of a rollout its report is to be reviewed: the report's `reviewDueAt` is 1, 7, 30 or 90 "
+        "days on. Unset: no time is set.",
+    )
+    rules = (
+        Rule(
+            cel=f"!has(self.runbookURL) || self.runbookURL.matches('{WEB_ADDRESS}')",
+            message="`spec.owner.runbookURL`: must be an address that begins with `https://` or `http://`, without a password in it",
+            holds=lambda o: o.runbookURL is None or re.search(WEB_ADDRESS, o.runbookURL) is not None,
+        ),
+    )
 
 
 def _declared_first_token_times(spec: "FallbackPolicySpec") -> list[int | None]:
@@ -261,6 +301,9 @@ class FallbackPolicySpec(ApiModel):
     canary: Canary = Field(default=Canary(), description="How a new revision is rolled out.")
     rollback: Rollback = Field(default=Rollback(), description="How a canary is taken back, and what is kept for it.")
     serving: Serving = Field(default=Serving(), description="How the gateways run.")
+    owner: PolicyOwner | None = Field(
+        None, description="Who answers for this policy: said in its RolloutReports, and in the events that warn of something."
+    )
     rules = (
         Rule(
             cel="self.chain.filter(t, has(t.static)).size() == 0 || (has(self.chain[self.chain.size() - 1].static)"

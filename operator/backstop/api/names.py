@@ -83,6 +83,12 @@ def traffic_object(policy: str) -> str:
     return f"{policy}-traffic"
 
 
+def report_object(policy: str, *, revision: str, decided: str) -> str:
+    """Name of the RolloutReport of the rollout of `revision` that ended with the decision at `decided` (RFC 3339, milliseconds)."""
+    digits = "".join(character for character in decided if character.isdigit())
+    return f"{policy}-{revision}-{digits[:8]}-{digits[8:14]}-{digits[14:]}"
+
+
 def gateway_account(policy: str) -> str:
     """ServiceAccount, Role and RoleBinding of a policy's gateways."""
     return f"{policy}-gateway"

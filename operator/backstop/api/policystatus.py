@@ -147,6 +147,49 @@ class LastRolloutStatus(StatusModel):
     detectedAt: Time | None = time_field("When it was decided.")
     shiftedAt: Time | None = time_field("When every ready gateway was seen to act on the decision.")
     trafficGeneration: int | None = Field(None, description="Generation of the traffic object that carries the decision.")
+    report: str | None = Field(None, max_length=253, description="Its RolloutReport, once that is written.")
+
+
+class RevisionStatus(StatusModel):
+    """A revision, and the prompt that it carries."""
+
+    revision: str = Field(max_length=63, description="Hash of the revision.")
+    promptVersion: str = Field(max_length=253, description="Its PromptVersion.")
+    promptDigest: str | None = Field(None, max_length=80, description="Digest of that PromptVersion.")
+
+
+class TransitionStatus(StatusModel):
+    """One transition of a rollout, as it was told."""
+
+    time: Time = Field(max_length=40, description="When.")
+    reason: str = Field(max_length=128, description="Why, in one word.")
+    message: str = Field("", max_length=256, description="Why, in one sentence; a long one is cut.")
+    weight: int = Field(description="Percent of requests that the gateways were told to send to the revision from then on.")
+
+
+class TimelineStatus(StatusModel):
+    """What has happened in the running rollout, until its report is written."""
+
+    revision: str = Field(max_length=63, description="Hash of the revision that is rolled out.")
+    against: RevisionStatus | None = Field(None, description="The stable revision that it runs against.")
+    startedAt: Time = Field(max_length=40, description="When the rollout began; of a return after a promotion, when that was complete.")
+    endedAt: Time | None = time_field("When it ended. Unset: it runs.")
+    peakWeight: int = Field(0, description="The highest percent of requests that it was given.")
+    canaryRequests: int | None = Field(
+        None,
+        description="Requests that the canary served and that were judged, by the last evaluation: all of each step from the end of its "
+        "warm-up on; counted anew after a `retry`. Unset: not known.",
+    )
+    transitions: list[TransitionStatus] = Field(
+        default_factory=list, max_length=64, description="The first transition and the newest, oldest first."
+    )
+    omitted: int = Field(0, description="How many transitions after the first were left out.")
+    slos: list[SLOStatus] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Once it has ended: the evaluation of each SLO that the end was decided from.",
+        json_schema_extra=LIST_MAP_BY_NAME,
+    )
 
 
 class RejectedStatus(StatusModel):
@@ -231,3 +274,4 @@ class FallbackPolicyStatus(StatusModel):
         "`RolledBack`; `Reconciling` and `Stalled` only while true.",
         json_schema_extra=LIST_MAP_BY_TYPE,
     )
+    timeline: TimelineStatus | None = Field(None, description="What has happened in the running rollout, until its report is written.")

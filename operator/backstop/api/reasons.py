@@ -1,4 +1,4 @@
-"""The one table of reasons: the word for programs, whether its event is a warning, and nothing else.
+"""The one table of reasons: the word for programs, whether its event is a warning, what to do about it, and nothing else.
 
 Events, conditions, metrics and log lines take their reason from here, so that one word means one thing everywhere.
 """
@@ -110,9 +110,32 @@ WARNINGS = frozenset(
 )
 
 
+WAY_BACK = "change the spec to go on, or set a new value of the annotation `backstop.dev/retry`"
+
+# What to do next, where that is the same whatever the message says; else the message says it.
+ADVICE = {
+    Reason.OBJECT_REFUSED: "allow it, or change what the policy asks for; it is tried again",
+    Reason.RECORD_MISSING: "restore it from a backup, or roll out another version",
+    Reason.WEIGHT_NOT_VERIFIED: "look at the policy's gateway pods, and delete one that does not come along",
+    Reason.ROLLED_BACK: WAY_BACK,
+    Reason.WOULD_ROLL_BACK: "name another version in the spec; a new value of the annotation `backstop.dev/abort` ends a canary",
+    Reason.NOTHING_TO_RETURN_TO: "roll out another version",
+    Reason.SHARED_INCIDENT: "look for what both have in common, such as the model behind them, "
+    "and then set a new value of the annotation `backstop.dev/retry` or change the spec",
+    Reason.CANARY_UNREADY: "look at its pods; it is rolled back when it is short of them for `spec.canary.progressDeadlineSeconds`",
+    Reason.METRICS_UNAVAILABLE: "see that the metrics source answers, and that it scrapes the gateways",
+    Reason.STABLE_UNREADY: "look at its pods",
+}
+
+
 def event_type(reason: Reason) -> str:
     """`Warning` or `Normal`, as an Event spells it."""
     return "Warning" if reason in WARNINGS else "Normal"
+
+
+def advice_for(reason: Reason) -> str:
+    """What is said after every message of this reason; empty where the message says it."""
+    return f"; {ADVICE[reason]}" if reason in ADVICE else ""
 
 
 def reason_of(text: str) -> Reason:

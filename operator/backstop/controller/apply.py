@@ -1,37 +1,36 @@
 """Carrying out a plan, in the one order that is safe to be cut short anywhere.
 
 1. A route that takes traffic from the revision under judgement, with the verdict in it. 2. Status. 3. The verdict on the prompt
-version. 4. Children, the finalizer while a canary lives, every other route change, the Services that callers reach; the finalizer goes
-last. 5. Events, log, metrics. Of a policy that is being deleted nothing is made any more.
+version. 4. Children, the finalizer while a canary lives, every other route change, the Services that callers reach; the report; the
+finalizer goes last. 5. Events, log, metrics. Of a policy that is being deleted nothing is made any more.
 What was not done is done by the next pass, which finds the cluster as it is. `place` is 1 and 2, `cluster` the rest.
 """
 
-import logging
 from dataclasses import replace
 from typing import Any
 
 from ..api.names import FINALIZER, traffic_object
 from ..api.policystatus import FallbackPolicyStatus
-from ..api.reasons import Reason, event_type
-from ..kube.errors import Conflict, KubeError, NotFound, Rejected
+from ..api.reasons import Reason, reason_of
+from ..kube.errors import Conflict, NotFound, Rejected
 from ..kube.resources import CONFIG_MAPS, POLICIES, PROMPT_VERSIONS
-from ..rollout.place import Revision
+from ..rollout.place import Revision, is_another_end
 from ..rollout.plan import Announcement
 from ..rollout.statusmap import status_of
 from ..rollout.verdict import verdict_on_prompt
-from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics
 from .blocked import with_problem
+from .changes import changes_told
 from .children import Children
 from .keys import PolicyKey, PromptKey
 from .probes import Probes
 from .prompts import rejected_status, withdrawn_status
+from .reporting import Reports
 from .seen import Declared
 from .store import Store
 from .subject import Problem, Subject, refusal
+from .telling import Telling
 from .writes import Writes
-
-_log = logging.getLogger(__name__)
 
 
 class Overtaken(Exception):  # noqa: N818 - it is no error: the next look is made with what the other one wrote
@@ -45,11 +44,23 @@ class Overtaken(Exception):  # noqa: N818 - it is no error: the next look is mad
 class Apply:
     """Plans → writes."""
 
-    def __init__(self, writes: Writes, *, store: Store, children: Children, probes: Probes, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        writes: Writes,
+        *,
+        store: Store,
+        children: Children,
+        probes: Probes,
+        reports: Reports,
+        telling: Telling,
+        metrics: Metrics,
+    ) -> None:
         self._writes = writes
         self._store = store
         self._children = children
         self._probes = probes
+        self._reports = reports
+        self._telling = telling
         self._metrics = metrics
 
     async def place(self, subject: Subject, *, known: Problem | None, analysis: str | None) -> Problem | None:
@@ -92,11 +103,16 @@ class Apply:
             if not leaving:
                 problem = await self._children.callers(subject) or problem
                 problem = await self._children.clear_away(subject) or problem
+                problem = await self._reports.write(subject) or problem
             problem = await self._probes.run(subject) or problem
             problem = await self._let_go(subject) or problem
         finally:
+            last = subject.plan.place.last
+            if last is not None and is_another_end(last, before=subject.observed.place.last):
+                self._metrics.rollouts.labels(last.outcome, reason_of(last.reason)).inc()
             # What status says has happened, whatever became of the rest: the next pass has nothing left to tell.
-            for announcement in subject.plan.announcements:
+            changes = changes_told(subject.status.conditions, after=subject.plan.conditions, problem=known)
+            for announcement in (*subject.plan.announcements, *changes):
                 await self._announce(subject, announcement)
             if problem is not None and problem != known:
                 await self._announce(subject, Announcement(problem.reason, problem.message))
@@ -200,31 +216,10 @@ class Apply:
         return None
 
     async def _announce(self, subject: Subject, announcement: Announcement) -> None:
-        self._note(subject, announcement)
-        try:
-            await self._writes.event(
-                subject.policy,
-                reason=announcement.reason,
-                message=announcement.message,
-                event_type=event_type(announcement.reason),
-                now=subject.now,
-            )
-        except KubeError as error:
-            # The transition has happened and stands in status; an event is only told once, or not.
-            _log.warning("event not written", extra=fields(reason=announcement.reason, error=str(error)))
-
-    def _note(self, subject: Subject, announcement: Announcement) -> None:
-        key, place = subject.key, subject.plan.place
-        self._metrics.transitions.labels(announcement.reason).inc()
+        place = subject.plan.place
         if announcement.reason is Reason.TRAFFIC_SHIFTED and place.last is not None and place.last.shifted_at is not None:
             self._metrics.shift.observe(max(0.0, place.last.shifted_at - place.last.detected_at))
-        _log.info(
-            announcement.message,
-            extra=fields(
-                namespace=key.namespace,
-                policy=key.name,
-                reason=announcement.reason,
-                phase=subject.plan.phase,
-                weight=place.canary.weight if place.canary else 0,
-            ),
+        weight = place.canary.weight if place.canary else 0
+        await self._telling.tell(
+            subject.policy, announcement, owner=subject.wish.spec.owner, phase=subject.plan.phase, weight=weight, now=subject.now
         )

@@ -14,15 +14,20 @@ TOUCHED = (ConditionType.ACCEPTED, ConditionType.READY, ConditionType.STALLED, C
 
 def blocked_status(before: FallbackPolicyStatus, *, why: Unresolved, generation: int, now: float) -> FallbackPolicyStatus:
     """The status as it was, with the reason why nothing is decided."""
-    states = (
-        ConditionState(ConditionType.ACCEPTED, "False", why.reason, why.message),
-        ConditionState(ConditionType.READY, "False", why.reason, why.message),
-        ConditionState(ConditionType.STALLED, "True", why.reason, why.message),
-    )
+    states = blocked_states(why)
     kept = [c for c in before.conditions if c.type not in TOUCHED]
     conditions = [*kept, *conditions_after(before.conditions, states=states, generation=generation, now=now)]
     return before.model_copy(
         update={"observedGeneration": generation, "phase": Phase.BLOCKED.value, "reason": why.reason.value, "conditions": conditions}
+    )
+
+
+def blocked_states(why: Unresolved) -> tuple[ConditionState, ...]:
+    """What is said of it."""
+    return (
+        ConditionState(ConditionType.ACCEPTED, "False", why.reason, why.message),
+        ConditionState(ConditionType.READY, "False", why.reason, why.message),
+        ConditionState(ConditionType.STALLED, "True", why.reason, why.message),
     )
 
 

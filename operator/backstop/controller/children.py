@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ..api.fallbackpolicy import FallbackPolicySpec
-from ..api.names import GROUP, revision_object
+from ..api.names import GROUP, LABEL_POLICY, revision_object
 from ..api.promptversion import PromptVersionSpec
 from ..api.reasons import Reason
 from ..api.record import canonical
@@ -51,6 +51,13 @@ class Children:
         self._pull_secrets = pull_secrets
         # The generation at which each Deployment was last found right, by uid; per policy, to be forgotten with it.
         self._right: dict[PolicyKey, dict[str, int]] = {}
+
+    def learn(self, live: Body, *, rendered: Body) -> None:
+        """A Deployment's pods are as they were rendered: if it was written from that, it need not be compared again."""
+        metadata = live["metadata"]
+        if (metadata.get("annotations") or {}).get(APPLIED) == stamp_of(rendered):
+            key = PolicyKey(metadata["namespace"], metadata["labels"][LABEL_POLICY])
+            self._right.setdefault(key, {})[metadata["uid"]] = metadata.get("generation", 0)
 
     def forget(self, key: PolicyKey) -> None:
         """The policy is gone."""
@@ -171,7 +178,7 @@ class Children:
     async def _ensure(self, subject: Subject, body: Body, *, compare_live: bool = False) -> Child:
         """See to it that the child is as rendered. `compare_live`: what the store keeps of it is not enough to tell."""
         resource, name = resource_of(body), body["metadata"]["name"]
-        stamp = hashlib.sha256(canonical(body)).hexdigest()[:16]
+        stamp = stamp_of(body)
         known = await self._known(subject, resource, name=name)
         if known is None or compare_live:
             live = await self._read(resource, key=subject.key, name=name)
@@ -182,11 +189,11 @@ class Children:
                     return known
         elif known.deleting or (known.annotations.get(APPLIED) == stamp and covers(known.content, wanted=_kept(body, of=known))):
             return known
-        metadata = body["metadata"] | {"annotations": body["metadata"].get("annotations", {}) | {APPLIED: stamp}}
+        wanted = stamped(body)
         if known is not None:
-            metadata["uid"] = known.uid
+            wanted["metadata"]["uid"] = known.uid
         try:
-            return child(await self._writes.apply(resource, body=body | {"metadata": metadata}), resource=resource)
+            return child(await self._writes.apply(resource, body=wanted), resource=resource)
         except Rejected as refused:
             raise _Blocked(refusal(resource, name=name, why=refused)) from None
 
@@ -221,6 +228,16 @@ class Children:
 
     def _mine(self, subject: Subject, *, resource: Resource) -> list[Child]:
         return [c for c in self._store.children(subject.key, resource=resource) if _is_ours(subject, c) and not c.deleting]
+
+
+def stamp_of(body: Body) -> str:
+    """Tells one rendered body from another."""
+    return hashlib.sha256(canonical(body)).hexdigest()[:16]
+
+
+def stamped(body: Body) -> Body:
+    """The body as it is written: with its stamp, by which it is known again."""
+    return body | {"metadata": body["metadata"] | {"annotations": body["metadata"].get("annotations", {}) | {APPLIED: stamp_of(body)}}}
 
 
 def _owner(subject: Subject) -> Owner:

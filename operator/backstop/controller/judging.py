@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from ..analysis.due import due_at
 from ..analysis.evaluation import evaluate, is_stale, newest_samples
 from ..analysis.objective import Objective, objective_of
 from ..analysis.policy import LivePolicy
@@ -20,13 +21,14 @@ from ..analysis.source import MetricSource, fetch
 from ..analysis.state import AnalysisState, UnreadableState, pack, unpack
 from ..api.fallbackpolicy import FallbackPolicySpec
 from ..rollout.judged import judged
-from ..rollout.place import Place
+from ..rollout.place import CanaryPlace, Place
 from ..telemetry.log import fields
 from .keys import PolicyKey
 
-# A stable that is watched for long is told of this often while nothing changes: each time is a write of status. Well inside of the
-# time for which counters are read again, so that a restart loses nothing.
-WATCHED_SECONDS: Final = 60.0
+# While only counts change, they are told this often: each time is a pass and a write of status. Well inside of the time for which
+# counters are read again, so that a restart loses nothing.
+JUDGED_SECONDS: Final = 30.0
+WATCHED_SECONDS: Final = 60.0  # a stable that is watched for long
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Judgement:
     """The latest evaluation of a policy that is told, made at `at`. `since`: start of what it judged; `analysis`: the packed state, once
-    there is one to keep.
+    there is one to keep; `requests`: judged requests of all steps, None where none could be counted.
     """
 
     canary: str
@@ -44,6 +46,7 @@ class Judgement:
     at: float
     readings: tuple[SLOReading, ...]
     analysis: str | None
+    requests: int | None = None
 
 
 def live_policy(key: PolicyKey, *, spec: FallbackPolicySpec, place: Place, state: AnalysisState) -> LivePolicy | None:
@@ -81,6 +84,11 @@ def readings_for(place: Place, *, spec: FallbackPolicySpec, judgement: Judgement
     )
 
 
+def requests_of(canary: CanaryPlace | None, *, judgement: Judgement | None) -> int | None:
+    """Judged requests of this canary in the whole rollout; None where that is not known."""
+    return judgement.requests if canary is not None and judgement is not None and judgement.canary == canary.revision.name else None
+
+
 class Judging:
     """One loop per source. `wake(key, urgent)` is called when a policy has new readings."""
 
@@ -100,6 +108,7 @@ class Judging:
         # What each policy's readings were last made from: the policy without its state, and the newest samples.
         self._evaluated: dict[PolicyKey, tuple[LivePolicy, frozenset[tuple[str, float]]]] = {}
         self._judgements: dict[PolicyKey, Judgement] = {}
+        self._due: dict[PolicyKey, float] = {}
         self._changed = asyncio.Event()
 
     def judgement(self, key: PolicyKey) -> Judgement | None:
@@ -119,6 +128,7 @@ class Judging:
             live = replace(live, state=AnalysisState())
         if live != known:
             self._live[key] = live
+            self._due.pop(key, None)
             self._changed.set()
 
     def forget(self, key: PolicyKey) -> None:
@@ -126,6 +136,7 @@ class Judging:
         self._live.pop(key, None)
         self._evaluated.pop(key, None)
         self._judgements.pop(key, None)
+        self._due.pop(key, None)
 
     async def run(self, source: str) -> None:
         """Evaluate the source's live policies for ever, once per poll interval; ask nothing while there are none."""
@@ -137,9 +148,14 @@ class Judging:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            fetched = await fetch(list(live.values()), sources=one, now=self._clock())
+            asked = self._clock()
+            live = {key: policy for key, policy in live.items() if self._due.get(key, asked) <= asked}
+            fetched = await fetch(list(live.values()), sources=one, now=asked)
             for key, policy in live.items():
-                await self._evaluate(key, policy=policy, fetched=fetched[policy.namespace, policy.name], interval=interval)
+                answer = fetched[policy.namespace, policy.name]
+                await self._evaluate(key, policy=policy, fetched=answer, interval=interval)
+                if (after := self._live.get(key)) is not None and replace(after, state=policy.state) == policy:
+                    self._due[key] = due_at(answer, state=after.state, now=asked, scrape_interval=interval)
             await asyncio.sleep(poll_seconds(interval) * (1 - self._jitter() / 10))
 
     async def _evaluate(self, key: PolicyKey, *, policy: LivePolicy, fetched: Fetched, interval: float) -> None:
@@ -163,19 +179,22 @@ class Judging:
         before = self._judgements.get(key)
         if before is not None and (before.canary, before.stable) != (policy.canary, policy.stable):
             before = None
-        same = before is not None and before.since == policy.since
+        same = before is not None and (before.since, before.objectives) == (policy.since, policy.objectives)
         readings = _settled(result.readings, before=before.readings if before and same else ())
-        if policy.watched and before and same and now - before.at < WATCHED_SECONDS and _states(readings) == _states(before.readings):
+        quiet = WATCHED_SECONDS if policy.watched else JUDGED_SECONDS
+        if before and same and now - before.at < quiet and _states(readings) == _states(before.readings):
             return
-        analysis = pack(result.state) if result.closed_block else before.analysis if before else None
-        after = Judgement(policy.canary, policy.stable, policy.objectives, policy.since, now, readings, analysis)
+        requests = result.state.requests if result.state.block_end is not None else None
+        analysis = pack(result.state) if result.state.block_end is not None else before.analysis if before else None
+        after = Judgement(policy.canary, policy.stable, policy.objectives, policy.since, now, readings, analysis, requests)
         self._judgements[key] = after
         if before is None or replace(after, at=before.at) != before:
             self._wake(key, any(isinstance(r.state, Breached) for r in readings))
 
 
-def _states(readings: tuple[SLOReading, ...]) -> list[tuple[str, str]]:
-    return [(reading.name, state_name(reading.state)) for reading in readings]
+def _states(readings: tuple[SLOReading, ...]) -> list[tuple[str, str, str]]:
+    """What a decision may follow from."""
+    return [(reading.name, state_name(reading.state), reading.reason) for reading in readings]
 
 
 def _settled(readings: tuple[SLOReading, ...], *, before: tuple[SLOReading, ...]) -> tuple[SLOReading, ...]:

@@ -5,7 +5,7 @@ from typing import Final
 
 from ..analysis.reading import SLOReading
 from ..api.names import GROUP
-from ..rollout.observed import Arm, Known, Observed, ProbeSeen, Unknown, Unresolved
+from ..rollout.observed import Arm, Known, Observed, ProbeSeen, Reporting, Unknown, Unresolved
 from ..rollout.place import Place, Revision, Tokens
 from ..traffic.acting import Gateway
 from ..traffic.shares import observe_shares
@@ -27,6 +27,8 @@ def observe(
     readings: tuple[SLOReading, ...],
     annotations: Mapping[str, str],
     probes: Mapping[str, Known[ProbeSeen] | Unknown],
+    requests: int | None,
+    reporting: Reporting,
     leaving: bool = False,
     memory: Memory = NOTHING_KEPT,
 ) -> Observed:
@@ -49,6 +51,8 @@ def observe(
         accepted=memory.accepted,
         remembered=memory.rejected,
         probes=probes,
+        requests=requests,
+        reporting=reporting,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from ..api.clock import parse_time
+from ..api.condition import Condition
 from ..api.names import FINALIZER, revision_object, traffic_object
 from ..api.policystatus import FallbackPolicyStatus, Phase
 from ..api.reasons import Reason
@@ -21,20 +22,23 @@ from ..rollout.observed import Known, Unresolved
 from ..rollout.place import Place, awaited_generation
 from ..rollout.statusmap import place_of
 from ..telemetry.log import fields
-from ..telemetry.metrics import Metrics
+from ..telemetry.metrics import Metrics, PolicyShown
 from .apply import Apply, Overtaken
-from .blocked import blocked_status, problem_in
+from .blocked import blocked_states, blocked_status, problem_in
+from .changes import changes_told
 from .children import Children
-from .judging import Judging, readings_for
+from .judging import Judging, readings_for, requests_of
 from .kept import NOTHING_KEPT, KeptRecords, Memory
 from .keys import Key, PolicyKey, PromptKey
 from .observe import observe
 from .probes import Probes, ProbesSeen
 from .prompts import judged_status
 from .queue import KeyQueue
+from .reporting import Reports
 from .seen import Declared
 from .store import Store
 from .subject import Problem, Subject
+from .telling import Telling
 from .verification import Verification
 from .wanted import Wish, wish_of
 from .writes import Writes
@@ -58,6 +62,8 @@ class Reconcile:
         children: Children,
         probes: Probes,
         kept: KeptRecords,
+        reports: Reports,
+        telling: Telling,
         judging: Judging,
         verification: Verification,
         metrics: Metrics,
@@ -71,14 +77,16 @@ class Reconcile:
         self._children = children
         self._probes = probes
         self._kept = kept
+        self._reports = reports
+        self._telling = telling
         self._judging = judging
         self._verification = verification
         self._metrics = metrics
         self._sources = sources
         self._clock = clock
         self._problems: dict[PolicyKey, Problem | None] = {}
-        # What each policy last asked for with a valid spec.
-        self._valid: dict[PolicyKey, Wish] = {}
+        # Each policy as it was when its spec was last valid: nothing of it is kept in memory that the store does not keep.
+        self._valid: dict[PolicyKey, Declared] = {}
 
     async def __call__(self, key: Key) -> bool:
         """One pass. Returns whether it shall be repeated after a pause. Raises KubeError, Overtaken."""
@@ -127,9 +135,11 @@ class Reconcile:
                 await self._block(policy, status=status, why=wish)
                 return False
             # A canary that runs is judged by the last spec that was valid, and goes no further.
-            wish = replace(valid, revision=wish, prompt=None)
+            last = wish_of(valid, prompt=None, sources=self._sources)
+            assert isinstance(last, Wish), "it was valid, whatever else has gone"
+            wish = replace(last, revision=wish, prompt=None)
         else:
-            self._valid[key] = wish
+            self._valid[key] = policy
         wish = self._fitting(policy, wish=wish)
         probes = await self._probes.look(key, owner=policy.uid, canary=place.canary)
         memory = NOTHING_KEPT if place.stable is not None else await self._kept.memory(key)
@@ -164,7 +174,7 @@ class Reconcile:
         self, policy: Declared, *, wish: Wish, status: FallbackPolicyStatus, place: Place, memory: Memory, probes: ProbesSeen
     ) -> Subject:
         key = PolicyKey(policy.namespace, policy.name)
-        now = self._clock()
+        now, judgement = self._clock(), self._judging.judgement(key)
         observed = observe(
             place=place,
             wanted=wish.revision,
@@ -173,11 +183,13 @@ class Reconcile:
             deployments=self._store.deployments(key),
             pods=self._store.pods(key),
             acting=self._verification.acting(key),
-            readings=readings_for(place, spec=wish.spec, judgement=self._judging.judgement(key)),
+            readings=readings_for(place, spec=wish.spec, judgement=judgement),
             annotations=policy.annotations,
             probes=probes,
             leaving=policy.deleting,
             memory=memory,
+            requests=requests_of(place.canary, judgement=judgement),
+            reporting=self._reports.reporting(key, status=status),
         )
         plan = decide(observed, policy=wish.spec, now=now)
         return Subject(key=key, policy=policy, wish=wish, status=status, observed=observed, plan=plan, now=now)
@@ -197,8 +209,7 @@ class Reconcile:
         place = plan.place if problem is None else subject.observed.place
         self._judging.watch(key, spec=subject.wish.spec, place=place, analysis=analysis)
         self._verification.keep_asking(key, waiting=awaited_generation(place) is not None)
-        weight = place.canary.weight if place.canary is not None else 0
-        self._metrics.show_policy(key.namespace, key.name, phase=plan.phase, weight=weight)
+        self._metrics.show_policy(key.namespace, key.name, shown=_shown(place, phase=plan.phase))
         if problem is None:
             problem = await self._apply.cluster(subject, known=known)
         elif subject.policy.deleting:
@@ -207,29 +218,50 @@ class Reconcile:
         self._problems[key] = problem
         if plan.wake_at is not None and problem is None:  # else it comes again after a pause
             self._queue.add_at(key, at=plan.wake_at)
-        if problem != known:
+        if problem != known or self._reports.reporting(key, status=subject.status) != subject.observed.reporting:
             self._queue.add(key)
         return problem is not None
 
     async def _block(self, policy: Declared, *, status: FallbackPolicyStatus | None, why: Unresolved) -> None:
         """Nothing can be decided: say so, and leave the rest of the status (None: unreadable) and the traffic as they are."""
         after = blocked_status(status or FallbackPolicyStatus(), why=why, generation=policy.generation, now=self._clock())
-        self._metrics.show_policy(policy.namespace, policy.name, phase=Phase.BLOCKED, weight=after.canary.weight if after.canary else 0)
+        place = place_of(after) if status is not None else Place()
+        self._metrics.show_policy(policy.namespace, policy.name, shown=_shown(place, phase=Phase.BLOCKED))
         document = after.model_dump(mode="json", exclude_none=True)
         try:
             await self._writes.status(policy, status=document if status is not None else {**policy.status, **document})
         except (Conflict, NotFound):
             await self._writes.refresh(POLICIES, namespace=policy.namespace, name=policy.name)
             raise Overtaken from None
+        weight = place.canary.weight if place.canary is not None else 0
+        for change in changes_told(_conditions_in(policy), after=blocked_states(why), problem=None):
+            await self._telling.tell(policy, change, owner=None, phase=Phase.BLOCKED, weight=weight, now=self._clock())
 
     def _forget(self, key: PolicyKey) -> None:
         self._problems.pop(key, None)
         self._valid.pop(key, None)
         self._children.forget(key)
+        self._reports.forget(key)
         self._judging.forget(key)
         self._verification.keep_asking(key, waiting=False)
         self._metrics.forget_policy(key.namespace, key.name)
         self._queue.agenda.forget(key)
+
+
+def _conditions_in(policy: Declared) -> list[Condition]:
+    """The conditions, also of a status that cannot be read otherwise; none where they cannot either."""
+    try:
+        return FallbackPolicyStatus.model_validate({"conditions": policy.status.get("conditions", [])}).conditions
+    except ValidationError:
+        return []
+
+
+def _shown(place: Place, *, phase: Phase) -> PolicyShown:
+    """What is shown of a policy at this place."""
+    last, weight = place.last, place.canary.weight if place.canary is not None else 0
+    if last is None:
+        return PolicyShown(phase, weight=weight)
+    return PolicyShown(phase, weight=weight, outcome=last.outcome, decided_at=last.detected_at, shifted_at=last.shifted_at)
 
 
 def read_policy(policy: Declared) -> tuple[FallbackPolicyStatus, Place] | Unresolved:

@@ -1,10 +1,11 @@
 """The running operator: what is started, in which order, and how it ends. Wires by hand; decides nothing."""
 
 import asyncio
+import gc
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -13,6 +14,7 @@ from ..api.heartbeat import BEAT_SECONDS, Heartbeat
 from ..kube.client import Client
 from ..kube.connection import Connection
 from ..kube.errors import KubeError, Unavailable
+from ..kube.resources import Body, Resource
 from ..telemetry.endpoints import serve_endpoints
 from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics
@@ -26,9 +28,12 @@ from .leadership import Leadership
 from .probes import Probes
 from .queue import KeyQueue
 from .reconcile import Reconcile
+from .recorded import Recorded
+from .reporting import Reports
 from .seen import Seen
-from .sources import Watches, list_all
+from .sources import OnBodies, Watches, list_all
 from .store import Store
+from .telling import Telling
 from .verification import Verification
 from .writes import Writes
 
@@ -37,6 +42,7 @@ _log = logging.getLogger(__name__)
 REQUEST_SECONDS: Final = 10.0
 WORKERS: Final = 8
 SWEEP_SECONDS: Final = 300.0
+FRESH_SECONDS: Final = 10.0
 FIRST_LIST_RETRY_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 5.0
 LONGEST_HASTE_SECONDS: Final = 2.0
@@ -73,6 +79,7 @@ class Operator:
         self._store = Store()
         self._queue: KeyQueue[Key] = KeyQueue(clock=clock, jitter=jitter)
         self._listed = False
+        self._listed_at = 0.0  # monotonic seconds
         self._heartbeat = Heartbeat(clock=time.monotonic)
         self._passes: dict[Key, float] = {}  # the running ones, by when they began; monotonic seconds
 
@@ -80,33 +87,16 @@ class Operator:
         """Run until cancelled. Raises what makes going on impossible."""
         metrics, queue = self._metrics, self._queue
         metrics.queue_depth.set_function(lambda: len(queue.agenda))
-        writes = Writes(self._client, store=self._store, instance=self._instance)
         judging = Judging(self._sources, wake=self._wake, clock=self._clock, jitter=self._jitter)
         verification = Verification(self._store, wake=self._wake, jitter=self._jitter)
-        config = self._config
-        children = Children(writes, store=self._store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
-        probes = Probes(writes, store=self._store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
-        reconcile = Reconcile(
-            store=self._store,
-            queue=queue,
-            writes=writes,
-            apply=Apply(writes, store=self._store, children=children, probes=probes, metrics=metrics),
-            children=children,
-            probes=probes,
-            kept=KeptRecords(writes, store=self._store),
-            judging=judging,
-            verification=verification,
-            metrics=metrics,
-            sources=frozenset(self._sources),
-            clock=self._clock,
-        )
+        reconcile, children = self._passes_with(judging, verification=verification)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(verification.close)
             port = self._config.telemetryPort
             await stack.enter_async_context(serve_endpoints(metrics.registry, port=port, alive=self._ill, ready=self._unready))
             beating = asyncio.create_task(self._beat())
             stack.callback(beating.cancel)
-            await self._first_list()
+            await self._first_list(children)
             watches = Watches(self._connection, namespaces=self._config.namespaces, on_news=self._on_news)
             watches.start()
             stack.push_async_callback(watches.stop, within=STOP_SECONDS)
@@ -114,6 +104,32 @@ class Operator:
                 tasks.create_task(watches.ended())
                 tasks.create_task(self._sweep())
                 tasks.create_task(self._act(reconcile, judging=judging))
+
+    def _passes_with(self, judging: Judging, *, verification: Verification) -> tuple[Reconcile, Children]:
+        """What makes a pass, wired."""
+        config, metrics, store = self._config, self._metrics, self._store
+        writes = Writes(self._client, store=store, instance=self._instance)
+        children = Children(writes, store=store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
+        probes = Probes(writes, store=store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
+        reports = Reports(self._client)
+        telling = Telling(writes, metrics=metrics)
+        reconcile = Reconcile(
+            store=store,
+            queue=self._queue,
+            writes=writes,
+            apply=Apply(writes, store=store, children=children, probes=probes, reports=reports, telling=telling, metrics=metrics),
+            children=children,
+            probes=probes,
+            kept=KeptRecords(writes, store=store),
+            reports=reports,
+            telling=telling,
+            judging=judging,
+            verification=verification,
+            metrics=metrics,
+            sources=frozenset(self._sources),
+            clock=self._clock,
+        )
+        return reconcile, children
 
     async def _act(self, reconcile: Reconcile, *, judging: Judging) -> None:
         """Decide and write, from when this process leads. Another one may lead as soon as this has ended, not before."""
@@ -131,7 +147,8 @@ class Operator:
                 # What is live comes first; then what the last leader wrote and these watches have not told of yet.
                 for key in self._store.policies():
                     self._queue.add(key, urgent=self._is_live(key))
-                tasks.create_task(self._list_once())
+                if time.monotonic() - self._listed_at > FRESH_SECONDS:
+                    tasks.create_task(self._list_once())
         finally:
             await leadership.let_go()
 
@@ -171,14 +188,23 @@ class Operator:
         for key in self._store.remove(news) if gone else self._store.put(news):
             self._queue.add(key)
 
-    async def _first_list(self) -> None:
+    async def _first_list(self, children: Children) -> None:
+        recorded = Recorded()
+
+        def learn(resource: Resource, bodies: Sequence[Body]) -> None:
+            for live, rendered in recorded.look(resource, bodies):
+                children.learn(live, rendered=rendered)
+
         while True:
             try:
-                await self._list()
+                await self._list(on_news=learn)
             except KubeError as error:
                 _log.warning("the cluster cannot be listed; trying again", extra=fields(error=str(error)))
                 await asyncio.sleep(FIRST_LIST_RETRY_SECONDS * (1 + self._jitter()))
             else:
+                # What was listed mostly stays: no collection need look at it again.
+                gc.collect()
+                gc.freeze()
                 self._listed = True
                 return
 
@@ -194,10 +220,11 @@ class Operator:
         except KubeError as error:
             _log.warning("the sweep is put off", extra=fields(error=str(error)))
 
-    async def _list(self) -> None:
-        for listing in await list_all(self._client, namespaces=self._config.namespaces):
-            for key in self._store.reconcile(listing):
+    async def _list(self, *, on_news: OnBodies = lambda _resource, _bodies: None) -> None:
+        async for concerned in list_all(self._client, namespaces=self._config.namespaces, store=self._store, on_news=on_news):
+            for key in concerned:
                 self._queue.add(key)
+        self._listed_at = time.monotonic()
 
     async def _work(self, reconcile: Reconcile) -> None:
         agenda = self._queue.agenda

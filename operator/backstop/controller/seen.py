@@ -1,8 +1,11 @@
 """Objects as the store keeps them: only what a pass reads. Turns API bodies into these; judges nothing."""
 
+import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from ..api.names import ANNOTATION_ROLLOUT, GROUP, LABEL_POLICY, LABEL_PROBE, LABEL_REVISION, RECORD_KEY
 from ..kube.resources import (
@@ -25,7 +28,7 @@ IMAGE_TROUBLES: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidI
 LONGEST_TROUBLE: Final = 200
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What every object has."""
 
@@ -37,7 +40,7 @@ class Seen:
     deleting: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Declared(Seen):
     """A policy or a prompt version: spec and status as the API server gave them. `annotations`: those of this API alone.
 
@@ -45,14 +48,29 @@ class Declared(Seen):
     """
 
     generation: int
-    annotations: Mapping[str, str] = field(hash=False)
-    spec: Mapping[str, Any] = field(hash=False)
-    status: Mapping[str, Any] = field(hash=False)
+    packed_annotations: bytes
+    packed_spec: bytes
+    packed_status: bytes
     finalizers: tuple[str, ...] = ()
     deleted_at: str | None = None
 
+    @property
+    def annotations(self) -> dict[str, str]:
+        """By their whole names."""
+        return _unpacked(self.packed_annotations)
 
-@dataclass(frozen=True)
+    @property
+    def spec(self) -> dict[str, Any]:
+        """As its author wrote it."""
+        return _unpacked(self.packed_spec)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """As it was last written."""
+        return _unpacked(self.packed_status)
+
+
+@dataclass(frozen=True, slots=True)
 class Child(Seen):
     """An object that belongs to a policy. `owner`: uid of the controlling owner, `owning_policy` its name where it is a policy.
     `content`: what is compared with what it should be.
@@ -63,11 +81,21 @@ class Child(Seen):
     owner: str | None
     owning_policy: str | None
     created: str
-    annotations: Mapping[str, str] = field(hash=False)
-    content: Mapping[str, Any] = field(hash=False)
+    packed_annotations: bytes
+    packed_content: bytes
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """All but what kubectl keeps there."""
+        return _unpacked(self.packed_annotations)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The part of it that is compared."""
+        return _unpacked(self.packed_content)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DeploymentSeen(Child):
     """A gateway Deployment, without its pod template."""
 
@@ -76,7 +104,7 @@ class DeploymentSeen(Child):
     failure: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class JobSeen(Child):
     """A probe's Job. `rollout`: when the rollout began that it belongs to. `ended`: the reason of its end, where it failed."""
 
@@ -86,7 +114,7 @@ class JobSeen(Child):
     ended: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PodSeen(Seen):
     """A gateway pod. `trouble`: in words, why it is not ready, where the cluster says so.
 
@@ -106,9 +134,9 @@ def declared(body: Body, *, resource: Resource) -> Declared:
     return Declared(
         **_common(body, resource=resource),
         generation=body["metadata"].get("generation", 0),
-        annotations={k: v for k, v in (body["metadata"].get("annotations") or {}).items() if k.startswith(f"{GROUP}/")},
-        spec=_mapping(body.get("spec")),
-        status=_mapping(body.get("status")),
+        packed_annotations=_packed({k: v for k, v in (body["metadata"].get("annotations") or {}).items() if k.startswith(f"{GROUP}/")}),
+        packed_spec=_packed(_mapping(body.get("spec"))),
+        packed_status=_packed(_mapping(body.get("status"))),
         finalizers=tuple(body["metadata"].get("finalizers") or ()),
         deleted_at=body["metadata"].get("deletionTimestamp"),
     )
@@ -120,17 +148,18 @@ def child(body: Body, *, resource: Resource) -> Child:
     labels = metadata.get("labels") or {}
     owner: Mapping[str, Any] = next((ref for ref in metadata.get("ownerReferences") or () if ref.get("controller")), {})
     common = _common(body, resource=resource) | {
-        "policy": labels.get(LABEL_POLICY, ""),
+        "policy": sys.intern(labels.get(LABEL_POLICY, "")),
         "revision": labels.get(LABEL_REVISION),
         "owner": owner.get("uid"),
         "owning_policy": owner.get("name") if owner.get("kind") == POLICIES.kind else None,
         "created": metadata.get("creationTimestamp", ""),
-        "annotations": {k: v for k, v in (metadata.get("annotations") or {}).items() if "last-applied" not in k},
-        "content": _content(body, resource=resource),
+        "packed_annotations": _packed({k: v for k, v in (metadata.get("annotations") or {}).items() if "last-applied" not in k}),
+        "packed_content": _packed(_content(body, resource=resource)),
     }
     conditions = _mapping(body.get("status")).get("conditions") or ()
     if resource is JOBS:
-        return _job(common, labels=labels, conditions=conditions)
+        rollout = (metadata.get("annotations") or {}).get(ANNOTATION_ROLLOUT, "")
+        return _job(common, probe=labels.get(LABEL_PROBE, ""), rollout=rollout, conditions=conditions)
     if resource is not DEPLOYMENTS:
         return Child(**common)
     failure = next((c.get("message") for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
@@ -142,13 +171,13 @@ def child(body: Body, *, resource: Resource) -> Child:
     )
 
 
-def _job(common: Mapping[str, Any], *, labels: Mapping[str, str], conditions: Iterable[Mapping[str, Any]]) -> JobSeen:
+def _job(common: Mapping[str, Any], *, probe: str, rollout: str, conditions: Iterable[Mapping[str, Any]]) -> JobSeen:
     held = {c["type"]: c.get("reason", "") for c in conditions if c["status"] == "True"}
     state = ProbeState.FAILED if "Failed" in held else ProbeState.PASSED if "Complete" in held else ProbeState.RUNNING
     return JobSeen(
         **common,
-        probe=labels.get(LABEL_PROBE, ""),
-        rollout=common["annotations"].get(ANNOTATION_ROLLOUT, ""),
+        probe=probe,
+        rollout=rollout,
         state=state,
         ended=held.get("Failed", ""),
     )
@@ -181,8 +210,8 @@ def _common(body: Body, *, resource: Resource) -> dict[str, Any]:
     metadata = body["metadata"]
     return {
         "resource": resource,
-        "namespace": metadata.get("namespace", ""),
-        "name": metadata["name"],
+        "namespace": sys.intern(metadata.get("namespace", "")),  # the same few for all that there is
+        "name": sys.intern(metadata["name"]),
         "uid": metadata["uid"],
         "version": metadata["resourceVersion"],
         "deleting": "deletionTimestamp" in metadata,
@@ -191,6 +220,16 @@ def _common(body: Body, *, resource: Resource) -> dict[str, Any]:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _packed(value: Mapping[str, Any]) -> bytes:
+    # As JSON, for dicts of dicts take six times the memory, and few of them are ever looked at.
+    return msgspec.json.encode(value)
+
+
+def _unpacked(packed: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(packed)
+    return found
 
 
 def _content(body: Body, *, resource: Resource) -> Mapping[str, Any]:

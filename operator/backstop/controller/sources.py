@@ -9,10 +9,13 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
 
 import kopf
+
+# There is no public name for it, only the public argument `memories`.
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from ..api.names import LABEL_MANAGED_BY, LABEL_POLICY, MANAGED_BY
 from ..kube.client import Client
@@ -26,16 +29,19 @@ from ..kube.resources import (
     POLICIES,
     PROMPT_VERSIONS,
     SERVICES,
+    Body,
     Resource,
 )
+from .keys import Key
 from .seen import Seen, seen
-from .store import Listing
+from .store import Listing, Store
 
 WATCHED: Final = (POLICIES, PROMPT_VERSIONS, CONFIG_MAPS, DEPLOYMENTS, SERVICES, PODS, JOBS)
 OURS: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_POLICY}"
 
 # (what was seen, whether it is gone)
 OnNews = Callable[[Seen, bool], None]
+OnBodies = Callable[[Resource, Sequence[Body]], None]
 
 
 class WatchesEnded(Exception):  # noqa: N818 - the name says what happened
@@ -99,6 +105,7 @@ class Watches:
             standalone=True,
             identity=identity,
             stop_flag=self._stop,
+            memories=_Forgetful(),
             **where,
         )
 
@@ -140,6 +147,8 @@ def _settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.peering.standalone = True
     settings.queueing.worker_limit = None
+    # It keeps a task, a queue and the whole object for so long after an event; at a start that is one of each for every object.
+    settings.queueing.idle_timeout = 0.1
     settings.watching.chunk_size = 500
     settings.watching.connect_timeout = 10.0
     settings.networking.request_timeout = 30.0
@@ -151,6 +160,13 @@ def _settings() -> kopf.OperatorSettings:
         if resource not in (POLICIES, PROMPT_VERSIONS):
             settings.watching.label_selectors[resource.group, resource.version, resource.plural] = OURS
     return settings
+
+
+class _Forgetful(ResourceMemories):
+    """No memory of objects: handlers of bare events need none, and one for each object of a large cluster is a quarter of a gigabyte."""
+
+    async def recall(self, raw_body: Any, *, ephemeral: bool = True, **rest: Any) -> ResourceMemory:
+        return await super().recall(raw_body, ephemeral=True, **rest)
 
 
 class _Patience:
@@ -189,13 +205,27 @@ class _NoProgress(kopf.ProgressStorage):
         return essence
 
 
-async def list_all(client: Client, *, namespaces: Sequence[str]) -> list[Listing]:
-    """A fresh list of everything the store keeps."""
-    listings = []
+async def list_all(
+    client: Client, *, namespaces: Sequence[str], store: Store, on_news: OnBodies = lambda _resource, _bodies: None
+) -> AsyncIterator[frozenset[Key]]:
+    """Compare everything that the store keeps with a fresh list, a page at a time. Yields whom the news concerns.
+
+    `on_news` gets the whole objects of each page that the store does not have, before the store.
+    """
     for resource in (POLICIES, PROMPT_VERSIONS, *CHILDREN, PODS):
         labels = None if resource in (POLICIES, PROMPT_VERSIONS) else OURS
         everywhere: Sequence[str | None] = [None]
         for namespace in namespaces or everywhere:
-            items, version = await client.list(resource, namespace=namespace, labels=labels)
-            listings.append(Listing(resource, namespace, version, tuple(seen(item, resource=resource) for item in items)))
-    return listings
+            present: set[tuple[str, str]] = set()
+            version = ""
+            async for page in client.pages(resource, namespace=namespace, labels=labels):
+                version = page.version
+                present.update((item.namespace, item.name) for item in page.items)
+                news = [
+                    item.body()
+                    for item in page.items
+                    if not store.has(resource, namespace=item.namespace, name=item.name, version=item.version)
+                ]
+                on_news(resource, news)
+                yield frozenset(key for body in news for key in store.put(seen(body, resource=resource)))
+            yield store.retire(Listing(resource, namespace, version, frozenset(present)))

@@ -21,19 +21,19 @@ GONE_KEPT: Final = 16384
 
 @dataclass(frozen=True)
 class Listing:
-    """A fresh list of one resource, read at `version`. `namespace`: None for all."""
+    """What a fresh list of one resource, read at `version`, had: (namespace, name) of each object. `namespace`: None for all."""
 
     resource: Resource
     namespace: str | None
     version: str
-    items: tuple[Seen, ...]
+    present: frozenset[tuple[str, str]]
 
 
 class Store:
     """One process's view."""
 
     def __init__(self) -> None:
-        self._objects: dict[_Id, Seen] = {}
+        self._objects: dict[str, dict[tuple[str, str], Seen]] = {}  # plural → (namespace, name) → object
         self._of_policy: dict[PolicyKey, dict[_Id, Child | PodSeen]] = {}
         self._by_prompt: dict[PromptKey, set[PolicyKey]] = {}
         # What has gone: uid → the version up to which it is known to be gone, oldest first.
@@ -41,42 +41,46 @@ class Store:
 
     def put(self, seen: Seen) -> frozenset[Key]:
         """A version of an object. Returns whom it concerns; nobody when it is not news."""
-        known = self._objects.get(_id(seen))
+        objects = self._objects.setdefault(seen.resource.plural, {})
+        known = objects.get((seen.namespace, seen.name))
         if known is not None and not _newer(seen.version, than=known.version):
             return frozenset()
         if (gone := self._gone.get(seen.uid)) is not None and not _newer(seen.version, than=gone):
             return frozenset()
         concerned = self._drop(known) if known is not None else frozenset()
-        self._objects[_id(seen)] = seen
+        objects[seen.namespace, seen.name] = seen
         return concerned | self._index(seen)
 
     def remove(self, seen: Seen) -> frozenset[Key]:
         """The object is gone. Returns whom it concerns; nobody when another object has its name by now."""
         self._remember_gone(seen)
-        known = self._objects.get(_id(seen))
+        known = self._known(seen.resource, namespace=seen.namespace, name=seen.name)
         if known is None or known.uid != seen.uid:
             return frozenset()
         self._remember_gone(known)
-        del self._objects[_id(seen)]
+        del self._objects[seen.resource.plural][seen.namespace, seen.name]
         return self._drop(known)
 
     def gone(self, resource: Resource, *, namespace: str, name: str) -> None:
         """Nothing has this name any more."""
-        known = self._objects.get((resource.plural, namespace, name))
+        known = self._known(resource, namespace=namespace, name=name)
         if known is not None:
             self.remove(known)
 
-    def reconcile(self, listing: Listing) -> frozenset[Key]:
-        """Take over a fresh list: what is in it, and that what is older than it and not in it is gone."""
-        concerned: frozenset[Key] = frozenset()
-        present = {_id(item) for item in listing.items}
-        for item in listing.items:
-            concerned |= self.put(item)
-        plural = listing.resource.plural
-        for known in [s for i, s in self._objects.items() if i[0] == plural and i not in present]:
-            if listing.namespace in (None, known.namespace) and not _newer(known.version, than=listing.version):
-                concerned |= self.remove(known)
-        return concerned
+    def has(self, resource: Resource, *, namespace: str, name: str, version: str) -> bool:
+        """Whether exactly this version of the object is known."""
+        known = self._known(resource, namespace=namespace, name=name)
+        return known is not None and known.version == version
+
+    def retire(self, listing: Listing) -> frozenset[Key]:
+        """What is older than a fresh list and not in it is gone. Returns whom that concerns."""
+        concerned: set[Key] = set()
+        known = self._objects.get(listing.resource.plural, {})
+        for place in known.keys() - listing.present:
+            seen = known[place]
+            if listing.namespace in (None, seen.namespace) and not _newer(seen.version, than=listing.version):
+                concerned |= self.remove(seen)
+        return frozenset(concerned)
 
     def policy(self, key: PolicyKey) -> Declared | None:
         """The policy, if it exists."""
@@ -88,15 +92,16 @@ class Store:
 
     def policies(self) -> list[PolicyKey]:
         """Every policy."""
-        return [PolicyKey(s.namespace, s.name) for s in self._objects.values() if s.resource is POLICIES]
+        return [PolicyKey(namespace, name) for namespace, name in self._objects.get(POLICIES.plural, ())]
 
     def prompts(self) -> list[PromptKey]:
         """Every prompt version."""
-        return [PromptKey(s.namespace, s.name) for s in self._objects.values() if s.resource is PROMPT_VERSIONS]
+        return [PromptKey(namespace, name) for namespace, name in self._objects.get(PROMPT_VERSIONS.plural, ())]
 
     def prompts_in(self, namespace: str) -> list[Declared]:
         """Every prompt version of a namespace."""
-        return [s for s in self._objects.values() if isinstance(s, Declared) and s.resource is PROMPT_VERSIONS and s.namespace == namespace]
+        found = self._objects.get(PROMPT_VERSIONS.plural, {}).values()
+        return [prompt for prompt in found if isinstance(prompt, Declared) and prompt.namespace == namespace]
 
     def child(self, resource: Resource, *, namespace: str, name: str) -> Child | None:
         """A policy's child by its name."""
@@ -125,8 +130,11 @@ class Store:
             del self._gone[next(iter(self._gone))]
 
     def _get(self, resource: Resource, *, namespace: str, name: str, kind: type[S]) -> S | None:
-        found = self._objects.get((resource.plural, namespace, name))
+        found = self._known(resource, namespace=namespace, name=name)
         return found if isinstance(found, kind) else None
+
+    def _known(self, resource: Resource, *, namespace: str, name: str) -> Seen | None:
+        return self._objects.get(resource.plural, {}).get((namespace, name))
 
     def _index(self, seen: Seen) -> frozenset[Key]:
         if isinstance(seen, Child | PodSeen):

@@ -1,6 +1,7 @@
 """Writes to the cluster, each taken over into the store at once, so that the next look sees it. Knows no order of writes."""
 
 import contextlib
+from collections.abc import Mapping
 
 from ..api.names import OPERATOR_MANAGER
 from ..kube.client import Client
@@ -96,8 +97,18 @@ class Writes:
         )
         self._store.put(seen(written, resource=of.resource))
 
-    async def event(self, about: Declared, *, reason: str, message: str, event_type: str, now: float) -> None:
-        """Tell it on the object."""
+    async def event(
+        self,
+        about: Declared,
+        *,
+        reason: str,
+        message: str,
+        event_type: str,
+        now: float,
+        ending: str = "",
+        annotations: Mapping[str, str] | None = None,
+    ) -> None:
+        """Tell it on the object; `ending` is what is said after the message, in any case."""
         body = event(
             about.resource,
             namespace=about.namespace,
@@ -109,5 +120,7 @@ class Writes:
             component=OPERATOR_MANAGER,
             instance=self._instance,
             now=now,
+            ending=ending,
+            annotations=annotations,
         )
         await self._client.create(EVENTS, body=body, manager=OPERATOR_MANAGER)

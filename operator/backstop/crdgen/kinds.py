@@ -10,6 +10,7 @@ from ..api.model import Rule
 from ..api.names import GROUP, VERSION
 from ..api.policystatus import FallbackPolicyStatus
 from ..api.promptversion import PromptVersionSpec, PromptVersionStatus
+from ..api.rolloutreport import RolloutReportSpec, RolloutReportStatus
 from .schema import Schema, structural_schema, validations
 
 
@@ -81,6 +82,32 @@ KINDS: Final = (
             Column("Reason", ".status.reason", "Why it is in this phase."),
             Column("Step", ".status.canary.step", "Step in effect, counted from 0.", type="integer", wide=True),
             Column("SLO", '.status.slos[?(@.state!="Healthy")].name', "The first SLO that is not healthy.", wide=True),
+            _AGE,
+        ),
+    ),
+    Kind(
+        kind="RolloutReport",
+        plural="rolloutreports",
+        short="ror",
+        description="How one rollout went, and why it ended so: written once by the operator when it is over, reviewed by a person.",
+        spec=RolloutReportSpec,
+        status=RolloutReportStatus,
+        columns=(
+            Column("Policy", ".spec.policy", "The policy whose rollout it was."),
+            Column("Version", ".spec.promptVersion", "PromptVersion that was rolled out."),
+            Column("Outcome", ".spec.outcome", "How it ended."),
+            Column("Reason", ".spec.reason", "Why."),
+            Column("Severity", ".spec.severity", "How much callers felt of it."),
+            Column(
+                "Shift-ms",
+                ".spec.detectionToShiftMilliseconds",
+                "Milliseconds from the decision to the last gateway that acts on it.",
+                type="integer",
+            ),
+            Column("Review", ".status.review.state", "What has become of its review."),
+            Column("Revision", ".spec.revision", "Revision that was rolled out.", wide=True),
+            Column("Team", ".spec.owner.team", "Who answers for the policy.", wide=True),
+            Column("Review-due", ".spec.reviewDueAt", "By when it is to be reviewed.", type="date", wide=True),
             _AGE,
         ),
     ),

@@ -12,6 +12,7 @@ import aiohttp
 from kubernetes.aio.client import ApiClient
 
 from .errors import Conflict, KubeError, NotFound, NotLeading, Rejected, Unavailable
+from .pages import Page, read_page
 from .resources import PODS, Body, Resource
 
 APPLY: Final = "application/apply-patch+yaml"  # JSON is YAML
@@ -49,24 +50,35 @@ class Client:
         return await self._request("GET", resource.path(namespace=namespace, name=name))
 
     async def list(self, resource: Resource, *, namespace: str | None, labels: str | None = None) -> tuple[list[Body], str]:
-        """All objects, in pages, and the resourceVersion they were read at. An item carries no `kind`, as the API gives it."""
+        """All objects, and the resourceVersion they were read at. An item carries no `kind`, as the API gives it."""
         found: list[Body] = []
+        version = ""
+        async for page in self.pages(resource, namespace=namespace, labels=labels):
+            found += [item.body() for item in page.items]
+            version = page.version
+        return found, version
+
+    async def pages(self, resource: Resource, *, namespace: str | None, labels: str | None = None) -> AsyncIterator[Page]:
+        """As `list`, a page at a time: for what need be neither in memory all at once nor read whole."""
         query: dict[str, str] = {"limit": str(PAGE)}
         if labels:
             query["labelSelector"] = labels
+        path = resource.path(namespace=namespace)
         while True:
-            page = await self._request("GET", resource.path(namespace=namespace), query=query)
-            found += page["items"]
-            following = page["metadata"].get("continue")
-            if not following:
-                return found, page["metadata"]["resourceVersion"]
-            query["continue"] = following
+            status, text = await self._answer("GET", path, query=query)
+            if status != 200:
+                raise _failure(status, text=text, what=f"GET {path}")
+            page = read_page(text, what=f"GET {path}")
+            yield page
+            if not page.following:
+                return
+            query["continue"] = page.following
 
     async def log(self, *, namespace: str, pod: str, container: str, lines: int, most_bytes: int) -> bytes:
         """The last lines of a container's log, cut off after so many bytes. Raises NotFound, Rejected, Unavailable."""
         path = PODS.path(namespace=namespace, name=pod, subresource="log")
         query = {"container": container, "tailLines": str(lines), "limitBytes": str(most_bytes)}
-        status, text = await self._exchange("GET", path, query=query, body=None, content=JSON, accept="text/plain, */*")
+        status, text = await self._answer("GET", path, query=query, accept="text/plain, */*")
         if status != 200:
             raise _error(status, message=f"GET {path}: answer {status}")
         return text[:most_bytes]
@@ -170,11 +182,18 @@ class Client:
     async def _request(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None, content: str = JSON
     ) -> Body:
-        status, text = await self._exchange(method, path, query=query, body=body, content=content, accept=JSON)
+        status, text = await self._answer(method, path, query=query, body=body, content=content)
         return _outcome(status, text=text, what=f"{method} {path}")
 
-    async def _exchange(
-        self, method: str, path: str, *, query: Mapping[str, str] | None, body: Mapping[str, Any] | None, content: str, accept: str
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content: str = JSON,
+        accept: str = JSON,
     ) -> tuple[int, bytes]:
         what = f"{method} {path}"
         try:
@@ -189,15 +208,25 @@ class Client:
 
 
 def _outcome(status: int, *, text: bytes, what: str) -> Body:
+    answer = _document(text, status=status, what=what)
+    if 200 <= status < 300:
+        return answer
+    raise _failure(status, text=text, what=what)
+
+
+def _failure(status: int, *, text: bytes, what: str) -> KubeError:
+    answer = _document(text, status=status, what=what)
+    return _error(status, message=f"{what}: {str(answer.get('message') or status)[:LONGEST_MESSAGE]}")
+
+
+def _document(text: bytes, *, status: int, what: str) -> Body:
     try:
         answer = json.loads(text)
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
         raise Unavailable(f"{what}: answer {status} is not a JSON object")
-    if 200 <= status < 300:
-        return answer
-    raise _error(status, message=f"{what}: {str(answer.get('message') or status)[:LONGEST_MESSAGE]}")
+    return answer
 
 
 def _error(status: int, *, message: str) -> KubeError:

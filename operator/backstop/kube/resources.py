@@ -35,6 +35,7 @@ class Resource:
 
 POLICIES: Final = Resource(GROUP, VERSION, "fallbackpolicies", "FallbackPolicy")
 PROMPT_VERSIONS: Final = Resource(GROUP, VERSION, "promptversions", "PromptVersion")
+REPORTS: Final = Resource(GROUP, VERSION, "rolloutreports", "RolloutReport")
 CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
 SERVICES: Final = Resource("", "v1", "services", "Service")
 PODS: Final = Resource("", "v1", "pods", "Pod")

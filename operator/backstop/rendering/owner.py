@@ -28,12 +28,12 @@ class Owner:
     uid: str
 
 
-def labels(policy: str, *, revision: str | None = None) -> dict[str, str]:
+def labels(policy: str, *, revision: str | None = None, component: str = GATEWAY_COMPONENT) -> dict[str, str]:
     """Labels of an object of `policy`, of one `revision` or of all."""
     common = {
-        LABEL_NAME: "backstop-gateway",
+        LABEL_NAME: f"backstop-{component}",
         LABEL_INSTANCE: policy,
-        LABEL_COMPONENT: GATEWAY_COMPONENT,
+        LABEL_COMPONENT: component,
         LABEL_MANAGED_BY: MANAGED_BY,
         LABEL_POLICY: policy,
     }
@@ -45,12 +45,12 @@ def pod_selector(policy: str, *, revision: str) -> dict[str, str]:
     return {LABEL_POLICY: policy, LABEL_REVISION: revision}
 
 
-def metadata(owner: Owner, *, name: str, revision: str | None = None) -> Body:
+def metadata(owner: Owner, *, name: str, revision: str | None = None, component: str = GATEWAY_COMPONENT) -> Body:
     """Metadata of a child: it is found by its labels and goes when its owner goes."""
     return {
         "name": name,
         "namespace": owner.namespace,
-        "labels": labels(owner.name, revision=revision),
+        "labels": labels(owner.name, revision=revision, component=component),
         "ownerReferences": owner_references(owner),
     }
 

@@ -3,7 +3,7 @@
 from backstop.analysis.reading import state_name
 from backstop.api.condition import ConditionType
 from backstop.api.policystatus import Phase
-from backstop.api.reasons import Reason, reason_of
+from backstop.api.reasons import WAY_BACK, Reason, reason_of
 
 from . import probes
 from .judged import judged
@@ -32,7 +32,7 @@ def conditions_of(look: Look) -> tuple[ConditionState, ...]:
         conditions.append(ConditionState(ConditionType.STALLED, "True", Reason.SHARED_INCIDENT, message))
     if rejection is not None and canary is None and not _is_stable(look):
         suspected = "; not certain before stable is seen to do better" if rejection.suspected else ""
-        message = f"{rejection.message}{suspected}; change the spec to go on, or set a new value of the annotation `backstop.dev/retry`"
+        message = f"{rejection.message}{suspected}; {WAY_BACK}"
         if look.place.stable is None:
             message += ", which makes it the first stable revision; until then nothing serves"
         conditions.append(ConditionState(ConditionType.STALLED, "True", Reason.ROLLED_BACK, message))
@@ -96,7 +96,9 @@ def _ready(look: Look) -> ConditionState:
     if stable is not None and _is_stable(look) and look.place.canary is None:
         if _stable_ready(look):
             return ConditionState(ConditionType.READY, "True", *_guarding(look))
-        return ConditionState(ConditionType.READY, "False", Reason.STABLE_UNREADY, f"no pod of stable {stable.revision.name} is ready")
+        trouble = look.observed.arm(stable.revision.name).trouble
+        message = f"no pod of stable {stable.revision.name} is ready" + (f" ({trouble})" if trouble else "")
+        return ConditionState(ConditionType.READY, "False", Reason.STABLE_UNREADY, message)
     if isinstance(look.observed.wanted, Unresolved):
         return ConditionState(ConditionType.READY, "False", look.observed.wanted.reason, look.observed.wanted.message)
     wanted = look.wanted
@@ -121,7 +123,7 @@ def _metrics(look: Look) -> ConditionState:
         reason = unknown[0].reason
         return ConditionState(ConditionType.METRICS_AVAILABLE, "False", reason, f"{unknown[0].name}: {unknown[0].evidence}")
     if not look.observed.readings and look.policy.slos:
-        message = "nothing was evaluated yet"
+        message = "nothing was evaluated yet; the first evaluation follows the warm-up after the step's weight is verified"
         return ConditionState(ConditionType.METRICS_AVAILABLE, "Unknown", Reason.WAITING_FOR_SAMPLES, message)
     return ConditionState(ConditionType.METRICS_AVAILABLE, "True", Reason.METRICS_AVAILABLE, "every SLO can be evaluated")
 
@@ -166,7 +168,10 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     if look.now >= hold_ends(look, canary) and not all_healthy(look):
         open_slos = [r.name for r in look.observed.readings if state_name(r.state) != "Healthy"]
         missing = [slo.name for slo in look.policy.slos if slo.name not in {r.name for r in look.observed.readings}]
-        return Reason.WAITING_FOR_SAMPLES, f"{where}: the hold is over; not yet healthy: {', '.join(open_slos + missing)}"
+        return (
+            Reason.WAITING_FOR_SAMPLES,
+            f"{where}: the hold is over; not yet healthy: {', '.join(open_slos + missing)} (`.status.slos` says why)",
+        )
     if look.now >= hold_ends(look, canary) and look.step_of(canary).approval and not canary.approved:
         return Reason.WAITING_FOR_APPROVAL, f"{where}: passed, and waits for a new value of the annotation `backstop.dev/approve`"
     return Reason.HOLDING, f"{where}: holding for {look.step_of(canary).holdSeconds} s"

@@ -18,6 +18,7 @@ from .observed import Known, Observed
 from .place import CanaryPlace, Place
 from .plan import Plan
 from .route import route_for, with_generation
+from .timeline import followed, report_is_due, waits_for_report
 from .wake import wake_at
 
 CanaryGate = Callable[[Look, CanaryPlace], Move | None]
@@ -61,10 +62,14 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
     """The plan for one look at a policy; `now` in seconds since the epoch."""
     look = Look(observed, policy, now)
     move = _first_move(look)
+    report = report_is_due(look, move=move)
+    if waits_for_report(look, move=move):
+        move = None
     moved = move is not None
     move = move or Move(look.place)
     route = route_for(move, before=look.place, route=observed.route, policy=policy, now=now)
     place = with_generation(move, write=route, before=look.place, present=observed.route)
+    place = followed(place, look=look, announcements=move.announcements)
     after = Look(_at(look, place=place), policy, now)
     phase, reason = summary_of(after)
     return Plan(
@@ -81,6 +86,7 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         wake_at=now if moved or route is not None else wake_at(after),
         probes=probes.to_run(after),
         guarded=leaving.is_guarded(place),
+        report=report,
     )
 
 

@@ -49,6 +49,25 @@ class Arm:
     exits: int = 0
 
 
+@dataclass(frozen=True)
+class NotTried:
+    """This process has not tried to write the report of the last rollout."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """The report of the last rollout exists, under this name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The report of the last rollout could not be written; it goes on being tried."""
+
+
+Reporting = NotTried | Written | Failed
+
 NO_ARM = Arm(desired=0, ready=0)
 
 
@@ -77,6 +96,8 @@ class Observed:
     `probes`: by name, those of the present rollout that there are; one that is not named does not run.
     `leaving`: the policy is being deleted. What is left of a former policy of this name, looked for while nothing is stable:
     `accepted`, the last revision that was, and `remembered`, what was rolled back.
+    `requests`: judged requests of the canary in the running rollout; None where nothing was evaluated. `reporting`: of the last
+    rollout's report.
     """
 
     place: Place
@@ -90,6 +111,8 @@ class Observed:
     leaving: bool = False
     accepted: Revision | None = None
     remembered: tuple[Rejection, ...] = ()
+    requests: int | None = None
+    reporting: Reporting = NotTried()
 
     def arm(self, revision: str) -> Arm:
         """The pods of this revision; none if it has no Deployment."""

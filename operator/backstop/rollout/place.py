@@ -133,7 +133,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class LastRollout:
-    """How the latest rollout ended. `shifted_at`: when every ready gateway was seen to act on it."""
+    """How the latest rollout ended. `shifted_at`: when every ready gateway was seen to act on it; `report`: written, of this name."""
 
     outcome: Outcome
     revision: Revision
@@ -142,6 +142,40 @@ class LastRollout:
     detected_at: float
     generation: int | None
     shifted_at: float | None = None
+    report: str | None = None
+
+
+def is_another_end(last: LastRollout | None, *, before: LastRollout | None) -> bool:
+    """Whether a rollout has ended between the two; what is found out about an end later makes it no other one."""
+    return last is not None and (before is None or (last.detected_at, last.revision) != (before.detected_at, before.revision))
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One transition, as it was told. `weight`: percent of the requests that the revision has from then on."""
+
+    at: float
+    reason: str
+    message: str
+    weight: int
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What has happened in a rollout, from its begin until its report is written.
+
+    `against`: the stable revision beside it. `peak`: the highest weight. `requests`: judged requests of the canary, None where nothing
+    was evaluated. `omitted`: transitions after the first that are not kept.
+    """
+
+    revision: str
+    started_at: float
+    against: Revision | None
+    ended_at: float | None = None
+    peak: int = 0
+    requests: int | None = None
+    transitions: tuple[Transition, ...] = ()
+    omitted: int = 0
 
 
 @dataclass(frozen=True)
@@ -177,6 +211,7 @@ class Place:
     rejected: tuple[Rejection, ...] = ()
     last: LastRollout | None = None
     acknowledged: Tokens = NO_TOKENS
+    timeline: Timeline | None = None
     guard: Guard | None = None
     incident: Incident | None = None
 

@@ -48,6 +48,7 @@ class Plan:
     `conditions`: all that hold now; a type that is missing is taken off.
     `guarded`: the policy must not vanish before gateways were seen to act on the end of its rollout.
     `wake_at`: when to look again even if nothing changes (seconds since the epoch).
+    `report`: whether the report of the rollout that ended, as status was read, is to be written.
     """
 
     place: Place
@@ -62,3 +63,4 @@ class Plan:
     wake_at: float | None = None
     probes: tuple[str, ...] = ()
     guarded: bool = False
+    report: bool = False

@@ -33,8 +33,8 @@ def blindness(look: Look, canary: CanaryPlace) -> Move | None:
         return None
     unknown = look.readings_in("Unknown")
     if unknown and canary.blind_since is None:
-        message = f"{unknown[0].name}: {unknown[0].evidence}; the rollout holds at {canary.weight} % until it can be seen again"
-        return told(replace(look.place, canary=replace(canary, blind_since=look.now)), Reason.METRICS_UNAVAILABLE, message)
+        message = f"{unknown[0].name}: {unknown[0].evidence.rstrip('.')}; the rollout holds at {canary.weight} % until it can be seen again"
+        return told(replace(look.place, canary=replace(canary, blind_since=look.now)), unknown[0].reason, message)
     if not unknown and canary.blind_since is not None and look.observed.readings:
         blind = look.now - canary.blind_since
         seeing = replace(canary, blind_since=None, blind_seconds=canary.blind_seconds + blind)
@@ -74,7 +74,8 @@ def verify(look: Look, canary: CanaryPlace) -> Move | None:
     if canary.step_started_at is None or canary.verified_at is not None or canary.promoting_since is not None:
         return None
     if look.acts_on(canary.generation):
-        message = f"every gateway acts on {canary.weight} %"
+        held = f"step {canary.step + 1} of {len(look.policy.canary.steps)} is held for {look.step_of(canary).holdSeconds} s from now on"
+        message = f"every gateway acts on {canary.weight} %: {held}"
         return told(replace(look.place, canary=replace(canary, verified_at=look.now)), Reason.WEIGHT_VERIFIED, message)
     if look.now - canary.step_started_at < VERIFY_SECONDS:
         return None

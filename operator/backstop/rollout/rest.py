@@ -107,7 +107,10 @@ def watch_shift(look: Look) -> Move | None:
         message = f"every gateway acts on the end of {last.revision.name}, {look.now - last.detected_at:.1f} s after it was decided"
         return told(replace(look.place, last=replace(last, shifted_at=look.now)), Reason.TRAFFIC_SHIFTED, message)
     if look.now - last.detected_at > WATCH_SHIFT_SECONDS:
-        return Move(replace(look.place, last=replace(last, generation=None)))
+        acting = look.observed.acting
+        why = f"the slowest acts on generation {acting.value} of {last.generation}" if isinstance(acting, Known) else acting.why
+        message = f"the end of {last.revision.name} was not seen on every gateway within {WATCH_SHIFT_SECONDS:.0f} s ({why})"
+        return told(replace(look.place, last=replace(last, generation=None)), Reason.WEIGHT_NOT_VERIFIED, message)
     return None
 
 

@@ -7,7 +7,7 @@ from backstop.api.traffic import Abort, Steering, TrafficState
 
 from .move import Move
 from .observed import Known, Unknown
-from .place import LastRollout, Place
+from .place import Place, is_another_end
 from .plan import RouteWrite
 
 
@@ -101,10 +101,11 @@ def with_generation(move: Move, *, write: RouteWrite | None, before: Place, pres
     """The place, with the traffic generation that it waits for. A weight that is written anew has to be verified anew."""
     place = move.place
     canary, last = place.canary, place.last
+    ended = last if last is not None and last.shifted_at is None and is_another_end(last, before=before.last) else None
     if write is None:
         # The end of a rollout may be in the traffic object already: written by an operator that died before it wrote status.
-        if last is not None and _has_just_ended(last, before=before.last) and isinstance(present, Known) and present.value is not None:
-            place = replace(place, last=replace(last, generation=present.value.generation))
+        if ended is not None and isinstance(present, Known) and present.value is not None:
+            place = replace(place, last=replace(ended, generation=present.value.generation))
         return place
     generation = write.state.generation
     if canary is not None and canary.generation is not None and _same_shares(write.state, present=present):
@@ -112,8 +113,8 @@ def with_generation(move: Move, *, write: RouteWrite | None, before: Place, pres
     elif canary is not None and (canary.routed_at is not None or (canary.step_started_at is not None and canary.weight > 0)):
         verified = canary.verified_at if canary.generation == generation else None
         place = replace(place, canary=replace(canary, generation=generation, verified_at=verified))
-    if last is not None and _has_just_ended(last, before=before.last):
-        place = replace(place, last=replace(last, generation=generation))
+    if ended is not None:
+        place = replace(place, last=replace(ended, generation=generation))
     return place
 
 
@@ -122,8 +123,3 @@ def _same_shares(state: TrafficState, *, present: Known[TrafficState | None] | U
         return False
     before = present.value
     return (before.stable, before.canary, before.permille) == (state.stable, state.canary, state.permille)
-
-
-def _has_just_ended(last: LastRollout, *, before: LastRollout | None) -> bool:
-    """Whether this is the end of another rollout than before, and not the same one that is watched no longer."""
-    return last.shifted_at is None and (before is None or last != replace(before, generation=last.generation, shifted_at=None))

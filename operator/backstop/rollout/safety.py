@@ -108,7 +108,8 @@ def crashes(look: Look, canary: CanaryPlace) -> Move | None:
         return Move(replace(look.place, canary=replace(canary, exits_before=exits)))
     if exits - before < CRASHES:
         return None
-    message = f"its containers exited {exits - before} times with a code other than 0 since callers reach it{_trouble(look, canary)}"
+    message = f"its containers exited {exits - before} times with a code other than 0 since callers reach it (limit: {CRASHES - 1})"
+    message += _trouble(look, canary)
     return roll_back(look, canary, reason=Reason.CANARY_UNAVAILABLE, message=message, at=look.now)
 
 

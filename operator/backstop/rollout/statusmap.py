@@ -17,8 +17,11 @@ from backstop.api.policystatus import (
     PreviousStatus,
     RejectedStatus,
     RetiringStatus,
+    RevisionStatus,
     SLOStatus,
     StableStatus,
+    TimelineStatus,
+    TransitionStatus,
 )
 
 from .observed import NO_ARM, Arm
@@ -36,7 +39,9 @@ from .place import (
     Retiring,
     Revision,
     StablePlace,
+    Timeline,
     Tokens,
+    Transition,
 )
 from .plan import ConditionState, Plan
 
@@ -56,6 +61,7 @@ def place_of(status: FallbackPolicyStatus) -> Place:
         acknowledged=_tokens(status.acknowledged) if status.acknowledged else NO_TOKENS,
         guard=_guard_place(status.guard) if status.guard else None,
         incident=_incident_place(status.incident) if status.incident else None,
+        timeline=_timeline_place(status.timeline) if status.timeline else None,
     )
 
 
@@ -72,6 +78,8 @@ def status_of(
     """The status that a plan asks for. `generation` is that of the spec it was decided from."""
     place = plan.place
     judged = place.canary.halted is None if place.canary is not None else place.guard is not None
+    # The evidence of the last evaluation stays readable after the rollout has ended, until the next one begins.
+    slos = [_slo_status(reading) for reading in readings] if readings else ([] if judged and _is_new(plan, previous) else previous.slos)
     return FallbackPolicyStatus(
         observedGeneration=generation,
         phase=plan.phase.value,
@@ -80,8 +88,7 @@ def status_of(
         canary=_canary_status(place.canary) if place.canary else None,
         previous=PreviousStatus(**_identity(place.previous.revision), until=render_time(place.previous.until)) if place.previous else None,
         retiring=[RetiringStatus(revision=r.revision, until=render_time(r.until)) for r in place.retiring],
-        # The evidence of the last evaluation stays readable after the rollout has ended, until the next one begins.
-        slos=[_slo_status(reading) for reading in readings] if readings else ([] if judged and _is_new(plan, previous) else previous.slos),
+        slos=slos,
         lastRollout=_last_status(place.last) if place.last else None,
         rejected=[_rejected_status(rejection) for rejection in place.rejected],
         analysis=analysis if judged else None,
@@ -89,6 +96,7 @@ def status_of(
         guard=_guard_status(place.guard) if place.guard else None,
         incident=_incident_status(place.incident) if place.incident else None,
         conditions=conditions_after(previous.conditions, states=plan.conditions, generation=generation, now=now),
+        timeline=_timeline_status(place.timeline, previous=previous.timeline, slos=slos) if place.timeline else None,
     )
 
 
@@ -117,7 +125,9 @@ def _is_new(plan: Plan, previous: FallbackPolicyStatus) -> bool:
     return canary is not None and (previous.canary is None or previous.canary.revision != canary.revision.name)
 
 
-def _revision(status: StableStatus | CanaryStatus | PreviousStatus | RejectedStatus | LastRolloutStatus | IncidentStatus) -> Revision:
+def _revision(
+    status: StableStatus | CanaryStatus | PreviousStatus | RejectedStatus | LastRolloutStatus | IncidentStatus | RevisionStatus,
+) -> Revision:
     return Revision(status.revision, prompt_version=status.promptVersion, prompt_digest=status.promptDigest or "")
 
 
@@ -240,6 +250,7 @@ def _last_place(status: LastRolloutStatus) -> LastRollout:
         detected_at=parse_time(status.detectedAt or ""),
         generation=status.trafficGeneration,
         shifted_at=_seconds(status.shiftedAt),
+        report=status.report,
     )
 
 
@@ -252,6 +263,40 @@ def _last_status(last: LastRollout) -> LastRolloutStatus:
         detectedAt=render_time(last.detected_at),
         shiftedAt=_time(last.shifted_at),
         trafficGeneration=last.generation,
+        report=last.report,
+    )
+
+
+def _timeline_place(status: TimelineStatus) -> Timeline:
+    return Timeline(
+        status.revision,
+        started_at=parse_time(status.startedAt),
+        against=_revision(status.against) if status.against else None,
+        ended_at=_seconds(status.endedAt),
+        peak=status.peakWeight,
+        requests=status.canaryRequests,
+        transitions=tuple(Transition(parse_time(t.time), reason=t.reason, message=t.message, weight=t.weight) for t in status.transitions),
+        omitted=status.omitted,
+    )
+
+
+def _timeline_status(timeline: Timeline, *, previous: TimelineStatus | None, slos: list[SLOStatus]) -> TimelineStatus:
+    """`slos`: the present evaluations; those at the end of the rollout stay, whatever is watched after it."""
+    ended = _time(timeline.ended_at)
+    if previous is not None and previous.endedAt == ended:
+        slos = previous.slos
+    return TimelineStatus(
+        revision=timeline.revision,
+        startedAt=render_time(timeline.started_at),
+        against=RevisionStatus(**_identity(timeline.against)) if timeline.against else None,
+        endedAt=ended,
+        peakWeight=timeline.peak,
+        canaryRequests=timeline.requests,
+        transitions=[
+            TransitionStatus(time=render_time(t.at), reason=t.reason, message=t.message, weight=t.weight) for t in timeline.transitions
+        ],
+        omitted=timeline.omitted,
+        slos=slos if ended is not None else [],
     )
 
 

@@ -1,9 +1,59 @@
 """The operator's own metrics. Labels are bounded: reasons, verbs, kinds, and the policies that exist."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 SHIFT_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 PASS_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
+
+
+@dataclass(frozen=True)
+class PolicyShown:
+    """What is shown of one policy: where it is, and how its last rollout ended; None where none has. Times in seconds since the epoch."""
+
+    phase: str
+    weight: int
+    outcome: str | None = None
+    decided_at: float | None = None
+    shifted_at: float | None = None
+
+
+class _Policies(Collector):
+    """The policies' series, made when they are asked for: ten thousand policies' worth of gauges would outweigh the policies."""
+
+    def __init__(self) -> None:
+        self.shown: dict[tuple[str, str], PolicyShown] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        policy = ("namespace", "policy")
+        weight = GaugeMetricFamily(
+            "backstop_operator_canary_weight_percent", "Share that the gateways are told to send to the canary.", labels=policy
+        )
+        phase = GaugeMetricFamily("backstop_operator_policy_phase", "1 for the phase that a policy is in.", labels=(*policy, "phase"))
+        outcome = GaugeMetricFamily(
+            "backstop_operator_last_rollout_outcome", "1 for how the last rollout of a policy ended.", labels=(*policy, "outcome")
+        )
+        decided = GaugeMetricFamily(
+            "backstop_operator_last_decision_timestamp_seconds", "When the end of a policy's last rollout was decided.", labels=policy
+        )
+        shifted = GaugeMetricFamily(
+            "backstop_operator_last_shift_timestamp_seconds", "When every gateway was seen to act on that decision.", labels=policy
+        )
+        for key, one in list(self.shown.items()):  # asked in another thread than the one that changes it
+            weight.add_metric(key, one.weight)
+            phase.add_metric((*key, one.phase), 1)
+            if one.outcome is not None:
+                outcome.add_metric((*key, one.outcome), 1)
+            if one.decided_at is not None:
+                decided.add_metric(key, one.decided_at)
+            if one.shifted_at is not None:
+                shifted.add_metric(key, one.shifted_at)
+        yield from (weight, phase, outcome, decided, shifted)
 
 
 class Metrics:
@@ -11,17 +61,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._phase_of: dict[tuple[str, str], str] = {}
-        policy = ("namespace", "policy")
-        self.weight = Gauge(
-            "backstop_operator_canary_weight_percent",
-            "Share that the gateways are told to send to the canary.",
-            policy,
-            registry=self.registry,
-        )
-        self.phase = Gauge(
-            "backstop_operator_policy_phase", "1 for the phase that a policy is in.", (*policy, "phase"), registry=self.registry
-        )
+        self._policies: Final = _Policies()
+        self.registry.register(self._policies)
         self.transitions = Counter(
             "backstop_operator_transitions_total", "Transitions of rollouts, by reason.", ("reason",), registry=self.registry
         )
@@ -30,6 +71,12 @@ class Metrics:
             "From the decision that ends a rollout to the last gateway acting on it.",
             registry=self.registry,
             buckets=SHIFT_BUCKETS,
+        )
+        self.rollouts = Counter(
+            "backstop_operator_rollouts_total",
+            "Rollouts that have ended, by outcome and reason.",
+            ("outcome", "reason"),
+            registry=self.registry,
         )
         self.writes = Counter(
             "backstop_operator_api_writes_total",
@@ -48,18 +95,10 @@ class Metrics:
         """One write was sent."""
         self.writes.labels(verb, kind).inc()
 
-    def show_policy(self, namespace: str, name: str, *, phase: str, weight: int) -> None:
+    def show_policy(self, namespace: str, name: str, *, shown: PolicyShown) -> None:
         """A policy's place."""
-        self.weight.labels(namespace, name).set(weight)
-        known = self._phase_of.get((namespace, name))
-        if known is not None and known != phase:
-            self.phase.remove(namespace, name, known)
-        self._phase_of[namespace, name] = phase
-        self.phase.labels(namespace, name, phase).set(1)
+        self._policies.shown[namespace, name] = shown
 
     def forget_policy(self, namespace: str, name: str) -> None:
         """The policy is gone."""
-        phase = self._phase_of.pop((namespace, name), None)
-        if phase is not None:
-            self.phase.remove(namespace, name, phase)
-            self.weight.remove(namespace, name)
+        self._policies.shown.pop((namespace, name), None)

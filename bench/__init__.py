@@ -1,0 +1,1 @@
+"""Side-by-side benchmarks, each one command, each prints a table. Imports the product; nothing imports it."""

@@ -1,0 +1,36 @@
+"""The table of reasons: what is told of each."""
+
+from backstop.api.reasons import ADVICE, WARNINGS, Reason, advice_for, event_type
+
+# Whose messages say by themselves what to do, because it depends on the case; or which nothing is to be done about.
+SAY_IT_THEMSELVES = {
+    Reason.INVALID,
+    Reason.TEMPLATE_INVALID,
+    Reason.REVISION_TOO_LARGE,
+    Reason.PROMPT_VERSION_NOT_FOUND,
+    Reason.PROMPT_VERSION_INVALID,
+    Reason.METRICS_SOURCE_NOT_FOUND,
+    Reason.OBJECT_NOT_OURS,
+    Reason.HALTED,
+    Reason.RETURNING,
+    Reason.TOKEN_WITHOUT_EFFECT,
+    Reason.BUCKET_BOUNDARY_MISSING,
+    Reason.TRAFFIC_UNREADABLE,
+    # Why something was rolled back or halted: told as that.
+    Reason.LATENCY_BREACH,
+    Reason.ERROR_RATE_BREACH,
+    Reason.FALLBACK_RATE_BREACH,
+    Reason.CANARY_UNAVAILABLE,
+    Reason.PROBE_FAILED,
+}
+
+
+def test_every_warning_says_what_to_do_next() -> None:
+    assert ADVICE.keys() & SAY_IT_THEMSELVES == set()
+    assert ADVICE.keys() == WARNINGS - SAY_IT_THEMSELVES
+
+
+def test_advice_follows_a_message_as_a_part_of_its_sentence() -> None:
+    assert advice_for(Reason.ROLLED_BACK) == ("; change the spec to go on, or set a new value of the annotation `backstop.dev/retry`")
+    assert advice_for(Reason.PROMOTED) == ""
+    assert (event_type(Reason.ROLLED_BACK), event_type(Reason.PROMOTED)) == ("Warning", "Normal")

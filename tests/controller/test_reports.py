@@ -1,0 +1,179 @@
+"""Reports of rollouts on a real API server: what they say, how many are kept, and what becomes of one that is refused."""
+
+import pytest
+
+from backstop.api.clock import parse_time
+from backstop.api.names import GROUP
+from backstop.kube.client import Client
+from backstop.kube.connection import Connection, connect
+from backstop.kube.errors import Rejected
+from backstop.kube.resources import POLICIES, REPORTS, ROLES, Body
+from e2e.cluster.apiserver import ApiServer
+
+from .operators import running
+from .test_rights import grant, shipped_rules
+from .until import until
+from .world import MANAGER, Behaviour, World, condition
+
+pytestmark = pytest.mark.apiserver
+
+OWNER = {"team": "ml-platform", "contact": "#ml-oncall", "runbookURL": "https://runbooks.test/support", "reviewCadence": "Weekly"}
+LONG = {"steps": [{"weight": 40, "holdSeconds": 600}, {"weight": 100, "holdSeconds": 0}], "analysis": {"warmUpSeconds": 0}}
+
+
+async def reported(world: World, *, outcome: str, prompt: str) -> Body:
+    """Wait until status names the report of this rollout; returns it."""
+
+    def named(status: object) -> object:
+        last = status.get("lastRollout", {}) if isinstance(status, dict) else {}
+        return (last.get("outcome"), last.get("promptVersion")) == (outcome, prompt) and last.get("report")
+
+    status = await world.until_status(f"the report of {prompt} is written", named, within=60)
+    return await world.client.get(REPORTS, namespace=world.namespace, name=status["lastRollout"]["report"])
+
+
+async def test_b01_the_report_of_a_breach_says_what_happened_when_why_and_to_whom(connection: Connection, world: World) -> None:
+    world.behaviour["v2"] = Behaviour(bad=0.5)
+    for name in ("v1", "v2"):
+        await world.prompt(name)
+    await world.apply("v1", canary=LONG, owner=OWNER)
+    async with running(connection, world):
+        stable = (await world.stable_on("v1"))["stable"]
+        await world.apply("v2", canary=LONG, owner=OWNER)
+        report = await reported(world, outcome="RolledBack", prompt="v2")
+        status = await world.status()
+    last, policy = status["lastRollout"], await world.client.get(POLICIES, namespace=world.namespace, name=world.policy)
+    said = report["spec"]
+    assert report["metadata"]["ownerReferences"][0]["uid"] == policy["metadata"]["uid"]
+    assert report["metadata"]["labels"][f"{GROUP}/policy"] == world.policy
+    assert {name: said[name] for name in ("policy", "promptVersion", "promptDigest")} == {
+        "policy": world.policy,
+        "promptVersion": "v2",
+        "promptDigest": last["promptDigest"],
+    }
+    assert said["stable"] == {name: stable[name] for name in ("revision", "promptVersion", "promptDigest")}
+    for name in ("revision", "outcome", "reason", "message", "detectedAt", "shiftedAt"):
+        assert said[name] == last[name]
+    assert (said["reason"], said["severity"], said["peakWeight"]) == ("LatencyBreach", "P2", 40)
+    times = [parse_time(said[name]) for name in ("startedAt", "detectedAt", "shiftedAt")]
+    assert times == sorted(times)
+    assert said["startToDetectionSeconds"] == int(times[1] - times[0])
+    assert said["detectionToShiftMilliseconds"] == round(1000 * (times[2] - times[1]))
+    (slo,) = said["slos"]
+    assert (slo["name"], slo["state"], slo["limit"]) == ("latency", "Breached", "5")
+    assert slo["canary"]["total"] >= 20
+    assert slo["canary"]["bad"] == round(slo["canary"]["total"] * 0.5)
+    assert slo["stable"]["bad"] == 0
+    assert slo["evidence"] in said["message"]
+    assert said["breachToDetectionSeconds"] == int(times[1] - parse_time(slo["breachedSince"]))
+    assert said["canaryRequests"] >= slo["canary"]["total"]
+    # A scrape may come late on a busy machine; that is told too, and changes nothing of the rest.
+    assert [(t["reason"], t["weight"]) for t in said["transitions"] if not t["reason"].startswith("Metrics")] == [
+        ("CanaryStarted", 0),
+        ("StepStarted", 40),
+        ("WeightVerified", 40),
+        ("RolledBack", 0),
+        ("TrafficShifted", 0),
+    ]
+    assert said["owner"] == OWNER
+    assert parse_time(said["reviewDueAt"]) - parse_time(said["endedAt"]) == 7 * 86_400
+    assert "status" not in report, "the review is a person's"
+
+
+async def test_b01_the_event_of_a_rollback_says_whom_to_call_and_other_events_do_not(connection: Connection, world: World) -> None:
+    world.behaviour["v2"] = Behaviour(bad=0.5)
+    for name in ("v1", "v2"):
+        await world.prompt(name)
+    await world.apply("v1", owner=OWNER)
+    async with running(connection, world):
+        await world.stable_on("v1")
+        await world.apply("v2", owner=OWNER)
+        await reported(world, outcome="RolledBack", prompt="v2")
+
+        async def told() -> Body | None:
+            return next((event for event in await world.told() if event["reason"] == "RolledBack"), None)
+
+        event = await until("the event is told", told)
+        others = [other for other in await world.told() if other["type"] == "Normal"]
+    assert event["note"].endswith(" — owner: ml-platform (#ml-oncall); runbook: https://runbooks.test/support")
+    assert event["note"].startswith("Rolled back v2 (")
+    assert event["metadata"]["annotations"] == {
+        f"{GROUP}/team": "ml-platform",
+        f"{GROUP}/contact": "#ml-oncall",
+        f"{GROUP}/runbook-url": "https://runbooks.test/support",
+    }
+    assert others
+    assert [other for other in others if "ml-oncall" in other["note"]] == []
+
+
+async def test_of_more_reports_than_are_kept_the_oldest_go(connection: Connection, world: World) -> None:
+    kept = {"keepPreviousSeconds": 15, "guardSeconds": 0, "reportHistoryLimit": 2}
+    for name in ("v1", "v2", "v3", "v4"):
+        await world.prompt(name)
+    await world.apply("v1", canary=LONG, rollback=kept)
+    async with running(connection, world):
+        await world.stable_on("v1")
+        for name in ("v2", "v3", "v4"):
+            await world.apply(name, canary=LONG, rollback=kept)
+            await world.canary_is(name)
+            await world.ask(abort=name)
+            await reported(world, outcome="RolledBack", prompt=name)
+        assert [report["spec"]["promptVersion"] for report in await world.reports()] == ["v3", "v4"]
+
+
+async def test_a_report_that_is_refused_is_said_holds_up_nothing_and_is_written_when_it_is_accepted(
+    api_server: ApiServer, client: Client, world: World
+) -> None:
+    user = f"operator-of-{world.namespace}"
+    await grant(client, user=user, namespace=world.namespace)
+    await allow(client, world, reports=False)
+    connection = await connect(api_server.identity_kubeconfig(user))
+    world.behaviour["v2"] = Behaviour(bad=0.5)
+    for name in ("v1", "v2", "v3"):
+        await world.prompt(name)
+    await world.apply("v1")
+    async with running(connection, world):
+        await world.stable_on("v1")
+        await world.apply("v2")
+        status = await world.until_status("it is said", lambda s: condition(s, "Accepted")["reason"] == "ObjectRefused", within=60)
+        assert "RolloutReport `support-" in condition(status, "Accepted")["message"]
+        assert (status["lastRollout"]["outcome"], "shiftedAt" in status["lastRollout"]) == ("RolledBack", True)
+        assert (await world.route()).permille == 0
+        await world.apply("v3")
+        await world.until_status("v3 serves", lambda s: s["stable"]["promptVersion"] == "v3", within=90)
+        assert await world.reports() == []
+        await allow(client, world, reports=True)
+        report = await reported(world, outcome="Promoted", prompt="v3")
+        await world.until_status("all is well", lambda s: condition(s, "Accepted")["status"] == "True", within=60)
+    assert report["spec"]["transitions"][0]["reason"] == "CanaryStarted"
+
+
+async def test_what_a_report_says_cannot_be_changed_and_its_review_can_be_added(
+    connection: Connection, client: Client, world: World
+) -> None:
+    for name in ("v1", "v2"):
+        await world.prompt(name)
+    await world.apply("v1", canary=LONG)
+    async with running(connection, world):
+        await world.stable_on("v1")
+        await world.apply("v2", canary=LONG)
+        await world.canary_is("v2")
+        await world.ask(abort="now")
+        report = await reported(world, outcome="RolledBack", prompt="v2")
+        name, version = report["metadata"]["name"], report["metadata"]["resourceVersion"]
+        with pytest.raises(Rejected, match="it says what happened; a review goes into `status"):
+            await client.replace(REPORTS, body=report | {"spec": report["spec"] | {"severity": "P1"}}, manager=MANAGER)
+        review = {"review": {"state": "Reviewed", "by": "sam", "note": "the model was slow"}}
+        await client.patch_status(REPORTS, namespace=world.namespace, name=name, patch=review, resource_version=version, manager=MANAGER)
+        await world.apply("v1", canary=LONG)
+        await world.stable_on("v1")
+    (after,) = await world.reports()
+    assert after["status"] == review
+    assert after["spec"] == report["spec"]
+
+
+async def allow(client: Client, world: World, *, reports: bool) -> None:
+    """The shipped rules for the world's operator, with or without those for reports."""
+    rules = [rule for rule in shipped_rules() if reports or "rolloutreports" not in rule["resources"]]
+    body = await client.get(ROLES, namespace=world.namespace, name="shipped")
+    await client.replace(ROLES, body=body | {"rules": rules}, manager=MANAGER)
