@@ -122,9 +122,9 @@ def look(traffic: Child | None) -> object:
         acting=NOBODY_ASKED,
         readings=(),
         annotations={},
-        probes={},
         requests=None,
         reporting=NotTried(),
+        probes={},
     ).route
 
 

@@ -17,18 +17,7 @@ from backstop.rendering.owner import Owner
 from backstop.reports.report import report_name, report_of
 from backstop.rollout.decide import decide
 from backstop.rollout.judged import judged
-from backstop.rollout.observed import (
-    Arm,
-    Known,
-    NotTried,
-    Observed,
-    ProbeSeen,
-    ProbeState,
-    Reporting,
-    Unknown,
-    Unresolved,
-    Written,
-)
+from backstop.rollout.observed import Arm, Known, NotTried, Observed, ProbeSeen, ProbeState, Reporting, Unknown, Unresolved, Written
 from backstop.rollout.place import NO_TOKENS, Place, Rejection, Revision, Tokens, awaited_generation
 from backstop.rollout.plan import Announcement, Plan
 from backstop.rollout.statusmap import place_of, status_of
@@ -233,9 +222,14 @@ class World:
             writes.append(("children", lambda: self._set_sizes(plan.sizes)))
         if plan.guarded and not self.finalizer and not self.deleting:
             writes.append(("finalizer", lambda: setattr(self, "finalizer", True)))
+        return [*writes, *self._later_writes(plan)]
+
+    def _later_writes(self, plan: Plan):  # type: ignore[no-untyped-def]  # closures over the world
+        writes = []
         if plan.route is not None and not plan.route.falling:
             writes.append(("route", lambda: self._set_route(plan)))
-        writes += self._job_writes(plan)
+        if self._jobs_after(plan) != self.jobs:
+            writes.append(("jobs", lambda: self._set_jobs(plan)))
         stable = plan.place.stable
         if stable is not None and self.kept != (kept := (stable.revision, plan.place.rejected)):
             writes.append(("record", lambda: setattr(self, "kept", kept)))
@@ -260,6 +254,7 @@ class World:
         self.exists = self.deleting = False
         self.status, self.traffic, self.arms, self.serving = FallbackPolicyStatus(), None, {}, None
         self.acting, self.acted, self.tokens = 0, None, NO_TOKENS
+        self.reports, self.reported = {}, None
 
     def delete(self) -> None:
         """Somebody deletes the policy: it is gone at once, unless something holds it."""
@@ -289,9 +284,6 @@ class World:
         assert self.route is None or state.generation == self.route.generation + 1
         self.traffic = render(state)
         self.shares.append((self.now, state.stable, state.canary, state.permille))
-
-    def _job_writes(self, plan: Plan) -> list[tuple[str, Callable[[], None]]]:
-        return [("jobs", lambda: self._set_jobs(plan))] if self._jobs_after(plan) != self.jobs else []
 
     def _jobs_after(self, plan: Plan) -> dict[tuple[str, float, str], ProbeState]:
         canary = plan.place.canary
@@ -341,20 +333,14 @@ class World:
         for _ in range(30):
             if not self.exists:
                 return
-            before = (self.status, self.traffic, dict(self.arms), self.serving, self.finalizer, self.kept, self.reported, dict(self.jobs))
+            before = self._kept_things()
             self.one_pass()
-            if before == (
-                self.status,
-                self.traffic,
-                dict(self.arms),
-                self.serving,
-                self.finalizer,
-                self.kept,
-                self.reported,
-                dict(self.jobs),
-            ):
+            if before == self._kept_things():
                 return
         raise AssertionError("the engine does not come to rest")
+
+    def _kept_things(self) -> tuple[object, ...]:
+        return self.status, self.traffic, dict(self.arms), self.serving, self.finalizer, self.kept, self.reported, dict(self.jobs)
 
     def want(self, version: str) -> None:
         """The spec names another version."""

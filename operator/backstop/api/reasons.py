@@ -118,6 +118,7 @@ ADVICE = {
     Reason.RECORD_MISSING: "restore it from a backup, or roll out another version",
     Reason.WEIGHT_NOT_VERIFIED: "look at the policy's gateway pods, and delete one that does not come along",
     Reason.ROLLED_BACK: WAY_BACK,
+    Reason.REJECTED_BEFORE: WAY_BACK,
     Reason.WOULD_ROLL_BACK: "name another version in the spec; a new value of the annotation `backstop.dev/abort` ends a canary",
     Reason.NOTHING_TO_RETURN_TO: "roll out another version",
     Reason.SHARED_INCIDENT: "look for what both have in common, such as the model behind them, "

@@ -103,8 +103,9 @@ class Apply:
             if not leaving:
                 problem = await self._children.callers(subject) or problem
                 problem = await self._children.clear_away(subject) or problem
-                problem = await self._reports.write(subject) or problem
             problem = await self._probes.run(subject) or problem
+            if not leaving:
+                problem = await self._reports.write(subject) or problem
             problem = await self._let_go(subject) or problem
         finally:
             last = subject.plan.place.last
@@ -155,8 +156,8 @@ class Apply:
 
     async def _route(self, subject: Subject) -> Problem | None:
         assert subject.plan.route is not None
-        key = subject.key
-        seen = self._store.child(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name))
+        # Over what the decision was made from, not over what has come in since.
+        key, seen = subject.key, subject.traffic
         if seen is not None and seen.owner != subject.policy.uid:
             return None  # somebody else's: what was observed says so
         body = self._children.traffic_body(subject, state=subject.plan.route.state)

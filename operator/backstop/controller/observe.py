@@ -26,9 +26,9 @@ def observe(
     acting: Known[int] | Unknown,
     readings: tuple[SLOReading, ...],
     annotations: Mapping[str, str],
-    probes: Mapping[str, Known[ProbeSeen] | Unknown],
     requests: int | None,
     reporting: Reporting,
+    probes: Mapping[str, Known[ProbeSeen] | Unknown],
     leaving: bool = False,
     memory: Memory = NOTHING_KEPT,
 ) -> Observed:
@@ -50,9 +50,9 @@ def observe(
         leaving=leaving,
         accepted=memory.accepted,
         remembered=memory.rejected,
-        probes=probes,
         requests=requests,
         reporting=reporting,
+        probes=probes,
     )
 
 

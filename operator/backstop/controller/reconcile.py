@@ -175,10 +175,11 @@ class Reconcile:
     ) -> Subject:
         key = PolicyKey(policy.namespace, policy.name)
         now, judgement = self._clock(), self._judging.judgement(key)
+        traffic = self._store.child(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name))
         observed = observe(
             place=place,
             wanted=wish.revision,
-            traffic=self._store.child(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name)),
+            traffic=traffic,
             owner=policy.uid,
             deployments=self._store.deployments(key),
             pods=self._store.pods(key),
@@ -192,7 +193,7 @@ class Reconcile:
             reporting=self._reports.reporting(key, status=status),
         )
         plan = decide(observed, policy=wish.spec, now=now)
-        return Subject(key=key, policy=policy, wish=wish, status=status, observed=observed, plan=plan, now=now)
+        return Subject(key=key, policy=policy, wish=wish, status=status, observed=observed, plan=plan, now=now, traffic=traffic)
 
     async def _decide(self, subject: Subject) -> bool:
         key, plan = subject.key, subject.plan

@@ -79,7 +79,7 @@ class Operator:
         self._store = Store()
         self._queue: KeyQueue[Key] = KeyQueue(clock=clock, jitter=jitter)
         self._listed = False
-        self._listed_at = 0.0  # monotonic seconds
+        self._listed_at = 0.0
         self._heartbeat = Heartbeat(clock=time.monotonic)
         self._passes: dict[Key, float] = {}  # the running ones, by when they began; monotonic seconds
 
@@ -121,6 +121,7 @@ class Operator:
             children=children,
             probes=probes,
             kept=KeptRecords(writes, store=store),
+            probes=probes,
             reports=reports,
             telling=telling,
             judging=judging,
@@ -147,7 +148,7 @@ class Operator:
                 # What is live comes first; then what the last leader wrote and these watches have not told of yet.
                 for key in self._store.policies():
                     self._queue.add(key, urgent=self._is_live(key))
-                if time.monotonic() - self._listed_at > FRESH_SECONDS:
+                if self._clock() - self._listed_at > FRESH_SECONDS:
                     tasks.create_task(self._list_once())
         finally:
             await leadership.let_go()
@@ -224,7 +225,7 @@ class Operator:
         async for concerned in list_all(self._client, namespaces=self._config.namespaces, store=self._store, on_news=on_news):
             for key in concerned:
                 self._queue.add(key)
-        self._listed_at = time.monotonic()
+        self._listed_at = self._clock()
 
     async def _work(self, reconcile: Reconcile) -> None:
         agenda = self._queue.agenda
@@ -254,6 +255,8 @@ class Operator:
             finally:
                 del self._passes[key]
                 self._queue.done(key)
+            # A pass of a policy in rest waits for nothing. After a start, thousands of them must not keep the Lease from being renewed.
+            await asyncio.sleep(0)
 
     def _failed(self, key: Key, *, error: KubeError) -> None:
         pause = self._queue.agenda.failed(key, now=self._clock())

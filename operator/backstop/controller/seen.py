@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -26,6 +26,8 @@ from ..rollout.observed import ProbeState
 
 IMAGE_TROUBLES: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
 LONGEST_TROUBLE: Final = 200
+
+Text = TypeVar("Text", str, str | None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +150,11 @@ def child(body: Body, *, resource: Resource) -> Child:
     labels = metadata.get("labels") or {}
     owner: Mapping[str, Any] = next((ref for ref in metadata.get("ownerReferences") or () if ref.get("controller")), {})
     common = _common(body, resource=resource) | {
-        "policy": sys.intern(labels.get(LABEL_POLICY, "")),
-        "revision": labels.get(LABEL_REVISION),
-        "owner": owner.get("uid"),
-        "owning_policy": owner.get("name") if owner.get("kind") == POLICIES.kind else None,
-        "created": metadata.get("creationTimestamp", ""),
+        "policy": _shared(labels.get(LABEL_POLICY, "")),
+        "revision": _shared(labels.get(LABEL_REVISION)),
+        "owner": _shared(owner.get("uid")),
+        "owning_policy": _shared(owner.get("name")) if owner.get("kind") == POLICIES.kind else None,
+        "created": _shared(metadata.get("creationTimestamp", "")),
         "packed_annotations": _packed({k: v for k, v in (metadata.get("annotations") or {}).items() if "last-applied" not in k}),
         "packed_content": _packed(_content(body, resource=resource)),
     }
@@ -210,8 +212,8 @@ def _common(body: Body, *, resource: Resource) -> dict[str, Any]:
     metadata = body["metadata"]
     return {
         "resource": resource,
-        "namespace": sys.intern(metadata.get("namespace", "")),  # the same few for all that there is
-        "name": sys.intern(metadata["name"]),
+        "namespace": _shared(metadata.get("namespace", "")),
+        "name": _shared(metadata["name"]),
         "uid": metadata["uid"],
         "version": metadata["resourceVersion"],
         "deleting": "deletionTimestamp" in metadata,
@@ -220,6 +222,11 @@ def _common(body: Body, *, resource: Resource) -> dict[str, Any]:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _shared(text: Text) -> Text:
+    """One string for all objects that say the same: a policy's name is in a dozen of them."""
+    return sys.intern(text) if text is not None else text
 
 
 def _packed(value: Mapping[str, Any]) -> bytes:

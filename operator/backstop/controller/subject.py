@@ -9,7 +9,7 @@ from ..kube.resources import Resource
 from ..rollout.observed import Observed
 from ..rollout.plan import Plan
 from .keys import PolicyKey
-from .seen import Declared
+from .seen import Child, Declared
 from .wanted import Wish
 
 
@@ -34,7 +34,7 @@ def not_ours(resource: Resource, *, name: str) -> Problem:
 
 @dataclass(frozen=True)
 class Subject:
-    """One look, and what was decided from it. `status`: as it was read."""
+    """One look, and what was decided from it. `status`: as it was read; `traffic`: the object that it saw, and may be written over."""
 
     key: PolicyKey
     policy: Declared
@@ -43,3 +43,4 @@ class Subject:
     observed: Observed
     plan: Plan
     now: float
+    traffic: Child | None

@@ -91,7 +91,8 @@ def status_of(
         slos=slos,
         lastRollout=_last_status(place.last) if place.last else None,
         rejected=[_rejected_status(rejection) for rejection in place.rejected],
-        analysis=analysis if judged else None,
+        # Not that of an earlier rollout, were it of the same two revisions.
+        analysis=analysis if judged and not _is_new(plan, previous) else None,
         acknowledged=_acknowledged(place.acknowledged) if place.acknowledged != NO_TOKENS else None,
         guard=_guard_status(place.guard) if place.guard else None,
         incident=_incident_status(place.incident) if place.incident else None,
