@@ -119,7 +119,6 @@ class Operator:
             writes=writes,
             apply=Apply(writes, store=store, children=children, probes=probes, reports=reports, telling=telling, metrics=metrics),
             children=children,
-            probes=probes,
             kept=KeptRecords(writes, store=store),
             probes=probes,
             reports=reports,
