@@ -164,7 +164,8 @@ def child(body: Body, *, resource: Resource) -> Child:
     }
     conditions = _mapping(body.get("status")).get("conditions") or ()
     if resource is JOBS:
-        return _job(common, labels=labels, conditions=conditions)
+        rollout = (metadata.get("annotations") or {}).get(ANNOTATION_ROLLOUT, "")
+        return _job(common, probe=labels.get(LABEL_PROBE, ""), rollout=rollout, conditions=conditions)
     if resource is not DEPLOYMENTS:
         return Child(**common)
     failure = next((c.get("message") for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
@@ -176,13 +177,13 @@ def child(body: Body, *, resource: Resource) -> Child:
     )
 
 
-def _job(common: Mapping[str, Any], *, labels: Mapping[str, str], conditions: Iterable[Mapping[str, Any]]) -> JobSeen:
+def _job(common: Mapping[str, Any], *, probe: str, rollout: str, conditions: Iterable[Mapping[str, Any]]) -> JobSeen:
     held = {c["type"]: c.get("reason", "") for c in conditions if c["status"] == "True"}
     state = ProbeState.FAILED if "Failed" in held else ProbeState.PASSED if "Complete" in held else ProbeState.RUNNING
     return JobSeen(
         **common,
-        probe=labels.get(LABEL_PROBE, ""),
-        rollout=common["annotations"].get(ANNOTATION_ROLLOUT, ""),
+        probe=probe,
+        rollout=rollout,
         state=state,
         ended=held.get("Failed", ""),
     )
