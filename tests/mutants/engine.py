@@ -361,7 +361,7 @@ MUTANTS = (
         "What a watch missed the deletion of stays for ever.",
         "controller/store.py",
         "retire",
-        "concerned |= self.remove(known)",
+        "concerned |= self.remove(seen)",
         "pass",
     ),
 )
