@@ -4,17 +4,21 @@ import asyncio
 import contextlib
 import time
 from contextlib import closing
+from itertools import pairwise
 
 from backstop.analysis.prometheus import PrometheusSource
-from backstop.controller.judging import Judging
+from backstop.analysis.reading import Breached
+from backstop.controller.judging import JUDGED_SECONDS, Judging
 from backstop.controller.keys import PolicyKey
 from backstop.rollout.place import CanaryPlace, Place, StablePlace
+from tests.analysis.history import Pod, Request, scraped
 from tests.analysis.test_source import EMPTY, response, says, serving, silence, source_at
 from tests.rollout.world import policy, revision
 
 from .until import until
 
 KEY = PolicyKey("shop", "support")
+SCRAPE = 5.0
 
 
 def place() -> Place:
@@ -56,3 +60,26 @@ async def test_another_metrics_source_is_asked_from_when_the_spec_names_it() -> 
                 watch("new")
                 await until("the new source is asked again and again", lambda: asked(new_asked, 3))
     assert len(old_asked) == 1
+
+
+async def test_r04_counts_alone_are_told_twice_a_minute_and_a_verdict_at_once() -> None:
+    turns_bad, now, woken = 60.0, [0.0], []
+    judge = Judging({}, wake=lambda _key, _urgent: woken.append(now[0]), clock=lambda: now[0], jitter=lambda: 0.0)
+    canary = CanaryPlace(
+        revision("2"), started_at=0.0, step_hash="", unready_since=None, step_started_at=0.0, weight=5, generation=2, verified_at=0.0
+    )
+    spec = policy()
+    spec = spec.model_copy(update={"slos": [spec.slos[0].model_copy(update={"forSeconds": 0})]})
+    judge.watch(KEY, spec=spec, place=Place(stable=StablePlace(revision("1"), since=-100.0), canary=canary), analysis=None)
+    requests = tuple(Request(at=number / 20, revision="rev2", seconds=0.3 if number / 20 > turns_bad else 0.05) for number in range(2000))
+    for scrape in range(1, 18):
+        now[0] = scrape * SCRAPE
+        fetched = scraped([Pod("a", requests)], interval=SCRAPE, until=now[0])
+        await judge._evaluate(KEY, policy=judge._live[KEY], fetched=fetched, interval=SCRAPE)
+    judgement = judge.judgement(KEY)
+    assert judgement is not None
+    assert isinstance(judgement.readings[0].state, Breached)
+    quiet = [at for at in woken if 2 * SCRAPE < at <= turns_bad]
+    assert quiet, "what is healthy is told now and then"
+    assert all(later - earlier >= JUDGED_SECONDS for earlier, later in pairwise([at for at in woken if at <= turns_bad][1:]))
+    assert turns_bad + SCRAPE in woken

@@ -364,4 +364,37 @@ MUTANTS = (
         "concerned |= self.remove(seen)",
         "pass",
     ),
+    # Probes
+    Mutant(
+        "probes-are-not-waited-for",
+        "A canary gets its first weight before its probes have passed.",
+        "rollout/progress.py",
+        "begin_step",
+        "if probes.missing(look, canary):",
+        "if False:",
+    ),
+    Mutant(
+        "probes-are-forgotten",
+        "After a restart a probe that has passed runs again.",
+        "rollout/statusmap.py",
+        "_canary_place",
+        "passed=tuple(status.probesPassed),",
+        "",
+    ),
+    Mutant(
+        "probes-begin-too-early",
+        "A probe runs before its canary's pods take what is pinned to them.",
+        "rollout/probes.py",
+        "begin",
+        "if not look.acts_on(canary.generation):",
+        "if False:",
+    ),
+    Mutant(
+        "probes-outlive-a-pause",
+        "A probe goes on running in a pause.",
+        "rollout/probes.py",
+        "to_run",
+        "if look.policy.canary.paused or look.observed.leaving:",
+        "if look.observed.leaving:",
+    ),
 )

@@ -23,6 +23,7 @@ from .blocked import with_problem
 from .changes import changes_told
 from .children import Children
 from .keys import PolicyKey, PromptKey
+from .probes import Probes
 from .prompts import rejected_status, withdrawn_status
 from .reporting import Reports
 from .seen import Declared
@@ -43,10 +44,21 @@ class Overtaken(Exception):  # noqa: N818 - it is no error: the next look is mad
 class Apply:
     """Plans → writes."""
 
-    def __init__(self, writes: Writes, *, store: Store, children: Children, reports: Reports, telling: Telling, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        writes: Writes,
+        *,
+        store: Store,
+        children: Children,
+        probes: Probes,
+        reports: Reports,
+        telling: Telling,
+        metrics: Metrics,
+    ) -> None:
         self._writes = writes
         self._store = store
         self._children = children
+        self._probes = probes
         self._reports = reports
         self._telling = telling
         self._metrics = metrics
@@ -91,6 +103,8 @@ class Apply:
             if not leaving:
                 problem = await self._children.callers(subject) or problem
                 problem = await self._children.clear_away(subject) or problem
+            problem = await self._probes.run(subject) or problem
+            if not leaving:
                 problem = await self._reports.write(subject) or problem
             problem = await self._let_go(subject) or problem
         finally:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class PolicyKey:
     """A FallbackPolicy by name."""
 
@@ -11,7 +11,7 @@ class PolicyKey:
     name: str
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class PromptKey:
     """A PromptVersion by name."""
 

@@ -25,6 +25,7 @@ from .judging import Judging
 from .kept import KeptRecords
 from .keys import Key, PolicyKey
 from .leadership import Leadership
+from .probes import Probes
 from .queue import KeyQueue
 from .reconcile import Reconcile
 from .recorded import Recorded
@@ -78,7 +79,7 @@ class Operator:
         self._store = Store()
         self._queue: KeyQueue[Key] = KeyQueue(clock=clock, jitter=jitter)
         self._listed = False
-        self._listed_at = 0.0  # monotonic seconds
+        self._listed_at = 0.0
         self._heartbeat = Heartbeat(clock=time.monotonic)
         self._passes: dict[Key, float] = {}  # the running ones, by when they began; monotonic seconds
 
@@ -109,15 +110,17 @@ class Operator:
         config, metrics, store = self._config, self._metrics, self._store
         writes = Writes(self._client, store=store, instance=self._instance)
         children = Children(writes, store=store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
+        probes = Probes(writes, store=store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
         reports = Reports(self._client)
         telling = Telling(writes, metrics=metrics)
         reconcile = Reconcile(
             store=store,
             queue=self._queue,
             writes=writes,
-            apply=Apply(writes, store=store, children=children, reports=reports, telling=telling, metrics=metrics),
+            apply=Apply(writes, store=store, children=children, probes=probes, reports=reports, telling=telling, metrics=metrics),
             children=children,
             kept=KeptRecords(writes, store=store),
+            probes=probes,
             reports=reports,
             telling=telling,
             judging=judging,
@@ -144,7 +147,7 @@ class Operator:
                 # What is live comes first; then what the last leader wrote and these watches have not told of yet.
                 for key in self._store.policies():
                     self._queue.add(key, urgent=self._is_live(key))
-                if time.monotonic() - self._listed_at > FRESH_SECONDS:
+                if self._clock() - self._listed_at > FRESH_SECONDS:
                     tasks.create_task(self._list_once())
         finally:
             await leadership.let_go()
@@ -221,7 +224,7 @@ class Operator:
         async for concerned in list_all(self._client, namespaces=self._config.namespaces, store=self._store, on_news=on_news):
             for key in concerned:
                 self._queue.add(key)
-        self._listed_at = time.monotonic()
+        self._listed_at = self._clock()
 
     async def _work(self, reconcile: Reconcile) -> None:
         agenda = self._queue.agenda
@@ -251,6 +254,8 @@ class Operator:
             finally:
                 del self._passes[key]
                 self._queue.done(key)
+            # A pass of a policy in rest waits for nothing. After a start, thousands of them must not keep the Lease from being renewed.
+            await asyncio.sleep(0)
 
     def _failed(self, key: Key, *, error: KubeError) -> None:
         pause = self._queue.agenda.failed(key, now=self._clock())

@@ -91,7 +91,8 @@ def status_of(
         slos=slos,
         lastRollout=_last_status(place.last) if place.last else None,
         rejected=[_rejected_status(rejection) for rejection in place.rejected],
-        analysis=analysis if judged else None,
+        # Not that of an earlier rollout, were it of the same two revisions.
+        analysis=analysis if judged and not _is_new(plan, previous) else None,
         acknowledged=_acknowledged(place.acknowledged) if place.acknowledged != NO_TOKENS else None,
         guard=_guard_status(place.guard) if place.guard else None,
         incident=_incident_status(place.incident) if place.incident else None,
@@ -168,6 +169,8 @@ def _canary_place(status: CanaryStatus) -> CanaryPlace:
         halted=_halt(status.halted),
         promoting_since=_seconds(status.promotingSince),
         routed_at=_seconds(status.routedAt),
+        probes_at=_seconds(status.probesAt),
+        passed=tuple(status.probesPassed),
     )
 
 
@@ -191,6 +194,8 @@ def _canary_status(canary: CanaryPlace) -> CanaryStatus:
         halted=_halted_status(canary.halted) if canary.halted else None,
         promotingSince=_time(canary.promoting_since),
         routedAt=_time(canary.routed_at),
+        probesAt=_time(canary.probes_at),
+        probesPassed=list(canary.passed),
     )
 
 
