@@ -171,6 +171,13 @@ class Scenario:
         pods, _ = await self.client.list(PODS, namespace=self.namespace, labels=labels)
         return pods
 
+    async def until_nothing(self, resource: Resource, *, labels: str | None = None, within: float = 30) -> None:
+        """Until there is none of these in the namespace."""
+        end = time.monotonic() + within
+        while (found := await self.client.list(resource, namespace=self.namespace, labels=labels))[0]:
+            assert time.monotonic() < end, f"still there: {[body['metadata']['name'] for body in found[0]]}"
+            await asyncio.sleep(0.2)
+
     async def has_deployment(self, revision: str) -> bool:
         """Whether the revision has a Deployment."""
         try:

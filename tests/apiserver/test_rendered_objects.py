@@ -25,9 +25,10 @@ def test_a_rendered_object_is_accepted_as_it_is(name: str, kubeconfig: Path, nam
         assert stored["data"] == body["data"]
 
 
-def test_gateways_pass_the_restricted_pod_security_standard(kubeconfig: Path, namespace: str) -> None:
+@pytest.mark.parametrize("name", ["deployment", "probe", "trickle"])
+def test_pods_pass_the_restricted_pod_security_standard(name: str, kubeconfig: Path, namespace: str) -> None:
     label = "pod-security.kubernetes.io/enforce=restricted"
     kubectl("label", "namespace", namespace, label, kubeconfig=kubeconfig)
-    template = everything()["deployment"]["spec"]["template"]
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"] | {"name": "gateway"}, "spec": template["spec"]}
+    template = everything()[name]["spec"]["template"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"] | {"name": name}, "spec": template["spec"]}
     assert "created" in kubectl("create", "-n", namespace, "-f", "-", kubeconfig=kubeconfig, text=json.dumps(pod))

@@ -14,11 +14,13 @@ from backstop.kube.resources import CONFIG_MAPS, POLICIES
 
 from .operators import Mortal, running
 from .until import until
-from .world import Behaviour, World, condition, small_world
+from .world import Behaviour, World, condition, policy_spec, small_world
 
 pytestmark = pytest.mark.apiserver
 
 AT_ONCE = 6
+# Worlds that share a busy machine: none of these stories is about the time in which pods get ready.
+PATIENT = policy_spec("v1")["canary"] | {"progressDeadlineSeconds": 300}
 HELD = {"steps": [{"weight": 40, "holdSeconds": 600}, {"weight": 100, "holdSeconds": 0}], "analysis": {"warmUpSeconds": 0}}
 Story = Callable[[World], Coroutine[Any, Any, None]]
 
@@ -26,7 +28,7 @@ Story = Callable[[World], Coroutine[Any, Any, None]]
 async def rollback(world: World) -> None:
     """v1 becomes stable; v2 breaches and is rolled back."""
     await world.stable_on("v1", within=60)
-    await world.apply("v2")
+    await world.apply("v2", canary=PATIENT)
     status = await world.until_status("v2 is rolled back", rolled_back, within=60)
     assert status["stable"]["promptVersion"] == "v1"
     assert [r["promptVersion"] for r in status["rejected"]] == ["v2"]
@@ -51,7 +53,7 @@ def rolled_back(status: Mapping[str, Any]) -> bool:
 async def promotion(world: World) -> None:
     """v1 becomes stable; v2 is good and is promoted."""
     await world.stable_on("v1", within=60)
-    await world.apply("v2")
+    await world.apply("v2", canary=PATIENT)
     status = await world.stable_on("v2", within=90)
     assert status["lastRollout"]["outcome"] == "Promoted"
     assert status["previous"]["promptVersion"] == "v1"
@@ -101,7 +103,7 @@ async def play(connection: Connection, client: Client, story: Story, *, bad: boo
         world.behaviour["v2"] = Behaviour(bad=0.5 if bad else 0.0)
         await world.prompt("v1")
         await world.prompt("v2")
-        await world.apply("v1")
+        await world.apply("v1", canary=PATIENT)
         telling = asyncio.create_task(story(world))
         async with running(connection, world, lifetime=lifetime) as first:
             died = asyncio.create_task(first.died.wait())

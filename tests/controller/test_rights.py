@@ -8,10 +8,11 @@ import yaml
 
 from backstop.kube.client import Client
 from backstop.kube.connection import connect
-from backstop.kube.resources import ROLE_BINDINGS, ROLES, Resource
+from backstop.kube.resources import JOBS, ROLE_BINDINGS, ROLES, Resource
 from e2e.cluster.apiserver import ApiServer
 
 from .operators import running
+from .test_probes import canary_with, end, job_of, leave_pod
 from .until import until
 from .world import MANAGER, Behaviour, World
 
@@ -61,3 +62,29 @@ async def test_the_shipped_rights_are_enough_for_a_promotion_and_a_rollback(api_
             return {"FirstRevision", "CanaryStarted", "StepStarted", "Promoted", "RolledBack"} <= await world.events()
 
         await until("every transition has its event", told)
+
+
+async def test_the_shipped_rights_are_enough_for_a_probe_and_what_it_said(api_server: ApiServer, client: Client, world: World) -> None:
+    user = f"operator-of-{world.namespace}"
+    await grant(client, user=user, namespace=world.namespace)
+    connection = await connect(api_server.identity_kubeconfig(user))
+    for name in ("v1", "v2"):
+        await world.prompt(name)
+    await world.apply("v1", canary=canary_with("golden"))
+    async with running(connection, world):
+        await world.stable_on("v1")
+        await world.apply("v2", canary=canary_with("golden", "smoke"))
+        revision = str((await world.canary_is("v2"))["canary"]["revision"])
+        smoke, golden = await job_of(world, revision, "smoke"), await job_of(world, revision, "golden")
+        await leave_pod(world, golden, code=3)
+        await end(world, golden, passed=False)
+        status = await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout", {}).get("outcome") == "RolledBack")
+        said = status["lastRollout"]["message"]
+        assert "exited with code 3" in said
+        assert "its log cannot be read" in said, "no kubelet is there"
+        assert "forbidden" not in said
+
+        async def only_the_failed_one_is_left() -> bool:
+            return await world.names(JOBS) == {golden["metadata"]["name"]}
+
+        await until(f"{smoke['metadata']['name']} is ended", only_the_failed_one_is_left)

@@ -124,6 +124,7 @@ def look(traffic: Child | None) -> object:
         annotations={},
         requests=None,
         reporting=NotTried(),
+        probes={},
     ).route
 
 

@@ -26,7 +26,7 @@ from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.problems import parse_strictly
 from backstop.api.promptversion import PromptVersionSpec
 from backstop.api.record import RevisionRecord, build_record
-from backstop.api.traffic import Abort, TrafficState, render
+from backstop.api.traffic import NO_STEERING, Abort, Steering, TrafficState, render
 from backstop.gateway.gateway import Settings, run_gateway
 from backstop.gateway.listen import bind
 from backstop.gateway.revision import compile_revision
@@ -440,7 +440,15 @@ async def gateway_process(
         await process.communicate()
 
 
-def state(generation: int, *, stable: str, canary: str | None = None, permille: int = 0, aborted: str | None = None) -> TrafficState:
+def state(
+    generation: int,
+    *,
+    stable: str,
+    canary: str | None = None,
+    permille: int = 0,
+    aborted: str | None = None,
+    steering: Steering = NO_STEERING,
+) -> TrafficState:
     """A traffic state."""
     verdict = Abort(revision=aborted, reason="LatencyBreach", time="2026-01-31T09:30:00.000Z") if aborted else None
-    return TrafficState(generation=generation, stable=stable, canary=canary, permille=permille, aborted=verdict)
+    return TrafficState(generation=generation, stable=stable, canary=canary, permille=permille, aborted=verdict, steering=steering)

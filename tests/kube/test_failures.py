@@ -74,6 +74,25 @@ async def test_every_refusal_has_its_word_and_the_servers_own_message(tmp_path: 
     assert "GET /api/v1/namespaces/shop/configmaps/a" in str(caught.value)
 
 
+async def test_a_log_is_read_as_bytes_and_no_more_of_it_than_was_asked_for(tmp_path: Path) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        assert request.path == "/api/v1/namespaces/shop/pods/a/log"
+        assert dict(request.query) == {"container": "probe", "tailLines": "16", "limitBytes": "8"}
+        return web.Response(body=b"not JSON \xff", content_type="text/plain")
+
+    async with client_of(tmp_path, answer) as client:
+        assert await client.log(namespace="shop", pod="a", container="probe", lines=16, most_bytes=8) == b"not JSON"
+
+
+async def test_a_log_that_cannot_be_had_is_told_in_the_same_words_as_an_object(tmp_path: Path) -> None:
+    async def refuse(_: web.Request) -> web.Response:
+        return web.json_response({"kind": "Status", "message": "no"}, status=404)
+
+    async with client_of(tmp_path, refuse) as client:
+        with pytest.raises(NotFound, match="pods/a/log: answer 404"):
+            await client.log(namespace="shop", pod="a", container="probe", lines=1, most_bytes=1)
+
+
 async def test_a_server_that_does_not_answer_is_unavailable_at_the_deadline(tmp_path: Path) -> None:
     asked = asyncio.Event()
 

@@ -3,9 +3,11 @@
 from typing import Any, Final
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
+from backstop.api.probe import Probe
 from backstop.api.promptversion import PromptVersionSpec
 from backstop.api.traffic import Abort, TrafficState
 from backstop.rendering.owner import Owner
+from backstop.rendering.probe import probe_object
 from backstop.rendering.revision import deployment, record_object, revision_service, template_of
 from backstop.rendering.services import caller_services
 from backstop.rendering.shared import account, traffic
@@ -43,6 +45,22 @@ POLICY: Final = FallbackPolicySpec.model_validate(
 )
 
 
+TRICKLE: Final = Probe.model_validate({"name": "synthetic", "when": "DuringTraffic", "requestsPerSecond": 2})
+PROBE: Final = Probe.model_validate(
+    {
+        "name": "golden",
+        "job": {
+            "image": "registry.example/prober:7",
+            "command": ["python", "-m", "prober"],
+            "args": ["--least", "90"],
+            "env": [{"name": "SET", "value": "support"}, {"name": "TOKEN", "secretKeyRef": {"name": "prober", "key": "token"}}],
+            "resources": {"limits": {"cpu": "500m", "memory": "128Mi"}},
+            "timeoutSeconds": 120,
+        },
+    }
+)
+
+
 def record(
     policy: FallbackPolicySpec = POLICY, *, prompt: PromptVersionSpec = PROMPT, image: str = IMAGE, pull_secrets: tuple[str, ...] = ()
 ) -> dict[str, Any]:
@@ -69,6 +87,24 @@ def everything() -> dict[str, dict[str, Any]]:
     return {
         "record": stored,
         "deployment": deployment(OWNER, revision=revision, template=template_of(stored), replicas=2),
+        "probe": probe_object(
+            OWNER,
+            revision=revision,
+            prompt_version=POLICY.promptVersion,
+            rollout="2026-01-31T09:30:00.123Z",
+            probe=PROBE,
+            image=IMAGE,
+            pull_secrets=["registry"],
+        ),
+        "trickle": probe_object(
+            OWNER,
+            revision=revision,
+            prompt_version=POLICY.promptVersion,
+            rollout="2026-01-31T09:30:00.123Z",
+            probe=TRICKLE,
+            image=IMAGE,
+            pull_secrets=["registry"],
+        ),
         "revision-service": revision_service(OWNER, revision=revision),
         "service": serving,
         "stable-service": stable,

@@ -5,6 +5,7 @@ import pytest
 from backstop.api.condition import ConditionType
 from backstop.api.policystatus import Phase
 from backstop.api.reasons import Reason
+from backstop.rollout.observed import Arm
 from backstop.rollout.place import Outcome
 from tests.rollout.world import BREACHED, HEALTHY, World, policy, revision, started
 
@@ -200,6 +201,14 @@ def test_without_a_kept_record_nothing_serves_and_a_person_is_asked() -> None:
     assert (world.route, world.serving, world.arms) == (None, None, {})
     stalled = next(c for c in world.decide().conditions if c.type is ConditionType.STALLED)
     assert "`backstop.dev/retry`, which makes it the first stable revision" in stalled.message
+
+
+def test_a_rejected_revision_whose_pods_are_ready_does_not_become_stable_for_that() -> None:
+    world = recreated_without_a_record()
+    world.arms["rev2"] = Arm(desired=2, ready=2)
+    world.run(5)
+    assert world.place.stable is None
+    assert world.serving is None
 
 
 @pytest.mark.parametrize("token", ["retry", "promote"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from backstop.rollout.decide import decide
-from backstop.rollout.observed import Known
+from backstop.rollout.observed import Known, ProbeState
 from backstop.rollout.route import share_of
 from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy
 
@@ -265,6 +265,54 @@ class RolloutsByHand(Rollouts):
         super().teardown()
 
 
+class RolloutsWithProbes(RolloutsByHand):
+    """The same, with probes that pass, fail, hang, and whose Jobs vanish."""
+
+    @initialize(mode=st.sampled_from(("Automatic", "Pause", "DryRun")), approval=st.sampled_from(((), (5,))))
+    def the_policy_is(self, mode: str, approval: tuple[int, ...]) -> None:
+        super().the_policy_is(mode, approval)
+        probed = policy(probes=("golden", "smoke")).canary.probes
+        for name in ("calm", "policy"):
+            owner = self if name == "calm" else self.world
+            spec = getattr(owner, name)
+            setattr(owner, name, spec.model_copy(update={"canary": spec.canary.model_copy(update={"probes": probed})}))
+
+    @rule(name=st.sampled_from(("golden", "smoke")), end=st.sampled_from((ProbeState.PASSED, ProbeState.PASSED, ProbeState.FAILED, None)))
+    def a_probe_comes_to(self, name: str, end: ProbeState | None) -> None:
+        self.world.come_to[name] = end
+
+    @rule(name=st.sampled_from(("golden", "smoke")))
+    def a_job_vanishes(self, name: str) -> None:
+        self.world.jobs = {key: state for key, state in self.world.jobs.items() if key[2] != name}
+
+    @rule(name=st.sampled_from(("golden", "smoke")))
+    def a_job_cannot_be_seen_or_can_again(self, name: str) -> None:
+        self.world.unseen ^= {name}
+
+    @invariant()
+    def no_weight_before_every_probe_has_passed(self) -> None:
+        """3: neither a hanging, nor a failed, nor an unseen probe gives a canary its first weight."""
+        canary = self.world.place.canary
+        if canary is not None and canary.weight > 0:
+            assert set(canary.passed) == {"golden", "smoke"}
+
+    @invariant()
+    def a_probe_speaks_for_its_own_rollout_only(self) -> None:
+        canary = self.world.place.canary
+        if canary is not None and canary.probes_at is None:
+            assert canary.passed == ()
+
+    def teardown(self) -> None:
+        """8: and no Job is left running."""
+        self.world.come_to.clear()
+        self.world.unseen.clear()
+        super().teardown()
+        assert ProbeState.RUNNING not in self.world.jobs.values()
+
+
 TestRollouts = Rollouts.TestCase
 TestRolloutsByHand = RolloutsByHand.TestCase
-TestRollouts.settings = TestRolloutsByHand.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestRolloutsWithProbes = RolloutsWithProbes.TestCase
+TestRollouts.settings = TestRolloutsByHand.settings = TestRolloutsWithProbes.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None
+)

@@ -259,8 +259,12 @@ class Reported(Rollouts):
 
     @invariant()
     def ends_are_noted(self) -> None:
+        if not self.world.exists:
+            self.ended.clear()  # reports go with their policy
         last = self.world.status.lastRollout
-        if last is not None and last.detectedAt is not None:
+        if not self.world.exists:
+            self.ended.clear()  # its reports are gone with it
+        elif last is not None and last.detectedAt is not None:
             self.ended.add((last.revision, last.detectedAt))
 
     def teardown(self) -> None:

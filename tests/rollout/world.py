@@ -17,7 +17,7 @@ from backstop.rendering.owner import Owner
 from backstop.reports.report import report_name, report_of
 from backstop.rollout.decide import decide
 from backstop.rollout.judged import judged
-from backstop.rollout.observed import Arm, Known, NotTried, Observed, Reporting, Unknown, Unresolved, Written
+from backstop.rollout.observed import Arm, Known, NotTried, Observed, ProbeSeen, ProbeState, Reporting, Unknown, Unresolved, Written
 from backstop.rollout.place import NO_TOKENS, Place, Rejection, Revision, Tokens, awaited_generation
 from backstop.rollout.plan import Announcement, Plan
 from backstop.rollout.statusmap import place_of, status_of
@@ -40,10 +40,11 @@ def policy(
     mode: str = "Automatic",
     paused: bool = False,
     blind: dict[str, object] | None = None,
+    probes: tuple[str, ...] = (),
     guard: int = 0,
     keep: int = 60,
 ) -> FallbackPolicySpec:
-    """A policy with one latency SLO. `steps`: weight and hold of each; `approval`: the weights that wait for a person."""
+    """A policy with one latency SLO. `steps`: weight and hold of each; `approval`: the weights that wait for a person; `probes`: names."""
     return FallbackPolicySpec.model_validate(
         {
             "promptVersion": "v1",
@@ -54,6 +55,7 @@ def policy(
                 "steps": [{"weight": w, "holdSeconds": h, "approval": w in approval} for w, h in steps],
                 "progressDeadlineSeconds": deadline,
                 "paused": paused,
+                "probes": [{"name": name, "job": {"image": "prober:1"}} for name in probes],
             },
             "serving": {"replicas": replicas},
             "rollback": {"keepPreviousSeconds": keep, "guardSeconds": guard, "mode": mode, "onMetricsUnavailable": blind or {}},
@@ -97,6 +99,11 @@ class World:
     acting: int = 0
     judged: SLOReading | None = field(default_factory=lambda: HEALTHY)
     serving: str | None = None
+    # Jobs of probes, by revision, start of the rollout and name; what they come to, by name, and how often each was begun.
+    jobs: dict[tuple[str, float, str], ProbeState] = field(default_factory=dict)
+    come_to: dict[str, ProbeState | None] = field(default_factory=dict)  # None: it hangs
+    unseen: set[str] = field(default_factory=set)  # probes whose Jobs cannot be seen
+    begun: list[str] = field(default_factory=list)
     tokens: Tokens = NO_TOKENS
     told: list[Announcement] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
@@ -134,12 +141,23 @@ class World:
             acting=Known(self.acting) if awaited_generation(place) is not None else Unknown("not asked"),
             readings=(self.judged,) if live and self.judged is not None else (),
             tokens=self.tokens,
+            probes=self._probes(place),
             leaving=self.deleting,
             accepted=self.kept[0] if self.kept is not None and place.stable is None else None,
             remembered=self._remembered() if place.stable is None else (),
             requests=self.judged.canary.total if live and self.judged is not None else None,
             reporting=self._reporting(),
         )
+
+    def _probes(self, place: Place) -> dict[str, Known[ProbeSeen] | Unknown]:
+        canary = place.canary
+        if canary is None:
+            return {}
+        mine = {name: state for (rev, at, name), state in self.jobs.items() if (rev, at) == (canary.revision.name, canary.started_at)}
+        return {
+            name: Unknown("it belongs to something else") if name in self.unseen else Known(ProbeSeen(state, "exited with code 3"))
+            for name, state in mine.items()
+        }
 
     def _remembered(self) -> tuple[Rejection, ...]:
         accepted, beside = self.kept or (None, ())
@@ -204,8 +222,14 @@ class World:
             writes.append(("children", lambda: self._set_sizes(plan.sizes)))
         if plan.guarded and not self.finalizer and not self.deleting:
             writes.append(("finalizer", lambda: setattr(self, "finalizer", True)))
+        return [*writes, *self._later_writes(plan)]
+
+    def _later_writes(self, plan: Plan):  # type: ignore[no-untyped-def]  # closures over the world
+        writes = []
         if plan.route is not None and not plan.route.falling:
             writes.append(("route", lambda: self._set_route(plan)))
+        if self._jobs_after(plan) != self.jobs:
+            writes.append(("jobs", lambda: self._set_jobs(plan)))
         stable = plan.place.stable
         if stable is not None and self.kept != (kept := (stable.revision, plan.place.rejected)):
             writes.append(("record", lambda: setattr(self, "kept", kept)))
@@ -230,6 +254,7 @@ class World:
         self.exists = self.deleting = False
         self.status, self.traffic, self.arms, self.serving = FallbackPolicyStatus(), None, {}, None
         self.acting, self.acted, self.tokens = 0, None, NO_TOKENS
+        self.reports, self.reported = {}, None
 
     def delete(self) -> None:
         """Somebody deletes the policy: it is gone at once, unless something holds it."""
@@ -260,6 +285,21 @@ class World:
         self.traffic = render(state)
         self.shares.append((self.now, state.stable, state.canary, state.permille))
 
+    def _jobs_after(self, plan: Plan) -> dict[tuple[str, float, str], ProbeState]:
+        canary = plan.place.canary
+        at = (canary.revision.name, round(canary.started_at, 3)) if canary is not None else None
+        kept = {
+            key: state
+            for key, state in self.jobs.items()
+            if state is ProbeState.FAILED or (key[:2] == at and (key[2] in plan.probes or state is ProbeState.PASSED))
+        }
+        return kept | {(*at, name): ProbeState.RUNNING for name in plan.probes if at is not None and (*at, name) not in kept}
+
+    def _set_jobs(self, plan: Plan) -> None:
+        after = self._jobs_after(plan)
+        self.begun += [name for (_, _, name) in after.keys() - self.jobs.keys()]
+        self.jobs = after
+
     def _set_sizes(self, sizes: Mapping[str, int]) -> None:
         self.arms = {name: replace(self.arms.get(name, Arm(0, 0)), desired=size) for name, size in sizes.items()}
 
@@ -267,6 +307,10 @@ class World:
         """What the cluster does by itself in a moment: pods get ready, gateways take up the traffic object."""
         for name, arm in self.arms.items():
             self.arms[name] = replace(arm, ready=0 if name in self.broken else min(arm.desired, arm.ready + self.pace))
+        for key, state in self.jobs.items():
+            ends = self.come_to.get(key[2], ProbeState.PASSED)
+            if state is ProbeState.RUNNING and ends is not None:
+                self.jobs[key] = ends
         if self.route is not None and not self.deaf:
             self.acting, self.acted = self.route.generation, self.route
 
@@ -289,11 +333,14 @@ class World:
         for _ in range(30):
             if not self.exists:
                 return
-            before = (self.status, self.traffic, dict(self.arms), self.serving, self.finalizer, self.kept, self.reported)
+            before = self._kept_things()
             self.one_pass()
-            if before == (self.status, self.traffic, dict(self.arms), self.serving, self.finalizer, self.kept, self.reported):
+            if before == self._kept_things():
                 return
         raise AssertionError("the engine does not come to rest")
+
+    def _kept_things(self) -> tuple[object, ...]:
+        return self.status, self.traffic, dict(self.arms), self.serving, self.finalizer, self.kept, self.reported, dict(self.jobs)
 
     def want(self, version: str) -> None:
         """The spec names another version."""

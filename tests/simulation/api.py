@@ -80,7 +80,7 @@ class Api:
         return [body for (kind, _, _), body in self.objects.items() if kind == plural]
 
     def _handle(self, method: str, path: str, *, query: Mapping[str, str], content: str, body: Body | None, who: str) -> Body:
-        plural, namespace, name, subresource = _parts(path)
+        plural, namespace, name, subresource = parts_of(path)
         if name is None and method == "GET":
             return self._list(plural, namespace=namespace, labels=query.get("labelSelector"))
         if name is None:
@@ -126,6 +126,13 @@ class Api:
         self.version += 1
         gone = present | {"metadata": present["metadata"] | {"resourceVersion": str(self.version)}}
         self._tell("DELETED", id_, gone, Change(who, id_, present, None))
+
+    def touch(self, id_: Id) -> None:
+        """Somebody writes something of no importance into this object, if it is there."""
+        present = self.objects.get(id_)
+        if present is not None:
+            annotations = present["metadata"].get("annotations", {}) | {"touched": str(self.version)}
+            self._store(id_, present | {"metadata": present["metadata"] | {"annotations": annotations}}, who="person")
 
     def write(self, id_: Id, body: Body, *, who: str) -> Body:
         """Whatever somebody else than the operator writes, status included."""
@@ -196,7 +203,7 @@ class Api:
             wake()
 
 
-def _parts(path: str) -> tuple[str, str | None, str | None, str | None]:
+def parts_of(path: str) -> tuple[str, str | None, str | None, str | None]:
     """Plural, namespace, name and subresource."""
     parts = path.strip("/").split("/")
     parts = parts[2:] if parts[0] == "api" else parts[3:]

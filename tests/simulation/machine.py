@@ -153,6 +153,21 @@ class WholePasses(RuleBasedStateMachine):
         assert traffic is not None
         assert share_of(canary, state=traffic) == 0, f"4: {canary} breached and has {share_of(canary, state=traffic)} ‰"
 
+    @precondition(lambda self: self._canary_has_traffic() and self.mode == "Automatic")
+    @rule()
+    def a_breach_meets_another_writer(self) -> None:
+        """4 and 9: the write that takes the traffic away is lost to somebody else's, and made at once over that."""
+        canary = self._well_again()
+        if canary is None or not self._canary_has_traffic():
+            return
+        for process in self.cluster.processes:
+            process.wire.faults.append(Fault.CONTENDED)
+        self.cluster.judge(self.cluster.prompts[canary], "breached")
+        self._pass_time(AT_ONCE_SECONDS)
+        traffic = self.cluster.traffic
+        assert traffic is not None
+        assert share_of(canary, state=traffic) == 0, f"4: {canary} breached and has {share_of(canary, state=traffic)} ‰"
+
     @precondition(lambda self: self._canary_has_traffic())
     @rule()
     def a_canary_without_pods_has_no_traffic(self) -> None:

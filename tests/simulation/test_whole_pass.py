@@ -6,3 +6,37 @@ from .machine import WholePasses
 
 TestWholePasses = WholePasses.TestCase
 TestWholePasses.settings = settings(max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def test_b14_a_pass_that_began_before_an_abort_does_not_write_over_its_verdict() -> None:
+    machine = played("Pause")
+    machine.somebody_asks("abort")
+    machine.a_canary_begins("v2")
+    machine.an_operator_is_cut_off(0, 3.0)
+    # One operator aborts and is cut off; the other one leads then, is slow, and hears of the abort while its pass is under way.
+    machine.somebody_asks("abort")
+    machine.the_network_is(1, 1.5, 15.0)
+    machine.gateways_turn_deaf_or_hear_again()
+    machine.watches_go_on(0, True)
+    machine.watches_freeze(1)
+    machine.pods_break_or_recover("v2")
+    machine.time_passes(0.5)
+    machine.an_operator_is_cut_off(0, 20.0)
+    machine.what_is_at_rest_stays_so()
+    machine.nothing_is_broken()
+    machine.teardown()
+
+
+def test_b01_a_breach_whose_first_write_is_lost_to_somebody_else_is_acted_on_at_once() -> None:
+    machine = played("Automatic")
+    machine.a_canary_begins("v2")
+    machine.a_breach_meets_another_writer()
+    machine.nothing_is_broken()
+    machine.teardown()
+
+
+def played(mode: str) -> WholePasses:
+    """A machine to be told step by step."""
+    machine = WholePasses()
+    machine.version_1_is_stable(mode, ())
+    return machine

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from .api import Api
+from .api import Api, parts_of
 
 LEASES = "leases"
 
@@ -23,6 +23,7 @@ class Fault(StrEnum):
     NEVER_ARRIVES = "it never arrives"
     LATE = "it takes effect long after its sender gave up"
     FORBIDDEN = "403"
+    CONTENDED = "somebody else writes the object first"
     BUSY = "429"
     BROKEN = "500"
     DEATH_AFTER = "it takes effect, and its sender dies"
@@ -96,6 +97,9 @@ class Wire:
                 loop.call_later(self._way(), _fail, answer)
                 return
             else:
+                if fault is Fault.CONTENDED:
+                    plural, namespace, name, _ = parts_of(path)
+                    self._api.touch((plural, namespace or "", name or ""))
                 if method != "GET" and LEASES not in path and not path.endswith("/events"):
                     self.writes.append(f"{method} {path}")
                 status, text = self._api.answer(method, path, query=parameters, content=headers["Content-Type"], body=body, who=self._who)

@@ -8,22 +8,17 @@ from pydantic import Field
 from pydantic.config import JsonDict
 
 from .model import ApiModel, Rule
+from .probe import Probe
 from .promptversion import Name
+from .refs import ObjectName, SecretKeyRef
 from .serving import Serving
+from .steering import CanaryTraffic
 
-ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
 Percent = Annotated[str, Field(max_length=16, pattern=r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]{1,6})?)$")]
 
 WEB_ADDRESS = "^https?://[^ /?#@]+([/?#][^ ]*)?$"
 
 LIST_MAP_BY_NAME: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
-
-
-class SecretKeyRef(ApiModel):
-    """One key of a Secret in the policy's namespace."""
-
-    name: ObjectName = Field(description="Name of the Secret.")
-    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] = Field(description="Key inside the Secret.")
 
 
 class ModelTarget(ApiModel):
@@ -164,6 +159,15 @@ class Canary(ApiModel):
         600, ge=10, le=86_400, description="How long a canary may be short of ready pods before it is rolled back."
     )
     paused: bool = Field(False, description="Hold the canary at its weight. A breach still takes its traffic away.")
+    probes: list[Probe] = Field(
+        default_factory=list,
+        max_length=8,
+        description="What is run against the canary itself. They are no part of the revision.",
+        json_schema_extra=LIST_MAP_BY_NAME,
+    )
+    traffic: CanaryTraffic = Field(
+        default=CanaryTraffic(), description="How callers are told apart. Changing it takes effect at once, and starts no rollout."
+    )
     rules = (
         Rule(
             cel="self.steps.size() < 2 || self.steps.all(s, self.steps.filter(o, o.weight == s.weight).size() == 1)"

@@ -3,6 +3,7 @@
 Knows how a name is spelled, never what is done with the object behind it.
 """
 
+import hashlib
 from typing import Final
 
 GROUP: Final = "backstop.dev"
@@ -19,10 +20,17 @@ LABEL_COMPONENT: Final = "app.kubernetes.io/component"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 LABEL_POLICY: Final = f"{GROUP}/policy"
 LABEL_REVISION: Final = f"{GROUP}/revision"
+LABEL_PROBE: Final = f"{GROUP}/probe"
+# On a probe's Job: when the rollout began that it belongs to. Another try of the same revision runs its own.
+ANNOTATION_ROLLOUT: Final = f"{GROUP}/rollout"
+
+# The longest value of a label, and so the longest name of a Job: its pods carry it.
+LONGEST_LABEL: Final = 63
 
 # What every child carries; also the selector of every secondary watch.
 MANAGED_BY: Final = "backstop"
 GATEWAY_COMPONENT: Final = "gateway"
+PROBE_COMPONENT: Final = "probe"
 
 TRAFFIC_PORT: Final = 8080
 METRICS_PORT: Final = 9090
@@ -37,6 +45,10 @@ REJECTED: Final = f"{GROUP}/rejected"
 KEEP_UNTIL: Final = f"{GROUP}/keep-until"
 
 GATEWAY_CONTAINER: Final = "gateway"
+PROBE_CONTAINER: Final = "probe"
+PIN_HEADER: Final = "x-backstop-pin"  # names the revision that alone may serve the request
+REQUEST_VARIABLE: Final = "BACKSTOP_REQUEST"  # of the process that sends requests to a canary: their body
+SYNTHETIC_HEADER: Final = "x-backstop-synthetic"  # the same, through an entry, and only while that revision has a share
 RECORD_KEY: Final = "revision.json"  # the gateway's configuration inside the revision record
 TEMPLATE_KEY: Final = "deployment.json"  # the rendered pod template inside the revision record
 RECORD_MOUNT: Final = "/etc/backstop"
@@ -45,6 +57,15 @@ RECORD_MOUNT: Final = "/etc/backstop"
 def revision_object(policy: str, *, revision: str) -> str:
     """Name of a revision's record (ConfigMap), Deployment and Service."""
     return f"{policy}-{revision}"
+
+
+def probe_job(policy: str, *, revision: str, probe: str) -> str:
+    """Name of a probe's Job; one that would be too long for a label ends in a hash of the whole."""
+    whole = f"{policy}-{revision}-{probe}"
+    if len(whole) <= LONGEST_LABEL:
+        return whole
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return f"{whole[: LONGEST_LABEL - 9].rstrip('-')}-{digest}"
 
 
 def stable_service(policy: str) -> str:

@@ -4,7 +4,7 @@ Times are RFC 3339 in UTC with milliseconds. `phase` and `reason` are summaries 
 """
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.config import JsonDict
@@ -90,6 +90,10 @@ class CanaryStatus(StatusModel):
     halted: HaltedStatus | None = Field(None, description="The breach after which it waits, without traffic, for a person.")
     promotingSince: Time | None = time_field("When promotion began. Unset: still judged.")
     routedAt: Time | None = time_field("When promotion made it the stable of the traffic object.")
+    probesAt: Time | None = time_field("When its probes were begun. Unset: not yet, or there are none.")
+    probesPassed: list[Annotated[str, Field(max_length=63)]] = Field(
+        default_factory=list, max_length=32, description="Names of the probes that it has passed."
+    )
 
 
 class PreviousStatus(StatusModel):

@@ -26,6 +26,8 @@ class Reason(StrEnum):
     STABLE = "Stable"
     CANARY_STARTED = "CanaryStarted"
     WAITING_FOR_READY = "WaitingForReady"
+    WAITING_FOR_PROBES = "WaitingForProbes"
+    PROBE_PASSED = "ProbePassed"
     STEP_STARTED = "StepStarted"
     WEIGHT_VERIFIED = "WeightVerified"
     WEIGHT_NOT_VERIFIED = "WeightNotVerified"
@@ -58,6 +60,7 @@ class Reason(StrEnum):
     WOULD_ROLL_BACK = "WouldRollBack"
     CANARY_UNREADY = "CanaryUnready"
     CANARY_UNAVAILABLE = "CanaryUnavailable"
+    PROBE_FAILED = "ProbeFailed"
     RETURNING = "Returning"
     NOTHING_TO_RETURN_TO = "NothingToReturnTo"
     REJECTION_CONFIRMED = "RejectionConfirmed"
@@ -97,6 +100,7 @@ WARNINGS = frozenset(
         Reason.TOKEN_WITHOUT_EFFECT,
         Reason.CANARY_UNREADY,
         Reason.CANARY_UNAVAILABLE,
+        Reason.PROBE_FAILED,
         Reason.ROLLED_BACK,
         Reason.METRICS_UNAVAILABLE,
         Reason.BUCKET_BOUNDARY_MISSING,
@@ -114,6 +118,7 @@ ADVICE = {
     Reason.RECORD_MISSING: "restore it from a backup, or roll out another version",
     Reason.WEIGHT_NOT_VERIFIED: "look at the policy's gateway pods, and delete one that does not come along",
     Reason.ROLLED_BACK: WAY_BACK,
+    Reason.REJECTED_BEFORE: WAY_BACK,
     Reason.WOULD_ROLL_BACK: "name another version in the spec; a new value of the annotation `backstop.dev/abort` ends a canary",
     Reason.NOTHING_TO_RETURN_TO: "roll out another version",
     Reason.SHARED_INCIDENT: "look for what both have in common, such as the model behind them, "

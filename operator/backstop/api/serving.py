@@ -2,7 +2,7 @@
 
 import re
 from decimal import Decimal
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -33,8 +33,10 @@ class ResourceAmounts(ApiModel):
     memory: Quantity | None = Field(None, description="Memory, such as `128Mi`.")
 
 
-def _requests_fit(name: Literal["cpu", "memory"]) -> Rule:
-    def holds(resources: "Resources") -> bool:
+def requests_fit(name: Literal["cpu", "memory"], *, of: str) -> Rule:
+    """What is asked for is not above what may be used. `of`: the field, for the message."""
+
+    def holds(resources: Any) -> bool:
         asked, most = getattr(resources.requests, name), getattr(resources.limits, name)
         asked, most = amount(asked or ""), amount(most or "")
         return asked is None or most is None or asked <= most
@@ -42,7 +44,7 @@ def _requests_fit(name: Literal["cpu", "memory"]) -> Rule:
     return Rule(
         cel=f"!has(self.requests.{name}) || !has(self.limits.{name})"
         f" || quantity(self.requests.{name}).compareTo(quantity(self.limits.{name})) <= 0",
-        message=f"`spec.serving.resources`: `requests.{name}` must not be above `limits.{name}`;"
+        message=f"`{of}`: `requests.{name}` must not be above `limits.{name}`;"
         " where `requests` is not set, it is `cpu: 100m` and `memory: 96Mi`",
         holds=holds,
     )
@@ -53,7 +55,7 @@ class Resources(ApiModel):
 
     requests: ResourceAmounts = Field(default=ResourceAmounts(cpu="100m", memory="96Mi"), description="What the scheduler reserves.")
     limits: ResourceAmounts = Field(default=ResourceAmounts(memory="256Mi"), description="What a pod may use at most.")
-    rules = (_requests_fit("cpu"), _requests_fit("memory"))
+    rules = (requests_fit("cpu", of="spec.serving.resources"), requests_fit("memory", of="spec.serving.resources"))
 
 
 class Serving(ApiModel):

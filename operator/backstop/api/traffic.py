@@ -1,15 +1,20 @@
 """`p-traffic`: the contract between the operator, which writes it, and the gateways, which act on it.
 
-A ConfigMap with five keys, all strings, so that `kubectl get configmap p-traffic -o yaml` reads like a sentence. The write of
-an abort carries the verdict (`aborted`), so that a crash right after it cannot bring the revision back.
+A ConfigMap with a few keys, all strings, so that `kubectl get configmap p-traffic -o yaml` reads like a sentence. The write of
+an abort carries the verdict (`aborted`), so that a crash right after it cannot bring the revision back. Keys that are not there are
+headers that nobody is told apart by, and unknown keys are left alone: gateways live longer than the operator that made them.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final
 
 from .clock import parse_time
+
+STICKY_KEY: Final = "stickyHeader"
+PIN_KEY: Final = "pinHeader"
 
 
 class TrafficError(ValueError):
@@ -26,6 +31,17 @@ class Abort:
 
 
 @dataclass(frozen=True)
+class Steering:
+    """Headers by which callers are told apart, in lower case: the one that keeps a caller on one track, and the one that names it."""
+
+    sticky: str | None = None
+    pin: str | None = None
+
+
+NO_STEERING: Final = Steering()
+
+
+@dataclass(frozen=True)
 class TrafficState:
     """Who serves. `permille` is the canary's share in thousandths (0..1000); `generation` grows with every change of the others."""
 
@@ -34,10 +50,11 @@ class TrafficState:
     canary: str | None
     permille: int
     aborted: Abort | None
+    steering: Steering = NO_STEERING
 
-    def changed(self, *, stable: str, canary: str | None, permille: int, aborted: Abort | None) -> "TrafficState":
+    def changed(self, *, stable: str, canary: str | None, permille: int, aborted: Abort | None, steering: Steering) -> "TrafficState":
         """The successor: the same object when nothing differs, else one generation on."""
-        wanted = replace(self, stable=stable, canary=canary, permille=permille, aborted=aborted)
+        wanted = replace(self, stable=stable, canary=canary, permille=permille, aborted=aborted, steering=steering)
         return self if wanted == self else replace(wanted, generation=self.generation + 1)
 
 
@@ -56,10 +73,10 @@ def role_of(revision: str, *, state: TrafficState | None) -> PodRole:
     return PodRole.CANARY if state.canary == revision else PodRole.NEITHER
 
 
-def takes_forwarded(revision: str, *, target: str, state: TrafficState | None) -> bool:
-    """Whether a pod of `revision` serves a request that an entry hop forwarded to `target`; else it declines with 421.
+def takes_forwarded(revision: str, *, target: str, state: TrafficState | None, pinned: bool = False) -> bool:
+    """Whether a pod of `revision` serves a request that names `target`: forwarded by an entry hop, or `pinned`. Else it declines (421).
 
-    A canary that is aborted, or has no share, declines: the sender has an old view.
+    A canary that is aborted declines, and so does one that has no share, unless it is asked for by a pin: the sender has an old view.
     """
     if target != revision:
         return False
@@ -68,20 +85,27 @@ def takes_forwarded(revision: str, *, target: str, state: TrafficState | None) -
             return True
         case PodRole.CANARY:
             assert state is not None
-            return state.permille > 0 and (state.aborted is None or state.aborted.revision != revision)
+            return (pinned or state.permille > 0) and not is_aborted(revision, state=state)
         case PodRole.NEITHER:
             return False
 
 
+def is_aborted(revision: str, *, state: TrafficState) -> bool:
+    """Whether the state carries the verdict that this revision was rolled back."""
+    return state.aborted is not None and state.aborted.revision == revision
+
+
 def render(state: TrafficState) -> dict[str, str]:
     """`data` of the ConfigMap."""
-    aborted = state.aborted
+    aborted, steering = state.aborted, state.steering
+    headers = {STICKY_KEY: steering.sticky, PIN_KEY: steering.pin}
     return {
         "generation": str(state.generation),
         "stable": state.stable,
         "canary": state.canary or "",
         "permille": str(state.permille),
         "aborted": json.dumps({"revision": aborted.revision, "reason": aborted.reason, "time": aborted.time}) if aborted else "",
+        **{key: name for key, name in headers.items() if name is not None},
     }
 
 
@@ -98,8 +122,17 @@ def parse(data: Mapping[str, str]) -> TrafficState:
     if permille > 0 and not data["canary"]:
         raise TrafficError("`permille` is above 0 without a `canary` in the traffic object")
     return TrafficState(
-        generation=generation, stable=data["stable"], canary=data["canary"] or None, permille=permille, aborted=_abort(data["aborted"])
+        generation=generation,
+        stable=data["stable"],
+        canary=data["canary"] or None,
+        permille=permille,
+        aborted=_abort(data["aborted"]),
+        steering=Steering(sticky=_header(data, STICKY_KEY), pin=_header(data, PIN_KEY)),
     )
+
+
+def _header(data: Mapping[str, str], key: str) -> str | None:
+    return data.get(key, "").strip().lower() or None
 
 
 def _integer(data: Mapping[str, str], key: str) -> int:

@@ -23,6 +23,7 @@ from .blocked import with_problem
 from .changes import changes_told
 from .children import Children
 from .keys import PolicyKey, PromptKey
+from .probes import Probes
 from .prompts import rejected_status, withdrawn_status
 from .reporting import Reports
 from .seen import Declared
@@ -43,10 +44,21 @@ class Overtaken(Exception):  # noqa: N818 - it is no error: the next look is mad
 class Apply:
     """Plans → writes."""
 
-    def __init__(self, writes: Writes, *, store: Store, children: Children, reports: Reports, telling: Telling, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        writes: Writes,
+        *,
+        store: Store,
+        children: Children,
+        probes: Probes,
+        reports: Reports,
+        telling: Telling,
+        metrics: Metrics,
+    ) -> None:
         self._writes = writes
         self._store = store
         self._children = children
+        self._probes = probes
         self._reports = reports
         self._telling = telling
         self._metrics = metrics
@@ -91,6 +103,8 @@ class Apply:
             if not leaving:
                 problem = await self._children.callers(subject) or problem
                 problem = await self._children.clear_away(subject) or problem
+            problem = await self._probes.run(subject) or problem
+            if not leaving:
                 problem = await self._reports.write(subject) or problem
             problem = await self._let_go(subject) or problem
         finally:
@@ -142,8 +156,8 @@ class Apply:
 
     async def _route(self, subject: Subject) -> Problem | None:
         assert subject.plan.route is not None
-        key = subject.key
-        seen = self._store.child(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name))
+        # Over what the decision was made from, not over what has come in since.
+        key, seen = subject.key, subject.traffic
         if seen is not None and seen.owner != subject.policy.uid:
             return None  # somebody else's: what was observed says so
         body = self._children.traffic_body(subject, state=subject.plan.route.state)

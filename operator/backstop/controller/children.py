@@ -27,7 +27,7 @@ from .kept import is_kept, is_of_revision, metadata_wanted
 from .keys import PolicyKey
 from .seen import Child, DeploymentSeen, child
 from .store import Store, newest_first
-from .subject import Problem, Subject, refusal
+from .subject import Problem, Subject, not_ours, refusal
 from .writes import Writes
 
 APPLIED: Final = f"{GROUP}/applied"
@@ -254,17 +254,12 @@ def _demand_ours(subject: Subject, found: Child) -> None:
         return
     if found.owning_policy == subject.key.name:
         raise Unavailable(f"{found.resource.kind} `{found.name}` is still there of the former policy of this name, and goes with it")
-    raise _Blocked(_not_ours(found.resource, name=found.name))
+    raise _Blocked(not_ours(found.resource, name=found.name))
 
 
 def _kept(body: Body, *, of: Child) -> Body:
     """The part of a rendered body that the store keeps of the live object."""
     return {key: body[key] for key in of.content if key in body}
-
-
-def _not_ours(resource: Resource, *, name: str) -> Problem:
-    message = f"{resource.kind} `{name}` exists and belongs to something else; rename the policy or take that object away"
-    return Problem(Reason.OBJECT_NOT_OURS, message)
 
 
 def _record_missing(name: str) -> Problem:

@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import Field
 
-from ..api.fallbackpolicy import ObjectName
 from ..api.model import ApiModel, Rule
 from ..api.problems import InputError, parse_strictly
 from ..api.promptversion import Name
+from ..api.refs import ObjectName
 
 # The chart's values.schema.json has the same one.
 _URL: Final = r"^https?://([^/?#\s@:\[\]]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[^?#\s@]*)?$"

@@ -5,7 +5,7 @@ from typing import Final
 
 from ..analysis.reading import SLOReading
 from ..api.names import GROUP
-from ..rollout.observed import Arm, Known, Observed, Reporting, Unknown, Unresolved
+from ..rollout.observed import Arm, Known, Observed, ProbeSeen, Reporting, Unknown, Unresolved
 from ..rollout.place import Place, Revision, Tokens
 from ..traffic.acting import Gateway
 from ..traffic.shares import observe_shares
@@ -28,6 +28,7 @@ def observe(
     annotations: Mapping[str, str],
     requests: int | None,
     reporting: Reporting,
+    probes: Mapping[str, Known[ProbeSeen] | Unknown],
     leaving: bool = False,
     memory: Memory = NOTHING_KEPT,
 ) -> Observed:
@@ -51,6 +52,7 @@ def observe(
         remembered=memory.rejected,
         requests=requests,
         reporting=reporting,
+        probes=probes,
     )
 
 

@@ -31,6 +31,7 @@ from .judging import Judging, readings_for, requests_of
 from .kept import NOTHING_KEPT, KeptRecords, Memory
 from .keys import Key, PolicyKey, PromptKey
 from .observe import observe
+from .probes import Probes, ProbesSeen
 from .prompts import judged_status
 from .queue import KeyQueue
 from .reporting import Reports
@@ -59,6 +60,7 @@ class Reconcile:
         writes: Writes,
         apply: Apply,
         children: Children,
+        probes: Probes,
         kept: KeptRecords,
         reports: Reports,
         telling: Telling,
@@ -73,6 +75,7 @@ class Reconcile:
         self._writes = writes
         self._apply = apply
         self._children = children
+        self._probes = probes
         self._kept = kept
         self._reports = reports
         self._telling = telling
@@ -138,9 +141,10 @@ class Reconcile:
         else:
             self._valid[key] = policy
         wish = self._fitting(policy, wish=wish)
+        probes = await self._probes.look(key, owner=policy.uid, canary=place.canary)
         memory = NOTHING_KEPT if place.stable is not None else await self._kept.memory(key)
         try:
-            return await self._decide(self._look(policy, wish=wish, status=status, place=place, memory=memory))
+            return await self._decide(self._look(policy, wish=wish, status=status, place=place, memory=memory, probes=probes))
         except KubeError as error:
             if not self._is_overdue(policy):
                 raise
@@ -166,26 +170,30 @@ class Reconcile:
             return replace(wish, revision=Unresolved(Reason.REVISION_TOO_LARGE, str(error)))
         return wish
 
-    def _look(self, policy: Declared, *, wish: Wish, status: FallbackPolicyStatus, place: Place, memory: Memory) -> Subject:
+    def _look(
+        self, policy: Declared, *, wish: Wish, status: FallbackPolicyStatus, place: Place, memory: Memory, probes: ProbesSeen
+    ) -> Subject:
         key = PolicyKey(policy.namespace, policy.name)
         now, judgement = self._clock(), self._judging.judgement(key)
+        traffic = self._store.child(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name))
         observed = observe(
             place=place,
             wanted=wish.revision,
-            traffic=self._store.child(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name)),
+            traffic=traffic,
             owner=policy.uid,
             deployments=self._store.deployments(key),
             pods=self._store.pods(key),
             acting=self._verification.acting(key),
             readings=readings_for(place, spec=wish.spec, judgement=judgement),
             annotations=policy.annotations,
+            probes=probes,
             leaving=policy.deleting,
             memory=memory,
             requests=requests_of(place.canary, judgement=judgement),
             reporting=self._reports.reporting(key, status=status),
         )
         plan = decide(observed, policy=wish.spec, now=now)
-        return Subject(key=key, policy=policy, wish=wish, status=status, observed=observed, plan=plan, now=now)
+        return Subject(key=key, policy=policy, wish=wish, status=status, observed=observed, plan=plan, now=now, traffic=traffic)
 
     async def _decide(self, subject: Subject) -> bool:
         key, plan = subject.key, subject.plan

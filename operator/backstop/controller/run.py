@@ -25,6 +25,7 @@ from .judging import Judging
 from .kept import KeptRecords
 from .keys import Key, PolicyKey
 from .leadership import Leadership
+from .probes import Probes
 from .queue import KeyQueue
 from .reconcile import Reconcile
 from .recorded import Recorded
@@ -109,15 +110,17 @@ class Operator:
         config, metrics, store = self._config, self._metrics, self._store
         writes = Writes(self._client, store=store, instance=self._instance)
         children = Children(writes, store=store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
+        probes = Probes(writes, store=store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
         reports = Reports(self._client)
         telling = Telling(writes, metrics=metrics)
         reconcile = Reconcile(
             store=store,
             queue=self._queue,
             writes=writes,
-            apply=Apply(writes, store=store, children=children, reports=reports, telling=telling, metrics=metrics),
+            apply=Apply(writes, store=store, children=children, probes=probes, reports=reports, telling=telling, metrics=metrics),
             children=children,
             kept=KeptRecords(writes, store=store),
+            probes=probes,
             reports=reports,
             telling=telling,
             judging=judging,

@@ -1,16 +1,17 @@
 """Objects as the store keeps them: only what a pass reads. Turns API bodies into these; judges nothing."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from ..api.names import GROUP, LABEL_POLICY, LABEL_REVISION, RECORD_KEY
+from ..api.names import ANNOTATION_ROLLOUT, GROUP, LABEL_POLICY, LABEL_PROBE, LABEL_REVISION, RECORD_KEY
 from ..kube.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
+    JOBS,
     PODS,
     POLICIES,
     PROMPT_VERSIONS,
@@ -21,6 +22,7 @@ from ..kube.resources import (
     Body,
     Resource,
 )
+from ..rollout.observed import ProbeState
 
 IMAGE_TROUBLES: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
 LONGEST_TROUBLE: Final = 200
@@ -105,6 +107,16 @@ class DeploymentSeen(Child):
 
 
 @dataclass(frozen=True, slots=True)
+class JobSeen(Child):
+    """A probe's Job. `rollout`: when the rollout began that it belongs to. `ended`: the reason of its end, where it failed."""
+
+    probe: str
+    rollout: str
+    state: ProbeState
+    ended: str
+
+
+@dataclass(frozen=True, slots=True)
 class PodSeen(Seen):
     """A gateway pod. `trouble`: in words, why it is not ready, where the cluster says so.
 
@@ -146,15 +158,29 @@ def child(body: Body, *, resource: Resource) -> Child:
         "packed_annotations": _packed({k: v for k, v in (metadata.get("annotations") or {}).items() if "last-applied" not in k}),
         "packed_content": _packed(_content(body, resource=resource)),
     }
+    conditions = _mapping(body.get("status")).get("conditions") or ()
+    if resource is JOBS:
+        return _job(common, labels=labels, conditions=conditions)
     if resource is not DEPLOYMENTS:
         return Child(**common)
-    conditions = _mapping(body.get("status")).get("conditions") or ()
     failure = next((c.get("message") for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
     return DeploymentSeen(
         **common,
         generation=metadata.get("generation", 0),
         replicas=_mapping(body.get("spec")).get("replicas", 1),
         failure=failure[:LONGEST_TROUBLE] if failure else None,
+    )
+
+
+def _job(common: Mapping[str, Any], *, labels: Mapping[str, str], conditions: Iterable[Mapping[str, Any]]) -> JobSeen:
+    held = {c["type"]: c.get("reason", "") for c in conditions if c["status"] == "True"}
+    state = ProbeState.FAILED if "Failed" in held else ProbeState.PASSED if "Complete" in held else ProbeState.RUNNING
+    return JobSeen(
+        **common,
+        probe=labels.get(LABEL_PROBE, ""),
+        rollout=common["annotations"].get(ANNOTATION_ROLLOUT, ""),
+        state=state,
+        ended=held.get("Failed", ""),
     )
 
 
@@ -224,7 +250,7 @@ def _content(body: Body, *, resource: Resource) -> Mapping[str, Any]:
             return {"rules": body.get("rules") or []}
         case _ if resource is ROLE_BINDINGS:
             return {"roleRef": body.get("roleRef"), "subjects": body.get("subjects") or []}
-        case _ if resource is DEPLOYMENTS or resource is SERVICE_ACCOUNTS:
+        case _ if resource is DEPLOYMENTS or resource is SERVICE_ACCOUNTS or resource is JOBS:
             return {}
         case _:
             raise ValueError(f"{resource.kind} is no child of a policy")

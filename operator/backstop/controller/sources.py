@@ -24,6 +24,7 @@ from ..kube.resources import (
     CHILDREN,
     CONFIG_MAPS,
     DEPLOYMENTS,
+    JOBS,
     PODS,
     POLICIES,
     PROMPT_VERSIONS,
@@ -35,7 +36,7 @@ from .keys import Key
 from .seen import Seen, seen
 from .store import Listing, Store
 
-WATCHED: Final = (POLICIES, PROMPT_VERSIONS, CONFIG_MAPS, DEPLOYMENTS, SERVICES, PODS)
+WATCHED: Final = (POLICIES, PROMPT_VERSIONS, CONFIG_MAPS, DEPLOYMENTS, SERVICES, PODS, JOBS)
 OURS: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_POLICY}"
 
 # (what was seen, whether it is gone)

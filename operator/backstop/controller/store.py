@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from ..kube.resources import POLICIES, PROMPT_VERSIONS, Resource
 from .keys import Key, PolicyKey, PromptKey
-from .seen import Child, Declared, DeploymentSeen, PodSeen, Seen
+from .seen import Child, Declared, DeploymentSeen, JobSeen, PodSeen, Seen
 
 S = TypeVar("S", bound=Seen)
 _Id = tuple[str, str, str]  # plural, namespace, name
@@ -114,6 +114,10 @@ class Store:
     def deployments(self, key: PolicyKey) -> list[DeploymentSeen]:
         """The policy's gateway Deployments."""
         return [c for c in self._of_policy.get(key, {}).values() if isinstance(c, DeploymentSeen)]
+
+    def jobs(self, key: PolicyKey) -> list[JobSeen]:
+        """The Jobs of the policy's probes."""
+        return [c for c in self._of_policy.get(key, {}).values() if isinstance(c, JobSeen)]
 
     def pods(self, key: PolicyKey) -> list[PodSeen]:
         """The policy's gateway pods."""

@@ -9,7 +9,7 @@ from ..kube.resources import Resource
 from ..rollout.observed import Observed
 from ..rollout.plan import Plan
 from .keys import PolicyKey
-from .seen import Declared
+from .seen import Child, Declared
 from .wanted import Wish
 
 
@@ -26,9 +26,15 @@ def refusal(resource: Resource, *, name: str, why: Rejected) -> Problem:
     return Problem(Reason.OBJECT_REFUSED, f"{resource.kind} `{name}` was refused by the API server: {why}")
 
 
+def not_ours(resource: Resource, *, name: str) -> Problem:
+    """Something else has the name of one of the policy's objects."""
+    message = f"{resource.kind} `{name}` exists and belongs to something else; rename the policy or take that object away"
+    return Problem(Reason.OBJECT_NOT_OURS, message)
+
+
 @dataclass(frozen=True)
 class Subject:
-    """One look, and what was decided from it. `status`: as it was read."""
+    """One look, and what was decided from it. `status`: as it was read; `traffic`: the object that it saw, and may be written over."""
 
     key: PolicyKey
     policy: Declared
@@ -37,3 +43,4 @@ class Subject:
     observed: Observed
     plan: Plan
     now: float
+    traffic: Child | None

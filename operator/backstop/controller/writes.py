@@ -7,7 +7,7 @@ from ..api.names import OPERATOR_MANAGER
 from ..kube.client import Client
 from ..kube.errors import NotFound
 from ..kube.events import event
-from ..kube.resources import CONFIG_MAPS, EVENTS, Body, Resource
+from ..kube.resources import CONFIG_MAPS, EVENTS, PODS, Body, Resource
 from ..traffic.shares import set_shares
 from .mergepatch import merge_patch
 from .seen import Declared, Seen, child, declared, seen
@@ -28,6 +28,15 @@ class Writes:
             return await self._client.get(resource, namespace=namespace, name=name)
         except NotFound:
             return None
+
+    async def pods_by(self, *, namespace: str, labels: str) -> list[Body]:
+        """Pods by labels, as they are now; the store keeps those of gateways only."""
+        found, _ = await self._client.list(PODS, namespace=namespace, labels=labels)
+        return found
+
+    async def log(self, *, namespace: str, pod: str, container: str, lines: int, most_bytes: int) -> bytes:
+        """The end of a container's log."""
+        return await self._client.log(namespace=namespace, pod=pod, container=container, lines=lines, most_bytes=most_bytes)
 
     async def refresh(self, resource: Resource, *, namespace: str, name: str) -> None:
         """Look at the object again: somebody else has changed it."""

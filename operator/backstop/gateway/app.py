@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from ..api.metricnames import FirstTier, Outcome, Overload
-from ..api.traffic import PodRole, role_of, takes_forwarded
+from ..api.traffic import NO_STEERING, PodRole, role_of, takes_forwarded
 from .errors import CallerError, envelope
 from .exchange import Body, CallerGoneError, Receive, Reply, RequestHeaders, Scope, Send, read_headers
 from .forward import Forwarder
@@ -20,7 +20,7 @@ from .metrics import GatewayMetrics
 from .revision import Revision
 from .room import BodyRoom, NoRoomError
 from .serve import ANSWERED, OVERLOAD, REASON_HEADER, LocalServer, Passage
-from .split import Forward, ServeHere, SplitReason, route
+from .split import Forward, ServeHere, SplitReason, route, route_synthetic
 from .view import TrafficView
 
 MAX_IN_FLIGHT: Final = 512
@@ -64,8 +64,9 @@ class GatewayApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        headers = read_headers(scope["headers"])
-        role = role_of(self._revision.name, state=self._view.state)
+        state = self._view.state
+        headers = read_headers(scope["headers"], steering=state.steering if state is not None else NO_STEERING)
+        role = role_of(self._revision.name, state=state)
         reply = Reply(send, clock=self._clock, closing=lambda: self._lifecycle.draining or role is PodRole.NEITHER)
         match scope["method"], scope["path"]:
             case "POST", path if path == CHAT_PATH:
@@ -84,13 +85,17 @@ class GatewayApp:
         await reply.caller_error(error, headers=self._local.identify(headers.identity, role=role))
 
     async def _chat(self, receive: Receive, *, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
-        if headers.hop is not None and not takes_forwarded(self._revision.name, target=headers.hop, state=self._view.state):
-            said = self._local.identify(headers.identity, role=role)
-            await reply.whole(
-                421, headers=said, body=envelope("not served by this revision", kind="invalid_request_error", code="misdirected")
-            )
+        target = headers.hop if headers.hop is not None else headers.pin
+        if target is not None and not takes_forwarded(
+            self._revision.name, target=target, state=self._view.state, pinned=headers.pin is not None
+        ):
+            await self._decline(headers, role=role, reply=reply)
+            return
+        if headers.synthetic is not None and target is None and self._for_synthetic(headers.synthetic) is None:
+            await self._decline(headers, role=role, reply=reply)
             return
         passage = Passage(revision=self._revision.name, started=self._clock())
+        passage.judged = headers.pin is None and not self._is_unrouted()
         task = asyncio.current_task()
         assert task is not None
         self._lifecycle.enter(task)
@@ -104,6 +109,13 @@ class GatewayApp:
             self._metrics.inflight.dec()
             self._lifecycle.leave(task)
             self._count(passage, entry=headers.hop is None, reply=reply)
+
+    async def _decline(self, headers: RequestHeaders, *, role: PodRole, reply: Reply) -> None:
+        said = self._local.identify(headers.identity, role=role)
+        await reply.whole(421, headers=said, body=envelope("not served by this revision", kind="invalid_request_error", code="misdirected"))
+
+    def _for_synthetic(self, canary: str) -> Forward | None:
+        return route_synthetic(self._revision.name, state=self._view.state, canary=canary)
 
     async def _overloaded(self, reason: Overload, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage) -> None:
         """There is no room: the gateway's own doing, whatever the revision. An entry hop reads the reason, and counts it so too."""
@@ -155,15 +167,33 @@ class GatewayApp:
 
     async def _serve(self, body: Body, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage) -> None:
         state = self._view.state
-        decision = ServeHere() if headers.hop is not None else route(self._revision.name, state=state, draw=self._random.random())
+        decision: ServeHere | Forward = ServeHere()
+        synthetic = headers.synthetic if headers.hop is None and headers.pin is None else None
+        if synthetic is not None:
+            to = self._for_synthetic(synthetic)
+            if to is not None and await self._forwarder.forward(body, to=to, headers=headers, reply=reply, passage=passage) is None:
+                return
+            passage.judged = False  # nobody took it, and it is for nobody else
+            await self._decline(headers, role=PodRole.STABLE, reply=reply)
+            passage.outcome = Outcome.CALLER_ERROR
+            return
+        if headers.hop is None and headers.pin is None:
+            draw = self._random.random()
+            decision = route(self._revision.name, state=state, draw=draw, sticky=headers.sticky, track=headers.track)
+        passage.judged = passage.judged and not decision.pinned
         if isinstance(decision, Forward):
             reason = await self._forwarder.forward(body, to=decision, headers=headers, reply=reply, passage=passage)
             if reason is None:
                 return
             self._take_back(passage, reason=reason)
-        if headers.hop is None:
+        if headers.hop is None and passage.judged:
             self._metrics.served_by(self._revision.name).count_sent()
         await self._local.serve(body, headers=headers, reply=reply, role=role, passage=passage)
+
+    def _is_unrouted(self) -> bool:
+        """Whether this is a pod of a canary without a share: who reaches it was sent by nobody who splits."""
+        state = self._view.state
+        return state is not None and state.permille == 0 and role_of(self._revision.name, state=state) is PodRole.CANARY
 
     def _take_back(self, passage: Passage, *, reason: SplitReason) -> None:
         """Nobody took the request and nothing of an answer has left: this pod serves it."""
@@ -181,7 +211,7 @@ class GatewayApp:
 
     def _count(self, passage: Passage, *, entry: bool, reply: Reply) -> None:
         self._local.count(passage, first_byte_at=reply.first_byte_at)
-        if entry:
+        if entry and passage.judged:
             answered = passage.outcome in ANSWERED and reply.first_byte_at is not None
             seconds = reply.first_byte_at - passage.started if answered and reply.first_byte_at is not None else None
             self._metrics.served_by(passage.revision).count_served(passage.outcome, first=passage.first_tier, seconds=seconds)

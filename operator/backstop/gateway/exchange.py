@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ..api.names import PIN_HEADER, SYNTHETIC_HEADER
+from ..api.traffic import NO_STEERING, Steering
 from .errors import JSON_TYPE, CallerError, caller_error_body, envelope, error_event
 from .room import BodyRoom
 
@@ -35,14 +37,19 @@ class RequestHeaders:
     """What the gateway reads of a request's headers; nothing else of them goes anywhere."""
 
     hop: str | None  # the revision an entry hop forwarded to
+    pin: str | None  # the revision that alone may serve it, whatever its share
+    synthetic: str | None  # the canary that a probe's request is for
+    sticky: str | None  # what keeps its caller on one track
+    track: str | None  # the track that its caller names
     identity: str
     content_length: int | None
     variables: Mapping[str, str]
     trace: Mapping[str, str]
 
-    def to_forward(self, revision: str) -> dict[str, str]:
-        """Headers of the same request, forwarded to `revision`."""
+    def to_forward(self, revision: str, *, pinned: bool = False) -> dict[str, str]:
+        """Headers of the same request, forwarded to `revision`; `pinned`: because its caller named the track."""
         return {
+            **({PIN_HEADER: revision} if pinned else {}),
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",
             HOP_HEADER: revision,
@@ -52,15 +59,24 @@ class RequestHeaders:
         }
 
 
-def read_headers(pairs: Iterable[tuple[bytes, bytes]]) -> RequestHeaders:
-    """Pick the headers that matter. A dash in a variable's header stands for an underscore: proxies drop those."""
+def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = NO_STEERING) -> RequestHeaders:
+    """Pick the headers that matter. A dash in a variable's header stands for an underscore: proxies drop those.
+
+    Of a header that is there several times, the first one steers: what proxies add comes behind it.
+    """
     hop: str | None = None
+    pin: str | None = None
+    synthetic: str | None = None
+    steered: dict[str, str] = {}
+    steering_names = (steering.sticky, steering.pin)
     identity: str | None = None
     length: int | None = None
     variables: dict[str, str] = {}
     trace: dict[str, str] = {}
     for raw_name, raw_value in pairs:
         name = raw_name.decode("latin-1")
+        if name in steering_names:
+            steered.setdefault(name, _text(raw_value).strip())
         if name == "content-length":
             length = int(raw_value)  # the HTTP parser has let digits through only
         elif name in _TRACE_HEADERS:
@@ -69,11 +85,25 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]]) -> RequestHeaders:
             value = _text(raw_value)
             if name == HOP_HEADER:
                 hop = value
+            elif name == PIN_HEADER:
+                pin = value
+            elif name == SYNTHETIC_HEADER:
+                synthetic = value
             elif name == REQUEST_ID_HEADER:
                 identity = value if _REQUEST_ID.fullmatch(value) else None
             elif name.startswith(VARIABLE_PREFIX):
                 variables[name[len(VARIABLE_PREFIX) :].replace("-", "_")] = value
-    return RequestHeaders(hop=hop, identity=identity or secrets.token_hex(8), content_length=length, variables=variables, trace=trace)
+    return RequestHeaders(
+        hop=hop,
+        pin=pin,
+        synthetic=synthetic,
+        sticky=steered.get(steering.sticky or "") or None,
+        track=steered.get(steering.pin or "") or None,
+        identity=identity or secrets.token_hex(8),
+        content_length=length,
+        variables=variables,
+        trace=trace,
+    )
 
 
 def _text(raw: bytes) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 import aiohttp
 
 from ..api.metricnames import FirstTier, Outcome
+from ..api.steering import TRACK_HEADER
 from ..api.traffic import PodRole
 from .answer import MalformedError
 from .errors import JSON_TYPE, SLOW_CALLER_EVENT, envelope, error_event
@@ -14,7 +15,7 @@ from .exchange import UNREAD_SECONDS, Body, Reply, RequestHeaders, carried
 from .metrics import GatewayMetrics
 from .peers import NotTaken, PeerAnswer, PeerFailedError, Peers
 from .revision import Revision
-from .serve import BUDGET_HEADER, FIRST_TIER_HEADER, OVERLOAD, REASON_HEADER, TRACK_HEADER, Passage
+from .serve import BUDGET_HEADER, FIRST_TIER_HEADER, OVERLOAD, REASON_HEADER, Passage
 from .split import Forward, SplitReason
 from .sse import DONE, Event, EventSplitter, EventTooLongError
 from .upstream import read_bounded
@@ -40,7 +41,10 @@ class Forwarder:
         passage.revision, passage.outcome, passage.first_tier = to.revision, Outcome.ERROR, FirstTier.FAILED
         try:
             answer = await self._peers.send(
-                to.revision, body=body.content, headers=headers.to_forward(to.revision), on_sent=_once(series.count_sent)
+                to.revision,
+                body=body.content,
+                headers=headers.to_forward(to.revision, pinned=to.pinned),
+                on_sent=_once(series.count_sent if passage.judged else _uncounted),
             )
         except PeerFailedError as error:
             await self._fail(str(error), to=to, identity=headers.identity, reply=reply)
@@ -132,6 +136,10 @@ def outcome_of(status: int, *, reason: str | None) -> Outcome:
     if status == HTTPStatus.TOO_MANY_REQUESTS and reason == OVERLOAD:
         return Outcome.REFUSED
     return Outcome.CALLER_ERROR if status in CALLER_STATUSES else Outcome.ERROR
+
+
+def _uncounted() -> None:
+    """A pinned request says nothing of what chance gave the canary."""
 
 
 def _track(to: Forward) -> bytes:

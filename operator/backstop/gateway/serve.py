@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Final
 
 from ..api.metricnames import FirstTier, Outcome
+from ..api.steering import TRACK_HEADER
 from ..api.traffic import PodRole
 from .body import Wanted, parse_chat
 from .chain import Answered, Chain, Exhausted, Walk
@@ -18,7 +19,6 @@ from .timing import on_loop
 from .upstream import CutError, PassedBack, Streaming, Whole
 
 FIRST_TIER_HEADER: Final = "x-backstop-first-tier"
-TRACK_HEADER: Final = "x-backstop-track"
 REASON_HEADER: Final = "x-backstop-reason"
 OVERLOAD: Final = "Overload"  # said in REASON_HEADER of a 429 that is a gateway's own
 BUDGET_HEADER: Final = "x-backstop-budget-ms"
@@ -33,6 +33,7 @@ class Passage:
     def __init__(self, *, revision: str, started: float) -> None:
         self.revision = revision
         self.started = started
+        self.judged = True  # counted for the analysis
         self.outcome = Outcome.ERROR
         self.first_tier = FirstTier.SKIPPED
         # Of a request that this pod's own chain served:

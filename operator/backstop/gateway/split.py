@@ -1,15 +1,20 @@
-"""Where a request goes: served here, or forwarded to a revision. PURE: traffic state, own revision and one random number decide."""
+"""Where a request goes: served here, or forwarded to a revision. PURE: traffic state, own revision, what the caller says by the policy's
+headers, and one random number decide.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import blake2b
 
-from ..api.traffic import PodRole, TrafficState, role_of
+from ..api.traffic import PodRole, TrafficState, is_aborted, role_of
 
 
 class SplitReason(StrEnum):
     """Why a request went where it went; a label of `backstop_split_total`."""
 
     SHARE = "share"  # the canary's share
+    PINNED = "pinned"  # its caller named the track
+    SYNTHETIC = "synthetic"  # a probe's
     OLDER_REVISION = "older_revision"  # this pod is neither stable nor canary
     CONNECT_FAILED = "connect_failed"  # served here after all: nobody took the connection
     DECLINED = "declined"  # served here after all: 421
@@ -17,7 +22,9 @@ class SplitReason(StrEnum):
 
 @dataclass(frozen=True)
 class ServeHere:
-    """This pod answers."""
+    """This pod answers. `pinned`: because the caller said so."""
+
+    pinned: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,9 +35,16 @@ class Forward:
     to: PodRole
     reason: SplitReason
 
+    @property
+    def pinned(self) -> bool:
+        """Whether the caller said so."""
+        return self.reason is SplitReason.PINNED
 
-def route(revision: str, *, state: TrafficState | None, draw: float) -> ServeHere | Forward:
-    """Where an entry request goes. `draw` is uniform in [0, 1).
+
+def route(
+    revision: str, *, state: TrafficState | None, draw: float, sticky: str | None = None, track: str | None = None
+) -> ServeHere | Forward:
+    """Where an entry request goes. `draw` is uniform in [0, 1). `sticky`: the caller's key; `track`: the track that the caller names.
 
     Only a stable pod splits. A canary pod serves what reaches it (a router in front has split already), an older one forwards to stable.
     """
@@ -42,14 +56,37 @@ def route(revision: str, *, state: TrafficState | None, draw: float) -> ServeHer
         case PodRole.NEITHER:
             return Forward(revision=state.stable, to=PodRole.STABLE, reason=SplitReason.OLDER_REVISION)
         case PodRole.STABLE:
-            if gets_share(state) and draw * 1000 < state.permille and state.canary is not None and state.canary != revision:
-                return Forward(revision=state.canary, to=PodRole.CANARY, reason=SplitReason.SHARE)
-            return ServeHere()
+            return _split(state, draw=draw, sticky=sticky, track=track)
 
 
-def gets_share(state: TrafficState) -> bool:
-    """Whether the canary takes requests at all: it has a share and was not aborted."""
-    return state.canary is not None and state.permille > 0 and (state.aborted is None or state.aborted.revision != state.canary)
+def route_synthetic(revision: str, *, state: TrafficState | None, canary: str) -> Forward | None:
+    """Where a probe's request for `canary` goes: there, while it has a share, or nowhere."""
+    if state is None or role_of(revision, state=state) is not PodRole.STABLE or state.canary != canary or canary == revision:
+        return None
+    if state.permille == 0 or is_aborted(canary, state=state):
+        return None
+    return Forward(revision=canary, to=PodRole.CANARY, reason=SplitReason.SYNTHETIC)
+
+
+def _split(state: TrafficState, *, draw: float, sticky: str | None, track: str | None) -> ServeHere | Forward:
+    canary = state.canary
+    if canary is None or canary == state.stable or is_aborted(canary, state=state):
+        return ServeHere()
+    if track == PodRole.CANARY:
+        return Forward(revision=canary, to=PodRole.CANARY, reason=SplitReason.PINNED)
+    if track == PodRole.STABLE:
+        return ServeHere(pinned=True)
+    if (draw if sticky is None else draw_of(sticky, canary=canary)) * 1000 < state.permille:
+        return Forward(revision=canary, to=PodRole.CANARY, reason=SplitReason.SHARE)
+    return ServeHere()
+
+
+def draw_of(key: str, *, canary: str) -> float:
+    """A caller's lot in [0, 1) for this canary: the same in every pod, and another one for the next canary, so that it is not always
+    the same callers who go first.
+    """
+    digest = blake2b(key.encode(errors="surrogatepass"), key=canary.encode()[:64], digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
 
 
 def newer(known: TrafficState | None, *, read: TrafficState) -> TrafficState:

@@ -13,7 +13,7 @@ from kubernetes.aio.client import ApiClient
 
 from .errors import Conflict, KubeError, NotFound, NotLeading, Rejected, Unavailable
 from .pages import Page, read_page
-from .resources import Body, Resource
+from .resources import PODS, Body, Resource
 
 APPLY: Final = "application/apply-patch+yaml"  # JSON is YAML
 MERGE: Final = "application/merge-patch+json"
@@ -73,6 +73,15 @@ class Client:
             if not page.following:
                 return
             query["continue"] = page.following
+
+    async def log(self, *, namespace: str, pod: str, container: str, lines: int, most_bytes: int) -> bytes:
+        """The last lines of a container's log, cut off after so many bytes. Raises NotFound, Rejected, Unavailable."""
+        path = PODS.path(namespace=namespace, name=pod, subresource="log")
+        query = {"container": container, "tailLines": str(lines), "limitBytes": str(most_bytes)}
+        status, text = await self._answer("GET", path, query=query, accept="text/plain, */*")
+        if status != 200:
+            raise _error(status, message=f"GET {path}: answer {status}")
+        return text[:most_bytes]
 
     async def create(self, resource: Resource, *, body: Body, manager: str) -> Body:
         """A new object; Conflict if it exists."""
@@ -147,12 +156,13 @@ class Client:
         body: Mapping[str, Any] | None,
         content: str,
         timeout: aiohttp.ClientTimeout,
+        accept: str = JSON,
     ) -> Any:
         arguments = await self._api.param_serialize(
             method,
             path,
             query_params=list((query or {}).items()),
-            header_params={"Accept": JSON, "Content-Type": content},
+            header_params={"Accept": accept, "Content-Type": content},
             body=body,
             auth_settings=["BearerToken"],
         )
@@ -176,13 +186,20 @@ class Client:
         return _outcome(status, text=text, what=f"{method} {path}")
 
     async def _answer(
-        self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None, content: str = JSON
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content: str = JSON,
+        accept: str = JSON,
     ) -> tuple[int, bytes]:
         what = f"{method} {path}"
         try:
             async with asyncio.timeout(self._timeout):
                 timeout = aiohttp.ClientTimeout(total=self._timeout)
-                response = await self._call(method, path, query=query, body=body, content=content, timeout=timeout)
+                response = await self._call(method, path, query=query, body=body, content=content, timeout=timeout, accept=accept)
                 return response.status, await response.read()
         except TimeoutError:
             raise Unavailable(f"{what}: no answer within {self._timeout:g} s") from None

@@ -44,10 +44,11 @@ DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
 ROLES: Final = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role")
 ROLE_BINDINGS: Final = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+JOBS: Final = Resource("batch", "v1", "jobs", "Job")
 EVENTS: Final = Resource("events.k8s.io", "v1", "events", "Event")
 
 # What a policy's children are.
-CHILDREN: Final = (CONFIG_MAPS, SERVICE_ACCOUNTS, ROLES, ROLE_BINDINGS, DEPLOYMENTS, SERVICES)
+CHILDREN: Final = (CONFIG_MAPS, SERVICE_ACCOUNTS, ROLES, ROLE_BINDINGS, DEPLOYMENTS, SERVICES, JOBS)
 
 
 def resource_of(body: Body) -> Resource:

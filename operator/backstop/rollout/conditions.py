@@ -5,6 +5,7 @@ from backstop.api.condition import ConditionType
 from backstop.api.policystatus import Phase
 from backstop.api.reasons import WAY_BACK, Reason, reason_of
 
+from . import probes
 from .judged import judged
 from .look import Look
 from .observed import Unknown, Unresolved
@@ -150,6 +151,8 @@ def _doing(look: Look) -> tuple[Reason, str]:
         return Reason.PAUSED, f"step {canary.step + 1} of {len(look.policy.canary.steps)}, {canary.weight} %: `spec.canary.paused`"
     if canary.promoting_since is not None:
         return Reason.PROMOTING, f"promoting {canary.revision.prompt_version} ({canary.revision.name})"
+    if probes.missing(look, canary):
+        return Reason.WAITING_FOR_PROBES, probes.said(look, canary)
     return _holding(look, canary)
 
 

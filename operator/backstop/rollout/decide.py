@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 
-from . import guard, intent, leaving, progress, recreation, rest, safety
+from . import guard, intent, leaving, probes, progress, recreation, rest, safety
 from .conditions import conditions_of, summary_of
 from .judged import same_subject
 from .look import Look
@@ -32,12 +32,14 @@ SAFETY: tuple[CanaryGate, ...] = (
     safety.blind,
     safety.crashes,
     safety.pods,
+    probes.ended,
     progress.blindness,
 )
 PROGRESS: tuple[CanaryGate, ...] = (
     progress.replan,
     progress.promote,
     progress.verify,
+    probes.begin,
     progress.begin_step,
     progress.switch,
     progress.pass_step,
@@ -65,7 +67,7 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         move = None
     moved = move is not None
     move = move or Move(look.place)
-    route = route_for(move, before=look.place, route=observed.route, now=now)
+    route = route_for(move, before=look.place, route=observed.route, policy=policy, now=now)
     place = with_generation(move, write=route, before=look.place, present=observed.route)
     place = followed(place, look=look, announcements=move.announcements)
     after = Look(_at(look, place=place), policy, now)
@@ -82,6 +84,7 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         reason=reason,
         # What was written may be what the next gate waits for, and our own writes are no news.
         wake_at=now if moved or route is not None else wake_at(after),
+        probes=probes.to_run(after),
         guarded=leaving.is_guarded(place),
         report=report,
     )

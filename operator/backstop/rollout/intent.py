@@ -89,10 +89,11 @@ def _promote(look: Look) -> Move | None:
 
 
 def _stands_back(look: Look, wanted: Revision) -> bool:
-    """Whether the wanted revision is rejected, or halted."""
+    """Whether the wanted revision is rejected, or halted, or goes no further because a probe failed."""
     canary = look.place.canary
     if canary is not None:
-        return canary.halted is not None and canary.revision.name == wanted.name
+        stands = canary.halted is not None or canary.reported == Reason.PROBE_FAILED
+        return stands and canary.revision.name == wanted.name
     return look.place.rejection_of(wanted.name) is not None
 
 

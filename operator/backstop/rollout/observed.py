@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Generic, TypeVar
 
 from backstop.analysis.reading import SLOReading
@@ -70,12 +71,29 @@ Reporting = NotTried | Written | Failed
 NO_ARM = Arm(desired=0, ready=0)
 
 
+class ProbeState(StrEnum):
+    """What became of a probe."""
+
+    RUNNING = "Running"
+    PASSED = "Passed"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True)
+class ProbeSeen:
+    """A probe of the present rollout. `how`: in words, how it failed."""
+
+    state: ProbeState
+    how: str = ""
+
+
 @dataclass(frozen=True)
 class Observed:
     """One look at a policy and all that belongs to it.
 
     `route`: None means that the traffic object does not exist. `acting`: the lowest traffic generation that any ready gateway
     acts on. `readings`: the latest evaluation of each SLO of the canary, empty while nothing is judged. `tokens`: what is asked by hand.
+    `probes`: by name, those of the present rollout that there are; one that is not named does not run.
     `leaving`: the policy is being deleted. What is left of a former policy of this name, looked for while nothing is stable:
     `accepted`, the last revision that was, and `remembered`, what was rolled back.
     `requests`: judged requests of the canary in the running rollout; None where nothing was evaluated. `reporting`: of the last
@@ -89,6 +107,7 @@ class Observed:
     acting: Known[int] | Unknown = Unknown("no gateway was asked")
     readings: tuple[SLOReading, ...] = ()
     tokens: Tokens = NO_TOKENS
+    probes: Mapping[str, Known[ProbeSeen] | Unknown] = field(default_factory=dict)
     leaving: bool = False
     accepted: Revision | None = None
     remembered: tuple[Rejection, ...] = ()

@@ -42,7 +42,8 @@ class CanaryPlace:
     which metrics could not be seen; it does not count towards a step's hold. `exits_before` counts the failed exits of its containers
     before callers first could reach it; None: they never could. `approved`: a person has let the present step pass; `by_hand`: it is
     promoted without steps, because a person asked for it, or because it was stable a moment ago. `reported`: why it would have been
-    rolled back in this step, where that has no consequence; `halted`: the breach after which it waits for a person.
+    rolled back in this step, where that has no consequence; `halted`: the breach after which it waits for a person. `probes_at`: when its
+    probes were begun; `passed`: the names of those that it has passed.
     """
 
     revision: Revision
@@ -63,6 +64,8 @@ class CanaryPlace:
     halted: Halt | None = None
     promoting_since: float | None = None
     routed_at: float | None = None
+    probes_at: float | None = None
+    passed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

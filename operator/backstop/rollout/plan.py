@@ -44,6 +44,7 @@ class Plan:
 
     `sizes`: replicas per live revision; a revision that is not named has no Deployment and no Service of its own.
     `serving`: the revision that the Services `p` and `p-stable` select; `canary`: the one of `p-canary`.
+    `probes`: names of the probes of the canary that must run, or have ended; of others none is left running.
     `conditions`: all that hold now; a type that is missing is taken off.
     `guarded`: the policy must not vanish before gateways were seen to act on the end of its rollout.
     `wake_at`: when to look again even if nothing changes (seconds since the epoch).
@@ -60,5 +61,6 @@ class Plan:
     phase: Phase = Phase.IDLE
     reason: Reason = Reason.STABLE
     wake_at: float | None = None
+    probes: tuple[str, ...] = ()
     guarded: bool = False
     report: bool = False

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from backstop.api.reasons import Reason
 
+from . import probes
 from .look import Look, steps_hash
 from .move import Move, told
 from .observed import Known
@@ -45,6 +46,8 @@ def blindness(look: Look, canary: CanaryPlace) -> Move | None:
 def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
     """Enough pods are ready: give the canary the weight of its step."""
     if canary.step_started_at is not None or canary.promoting_since is not None or look.ready(canary) < look.pods_needed(canary):
+        return None
+    if probes.missing(look, canary):
         return None
     if awaited_generation(look.place) is not None and not look.acts_on(canary.generation):
         return None  # a gateway did not take up a weight before: nothing is tried again before all are seen to act on 0

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from backstop.api.traffic import Abort, TrafficState
+from backstop.api.fallbackpolicy import FallbackPolicySpec
+from backstop.api.traffic import Abort, Steering, TrafficState
 
 from .move import Move
 from .observed import Known, Unknown
@@ -10,7 +11,9 @@ from .place import Place, is_another_end
 from .plan import RouteWrite
 
 
-def route_for(move: Move, *, before: Place, route: Known[TrafficState | None] | Unknown, now: float) -> RouteWrite | None:
+def route_for(
+    move: Move, *, before: Place, route: Known[TrafficState | None] | Unknown, policy: FallbackPolicySpec, now: float
+) -> RouteWrite | None:
     """The write that makes the traffic object match the place after `move`; None when it does already, or must not be touched.
 
     An unreadable object is left to its author while nothing is wrong, and replaced when traffic has to leave the canary.
@@ -20,7 +23,9 @@ def route_for(move: Move, *, before: Place, route: Known[TrafficState | None] | 
     present = route.value if isinstance(route, Known) else None
     if isinstance(route, Unknown) and not _leaves(before, after=move.place):
         return None
-    wanted = _wanted(move, present=present, now=now, newer_than=before.canary.generation if before.canary else None)
+    wanted = _wanted(
+        move, present=present, steering=steering_of(policy), now=now, newer_than=before.canary.generation if before.canary else None
+    )
     if present is not None and wanted == present:
         return None
     judged = _judged(before)
@@ -39,7 +44,16 @@ def share_of(revision: str, *, state: TrafficState) -> int:
     return state.permille if state.canary == revision else 0
 
 
-def _wanted(move: Move, *, present: TrafficState | None, now: float, newer_than: int | None) -> TrafficState:
+def steering_of(policy: FallbackPolicySpec) -> Steering:
+    """The headers that the policy tells callers apart by, as gateways compare them."""
+    declared = policy.canary.traffic
+    return Steering(
+        sticky=declared.stickyHeader.lower() if declared.stickyHeader else None,
+        pin=declared.pinHeader.lower() if declared.pinHeader else None,
+    )
+
+
+def _wanted(move: Move, *, present: TrafficState | None, steering: Steering, now: float, newer_than: int | None) -> TrafficState:
     place = move.place
     assert place.stable is not None
     stable, canary, permille = place.stable.revision.name, None, 0
@@ -50,8 +64,10 @@ def _wanted(move: Move, *, present: TrafficState | None, now: float, newer_than:
     if present is None:
         # Gateways never act on an older generation than they know. Seconds since the epoch are ahead of any count that was lost.
         generation = max(int(now), (newer_than or 0) + 1)
-        return TrafficState(generation=generation, stable=stable, canary=canary, permille=permille, aborted=_aborted(move, present=None))
-    return present.changed(stable=stable, canary=canary, permille=permille, aborted=_aborted(move, present=present))
+        aborted = _aborted(move, present=None)
+        return TrafficState(generation=generation, stable=stable, canary=canary, permille=permille, aborted=aborted, steering=steering)
+    aborted = _aborted(move, present=present)
+    return present.changed(stable=stable, canary=canary, permille=permille, aborted=aborted, steering=steering)
 
 
 def _aborted(move: Move, *, present: TrafficState | None) -> Abort | None:
@@ -92,9 +108,18 @@ def with_generation(move: Move, *, write: RouteWrite | None, before: Place, pres
             place = replace(place, last=replace(ended, generation=present.value.generation))
         return place
     generation = write.state.generation
-    if canary is not None and (canary.routed_at is not None or (canary.step_started_at is not None and canary.weight > 0)):
+    if canary is not None and canary.generation is not None and _same_shares(write.state, present=present):
+        pass  # only what callers are told apart by, or the verdict on another revision: the weight is what it was seen to be
+    elif canary is not None and (canary.routed_at is not None or (canary.step_started_at is not None and canary.weight > 0)):
         verified = canary.verified_at if canary.generation == generation else None
         place = replace(place, canary=replace(canary, generation=generation, verified_at=verified))
     if ended is not None:
         place = replace(place, last=replace(ended, generation=generation))
     return place
+
+
+def _same_shares(state: TrafficState, *, present: Known[TrafficState | None] | Unknown) -> bool:
+    if not isinstance(present, Known) or present.value is None:
+        return False
+    before = present.value
+    return (before.stable, before.canary, before.permille) == (state.stable, state.canary, state.permille)

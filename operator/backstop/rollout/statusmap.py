@@ -169,6 +169,8 @@ def _canary_place(status: CanaryStatus) -> CanaryPlace:
         halted=_halt(status.halted),
         promoting_since=_seconds(status.promotingSince),
         routed_at=_seconds(status.routedAt),
+        probes_at=_seconds(status.probesAt),
+        passed=tuple(status.probesPassed),
     )
 
 
@@ -192,6 +194,8 @@ def _canary_status(canary: CanaryPlace) -> CanaryStatus:
         halted=_halted_status(canary.halted) if canary.halted else None,
         promotingSince=_time(canary.promoting_since),
         routedAt=_time(canary.routed_at),
+        probesAt=_time(canary.probes_at),
+        probesPassed=list(canary.passed),
     )
 
 

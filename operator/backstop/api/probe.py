@@ -1,0 +1,117 @@
+"""Probes of a canary: what is run against it before callers reach it, and what is sent to it beside them. Shapes and rules only."""
+
+import json
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic.config import JsonDict
+
+from .model import ApiModel, Rule
+from .promptversion import Name
+from .refs import SecretKeyRef
+from .serving import ResourceAmounts, requests_fit
+
+LIST_MAP_BY_NAME: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+RESERVED_PREFIX = "BACKSTOP_"
+
+
+def _is_object(text: str) -> str:
+    """What a rule in the API server cannot tell."""
+    try:
+        body = json.loads(text)
+    except ValueError:
+        body = None
+    if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
+        raise ValueError("`spec.canary.probes`: `request` must be a JSON object with `messages`")
+    return text
+
+
+RequestBody = Annotated[str, Field(min_length=2, max_length=16_384), AfterValidator(_is_object)]
+
+
+class ProbeWhen(StrEnum):
+    """When a probe runs."""
+
+    BEFORE_TRAFFIC = "BeforeTraffic"
+    DURING_TRAFFIC = "DuringTraffic"
+
+
+class ProbeVariable(ApiModel):
+    """One environment variable of a probe."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
+        description="Name of the variable. Names that start with `BACKSTOP_` are the operator's."
+    )
+    value: str | None = Field(None, max_length=4096, description="Its value.")
+    secretKeyRef: SecretKeyRef | None = Field(None, description="The key of a Secret that holds its value.")
+    rules = (
+        Rule(
+            cel="has(self.value) != has(self.secretKeyRef)",
+            message="`spec.canary.probes`: each variable of `env` has exactly one of `value` and `secretKeyRef`",
+            holds=lambda v: (v.value is None) != (v.secretKeyRef is None),
+        ),
+        Rule(
+            cel=f"!self.name.startsWith('{RESERVED_PREFIX}')",
+            message=f"`spec.canary.probes`: variables that start with `{RESERVED_PREFIX}` are set by the operator; take another name",
+            holds=lambda v: not v.name.startswith(RESERVED_PREFIX),
+        ),
+    )
+
+
+class ProbeResources(ApiModel):
+    """Requests and limits of a probe's container."""
+
+    requests: ResourceAmounts = Field(default=ResourceAmounts(cpu="100m", memory="96Mi"), description="What the scheduler reserves.")
+    limits: ResourceAmounts = Field(default=ResourceAmounts(cpu="1", memory="256Mi"), description="What the probe may use at most.")
+    rules = (requests_fit("cpu", of="spec.canary.probes"), requests_fit("memory", of="spec.canary.probes"))
+
+
+class ProbeJob(ApiModel):
+    """What a probe runs: one container, once. Exit code 0 is a pass."""
+
+    image: str = Field(min_length=1, max_length=512, description="Image of the container. It runs as user 65532, with `/tmp` to write to.")
+    command: list[Annotated[str, Field(max_length=16_384)]] = Field(
+        default_factory=list, max_length=64, description="The command. Unset: the image's own."
+    )
+    args: list[Annotated[str, Field(max_length=16_384)]] = Field(
+        default_factory=list, max_length=64, description="Arguments of the command."
+    )
+    env: list[ProbeVariable] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Variables, beside those that say how the canary is reached (docs/concepts/rollout.md).",
+        json_schema_extra=LIST_MAP_BY_NAME,
+    )
+    resources: ProbeResources = Field(default=ProbeResources(), description="Requests and limits of the container.")
+    timeoutSeconds: int = Field(
+        300, ge=1, le=86_400, description="How long it may take, the pull of its image included; then it has failed."
+    )
+
+
+class Probe(ApiModel):
+    """One probe of the canary."""
+
+    name: Name = Field(description="Name of the probe, said in conditions and events.")
+    when: ProbeWhen = Field(
+        ProbeWhen.BEFORE_TRAFFIC,
+        description="`BeforeTraffic`: once the canary's pods are ready, `job` has to pass before the first weight. "
+        "`DuringTraffic`: while it has weight, `requestsPerSecond` are sent to it, and judged as callers' are.",
+    )
+    job: ProbeJob | None = Field(None, description="What `BeforeTraffic` runs.")
+    requestsPerSecond: int | None = Field(None, ge=1, le=50, description="How many requests `DuringTraffic` sends in a second.")
+    request: RequestBody | None = Field(
+        None, description="Body of such a request, a JSON object as a string. Unset: one short message of a user."
+    )
+    rules = (
+        Rule(
+            cel="self.when == 'BeforeTraffic' ? has(self.job) && !has(self.requestsPerSecond) && !has(self.request)"
+            " : has(self.requestsPerSecond) && !has(self.job)",
+            message="`spec.canary.probes`: `BeforeTraffic` takes `job` alone; `DuringTraffic` takes `requestsPerSecond`, and `request`",
+            holds=lambda p: (
+                p.job is not None and p.requestsPerSecond is None and p.request is None
+                if p.when is ProbeWhen.BEFORE_TRAFFIC
+                else p.requestsPerSecond is not None and p.job is None
+            ),
+        ),
+    )
