@@ -163,7 +163,7 @@ def _settings() -> kopf.OperatorSettings:
 
 
 class _Forgetful(ResourceMemories):
-    """No memory of objects: handlers of bare events need none, and one for each object of a large cluster is a quarter of a gigabyte."""
+    """No memory of objects: handlers of bare events need none, and those of a large cluster's objects take 100 MB."""
 
     async def recall(self, raw_body: Any, *, ephemeral: bool = True, **rest: Any) -> ResourceMemory:
         return await super().recall(raw_body, ephemeral=True, **rest)
