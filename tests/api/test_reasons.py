@@ -4,6 +4,7 @@ from backstop.api.reasons import ADVICE, WARNINGS, Reason, advice_for, event_typ
 
 # Whose messages say by themselves what to do, because it depends on the case; or which nothing is to be done about.
 SAY_IT_THEMSELVES = {
+    Reason.VERSION_CONFLICT,
     Reason.INVALID,
     Reason.TEMPLATE_INVALID,
     Reason.REVISION_TOO_LARGE,

@@ -161,11 +161,12 @@ def _root(kind: Kind) -> Schema:
             "kind": {"type": "string", "description": f"`{kind.kind}`."},
             "metadata": {"type": "object"},
             "spec": structural_schema(kind.spec, description="What is wanted; written by its author.", defaults=True),
-            # Of no generation there is: whoever waits for the object does not take it for done before the operator has seen it.
-            "status": structural_schema(kind.status, description="What is; written by the operator.", defaults=False)
-            | {"default": {"observedGeneration": -1}},
+            "status": structural_schema(kind.status, description="What is; written by the operator.", defaults=False),
         },
     }
+    if "observedGeneration" in kind.status.model_fields:
+        # Of no generation there is: whoever waits for the object does not take it for done before the operator has seen it.
+        root["properties"]["status"]["default"] = {"observedGeneration": -1}
     if kind.rules:
         root["x-kubernetes-validations"] = validations(kind.rules)
     return root
