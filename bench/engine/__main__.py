@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import platform
+import signal
 import sys
 from contextlib import AsyncExitStack
 
@@ -44,6 +45,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _run(options: argparse.Namespace) -> list[Row]:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # so that all that was started is ended
     rows: list[Row] = []
 
     def tell(found: list[Row]) -> None:
