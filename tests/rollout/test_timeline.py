@@ -259,16 +259,15 @@ class Reported(Rollouts):
 
     @invariant()
     def ends_are_noted(self) -> None:
-        if not self.world.exists:
-            self.ended.clear()  # reports go with their policy
         last = self.world.status.lastRollout
-        if not self.world.exists:
-            self.ended.clear()  # its reports are gone with it
+        if self.world.deleting or not self.world.exists:
+            self.ended.clear()  # reports go with their policy
         elif last is not None and last.detectedAt is not None:
             self.ended.add((last.revision, last.detectedAt))
 
     def teardown(self) -> None:
         """Each rollout that ended has one report, and no other has."""
+        self.ends_are_noted()
         super().teardown()
         self.ends_are_noted()
         reported = [(spec["revision"], spec["detectedAt"]) for spec in self.world.reports.values()]
