@@ -22,6 +22,7 @@ from backstop.kube.resources import (
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
     EVENTS,
+    JOBS,
     POLICIES,
     PROMPT_VERSIONS,
     SERVICES,
@@ -115,8 +116,10 @@ async def test_r08_the_operators_rights_are_enough_for_all_that_it_does(released
 
 
 async def _write_all(client: Client) -> None:
-    """As the operator writes: records and Deployments are created, the traffic object replaced, sizes merged, the rest is applied."""
+    """As the operator writes: records, Jobs and Deployments are created, the traffic object replaced, sizes merged, the rest is applied."""
     bodies = everything()
+    for name in ("probe", "trickle"):
+        await client.create(JOBS, body=bodies.pop(name), manager=OPERATOR_MANAGER)
     await client.create(CONFIG_MAPS, body=bodies.pop("record"), manager=OPERATOR_MANAGER)
     shares = bodies.pop("traffic")
     written = await set_shares(client, body=shares, over=None)
@@ -159,8 +162,9 @@ async def _delete_all(client: Client) -> None:
     for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS, DISRUPTION_BUDGETS):
         found = await client.get(resource, namespace="shop", name=name)
         await client.delete(resource, namespace="shop", name=name, uid=found["metadata"]["uid"])
-    found = await client.get(AUTOSCALERS, namespace="shop", name="support")
-    await client.delete(AUTOSCALERS, namespace="shop", name="support", uid=found["metadata"]["uid"])
+    for resource, named in ((AUTOSCALERS, "support"), (JOBS, everything()["probe"]["metadata"]["name"])):
+        found = await client.get(resource, namespace="shop", name=named)
+        await client.delete(resource, namespace="shop", name=named, uid=found["metadata"]["uid"])
 
 
 async def test_what_the_end_of_an_uninstall_may_do_is_enough_to_let_go(released: Path, server: ApiServer) -> None:

@@ -117,8 +117,9 @@ async def test_r10_what_was_deleted_across_a_410_is_no_ghost(api_server: ApiServ
         await until("what belongs to a policy that lives is made anew", lambda: _exists(world, f"support-{stable}"))
         await operator.lists(3)
         await world.quiet()
-        left = {name for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS) for name in await world.names(resource)}
-        assert not {name for name in left if name.startswith("doomed")}
+        left = {(resource.kind, name) for resource in (DEPLOYMENTS, SERVICES, CONFIG_MAPS) for name in await world.names(resource)}
+        kept = {("ConfigMap", f"doomed-{stable}")}  # the record of what was accepted last
+        assert {found for found in left if found[1].startswith("doomed")} == kept
 
 
 async def test_r10_a_watch_that_ends_with_another_error_is_begun_anew(api_server: ApiServer, world: World, tmp_path: Path) -> None:
