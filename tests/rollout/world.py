@@ -221,7 +221,7 @@ class World:
         grown = not self.deleting and any(self.arms.get(name, Arm(0, 0)).desired != size for name, size in sizes.items())
         if grown or set(self.arms) - set(sizes):
             writes.append(("children", lambda: self._set_sizes(sizes)))
-        if plan.guarded and not self.finalizer and not self.deleting:
+        if plan.finalizer and not self.finalizer and not self.deleting:
             writes.append(("finalizer", lambda: setattr(self, "finalizer", True)))
         return [*writes, *self._later_writes(plan)]
 
@@ -238,7 +238,7 @@ class World:
             writes.append(("services", lambda: setattr(self, "serving", plan.serving)))
         if plan.report and not self.deleting:
             writes.append(("report", self._report(self.status)))
-        if not plan.guarded and self.finalizer:
+        if not plan.finalizer and self.finalizer:
             writes.append(("release", self._release))
         writes.append(("events", lambda: self.told.extend(plan.announcements)))
         return writes

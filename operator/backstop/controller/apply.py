@@ -124,13 +124,13 @@ class Apply:
     async def _hold_on(self, subject: Subject) -> Problem | None:
         """The finalizer, before the canary's first weight. Returns why it could not be put on: then no weight may rise."""
         policy = self._current(subject.policy)
-        if not subject.plan.guarded or policy.deleting or FINALIZER in policy.finalizers:
+        if not subject.plan.finalizer or policy.deleting or FINALIZER in policy.finalizers:
             return None
         return await self._finalizers(policy, finalizers=(*policy.finalizers, FINALIZER))
 
     async def _let_go(self, subject: Subject) -> Problem | None:
         """No finalizer on a policy without a rollout. The last write of a pass: a policy that is being deleted is gone with it."""
-        return None if subject.plan.guarded else await self.release(subject.policy)
+        return None if subject.plan.finalizer else await self.release(subject.policy)
 
     async def release(self, policy: Declared) -> Problem | None:
         """Take off the finalizer; no write if it is not there. Raises Overtaken."""

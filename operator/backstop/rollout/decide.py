@@ -87,7 +87,7 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         probes=probes.to_run(after),
         autoscaled=_serving(after) if policy.serving.autoscaling is not None else None,
         may_shrink=not _shares(place),
-        guarded=leaving.is_guarded(place),
+        finalizer=leaving.needs_finalizer(place),
         report=report,
     )
 

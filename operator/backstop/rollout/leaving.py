@@ -21,6 +21,6 @@ def leave(look: Look, canary: CanaryPlace) -> Move | None:
     return supersede(look, canary, reason=Reason.POLICY_DELETED, message=message)
 
 
-def is_guarded(place: Place) -> bool:
+def needs_finalizer(place: Place) -> bool:
     """Whether the policy must not vanish now: a canary lives, or gateways were not seen yet to act on its end."""
     return place.stable is not None and (place.canary is not None or awaited_generation(place) is not None)

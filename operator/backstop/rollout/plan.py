@@ -48,7 +48,7 @@ class Plan:
     `conditions`: all that hold now; a type that is missing is taken off.
     `autoscaled`: the revision whose replicas an autoscaler sets, so that its size is only what it has where it does not exist;
     `may_shrink`: whether the autoscaler may take pods away.
-    `guarded`: the policy must not vanish before gateways were seen to act on the end of its rollout.
+    `finalizer`: the policy must not vanish before gateways were seen to act on the end of its rollout.
     `wake_at`: when to look again even if nothing changes (seconds since the epoch).
     `report`: whether the report of the rollout that ended, as status was read, is to be written.
     """
@@ -66,5 +66,5 @@ class Plan:
     probes: tuple[str, ...] = ()
     autoscaled: str | None = None
     may_shrink: bool = True
-    guarded: bool = False
+    finalizer: bool = False
     report: bool = False
