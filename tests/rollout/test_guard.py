@@ -322,6 +322,24 @@ def test_a_canary_in_the_guard_window_leaves_the_way_back_open() -> None:
     assert shares(world) == ("rev1", None, 0)
 
 
+@pytest.mark.parametrize("weight", [50, 1000], ids=["a canary", "stable"])
+def test_b03_what_a_rollback_was_decided_from_stays_in_status_while_stable_is_watched(weight: int) -> None:
+    world = promoted()
+    if weight == 50:
+        world.want("3")
+        world.run(5)
+    world.judged = BREACHED
+    world.one_pass()
+    assert [slo.state for slo in world.status.slos] == ["Breached"]
+    world.judged = HEALTHY
+    world.run(COMPARED)
+    assert world.place.stable is not None
+    assert [slo.state for slo in world.status.slos] == ["Breached"]
+    world.want("4")
+    world.run(5)
+    assert [slo.state for slo in world.status.slos] == ["Healthy"]
+
+
 def test_a_new_version_can_be_rolled_out_while_a_way_back_waits_for_pods_that_never_come() -> None:
     world = promoted(keep=15)
     world.run(100)

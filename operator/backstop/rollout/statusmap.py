@@ -78,8 +78,7 @@ def status_of(
     """The status that a plan asks for. `generation` is that of the spec it was decided from."""
     place = plan.place
     judged = place.canary.halted is None if place.canary is not None else place.guard is not None
-    # The evidence of the last evaluation stays readable after the rollout has ended, until the next one begins.
-    slos = [_slo_status(reading) for reading in readings] if readings else ([] if judged and _is_new(plan, previous) else previous.slos)
+    slos = _slos(plan, readings=readings, previous=previous)
     return FallbackPolicyStatus(
         observedGeneration=generation,
         phase=plan.phase.value,
@@ -99,6 +98,22 @@ def status_of(
         conditions=conditions_after(previous.conditions, states=plan.conditions, generation=generation, now=now),
         timeline=_timeline_status(place.timeline, previous=previous.timeline, slos=slos) if place.timeline else None,
     )
+
+
+def _slos(plan: Plan, *, readings: tuple[SLOReading, ...], previous: FallbackPolicyStatus) -> list[SLOStatus]:
+    """The evidence of the last evaluation stays readable after the rollout has ended, until the next one begins.
+
+    After a rollback what it was decided from is told on, whatever is found of the stable that is watched.
+    """
+    place = plan.place
+    if place.canary is None and place.last is not None and place.last.outcome is Outcome.ROLLED_BACK and previous.slos:
+        told = previous.lastRollout
+        if told is not None and (told.revision, told.detectedAt) == (place.last.revision.name, render_time(place.last.detected_at)):
+            return previous.slos
+    if readings:
+        return [_slo_status(reading) for reading in readings]
+    judged = place.canary is not None and place.canary.halted is None
+    return [] if judged and _is_new(plan, previous) else previous.slos
 
 
 def conditions_after(previous: list[Condition], *, states: tuple[ConditionState, ...], generation: int, now: float) -> list[Condition]:
