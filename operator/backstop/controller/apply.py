@@ -150,7 +150,7 @@ class Apply:
         try:
             await self._writes.finalizers(policy, finalizers=finalizers)
         except (Conflict, NotFound):
-            await self._writes.refresh(POLICIES, namespace=policy.namespace, name=policy.name)
+            await self._writes.refresh(POLICIES, namespace=policy.namespace, name=policy.name, by=PolicyKey(policy.namespace, policy.name))
             raise Overtaken from None
         except Rejected as error:
             return refusal(POLICIES, name=policy.name, why=error)
@@ -166,7 +166,7 @@ class Apply:
         try:
             await self._writes.route(body, over=seen.version if seen is not None else None)
         except (Conflict, NotFound):
-            await self._writes.refresh(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name))
+            await self._writes.refresh(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name), by=key)
             raise Overtaken(falling=subject.plan.route.falling) from None
         except Rejected as error:
             refused = refusal(CONFIG_MAPS, name=traffic_object(key.name), why=error)
@@ -182,7 +182,7 @@ class Apply:
         try:
             await self._writes.status(policy, status=status.model_dump(mode="json", exclude_none=True))
         except (Conflict, NotFound):
-            await self._writes.refresh(POLICIES, namespace=policy.namespace, name=policy.name)
+            await self._writes.refresh(POLICIES, namespace=policy.namespace, name=policy.name, by=PolicyKey(policy.namespace, policy.name))
             raise Overtaken from None
 
     async def _verdict(self, subject: Subject) -> Problem | None:
@@ -193,7 +193,7 @@ class Apply:
             prompt = self._prompt(subject, verdict.revision)
             if prompt is not None:
                 status = rejected_status(prompt, policy=subject.key.name, verdict=verdict, now=subject.now)
-                problem = await self._write_prompt(prompt, status=status)
+                problem = await self._write_prompt(prompt, status=status, by=subject.key)
         tried = place.canary.revision if place.canary is not None and place.canary.halted is None else None
         # A stable revision is not rejected: a person has made it the first one nevertheless.
         revision = tried or (place.stable.revision if place.stable is not None else None)
@@ -201,7 +201,7 @@ class Apply:
             prompt = self._prompt(subject, revision)
             if prompt is not None:
                 status = withdrawn_status(prompt, policy=subject.key.name, revision=revision.name, now=subject.now)
-                problem = await self._write_prompt(prompt, status=status) or problem
+                problem = await self._write_prompt(prompt, status=status, by=subject.key) or problem
         return problem
 
     def _prompt(self, subject: Subject, revision: Revision) -> Declared | None:
@@ -209,11 +209,11 @@ class Apply:
         prompt = self._store.prompt(PromptKey(subject.key.namespace, revision.prompt_version))
         return prompt if prompt is not None and prompt.status.get("digest") in (None, revision.prompt_digest) else None
 
-    async def _write_prompt(self, prompt: Declared, *, status: dict[str, Any]) -> Problem | None:
+    async def _write_prompt(self, prompt: Declared, *, status: dict[str, Any], by: PolicyKey) -> Problem | None:
         try:
             await self._writes.status(prompt, status=status)
         except (Conflict, NotFound):
-            await self._writes.refresh(PROMPT_VERSIONS, namespace=prompt.namespace, name=prompt.name)
+            await self._writes.refresh(PROMPT_VERSIONS, namespace=prompt.namespace, name=prompt.name, by=by)
             raise Overtaken from None
         except Rejected as error:
             return refusal(PROMPT_VERSIONS, name=prompt.name, why=error)

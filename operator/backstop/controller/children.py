@@ -120,7 +120,7 @@ class Children:
             try:
                 await self._writes.metadata(record, patch=patch)
             except (Conflict, NotFound):
-                await self._writes.refresh(CONFIG_MAPS, namespace=record.namespace, name=record.name)
+                await self._writes.refresh(CONFIG_MAPS, namespace=record.namespace, name=record.name, by=subject.key)
                 raise
             except Rejected as refused:
                 problem = problem or refusal(CONFIG_MAPS, name=record.name, why=refused)
@@ -258,7 +258,7 @@ class Children:
         if known is None or _is_ours(subject, known):
             return known
         # Not everything is watched: it may have gone with a former policy.
-        await self._writes.refresh(resource, namespace=namespace, name=name)
+        await self._writes.refresh(resource, namespace=namespace, name=name, by=subject.key)
         known = self._store.child(resource, namespace=namespace, name=name)
         if known is not None:
             _demand_ours(subject, known)

@@ -141,7 +141,7 @@ class KeptRecords:
                 try:
                     await self._writes.metadata(record, patch={"annotations": {KEEP_UNTIL: render_time(until)}})
                 except (Conflict, NotFound):
-                    await self._writes.refresh(CONFIG_MAPS, namespace=key.namespace, name=record.name)
+                    await self._writes.refresh(CONFIG_MAPS, namespace=key.namespace, name=record.name, by=key)
                     raise
             elif until <= now:
                 await self._writes.delete(record)

@@ -107,7 +107,7 @@ class Reconcile:
         try:
             await self._writes.status(prompt, status=status)
         except (Conflict, NotFound):
-            await self._writes.refresh(PROMPT_VERSIONS, namespace=key.namespace, name=key.name)
+            await self._writes.refresh(PROMPT_VERSIONS, namespace=key.namespace, name=key.name, by=key)
             raise Overtaken from None
         return False
 
@@ -241,7 +241,7 @@ class Reconcile:
         try:
             await self._writes.status(policy, status=document if status is not None else {**policy.status, **document})
         except (Conflict, NotFound):
-            await self._writes.refresh(POLICIES, namespace=policy.namespace, name=policy.name)
+            await self._writes.refresh(POLICIES, namespace=policy.namespace, name=policy.name, by=PolicyKey(policy.namespace, policy.name))
             raise Overtaken from None
         weight = place.canary.weight if place.canary is not None else 0
         for change in changes_told(_conditions_in(policy), after=blocked_states(why), problem=None):

@@ -108,7 +108,7 @@ class Operator:
     def _passes_with(self, judging: Judging, *, verification: Verification) -> tuple[Reconcile, Children]:
         """What makes a pass, wired."""
         config, metrics, store = self._config, self._metrics, self._store
-        writes = Writes(self._client, store=store, instance=self._instance)
+        writes = Writes(self._client, store=store, instance=self._instance, wake=self._queue.add)
         children = Children(writes, store=store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
         probes = Probes(writes, store=store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
         reports = Reports(self._client)

@@ -70,11 +70,10 @@ class Store:
         del self._objects[seen.resource.plural][seen.namespace, seen.name]
         return self._leave(known) | self._drop(known) | _changed(known, after=None)
 
-    def gone(self, resource: Resource, *, namespace: str, name: str) -> None:
-        """Nothing has this name any more."""
+    def gone(self, resource: Resource, *, namespace: str, name: str) -> frozenset[Key]:
+        """Nothing has this name any more. Returns whom it concerns."""
         known = self._known(resource, namespace=namespace, name=name)
-        if known is not None:
-            self.remove(known)
+        return self.remove(known) if known is not None else frozenset()
 
     def has(self, resource: Resource, *, namespace: str, name: str, version: str) -> bool:
         """Whether exactly this version of the object is known."""

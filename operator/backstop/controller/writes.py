@@ -1,7 +1,7 @@
 """Writes to the cluster, each taken over into the store at once, so that the next look sees it. Knows no order of writes."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..api.names import OPERATOR_MANAGER
 from ..kube.client import Client
@@ -9,18 +9,22 @@ from ..kube.errors import NotFound
 from ..kube.events import event
 from ..kube.resources import CONFIG_MAPS, EVENTS, PODS, Body, Resource
 from ..traffic.shares import set_shares
+from .keys import Key
 from .mergepatch import merge_patch
 from .seen import Declared, Seen, child, declared, seen
 from .store import Store
 
 
 class Writes:
-    """The operator's hand: one API server, one store. `instance` names this process in events."""
+    """The operator's hand: one API server, one store. `instance` names this process in events. `wake`: for whom it concerns when somebody
+    else's change is found before a watch tells of it, for then the watch's is no news any more.
+    """
 
-    def __init__(self, client: Client, *, store: Store, instance: str) -> None:
+    def __init__(self, client: Client, *, store: Store, instance: str, wake: Callable[[Key], None]) -> None:
         self._client = client
         self._store = store
         self._instance = instance
+        self._wake = wake
 
     async def get(self, resource: Resource, *, namespace: str, name: str) -> Body | None:
         """The object as it is now, taken over into the store if it is one of ours; None if there is none."""
@@ -38,13 +42,15 @@ class Writes:
         """The end of a container's log."""
         return await self._client.log(namespace=namespace, pod=pod, container=container, lines=lines, most_bytes=most_bytes)
 
-    async def refresh(self, resource: Resource, *, namespace: str, name: str) -> None:
-        """Look at the object again: somebody else has changed it."""
+    async def refresh(self, resource: Resource, *, namespace: str, name: str, by: Key) -> None:
+        """Look at the object again: somebody else has changed it. `by`: who looks, and needs not be woken."""
         body = await self.get(resource, namespace=namespace, name=name)
         if body is not None:
-            self.take(body, resource=resource)
+            concerned = self._store.put(seen(body, resource=resource))
         else:
-            self._store.gone(resource, namespace=namespace, name=name)
+            concerned = self._store.gone(resource, namespace=namespace, name=name)
+        for key in concerned - {by}:
+            self._wake(key)
 
     def take(self, body: Body, *, resource: Resource) -> Seen:
         """Take over what the API server said."""
