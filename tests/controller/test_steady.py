@@ -5,11 +5,14 @@ import asyncio
 import aiohttp
 import pytest
 
-from backstop.api.names import LABEL_REVISION
+from backstop.api.names import LABEL_REVISION, OPERATOR_MANAGER
 from backstop.controller import run
+from backstop.controller.children import APPLIED
 from backstop.kube.client import Client
 from backstop.kube.connection import Connection
 from backstop.kube.resources import CHILDREN, CONFIG_MAPS, DEPLOYMENTS, PODS, POLICIES, PROMPT_VERSIONS, SERVICES
+from backstop.rendering.owner import Owner
+from backstop.rendering.revision import deployment, template_of
 from tests.loopback import free_port
 
 from .operators import running
@@ -184,3 +187,37 @@ async def test_a_pass_that_does_not_come_to_an_end_makes_the_operator_unhealthy(
         # The API client gives up on its request, and the pass is repeated.
         await until("it goes on", is_well)
         await world.stable_on("v1")
+
+
+async def test_deployments_whose_size_an_earlier_operator_applied_keep_it(connection: Connection, world: World) -> None:
+    await world.prompt("v1")
+    await world.apply("v1", serving={"replicas": 5})
+    async with running(connection, world):
+        revision = (await world.stable_on("v1"))["stable"]["revision"]
+        await world.quiet()
+    name = f"support-{revision}"
+    owner = Owner(
+        world.namespace, "support", (await world.client.get(POLICIES, namespace=world.namespace, name="support"))["metadata"]["uid"]
+    )
+    record = await world.client.get(CONFIG_MAPS, namespace=world.namespace, name=name)
+    body = deployment(owner, revision=revision, template=template_of(record))
+    body["spec"]["replicas"] = 5
+    await world.delete_deployment(name)
+    former = await world.client.apply(DEPLOYMENTS, body=body, manager=OPERATOR_MANAGER)
+    sizes: list[int] = []
+
+    async def follow() -> None:
+        version = former["metadata"]["resourceVersion"]
+        async for seen in world.client.follow(DEPLOYMENTS, namespace=world.namespace, name=name, version=version):
+            sizes.append(seen["spec"]["replicas"])  # noqa: PERF401 - as they come: the watch is cut off
+
+    async def written_anew() -> bool:
+        return APPLIED in ((await world.deployment(name))["metadata"].get("annotations") or {})
+
+    following = asyncio.create_task(follow())
+    async with running(connection, world):
+        await until("the Deployment is written anew", written_anew)
+        await world.quiet()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    assert set(sizes) == {5}

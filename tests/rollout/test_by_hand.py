@@ -111,7 +111,7 @@ def test_a_paused_policy_gives_a_new_canary_no_traffic() -> None:
     world = started(policy=policy(paused=True))
     world.want("2")
     world.run(300)
-    assert share(world) == ("rev2", 0)
+    assert share(world) == (None, 0)
     assert world.arms["rev2"].ready == 1
 
 
@@ -187,9 +187,9 @@ def test_in_pause_mode_a_breach_takes_the_traffic_away_and_waits() -> None:
     world.run(80)
     world.judged = BREACHED
     world.one_pass()
-    assert share(world) == ("rev2", 0)
+    assert share(world) == (None, 0)
     world.run(1000)
-    assert share(world) == ("rev2", 0)
+    assert share(world) == (None, 0)
     plan = world.decide()
     assert (plan.phase, plan.reason) == ("Halted", Reason.HALTED)
     assert condition(plan, ConditionType.STALLED) == "True"
@@ -262,7 +262,7 @@ def test_in_pause_mode_a_death_after_the_route_write_still_waits_for_a_person() 
     world.one_pass(stop_after=1)
     world.judged = HEALTHY
     world.run(500)
-    assert share(world) == ("rev2", 0)
+    assert share(world) == (None, 0)
     assert world.decide().phase == "Halted"
 
 

@@ -5,6 +5,7 @@ import pytest
 from backstop.analysis.reading import Waiting
 from backstop.api.condition import ConditionType
 from backstop.api.reasons import Reason
+from backstop.gateway.split import Forward, route
 from backstop.rollout.place import Outcome
 from backstop.rollout.plan import Plan
 from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy, reading, revision, started
@@ -251,7 +252,7 @@ def test_with_mode_pause_the_revision_that_was_left_waits_for_a_person() -> None
     world = promoted(mode="Pause")
     world.judged = BREACHED
     world.run(3)
-    assert shares(world) == ("rev1", "rev2", 0)
+    assert shares(world) == ("rev1", None, 0), "its pods pass on what still reaches them"
     assert world.place.canary is not None
     assert world.place.canary.halted is not None
     assert world.place.rejected == ()
@@ -260,6 +261,71 @@ def test_with_mode_pause_the_revision_that_was_left_waits_for_a_person() -> None
     world.run(100)
     assert world.place.stable is not None
     assert world.place.stable.revision == revision("2")
+
+
+def test_what_is_halted_in_its_guard_window_serves_nobody_who_is_still_connected_to_it() -> None:
+    world = promoted(mode="Pause", replicas=10)
+    world.judged = BREACHED
+    world.one_pass()
+    assert isinstance(route("rev2", state=world.route, draw=0.5), Forward)
+    assert world.arms["rev2"].desired == 10, "its pods are still the entry, until the Services point elsewhere"
+
+
+def test_what_is_halted_in_its_promotion_serves_nobody_who_is_still_connected_to_it() -> None:
+    world = started(policy=policy(steps=STEPS, guard=GUARD, mode="Pause"))
+    world.want("2")
+    while world.place.canary is None or world.place.canary.promoting_since is None:
+        world.one_pass()
+        world.settle()
+        world.now += 1
+    world.deaf = True
+    world.rest()
+    assert world.place.canary.routed_at is not None
+    world.judged = BREACHED
+    world.one_pass()
+    assert world.place.canary.halted is not None
+    assert isinstance(route("rev2", state=world.route, draw=0.5), Forward)
+
+
+def test_a_way_back_to_pods_that_are_made_anew_waits_for_all_of_them_for_a_while() -> None:
+    world = promoted(keep=15, replicas=10)
+    world.run(100)
+    world.pace = 1
+    world.judged = BREACHED
+    world.run(8)
+    assert world.arms["rev1"].ready < 10
+    assert shares(world)[0] == "rev2"
+    world.pace = 0
+    world.run(30)
+    assert 0 < world.arms["rev1"].ready < 10
+    assert shares(world)[0] == "rev1"
+
+
+def test_nothing_goes_back_to_a_revision_that_was_rejected_on_its_way_back() -> None:
+    world = promoted()
+    world.deaf = True
+    world.want("1")
+    world.rest()
+    world.ask(abort="never mind")
+    world.rest()
+    assert world.place.rejection_of("rev1") is not None
+    world.judged = BREACHED
+    world.run(20)
+    assert shares(world)[0] == "rev2"
+    assert world.reasons().count("NothingToReturnTo") == 1
+
+
+def test_a_policy_that_is_deleted_in_its_way_back_goes_on_with_the_way_back() -> None:
+    world = promoted()
+    world.deaf = True
+    world.judged = BREACHED
+    world.one_pass(stop_after=1)
+    world.finalizer = True  # as while a promotion is not yet seen on every gateway
+    world.delete()
+    world.one_pass()
+    assert shares(world)[0] == "rev1"
+    assert world.route is not None
+    assert world.route.aborted is not None
 
 
 def test_with_mode_dry_run_a_breach_in_the_guard_window_is_told_once() -> None:

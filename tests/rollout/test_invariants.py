@@ -268,7 +268,7 @@ class RolloutsByHand(Rollouts):
 class RolloutsWithProbes(RolloutsByHand):
     """The same, with probes that pass, fail, hang, and whose Jobs vanish."""
 
-    @initialize(mode=st.sampled_from(("Automatic", "Pause", "DryRun")), approval=st.sampled_from(((), (5,))))
+    @initialize(mode=st.sampled_from(("Automatic", "Pause")), approval=st.sampled_from(((), (5,))))
     def the_policy_is(self, mode: str, approval: tuple[int, ...]) -> None:
         super().the_policy_is(mode, approval)
         probed = policy(probes=("golden", "smoke")).canary.probes

@@ -236,10 +236,10 @@ class World:
             writes.append(("record", lambda: setattr(self, "kept", kept)))
         if not self.deleting and plan.serving != self.serving:
             writes.append(("services", lambda: setattr(self, "serving", plan.serving)))
-        if plan.report and not self.deleting:
-            writes.append(("report", self._report(self.status)))
         if not plan.finalizer and self.finalizer:
             writes.append(("release", self._release))
+        if plan.report and not self.deleting:
+            writes.append(("report", self._report(self.status)))
         writes.append(("events", lambda: self.told.extend(plan.announcements)))
         return writes
 

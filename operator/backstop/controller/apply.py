@@ -1,8 +1,8 @@
 """Carrying out a plan, in the one order that is safe to be cut short anywhere.
 
 1. A route that takes traffic from the revision under judgement, with the verdict in it. 2. Status. 3. The verdict on the prompt
-version. 4. Children, the finalizer while a canary lives, every other route change, the Services that callers reach; the report; the
-finalizer goes last. 5. Events, log, metrics. Of a policy that is being deleted nothing is made any more.
+version. 4. Children, the finalizer while a canary lives, every other route change, the Services that callers reach; the
+finalizer goes when all is taken back; the report. 5. Events, log, metrics. Of a policy that is being deleted nothing is made any more.
 What was not done is done by the next pass, which finds the cluster as it is. `place` is 1 and 2, `cluster` the rest.
 """
 
@@ -106,9 +106,9 @@ class Apply:
                 problem = await self._children.autoscale(subject) or problem
                 problem = await self._children.clear_away(subject) or problem
             problem = await self._probes.run(subject) or problem
+            problem = await self._let_go(subject) or problem
             if not leaving:
                 problem = await self._reports.write(subject) or problem
-            problem = await self._let_go(subject) or problem
         finally:
             last = subject.plan.place.last
             if last is not None and is_another_end(last, before=subject.observed.place.last):
@@ -129,7 +129,7 @@ class Apply:
         return await self._finalizers(policy, finalizers=(*policy.finalizers, FINALIZER))
 
     async def _let_go(self, subject: Subject) -> Problem | None:
-        """No finalizer on a policy without a rollout. The last write of a pass: a policy that is being deleted is gone with it."""
+        """No finalizer on a policy without a rollout. After all that takes something back: with it, a deleted policy is gone."""
         return None if subject.plan.finalizer else await self.release(subject.policy)
 
     async def release(self, policy: Declared) -> Problem | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from ..api.fallbackpolicy import FallbackPolicySpec
-from ..api.names import GROUP, LABEL_POLICY, revision_object
+from ..api.names import GROUP, LABEL_POLICY, OPERATOR_MANAGER, revision_object
 from ..api.promptversion import PromptVersionSpec
 from ..api.reasons import Reason
 from ..api.record import canonical
@@ -225,6 +225,7 @@ class Children:
         resource, name = resource_of(body), body["metadata"]["name"]
         stamp = stamp_of(body)
         known = await self._known(subject, resource, name=name)
+        live: Body | None = None
         if known is None or compare_live:
             live = await self._read(resource, key=subject.key, name=name)
             taken = self._take_if_ours(subject, live) if live is not None else None
@@ -237,6 +238,8 @@ class Children:
         wanted = stamped(body)
         if known is not None:
             wanted["metadata"]["uid"] = known.uid
+        if live is not None and _sizes_by_apply(live):
+            wanted["spec"] = wanted["spec"] | {"replicas": live["spec"]["replicas"]}
         try:
             return child(await self._writes.apply(resource, body=wanted), resource=resource)
         except Rejected as refused:
@@ -283,6 +286,16 @@ def stamp_of(body: Body) -> str:
 def stamped(body: Body) -> Body:
     """The body as it is written: with its stamp, by which it is known again."""
     return body | {"metadata": body["metadata"] | {"annotations": body["metadata"].get("annotations", {}) | {APPLIED: stamp_of(body)}}}
+
+
+def _sizes_by_apply(live: Body) -> bool:
+    """Whether its number of pods was applied, by an earlier operator: one that is applied no more falls back to 1."""
+    return any(
+        entry.get("manager") == OPERATOR_MANAGER
+        and entry.get("operation") == "Apply"
+        and "f:replicas" in entry["fieldsV1"].get("f:spec", {})
+        for entry in live["metadata"].get("managedFields") or ()
+    )
 
 
 def _generation(of: Seen) -> int:

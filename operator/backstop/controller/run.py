@@ -161,7 +161,7 @@ class Operator:
 
     def _is_live(self, key: PolicyKey) -> bool:
         policy = self._store.policy(key)
-        return policy is not None and "canary" in policy.status
+        return policy is not None and not {"canary", "guard"}.isdisjoint(policy.status)
 
     async def _beat(self) -> None:
         while True:

@@ -111,7 +111,7 @@ def _safe_move(look: Look) -> Move | None:
     """The first of the gates that take traffic away, or keep it from what was rejected."""
     canary = look.place.canary
     if canary is None:
-        for question in () if look.observed.leaving else GUARD:
+        for question in (guard.finish_return,) if look.observed.leaving else GUARD:
             if (move := question(look)) is not None:
                 return move
     elif look.place.stable is not None:
@@ -137,7 +137,7 @@ def _at(look: Look, *, place: Place) -> Observed:
 
 
 def _sizes(look: Look) -> Mapping[str, int]:
-    """Replicas per live revision; in an overlap of roles the larger one counts."""
+    """Replicas per live revision; in an overlap of roles what serves counts before what served, and that before what is judged."""
     place = look.place
     sizes = {retiring.revision: look.observed.arm(retiring.revision).desired for retiring in place.retiring}
     if place.canary is not None:

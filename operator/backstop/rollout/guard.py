@@ -18,6 +18,8 @@ from .place import Guard, Halt, Incident, PreviousPlace, Revision, StablePlace
 from .progress import all_healthy
 from .rest import carries_verdict, fresh_canary, with_canary
 
+# For so long a way back to pods that were gone waits for all of them: one would break under what all of stable's serve.
+RETURN_SECONDS = 30.0
 COMPARE_SECONDS = 10.0  # the trailing window of the analysis: what is watched is watched for this long beyond the longest `forSeconds`
 
 
@@ -58,9 +60,12 @@ def breach(look: Look) -> Move | None:
 
 
 def go_back_when_ready(look: Look) -> Move | None:
-    """Stable is to be left, and the revision before it can serve again."""
+    """Stable is to be left, and the revision before it can serve again: at full size, or for long with what there is."""
     guard, previous = look.place.guard, look.place.previous
-    if guard is None or guard.returning is None or previous is None or look.observed.arm(previous.revision.name).ready == 0:
+    if guard is None or guard.returning is None or previous is None:
+        return None
+    ready = look.observed.arm(previous.revision.name).ready
+    if ready == 0 or (ready < look.replicas and look.now < guard.returning.at + RETURN_SECONDS):
         return None
     return _return(look, previous, reason=guard.returning.reason, message=guard.returning.message, at=look.now)
 
@@ -140,5 +145,5 @@ def _return(look: Look, previous: PreviousPlace, *, reason: Reason | str, messag
 
 def _halted(look: Look, revision: Revision, *, previous: PreviousPlace, reason: Reason | str, message: str, at: float) -> Move:
     back = replace(look.place, stable=StablePlace(previous.revision, since=look.now), previous=None, guard=None)
-    canary = replace(fresh_canary(look, revision), unready_since=None)
+    canary = replace(fresh_canary(look, revision), unready_since=None, step=len(look.policy.canary.steps) - 1)  # at full size
     return halt(replace(look, observed=replace(look.observed, place=back)), canary, reason=reason, message=message, at=at)

@@ -34,9 +34,10 @@ def told(place: Place, reason: Reason, message: str) -> Move:
 def roll_back(look: Look, canary: CanaryPlace, *, reason: Reason | str, message: str, at: float) -> Move:
     """The canary is rejected: all traffic to stable, its pods retire, and the revision is remembered."""
     alone = reason in SLO_BREACHES and (canary.weight == 100 or canary.routed_at is not None)
-    return _rejecting(
-        look, revision=canary.revision, place=without_canary(look, canary), reason=reason, message=message, at=at, suspected=alone
-    )
+    place = without_canary(look, canary)
+    if place.previous is not None and place.previous.revision == canary.revision:
+        place = replace(place, previous=None)  # nothing goes back to what is rejected
+    return _rejecting(look, revision=canary.revision, place=place, reason=reason, message=message, at=at, suspected=alone)
 
 
 def go_back(look: Look, back: Revision, *, reason: Reason | str, message: str, at: float) -> Move:

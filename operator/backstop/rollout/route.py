@@ -59,7 +59,8 @@ def _wanted(move: Move, *, present: TrafficState | None, steering: Steering, now
     stable, canary, permille = place.stable.revision.name, None, 0
     if place.canary is not None and place.canary.routed_at is not None:
         stable = place.canary.revision.name
-    elif place.canary is not None:
+    elif place.canary is not None and place.canary.halted is None:
+        # Pods of one that waits for a person pass on what still reaches them: they may have been the entry.
         canary, permille = place.canary.revision.name, place.canary.weight * 10
     if present is None:
         # Gateways never act on an older generation than they know. Seconds since the epoch are ahead of any count that was lost.

@@ -76,7 +76,10 @@ def _begun(place: Place, *, look: Look, told: bool) -> Timeline | None:
             return timeline
         if timeline is not None and timeline.revision == canary.revision.name:
             return replace(timeline, ended_at=None)  # tried again before it was reported: the same rollout
-        return Timeline(canary.revision.name, started_at=canary.started_at, against=stable.revision if stable else None)
+        against, before = stable.revision if stable else None, look.place.stable
+        if before is not None and before.revision == canary.revision:  # left in its guard window, to wait for a person
+            return Timeline(canary.revision.name, started_at=before.since, against=against, peak=100)
+        return Timeline(canary.revision.name, started_at=canary.started_at, against=against)
     if timeline is not None or last is None or not is_another_end(last, before=look.place.last):
         return timeline
     # What was stable is taken back, and its own rollout has been reported; or a canary ends of which nothing was told so far.

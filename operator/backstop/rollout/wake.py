@@ -1,6 +1,6 @@
 """When a policy has to be looked at again although nothing in the cluster changes."""
 
-from .guard import compared_at
+from .guard import RETURN_SECONDS, compared_at
 from .judged import WATCH_SHIFT_SECONDS
 from .look import Look
 from .place import awaited_generation
@@ -17,6 +17,8 @@ def wake_at(look: Look) -> float | None:
         deadlines.append(place.last.detected_at + WATCH_SHIFT_SECONDS)
     if place.guard is not None:
         deadlines.append(place.guard.until)
+        if place.guard.returning is not None:
+            deadlines.append(place.guard.returning.at + RETURN_SECONDS)
         if (compared := compared_at(look)) is not None:
             deadlines.append(compared)
     if canary is not None:
