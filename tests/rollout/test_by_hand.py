@@ -111,7 +111,7 @@ def test_a_paused_policy_gives_a_new_canary_no_traffic() -> None:
     world = started(policy=policy(paused=True))
     world.want("2")
     world.run(300)
-    assert share(world) == (None, 0)
+    assert share(world) == ("rev2", 0)
     assert world.arms["rev2"].ready == 1
 
 
@@ -264,6 +264,17 @@ def test_in_pause_mode_a_death_after_the_route_write_still_waits_for_a_person() 
     world.run(500)
     assert share(world) == (None, 0)
     assert world.decide().phase == "Halted"
+
+
+@pytest.mark.parametrize("version", ["1", "3"], ids=["stable again", "another one"])
+def test_in_pause_mode_a_version_that_its_spec_leaves_was_rolled_back_and_its_prompt_hears_of_it(version: str) -> None:
+    world = breached(mode="Pause")
+    world.judged = HEALTHY
+    world.want(version)
+    world.run(2)
+    assert world.place.last is not None
+    assert (world.place.last.outcome, world.place.last.reason) == (Outcome.ROLLED_BACK, "LatencyBreach")
+    assert [v.revision.name for v in world.verdicts] == ["rev2"]
 
 
 def test_m07_in_a_dry_run_a_breach_is_told_once_and_changes_nothing() -> None:

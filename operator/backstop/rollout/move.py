@@ -105,12 +105,13 @@ def at_zero(canary: CanaryPlace) -> CanaryPlace:
 
 def supersede(look: Look, canary: CanaryPlace, *, reason: Reason, message: str) -> Move:
     """The spec asks for something else now: the canary ends without a verdict, unless it waits for a person after a breach."""
+    place, halt = without_canary(look, canary), canary.halted
     last = LastRollout(Outcome.SUPERSEDED, canary.revision, reason=reason, message=message, detected_at=look.now, generation=None)
-    place, halt = replace(without_canary(look, canary), last=last), canary.halted
     if halt is not None:
         rejection = Rejection(canary.revision, reason=halt.reason, message=halt.message, at=halt.at)
         place = replace(place, rejected=_remember(look, rejection))
-    return told(place, reason, message)
+        last = replace(last, outcome=Outcome.ROLLED_BACK, reason=halt.reason, message=halt.message)
+    return told(replace(place, last=last), reason, message)
 
 
 def without_canary(look: Look, canary: CanaryPlace) -> Place:
