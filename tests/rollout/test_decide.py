@@ -535,6 +535,14 @@ def test_a_lost_status_neither_promotes_another_revision_nor_forgets_a_verdict()
     assert world.place.rejection_of("rev2") is not None
 
 
+def test_a_lost_status_makes_no_other_revision_stable_because_its_pods_are_ready() -> None:
+    world = started()
+    world.status = FallbackPolicyStatus()
+    world.want("2")
+    world.arms["rev2"] = Arm(desired=2, ready=2)
+    assert world.one_pass().place.stable is None
+
+
 def test_a_breach_while_the_traffic_object_is_missing_writes_it_first() -> None:
     world = started()
     world.want("2")

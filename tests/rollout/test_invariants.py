@@ -314,5 +314,5 @@ TestRollouts = Rollouts.TestCase
 TestRolloutsByHand = RolloutsByHand.TestCase
 TestRolloutsWithProbes = RolloutsWithProbes.TestCase
 TestRollouts.settings = TestRolloutsByHand.settings = TestRolloutsWithProbes.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None
+    max_examples=80, stateful_step_count=40, deadline=None
 )

@@ -279,4 +279,4 @@ class Reported(Rollouts):
 
 
 TestReported = Reported.TestCase
-TestReported.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestReported.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

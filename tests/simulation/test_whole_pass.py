@@ -35,6 +35,21 @@ def test_b01_a_breach_whose_first_write_is_lost_to_somebody_else_is_acted_on_at_
     machine.teardown()
 
 
+def test_a03_a_healthy_version_is_promoted_with_the_pods_that_were_judged() -> None:
+    machine = played("Automatic")
+    machine.a_canary_begins("v2")
+    canary = machine.cluster.place.canary
+    assert canary is not None
+    deployment = "deployments", "shop", f"support-{canary.revision.name}"
+    judged = machine.cluster.api.objects[deployment]["metadata"]["uid"]
+    machine.time_passes(65.0)
+    machine.teardown()
+    stable = machine.cluster.place.stable
+    assert stable is not None
+    assert stable.revision == canary.revision
+    assert machine.cluster.api.objects[deployment]["metadata"]["uid"] == judged
+
+
 def played(mode: str) -> WholePasses:
     """A machine to be told step by step."""
     machine = WholePasses()
