@@ -59,7 +59,7 @@ mutants: venv  ## the engine with one mistake in it, fifty times over: its tests
 	$(BIN)/python -m pytest -q -n 2 -m mutants tests/mutants
 
 .PHONY: nightly
-nightly: mutants  ## the mutants, and a million steps of the engine's state machines, other ones each time (under an hour on two cores)
+nightly: mutants  ## the mutants, and a million steps of the engine's state machines, other ones each time
 	$(BIN)/python -m tests.simulation --steps $(or $(STEPS),1000000)
 
 .PHONY: bench-engine

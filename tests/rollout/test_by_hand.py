@@ -1,4 +1,7 @@
-"""What people ask for: approvals, pauses, tokens, and breaches that wait for them."""
+"""What people ask for: approvals, pauses, tokens, and breaches that wait for them.
+
+In one file although it is long: each token is tried in every state, beside the other tokens.
+"""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""The guard window: stable is watched after its promotion, and the revision before it is one step away."""
+"""The guard window: stable is watched after its promotion, and the revision before it is one step away.
+
+In one file although it is long: every way into and out of one state is read beside the others.
+"""
 
 import pytest
 

@@ -212,7 +212,7 @@ class GuardStatus(StatusModel):
     until: Time = Field(max_length=40, description="End of the watch.")
     suspect: str | None = Field(None, max_length=63, description="The rejected revision whose verdict waits for what stable does.")
     returning: HaltedStatus | None = Field(
-        None, description="The breach after which traffic goes back to the revision before, as soon as a pod of that is ready."
+        None, description="The breach after which traffic goes back to the revision before, as soon as that has its pods."
     )
     byHand: bool = Field(False, description="Whether a person had it promoted, so that a breach is only told.")
     reported: str | None = Field(None, max_length=128, description="Why it would have gone back, where that was only told.")

@@ -186,7 +186,7 @@ def _guarding(look: Look) -> tuple[Reason, str]:
         return Reason.STABLE_UNREADY, f"no pod of stable {stable.revision.name} is ready"
     if guard is not None and guard.returning is not None and previous is not None:
         back = f"{previous.revision.prompt_version} ({previous.revision.name})"
-        return Reason.RETURNING, f"{name} is left for {back} as soon as a pod of that is ready: {guard.returning.message}"
+        return Reason.RETURNING, f"{name} is left for {back} as soon as that has its pods: {guard.returning.message}"
     breached = look.readings_in("Breached")
     if guard is not None and breached:
         return breached[0].reason, f"{name} is stable, and nothing moves although it breaches: {breached[0].evidence}"

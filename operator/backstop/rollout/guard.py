@@ -54,7 +54,7 @@ def breach(look: Look) -> Move | None:
         return _only_told(look, guard, reason=reason, tell=Reason.WOULD_ROLL_BACK, message=why)
     if look.observed.arm(previous.revision.name).ready > 0:
         return _return(look, previous, reason=reason, message=evidence, at=look.now)
-    message = f"going back to {previous.revision.prompt_version} ({previous.revision.name}) as soon as a pod of it is ready: {evidence}"
+    message = f"going back to {previous.revision.prompt_version} ({previous.revision.name}) as soon as it has its pods: {evidence}"
     returning = replace(guard, returning=Halt(look.now, reason=str(reason), message=evidence))
     return told(replace(look.place, guard=returning), Reason.RETURNING, message)
 

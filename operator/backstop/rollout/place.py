@@ -103,7 +103,7 @@ class Guard:
     """The watch over stable, until `until`: after it began to serve, or after traffic went back to it.
 
     `suspect`: the revision whose verdict waits for what stable does under the same traffic. `returning`: the breach after which
-    traffic goes back to the revision before as soon as a pod of that is ready. `by_hand`: a person had it promoted, so that a breach
+    traffic goes back to the revision before as soon as that has its pods. `by_hand`: a person had it promoted, so that a breach
     is only told. `reported`: why it would have gone back, where it was only told.
     """
 
