@@ -1,0 +1,77 @@
+"""One block's e-value of "the canary's bad share is at most stable's plus δ", whatever stable's share is.
+
+(a/c*)^k_c · ((1−a)/(1−c*))^(n_c−k_c) · (b/s*)^k_s · ((1−b)/(1−s*))^(n_s−k_s), where a and b are guesses of the two shares that were
+made before the block, and (c*, s*), c* = s* + δ, is the point of the null next to them in Kullback-Leibler divergence, weighted by
+the two counts: the root of  n_c·(s+δ−a)/((s+δ)(1−s−δ)) + n_s·(s−b)/(s(1−s)) = 0. For δ = 0 it is the mean of both, weighted by n.
+With a > b + δ it is an e-value of "≤ stable + δ"; with a < b + δ of "≥ stable + δ" (promotion).
+
+Symbols: n, k requests and bad ones; index c canary, s stable; δ allowed difference of shares.
+Source: R. Turner, A. Ly and P. Grünwald, "Generic E-variables for exact sequential k-sample tests that allow for optional stopping",
+J. Statist. Plann. Inference 230 (2024), theorem 1 (growth-rate-optimal for two Bernoulli streams, δ = 0); R. Turner and P. Grünwald,
+"Exact anytime-valid confidence intervals for contingency tables and beyond", Statist. Probab. Lett. 198 (2023), nulls with δ ≠ 0.
+"""
+
+import math
+from dataclasses import dataclass
+
+from .logspace import scale_of
+from .odds import LEAST, MOST
+
+ITERATIONS = 40
+EXACT = 1e-14
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Requests of both arms in one block; not necessarily whole where a burst was divided out."""
+
+    canary_bad: float
+    canary_total: float
+    stable_bad: float
+    stable_total: float
+
+
+def log_e(block: Pair, *, a: float, b: float, delta: float) -> float:
+    """ln of the block's e-value; 0 where either arm has no request, or b + δ is no share. `a`, `b` inside (0, 1)."""
+    if block.canary_total <= 0 or block.stable_total <= 0 or not LEAST <= b + delta <= MOST:
+        return 0.0
+    s = projected(a, b=b, canary_total=block.canary_total, stable_total=block.stable_total, delta=delta)
+    c = s + delta
+    scale = scale_of(block.canary_total + block.stable_total)
+    return scale * (
+        block.canary_bad * math.log(a / c)
+        + (block.canary_total - block.canary_bad) * math.log((1 - a) / (1 - c))
+        + block.stable_bad * math.log(b / s)
+        + (block.stable_total - block.stable_bad) * math.log((1 - b) / (1 - s))
+    )
+
+
+def projected(a: float, *, b: float, canary_total: float, stable_total: float, delta: float) -> float:
+    """s*, by Newton's method on the equation without its denominators, which is a cubic.
+
+    The sum of the two divergences is convex in s, and each has its minimum at one end of [b, a − δ]: the root is between them, and a
+    step that would leave what is known to hold it goes to the middle of that.
+    """
+    part = canary_total / (canary_total + stable_total)
+    if delta == 0:
+        return min(MOST, max(LEAST, part * a + (1 - part) * b))
+    low, high = max(LEAST, LEAST - delta), min(MOST, MOST - delta)
+    left, right = (b, a - delta) if b < a - delta else (a - delta, b)
+    left, right = min(high, max(low, left)), min(high, max(low, right))
+    s = min(right, max(left, part * (a - delta) + (1 - part) * b))
+    for _ in range(ITERATIONS):
+        c = s + delta
+        f, g = s * (1 - s), c * (1 - c)
+        value = part * (c - a) * f + (1 - part) * (s - b) * g
+        if value > 0:
+            right = s
+        else:
+            left = s
+        slope = part * (f + (c - a) * (1 - 2 * s)) + (1 - part) * (g + (s - b) * (1 - 2 * c))
+        new = s - value / slope if slope > 0 else (left + right) / 2
+        if not left <= new <= right:
+            new = (left + right) / 2
+        if abs(new - s) <= EXACT * (new + EXACT):
+            return new
+        s = new
+    return s
