@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from .likelihood import log_ratios
 from .logspace import log_mean
 from .odds import BETTER, inside, share_at
-from .twosample import Pair, log_e
+from .twosample import Pair, log_es
 
 MOST_MORE = 10**9
 
@@ -34,13 +34,12 @@ def with_evidence(
     """One more block; `b` is the guess of stable's share from past blocks."""
     absolute = state.ln_absolute
     if allowed is not None:
-        ln_e = log_ratios(bad=block.canary_bad, total=block.canary_total, allowed=allowed, multipliers=BETTER)
-        absolute = tuple(one + e / design_effect for one, e in zip(absolute, ln_e, strict=True))
+        ratios = log_ratios(bad=block.canary_bad, total=block.canary_total, allowed=allowed, multipliers=BETTER)
+        absolute = tuple(one + e / design_effect for one, e in zip(absolute, ratios, strict=True))
     null = inside(b + margin)
-    relative = tuple(
-        one + log_e(block, a=inside(share_at(m, of=null)), b=b, delta=margin) / design_effect
-        for one, m in zip(state.ln_relative, BETTER, strict=True)
-    )
+    guesses = [inside(share_at(m, of=null)) for m in BETTER]
+    ln_e = log_es(block, guesses=guesses, b=b, delta=margin)
+    relative = tuple(one + e / design_effect for one, e in zip(state.ln_relative, ln_e, strict=True))
     return Promotion(ln_absolute=absolute, ln_relative=relative)
 
 

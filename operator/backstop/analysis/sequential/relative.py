@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .logspace import log_mean, log_sum
-from .odds import LN_WORSE_WEIGHTS, WORSE, inside, share_at
+from .odds import LN_WORSE_WEIGHTS, MOST, WORSE, inside, share_at
 from .restarts import Restarts, dropped, log_value, started, with_block
-from .twosample import Pair, log_e
+from .twosample import Pair, log_es
 
 LN_HALF = math.log(0.5)
 
@@ -55,7 +55,7 @@ def stable_share(seen: Seen, *, prior: float) -> float:
 def canary_share(seen: Seen, *, null: float) -> float:
     """The plug-in a against the share `null` = b + δ."""
     guess = (seen.canary_bad + 1) / (seen.canary_total + 1 / share_at(8, of=null))
-    return min(1 - 1e-9, max(guess, share_at(1.2, of=null)))
+    return min(MOST, max(guess, share_at(1.2, of=null)))
 
 
 def with_pair(state: Relative, *, block: Pair, prior: float, delta: float, planned: int, design_effect: float = 1.0) -> Relative:
@@ -64,8 +64,8 @@ def with_pair(state: Relative, *, block: Pair, prior: float, delta: float, plann
     if block.canary_total > 0 and block.stable_total > 0:
         b = stable_share(seen, prior=prior)
         null = inside(b + delta)
-        ln_plug_in = log_e(block, a=canary_share(seen, null=null), b=b, delta=delta) / design_effect
-        ln_members = [log_e(block, a=min(share_at(m, of=null), 1 - 1e-9), b=b, delta=delta) / design_effect for m in WORSE]
+        guesses = [canary_share(seen, null=null), *(min(share_at(m, of=null), MOST) for m in WORSE)]
+        ln_plug_in, *ln_members = (one / design_effect for one in log_es(block, guesses=guesses, b=b, delta=delta))
     else:
         ln_plug_in, ln_members = 0.0, [0.0] * len(WORSE)
     return Relative(

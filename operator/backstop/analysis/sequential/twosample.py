@@ -11,14 +11,16 @@ J. Statist. Plann. Inference 230 (2024), theorem 1 (growth-rate-optimal for two 
 "Exact anytime-valid confidence intervals for contingency tables and beyond", Statist. Probab. Lett. 198 (2023), nulls with δ ≠ 0.
 """
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 
 from .logspace import scale_of
 from .odds import LEAST, MOST
 
-ITERATIONS = 40
-EXACT = 1e-14
+ITERATIONS = 60
+# Relative size of the last step; Newton's method squares the error, so that what is left is far below it.
+LAST_STEP = 1e-5
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,24 @@ class Pair:
 
 def log_e(block: Pair, *, a: float, b: float, delta: float) -> float:
     """ln of the block's e-value; 0 where either arm has no request, or b + δ is no share. `a`, `b` inside (0, 1)."""
-    if block.canary_total <= 0 or block.stable_total <= 0 or not LEAST <= b + delta <= MOST:
-        return 0.0
-    s = projected(a, b=b, canary_total=block.canary_total, stable_total=block.stable_total, delta=delta)
-    c = s + delta
-    scale = scale_of(block.canary_total + block.stable_total)
-    return scale * (
-        block.canary_bad * math.log(a / c)
-        + (block.canary_total - block.canary_bad) * math.log((1 - a) / (1 - c))
-        + block.stable_bad * math.log(b / s)
-        + (block.stable_total - block.stable_bad) * math.log((1 - b) / (1 - s))
-    )
+    return log_es(block, guesses=(a,), b=b, delta=delta)[0]
+
+
+def log_es(block: Pair, *, guesses: Sequence[float], b: float, delta: float) -> list[float]:
+    """`log_e` of several guesses of the canary's share. Written out, as nine tenths of the time of an analysis are spent here."""
+    n_c, n_s = block.canary_total, block.stable_total
+    if n_c <= 0 or n_s <= 0 or not LEAST <= b + delta <= MOST:
+        return [0.0] * len(guesses)
+    scale = scale_of(n_c + n_s)
+    k_c, k_s = scale * block.canary_bad, scale * block.stable_bad
+    g_c, g_s = scale * n_c - k_c, scale * n_s - k_s
+    stable = k_s * log(b) + g_s * log(1 - b)
+    found = []
+    for a in guesses:
+        s = projected(a, b=b, canary_total=n_c, stable_total=n_s, delta=delta)
+        c = s + delta
+        found.append(k_c * log(a / c) + g_c * log((1 - a) / (1 - c)) + stable - k_s * log(s) - g_s * log(1 - s))
+    return found
 
 
 def projected(a: float, *, b: float, canary_total: float, stable_total: float, delta: float) -> float:
@@ -58,20 +67,24 @@ def projected(a: float, *, b: float, canary_total: float, stable_total: float, d
     low, high = max(LEAST, LEAST - delta), min(MOST, MOST - delta)
     left, right = (b, a - delta) if b < a - delta else (a - delta, b)
     left, right = min(high, max(low, left)), min(high, max(low, right))
-    s = min(right, max(left, part * (a - delta) + (1 - part) * b))
+    rest = 1 - part
+    s = part * (a - delta) + rest * b
+    if not left <= s <= right:
+        s = (left + right) / 2
     for _ in range(ITERATIONS):
         c = s + delta
-        f, g = s * (1 - s), c * (1 - c)
-        value = part * (c - a) * f + (1 - part) * (s - b) * g
+        f, g = part * s * (1 - s), rest * c * (1 - c)
+        from_a, from_b = c - a, s - b
+        value = from_a * f + from_b * g
         if value > 0:
             right = s
         else:
             left = s
-        slope = part * (f + (c - a) * (1 - 2 * s)) + (1 - part) * (g + (s - b) * (1 - 2 * c))
-        new = s - value / slope if slope > 0 else (left + right) / 2
+        slope = f + g + part * from_a * (1 - s - s) + rest * from_b * (1 - c - c)
+        new = s - value / slope if slope > 0 else left - 1
         if not left <= new <= right:
             new = (left + right) / 2
-        if abs(new - s) <= EXACT * (new + EXACT):
+        if -LAST_STEP * new <= new - s <= LAST_STEP * new:
             return new
         s = new
     return s
