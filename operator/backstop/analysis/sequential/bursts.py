@@ -1,8 +1,10 @@
 """How much bad requests come in bursts, from stable alone: the correlation inside a block, and from one block to the next.
 
 ρ̂ = max(0, Σ[(k − n·p̂)² − n·p̂(1 − p̂)] / Σ n(n − 1)·p̂(1 − p̂)) over stable's blocks of each pod, p̂ = (Σk + ½)/(Σn + 1): by moments.
-A burst of n requests is worth n / (1 + (n − 1)·ρ) independent ones; the tests divide by that design effect with 1.5·ρ̂, as ρ̂ itself
-is uncertain. Sums are kept, not blocks: five figures for ρ̂, five for the correlation of a block's share with the next one's.
+A burst of n requests is worth n / (1 + (n − 1)·ρ) independent ones; the counts of each arm are divided by that design effect with its
+own n, and with 1.5·ρ̂, as ρ̂ itself is uncertain. Counts that are divided before a test divide its logarithms too: with independent
+requests it stays an e-value (Jensen's inequality), as the projection of `twosample` is made with the divided counts.
+Sums are kept, not blocks: five figures for ρ̂, five for the correlation of a block's share with the next one's.
 
 Symbols: k bad of n requests of one pod in one block.
 Source: L. Kish, "Survey Sampling" (1965), the design effect; M. S. Ridout, C. G. B. Demétrio and D. Firth, "Estimating intraclass
@@ -13,11 +15,13 @@ import math
 from dataclasses import dataclass
 
 from .logspace import scale_of
+from .twosample import Pair
 
 SAFETY = 1.5
 AUTOCORRELATED = 0.2
-# With fewer blocks, independent ones too are often over the mark: the estimate's standard error is about 1/√blocks.
+# The shares of independent blocks are correlated by chance, with a standard error of about 1/√blocks.
 ENOUGH_BLOCKS = 60
+CERTAIN_ERRORS = 3.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,18 @@ def design_effect(total: float, *, correlation: float) -> float:
     return 1 + max(0.0, total - 1) * correlation
 
 
+def thinned(block: Pair, *, correlation: float) -> Pair:
+    """The block's counts, each arm's divided by its design effect."""
+    canary = design_effect(block.canary_total, correlation=SAFETY * correlation)
+    stable = design_effect(block.stable_total, correlation=SAFETY * correlation)
+    return Pair(
+        canary_bad=block.canary_bad / canary,
+        canary_total=block.canary_total / canary,
+        stable_bad=block.stable_bad / stable,
+        stable_total=block.stable_total / stable,
+    )
+
+
 def with_share(state: Succession, *, share: float) -> Succession:
     """The next block's share."""
     return Succession(
@@ -83,11 +99,12 @@ def with_share(state: Succession, *, share: float) -> Succession:
 
 
 def autocorrelation(state: Succession) -> float:
-    """The correlation of a block's share with the one before; 0 while there are too few blocks, or all are the same."""
+    """The correlation of a block's share with the one before; 0 where it could be chance, or all are the same."""
     if state.blocks < ENOUGH_BLOCKS:
         return 0.0
     mean = state.sum / state.blocks
     variance = state.squares / state.blocks - mean * mean
     if not math.isfinite(variance) or variance <= 1e-15:
         return 0.0
-    return (state.products / (state.blocks - 1) - mean * mean) / variance
+    found = (state.products / (state.blocks - 1) - mean * mean) / variance
+    return found if found >= CERTAIN_ERRORS / math.sqrt(state.blocks) else 0.0

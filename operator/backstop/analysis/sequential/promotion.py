@@ -31,15 +31,15 @@ class Promotion:
 def with_evidence(
     state: Promotion, *, block: Pair, allowed: float | None, b: float, margin: float, design_effect: float = 1.0
 ) -> Promotion:
-    """One more block; `b` is the guess of stable's share from past blocks."""
+    """One more block, bursts divided out of its counts already; `b` is the guess of stable's share from past blocks."""
     absolute = state.ln_absolute
     if allowed is not None:
         ratios = log_ratios(bad=block.canary_bad, total=block.canary_total, allowed=allowed, multipliers=BETTER)
-        absolute = tuple(one + e / design_effect for one, e in zip(absolute, ratios, strict=True))
+        absolute = tuple(one + e for one, e in zip(absolute, ratios, strict=True))
     null = inside(b + margin)
     guesses = [inside(share_at(m, of=null)) for m in BETTER]
     ln_e = log_es(block, guesses=guesses, b=b, delta=margin)
-    relative = tuple(one + e / design_effect for one, e in zip(state.ln_relative, ln_e, strict=True))
+    relative = tuple(one + e for one, e in zip(state.ln_relative, ln_e, strict=True))
     return Promotion(ln_absolute=absolute, ln_relative=relative)
 
 

@@ -58,25 +58,33 @@ def canary_share(seen: Seen, *, null: float) -> float:
     return min(MOST, max(guess, share_at(1.2, of=null)))
 
 
-def with_pair(state: Relative, *, block: Pair, prior: float, delta: float, planned: int, design_effect: float = 1.0) -> Relative:
-    """One more block; its logarithms and counts are divided by `design_effect` (at least 1)."""
+def with_pair(state: Relative, *, block: Pair, prior: float, delta: float, planned: int) -> Relative:
+    """One more block; bursts are divided out of its counts already."""
     seen = state.seen
     if block.canary_total > 0 and block.stable_total > 0:
         b = stable_share(seen, prior=prior)
         null = inside(b + delta)
         guesses = [canary_share(seen, null=null), *(min(share_at(m, of=null), MOST) for m in WORSE)]
-        ln_plug_in, *ln_members = (one / design_effect for one in log_es(block, guesses=guesses, b=b, delta=delta))
+        ln_plug_in, *ln_members = log_es(block, guesses=guesses, b=b, delta=delta)
     else:
         ln_plug_in, ln_members = 0.0, [0.0] * len(WORSE)
     return Relative(
         ln_plug_in=state.ln_plug_in + ln_plug_in,
         restarts=with_block(state.restarts, ln_e=ln_members, planned=planned),
         seen=Seen(
-            canary_bad=seen.canary_bad + block.canary_bad / design_effect,
-            canary_total=seen.canary_total + block.canary_total / design_effect,
-            stable_bad=seen.stable_bad + block.stable_bad / design_effect,
-            stable_total=seen.stable_total + block.stable_total / design_effect,
+            canary_bad=seen.canary_bad + block.canary_bad,
+            canary_total=seen.canary_total + block.canary_total,
+            stable_bad=seen.stable_bad + block.stable_bad,
+            stable_total=seen.stable_total + block.stable_total,
         ),
+    )
+
+
+def with_history(state: Relative, *, block: Pair) -> Relative:
+    """What stable did before the canary came: the guess of its share begins there."""
+    seen = state.seen
+    return replace(
+        state, seen=replace(seen, stable_bad=seen.stable_bad + block.stable_bad, stable_total=seen.stable_total + block.stable_total)
     )
 
 
