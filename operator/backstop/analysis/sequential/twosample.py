@@ -40,12 +40,12 @@ def log_e(block: Pair, *, a: float, b: float, delta: float) -> float:
 
 def log_es(block: Pair, *, guesses: Sequence[float], b: float, delta: float) -> list[float]:
     """`log_e` of several guesses of the canary's share. Written out, as nine tenths of the time of an analysis are spent here."""
-    n_c, n_s = block.canary_total, block.stable_total
-    if n_c <= 0 or n_s <= 0 or not LEAST <= b + delta <= MOST:
+    if block.canary_total <= 0 or block.stable_total <= 0 or not LEAST <= b + delta <= MOST:
         return [0.0] * len(guesses)
-    scale = scale_of(n_c + n_s)
-    k_c, k_s = scale * block.canary_bad, scale * block.stable_bad
-    g_c, g_s = scale * n_c - k_c, scale * n_s - k_s
+    of_canary, of_stable = scale_of(block.canary_total), scale_of(block.stable_total)
+    n_c, k_c = of_canary * block.canary_total, of_canary * block.canary_bad
+    n_s, k_s = of_stable * block.stable_total, of_stable * block.stable_bad
+    g_c, g_s = n_c - k_c, n_s - k_s
     stable = k_s * log(b) + g_s * log(1 - b)
     found = []
     for a in guesses:
