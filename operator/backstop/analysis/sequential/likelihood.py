@@ -9,8 +9,8 @@ H. Robbins, "Statistical methods related to the law of the iterated logarithm", 
 m > 1 the ratio's mean falls with the true share, so that it is an e-value for every share up to p0; for m < 1 for every share from p0 on.
 """
 
-import math
 from collections.abc import Sequence
+from math import log, log1p
 
 from .logspace import log_mean, scale_of
 from .odds import WORSE
@@ -18,14 +18,14 @@ from .odds import WORSE
 
 def log_ratio(*, bad: float, total: float, null: float, alternative: float) -> float:
     """ln of the likelihood ratio of two shares, both inside (0, 1)."""
-    return bad * math.log(alternative / null) + (total - bad) * (math.log1p(-alternative) - math.log1p(-null))
+    return bad * log(alternative / null) + (total - bad) * (log1p(-alternative) - log1p(-null))
 
 
 def log_ratios(*, bad: float, total: float, allowed: float, multipliers: Sequence[float] = WORSE) -> tuple[float, ...]:
     """ln e_m of one block for each multiplier. Counts are finite and 0 ≤ bad ≤ total; `allowed` from 0 to 1."""
     scale = scale_of(total)
     bad, total = bad * scale, total * scale
-    return tuple(bad * math.log(m) - total * math.log1p((m - 1) * allowed) for m in multipliers)
+    return tuple([bad * log(m) - total * log1p((m - 1) * allowed) for m in multipliers])
 
 
 def log_mixture(*, bad: float, total: float, allowed: float, multipliers: Sequence[float] = WORSE) -> float:

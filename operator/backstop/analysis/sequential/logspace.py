@@ -14,7 +14,8 @@ def log_sum(terms: Iterable[float]) -> float:
     top = max(terms, default=-math.inf)
     if math.isinf(top):
         return top
-    return top + math.log(math.fsum(math.exp(term - top) for term in terms))
+    exp = math.exp
+    return top + math.log(sum([exp(term - top) for term in terms]))
 
 
 def log_mean(terms: Iterable[float]) -> float:

@@ -12,6 +12,7 @@ J. Shin, A. Ramdas and A. Rinaldo, "E-detectors", New Engl. J. Statist. Data Sci
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import exp, log1p
 
 from .logspace import log_sum
 
@@ -36,9 +37,10 @@ def with_block(state: Restarts, *, ln_e: Sequence[float], planned: int) -> Resta
     start = _weight(state.blocks + 1, planned=planned)
     capital = state.ln_capital
     if start > 0:
-        ln_start = math.log(start)
-        capital = tuple(_added(one, ln_start) for one in capital)
-    return Restarts(ln_capital=tuple(map(float.__add__, capital, ln_e)), blocks=state.blocks + 1)
+        new = math.log(start)
+        # ln (R + π): the smaller of the two is added to the greater.
+        capital = tuple([(r + log1p(exp(new - r))) if r > new else (new + log1p(exp(r - new))) for r in capital])
+    return Restarts(ln_capital=tuple([r + e for r, e in zip(capital, ln_e, strict=True)]), blocks=state.blocks + 1)
 
 
 def dropped(state: Restarts) -> Restarts:
@@ -64,9 +66,3 @@ def _weight(block: int, *, planned: int) -> float:
     if block == 1:
         return FIRST
     return (1 - FIRST) / planned if block - 1 <= planned else 0.0
-
-
-def _added(one: float, other: float) -> float:
-    """ln (e^one + e^other); `other` is finite."""
-    high, low = (one, other) if one > other else (other, one)
-    return high + math.log1p(math.exp(low - high))

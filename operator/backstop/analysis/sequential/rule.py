@@ -107,8 +107,20 @@ class Sequential:
             return replace(state, bursts=bursts, window=window)
         level = self._level(state)
         bad = block.canary.bad > level * block.canary.total
-        state = replace(state, bursts=bursts, window=window, newest_is_bad=bad, seen_until=block.end)
-        return self._sustained(state, block=block, level=level) if self.for_seconds else self._dated(state, block=block, level=level)
+        seen = canary_of(window)
+        if self.for_seconds:
+            goes_on, drift = seen.bad > level * seen.total, 0.0
+        else:
+            # Page's cumulative sum: a regression began when the running evidence for it was last at its lowest.
+            ratio = log_ratios(bad=block.canary.bad, total=block.canary.total, allowed=level, multipliers=(DATING,))[0]
+            drift = max(0.0, state.drift + ratio)
+            goes_on = drift > 0
+        episode = state.episode
+        if not goes_on:
+            state, episode = self._ended(state), None
+        elif episode is not None or bad or not self.for_seconds:
+            episode = _continued(episode, block=block, bad=bad)
+        return replace(state, bursts=bursts, window=window, newest_is_bad=bad, seen_until=block.end, drift=drift, episode=episode)
 
     def judge(self, state: SequentialState) -> Verdict:
         """`Breached` on enough evidence, and with `for_seconds` only while an episode has lasted as long and goes on."""
@@ -238,21 +250,6 @@ class Sequential:
                 return inside(self.expected(state) + plus)
 
     # -- episodes
-
-    def _sustained(self, state: SequentialState, *, block: ArmBlock, level: float) -> SequentialState:
-        seen = canary_of(state.window)
-        if seen.bad <= level * seen.total:
-            return self._ended(state)
-        if state.episode is None and not state.newest_is_bad:
-            return state
-        return replace(state, episode=_continued(state.episode, block=block, bad=state.newest_is_bad))
-
-    def _dated(self, state: SequentialState, *, block: ArmBlock, level: float) -> SequentialState:
-        """The regression, if there is one, began when the running evidence for it was last at its lowest (Page's cumulative sum)."""
-        drift = state.drift + log_ratios(bad=block.canary.bad, total=block.canary.total, allowed=level, multipliers=(DATING,))[0]
-        if drift <= 0:
-            return replace(state, drift=0.0, episode=None)
-        return replace(state, drift=drift, episode=_continued(state.episode, block=block, bad=state.newest_is_bad))
 
     def _ended(self, state: SequentialState) -> SequentialState:
         """The episode is over. With `for_seconds` what was won in it is given up, so that the bound is not spent twice."""

@@ -46,29 +46,37 @@ def log_es(block: Pair, *, guesses: Sequence[float], b: float, delta: float) -> 
     n_c, k_c = of_canary * block.canary_total, of_canary * block.canary_bad
     n_s, k_s = of_stable * block.stable_total, of_stable * block.stable_bad
     g_c, g_s = n_c - k_c, n_s - k_s
+    part = n_c / (n_c + n_s)
     stable = k_s * log(b) + g_s * log(1 - b)
     found = []
     for a in guesses:
-        s = projected(a, b=b, canary_total=n_c, stable_total=n_s, delta=delta)
+        s = part * a + (1 - part) * b if delta == 0 else _root(a, b=b, part=part, delta=delta)
         c = s + delta
         found.append(k_c * log(a / c) + g_c * log((1 - a) / (1 - c)) + stable - k_s * log(s) - g_s * log(1 - s))
     return found
 
 
 def projected(a: float, *, b: float, canary_total: float, stable_total: float, delta: float) -> float:
-    """s*, by Newton's method on the equation without its denominators, which is a cubic.
+    """s*: stable's share at the point of the null that is nearest to (a, b)."""
+    part = canary_total / (canary_total + stable_total)
+    return part * a + (1 - part) * b if delta == 0 else _root(a, b=b, part=part, delta=delta)
+
+
+def _root(a: float, *, b: float, part: float, delta: float) -> float:
+    """s* by Newton's method on the equation without its denominators, which is a cubic; `part` of all requests are the canary's.
 
     The sum of the two divergences is convex in s, and each has its minimum at one end of [b, a − δ]: the root is between them, and a
     step that would leave what is known to hold it goes to the middle of that.
     """
-    part = canary_total / (canary_total + stable_total)
-    if delta == 0:
-        return min(MOST, max(LEAST, part * a + (1 - part) * b))
-    low, high = max(LEAST, LEAST - delta), min(MOST, MOST - delta)
-    left, right = (b, a - delta) if b < a - delta else (a - delta, b)
-    left, right = min(high, max(low, left)), min(high, max(low, right))
+    near = a - delta
+    left, right = (b, near) if b < near else (near, b)
+    low, high = (LEAST, MOST - delta) if delta > 0 else (LEAST - delta, MOST)
+    if left < low:
+        left = low
+    if right > high:
+        right = high
     rest = 1 - part
-    s = part * (a - delta) + rest * b
+    s = part * near + rest * b
     if not left <= s <= right:
         s = (left + right) / 2
     for _ in range(ITERATIONS):
