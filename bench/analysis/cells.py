@@ -12,6 +12,8 @@ from .judges import PLANNED_SECONDS, Judge, Ours, others
 from .streams import STABLE_PER_CANARY, Share, Truth, always
 
 RATES = (1, 10, 100)
+# The two rows of the plot.
+HEALTHY, DETECTED = "healthy, 0.5 %", "0.5 → 2 %"
 LIMIT = 0.01
 INCREASE = 0.0005
 RISK = 0.005
@@ -49,7 +51,7 @@ def _healthy() -> list[Cell]:
     increase = {name: judge for name, judge in both.items() if name != OURS_LIMIT}
     fine = always(0.005)
     return [
-        Cell("healthy, 0.5 %", Truth(fine, fine), both, targets=promised),
+        Cell(HEALTHY, Truth(fine, fine), both, targets=promised),
         Cell("canary at the limit of 1 %, stable 0.5 %", Truth(always(LIMIT), fine), {OURS_LIMIT: both[OURS_LIMIT]}, targets=promised),
         Cell("drift, 0.25 % to 1 % and back", Truth(_drift, _drift), increase, targets=promised),
         Cell("shared incident, 10 % for 5 min", Truth(_incident, _incident), both, targets=promised),
@@ -70,7 +72,7 @@ def _worse() -> list[Cell]:
     }
     latency_bounds = {name: _bound(0.05, b=0.01, delta=delta) for name, delta in zip(one_bound, (0.005, INCREASE), strict=True)}
     return [
-        Cell("0.5 → 2 %", Truth(always(0.02), fine), judges, 0.0, {1: 660, 10: 70, 100: 10}, _both_bounds(0.02)),
+        Cell(DETECTED, Truth(always(0.02), fine), judges, 0.0, {1: 660, 10: 70, 100: 10}, _both_bounds(0.02)),
         Cell("0.5 → 10 %", Truth(always(0.1), fine), judges, 0.0, {1: 55, 10: 10, 100: 5}, _both_bounds(0.1)),
         Cell("outage", Truth(always(1.0), fine), judges, 0.0, {1: 10, 10: 5, 100: 5}, _both_bounds(1.0)),
         Cell("0.5 → 2 %, at 600 s", Truth(_late(0.02, at=600.0), fine), judges, 600.0, {1: 820, 10: 110, 100: 15}),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
+from .cells import DETECTED, HEALTHY
 from .table import Outcome, median
 
 WIDTH, HEIGHT = 920, 430
@@ -11,7 +12,6 @@ LEFT, TOP, PANEL, TALL = 70, 60, 330, 270
 GAP = 110
 LONGEST = 1800.0
 COLOURS = ("#0b6e4f", "#2a9d8f", "#9b2226", "#e76f51", "#f4a261", "#5e548e", "#b298dc", "#7f8c8d")
-DETECTED, HEALTHY = "0.5 → 2 %", "healthy, 0.5 %"
 
 
 def drawn(outcomes: Sequence[Outcome], *, rates: Sequence[int]) -> str:

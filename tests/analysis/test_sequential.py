@@ -5,7 +5,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backstop.analysis.sequential.betting import LN_STAKE_WEIGHTS, log_bets
@@ -19,6 +19,7 @@ from backstop.analysis.sequential.restarts import dropped, idle_weight, log_valu
 from backstop.analysis.sequential.risk import Risk
 from backstop.analysis.sequential.twosample import Pair, log_e, projected
 
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 EQUAL = tuple(-math.log(len(WORSE)) for _ in WORSE)
 SHARES = st.one_of(st.sampled_from([0.0, 1.0, 1e-9, 0.01, 0.5]), st.floats(0, 1))
 INNER = st.floats(1e-6, 1 - 1e-6)
@@ -41,6 +42,7 @@ def bernoulli_mean(share: float, *, if_bad: float, if_good: float) -> float:
     return share * if_bad + (1 - share) * if_good
 
 
+@PATIENT
 @given(counts(), SHARES)
 def test_evidence_of_requests_is_a_number_whatever_is_counted(block: tuple[int, int], allowed: float) -> None:
     for multipliers in (WORSE, BETTER):
@@ -53,6 +55,7 @@ def test_a_limit_of_everything_is_never_broken_and_one_of_nothing_by_any_bad_req
     assert log_mixture(bad=0, total=1000, allowed=0.0) == pytest.approx(0.0)
 
 
+@PATIENT
 @given(INNER, st.sampled_from(WORSE))
 def test_one_request_has_a_mean_of_one_at_the_limit_and_less_below_it(allowed: float, multiplier: float) -> None:
     bad, good = (math.exp(log_ratios(bad=k, total=1, allowed=allowed, multipliers=[multiplier])[0]) for k in (1, 0))
@@ -60,6 +63,7 @@ def test_one_request_has_a_mean_of_one_at_the_limit_and_less_below_it(allowed: f
     assert bernoulli_mean(allowed / 2, if_bad=bad, if_good=good) < 1.0
 
 
+@PATIENT
 @given(INNER, st.sampled_from(BETTER))
 def test_for_promotion_one_request_has_a_mean_of_one_at_the_limit_and_less_above_it(allowed: float, multiplier: float) -> None:
     bad, good = (math.exp(log_ratios(bad=k, total=1, allowed=allowed, multipliers=[multiplier])[0]) for k in (1, 0))
@@ -67,6 +71,7 @@ def test_for_promotion_one_request_has_a_mean_of_one_at_the_limit_and_less_above
     assert bernoulli_mean((1 + allowed) / 2, if_bad=bad, if_good=good) < 1.0
 
 
+@PATIENT
 @given(st.floats(0, 1e12), st.one_of(st.just(0.0), st.floats(1e-9, 1e9)))
 def test_a_bet_is_a_number_and_never_loses_more_than_the_stake(mean: float, limit: float) -> None:
     bets = log_bets(mean=mean, limit=limit)
@@ -75,6 +80,7 @@ def test_a_bet_is_a_number_and_never_loses_more_than_the_stake(mean: float, limi
     assert bets[-1] >= math.log(0.1) - 1e-9
 
 
+@PATIENT
 @given(st.lists(counts().filter(lambda block: block[1] > 0), max_size=30))
 def test_bets_stay_a_number_over_any_blocks(blocks: list[tuple[int, int]]) -> None:
     state = started(len(LN_STAKE_WEIGHTS))
@@ -86,6 +92,7 @@ def test_bets_stay_a_number_over_any_blocks(blocks: list[tuple[int, int]]) -> No
 # -- restarts
 
 
+@PATIENT
 @given(st.integers(1, 50))
 def test_the_weights_of_all_starts_add_up_to_one(planned: int) -> None:
     idle = [idle_weight(blocks, planned=planned) for blocks in range(planned + 3)]
@@ -95,6 +102,7 @@ def test_the_weights_of_all_starts_add_up_to_one(planned: int) -> None:
     assert idle[planned + 1] == idle[planned + 2] == 0.0
 
 
+@PATIENT
 @given(st.integers(0, 20))
 def test_without_evidence_restarts_say_neither_yes_nor_no(blocks: int) -> None:
     state = started(len(WORSE))
@@ -114,6 +122,7 @@ def test_what_is_dropped_is_not_spent_again() -> None:
 # -- two arms
 
 
+@PATIENT
 @given(INNER, INNER, st.integers(1, 10**6), st.integers(1, 10**6), st.floats(-0.5, 0.5))
 def test_the_projection_is_the_nearest_point_of_the_null(a: float, b: float, n_c: int, n_s: int, delta: float) -> None:
     low, high = max(0.0, -delta), min(1.0, 1 - delta)
@@ -130,6 +139,7 @@ def test_the_projection_is_the_nearest_point_of_the_null(a: float, b: float, n_c
     assert distance(s) <= min(distance(s - width), distance(s + width)) + floor
 
 
+@PATIENT
 @given(INNER, st.sampled_from(WORSE[:10]), INNER, st.floats(0, 0.05), st.integers(1, 2000), st.integers(1, 2000))
 def test_a_block_of_two_arms_has_a_mean_of_at_most_one_on_the_null(
     b: float, multiplier: float, true: float, delta: float, n_c: int, n_s: int
@@ -142,6 +152,7 @@ def test_a_block_of_two_arms_has_a_mean_of_at_most_one_on_the_null(
     assert n_c * math.log(canary) + n_s * math.log(beside) <= 1e-7 * (n_c + n_s)
 
 
+@PATIENT
 @given(st.lists(pairs(), max_size=20), SHARES, st.sampled_from([0.0, 0.001, 0.3, 1.0]))
 def test_evidence_of_two_arms_is_a_number_whatever_is_counted(blocks: list[Pair], prior: float, delta: float) -> None:
     state = compared(history_bad=3, history_total=900)
@@ -215,6 +226,7 @@ def test_worse_of_the_canary_is_found_and_worse_of_both_is_not() -> None:
 # -- bursts
 
 
+@PATIENT
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(50, 500)), min_size=2, max_size=20), st.randoms(use_true_random=False))
 def test_the_order_of_the_pods_does_not_matter(blocks: list[tuple[int, int]], rng: random.Random) -> None:
     def estimated(blocks: list[tuple[int, int]]) -> float:
@@ -228,6 +240,7 @@ def test_the_order_of_the_pods_does_not_matter(blocks: list[tuple[int, int]], rn
     assert estimated(shuffled) == pytest.approx(estimated(blocks), abs=1e-9)
 
 
+@PATIENT
 @given(st.lists(counts(), max_size=10))
 def test_a_correlation_is_always_between_0_and_1(blocks: list[tuple[int, int]]) -> None:
     sums = Bursts()

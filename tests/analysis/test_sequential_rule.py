@@ -5,17 +5,19 @@ import random
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backstop.analysis.reading import Breached, Breaching, Counts, Healthy
 from backstop.analysis.rule import ArmBlock, BoundCounts, Verdict
 from backstop.analysis.sequential.explanation import explained, needed_for_promotion, needed_for_verdict, written
+from backstop.analysis.sequential.latency import further_bounds
 from backstop.analysis.sequential.risk import Risk
 from backstop.analysis.sequential.rule import AtMost, NoMoreThanStable, Sequential
-from backstop.analysis.sequential.state import SequentialState, from_numbers, to_numbers
+from backstop.analysis.sequential.state import MOST_COMPARISONS, SequentialState, from_numbers, to_numbers
 from backstop.analysis.sequential.window import SPANS, WINDOW_REQUESTS, Span, canary_of, stable_of, widened
 
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 OUTAGE = (50, 50)
 FINE = (0, 50)
 
@@ -223,6 +225,16 @@ def test_a_good_canary_becomes_promotable_and_a_bad_one_does_not() -> None:
     assert need.seconds == pytest.approx(26.1)
 
 
+def test_the_bounds_that_are_compared_are_near_the_limit_and_few() -> None:
+    grid = (0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 1.0)
+    assert further_bounds(0.15, available=grid, absolute=True) == (0.2, 0.25, 0.3, 0.4)
+    assert further_bounds(0.15, available=grid, absolute=False) == (0.1, 0.2, 0.25, 0.3, 0.4)
+    assert further_bounds(0.15, available=(0.05, 1.0), absolute=True) == ()
+    many = further_bounds(1.0, available=tuple(1 + i / 100 for i in range(200)), absolute=True)
+    assert len(many) == MOST_COMPARISONS - 1
+    assert (many[0], many[-1]) == (1.01, 2.99)
+
+
 # -- words
 
 
@@ -299,6 +311,7 @@ RULES = [
 ]
 
 
+@PATIENT
 @given(streams(), st.sampled_from(RULES))
 def test_a_state_that_was_written_and_read_again_is_the_same(stream: list[ArmBlock], judge: Sequential) -> None:
     state = after(judge, stream)
@@ -306,6 +319,7 @@ def test_a_state_that_was_written_and_read_again_is_the_same(stream: list[ArmBlo
     assert from_numbers(to_numbers(state, origin=origin), origin=origin) == state
 
 
+@PATIENT
 @given(streams(), st.sampled_from(RULES))
 def test_whatever_is_counted_there_is_a_verdict_and_a_sentence(stream: list[ArmBlock], judge: Sequential) -> None:
     state = after(judge, stream)
@@ -320,7 +334,7 @@ def test_the_state_is_bounded_whatever_the_number_of_blocks() -> None:
     assert max(sizes) <= 160
 
 
-@pytest.mark.parametrize("numbers", [[], [1.0], [1e6] * 40, [1.0] * 400])
+@pytest.mark.parametrize("numbers", [[], [1.0] * 4, [1.0] * 20, [1e6] * 40, [1.0] * 400, [math.inf] * 40, [math.nan] * 40])
 def test_what_cannot_have_been_written_is_refused(numbers: list[float]) -> None:
     with pytest.raises(ValueError):
         from_numbers(numbers, origin=0.0)

@@ -126,20 +126,18 @@ class Sequential:
         """`Breached` on enough evidence, and with `for_seconds` only while an episode has lasted as long and goes on."""
         evidence = self.evidence(state)
         episode = state.episode
-        if evidence.decisive < self.risk.ln_threshold:
-            since = episode.first_bad if episode else None
-            if since is not None and self._is_shared(state, evidence=evidence):
-                return Breaching(since=since, shared=True)
-            if since is not None and (self.for_seconds or evidence.decisive > self.risk.ln_pass):
-                return Breaching(since=since)
+        since = episode.first_bad if episode else state.seen_until
+        if self.for_seconds and episode is None:
             return Healthy()
-        if episode is None:
-            return Healthy() if self.for_seconds else Breached(since=state.seen_until, suspected=evidence.suspected)
-        if self.for_seconds:
+        if evidence.decisive < self.risk.ln_threshold:
+            if episode is not None and self._is_shared(state, evidence=evidence):
+                return Breaching(since=since, shared=True)
+            return Breaching(since=since) if self.for_seconds or evidence.decisive > self.risk.ln_pass else Healthy()
+        if self.for_seconds and episode is not None:
             long_enough = episode.newest_bad - episode.first_bad >= self.for_seconds - CLOCK_SLACK_SECONDS
             if not (state.newest_is_bad and long_enough):
-                return Breaching(since=episode.first_bad)
-        return Breached(since=episode.first_bad, suspected=evidence.suspected)
+                return Breaching(since=since)
+        return Breached(since=since, suspected=evidence.suspected)
 
     def evidence(self, state: SequentialState) -> Evidence:
         """ln of what the tests have so far. Where stable has too few requests in the window, the absolute test decides alone."""

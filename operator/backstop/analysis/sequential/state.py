@@ -94,11 +94,15 @@ def to_numbers(state: SequentialState, *, origin: float) -> list[float]:
 
 def from_numbers(numbers: Sequence[float], *, origin: float) -> SequentialState:
     """The inverse of `to_numbers`. Raises ValueError for anything that it cannot have written."""
+    if any(math.isnan(number) for number in numbers):
+        raise ValueError("the state of an objective has a figure that is no number")
     left = iter(numbers)
     try:
         state = _state_in(left, origin=origin)
-    except StopIteration:
-        raise ValueError("the state of an objective ends too early") from None
+    except RuntimeError as error:  # what a generator makes of the end of another
+        raise ValueError("the state of an objective ends too early") from error
+    except (StopIteration, OverflowError):
+        raise ValueError("the state of an objective ends too early, or has a count without end") from None
     if next(left, None) is not None:
         raise ValueError("the state of an objective goes on after its end")
     return state
