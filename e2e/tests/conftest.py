@@ -1,8 +1,10 @@
 """A cluster with everything on it for the whole run, and a fresh namespace for each test.
 
-With `BACKSTOP_E2E_CLUSTER=NAME` the tests use a cluster that is up already, such as the one of `make demo KEEP=1`.
+With `BACKSTOP_E2E_CLUSTER=NAME` the tests use a cluster that is up already, such as the one of `make demo KEEP=1`; then several processes
+may run them, each test beside the others unless it is marked `alone`.
 """
 
+import fcntl
 import os
 import re
 import zlib
@@ -19,13 +21,14 @@ from e2e.platform import install
 from e2e.tests.scenario import MANAGER, NAMESPACES, POLICY, Scenario
 
 CLUSTER = "backstop-e2e"
+PRESENT = "BACKSTOP_E2E_CLUSTER"
 SCRAPE_SECONDS = 5
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """The cluster; taken down at the end, also when this process is killed, unless it was there before."""
-    present = os.environ.get("BACKSTOP_E2E_CLUSTER")
+    present = os.environ.get(PRESENT)
     if present:
         running = find(present)
         assert running is not None, f"no cluster `{present}` is up"
@@ -34,6 +37,19 @@ def cluster() -> Iterator[Cluster]:
     with start(CLUSTER) as running:
         install(running, scrape_seconds=SCRAPE_SECONDS)
         yield running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that run alone come last: nobody has to wait for them."""
+    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+
+
+@pytest.fixture(autouse=True)
+def company(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Beside other tests of this cluster, or without them."""
+    with cluster.kubeconfig.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
+        yield
 
 
 @pytest.fixture

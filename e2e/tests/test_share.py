@@ -6,7 +6,7 @@ import pytest
 
 from e2e.tests.scenario import ALSO_GOOD, GOOD, Scenario, policy, prompt
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 
 REQUESTS = 20_000
 

@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
 
-from .analysis.prometheus import PrometheusSource
+from .analysis.apart import Apart
 from .analysis.queries import MetricsSourceConfig
 from .api.names import OPERATOR_MANAGER
 from .api.problems import InputError
@@ -109,13 +109,11 @@ async def _run(config: OperatorConfig, *, kubeconfig: Path | None) -> None:
 async def _operate(config: OperatorConfig, *, connection: Connection) -> None:
     metrics = Metrics()
     instance = f"{socket.gethostname()}-{os.getpid()}"
-    sources = {
-        source.name: PrometheusSource(MetricsSourceConfig(source.name, source.url, float(source.scrapeIntervalSeconds)))
+    evaluators = {
+        source.name: Apart(MetricsSourceConfig(source.name, source.url, float(source.scrapeIntervalSeconds)))
         for source in config.metricsSources
     }
     async with AsyncExitStack() as stack:
-        for source in sources.values():
-            stack.callback(source.close)
         leadership = None
         if (election := config.leaderElection) is not None:
             # Connections of its own: a renewal never waits for other requests. And it must come back well within what it gives.
@@ -137,7 +135,7 @@ async def _operate(config: OperatorConfig, *, connection: Connection) -> None:
         )
         stack.push_async_callback(client.close)
         operator = Operator(
-            config, connection=connection, client=client, sources=sources, metrics=metrics, instance=instance, leadership=leadership
+            config, connection=connection, client=client, evaluators=evaluators, metrics=metrics, instance=instance, leadership=leadership
         )
         try:
             await operator.run()

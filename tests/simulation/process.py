@@ -174,7 +174,7 @@ class Process:
             OperatorConfig(gatewayImage="localhost/backstop:test", namespaces=[world.namespace], telemetryPort=0),
             connection=cast(Any, None),
             client=client,
-            sources=cast(Any, {"default": None}),
+            evaluators=cast(Any, {"default": None}),
             metrics=metrics,
             instance=self.name,
             leadership=leadership,

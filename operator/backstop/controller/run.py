@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
-from ..analysis.source import MetricSource
+from ..analysis.tick import Evaluator
 from ..api.heartbeat import BEAT_SECONDS, Heartbeat
 from ..kube.client import Client
 from ..kube.connection import Connection
@@ -58,7 +58,7 @@ class Operator:
         *,
         connection: Connection,
         client: Client,
-        sources: Mapping[str, MetricSource],
+        evaluators: Mapping[str, Evaluator],
         metrics: Metrics,
         instance: str,
         leadership: Leadership | None = None,
@@ -69,7 +69,7 @@ class Operator:
         self._config = config
         self._connection = connection
         self._client = client
-        self._sources = sources
+        self._evaluators = evaluators
         self._metrics = metrics
         self._jitter = jitter
         self._clock = clock
@@ -87,7 +87,7 @@ class Operator:
         """Run until cancelled. Raises what makes going on impossible."""
         metrics, queue = self._metrics, self._queue
         metrics.queue_depth.set_function(lambda: len(queue.agenda))
-        judging = Judging(self._sources, wake=self._wake, clock=self._clock, jitter=self._jitter)
+        judging = Judging(self._evaluators, wake=self._wake, clock=self._clock, jitter=self._jitter)
         verification = Verification(self._store, wake=self._wake, jitter=self._jitter)
         reconcile, children = self._passes_with(judging, verification=verification)
         async with AsyncExitStack() as stack:
@@ -126,7 +126,7 @@ class Operator:
             judging=judging,
             verification=verification,
             metrics=metrics,
-            sources=frozenset(self._sources),
+            sources=frozenset(self._evaluators),
             clock=self._clock,
         )
         return reconcile, children
@@ -154,7 +154,7 @@ class Operator:
 
     async def _passes_and_judging(self, reconcile: Reconcile, *, judging: Judging) -> None:
         async with asyncio.TaskGroup() as tasks:
-            for source in self._sources:
+            for source in self._evaluators:
                 tasks.create_task(judging.run(source))
             for _ in range(WORKERS):
                 tasks.create_task(self._work(reconcile))
