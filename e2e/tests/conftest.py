@@ -1,10 +1,8 @@
 """A cluster with everything on it for the whole run, and a fresh namespace for each test.
 
-With `BACKSTOP_E2E_CLUSTER=NAME` the tests use a cluster that is up already, such as the one of `make demo KEEP=1`; then several processes
-may run them, each test beside the others unless it is marked `alone`.
+With `BACKSTOP_E2E_CLUSTER=NAME` the tests use a cluster that is up already, such as the one of `make demo KEEP=1`.
 """
 
-import fcntl
 import os
 import re
 import zlib
@@ -37,19 +35,6 @@ def cluster() -> Iterator[Cluster]:
     with start(CLUSTER) as running:
         install(running, scrape_seconds=SCRAPE_SECONDS)
         yield running
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that run alone come last: nobody has to wait for them."""
-    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
-
-
-@pytest.fixture(autouse=True)
-def company(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Beside other tests of this cluster, or without them."""
-    with cluster.kubeconfig.open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
-        yield
 
 
 @pytest.fixture
