@@ -19,6 +19,7 @@ from ..telemetry.endpoints import serve_endpoints
 from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics
 from .apply import Apply, Overtaken
+from .aside import Aside
 from .children import Children
 from .config import OperatorConfig
 from .judging import Judging
@@ -61,7 +62,7 @@ class Operator:
         evaluators: Mapping[str, Evaluator],
         metrics: Metrics,
         instance: str,
-        leadership: Leadership | None = None,
+        leadership: Leadership | Aside | None = None,
         sweep_seconds: float = SWEEP_SECONDS,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
@@ -80,7 +81,7 @@ class Operator:
         self._queue: KeyQueue[Key] = KeyQueue(clock=clock, jitter=jitter)
         self._listed = False
         self._listed_at = 0.0
-        self._heartbeat = Heartbeat(clock=time.monotonic)
+        self.heartbeat = Heartbeat(clock=time.monotonic)
         self._passes: dict[Key, float] = {}  # the running ones, by when they began; monotonic seconds
 
     async def run(self) -> None:
@@ -165,12 +166,12 @@ class Operator:
 
     async def _beat(self) -> None:
         while True:
-            self._heartbeat.beat()
+            self.heartbeat.beat()
             await asyncio.sleep(BEAT_SECONDS)
 
     def _ill(self) -> str | None:
         """What only a restart can mend: a stuck event loop, or a pass that, though every wait in it has a deadline, does not end."""
-        if (problem := self._heartbeat.problem()) is not None:
+        if (problem := self.heartbeat.problem()) is not None:
             return problem
         now = time.monotonic()
         for key, began in self._passes.items():
