@@ -110,7 +110,10 @@ async def _operate(config: OperatorConfig, *, connection: Connection) -> None:
     metrics = Metrics()
     instance = f"{socket.gethostname()}-{os.getpid()}"
     sources = {
-        source.name: PrometheusSource(MetricsSourceConfig(source.name, source.url, float(source.scrapeIntervalSeconds)))
+        source.name: PrometheusSource(
+            MetricsSourceConfig(source.name, source.url, float(source.scrapeIntervalSeconds)),
+            credentials=source.credentials(Path(config.secretsDirectory)),
+        )
         for source in config.metricsSources
     }
     async with AsyncExitStack() as stack:
