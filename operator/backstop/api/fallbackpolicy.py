@@ -89,6 +89,13 @@ class Indicator(StrEnum):
     FALLBACK_RATE = "FallbackRate"
 
 
+class NoTrafficAction(StrEnum):
+    """What requests that are sent to the canary and never answered lead to."""
+
+    HOLD = "Hold"
+    ROLLBACK = "Rollback"
+
+
 SeriesSelector = Annotated[str, Field(min_length=1, max_length=LONGEST_SELECTOR)]
 _BEFORE_LABEL, _, _AFTER_LABEL = names_label("@").partition("@")
 
@@ -163,6 +170,17 @@ class SLO(ApiModel):
     )
     minRequests: int = Field(20, ge=1, le=1_000_000, description="Fewest canary requests behind any verdict and behind passing a step.")
     promQL: PromQL | None = Field(None, description="Counters of the author's own, instead of an `indicator`; with `maxPercent`.")
+    required: bool = Field(
+        True, description="Whether a step waits for `minRequests` of it. A breach counts in any case, and what cannot be seen holds."
+    )
+    noTrafficSeconds: int = Field(
+        300, ge=1, le=604_800, description="For an `indicator`: how long requests may be sent to the canary and none be answered."
+    )
+    noTrafficAction: NoTrafficAction = Field(
+        NoTrafficAction.HOLD,
+        description="For an `indicator`, when 20 or more requests were sent to the canary and none was answered. `Hold`: the step holds. "
+        "`Rollback`: after `noTrafficSeconds` that is a breach.",
+    )
     rules = (
         Rule(
             cel="has(self.indicator) != has(self.promQL)",

@@ -58,6 +58,7 @@ class Reason(StrEnum):
     ERROR_RATE_BREACH = "ErrorRateBreach"
     FALLBACK_RATE_BREACH = "FallbackRateBreach"
     PROMQL_BREACH = "PromQLBreach"
+    NO_TRAFFIC = "NoTraffic"
     HALTED = "Halted"
     WOULD_ROLL_BACK = "WouldRollBack"
     CANARY_UNREADY = "CanaryUnready"
@@ -96,6 +97,7 @@ WARNINGS = frozenset(
         Reason.ERROR_RATE_BREACH,
         Reason.FALLBACK_RATE_BREACH,
         Reason.PROMQL_BREACH,
+        Reason.NO_TRAFFIC,
         Reason.HALTED,
         Reason.WOULD_ROLL_BACK,
         Reason.RETURNING,

@@ -65,6 +65,7 @@ def live_policy(key: PolicyKey, *, spec: FallbackPolicySpec, place: Place, state
         state=state,
         from_zero=subject.from_zero,
         watched=subject.watched,
+        share=place.canary.weight / 100 if place.canary is not None else None,
     )
 
 
