@@ -126,7 +126,10 @@ async def _operate(config: OperatorConfig, *, connection: Connection) -> None:
     metrics = Metrics()
     instance = f"{socket.gethostname()}-{os.getpid()}"
     evaluators = {
-        source.name: Apart(MetricsSourceConfig(source.name, source.url, float(source.scrapeIntervalSeconds)))
+        source.name: Apart(
+            MetricsSourceConfig(source.name, source.url, float(source.scrapeIntervalSeconds)),
+            credentials=source.credentials(Path(config.secretsDirectory)),
+        )
         for source in config.metricsSources
     }
     async with AsyncExitStack() as stack:

@@ -16,7 +16,8 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, BinaryIO, Final
 
-from .prometheus import PrometheusSource
+from .credentials import Credentials
+from .prometheus import NO_CREDENTIALS, PrometheusSource
 from .queries import MetricsSourceConfig
 from .tick import Answer, EvaluatorEnded, Here, Question
 
@@ -29,8 +30,11 @@ _LENGTH: Final = struct.Struct(">I")
 class Apart:
     """An Evaluator whose process is started with the first question, and again after it has ended."""
 
-    def __init__(self, config: MetricsSourceConfig, *, longest_seconds: float = LONGEST_SECONDS) -> None:
+    def __init__(
+        self, config: MetricsSourceConfig, *, credentials: Credentials = NO_CREDENTIALS, longest_seconds: float = LONGEST_SECONDS
+    ) -> None:
         self._config = config
+        self._credentials = credentials
         self._longest_seconds = longest_seconds
         self._process: Process | None = None
 
@@ -71,7 +75,7 @@ class Apart:
         command = (sys.executable, "-m", "backstop.analysis.apart")
         modules = {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}  # the same as here, wherever they are
         self._process = process = await asyncio.create_subprocess_exec(*command, env=os.environ | modules, stdin=PIPE, stdout=PIPE)
-        await self._send(process, self._config)
+        await self._send(process, (self._config, self._credentials))
         return process
 
     async def _send(self, process: Process, told: object) -> None:
@@ -90,8 +94,7 @@ class Apart:
         return answers
 
 
-async def _serve(config: MetricsSourceConfig, *, questions: BinaryIO, answers: BinaryIO, clock: Callable[[], float]) -> None:
-    source = PrometheusSource(config)
+async def _serve(source: PrometheusSource, *, questions: BinaryIO, answers: BinaryIO, clock: Callable[[], float]) -> None:
     evaluator = Here(source, clock=clock)
     try:
         while (asked := await asyncio.to_thread(_read, questions)) is not None:
@@ -119,10 +122,11 @@ def _write(stream: BinaryIO, told: object) -> None:
 def main() -> None:
     """The process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for the parent: with that this ends too
-    config = _read(sys.stdin.buffer)
-    if config is not None:
+    if (asked_of := _read(sys.stdin.buffer)) is not None:
+        config, credentials = asked_of
+        source = PrometheusSource(config, credentials=credentials)
         with contextlib.suppress(BrokenPipeError):
-            asyncio.run(_serve(config, questions=sys.stdin.buffer, answers=sys.stdout.buffer, clock=time.time))
+            asyncio.run(_serve(source, questions=sys.stdin.buffer, answers=sys.stdout.buffer, clock=time.time))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
-from ..analysis.objective import Objective, objective_of
+from ..analysis.objective import GATEWAYS, Objective, objective_of
 from ..analysis.policy import Evaluation, LivePolicy
 from ..analysis.queries import poll_seconds
 from ..analysis.reading import Breached, Healthy, SLOReading, Unknown, Waiting, state_name
@@ -64,6 +64,7 @@ def live_policy(key: PolicyKey, *, spec: FallbackPolicySpec, place: Place, state
         state=state,
         from_zero=subject.from_zero,
         watched=subject.watched,
+        share=place.canary.weight / 100 if place.canary is not None else None,
     )
 
 
@@ -212,7 +213,7 @@ class Judging:
         quiet = WATCHED_SECONDS if policy.watched else JUDGED_SECONDS
         if before and same and now - before.at < quiet and _states(readings) == _states(before.readings):
             return
-        requests = result.state.requests if result.state.block_end is not None else None
+        requests = result.state.requests if result.state.block_end is not None and GATEWAYS in policy.parts else None
         analysis = pack(result.state) if result.state.block_end is not None else before.analysis if before else None
         after = Judgement(policy.canary, policy.stable, policy.objectives, policy.since, now, readings, analysis, requests)
         self._judgements[key] = after
