@@ -44,7 +44,8 @@ async def fetched_by_batch(live: Sequence[LivePolicy], *, source: MetricSource, 
         for answer in asyncio.as_completed([_answered(query, source=source) for query in planned if query.own is None]):
             answered = await answer
             held |= {name: fetched for name, fetched in answered.items() if name in named}
-            yield {name: fetched for name, fetched in answered.items() if name not in named}
+            if whole := {name: fetched for name, fetched in answered.items() if name not in named}:
+                yield whole
         if named:
             yield await asyncio.to_thread(_whole, named, fetched=held, own=await own)
     finally:
