@@ -57,6 +57,8 @@ class Reason(StrEnum):
     LATENCY_BREACH = "LatencyBreach"
     ERROR_RATE_BREACH = "ErrorRateBreach"
     FALLBACK_RATE_BREACH = "FallbackRateBreach"
+    PROMQL_BREACH = "PromQLBreach"
+    NO_TRAFFIC = "NoTraffic"
     HALTED = "Halted"
     WOULD_ROLL_BACK = "WouldRollBack"
     CANARY_UNREADY = "CanaryUnready"
@@ -94,6 +96,8 @@ WARNINGS = frozenset(
         Reason.LATENCY_BREACH,
         Reason.ERROR_RATE_BREACH,
         Reason.FALLBACK_RATE_BREACH,
+        Reason.PROMQL_BREACH,
+        Reason.NO_TRAFFIC,
         Reason.HALTED,
         Reason.WOULD_ROLL_BACK,
         Reason.RETURNING,
