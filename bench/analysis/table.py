@@ -43,7 +43,7 @@ def wilson(successes: int, *, runs: int) -> tuple[float, float]:
     p, z2 = successes / runs, Z95 * Z95
     middle = (p + z2 / (2 * runs)) / (1 + z2 / runs)
     half = Z95 * math.sqrt(p * (1 - p) / runs + z2 / (4 * runs * runs)) / (1 + z2 / runs)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return 0.0 if successes == 0 else middle - half, 1.0 if successes == runs else middle + half
 
 
 def median(ordered: Sequence[float]) -> tuple[float, float, float]:
@@ -79,9 +79,9 @@ def figure(outcome: Outcome) -> str:
 
 
 def ratio(outcome: Outcome) -> str:
-    """Mean canary requests over Wald's bound, runs that found nothing counted with their whole length."""
+    """Mean canary requests over Wald's bound; only where every run found it, as the mean is not known else."""
     assert outcome.bound is not None, "only where there is a bound"
-    used = [outcome.rate * (outcome.seconds if at is None else at) for at in outcome.times]
+    used = [outcome.rate * at for at in outcome.times if at is not None]
     error = Z95 * stdev(used) / math.sqrt(len(used))
     return f"{fmean(used) / outcome.bound:.2f} ± {error / outcome.bound:.2f}"
 
@@ -104,7 +104,7 @@ def printed(outcomes: Sequence[Outcome], *, rates: Sequence[int]) -> str:
                 lines += ["| *wanted* | " + " | ".join(wanted) + " | |"]
             last = what
         bound = found.get(min(found))
-        against = ratio(bound) if bound is not None and bound.bound is not None else ""
+        against = ratio(bound) if bound is not None and bound.bound is not None and bound.rollbacks == len(bound.times) else ""
         lines += [f"| {judge} | " + " | ".join(figure(found[rate]) if rate in found else "" for rate in rates) + f" | {against} |"]
     return "\n".join(lines).strip()
 
