@@ -21,6 +21,7 @@ from ..telemetry.metrics import Metrics
 from .apply import Apply, Overtaken
 from .children import Children
 from .config import OperatorConfig
+from .contents import Contents
 from .judging import Judging
 from .kept import KeptRecords
 from .keys import Key, PolicyKey
@@ -78,6 +79,7 @@ class Operator:
         self._sweep_seconds = sweep_seconds
         self._store = Store()
         self._queue: KeyQueue[Key] = KeyQueue(clock=clock, jitter=jitter)
+        self._contents = Contents(client, store=self._store, namespaces=config.namespaces, wake=self._wake, jitter=jitter)
         self._listed = False
         self._listed_at = 0.0
         self._heartbeat = Heartbeat(clock=time.monotonic)
@@ -119,6 +121,7 @@ class Operator:
             writes=writes,
             apply=Apply(writes, store=store, children=children, probes=probes, reports=reports, telling=telling, metrics=metrics),
             children=children,
+            contents=self._contents,
             kept=KeptRecords(writes, store=store),
             probes=probes,
             reports=reports,
@@ -154,6 +157,7 @@ class Operator:
 
     async def _passes_and_judging(self, reconcile: Reconcile, *, judging: Judging) -> None:
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._contents.run())
             for source in self._sources:
                 tasks.create_task(judging.run(source))
             for _ in range(WORKERS):

@@ -31,6 +31,8 @@ class Connection:
     def __init__(self, configuration: Configuration) -> None:
         # The library's retries would hide an unavailable API server for minutes.
         configuration.retries = None
+        # A watch holds its connection, and there may be one for each of 256 namespaces: nobody shall wait for them.
+        configuration.connection_pool_maxsize = 512
         self._configuration = configuration
 
     def api_client(self) -> ApiClient:
