@@ -175,7 +175,8 @@ async def test_c08_a_knowledge_base_that_comes_later_is_taken_up_and_a_missing_k
         await put(world, OLD, key="other.yaml")
         said = await world.until_status("the key is missed", lambda s: "the key" in condition(s, "ResolvedRefs")["message"])
         assert condition(said, "ResolvedRefs")["message"] == (
-            "`spec.chain[1].static.knowledgeBaseRef` names the key `answers.yaml`, which `data` of ConfigMap `kb` has not; correct one of them"
+            "`spec.chain[1].static.knowledgeBaseRef` names the key `answers.yaml`, which ConfigMap `kb` has no text under; "
+            "correct one of them"
         )
         assert "stable" not in said
         await put(world, OLD)

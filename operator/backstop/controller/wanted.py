@@ -93,7 +93,7 @@ def without_content(
         case NoMap():
             message = f"{named}, which does not exist in namespace `{namespace}`; create it"
         case NoKey():
-            message = f"`{path}` names the key `{reference.key}`, which `data` of ConfigMap `{reference.name}` has not; correct one of them"
+            message = f"`{path}` names the key `{reference.key}`, which ConfigMap `{reference.name}` has no text under; correct one of them"
         case Unread(why):
             message = f"{named}, which cannot be read ({why}); it is tried again"
         case Bad(why):
