@@ -14,10 +14,10 @@ from backstop.kube.resources import CONFIG_MAPS, Body
 from e2e.cluster.apiserver import ApiServer
 
 from .operators import running
-from .proxy import GONE, proxy
+from .proxy import GONE, Refusal, proxy
 from .test_rights import grant
 from .until import until
-from .world import MANAGER, World, condition, policy_spec, small_world
+from .world import MANAGER, Behaviour, World, condition, policy_spec, small_world
 
 pytestmark = pytest.mark.apiserver
 
@@ -79,6 +79,7 @@ async def test_c08_another_content_of_the_knowledge_base_is_a_new_revision_and_g
     await world.apply("v1", chain=chain(), canary=QUICK)
     async with running(connection, world):
         first = await stable(world, knows=OLD)
+        await world.quiet()
         await put(world, NEW)
         second = await canary(world)
         assert await contents(world, second) == {"static": NEW}
@@ -101,6 +102,8 @@ async def test_c08_what_else_changes_costs_no_write_and_is_not_even_read(connect
                 await put(elsewhere, text)
                 await put(elsewhere, text, name="unrelated")
             await delete(world, "unrelated")
+            await operator.lists(2)
+            await world.touch_status()  # a pass that has nothing to read
             await operator.lists(4)
             assert operator.writes[written:] == []
             assert [path for path in operator.reads[read:] if "/configmaps/" in path] == []
@@ -233,15 +236,48 @@ async def test_c08_what_changed_across_a_410_or_a_silent_watch_is_seen(api_serve
         await world.prompt("v1")
         await put(world, OLD)
         await world.apply("v1", chain=chain(), canary=HELD)
-        async with running(await connect(kubeconfig), world):
+        async with running(await connect(kubeconfig), world) as operator:
             first = await stable(world, knows=OLD)
             await world.quiet()
+            maps = f"/api/v1/namespaces/{world.namespace}/configmaps"
             between.freeze_watches()
             await put(world, NEW)
+
+            async def is_held() -> bool:
+                return maps in between.held
+
+            await until("the change is on its way", is_held)
+            read = len(operator.reads)
             between.end_watches(GONE)
-            # Whatever else happens makes the frozen watches speak.
-            await put(world, "x", name="unrelated")
             assert await canary(world) != first
+            # From where it is to watch on, and the watch.
+            assert operator.reads[read:].count(maps[1:]) == 2
+
+
+async def test_a_knowledge_base_that_cannot_be_read_keeps_no_canary_from_being_taken_back(
+    api_server: ApiServer, world: World, tmp_path: Path
+) -> None:
+    async with proxy(api_server, folder=tmp_path) as (between, kubeconfig):
+        await world.prompt("v1")
+        await world.prompt("v2")
+        await put(world, OLD)
+        await world.apply("v1", chain=chain(), canary=HELD)
+        async with running(await connect(kubeconfig), world):
+            first = await stable(world, knows=OLD)
+            await world.apply("v2", chain=chain(), canary=HELD)
+            await world.until_status("it has traffic", lambda s: s.get("canary", {}).get("weightVerifiedAt"))
+            between.refusal = Refusal(500, fits=lambda request: request.path.endswith("/configmaps/kb"))
+            await put(world, OLD, notes="So that it is read again.")
+            said = await world.until_status("it is said", lambda s: condition(s, "ResolvedRefs")["status"] == "False")
+            assert "which cannot be read (GET /api/v1/" in condition(said, "ResolvedRefs")["message"]
+            assert "it is tried again" in condition(said, "ResolvedRefs")["message"]
+            world.behaviour["v2"] = Behaviour(bad=0.5)
+            status = await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout", {}).get("outcome") == "RolledBack")
+            assert status["stable"]["revision"] == first
+            assert (await world.route()).permille == 0
+            between.refusal = None
+            # Read again by itself: what is wanted is known, and was rejected.
+            await world.until_status("it is read", lambda s: condition(s, "Stalled")["reason"] == "RolledBack", within=60)
 
 
 async def test_c08_the_shipped_rights_are_enough_in_one_namespace(api_server: ApiServer, client: Client, world: World) -> None:

@@ -178,9 +178,8 @@ class Client:
         silent = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=SILENT_SECONDS)
         lines = Lines()
         try:
-            async with asyncio.timeout(self._timeout) as begun:
+            async with asyncio.timeout(self._timeout):
                 response = await self._call("GET", path, query=query, body=None, content=JSON, timeout=silent, accept=WATCHED_AS)
-                begun.reschedule(None)
             async with response.response as answer:
                 if answer.status != 200:
                     raise _error(answer.status, message=f"{what}: answer {answer.status}")
