@@ -1,19 +1,19 @@
 """Text as words, so that what is asked and what is looked for are compared alike: without letter case, punctuation and width. PURE."""
 
 import unicodedata
+from bisect import bisect_right
 from typing import Final
 
-# Scripts that put no spaces between words: each of their characters counts as a word.
+# Scripts that put no spaces between words: each of their characters counts as a word. First characters, and the ones after the last.
 _UNSPACED: Final = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x1000, 0x109F),  # Burmese
-    (0x1780, 0x17FF),  # Khmer
-    (0x3040, 0x30FF),  # Japanese syllables
-    (0x3400, 0x9FFF),  # Chinese characters
-    (0xF900, 0xFAFF),
-    (0x20000, 0x3FFFF),
+    *(0x0E00, 0x0F00),  # Thai, Lao
+    *(0x1000, 0x10A0),  # Burmese
+    *(0x1780, 0x1800),  # Khmer
+    *(0x3040, 0x3100),  # Japanese syllables
+    *(0x3400, 0xA000),  # Chinese characters
+    *(0xF900, 0xFB00),
+    *(0x20000, 0x40000),
 )
-_FIRST_UNSPACED: Final = _UNSPACED[0][0]
 
 
 def words_of(text: str, *, most: int | None = None) -> list[str]:
@@ -23,12 +23,12 @@ def words_of(text: str, *, most: int | None = None) -> list[str]:
     """
     words: list[str] = []
     run: list[str] = []
-    for character in _folded(text)[:most]:
+    for character in _folded(text, most=most):
         if not (character.isalnum() or unicodedata.category(character)[0] == "M"):
             if run:
                 words.append("".join(run))
                 run = []
-        elif character >= chr(_FIRST_UNSPACED) and _is_unspaced(ord(character)):
+        elif bisect_right(_UNSPACED, ord(character)) % 2:
             if run:
                 words.append("".join(run))
                 run = []
@@ -40,9 +40,6 @@ def words_of(text: str, *, most: int | None = None) -> list[str]:
     return words
 
 
-def _folded(text: str) -> str:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-
-
-def _is_unspaced(code: int) -> bool:
-    return any(first <= code <= last for first, last in _UNSPACED)
+def _folded(text: str, *, most: int | None) -> str:
+    normal = unicodedata.normalize("NFKC", text)[:most]
+    return unicodedata.normalize("NFKC", normal.casefold())[:most]

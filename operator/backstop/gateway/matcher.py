@@ -32,7 +32,8 @@ class Matcher:
     def __init__(self, entries: Sequence[Entry]) -> None:
         self._phrases = _automaton(entries)
         patterns = [_Pattern(number, words) for number, entry in enumerate(entries) for words in entry.patterns]
-        self._first: dict[PatternWord, list[_Pattern]] = {}
+        self._asked = frozenset(word for pattern in patterns for word in pattern.words)
+        self._first: dict[tuple[str, bool], list[_Pattern]] = {}
         for pattern in patterns:
             self._first.setdefault(pattern.words[0], []).append(pattern)
         self._whole: dict[tuple[str, ...], int] = {}
@@ -60,13 +61,14 @@ class Matcher:
             while (following := state.following.get(word)) is None and state.otherwise is not None:
                 state = state.otherwise
             state = following or state
-            found = _first(found, state.entry)
+            if state.entry is not None and (found is None or state.entry < found):
+                found = state.entry
         return found
 
     def _by_pattern(self, words: Sequence[str]) -> int | None:
         found: int | None = None
-        begun: set[PatternWord] = set()
-        waiting: dict[PatternWord, list[tuple[_Pattern, int]]] = {}
+        begun: set[tuple[str, bool]] = set()
+        waiting: dict[tuple[str, bool], list[tuple[_Pattern, int]]] = {}
         for word in words:
             moved: list[tuple[_Pattern, int]] = []
             for met in self._words_met(word):
@@ -82,9 +84,15 @@ class Matcher:
                     waiting.setdefault(pattern.words[position + 1], []).append((pattern, position + 1))
         return found
 
-    def _words_met(self, word: str) -> list[PatternWord]:
-        """The words of patterns that `word` may be one of."""
-        return [PatternWord(word, False), *(PatternWord(word[:n], True) for n in self._lengths if n <= len(word))]
+    def _words_met(self, word: str) -> list[tuple[str, bool]]:
+        """The words of patterns that `word` is one of, as a PatternWord is spelled."""
+        met = [(word, False)] if (word, False) in self._asked else []
+        for length in self._lengths:
+            if length > len(word):
+                break
+            if (word[:length], True) in self._asked:
+                met.append((word[:length], True))
+        return met
 
 
 def _meets(word: str, wanted: PatternWord) -> bool:
