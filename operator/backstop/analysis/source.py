@@ -1,8 +1,8 @@
-"""Asks the metric sources, all at once, and hands each policy its own result. A batch that fails is `ProviderError` or `Partial` for
-each of its policies; the other sources are not held up by it."""
+"""Asks a metric source, all queries at once, and hands each policy its own result. A query that fails is `ProviderError` or `Partial` for
+each of its policies; the other queries are not held up by it."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from .answers import MatrixSeries, sort_answer
@@ -24,17 +24,17 @@ class MetricSource(Protocol):
         ...
 
 
-async def fetch(live: Sequence[LivePolicy], *, sources: Mapping[str, MetricSource], now: float) -> dict[tuple[str, str], Fetched]:
-    """Samples for each policy, by (namespace, name). `now`: seconds since the epoch. Ends within the sources' deadline."""
-    planned = plan_queries(live, sources={name: source.config for name, source in sources.items()}, now=now)
-    fetched: dict[tuple[str, str], Fetched] = {
-        (p.namespace, p.name): ProviderError(f"The operator is configured with no metrics source named `{p.source}`.")
-        for p in live
-        if p.source not in sources
-    }
-    for answered in await asyncio.gather(*(_answered(query, source=sources[query.source]) for query in planned)):
-        fetched |= answered
-    return fetched
+async def fetched_by_batch(
+    live: Sequence[LivePolicy], *, source: MetricSource, now: float
+) -> AsyncIterator[dict[tuple[str, str], Fetched]]:
+    """Samples for each policy of this source, by (namespace, name): batch by batch, as they are answered.
+
+    `now`: seconds since the epoch. Ends within the source's deadline.
+    """
+    config = source.config
+    planned = plan_queries(live, sources={config.name: config}, now=now)
+    for answer in asyncio.as_completed([_answered(query, source=source) for query in planned]):
+        yield await answer
 
 
 async def _answered(query: PlannedQuery, *, source: MetricSource) -> dict[tuple[str, str], Fetched]:
