@@ -111,6 +111,38 @@ MUTANTS = (
         'breached = look.readings_in("Breached")',
         "breached = ()",
     ),
+    Mutant(
+        "way-back-is-forgotten",
+        "A new wish begins beside a stable that is being left, and the breach is forgotten.",
+        "rollout/rest.py",
+        "new_canary",
+        "if guard is not None and guard.returning is not None and not is_late(look, guard):",
+        "if False:",
+    ),
+    Mutant(
+        "way-back-waits-in-silence",
+        "A way back that never gets its pods is not told.",
+        "rollout/decide.py",
+        "GUARD",
+        "guard.way_back_is_late,",
+        "",
+    ),
+    Mutant(
+        "halt-is-certain",
+        "What was halted with nothing beside it is rejected as certain.",
+        "rollout/move.py",
+        "_served_alone",
+        "return canary.halted.alone",
+        "return False",
+    ),
+    Mutant(
+        "halt-is-not-watched",
+        "Nobody sees whether gateways act on a halt.",
+        "rollout/decide.py",
+        "REST",
+        "rest.watch_halt,",
+        "",
+    ),
     # What gives traffic
     Mutant(
         "silence-advances",

@@ -54,6 +54,12 @@ class HaltedStatus(StatusModel):
     at: Time = Field(max_length=40, description="When.")
     reason: str = Field(max_length=128, description="Why, in one word.")
     message: str = Field("", max_length=2048, description="The evidence.")
+    alone: bool = Field(False, description="Whether nothing served beside it that it could be compared with.")
+    takenAt: Time | None = time_field("When its traffic was taken away, where that is not when it was decided.")
+    trafficGeneration: int | None = Field(
+        None, description="Generation of the traffic object that took its traffic away, until every gateway acts on it."
+    )
+    shiftedAt: Time | None = time_field("When every ready gateway was seen to act on it.")
 
 
 class CanaryStatus(StatusModel):
@@ -148,6 +154,9 @@ class LastRolloutStatus(StatusModel):
     shiftedAt: Time | None = time_field("When every ready gateway was seen to act on the decision.")
     trafficGeneration: int | None = Field(None, description="Generation of the traffic object that carries the decision.")
     report: str | None = Field(None, max_length=253, description="Its RolloutReport, once that is written.")
+    endedAt: Time | None = time_field(
+        "When traffic was told to go, where that is not when it was decided: it had to wait for pods, or for a person."
+    )
 
 
 class RevisionStatus(StatusModel):

@@ -63,6 +63,7 @@ class Reason(StrEnum):
     CANARY_UNAVAILABLE = "CanaryUnavailable"
     PROBE_FAILED = "ProbeFailed"
     RETURNING = "Returning"
+    RETURN_UNAVAILABLE = "ReturnUnavailable"
     NOTHING_TO_RETURN_TO = "NothingToReturnTo"
     REJECTION_CONFIRMED = "RejectionConfirmed"
     SHARED_INCIDENT = "SharedIncident"
@@ -97,6 +98,7 @@ WARNINGS = frozenset(
         Reason.HALTED,
         Reason.WOULD_ROLL_BACK,
         Reason.RETURNING,
+        Reason.RETURN_UNAVAILABLE,
         Reason.NOTHING_TO_RETURN_TO,
         Reason.SHARED_INCIDENT,
         Reason.TOKEN_WITHOUT_EFFECT,

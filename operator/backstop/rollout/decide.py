@@ -45,12 +45,21 @@ PROGRESS: tuple[CanaryGate, ...] = (
     progress.pass_step,
 )
 # Without a canary: what takes traffic away from stable, or finds out whether that was right.
-GUARD: tuple[Gate, ...] = (recreation.recall, guard.finish_return, guard.breach, guard.go_back_when_ready, guard.compare, guard.end)
+GUARD: tuple[Gate, ...] = (
+    recreation.recall,
+    guard.finish_return,
+    guard.breach,
+    guard.go_back_when_ready,
+    guard.way_back_is_late,
+    guard.compare,
+    guard.end,
+)
 # What does not wait while a rollout is paused: no gate that raises the canary's weight.
 WHILE_PAUSED: tuple[CanaryGate, ...] = (progress.replan, progress.promote, progress.verify)
 REST: tuple[Gate, ...] = (
     rest.first_revision,
     rest.watch_shift,
+    rest.watch_halt,
     rest.clear_away,
     rest.recall_rejection,
     guard.return_to_previous,

@@ -77,8 +77,10 @@ def _promote(look: Look) -> Move | None:
     wanted, stable, canary = look.wanted, look.place.stable, look.place.canary
     if wanted is not None and stable is None:
         return as_first(look, wanted, reason=Reason.PROMOTED_BY_HAND, token="promote")
-    if wanted is None or stable is None or wanted.name == stable.revision.name:
+    if wanted is None or stable is None:
         return None
+    if wanted.name == stable.revision.name:
+        return _keep(look, stable.revision)
     if canary is not None and (canary.revision.name != wanted.name or canary.routed_at is not None):
         return None
     message = (
@@ -86,6 +88,16 @@ def _promote(look: Look) -> Move | None:
     )
     promoting = replace(canary or fresh_canary(look, wanted), by_hand=True, promoting_since=look.now)
     return told(with_canary(look.place, promoting), Reason.PROMOTED_BY_HAND, message)
+
+
+def _keep(look: Look, stable: Revision) -> Move | None:
+    """Stable was to be left, and a person has it stay: what it does is told from now on, and no more."""
+    guard = look.place.guard
+    if guard is None or guard.returning is None:
+        return None
+    message = f"{stable.prompt_version} ({stable.name}) stays, as asked for by hand (`backstop.dev/promote`): {guard.returning.message}"
+    kept = replace(guard, returning=None, reported=None, by_hand=True)
+    return told(replace(look.place, guard=kept), Reason.PROMOTED_BY_HAND, message)
 
 
 def _stands_back(look: Look, wanted: Revision) -> bool:

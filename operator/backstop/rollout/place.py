@@ -26,11 +26,24 @@ class StablePlace:
 
 @dataclass(frozen=True)
 class Halt:
-    """A breach after which a person decides."""
+    """A breach after which a person decides, or after which stable is to be left.
+
+    `alone`: nothing served beside what breached. Where traffic was taken away: `taken_at`, where that was later than `at`; `generation`
+    of the write, until every gateway was seen to act on it, at `shifted_at`, or was watched for long enough.
+    """
 
     at: float
     reason: str
     message: str
+    alone: bool = False
+    taken_at: float | None = None
+    generation: int | None = None
+    shifted_at: float | None = None
+
+    @property
+    def watched_since(self) -> float:
+        """From when on gateways are watched for it."""
+        return self.at if self.taken_at is None else self.taken_at
 
 
 @dataclass(frozen=True)
@@ -133,7 +146,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class LastRollout:
-    """How the latest rollout ended. `shifted_at`: when every ready gateway was seen to act on it; `report`: written, of this name."""
+    """How the latest rollout ended. `shifted_at`: when every ready gateway was seen to act on it; `report`: written, of this name.
+
+    `ended_at`: when traffic was told so, where that had to wait after it was detected: for pods, or for a person.
+    """
 
     outcome: Outcome
     revision: Revision
@@ -143,6 +159,12 @@ class LastRollout:
     generation: int | None
     shifted_at: float | None = None
     report: str | None = None
+    ended_at: float | None = None
+
+    @property
+    def watched_since(self) -> float:
+        """From when on gateways are watched for the end."""
+        return self.detected_at if self.ended_at is None else self.ended_at
 
 
 def is_another_end(last: LastRollout | None, *, before: LastRollout | None) -> bool:
@@ -227,10 +249,12 @@ def awaited_generation(place: Place) -> int | None:
     """
     canary, last = place.canary, place.last
     if canary is not None:
+        if canary.halted is not None:
+            return canary.halted.generation
         if canary.routed_at is not None or (canary.step_started_at is not None and canary.verified_at is None):
             return canary.generation
         # After a weight that was not seen everywhere: the generation that took it back.
-        return canary.generation if canary.weight == 0 and canary.halted is None else None
+        return canary.generation if canary.weight == 0 else None
     if last is not None and last.shifted_at is None:
         return last.generation
     return None

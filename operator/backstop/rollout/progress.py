@@ -164,6 +164,7 @@ def promote(look: Look, canary: CanaryPlace) -> Move | None:
             detected_at=canary.promoting_since or canary.routed_at,
             generation=canary.generation,
             shifted_at=look.now if seen else None,
+            ended_at=look.now,
         ),
         guard=guard,
         incident=None,

@@ -70,14 +70,37 @@ def new_canary(look: Look) -> Move | None:
         return None
     if look.place.incident is not None and look.place.incident.revision.name == wanted.name:
         return None
+    guard = look.place.guard
+    if guard is not None and guard.returning is not None and not is_late(look, guard):
+        return None  # stable is being left, and is nothing to be compared with
     canary = fresh_canary(look, wanted)
     message = f"canary {wanted.prompt_version} ({wanted.name}) against stable {stable.revision.prompt_version} ({stable.revision.name})"
     return told(with_canary(look.place, canary), Reason.CANARY_STARTED, message)
 
 
+def is_late(look: Look, guard: Guard) -> bool:
+    """Whether a way back has waited for its pods for as long as a canary may."""
+    return guard.returning is not None and look.now - guard.returning.at >= look.policy.canary.progressDeadlineSeconds
+
+
+def late_words(look: Look) -> str:
+    """What a way back waits for, for how long, and what a person can do."""
+    guard, previous, stable = look.place.guard, look.place.previous, look.place.stable
+    assert guard is not None and guard.returning is not None and previous is not None and stable is not None
+    back, serving = previous.revision, stable.revision
+    trouble = look.observed.arm(back.name).trouble
+    seconds = look.policy.canary.progressDeadlineSeconds
+    return (
+        f"{serving.prompt_version} ({serving.name}) serves on although it breaches: no pod of {back.prompt_version} ({back.name}) was "
+        f"ready after {seconds} s (`spec.canary.progressDeadlineSeconds`){f' ({trouble})' if trouble else ''}; see to its pods, name another "
+        "version in the spec, or keep what serves by a new value of the annotation `backstop.dev/promote`: "
+        f"{guard.returning.message}"
+    )
+
+
 def with_canary(place: Place, canary: CanaryPlace) -> Place:
     """The place with this canary, whose pods retire no more. What stable does from now on says nothing of a revision before."""
-    guard = replace(place.guard, returning=None) if place.guard is not None and place.guard.suspect is None else None
+    guard = replace(place.guard, returning=None, reported=None) if place.guard is not None and place.guard.suspect is None else None
     retiring = tuple(r for r in place.retiring if r.revision != canary.revision.name)
     return replace(place, canary=canary, retiring=retiring, guard=guard, incident=None)
 
@@ -106,12 +129,30 @@ def watch_shift(look: Look) -> Move | None:
     if look.acts_on(last.generation):
         message = f"every gateway acts on the end of {last.revision.name}, {look.now - last.detected_at:.1f} s after it was decided"
         return told(replace(look.place, last=replace(last, shifted_at=look.now)), Reason.TRAFFIC_SHIFTED, message)
-    if look.now - last.detected_at > WATCH_SHIFT_SECONDS:
+    if look.now - last.watched_since > WATCH_SHIFT_SECONDS:
         acting = look.observed.acting
         why = f"the slowest acts on generation {acting.value} of {last.generation}" if isinstance(acting, Known) else acting.why
         message = f"the end of {last.revision.name} was not seen on every gateway within {WATCH_SHIFT_SECONDS:.0f} s ({why})"
         return told(replace(look.place, last=replace(last, generation=None)), Reason.WEIGHT_NOT_VERIFIED, message)
     return None
+
+
+def watch_halt(look: Look) -> Move | None:
+    """The canary waits for a person without traffic: note when every gateway was seen to act on that."""
+    canary = look.place.canary
+    halt = canary.halted if canary is not None else None
+    if canary is None or halt is None or halt.generation is None:
+        return None
+    if look.acts_on(halt.generation):
+        message = f"every gateway acts on the halt of {canary.revision.name}, {look.now - halt.at:.1f} s after it was decided"
+        seen = replace(canary, halted=replace(halt, generation=None, shifted_at=look.now))
+        return told(replace(look.place, canary=seen), Reason.TRAFFIC_SHIFTED, message)
+    if look.now - halt.watched_since <= WATCH_SHIFT_SECONDS:
+        return None
+    acting = look.observed.acting
+    why = f"the slowest acts on generation {acting.value} of {halt.generation}" if isinstance(acting, Known) else acting.why
+    message = f"the halt of {canary.revision.name} was not seen on every gateway within {WATCH_SHIFT_SECONDS:.0f} s ({why})"
+    return told(replace(look.place, canary=replace(canary, halted=replace(halt, generation=None))), Reason.WEIGHT_NOT_VERIFIED, message)
 
 
 def clear_away(look: Look) -> Move | None:

@@ -215,11 +215,29 @@ def _canary_status(canary: CanaryPlace) -> CanaryStatus:
 
 
 def _halt(status: HaltedStatus | None) -> Halt | None:
-    return Halt(parse_time(status.at), reason=status.reason, message=status.message) if status is not None else None
+    if status is None:
+        return None
+    return Halt(
+        parse_time(status.at),
+        reason=status.reason,
+        message=status.message,
+        alone=status.alone,
+        taken_at=_seconds(status.takenAt),
+        generation=status.trafficGeneration,
+        shifted_at=_seconds(status.shiftedAt),
+    )
 
 
 def _halted_status(halt: Halt) -> HaltedStatus:
-    return HaltedStatus(at=render_time(halt.at), reason=halt.reason, message=halt.message[:2048])
+    return HaltedStatus(
+        at=render_time(halt.at),
+        reason=halt.reason,
+        message=halt.message[:2048],
+        alone=halt.alone,
+        takenAt=_time(halt.taken_at),
+        trafficGeneration=halt.generation,
+        shiftedAt=_time(halt.shifted_at),
+    )
 
 
 def _tokens(status: AcknowledgedStatus) -> Tokens:
@@ -267,6 +285,7 @@ def _last_place(status: LastRolloutStatus) -> LastRollout:
         generation=status.trafficGeneration,
         shifted_at=_seconds(status.shiftedAt),
         report=status.report,
+        ended_at=_seconds(status.endedAt),
     )
 
 
@@ -280,6 +299,7 @@ def _last_status(last: LastRollout) -> LastRolloutStatus:
         shiftedAt=_time(last.shifted_at),
         trafficGeneration=last.generation,
         report=last.report,
+        endedAt=_time(last.ended_at),
     )
 
 

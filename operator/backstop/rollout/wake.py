@@ -14,14 +14,17 @@ def wake_at(look: Look) -> float | None:
     if place.previous is not None:
         deadlines.append(place.previous.until)
     if place.last is not None and place.last.shifted_at is None and awaited_generation(place) is not None:
-        deadlines.append(place.last.detected_at + WATCH_SHIFT_SECONDS)
+        deadlines.append(place.last.watched_since + WATCH_SHIFT_SECONDS)
     if place.guard is not None:
         deadlines.append(place.guard.until)
         if place.guard.returning is not None:
             deadlines.append(place.guard.returning.at + RETURN_SECONDS)
+            deadlines.append(place.guard.returning.at + look.policy.canary.progressDeadlineSeconds)
         if (compared := compared_at(look)) is not None:
             deadlines.append(compared)
     if canary is not None:
+        if canary.halted is not None and canary.halted.generation is not None:
+            deadlines.append(canary.halted.watched_since + WATCH_SHIFT_SECONDS)
         if canary.unready_since is not None:
             deadlines.append(canary.unready_since + look.policy.canary.progressDeadlineSeconds)
         if canary.routed_at is not None:
