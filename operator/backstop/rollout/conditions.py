@@ -9,10 +9,11 @@ from . import probes
 from .judged import judged
 from .look import Look
 from .observed import Unknown, Unresolved
-from .place import CanaryPlace, Guard, Incident, PreviousPlace
+from .place import CanaryPlace, Guard, Incident, PreviousPlace, StablePlace
 from .plan import ConditionState
 from .progress import all_healthy, hold_ends
-from .rest import is_late, late_words, serves_already
+from .rest import serves_already
+from .wayback import is_late, late_words
 
 
 def conditions_of(look: Look) -> tuple[ConditionState, ...]:
@@ -136,7 +137,7 @@ def _doing(look: Look) -> tuple[Reason, str]:
     if canary is None:
         wanted, stable, guard, previous = look.wanted, look.place.stable, look.place.guard, look.place.previous
         if stable is not None and guard is not None and guard.returning is not None and previous is not None:
-            return _returning(look, guard, name=f"{stable.revision.prompt_version} ({stable.revision.name})", previous=previous)
+            return _returning(look, guard, stable=stable, previous=previous)
         name = wanted.name if wanted is not None else "the wanted revision"
         if look.place.stable is None and serves_already(look) not in (None, name):
             message = f"status was lost, and the traffic object says that {serves_already(look)} serves: apply the version of that revision"
@@ -187,18 +188,19 @@ def _guarding(look: Look) -> tuple[Reason, str]:
     if not _stable_ready(look):
         return Reason.STABLE_UNREADY, f"no pod of stable {stable.revision.name} is ready"
     if guard is not None and guard.returning is not None and previous is not None:
-        return _returning(look, guard, name=name, previous=previous)
+        return _returning(look, guard, stable=stable, previous=previous)
     breached = look.readings_in("Breached")
     if guard is not None and breached:
         return breached[0].reason, f"{name} is stable, and nothing moves although it breaches: {breached[0].evidence}"
     return Reason.STABLE, f"{name} is stable and serves"
 
 
-def _returning(look: Look, guard: Guard, *, name: str, previous: PreviousPlace) -> tuple[Reason, str]:
+def _returning(look: Look, guard: Guard, *, stable: StablePlace, previous: PreviousPlace) -> tuple[Reason, str]:
     """Stable is to be left for what had served before it."""
     assert guard.returning is not None
     if is_late(look, guard):
-        return Reason.RETURN_UNAVAILABLE, late_words(look)
+        return Reason.RETURN_UNAVAILABLE, late_words(look, stable=stable, previous=previous, breach=guard.returning.message)
+    name = f"{stable.revision.prompt_version} ({stable.revision.name})"
     back = f"{previous.revision.prompt_version} ({previous.revision.name})"
     return Reason.RETURNING, f"{name} is left for {back} as soon as that has its pods: {guard.returning.message}"
 

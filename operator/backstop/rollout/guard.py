@@ -16,7 +16,8 @@ from .move import Move, go_back, halt, told
 from .observed import Known
 from .place import Guard, Halt, Incident, PreviousPlace, Revision, StablePlace
 from .progress import all_healthy
-from .rest import carries_verdict, fresh_canary, is_late, late_words, with_canary
+from .rest import carries_verdict, fresh_canary, with_canary
+from .wayback import is_late, late_words
 
 # For so long a way back to pods that were gone waits for all of them: one would break under what all of stable's serve.
 RETURN_SECONDS = 30.0
@@ -73,11 +74,13 @@ def go_back_when_ready(look: Look) -> Move | None:
 def way_back_is_late(look: Look) -> Move | None:
     """What stable is to be left for has had its time to get ready: told once. Traffic still follows when it does."""
     guard, previous, stable = look.place.guard, look.place.previous, look.place.stable
-    if guard is None or previous is None or stable is None or not is_late(look, guard) or guard.reported == Reason.RETURN_UNAVAILABLE:
+    if guard is None or guard.returning is None or previous is None or stable is None or not is_late(look, guard):
         return None
-    return told(
-        replace(look.place, guard=replace(guard, reported=str(Reason.RETURN_UNAVAILABLE))), Reason.RETURN_UNAVAILABLE, late_words(look)
-    )
+    if guard.reported == Reason.RETURN_UNAVAILABLE:
+        return None
+    message = late_words(look, stable=stable, previous=previous, breach=guard.returning.message)
+    reported = replace(guard, reported=str(Reason.RETURN_UNAVAILABLE))
+    return told(replace(look.place, guard=reported), Reason.RETURN_UNAVAILABLE, message)
 
 
 def compare(look: Look) -> Move | None:

@@ -10,6 +10,7 @@ from .look import Look, steps_hash
 from .move import REJECTED_KEPT, Move, told, with_remembered
 from .observed import Known
 from .place import CanaryPlace, Guard, Place, Rejection, Revision, StablePlace
+from .wayback import is_late
 
 
 def first_revision(look: Look) -> Move | None:
@@ -76,26 +77,6 @@ def new_canary(look: Look) -> Move | None:
     canary = fresh_canary(look, wanted)
     message = f"canary {wanted.prompt_version} ({wanted.name}) against stable {stable.revision.prompt_version} ({stable.revision.name})"
     return told(with_canary(look.place, canary), Reason.CANARY_STARTED, message)
-
-
-def is_late(look: Look, guard: Guard) -> bool:
-    """Whether a way back has waited for its pods for as long as a canary may."""
-    return guard.returning is not None and look.now - guard.returning.at >= look.policy.canary.progressDeadlineSeconds
-
-
-def late_words(look: Look) -> str:
-    """What a way back waits for, for how long, and what a person can do."""
-    guard, previous, stable = look.place.guard, look.place.previous, look.place.stable
-    assert guard is not None and guard.returning is not None and previous is not None and stable is not None
-    back, serving = previous.revision, stable.revision
-    trouble = look.observed.arm(back.name).trouble
-    seconds = look.policy.canary.progressDeadlineSeconds
-    return (
-        f"{serving.prompt_version} ({serving.name}) serves on although it breaches: no pod of {back.prompt_version} ({back.name}) was "
-        f"ready after {seconds} s (`spec.canary.progressDeadlineSeconds`){f' ({trouble})' if trouble else ''}; see to its pods, name another "
-        "version in the spec, or keep what serves by a new value of the annotation `backstop.dev/promote`: "
-        f"{guard.returning.message}"
-    )
 
 
 def with_canary(place: Place, canary: CanaryPlace) -> Place:
