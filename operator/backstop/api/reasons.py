@@ -21,6 +21,7 @@ class Reason(StrEnum):
     OBJECT_NOT_OURS = "ObjectNotOurs"
     OBJECT_REFUSED = "ObjectRefused"
     RECORD_MISSING = "RecordMissing"
+    REPORT_FAILED = "ReportFailed"
     RESOLVED = "Resolved"
     # Rollout
     FIRST_REVISION = "FirstRevision"
@@ -90,6 +91,7 @@ WARNINGS = frozenset(
         Reason.OBJECT_NOT_OURS,
         Reason.OBJECT_REFUSED,
         Reason.RECORD_MISSING,
+        Reason.REPORT_FAILED,
         Reason.WEIGHT_NOT_VERIFIED,
         Reason.REJECTED_BEFORE,
         Reason.LATENCY_BREACH,
@@ -119,6 +121,7 @@ WAY_BACK = "change the spec to go on, or set a new value of the annotation `back
 # What to do next, where that is the same whatever the message says; else the message says it.
 ADVICE = {
     Reason.OBJECT_REFUSED: "allow it, or change what the policy asks for; it is tried again",
+    Reason.REPORT_FAILED: "allow it; rollouts go on, and it is tried again until the next one begins",
     Reason.RECORD_MISSING: "restore it from a backup, or roll out another version",
     Reason.WEIGHT_NOT_VERIFIED: "look at the policy's gateway pods, and delete one that does not come along",
     Reason.ROLLED_BACK: WAY_BACK,

@@ -107,8 +107,8 @@ class Apply:
                 problem = await self._children.clear_away(subject) or problem
             problem = await self._probes.run(subject) or problem
             problem = await self._let_go(subject) or problem
-            if not leaving:
-                problem = await self._reports.write(subject) or problem
+            if not leaving and (unreported := await self._reports.write(subject)) is not None:
+                await self._announce(subject, unreported)
         finally:
             last = subject.plan.place.last
             if last is not None and is_another_end(last, before=subject.observed.place.last):
