@@ -227,10 +227,10 @@ MUTANTS = (
     Mutant(
         "first-revision-over-a-lost-status",
         "A lost status makes whatever is wanted stable, without a canary.",
-        "rollout/rest.py",
-        "first_revision",
-        "or serves_already(look) not in (None, wanted.name)",
-        "",
+        "rollout/first.py",
+        "_starting",
+        "return wanted if serves_already(look) in (None, wanted.name) else None",
+        "return wanted",
     ),
     # What is remembered
     Mutant(
@@ -428,5 +428,37 @@ MUTANTS = (
         "to_run",
         "if look.policy.canary.paused or look.observed.leaving:",
         "if look.observed.leaving:",
+    ),
+    Mutant(
+        "edited-probe-counts-as-passed",
+        "What a probe came to before it was edited counts.",
+        "rollout/probes.py",
+        "ends",
+        "if probe.mark == mark(look.policy, name)",
+        "",
+    ),
+    Mutant(
+        "first-revision-without-probes",
+        "A first revision is stable before its probes have passed.",
+        "rollout/first.py",
+        "first_revision",
+        "or missing(look, wanted)",
+        "",
+    ),
+    Mutant(
+        "callers-before-probes",
+        "Callers reach a first revision before its probes have passed.",
+        "rollout/decide.py",
+        "_serving",
+        "return None if wanted is not None and first.missing(look, wanted) else _first(look)",
+        "return _first(look)",
+    ),
+    Mutant(
+        "first-failure-is-forgotten",
+        "After a restart the failed probe of a first revision runs again.",
+        "rollout/statusmap.py",
+        "_first_place",
+        "failed=_halt(status.failed),",
+        "",
     ),
 )

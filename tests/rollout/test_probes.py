@@ -38,13 +38,6 @@ def states(world: World) -> dict[str, ProbeState]:
     return {name: state for (_, _, name), state in world.jobs.items()}
 
 
-def test_a_first_revision_meets_no_probes() -> None:
-    world = started(policy=policy(probes=("golden",)))
-    world.run(10)
-    assert world.place.stable is not None
-    assert world.begun == []
-
-
 def test_a02_no_weight_before_pods_are_ready_and_every_probe_has_passed() -> None:
     world = started(policy=policy(probes=("golden", "smoke")))
     world.come_to = {"golden": None, "smoke": PASSED}
@@ -184,6 +177,63 @@ def test_a_pause_leaves_no_probe_running_and_goes_on_with_those_that_have_not_pa
     world.run(5)
     assert canary_at(world) == 50
     assert world.begun.count("golden") == 1
+
+
+def edited(world: World, name: str) -> None:
+    """Somebody edits what this probe runs."""
+    spec = world.policy
+    probes = [
+        p.model_copy(update={"job": p.job.model_copy(update={"args": ["--at-least", "95"]})}) if p.name == name and p.job else p
+        for p in spec.canary.probes
+    ]
+    world.policy = spec.model_copy(update={"canary": spec.canary.model_copy(update={"probes": probes})})
+
+
+@pytest.mark.parametrize("before", [None, PASSED], ids=["running", "passed"])
+def test_a_probe_that_is_edited_before_the_first_weight_is_run_anew(before: ProbeState | None) -> None:
+    world = probed("golden", "smoke", come_to={"golden": before, "smoke": None})
+    edited(world, "golden")
+    world.run(5)
+    assert world.begun.count("golden") == 2
+    assert world.begun.count("smoke") == 1
+    assert canary_at(world) == 0
+    world.come_to = {}
+    world.run(5)
+    assert canary_at(world) == 50
+    assert (world.begun.count("golden"), world.begun.count("smoke")) == (2, 1)
+
+
+def test_what_a_probe_came_to_before_it_was_edited_says_nothing() -> None:
+    world = probed("golden", come_to={"golden": None})
+    edited(world, "golden")
+    world.jobs = dict.fromkeys(world.jobs, FAILED)
+    world.one_pass()
+    assert world.place.canary is not None
+    assert world.place.rejected == ()
+    world.come_to = {}
+    world.run(5)
+    assert canary_at(world) == 50
+
+
+def test_a_probe_that_is_edited_under_traffic_is_for_the_next_rollout() -> None:
+    world = probed("golden", come_to={"golden": PASSED})
+    assert canary_at(world) == 50
+    edited(world, "golden")
+    world.run(5)
+    assert world.begun == ["golden"]
+    assert canary_at(world) == 50
+
+
+def test_requests_beside_callers_that_are_edited_are_sent_as_they_are_asked_for_now() -> None:
+    world = trickling()
+    world.run(5)
+    assert world.begun == ["synthetic"]
+    spec = world.policy
+    faster = [p.model_copy(update={"requestsPerSecond": 5}) for p in spec.canary.probes]
+    world.policy = spec.model_copy(update={"canary": spec.canary.model_copy(update={"probes": faster})})
+    world.run(3)
+    assert world.begun == ["synthetic", "synthetic"]
+    assert set(world.made_of.values()) == {faster[0].mark}
 
 
 @pytest.mark.parametrize("wanted", ["1", "3"])

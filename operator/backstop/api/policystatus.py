@@ -97,9 +97,23 @@ class CanaryStatus(StatusModel):
     promotingSince: Time | None = time_field("When promotion began. Unset: still judged.")
     routedAt: Time | None = time_field("When promotion made it the stable of the traffic object.")
     probesAt: Time | None = time_field("When its probes were begun. Unset: not yet, or there are none.")
-    probesPassed: list[Annotated[str, Field(max_length=63)]] = Field(
-        default_factory=list, max_length=32, description="Names of the probes that it has passed."
+    probesPassed: list[Annotated[str, Field(max_length=80)]] = Field(
+        default_factory=list, max_length=32, description="The probes that it has passed: name, and hash of what they were."
     )
+
+
+class FirstStatus(StatusModel):
+    """A first revision that has to pass its probes before it is stable."""
+
+    revision: str = Field(max_length=63, description="Hash of the revision.")
+    promptVersion: str = Field(max_length=253, description="PromptVersion of the revision.")
+    promptDigest: str | None = Field(None, max_length=80, description="Digest of that PromptVersion.")
+    startedAt: Time = Field(max_length=40, description="When its probes were begun.")
+    probesPassed: list[Annotated[str, Field(max_length=80)]] = Field(
+        default_factory=list, max_length=32, description="The probes that it has passed: name, and hash of what they were."
+    )
+    failed: HaltedStatus | None = Field(None, description="The probe that failed, so that it is not made stable.")
+    failedOn: str = Field("", max_length=80, description="Name and hash of that probe.")
 
 
 class PreviousStatus(StatusModel):
@@ -284,3 +298,4 @@ class FallbackPolicyStatus(StatusModel):
         json_schema_extra=LIST_MAP_BY_TYPE,
     )
     timeline: TimelineStatus | None = Field(None, description="What has happened in the running rollout, until its report is written.")
+    first: FirstStatus | None = Field(None, description="The first revision, while it has probes to pass before it is stable.")

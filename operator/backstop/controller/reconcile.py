@@ -148,7 +148,7 @@ class Reconcile:
             conflict = conflict_of(prompt, older=self._store.older(prompt))
             wish = unambiguous(wish, conflict=conflict, stable=place.stable.revision.name if place.stable else None)
         wish = self._fitting(policy, wish=wish)
-        probes = await self._probes.look(key, owner=policy.uid, canary=place.canary)
+        probes = await self._probes.look(key, owner=policy.uid, probed=place.probed)
         memory = NOTHING_KEPT if place.stable is not None else await self._kept.memory(key)
         try:
             return await self._decide(self._look(policy, wish=wish, status=status, place=place, memory=memory, probes=probes))

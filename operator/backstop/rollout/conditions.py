@@ -5,7 +5,7 @@ from backstop.api.condition import ConditionType
 from backstop.api.policystatus import Phase
 from backstop.api.reasons import WAY_BACK, Reason, reason_of
 
-from . import probes
+from . import first, probes
 from .judged import judged
 from .look import Look
 from .observed import Unknown, Unresolved
@@ -23,7 +23,7 @@ def conditions_of(look: Look) -> tuple[ConditionState, ...]:
     conditions = [*_input(look), _ready(look), _progressing(look)]
     wanted, canary = look.wanted, look.place.canary
     rejection = look.place.rejection_of(wanted.name) if wanted is not None else None
-    if canary is not None and canary.halted is not None:
+    if (canary is not None and canary.halted is not None) or first.failed(look) is not None:
         conditions.append(ConditionState(ConditionType.STALLED, "True", *_doing(look)))
     elif canary is not None or (wanted is not None and rejection is None and not _is_stable(look) and _incident(look) is None):
         conditions.append(ConditionState(ConditionType.RECONCILING, "True", *_doing(look)))
@@ -61,7 +61,7 @@ def summary_of(look: Look) -> tuple[Phase, Reason]:
     if _incident(look) is not None:
         return Phase.BLOCKED, Reason.SHARED_INCIDENT
     if not _is_stable(look):
-        return Phase.STARTING, _doing(look)[0]
+        return (Phase.STARTING if first.failed(look) is None else Phase.BLOCKED), _doing(look)[0]
     if look.place.guard is not None:
         return Phase.GUARDING, _guarding(look)[0]
     return Phase.IDLE, Reason.STABLE if _stable_ready(look) else Reason.STABLE_UNREADY
@@ -113,6 +113,7 @@ def _ready(look: Look) -> ConditionState:
 
 def _progressing(look: Look) -> ConditionState:
     waits = look.wanted is None or look.place.rejection_of(look.wanted.name) is not None or _incident(look) is not None
+    waits = waits or first.failed(look) is not None
     if look.place.canary is None and (_is_stable(look) or waits):
         return ConditionState(ConditionType.PROGRESSING, "False", Reason.STABLE, "no rollout is running")
     return ConditionState(ConditionType.PROGRESSING, "True", *_doing(look))
@@ -142,6 +143,10 @@ def _doing(look: Look) -> tuple[Reason, str]:
         if look.place.stable is None and serves_already(look) not in (None, name):
             message = f"status was lost, and the traffic object says that {serves_already(look)} serves: apply the version of that revision"
             return Reason.STATUS_LOST, f"{message}, or delete the traffic object to make {name} stable without a canary"
+        if (failed := first.failed(look)) is not None:
+            return Reason.PROBE_FAILED, f"{failed.message}; {WAY_BACK}; nothing serves before"
+        if wanted is not None and look.observed.arm(name).ready > 0 and first.missing(look, wanted):
+            return Reason.WAITING_FOR_PROBES, first.said(look, wanted)
         trouble = look.observed.arm(name).trouble
         return Reason.WAITING_FOR_READY, f"waiting for a ready pod of {name}" + (f" ({trouble})" if trouble else "")
     if isinstance(look.observed.route, Unknown):

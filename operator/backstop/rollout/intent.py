@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from backstop.api.reasons import Reason
 
+from . import first
 from .look import Look
 from .move import Move, roll_back, told, without_canary
 from .place import Place, Revision
@@ -56,6 +57,9 @@ def _abort(look: Look) -> Move | None:
 def _retry(look: Look) -> Move | None:
     """A rejected or halted revision, from step 0 and with clean counters: `rest.new_canary` begins it when its verdict is gone."""
     wanted = look.wanted
+    if wanted is not None and first.failed(look) is not None:
+        message = f"the probes of {wanted.prompt_version} ({wanted.name}) run again, as asked for by hand (`backstop.dev/retry`)"
+        return told(replace(look.place, first=None), Reason.RETRIED, message)
     if wanted is None or not (_stands_back(look, wanted) or _shares_an_incident(look, wanted)):
         return None
     if look.place.stable is None:

@@ -56,7 +56,7 @@ class CanaryPlace:
     before callers first could reach it; None: they never could. `approved`: a person has let the present step pass; `by_hand`: it is
     promoted without steps, because a person asked for it, or because it was stable a moment ago. `reported`: why it would have been
     rolled back in this step, where that has no consequence; `halted`: the breach after which it waits for a person. `probes_at`: when its
-    probes were begun; `passed`: the names of those that it has passed.
+    probes were begun; `passed`: the marks of those that it has passed.
     """
 
     revision: Revision
@@ -79,6 +79,25 @@ class CanaryPlace:
     routed_at: float | None = None
     probes_at: float | None = None
     passed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FirstPlace:
+    """A first revision whose probes run, before it is stable. `passed`: marks of those that it has passed.
+
+    `failed`: why it does not become stable; `failed_on`: the mark of the probe that said so.
+    """
+
+    revision: Revision
+    started_at: float
+    passed: tuple[str, ...] = ()
+    failed: Halt | None = None
+    failed_on: str = ""
+
+    @property
+    def probes_at(self) -> float | None:
+        """When its probes were begun."""
+        return self.started_at
 
 
 @dataclass(frozen=True)
@@ -236,6 +255,12 @@ class Place:
     timeline: Timeline | None = None
     guard: Guard | None = None
     incident: Incident | None = None
+    first: FirstPlace | None = None
+
+    @property
+    def probed(self) -> CanaryPlace | FirstPlace | None:
+        """Whose probes may run: the canary's, or those of what is to be the first stable revision."""
+        return self.canary if self.stable is not None else self.first
 
     def rejection_of(self, revision: str) -> Rejection | None:
         """The rejection of this revision, if it was rolled back."""

@@ -1,4 +1,4 @@
-"""Gates for a policy without a canary: its first revision, a new rollout, and what is left of former ones."""
+"""Gates for a policy without a canary: a new rollout, and what is left of former ones."""
 
 from dataclasses import replace
 
@@ -9,20 +9,8 @@ from .judged import WATCH_SHIFT_SECONDS
 from .look import Look, steps_hash
 from .move import REJECTED_KEPT, Move, told, with_remembered
 from .observed import Known
-from .place import CanaryPlace, Guard, Place, Rejection, Revision, StablePlace
+from .place import CanaryPlace, Guard, Place, Rejection, Revision
 from .wayback import is_late
-
-
-def first_revision(look: Look) -> Move | None:
-    """Nothing has ever run: the wanted revision becomes stable as soon as it can serve, without a canary."""
-    wanted = look.wanted
-    if look.place.stable is not None or wanted is None or look.observed.arm(wanted.name).ready == 0:
-        return None
-    if look.place.rejection_of(wanted.name) is not None or serves_already(look) not in (None, wanted.name):
-        return None  # rejected before; or status was lost: what served before must not be replaced without a canary
-    message = f"{wanted.prompt_version} ({wanted.name}) is the first revision and serves as stable"
-    place = replace(look.place, stable=StablePlace(wanted, since=look.now), rejected=_recalled(look), guard=first_guard(look))
-    return told(place, Reason.FIRST_REVISION, message)
 
 
 def first_guard(look: Look) -> Guard | None:
@@ -31,7 +19,7 @@ def first_guard(look: Look) -> Guard | None:
     return Guard(until=look.now + seconds) if seconds else None
 
 
-def _recalled(look: Look) -> tuple[Rejection, ...]:
+def recalled(look: Look) -> tuple[Rejection, ...]:
     """The rejections; where status was lost, the one that the traffic object still carries, and those that are remembered elsewhere."""
     route = look.observed.route
     aborted = route.value.aborted if isinstance(route, Known) and route.value is not None else None
@@ -52,13 +40,13 @@ def serves_already(look: Look) -> str | None:
 
 def recall_rejection(look: Look) -> Move | None:
     """Status was lost, and the traffic object carries a verdict on the wanted revision: remember it."""
-    wanted, recalled = look.wanted, _recalled(look)
+    wanted, rejected_before = look.wanted, recalled(look)
     if look.place.stable is not None or wanted is None or look.place.rejection_of(wanted.name) is not None:
         return None
-    rejection = next((r for r in recalled if r.revision.name == wanted.name), None)
+    rejection = next((r for r in rejected_before if r.revision.name == wanted.name), None)
     if rejection is None:
         return None
-    rejected = tuple(replace(r, revision=wanted) if r is rejection else r for r in recalled)
+    rejected = tuple(replace(r, revision=wanted) if r is rejection else r for r in rejected_before)
     return told(replace(look.place, rejected=rejected), Reason.ROLLED_BACK, rejection.message)
 
 

@@ -10,6 +10,7 @@ from backstop.api.policystatus import (
     ArmStatus,
     CanaryStatus,
     FallbackPolicyStatus,
+    FirstStatus,
     GuardStatus,
     HaltedStatus,
     IncidentStatus,
@@ -28,6 +29,7 @@ from .observed import NO_ARM, Arm
 from .place import (
     NO_TOKENS,
     CanaryPlace,
+    FirstPlace,
     Guard,
     Halt,
     Incident,
@@ -62,6 +64,7 @@ def place_of(status: FallbackPolicyStatus) -> Place:
         guard=_guard_place(status.guard) if status.guard else None,
         incident=_incident_place(status.incident) if status.incident else None,
         timeline=_timeline_place(status.timeline) if status.timeline else None,
+        first=_first_place(status.first) if status.first else None,
     )
 
 
@@ -97,6 +100,7 @@ def status_of(
         incident=_incident_status(place.incident) if place.incident else None,
         conditions=conditions_after(previous.conditions, states=plan.conditions, generation=generation, now=now),
         timeline=_timeline_status(place.timeline, previous=previous.timeline, slos=slos) if place.timeline else None,
+        first=_first_status(place.first) if place.first else None,
     )
 
 
@@ -142,7 +146,14 @@ def _is_new(plan: Plan, previous: FallbackPolicyStatus) -> bool:
 
 
 def _revision(
-    status: StableStatus | CanaryStatus | PreviousStatus | RejectedStatus | LastRolloutStatus | IncidentStatus | RevisionStatus,
+    status: StableStatus
+    | CanaryStatus
+    | PreviousStatus
+    | RejectedStatus
+    | LastRolloutStatus
+    | IncidentStatus
+    | RevisionStatus
+    | FirstStatus,
 ) -> Revision:
     return Revision(status.revision, prompt_version=status.promptVersion, prompt_digest=status.promptDigest or "")
 
@@ -372,3 +383,23 @@ def _incident_place(status: IncidentStatus) -> Incident:
 
 def _incident_status(incident: Incident) -> IncidentStatus:
     return IncidentStatus(**_identity(incident.revision), at=render_time(incident.at), message=incident.message[:2048])
+
+
+def _first_place(status: FirstStatus) -> FirstPlace:
+    return FirstPlace(
+        _revision(status),
+        started_at=parse_time(status.startedAt),
+        passed=tuple(status.probesPassed),
+        failed=_halt(status.failed),
+        failed_on=status.failedOn,
+    )
+
+
+def _first_status(first: FirstPlace) -> FirstStatus:
+    return FirstStatus(
+        **_identity(first.revision),
+        startedAt=render_time(first.started_at),
+        probesPassed=list(first.passed),
+        failed=_halted_status(first.failed) if first.failed else None,
+        failedOn=first.failed_on,
+    )
