@@ -461,4 +461,29 @@ MUTANTS = (
         "failed=_halt(status.failed),",
         "",
     ),
+    # Holds
+    Mutant(
+        "holds-for-ever",
+        "A step that never passes outlives `maxHoldSeconds`.",
+        "rollout/decide.py",
+        "SAFETY",
+        "holding.held,",
+        "",
+    ),
+    Mutant(
+        "pause-counts-as-hold",
+        "Time in a pause counts towards `maxHoldSeconds`.",
+        "rollout/holding.py",
+        "_holds",
+        "look.policy.canary.paused or",
+        "",
+    ),
+    Mutant(
+        "hold-is-not-read-back",
+        "A restart begins the wait for a step anew.",
+        "rollout/statusmap.py",
+        "_canary_place",
+        "held_since=_seconds(status.heldSince),",
+        "",
+    ),
 )

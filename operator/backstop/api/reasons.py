@@ -63,6 +63,8 @@ class Reason(StrEnum):
     CANARY_UNREADY = "CanaryUnready"
     CANARY_UNAVAILABLE = "CanaryUnavailable"
     PROBE_FAILED = "ProbeFailed"
+    HOLDING_LONG = "HoldingLong"
+    HELD_TOO_LONG = "HeldTooLong"
     RETURNING = "Returning"
     RETURN_UNAVAILABLE = "ReturnUnavailable"
     NOTHING_TO_RETURN_TO = "NothingToReturnTo"
@@ -107,6 +109,8 @@ WARNINGS = frozenset(
         Reason.CANARY_UNREADY,
         Reason.CANARY_UNAVAILABLE,
         Reason.PROBE_FAILED,
+        Reason.HOLDING_LONG,
+        Reason.HELD_TOO_LONG,
         Reason.ROLLED_BACK,
         Reason.METRICS_UNAVAILABLE,
         Reason.BUCKET_BOUNDARY_MISSING,
@@ -131,6 +135,8 @@ ADVICE = {
     Reason.SHARED_INCIDENT: "look for what both have in common, such as the model behind them, "
     "and then set a new value of the annotation `backstop.dev/retry` or change the spec",
     Reason.CANARY_UNREADY: "look at its pods; it is rolled back when it is short of them for `spec.canary.progressDeadlineSeconds`",
+    Reason.HOLDING_LONG: "`.status.slos` says what is missing; `backstop.dev/skip-step` goes on, `backstop.dev/abort` ends it, and "
+    "`spec.canary.analysis.maxHoldSeconds` bounds the wait",
     Reason.METRICS_UNAVAILABLE: "see that the metrics source answers, and that it scrapes the gateways",
     Reason.STABLE_UNREADY: "look at its pods",
 }

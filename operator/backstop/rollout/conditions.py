@@ -173,6 +173,9 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
         return Reason.STEP_STARTED, f"{where}: waiting for every gateway to act on it"
     if canary.blind_since is not None:
         return Reason.METRICS_UNAVAILABLE, f"{where}: holding, because metrics cannot be seen"
+    if canary.held_told and look.now >= hold_ends(look, canary) and not all_healthy(look):
+        names = "; ".join(reading.name for reading in look.observed.readings if state_name(reading.state) != "Healthy") or "no reading"
+        return Reason.HOLDING_LONG, f"{where}: for more than an hour after its hold not healthy: {names} (`.status.slos` says why)"
     if look.now >= hold_ends(look, canary) and not all_healthy(look):
         open_slos = [r.name for r in look.observed.readings if state_name(r.state) != "Healthy"]
         missing = [slo.name for slo in look.policy.slos if slo.name not in {r.name for r in look.observed.readings}]

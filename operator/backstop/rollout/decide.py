@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 
-from . import first, guard, intent, leaving, probes, progress, recreation, rest, safety
+from . import first, guard, holding, intent, leaving, probes, progress, recreation, rest, safety
 from .conditions import conditions_of, summary_of
 from .judged import same_subject
 from .look import Look
@@ -34,6 +34,7 @@ SAFETY: tuple[CanaryGate, ...] = (
     safety.pods,
     probes.ended,
     progress.blindness,
+    holding.held,
 )
 PROGRESS: tuple[CanaryGate, ...] = (
     progress.replan,

@@ -197,6 +197,9 @@ def _canary_place(status: CanaryStatus) -> CanaryPlace:
         routed_at=_seconds(status.routedAt),
         probes_at=_seconds(status.probesAt),
         passed=tuple(status.probesPassed),
+        held_since=_seconds(status.heldSince),
+        held_seconds=status.heldMilliseconds / 1000,
+        held_told=status.heldTold,
     )
 
 
@@ -222,6 +225,9 @@ def _canary_status(canary: CanaryPlace) -> CanaryStatus:
         routedAt=_time(canary.routed_at),
         probesAt=_time(canary.probes_at),
         probesPassed=list(canary.passed),
+        heldSince=_time(canary.held_since),
+        heldMilliseconds=round(canary.held_seconds * 1000),
+        heldTold=canary.held_told,
     )
 
 

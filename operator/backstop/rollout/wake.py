@@ -1,5 +1,6 @@
 """When a policy has to be looked at again although nothing in the cluster changes."""
 
+from . import holding
 from .guard import RETURN_SECONDS, compared_at
 from .judged import WATCH_SHIFT_SECONDS
 from .look import Look
@@ -42,4 +43,4 @@ def _deadlines_of(canary: CanaryPlace, *, look: Look) -> list[float]:
         deadlines.append(hold_ends(look, canary))
     if canary.blind_since is not None:
         deadlines.append(canary.blind_since + look.policy.rollback.onMetricsUnavailable.afterSeconds)
-    return deadlines
+    return [*deadlines, *holding.deadlines(look, canary)]
