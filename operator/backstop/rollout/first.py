@@ -5,7 +5,7 @@ There is nothing to be judged against, and nobody calls yet: the Services that c
 
 from dataclasses import replace
 
-from backstop.api.reasons import Reason
+from backstop.api.reasons import WAY_BACK, Reason
 
 from . import probes
 from .look import Look
@@ -49,7 +49,7 @@ def probe_ended(look: Look) -> Move | None:
             why = f"{wanted.prompt_version} ({wanted.name}) is not made stable: probe `{name}` {probe.how}"
             failed = Halt(look.now, reason=str(Reason.PROBE_FAILED), message=why)
             place = replace(look.place, first=replace(first, failed=failed, failed_on=probes.mark(look.policy, name)))
-            return told(place, Reason.PROBE_FAILED, why)
+            return told(place, Reason.PROBE_FAILED, f"{why}; {WAY_BACK}")
     for name, probe in ends:
         if probe.state is ProbeState.PASSED:
             passed = replace(first, passed=probes.with_passed(look.policy, passed=first.passed, name=name))

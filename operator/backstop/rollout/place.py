@@ -56,8 +56,8 @@ class CanaryPlace:
     before callers first could reach it; None: they never could. `approved`: a person has let the present step pass; `by_hand`: it is
     promoted without steps, because a person asked for it, or because it was stable a moment ago. `reported`: why it would have been
     rolled back in this step, where that has no consequence; `halted`: the breach after which it waits for a person. `probes_at`: when its
-    probes were begun; `passed`: the marks of those that it has passed. `held_since` and `held_seconds`: time in which the step would have ended and did not pass; `held_told`:
-    that it was for long.
+    probes were begun; `passed`: the marks of those that it has passed. `held_since` and `held_seconds`: time in which the step would
+    have ended and did not pass; `held_told`: that it was for long.
     """
 
     revision: Revision
