@@ -486,4 +486,12 @@ MUTANTS = (
         "held_since=_seconds(status.heldSince),",
         "",
     ),
+    Mutant(
+        "trickle-ends-in-silence",
+        "Nobody hears that the requests beside callers' have ended.",
+        "rollout/decide.py",
+        "SAFETY",
+        "probes.fell_silent,",
+        "",
+    ),
 )

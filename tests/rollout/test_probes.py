@@ -2,6 +2,7 @@
 
 import pytest
 
+from backstop.analysis.reading import Waiting
 from backstop.api.condition import ConditionType
 from backstop.api.probe import Probe
 from backstop.api.reasons import Reason
@@ -9,7 +10,7 @@ from backstop.rollout.decide import decide
 from backstop.rollout.observed import ProbeState
 from backstop.rollout.place import Outcome, awaited_generation
 from backstop.rollout.plan import ConditionState
-from tests.rollout.world import BREACHED, World, policy, revision, started
+from tests.rollout.world import BREACHED, World, policy, reading, revision, started
 
 PASSED, FAILED, RUNNING = ProbeState.PASSED, ProbeState.FAILED, ProbeState.RUNNING
 
@@ -329,6 +330,20 @@ def test_requests_beside_callers_stop_while_the_canary_has_no_weight_and_in_a_pa
     world.policy = paused
     world.run(5)
     assert (canary_at(world), world.jobs) == (50, {})
+
+
+def test_requests_beside_callers_that_end_are_told_once_and_decide_nothing() -> None:
+    world = trickling()
+    world.run(5)
+    world.judged = reading(Waiting(more=7))
+    world.come_to = {"synthetic": FAILED}
+    world.run(200)
+    assert world.reasons().count("ProbeEnded") == 1
+    message = next(said.message for said in world.told if said.reason is Reason.PROBE_ENDED)
+    assert message == "probe `synthetic` sends nothing to rev2 any more: it exited with code 3"
+    assert canary_at(world) == 50
+    assert "; probe `synthetic` sent requests and ended" in condition(world, ConditionType.PROGRESSING).message
+    assert world.begun == ["synthetic"]
 
 
 def test_requests_beside_callers_end_with_a_rollback() -> None:

@@ -103,6 +103,9 @@ class CanaryStatus(StatusModel):
     heldSince: Time | None = time_field("Since when the present step would have ended, and does not pass. Unset: it holds, or passes.")
     heldMilliseconds: int = Field(0, description="Milliseconds before that in which the present step would have ended and did not pass.")
     heldTold: bool = Field(False, description="Whether it was told that the present step has not passed for an hour.")
+    probesSilent: list[Annotated[str, Field(max_length=80)]] = Field(
+        default_factory=list, max_length=32, description="Probes that sent requests beside callers' and have ended: name, and hash."
+    )
 
 
 class FirstStatus(StatusModel):

@@ -63,6 +63,7 @@ class Reason(StrEnum):
     CANARY_UNREADY = "CanaryUnready"
     CANARY_UNAVAILABLE = "CanaryUnavailable"
     PROBE_FAILED = "ProbeFailed"
+    PROBE_ENDED = "ProbeEnded"
     HOLDING_LONG = "HoldingLong"
     HELD_TOO_LONG = "HeldTooLong"
     RETURNING = "Returning"
@@ -109,6 +110,7 @@ WARNINGS = frozenset(
         Reason.CANARY_UNREADY,
         Reason.CANARY_UNAVAILABLE,
         Reason.PROBE_FAILED,
+        Reason.PROBE_ENDED,
         Reason.HOLDING_LONG,
         Reason.HELD_TOO_LONG,
         Reason.ROLLED_BACK,
@@ -135,6 +137,7 @@ ADVICE = {
     Reason.SHARED_INCIDENT: "look for what both have in common, such as the model behind them, "
     "and then set a new value of the annotation `backstop.dev/retry` or change the spec",
     Reason.CANARY_UNREADY: "look at its pods; it is rolled back when it is short of them for `spec.canary.progressDeadlineSeconds`",
+    Reason.PROBE_ENDED: "correct it in `spec.canary.probes`, and it begins anew; until then callers' requests alone are judged",
     Reason.HOLDING_LONG: "`.status.slos` says what is missing; `backstop.dev/skip-step` goes on, `backstop.dev/abort` ends it, and "
     "`spec.canary.analysis.maxHoldSeconds` bounds the wait",
     Reason.METRICS_UNAVAILABLE: "see that the metrics source answers, and that it scrapes the gateways",

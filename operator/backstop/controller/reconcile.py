@@ -37,7 +37,7 @@ from .queue import KeyQueue
 from .reporting import Reports
 from .seen import Declared
 from .store import Store
-from .subject import Problem, Subject
+from .subject import Problem, Subject, refused_deployments
 from .telling import Telling
 from .uses import changed_uses
 from .verification import Verification
@@ -181,6 +181,9 @@ class Reconcile:
         self, policy: Declared, *, wish: Wish, status: FallbackPolicyStatus, place: Place, memory: Memory, probes: ProbesSeen
     ) -> Subject:
         key = PolicyKey(policy.namespace, policy.name)
+        known = self._problems[key] if key in self._problems else problem_in(status)
+        live = [r.revision.name for r in (place.canary, place.stable, place.previous) if r is not None]
+        live += [wish.revision.value.name] if isinstance(wish.revision, Known) else []
         now, judgement = self._clock(), self._judging.judgement(key)
         traffic = self._store.child(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name))
         observed = observe(
@@ -198,6 +201,7 @@ class Reconcile:
             memory=memory,
             requests=requests_of(place.canary, judgement=judgement),
             reporting=self._reports.reporting(key, status=status),
+            refused=refused_deployments(known, policy=key.name, revisions=live),
         )
         plan = decide(observed, policy=wish.spec, now=now)
         return Subject(key=key, policy=policy, wish=wish, status=status, observed=observed, plan=plan, now=now, traffic=traffic)

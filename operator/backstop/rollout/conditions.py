@@ -179,10 +179,8 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     if look.now >= hold_ends(look, canary) and not all_healthy(look):
         open_slos = [r.name for r in look.observed.readings if state_name(r.state) != "Healthy"]
         missing = [slo.name for slo in look.policy.slos if slo.name not in {r.name for r in look.observed.readings}]
-        return (
-            Reason.WAITING_FOR_SAMPLES,
-            f"{where}: the hold is over; not yet healthy: {', '.join(open_slos + missing)} (`.status.slos` says why)",
-        )
+        unhealthy = f"not yet healthy: {', '.join(open_slos + missing)} (`.status.slos` says why)"
+        return Reason.WAITING_FOR_SAMPLES, f"{where}: the hold is over; {unhealthy}{probes.silent_words(look, canary)}"
     if look.now >= hold_ends(look, canary) and look.step_of(canary).approval and not canary.approved:
         return Reason.WAITING_FOR_APPROVAL, f"{where}: passed, and waits for a new value of the annotation `backstop.dev/approve`"
     return Reason.HOLDING, f"{where}: holding for {look.step_of(canary).holdSeconds} s"

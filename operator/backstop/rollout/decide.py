@@ -34,6 +34,7 @@ SAFETY: tuple[CanaryGate, ...] = (
     safety.pods,
     probes.ended,
     progress.blindness,
+    probes.fell_silent,
     holding.held,
 )
 PROGRESS: tuple[CanaryGate, ...] = (

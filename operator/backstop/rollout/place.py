@@ -57,7 +57,8 @@ class CanaryPlace:
     promoted without steps, because a person asked for it, or because it was stable a moment ago. `reported`: why it would have been
     rolled back in this step, where that has no consequence; `halted`: the breach after which it waits for a person. `probes_at`: when its
     probes were begun; `passed`: the marks of those that it has passed. `held_since` and `held_seconds`: time in which the step would
-    have ended and did not pass; `held_told`: that it was for long.
+    have ended and did not pass; `held_told`: that it was for long. `silent`: marks of the probes that were to send requests beside
+    callers' and have ended.
     """
 
     revision: Revision
@@ -83,6 +84,7 @@ class CanaryPlace:
     held_since: float | None = None
     held_seconds: float = 0.0
     held_told: bool = False
+    silent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,24 @@ def ended(look: Look, canary: CanaryPlace) -> Move | None:
     return None
 
 
+def fell_silent(look: Look, canary: CanaryPlace) -> Move | None:
+    """What sends requests beside callers' has used up its restarts: told once, and nothing is decided by it."""
+    if canary.halted is not None or canary.weight == 0:
+        return None
+    for name, probe in ends(look, _declared(look.policy, when=ProbeWhen.DURING_TRAFFIC)):
+        if probe.state is not ProbeState.RUNNING and mark(look.policy, name) not in canary.silent:
+            silent = replace(canary, silent=(*canary.silent, mark(look.policy, name))[-_KEPT:])
+            message = f"probe `{name}` sends nothing to {canary.revision.name} any more: it {probe.how or 'has ended'}"
+            return told(replace(look.place, canary=silent), Reason.PROBE_ENDED, message)
+    return None
+
+
+def silent_words(look: Look, canary: CanaryPlace) -> str:
+    """That probes were to send requests and do not; empty where all do."""
+    names = [probe.name for probe in look.policy.canary.probes if probe.mark in canary.silent]
+    return f"; {listed(tuple(names))} sent requests and ended" if names else ""
+
+
 def begin(look: Look, canary: CanaryPlace) -> Move | None:
     """Enough pods are ready, and every gateway was seen to know the canary: only then does a pin reach it."""
     names = missing(look, canary)

@@ -200,6 +200,7 @@ def _canary_place(status: CanaryStatus) -> CanaryPlace:
         held_since=_seconds(status.heldSince),
         held_seconds=status.heldMilliseconds / 1000,
         held_told=status.heldTold,
+        silent=tuple(status.probesSilent),
     )
 
 
@@ -228,6 +229,7 @@ def _canary_status(canary: CanaryPlace) -> CanaryStatus:
         heldSince=_time(canary.held_since),
         heldMilliseconds=round(canary.held_seconds * 1000),
         heldTold=canary.held_told,
+        probesSilent=list(canary.silent),
     )
 
 
