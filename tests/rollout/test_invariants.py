@@ -268,6 +268,8 @@ class RolloutsByHand(Rollouts):
 class RolloutsWithProbes(RolloutsByHand):
     """The same, with probes that pass, fail, hang, and whose Jobs vanish."""
 
+    steps = 0
+
     def __init__(self) -> None:
         super().__init__()
         self.well: set[str] = set()  # first revisions that have passed all they had to

@@ -67,7 +67,9 @@ class Witness:
             assert self.refused or waited >= LONGEST_LEAVE_SECONDS, f"the policy went after {waited:.0f} s with {traffic}"
         self.routes.clear()
         self._reached.clear()
-        self.rejected.clear()
+        # What was rejected is known to the next policy of the name, from what is left of this one.
+        if self.refused or waited >= LONGEST_LEAVE_SECONDS:
+            self.rejected.clear()
         self.rejected_in_status.clear()
 
     def check(self) -> None:
