@@ -9,7 +9,7 @@ from backstop.analysis.objective import Objective, objective_of
 from backstop.analysis.policy import LivePolicy
 from backstop.analysis.samples import Counter, Sample, Series
 from backstop.analysis.state import AnalysisState
-from backstop.api.fallbackpolicy import SLO
+from backstop.api.fallbackpolicy import SLO, PromQL
 
 BOUNDS = (0.1, 0.15, 0.2, 0.3)
 ANSWERED = ("success", "truncated")
@@ -110,7 +110,12 @@ def errors_objective(*, percent: str = "1", for_seconds: int = 0, min_requests: 
 
 
 def live_policy(
-    *objectives: Objective, since: float | None = 0.0, state: AnalysisState | None = None, canary: str = "canary", stable: str = "stable"
+    *objectives: Objective,
+    since: float | None = 0.0,
+    state: AnalysisState | None = None,
+    canary: str = "canary",
+    stable: str = "stable",
+    share: float | None = None,
 ) -> LivePolicy:
     """A policy under judgement."""
     return LivePolicy(
@@ -122,4 +127,20 @@ def live_policy(
         objectives=objectives,
         since=since,
         state=state or AnalysisState(),
+        share=share,
     )
+
+
+def own_objective(
+    *,
+    percent: str = "1",
+    for_seconds: int = 0,
+    min_requests: int = 20,
+    revision_label: str | None = None,
+    name: str = "own",
+    required: bool = True,
+) -> Objective:
+    """Failures of the author's own counters, of at most `percent` of all."""
+    counters = PromQL(bad='jobs_total{state="failed"}', total="jobs_total", revisionLabel=revision_label)
+    slo = SLO(name=name, promQL=counters, maxPercent=percent, forSeconds=for_seconds, minRequests=min_requests, required=required)
+    return objective_of(slo)

@@ -26,6 +26,12 @@ class LivePolicy:
     state: AnalysisState
     from_zero: bool = False
     watched: bool = False
+    share: float | None = None  # of all requests, that the canary is to get; None: that is no question
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of its samples that are needed, the gateways' own first."""
+        return tuple(sorted({objective.part for objective in self.objectives}))
 
 
 @dataclass(frozen=True)
