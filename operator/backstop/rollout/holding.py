@@ -13,7 +13,7 @@ from .look import Look
 from .move import Move, told
 from .observed import Known
 from .place import CanaryPlace
-from .progress import all_healthy, hold_ends, open_slos
+from .progress import hold_ends, open_slos
 from .safety import against
 
 ALERT_SECONDS: Final = 3600.0
@@ -55,9 +55,8 @@ def deadlines(look: Look, canary: CanaryPlace) -> list[float]:
 
 def waits_for(look: Look) -> str:
     """What keeps the step from passing, in words."""
-    read = {reading.name: reading for reading in look.observed.readings}
-    unhealthy = [f"{name} ({read[name].evidence.rstrip('.')})" if name in read else f"{name} (not evaluated)" for name in open_slos(look)]
-    return f"not healthy: {', '.join(unhealthy)}"
+    read = {reading.name: reading.evidence.rstrip(".") for reading in look.observed.readings}
+    return "not healthy: " + ", ".join(f"{name} ({read.get(name, 'not evaluated')})" for name in open_slos(look))
 
 
 def _holds(look: Look, canary: CanaryPlace) -> bool:
@@ -67,7 +66,7 @@ def _holds(look: Look, canary: CanaryPlace) -> bool:
         return False
     if look.wanted is None or not isinstance(look.observed.route, Known):
         return False
-    return look.now >= hold_ends(look, canary) and not all_healthy(look)
+    return look.now >= hold_ends(look, canary) and bool(open_slos(look))
 
 
 def _where(look: Look, canary: CanaryPlace) -> str:
