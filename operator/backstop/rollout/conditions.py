@@ -175,17 +175,10 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     if silent := [r for r in look.readings_in("Waiting") if r.reason == Reason.NO_TRAFFIC]:
         return Reason.NO_TRAFFIC, f"{where}: {silent[0].evidence}"
     if look.now >= hold_ends(look, canary) and (waited_for := open_slos(look)):
-<<<<<<< HEAD
-        unhealthy = f"not yet healthy: {', '.join(waited_for)} (`.status.slos` says why)"
-        if canary.held_told:
-            return Reason.HOLDING_LONG, f"{where}: the hold was over more than an hour ago; {unhealthy}"
-        return Reason.WAITING_FOR_SAMPLES, f"{where}: the hold is over; {unhealthy}{probes.silent_words(look, canary)}"
-=======
         unhealthy = f"not yet healthy: {', '.join(waited_for)} (`.status.slos` says why){probes.silent_words(look, canary)}"
         if canary.held_told:
             return Reason.HOLDING_LONG, f"{where}: for more than an hour after its hold {unhealthy}"
         return Reason.WAITING_FOR_SAMPLES, f"{where}: the hold is over; {unhealthy}"
->>>>>>> rest
     if look.now >= hold_ends(look, canary) and look.step_of(canary).approval and not canary.approved:
         return Reason.WAITING_FOR_APPROVAL, f"{where}: passed, and waits for a new value of the annotation `backstop.dev/approve`"
     return Reason.HOLDING, f"{where}: holding for {look.step_of(canary).holdSeconds} s"
