@@ -23,7 +23,7 @@ def drawn(outcomes: Sequence[Outcome], *, rates: Sequence[int]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="#ffffff"/>',
         *_axes(
-            0, title="Time to rollback, 0.5 → 2 % bad", rates=rates, marks=[(5, "5 s"), (60, "1 min"), (600, "10 min"), (1800, "never")]
+            0, title="Time to rollback, 0.5 → 2 % bad", rates=rates, marks=[(5, "5 s"), (60, "1 min"), (600, "10 min"), (1800, "≥ 30 min")]
         ),
         *_axes(
             1,
