@@ -5,7 +5,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from backstop.analysis.sequential.betting import LN_STAKE_WEIGHTS, log_bets
@@ -123,6 +123,7 @@ def test_what_is_dropped_is_not_spent_again() -> None:
 
 
 @PATIENT
+@example(a=0.99999, b=0.99999, n_c=1, n_s=1, delta=1.7520437305296177e-05)
 @given(INNER, INNER, st.integers(1, 10**6), st.integers(1, 10**6), st.floats(-0.5, 0.5))
 def test_the_projection_is_the_nearest_point_of_the_null(a: float, b: float, n_c: int, n_s: int, delta: float) -> None:
     low, high = max(0.0, -delta), min(1.0, 1 - delta)

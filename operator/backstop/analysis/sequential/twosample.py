@@ -92,7 +92,8 @@ def _root(a: float, *, b: float, part: float, delta: float) -> float:
         new = s - value / slope if slope > 0 else left - 1
         if not left <= new <= right:
             new = (left + right) / 2
-        if -LAST_STEP * new <= new - s <= LAST_STEP * new:
+        least = new if delta > 0 else new + delta  # of s and c; the two shares' distances from 0 and 1 are the scale
+        if abs(new - s) <= LAST_STEP * least * (1 - least - abs(delta)):
             return new
         s = new
     return s
