@@ -248,7 +248,7 @@ class Analysis(ApiModel):
         ge=1,
         le=2_592_000,
         description="How long a step whose hold is over may wait for its SLOs to be healthy before the canary is rolled back. "
-        "A pause, an approval that is waited for and time in which metrics cannot be seen do not count. "
+        "A pause, an approval that is waited for, time in which metrics cannot be seen and time without a ready pod do not count. "
         "Unset: for ever; an event tells it after an hour.",
     )
 
