@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import aiohttp
 
 from backstop.analysis.prometheus import PrometheusSource
 from backstop.analysis.queries import MetricsSourceConfig
+from backstop.analysis.tick import Here
 from backstop.controller.config import OperatorConfig
 from backstop.controller.run import REQUEST_SECONDS, Operator
 from backstop.kube.client import Client
@@ -99,7 +101,7 @@ async def running(
         ),
         connection=connection,
         client=Client(mortal, timeout=REQUEST_SECONDS, on_write=metrics.count_write),
-        sources={"default": source},
+        evaluators={"default": Here(source, clock=time.time)},
         metrics=metrics,
         instance="test",
         sweep_seconds=sweep_seconds,

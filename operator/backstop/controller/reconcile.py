@@ -218,7 +218,7 @@ class Reconcile:
         # From here on the place is what it is, whatever becomes of the rest of this pass: it is judged, and gateways are asked.
         place = plan.place if problem is None else subject.observed.place
         self._judging.watch(key, spec=subject.wish.spec, place=place, analysis=analysis)
-        self._verification.keep_asking(key, waiting=awaited_generation(place) is not None)
+        self._verification.keep_asking(key, waiting=awaited_generation(place) is not None, falling=place.canary is None)
         self._metrics.show_policy(key.namespace, key.name, shown=_shown(place, phase=plan.phase))
         if problem is None:
             problem = await self._apply.cluster(subject, known=known)
