@@ -18,7 +18,7 @@ from backstop.analysis.queries import OwnSelector, own_selectors, plan_queries
 from backstop.analysis.reading import Breached, SLOReading, Unknown
 from backstop.analysis.samples import Counter, Fetched, NoData, NotANumber, Partial, ProviderError, Sample, Series
 from backstop.analysis.state import AnalysisState, pack, unpack
-from backstop.rollout.statusmap import SLOStatus
+from backstop.api.policystatus import SLOStatus
 from tests.analysis.history import errors_objective, latency_objective, live_policy, own_objective
 from tests.analysis.test_queries import DEFAULT
 
