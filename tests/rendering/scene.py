@@ -74,9 +74,14 @@ TOLD: Final = POLICY.model_copy(update={"serving": Serving.model_validate({"podT
 
 
 def record(
-    policy: FallbackPolicySpec = POLICY, *, prompt: PromptVersionSpec = PROMPT, image: str = IMAGE, pull_secrets: tuple[str, ...] = ()
+    policy: FallbackPolicySpec = POLICY,
+    *,
+    prompt: PromptVersionSpec = PROMPT,
+    image: str = IMAGE,
+    pull_secrets: tuple[str, ...] = (),
+    **more: Any,
 ) -> dict[str, Any]:
-    return record_object(OWNER, policy=policy, prompt=prompt, image=image, pull_secrets=pull_secrets)
+    return record_object(OWNER, policy=policy, prompt=prompt, image=image, pull_secrets=pull_secrets, **more)
 
 
 def revision_of(body: dict[str, Any]) -> str:

@@ -77,7 +77,7 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 - apiGroups: [backstop.dev]
   resources: [rolloutreports]
   verbs: [list, create, delete]
-# Revision records and traffic objects. `get` and `watch` are also what it grants to the gateways.
+# Revision records, traffic objects, and what policies refer to. `get` and `watch` are also what it grants to the gateways.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, list, watch, create, update, patch, delete]

@@ -18,6 +18,8 @@ class Reason(StrEnum):
     PROMPT_VERSION_INVALID = "PromptVersionInvalid"
     VERSION_CONFLICT = "VersionConflict"
     METRICS_SOURCE_NOT_FOUND = "MetricsSourceNotFound"
+    CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
+    KNOWLEDGE_BASE_INVALID = "KnowledgeBaseInvalid"
     OBJECT_NOT_OURS = "ObjectNotOurs"
     OBJECT_REFUSED = "ObjectRefused"
     RECORD_MISSING = "RecordMissing"
@@ -88,6 +90,8 @@ WARNINGS = frozenset(
         Reason.PROMPT_VERSION_INVALID,
         Reason.VERSION_CONFLICT,
         Reason.METRICS_SOURCE_NOT_FOUND,
+        Reason.CONFIG_MAP_NOT_FOUND,
+        Reason.KNOWLEDGE_BASE_INVALID,
         Reason.OBJECT_NOT_OURS,
         Reason.OBJECT_REFUSED,
         Reason.RECORD_MISSING,

@@ -22,6 +22,7 @@ from .apply import Apply, Overtaken
 from .aside import Aside
 from .children import Children
 from .config import OperatorConfig
+from .contents import Contents
 from .judging import Judging
 from .kept import KeptRecords
 from .keys import Key, PolicyKey
@@ -79,6 +80,7 @@ class Operator:
         self._sweep_seconds = sweep_seconds
         self._store = Store()
         self._queue: KeyQueue[Key] = KeyQueue(clock=clock, jitter=jitter)
+        self._contents = Contents(client, store=self._store, namespaces=config.namespaces, wake=self._wake, jitter=jitter)
         self._listed = False
         self._listed_at = 0.0
         self.heartbeat = Heartbeat(clock=time.monotonic)
@@ -120,6 +122,7 @@ class Operator:
             writes=writes,
             apply=Apply(writes, store=store, children=children, probes=probes, reports=reports, telling=telling, metrics=metrics),
             children=children,
+            contents=self._contents,
             kept=KeptRecords(writes, store=store),
             probes=probes,
             reports=reports,
@@ -155,6 +158,7 @@ class Operator:
 
     async def _passes_and_judging(self, reconcile: Reconcile, *, judging: Judging) -> None:
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._contents.run())
             for source in self._evaluators:
                 tasks.create_task(judging.run(source))
             for _ in range(WORKERS):

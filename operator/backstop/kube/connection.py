@@ -33,6 +33,8 @@ class Connection:
     def __init__(self, configuration: Configuration) -> None:
         # The library's retries would hide an unavailable API server for minutes.
         configuration.retries = None
+        # A watch holds its connection, and there may be one for each of 256 namespaces: nobody shall wait for them.
+        configuration.connection_pool_maxsize = 512
         # Looked up once: the library would read the environment and ~/.netrc again for every request, a fifth of what a request costs.
         if configuration.proxy is None:
             configuration.proxy = _proxy_for(configuration.host)

@@ -1,7 +1,7 @@
 """The objects of one revision: its record, and the Deployment and Service made from that record."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ..api.fallbackpolicy import FallbackPolicySpec
@@ -21,20 +21,27 @@ class RevisionTooLarge(ValueError):  # noqa: N818 - named like the reason it is 
 
 
 def record_object(
-    owner: Owner, *, policy: FallbackPolicySpec, prompt: PromptVersionSpec, refresh: str = "", image: str, pull_secrets: Sequence[str]
+    owner: Owner,
+    *,
+    policy: FallbackPolicySpec,
+    prompt: PromptVersionSpec,
+    refresh: str = "",
+    contents: Mapping[str, str] | None = None,
+    image: str,
+    pull_secrets: Sequence[str],
 ) -> Body:
     """The immutable record of the revision that `policy` with `prompt` asks for: ConfigMap with the gateways' configuration and their
     pod template. `image`: of gateways whose policy names none. `pull_secrets`: names of Secrets in the policy's namespace, for pulling
-    it. `refresh`: as of `revision_hash`. Raises RevisionTooLarge.
+    it. `refresh`: as of `revision_hash`; `contents`: by tier, the text that it refers to. Raises RevisionTooLarge.
     """
-    record = build_record(namespace=owner.namespace, name=owner.name, policy=policy, prompt=prompt, refresh=refresh)
+    record = build_record(namespace=owner.namespace, name=owner.name, policy=policy, prompt=prompt, refresh=refresh, contents=contents)
     template = render_template(record, image=policy.serving.image or image, serving=policy.serving, pull_secrets=pull_secrets)
     contents = {RECORD_KEY: _readable(record_contents(record)), TEMPLATE_KEY: _readable(template)}
     size = sum(len(text.encode()) for text in contents.values())
     if size > MOST_BYTES:
         raise RevisionTooLarge(
             f"the revision of PromptVersion `{policy.promptVersion}` takes {-(-size // 1024)} KiB, of which {MOST_BYTES // 1024} KiB "
-            "fit into a ConfigMap; shorten `spec.messages` of the PromptVersion or the static answers of `spec.chain`"
+            "fit into a ConfigMap; shorten `spec.messages` of the PromptVersion, or the answers that `spec.chain` has or refers to"
         )
     return {
         "apiVersion": "v1",

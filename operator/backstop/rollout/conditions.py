@@ -82,7 +82,7 @@ def _input(look: Look) -> list[ConditionState]:
             ConditionState(ConditionType.ACCEPTED, "True", Reason.ACCEPTED, "the spec is valid"),
             ConditionState(ConditionType.RESOLVED_REFS, "True", Reason.RESOLVED, "everything the spec refers to exists"),
         ]
-    if wanted.reason in (Reason.PROMPT_VERSION_NOT_FOUND, Reason.METRICS_SOURCE_NOT_FOUND):
+    if wanted.reason in (Reason.PROMPT_VERSION_NOT_FOUND, Reason.METRICS_SOURCE_NOT_FOUND, Reason.CONFIG_MAP_NOT_FOUND):
         return [
             ConditionState(ConditionType.ACCEPTED, "True", Reason.ACCEPTED, "the spec is valid"),
             ConditionState(ConditionType.RESOLVED_REFS, "False", wanted.reason, wanted.message),
