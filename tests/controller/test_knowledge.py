@@ -44,10 +44,17 @@ async def delete(world: World, name: str = "kb") -> None:
 
 
 async def contents(world: World, revision: str) -> dict[str, str]:
-    """What a revision's gateways run on, of what its policy refers to."""
-    record = await world.client.get(CONFIG_MAPS, namespace=world.namespace, name=f"{world.policy}-{revision}")
-    found: dict[str, str] = json.loads(record["data"][RECORD_KEY])["contents"]
-    return found
+    """What a revision's gateways run on, of what its policy refers to; waits for the record, which follows status."""
+
+    async def look() -> dict[str, str] | None:
+        try:
+            record = await world.client.get(CONFIG_MAPS, namespace=world.namespace, name=f"{world.policy}-{revision}")
+        except NotFound:
+            return None
+        found: dict[str, str] = json.loads(record["data"][RECORD_KEY])["contents"]
+        return found
+
+    return await until("the revision is recorded", look)
 
 
 async def stable(world: World, *, knows: str, within: float = 30.0) -> str:
