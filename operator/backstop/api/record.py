@@ -14,6 +14,7 @@ from .fallbackpolicy import FallbackPolicySpec, Tier
 from .metricnames import latency_bounds
 from .model import ApiModel
 from .promptversion import PromptVersionSpec
+from .workload import Workload
 
 SCHEME: Final = 1
 HASH_LENGTH: Final = 10
@@ -34,6 +35,18 @@ class RevisionRecord(ApiModel):
     latencyBounds: list[float] = Field(min_length=1, description="Bucket bounds of latency histograms, in seconds, rising.")
 
 
+class WorkloadRecord(ApiModel):
+    """What is recorded of a revision that is a workload of its author's own; its pod template beside it is all that runs."""
+
+    scheme: int = Field(SCHEME, ge=1, le=SCHEME, description="Version of this format.")
+    namespace: str = Field(max_length=63, description="Namespace of the policy.")
+    policy: str = Field(max_length=63, description="Name of the policy.")
+    revision: str = Field(max_length=63, description="Hash that names the revision.")
+    promptVersion: str = Field(max_length=253, description="What the revision is called in messages: its image, without the registry.")
+    promptDigest: str = Field(max_length=80, description="Empty: no PromptVersion is part of it.")
+    workload: Workload = Field(description="The container, as declared.")
+
+
 def canonical(value: Any) -> bytes:
     """JSON with sorted keys and no spaces: one spelling for one value."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
@@ -44,10 +57,10 @@ def prompt_digest(spec: PromptVersionSpec) -> str:
     return "sha256:" + hashlib.sha256(canonical(spec.model_dump(mode="json", exclude_defaults=True))).hexdigest()
 
 
-def revision_hash(policy: FallbackPolicySpec, *, prompt: PromptVersionSpec, refresh: str = "") -> str:
+def revision_hash(policy: FallbackPolicySpec, *, prompt: PromptVersionSpec | None, refresh: str = "") -> str:
     """The revision's name: a hash of prompt, chain, budget and serving; of nothing that can change without changing an answer.
 
-    `refresh`: what a person asked the same spec to be made anew with; empty: nothing.
+    `prompt`: None for a workload of its author's own. `refresh`: what a person asked the same spec to be made anew with; empty: nothing.
     """
     declared = policy.model_dump(mode="json", exclude_defaults=True, include={"chain", "latencyBudgetMilliseconds", "serving"})
     serving = declared.get("serving", {})
@@ -57,7 +70,9 @@ def revision_hash(policy: FallbackPolicySpec, *, prompt: PromptVersionSpec, refr
         serving.pop("podTemplate", None)
     if not serving:
         declared.pop("serving", None)
-    declared |= {"scheme": SCHEME, "prompt": prompt.model_dump(mode="json", exclude_defaults=True)}
+    declared["scheme"] = SCHEME
+    if prompt is not None:
+        declared["prompt"] = prompt.model_dump(mode="json", exclude_defaults=True)
     if refresh:
         declared["refresh"] = refresh
     return hashlib.sha256(canonical(declared)).hexdigest()[:HASH_LENGTH]
@@ -65,6 +80,8 @@ def revision_hash(policy: FallbackPolicySpec, *, prompt: PromptVersionSpec, refr
 
 def build_record(*, namespace: str, name: str, policy: FallbackPolicySpec, prompt: PromptVersionSpec, refresh: str = "") -> RevisionRecord:
     """The record of the revision that `policy` with `prompt` asks for."""
+    assert policy.promptVersion is not None
+    assert policy.latencyBudgetMilliseconds is not None
     limits = [slo.maxMilliseconds / 1000 for slo in policy.slos if slo.maxMilliseconds is not None]
     return RevisionRecord(
         namespace=namespace,
@@ -77,3 +94,23 @@ def build_record(*, namespace: str, name: str, policy: FallbackPolicySpec, promp
         chain=policy.chain,
         latencyBounds=list(latency_bounds(limits)),
     )
+
+
+def build_workload_record(*, namespace: str, name: str, policy: FallbackPolicySpec, refresh: str = "") -> WorkloadRecord:
+    """The record of the revision that `policy` asks for. `policy.serving.workload` must be set."""
+    assert policy.serving.workload is not None
+    return WorkloadRecord(
+        namespace=namespace,
+        policy=name,
+        revision=revision_hash(policy, prompt=None, refresh=refresh),
+        promptVersion=short_image(policy.serving.workload.image),
+        promptDigest="",
+        workload=policy.serving.workload,
+    )
+
+
+def short_image(image: str) -> str:
+    """What an image is called: without registry and folders, and with the first twelve digits of a digest."""
+    name, _, digest = image.rsplit("/", 1)[-1].partition("@")
+    algorithm, _, digits = digest.partition(":")
+    return (f"{name}@{algorithm}:{digits[:12]}" if digest else name)[:253]

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ..api.clock import parse_time
 from ..api.condition import Condition
-from ..api.names import FINALIZER, revision_object, traffic_object
+from ..api.names import FINALIZER, revision_object
 from ..api.policystatus import FallbackPolicyStatus, Phase
 from ..api.reasons import Reason
 from ..kube.errors import Conflict, KubeError, NotFound
@@ -23,6 +23,7 @@ from ..rollout.place import Place, awaited_generation
 from ..rollout.statusmap import place_of
 from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics, PolicyShown
+from ..traffic.router import router_of
 from .apply import Apply, Overtaken
 from .blocked import blocked_states, blocked_status, problem_in
 from .changes import changes_told
@@ -149,7 +150,8 @@ class Reconcile:
             wish = unambiguous(wish, conflict=conflict, stable=place.stable.revision.name if place.stable else None)
         wish = self._fitting(policy, wish=wish)
         probes = await self._probes.look(key, owner=policy.uid, canary=place.canary)
-        memory = NOTHING_KEPT if place.stable is not None else await self._kept.memory(key)
+        own = wish.spec.serving.workload is not None
+        memory = NOTHING_KEPT if place.stable is not None else await self._kept.memory(key, own=own)
         try:
             return await self._decide(self._look(policy, wish=wish, status=status, place=place, memory=memory, probes=probes))
         except KubeError as error:
@@ -165,7 +167,7 @@ class Reconcile:
 
     def _fitting(self, policy: Declared, *, wish: Wish) -> Wish:
         """The wish, unless its revision is too large to be recorded; asked only while there is no record."""
-        if wish.prompt is None or not isinstance(wish.revision, Known):
+        if not isinstance(wish.revision, Known):
             return wish
         name = revision_object(policy.name, revision=wish.revision.value.name)
         if self._store.child(CONFIG_MAPS, namespace=policy.namespace, name=name) is not None:
@@ -182,11 +184,13 @@ class Reconcile:
     ) -> Subject:
         key = PolicyKey(policy.namespace, policy.name)
         now, judgement = self._clock(), self._judging.judgement(key)
-        traffic = self._store.child(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name))
+        router = router_of(wish.spec)
+        traffic = self._store.child(router.resource, namespace=key.namespace, name=router.name(key.name))
         observed = observe(
             place=place,
             wanted=wish.revision,
             traffic=traffic,
+            router=router,
             owner=policy.uid,
             deployments=self._store.deployments(key),
             pods=self._store.pods(key),
@@ -218,7 +222,9 @@ class Reconcile:
         # From here on the place is what it is, whatever becomes of the rest of this pass: it is judged, and gateways are asked.
         place = plan.place if problem is None else subject.observed.place
         self._judging.watch(key, spec=subject.wish.spec, place=place, analysis=analysis)
-        self._verification.keep_asking(key, waiting=awaited_generation(place) is not None)
+        self._verification.keep_asking(
+            key, waiting=awaited_generation(place) is not None, by_endpoints=subject.wish.spec.serving.workload is not None
+        )
         self._metrics.show_policy(key.namespace, key.name, shown=_shown(place, phase=plan.phase))
         if problem is None:
             problem = await self._apply.cluster(subject, known=known)

@@ -5,7 +5,7 @@ from backstop.api.condition import ConditionType
 from backstop.api.policystatus import Phase
 from backstop.api.reasons import WAY_BACK, Reason, reason_of
 
-from . import probes
+from . import probes, replicas
 from .judged import judged
 from .look import Look
 from .observed import Unknown, Unresolved
@@ -142,11 +142,15 @@ def _doing(look: Look) -> tuple[Reason, str]:
         trouble = look.observed.arm(name).trouble
         return Reason.WAITING_FOR_READY, f"waiting for a ready pod of {name}" + (f" ({trouble})" if trouble else "")
     if isinstance(look.observed.route, Unknown):
-        return Reason.TRAFFIC_UNREADABLE, f"holding: {look.observed.route.why}; delete the traffic object to have it written anew"
+        # The Service is what callers reach: nobody is told to delete it.
+        anew = "put it right, or end the canary (`backstop.dev/abort`)" if look.by_replicas else "delete the traffic object"
+        return Reason.TRAFFIC_UNREADABLE, f"holding: {look.observed.route.why}; {anew} to have it written anew"
     if look.ready(canary) < look.pods_needed(canary):
         trouble = look.observed.arm(canary.revision.name).trouble
         message = f"waiting for {look.pods_needed(canary)} ready pods of {canary.revision.name}" + (f" ({trouble})" if trouble else "")
         return (Reason.CANARY_UNREADY if look.ready(canary) == 0 and canary.step > 0 else Reason.WAITING_FOR_READY), message
+    if canary.weight == 0 and canary.promoting_since is None and (third := replicas.others(look, canary)):
+        return Reason.WAITING_FOR_READY, f"waiting for the pods of {third[0]} to go: beside stable they would be reached as the canary is"
     if look.policy.canary.paused and not canary.by_hand:
         return Reason.PAUSED, f"step {canary.step + 1} of {len(look.policy.canary.steps)}, {canary.weight} %: `spec.canary.paused`"
     if canary.promoting_since is not None:
@@ -158,11 +162,11 @@ def _doing(look: Look) -> tuple[Reason, str]:
 
 def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     steps = len(look.policy.canary.steps)
-    where = f"step {canary.step + 1} of {steps}, {canary.weight} %"
+    where = f"step {canary.step + 1} of {steps}, {replicas.with_share(look, canary, canary.weight).rstrip(',')}"
     if canary.weight == 0 and canary.generation is not None:
         return Reason.WEIGHT_NOT_VERIFIED, f"{where}: no weight is tried before every gateway is seen to act on the traffic object"
     if canary.step_started_at is None or canary.verified_at is None:
-        return Reason.STEP_STARTED, f"{where}: waiting for every gateway to act on it"
+        return Reason.STEP_STARTED, f"{where}: waiting for it to be seen {replicas.everywhere(look)}"
     if canary.blind_since is not None:
         return Reason.METRICS_UNAVAILABLE, f"{where}: holding, because metrics cannot be seen"
     if look.now >= hold_ends(look, canary) and not all_healthy(look):
