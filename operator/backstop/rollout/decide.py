@@ -164,9 +164,9 @@ def _kept_size(look: Look, previous: Revision) -> int:
 
 
 def _would_share(look: Look) -> bool:
-    """Whether pods that are kept to return to would be reached beside a canary's. Then they go: a way back waits for new ones."""
+    """Whether pods that are kept to return to could be reached beside a canary's. Then they go: a way back waits for new ones."""
     canary = look.place.canary
-    return look.by_replicas and canary is not None and canary.halted is None and canary.routed_at is None
+    return look.by_replicas and canary is not None and canary.halted is None
 
 
 def _shares(place: Place) -> bool:
