@@ -2,9 +2,10 @@
 
 import asyncio
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import requests
@@ -38,6 +39,14 @@ class Pod:
 
 
 @dataclass
+class Worker:
+    """A process that is no gateway, with counters of its own: jobs by state and by the revision it was made with."""
+
+    port: int
+    jobs: Counter
+
+
+@dataclass
 class Pods:
     """Starts and stops pods; a restarted one keeps its port and loses its counters."""
 
@@ -56,6 +65,12 @@ class Pods:
         )
         self.running[pod.port] = start_http_server(pod.port, addr="127.0.0.1", registry=registry)
         return pod
+
+    def start_worker(self, *, port: int = 0) -> Worker:
+        registry = CollectorRegistry()
+        worker = Worker(port=port or free_port(), jobs=Counter("jobs_total", "Jobs.", ["state", "version"], registry=registry))
+        self.running[worker.port] = start_http_server(worker.port, addr="127.0.0.1", registry=registry)
+        return worker
 
     def restart(self, pod: Pod) -> Pod:
         self.stop(pod.port)
@@ -81,10 +96,13 @@ class Prometheus:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def scrape(self, pods: list[Pod]) -> None:
-        """Writes the configuration: each pod is a target with a `pod` label, once a second."""
+    def scrape(self, pods: list[Pod], *, workers: Mapping[str, Worker] = MappingProxyType({})) -> None:
+        """Writes the configuration: each pod is a target with a `pod` label, once a second; a worker has its name and a namespace."""
         targets = "".join(
             f"      - targets: ['127.0.0.1:{pod.port}']\n        labels: {{pod: 'pod-{index}'}}\n" for index, pod in enumerate(pods)
+        ) + "".join(
+            f"      - targets: ['127.0.0.1:{worker.port}']\n        labels: {{pod: '{name}', namespace: shop}}\n"
+            for name, worker in workers.items()
         )
         (self.directory / "prometheus.yml").write_text(
             f"global: {{scrape_interval: {SCRAPE_SECONDS}s, scrape_timeout: {SCRAPE_SECONDS}s}}\n"

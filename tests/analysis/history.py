@@ -9,7 +9,7 @@ from backstop.analysis.objective import Objective, objective_of
 from backstop.analysis.policy import LivePolicy
 from backstop.analysis.samples import Counter, Sample, Series
 from backstop.analysis.state import AnalysisState
-from backstop.api.fallbackpolicy import SLO
+from backstop.api.fallbackpolicy import SLO, PromQL
 
 BOUNDS = (0.1, 0.15, 0.2, 0.3)
 ANSWERED = ("success", "truncated")
@@ -123,3 +123,11 @@ def live_policy(
         since=since,
         state=state or AnalysisState(),
     )
+
+
+def own_objective(
+    *, percent: str = "1", for_seconds: int = 0, min_requests: int = 20, revision_label: str | None = None, name: str = "own"
+) -> Objective:
+    """Failures of the author's own counters, of at most `percent` of all."""
+    counters = PromQL(bad='jobs_total{state="failed"}', total="jobs_total", revisionLabel=revision_label)
+    return objective_of(SLO(name=name, promQL=counters, maxPercent=percent, forSeconds=for_seconds, minRequests=min_requests))

@@ -8,6 +8,7 @@ from contextlib import closing
 import pytest
 
 from backstop.analysis.evaluation import evaluate
+from backstop.analysis.objective import objective_of
 from backstop.analysis.policy import Evaluation, LivePolicy
 from backstop.analysis.prometheus import PrometheusSource
 from backstop.analysis.queries import MetricsSourceConfig
@@ -15,8 +16,10 @@ from backstop.analysis.reading import Breached, Counts, Healthy, Unknown
 from backstop.analysis.samples import Fetched, NoData, Partial, ProviderError, Sample
 from backstop.analysis.source import fetch
 from backstop.analysis.state import AnalysisState, pack, unpack
+from backstop.api.fallbackpolicy import SLO, PromQL
+from backstop.api.reasons import Reason
 from tests.analysis.conftest import SCRAPE_SECONDS, Pods, Prometheus
-from tests.analysis.history import errors_objective, latency_objective, live_policy
+from tests.analysis.history import errors_objective, latency_objective, live_policy, own_objective
 
 pytestmark = pytest.mark.prometheus
 
@@ -32,11 +35,10 @@ class Analysis:
         self.since: float | None = None
         self.state = AnalysisState()
         self.fetched: Fetched = NoData("")
+        self.objectives = (latency_objective(for_seconds=3), errors_objective(percent="50"))
 
     async def step(self) -> Evaluation:
-        policy: LivePolicy = live_policy(
-            latency_objective(for_seconds=3), errors_objective(percent="50"), since=self.since, state=self.state
-        )
+        policy: LivePolicy = live_policy(*self.objectives, since=self.since, state=self.state)
         self.fetched = (await fetch([policy], sources={"default": self.source}, now=time.time()))["shop", "support"]
         result = evaluate(self.fetched, policy=policy, now=time.time(), scrape_interval=SCRAPE_SECONDS)
         resumed = unpack(pack(result.state))
@@ -162,3 +164,47 @@ async def test_a_backend_of_prometheus_that_fails_makes_the_answer_partial(pods:
         result = await analysis.until(lambda _: not isinstance(analysis.fetched, NoData))
     assert isinstance(analysis.fetched, Partial)
     assert isinstance(result.readings[0].state, Unknown)
+
+
+async def test_own_counters_of_two_kinds_are_counted_once_and_breach_without_any_gateway(pods: Pods, prometheus: Prometheus) -> None:
+    canary, stable, scorer = pods.start_worker(), pods.start_worker(), pods.start_worker()
+    canary.jobs.labels("done", "").inc(500)
+    stable.jobs.labels("done", "").inc(500)
+    stable.jobs.labels("failed", "").inc(50)
+    scorer.jobs.labels("done", "stable").inc(50)
+    workers = {"support-canary-7f9c5d8b6-x2x4z": canary, "support-stable-6b8f4c7d5-q9w8k": stable, "scorer-0": scorer}
+    prometheus.scrape([], workers=workers)
+    await prometheus.start()
+    analysis = analysis_of(prometheus)
+    analysis.objectives = (own_objective(), own_objective(name="scored", revision_label="version", percent="50"))
+    with closing(analysis.source):
+        await analysis.until(lambda _: isinstance(analysis.fetched, Sample) and len({s.target for s in analysis.fetched.series}) == 3)
+        analysis.since = time.time()
+        await analysis.blocks(2)
+
+        canary.jobs.labels("done", "").inc(30)
+        scorer.jobs.labels("done", "canary").inc(25)  # series that this process did not have before
+        own, scored = (await analysis.until(lambda result: result.readings[0].step_requests >= 30)).readings
+        assert (own.state, own.canary) == (Healthy(), Counts(bad=0, total=30))
+        scored = (await analysis.until(lambda result: result.readings[1].step_requests >= 25)).readings[1]
+        assert (scored.state, scored.canary) == (Healthy(), Counts(bad=0, total=25))
+
+        canary.jobs.labels("failed", "").inc(3)
+        stable.jobs.labels("failed", "").inc(1)
+        own, scored = (await analysis.until(lambda result: isinstance(result.readings[0].state, Breached))).readings
+        assert (own.canary, own.reason) == (Counts(bad=3, total=3), Reason.PROMQL_BREACH)
+        assert (await analysis.blocks(3)).readings[0].step_requests == 33
+        assert isinstance(scored.state, Healthy)
+
+
+async def test_a_matcher_that_prometheus_refuses_is_unknown_and_hides_nothing_else(pods: Pods, prometheus: Prometheus) -> None:
+    pod = pods.start()
+    pod.serve(revision="canary", count=10)
+    prometheus.scrape([pod])
+    await prometheus.start()
+    analysis = analysis_of(prometheus)
+    counters = PromQL(bad="jobs_total", total='jobs_total{state=~"("}')
+    analysis.objectives = (errors_objective(), objective_of(SLO(name="own", promQL=counters, maxPercent="1")))
+    with closing(analysis.source):
+        seen = await analysis.until(lambda result: not isinstance(result.readings[0].state, Unknown))
+    assert seen.readings[1].state == Unknown("Metrics source `default` answered with HTTP status 400.")

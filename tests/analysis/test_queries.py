@@ -1,11 +1,14 @@
 """Queries: few, short, and only for what is needed."""
 
 from dataclasses import replace
+from urllib.parse import quote
 
 import pytest
 
 from backstop.analysis.policy import LivePolicy
+from backstop.analysis.prometheus import DEADLINE_SECONDS
 from backstop.analysis.queries import (
+    APART_SECONDS,
     POLICIES_PER_QUERY,
     MetricsSourceConfig,
     needed_bounds,
@@ -15,7 +18,7 @@ from backstop.analysis.queries import (
     window_seconds,
 )
 from backstop.analysis.state import AnalysisState
-from tests.analysis.history import errors_objective, latency_objective, live_policy
+from tests.analysis.history import errors_objective, latency_objective, live_policy, own_objective
 
 DEFAULT = MetricsSourceConfig(name="default", url="http://prometheus:9090", scrape_interval_seconds=5.0)
 
@@ -99,6 +102,38 @@ def test_each_source_has_its_own_queries_and_an_unknown_source_none() -> None:
     other = replace(DEFAULT, name="other")
     planned = plan_queries(live, sources={"default": DEFAULT, "other": other}, now=1010.0)
     assert [(query.source, len(query.policies)) for query in planned] == [("default", 1), ("other", 1)]
+
+
+def test_own_counters_are_read_by_their_selectors_and_by_nothing_else() -> None:
+    live = replace(live_policy(own_objective()), since=1000.0)
+    planned = plan_queries([live], sources={"default": DEFAULT}, now=1010.0)
+    arms = 'namespace=~"shop",pod=~"(support-canary|support-stable)-[a-z0-9]+(-[a-z0-9]+)?"}'
+    assert [query.promql for query in planned] == [f"jobs_total{{{arms}[32s]", f'jobs_total{{state="failed",{arms}[42s]']
+
+
+def test_own_counters_with_a_label_for_the_revision_are_read_by_that() -> None:
+    planned = plan_queries([live_policy(own_objective(revision_label="version"))], sources={"default": DEFAULT}, now=10.0)
+    assert planned[0].promql == 'jobs_total{namespace=~"shop",version=~"canary|stable"}[32s]'
+
+
+def test_the_same_selectors_of_many_policies_are_read_together_and_beside_the_gateways_own_metrics() -> None:
+    live = [
+        replace(one, objectives=(latency_objective(), own_objective(), own_objective(name="strict", percent="0.1")))
+        for one in policies(POLICIES_PER_QUERY)
+    ]
+    planned = plan_queries(live, sources={"default": DEFAULT}, now=1010.0)
+    assert [(query.own is None, len(query.policies)) for query in planned] == [(own, POLICIES_PER_QUERY) for own in (True, False, False)]
+
+
+def test_names_of_pods_keep_a_query_short_enough_for_a_url() -> None:
+    live = [replace(one, name=f"{one.name:x<40}", objectives=(own_objective(),)) for one in policies(POLICIES_PER_QUERY)]
+    planned = plan_queries(live, sources={"default": DEFAULT}, now=1010.0)
+    assert max(len(quote(query.promql)) for query in planned) < 8000
+    assert sum(len(query.policies) for query in planned) == 2 * len(live)
+
+
+def test_what_is_bad_is_read_from_before_the_total_however_late_it_is_asked() -> None:
+    assert APART_SECONDS >= 2 * DEADLINE_SECONDS
 
 
 def test_polls_come_five_times_a_scrape_but_not_more_often_than_every_second() -> None:

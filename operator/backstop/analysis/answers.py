@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from ..api.metricnames import NAMESPACE, POLICY, REVISION
+from ..api.metricnames import NAMESPACE, POD, POLICY, REVISION
 from .policy import LivePolicy
 from .samples import Counter, Fetched, NoData, Partial, ProviderError, Sample, Series
 
-TARGET_LABELS = ("pod", "instance")
+TARGET_LABELS = (POD, "instance")
 SHOWN_CHARACTERS = 200
 
 
@@ -73,16 +73,16 @@ def _of_policy(found: list[MatrixSeries], *, revisions: set[str], source: str) -
     for one in found:
         if one.metric.get(REVISION) not in revisions:
             continue
-        target = " ".join(one.metric.get(label, "") for label in TARGET_LABELS).strip()
+        target = target_of(one.metric)
         try:
             counter = _counter(one.metric)
             points = tuple((at, float(value)) for at, value in one.values)
         except ValueError:
-            return ProviderError(f"Metrics source `{source}` answered with a value or bound that is not a number: {_labels(one.metric)}.")
+            return ProviderError(f"Metrics source `{source}` answered with a value or bound that is not a number: {labels_of(one.metric)}.")
         other = seen.setdefault((target, counter), one.metric)
         if other is not one.metric:
             return ProviderError(
-                f"Metrics source `{source}` has several series where one is expected: {_labels(other)} and {_labels(one.metric)}; "
+                f"Metrics source `{source}` has several series where one is expected: {labels_of(other)} and {labels_of(one.metric)}; "
                 "scrape each gateway pod once."
             )
         series.append(Series(target=target, counter=counter, points=points))
@@ -103,5 +103,11 @@ def _counter(labels: dict[str, str]) -> Counter:
     )
 
 
-def _labels(labels: dict[str, Any]) -> str:
+def target_of(labels: dict[str, str]) -> str:
+    """The scrape target that a series is of."""
+    return " ".join(labels.get(label, "") for label in TARGET_LABELS).strip()
+
+
+def labels_of(labels: dict[str, Any]) -> str:
+    """A series' labels, for people."""
     return "{" + ", ".join(f"{name}={value!r}" for name, value in sorted(labels.items()))[:SHOWN_CHARACTERS] + "}"

@@ -24,14 +24,19 @@ class Block:
     """What came in on all targets after `start`, up to `end`, summed over targets.
 
     `watermarks`: the newest scrape of each target that is counted, or from which counting goes on.
-    `after_gap`: no target gave a scrape for more than two intervals before or in it.
+    `gaps`: the parts (of samples.Counter) of which no target gave a scrape for more than two intervals before or in it.
     """
 
     start: float
     end: float
     added: Mapping[Counter, float] = field(hash=False)
     watermarks: Mapping[str, float] = field(hash=False)
-    after_gap: bool
+    gaps: frozenset[str]
+
+    @property
+    def after_gap(self) -> bool:
+        """Whether anything has a gap."""
+        return bool(self.gaps)
 
 
 @dataclass(frozen=True)
@@ -63,23 +68,48 @@ def close_blocks(
     last_seen = {target: history.base for target, history in histories.items() if history.base is not None}
     # While samples are skipped (between two steps) nothing is missing.
     start = max([since, *([] if block_end is None else [block_end])])
-    newest = block_end if block_end is not None and block_end >= since else min(last_seen.values(), default=since)
+    parts = {target: next(iter(seen[0].values)).part for target, seen in scrapes.items()}
+    resumed = block_end if block_end is not None and block_end >= since else None
+    newest = {
+        part: _newest(part, parts=parts, watermarks=watermarks, last_seen=last_seen, resumed=resumed, since=since)
+        for part in parts.values()
+    }
 
     blocks: list[Block] = []
     added: dict[Counter, float] = {}
     fresh: set[str] = set()
-    gap = False
+    gaps: set[str] = set()
     for increase in sorted((i for h in histories.values() for i in h.pending), key=lambda i: (i.at, i.target)):
-        gap = gap or increase.at - newest > patience
-        newest = max(newest, increase.at)  # a late sample is no step back
+        part = parts[increase.target]
+        if increase.at - newest[part] > patience:
+            gaps.add(part)
+        newest[part] = max(newest[part], increase.at)  # a late sample is no step back
         last_seen[increase.target] = increase.at
         fresh.add(increase.target)
         for counter, count in increase.added.items():
             added[counter] = added.get(counter, 0.0) + count
         if all(target in fresh or increase.at - at > patience for target, at in last_seen.items()):
-            blocks.append(Block(start=start, end=increase.at, added=added, watermarks=dict(last_seen), after_gap=gap))
-            start, added, fresh, gap = increase.at, {}, set(), False
+            blocks.append(Block(start=start, end=increase.at, added=added, watermarks=dict(last_seen), gaps=frozenset(gaps)))
+            start, added, fresh, gaps = increase.at, {}, set(), set()
     return blocks
+
+
+def _newest(
+    part: str,
+    *,
+    parts: Mapping[str, str],
+    watermarks: Mapping[str, float],
+    last_seen: Mapping[str, float],
+    resumed: float | None,
+    since: float,
+) -> float:
+    """The newest scrape of a part before what is counted now. `resumed`: end of the block before, if that is of this step."""
+    mine = [target for target, other in parts.items() if other == part]
+    if resumed is None:
+        return min((last_seen[target] for target in mine if target in last_seen), default=since)
+    if len(mine) == len(parts):
+        return resumed
+    return max((watermarks[target] for target in mine if target in watermarks), default=resumed)
 
 
 def _histories(

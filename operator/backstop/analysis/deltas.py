@@ -1,7 +1,8 @@
 """Raw counter samples → what each scrape of a target added. No `rate()`, no extrapolation: every event is counted once.
 
 A counter starts at 0: what a series shows when it first appears on a target that was scraped before was all counted since.
-A counter that falls, or is no longer exported, tells that the process began again, and with it all counters of that target.
+A counter of a gateway that falls, or is no longer exported, tells that the process began again, and with it all counters of that target.
+Of other processes that is not known: each of their series begins again by itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -42,17 +43,22 @@ def increases(scrapes: list[Scrape], *, target: str, base: float | None) -> list
 
     `scrapes`: the target's, oldest first, with the one at `base` among them.
     """
-    known: Mapping[Counter, float] = {}
+    known: dict[Counter, float] = {}
     result: list[Increase] = []
     for scrape in scrapes:
         if _began_again(scrape.values, known=known):
             known = {}
         if base is None or scrape.at > base:
-            added = {counter: value - known.get(counter, 0.0) for counter, value in scrape.values.items()}
-            result.append(Increase(at=scrape.at, target=target, added=added))
-        known = scrape.values
+            result.append(
+                Increase(at=scrape.at, target=target, added={c: _added(v, before=known.get(c)) for c, v in scrape.values.items()})
+            )
+        known |= scrape.values
     return result
 
 
 def _began_again(values: Mapping[Counter, float], *, known: Mapping[Counter, float]) -> bool:
-    return any(counter not in values or values[counter] < value for counter, value in known.items())
+    return any(not counter.part and (counter not in values or values[counter] < value) for counter, value in known.items())
+
+
+def _added(value: float, *, before: float | None) -> float:
+    return value if before is None or value < before else value - before

@@ -1,6 +1,7 @@
 """One evaluation of one policy: samples in, readings and the next state out. Deterministic; the time comes in as `now`."""
 
-from collections.abc import Container, Mapping
+import math
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import assert_never
@@ -10,12 +11,12 @@ from .blocks import JITTER, MISSED_SCRAPES, Block, close_blocks
 from .deltas import Scrape
 from .evidence import CANARY, WATCHED, bound_missing, counted, explained, limit_of, percent_of, query_of, unjudged
 from .indicators import counts_of, judged_requests, missing_bound, sent_requests
-from .objective import Objective
+from .objective import GATEWAYS, Objective
 from .policy import Evaluation, LivePolicy
 from .quantile import display_quantile
 from .reading import Breached, Breaching, Counts, Healthy, ReadingState, SLOReading, Unknown, Waiting
 from .rule import ArmBlock
-from .samples import Fetched, NoData, NotANumber, Partial, ProviderError, Sample
+from .samples import Fetched, NoData, NotANumber, Partial, ProviderError, Sample, Series
 from .screening import screened
 from .state import MAX_TARGETS, AnalysisState, ObjectiveState, target_key
 from .threshold import rule_of, stable_of, total_of
@@ -27,10 +28,10 @@ SAME_TIME_SECONDS = 0.002
 
 @dataclass(frozen=True)
 class _Seen:
-    """What could be read, or in `blind` why the policy as a whole could not be seen."""
+    """What could be read, and in `blind`, by part, why that part could not be seen."""
 
     scrapes: dict[str, list[Scrape]]
-    blind: str | None
+    blind: Mapping[str, str]
 
 
 def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interval: float) -> Evaluation:
@@ -39,7 +40,7 @@ def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interva
     `now` in seconds since the epoch, `scrape_interval` in seconds. Never raises for anything that a source can answer.
     """
     before = _resumed(policy)
-    seen = _seen(fetched, now=now, scrape_interval=scrape_interval)
+    seen = _seen(fetched, parts=policy.parts, now=now, scrape_interval=scrape_interval)
     blocks = []
     if policy.since is not None:
         blocks = close_blocks(
@@ -69,9 +70,13 @@ def newest_samples(fetched: Fetched) -> frozenset[tuple[str, float]]:
 
 
 def is_stale(fetched: Fetched, *, now: float, scrape_interval: float) -> bool:
-    """Whether nothing is being scraped any more, or nothing was answered."""
-    newest = max((at for _, at in newest_samples(fetched)), default=float("-inf"))
-    return now - newest > STALE_INTERVALS * scrape_interval
+    """Whether something is not being scraped any more, or was not answered."""
+    if not isinstance(fetched, Sample) or fetched.unread:
+        return True
+    newest: dict[str, float] = {}
+    for one in fetched.series:
+        newest[one.counter.part] = max(newest.get(one.counter.part, -math.inf), one.points[-1][0])
+    return now - min(newest.values(), default=-math.inf) > STALE_INTERVALS * scrape_interval
 
 
 def _resumed(policy: LivePolicy) -> AnalysisState:
@@ -92,27 +97,45 @@ def _same_time(one: float | None, other: float | None) -> bool:
     return abs(one - other) < SAME_TIME_SECONDS
 
 
-def _seen(fetched: Fetched, *, now: float, scrape_interval: float) -> _Seen:
+def _seen(fetched: Fetched, *, parts: Sequence[str], now: float, scrape_interval: float) -> _Seen:
     match fetched:
         case NoData(why) | NotANumber(why) | Partial(why) | ProviderError(why):
-            return _Seen(scrapes={}, blind=why)
+            return _Seen(scrapes={}, blind=dict.fromkeys(parts, why))
         case Sample():
-            scrapes = screened(fetched)
-            if isinstance(scrapes, NoData | NotANumber):
-                return _Seen(scrapes={}, blind=scrapes.sentence)
-            scrapes = {target_key(target): seen for target, seen in scrapes.items()}
-            if (spacing := _closest(scrapes)) is not None and spacing > (MISSED_SCRAPES + JITTER) * scrape_interval:
-                why = (
-                    f"The samples of this policy's gateways are {spacing:.0f} s apart, while the metrics source is declared with "
-                    f"`scrapeIntervalSeconds` {scrape_interval:g}: correct that, unless scrapes have just failed."
-                )
-                return _Seen(scrapes=scrapes, blind=why)
-            if is_stale(fetched, now=now, scrape_interval=scrape_interval):
-                age = now - max(seen[-1].at for seen in scrapes.values())
-                why = f"The newest sample of this policy's gateways is {age:.0f} s old, at a scrape interval of {scrape_interval:g} s."
-                return _Seen(scrapes=scrapes, blind=why)
-            return _Seen(scrapes=scrapes, blind=None)
+            scrapes: dict[str, list[Scrape]] = {}
+            blind = dict(fetched.unread)
+            for part in (part for part in parts if part not in blind):
+                series = [one for one in fetched.series if one.counter.part == part]
+                found, why = _part(series, part=part, targets=len(scrapes), now=now, scrape_interval=scrape_interval)
+                scrapes |= found
+                if why:
+                    blind[part] = why
+            return _Seen(scrapes=scrapes, blind=blind)
     assert_never(fetched)
+
+
+def _part(series: Sequence[Series], *, part: str, targets: int, now: float, scrape_interval: float) -> tuple[dict[str, list[Scrape]], str]:
+    """The scrapes of one part, and why it cannot be seen all the same, or nothing. `targets`: how many there are in the other parts."""
+    what = "gateways" if part == GATEWAYS else "own counters"
+    if not series:
+        return {}, f"The metrics source has no samples of this policy's {what}; are their pods scraped?"
+    scrapes = screened(series)
+    if isinstance(scrapes, NotANumber):
+        return {}, scrapes.sentence
+    if targets + len(scrapes) > MAX_TARGETS:
+        pods = "gateway pods" if part == GATEWAYS else "pods, one for each pair of selectors in `promQL` that they have counters of,"
+        return {}, f"{targets + len(scrapes)} {pods} were scraped for this policy; at most {MAX_TARGETS} can be judged together."
+    scrapes = {target_key(target): seen for target, seen in scrapes.items()}
+    if (spacing := _closest(scrapes)) is not None and spacing > (MISSED_SCRAPES + JITTER) * scrape_interval:
+        # Blocks do not wait for what its author scrapes more seldom than the gateways.
+        return scrapes if part == GATEWAYS else {}, (
+            f"The samples of this policy's {what} are {spacing:.0f} s apart, while the metrics source is declared with "
+            f"`scrapeIntervalSeconds` {scrape_interval:g}: correct that, unless scrapes have just failed."
+        )
+    age = now - max(seen[-1].at for seen in scrapes.values())
+    if age > STALE_INTERVALS * scrape_interval:
+        return scrapes, f"The newest sample of this policy's {what} is {age:.0f} s old, at a scrape interval of {scrape_interval:g} s."
+    return scrapes, ""
 
 
 def _closest(scrapes: dict[str, list[Scrape]]) -> float | None:
@@ -160,7 +183,7 @@ def _objective_folded(state: ObjectiveState, objective: Objective, block: Block,
         end=block.end,
         canary=canary,
         stable=counts_of(objective, added=block.added, revision=policy.stable) if policy.stable else None,
-        after_gap=block.after_gap,
+        after_gap=objective.part in block.gaps,
     )
     canary_quantile, stable_quantile = state.canary_quantile, state.stable_quantile
     if objective.latency is not None:
@@ -185,7 +208,7 @@ def _reading(
     verdict, reason = _judged(objective, state=kept, seen=seen, missing=missing)
     arms = WATCHED if policy.watched else CANARY
     text = counted(objective, canary=canary, stable=stable, arms=arms)
-    if isinstance(verdict, Waiting):
+    if isinstance(verdict, Waiting) and objective.part == GATEWAYS:
         text += unjudged(sent=state.step_sent, judged=state.step_requests)
     if isinstance(verdict, Unknown):
         evidence = verdict.why
@@ -215,8 +238,8 @@ def _reading(
 def _judged(
     objective: Objective, *, state: ObjectiveState, seen: _Seen, missing: Mapping[str, tuple[float, ...]]
 ) -> tuple[ReadingState, Reason]:
-    if seen.blind is not None:
-        return Unknown(seen.blind), Reason.METRICS_UNAVAILABLE
+    if (why := seen.blind.get(objective.part)) is not None:
+        return Unknown(why), Reason.METRICS_UNAVAILABLE
     if objective.latency is not None and objective.fingerprint in missing:
         bounds = missing[objective.fingerprint]
         return bound_missing(seconds=objective.latency.seconds, seen=bounds), Reason.BUCKET_BOUNDARY_MISSING

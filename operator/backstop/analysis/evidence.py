@@ -10,6 +10,7 @@ from ..api.fallbackpolicy import Indicator
 from ..api.metricnames import NAMESPACE, POLICY, REVISION, SERVED_TOTAL, bound_label
 from .indicators import SECONDS_BUCKET, SECONDS_COUNT
 from .objective import Objective
+from .queries import own_query
 from .reading import Breached, Breaching, Counts, Healthy, Unknown, Waiting
 from .state import DisplayQuantile
 
@@ -34,6 +35,9 @@ def query_of(objective: Objective, *, namespace: str, policy: str, revisions: tu
     arms = "|".join(revision for revision in revisions if revision)
     labels = f'{NAMESPACE}="{namespace}",{POLICY}="{policy}",{REVISION}=~"{arms}"'
     match objective.indicator:
+        case None:
+            assert objective.counters is not None, "an objective without an indicator has counters of its own"
+            return own_query(objective.counters, namespace=namespace, policy=policy, revisions=revisions)
         case Indicator.LATENCY:
             assert objective.latency is not None, "a Latency objective has its limit"
             bound = bound_label(objective.latency.seconds)
@@ -121,6 +125,8 @@ def _bad(objective: Objective) -> str:
             return "failed, or failed at the first tier"
         case Indicator.FALLBACK_RATE:
             return "answered by a later tier"
+        case None:
+            return "bad by `promQL`"
     assert_never(objective.indicator)
 
 

@@ -9,12 +9,15 @@ from typing import assert_never
 
 from ..api.fallbackpolicy import Indicator
 from ..api.metricnames import JUDGED_OUTCOMES, SENT_TOTAL, SERVED_SECONDS, SERVED_TOTAL, CacheUse, FirstTier, Outcome
-from .objective import LatencyLimit, Objective
+from .objective import LatencyLimit, Objective, OwnCounters
 from .reading import Counts
 from .samples import Counter
 
 SECONDS_COUNT = f"{SERVED_SECONDS}_count"
 SECONDS_BUCKET = f"{SERVED_SECONDS}_bucket"
+# What an SLO's own counters are called here, whatever their own names are.
+OWN_BAD = "promQL.bad"
+OWN_TOTAL = "promQL.total"
 
 
 def counts_of(objective: Objective, *, added: Mapping[Counter, float], revision: str) -> Counts | None:
@@ -33,6 +36,9 @@ def counts_of(objective: Objective, *, added: Mapping[Counter, float], revision:
                 judged=lambda c: c.outcome == Outcome.SUCCESS and c.cache == CacheUse.MISS,
                 bad=lambda c: c.first_tier != FirstTier.ANSWERED,
             )
+        case None:
+            assert objective.counters is not None, "an objective without an indicator has counters of its own"
+            return _own(objective.counters, added=added, revision=revision)
     assert_never(objective.indicator)
 
 
@@ -81,6 +87,15 @@ def _share(
         return None
     total = {c: n for c, n in served.items() if judged(c)}
     return Counts(bad=_sum(n for c, n in total.items() if bad(c)), total=_sum(total.values()))
+
+
+def _own(counters: OwnCounters, *, added: Mapping[Counter, float], revision: str) -> Counts | None:
+    mine = [(c, n) for c, n in added.items() if c.part == counters.part and c.revision == revision]
+    if not any(c.metric == OWN_TOTAL for c, _ in mine):
+        return None
+    total = _sum(n for c, n in mine if c.metric == OWN_TOTAL)
+    # Two processes may count the two; what is bad and not yet among the total is no evidence.
+    return Counts(bad=min(_sum(n for c, n in mine if c.metric == OWN_BAD), total), total=total)
 
 
 def _is_error(counter: Counter) -> bool:

@@ -18,15 +18,41 @@ class LatencyLimit:
 
 
 @dataclass(frozen=True)
+class OwnCounters:
+    """Selectors of an SLO's own counters. `revision_label`: which label holds the revision; empty: the name of the pod does."""
+
+    bad: str
+    total: str
+    revision_label: str = ""
+
+    @property
+    def part(self) -> str:
+        """A short name for what is read by these selectors; objectives with the same ones share it."""
+        return hashlib.sha256(repr((self.bad, self.total, self.revision_label)).encode()).hexdigest()[:10]
+
+
+GATEWAYS = ""  # the part that is read from the gateways' own metrics
+
+
+@dataclass(frozen=True)
 class Objective:
-    """One SLO: the canary's share of bad requests must not exceed `allowed` (a share, 0 to 1) for `for_seconds`."""
+    """One SLO: the canary's share of bad requests must not exceed `allowed` (a share, 0 to 1) for `for_seconds`.
+
+    `indicator`: None where it is judged by `counters` of its own.
+    """
 
     name: str
-    indicator: Indicator
+    indicator: Indicator | None
     allowed: Fraction
     for_seconds: int
     min_requests: int
     latency: LatencyLimit | None  # set for `Latency`, and only there
+    counters: OwnCounters | None = None
+
+    @property
+    def part(self) -> str:
+        """Which part of a policy's samples it is judged by."""
+        return GATEWAYS if self.counters is None else self.counters.part
 
     @property
     def breach(self) -> Reason:
@@ -38,12 +64,15 @@ class Objective:
                 return Reason.ERROR_RATE_BREACH
             case Indicator.FALLBACK_RATE:
                 return Reason.FALLBACK_RATE_BREACH
+            case None:
+                return Reason.PROMQL_BREACH
         assert_never(self.indicator)
 
     @property
     def fingerprint(self) -> str:
         """Changes when anything is edited that changes the judgement: an edited objective is judged anew."""
-        text = repr((self.name, self.indicator.value, str(self.allowed), self.for_seconds, self.min_requests, self.latency))
+        measure = self.indicator.value if self.indicator is not None else self.counters
+        text = repr((self.name, measure, str(self.allowed), self.for_seconds, self.min_requests, self.latency))
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
@@ -62,4 +91,5 @@ def objective_of(slo: SLO) -> Objective:
         for_seconds=slo.forSeconds,
         min_requests=slo.minRequests,
         latency=latency,
+        counters=OwnCounters(slo.promQL.bad, slo.promQL.total, slo.promQL.revisionLabel or "") if slo.promQL is not None else None,
     )

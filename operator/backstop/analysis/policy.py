@@ -27,6 +27,11 @@ class LivePolicy:
     from_zero: bool = False
     watched: bool = False
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of its samples that are needed, the gateways' own first."""
+        return tuple(sorted({objective.part for objective in self.objectives}))
+
 
 @dataclass(frozen=True)
 class Evaluation:

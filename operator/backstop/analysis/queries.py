@@ -1,6 +1,7 @@
 """Which queries a tick needs: one raw range selector for many policies, as short as possible. Pure; nothing is asked here.
 
-One query covers all metrics of a policy, so that buckets, counts and totals come from the same scrapes.
+One query covers all metrics of a policy's gateways, so that buckets, counts and totals come from the same scrapes. SLOs with counters of
+their own add one for each selector that they declare, however many policies declare it.
 """
 
 import math
@@ -8,9 +9,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..api.metricnames import GRID, LIMIT_MULTIPLES, NAMESPACE, REVISION, SENT_TOTAL, SERVED_TOTAL, bound_label
+from ..api.metricnames import GRID, LIMIT_MULTIPLES, NAMESPACE, POD, REVISION, SENT_TOTAL, SERVED_TOTAL, bound_label
+from ..api.names import revision_object
+from ..api.selector import with_matchers
 from .blocks import MARGIN_INTERVALS
 from .indicators import SECONDS_BUCKET, SECONDS_COUNT
+from .objective import GATEWAYS, OwnCounters
 from .policy import LivePolicy
 
 # How far back counters are read again: a longer silence of a target is not made up for.
@@ -41,13 +45,27 @@ class MetricsSourceConfig:
             raise ValueError(f"`scrapeIntervalSeconds` of metrics source `{self.name}` must be between 0.1 and 3600")
 
 
+# Selectors of what is bad are asked when the totals are there, and reach this much further back: each scrape in the total is in them too.
+APART_SECONDS = 10
+
+
+@dataclass(frozen=True, order=True)
+class OwnSelector:
+    """One of the two selectors of an SLO's own counters, in use for `bad` or for the total."""
+
+    text: str
+    revision_label: str
+    bad: bool
+
+
 @dataclass(frozen=True)
 class PlannedQuery:
-    """One query for `policies`, all of the same source."""
+    """One query for `policies`, all of the same source. `own`: what it is of; None: the gateways' own metrics."""
 
     source: str
     promql: str
     policies: tuple[LivePolicy, ...]
+    own: OwnSelector | None = None
 
 
 def poll_seconds(scrape_interval: float) -> float:
@@ -57,17 +75,28 @@ def poll_seconds(scrape_interval: float) -> float:
 
 def plan_queries(live: Sequence[LivePolicy], *, sources: Mapping[str, MetricsSourceConfig], now: float) -> tuple[PlannedQuery, ...]:
     """Queries for all policies whose source is in `sources`, batched by source and by how far back they must read."""
-    groups: dict[tuple[str, int], list[LivePolicy]] = {}
+    gateways: dict[tuple[str, int], list[LivePolicy]] = {}
+    own: dict[tuple[str, int, OwnSelector], list[LivePolicy]] = {}
     for policy in live:
         config = sources.get(policy.source)
         if config is not None:
-            window = window_seconds(policy, now=now, scrape_interval=config.scrape_interval_seconds)
             # Powers of two: a policy that must read far back does not make the others do so.
-            groups.setdefault((policy.source, 2 ** math.ceil(math.log2(window))), []).append(policy)
-    return tuple(
-        PlannedQuery(source=source, promql=selector(batch, window=window), policies=batch)
-        for (source, window), members in sorted(groups.items(), key=lambda item: item[0])
-        for batch in _batches(members)
+            window = 2 ** math.ceil(math.log2(window_seconds(policy, now=now, scrape_interval=config.scrape_interval_seconds)))
+            if GATEWAYS in policy.parts:
+                gateways.setdefault((policy.source, window), []).append(policy)
+            for one in own_selectors(policy):
+                own.setdefault((policy.source, window, one), []).append(policy)
+    return (
+        *(
+            PlannedQuery(source=source, promql=selector(batch, window=window), policies=batch)
+            for (source, window), members in sorted(gateways.items(), key=lambda item: item[0])
+            for batch in _batches(members)
+        ),
+        *(
+            PlannedQuery(source=source, promql=_own_query(one, policies=batch, window=window), policies=batch, own=one)
+            for (source, window, one), members in sorted(own.items(), key=lambda item: item[0])
+            for batch in _batches(members)
+        ),
     )
 
 
@@ -96,6 +125,35 @@ def selector(policies: Sequence[LivePolicy], *, window: int) -> str:
     return f"{{{','.join(matchers)}}}[{window}s]"
 
 
+def own_selectors(policy: LivePolicy) -> set[OwnSelector]:
+    """The selectors that the policy's objectives declare."""
+    declared = {o.counters for o in policy.objectives if o.counters is not None}
+    return {OwnSelector(text, c.revision_label, bad=bad) for c in declared for text, bad in ((c.total, False), (c.bad, True))}
+
+
+def narrowed(text: str, *, revision_label: str, arms: Iterable[tuple[str, str, str]]) -> str:
+    """An author's selector, narrowed down to these (namespace, policy, revision)."""
+    arms = list(arms)
+    if revision_label:
+        arm = f"{revision_label}=~{_any_of(sorted({revision for _, _, revision in arms}))}"
+    else:
+        names = "|".join(sorted({revision_object(policy, revision=revision) for _, policy, revision in arms}))
+        # Kubernetes shortens long names, and then no dash stands before the last five characters.
+        arm = f'{POD}=~"({names})-[a-z0-9]+(-[a-z0-9]+)?"'
+    return with_matchers(text, matchers=[f"{NAMESPACE}=~{_any_of(sorted({namespace for namespace, _, _ in arms}))}", arm])
+
+
+def own_query(counters: OwnCounters, *, namespace: str, policy: str, revisions: Iterable[str]) -> str:
+    """What an objective's own counters are read by, for people: `bad / total`."""
+    arms = [(namespace, policy, revision) for revision in revisions if revision]
+    return " / ".join(narrowed(text, revision_label=counters.revision_label, arms=arms) for text in (counters.bad, counters.total))
+
+
+def _own_query(one: OwnSelector, *, policies: Sequence[LivePolicy], window: int) -> str:
+    arms = [(p.namespace, p.name, revision) for p in policies for revision in (p.canary, p.stable) if revision]
+    return f"{narrowed(one.text, revision_label=one.revision_label, arms=arms)}[{window + (APART_SECONDS if one.bad else 0)}s]"
+
+
 def needed_bounds(limits: Iterable[float]) -> tuple[float, ...]:
     """Bucket bounds to read for these latency limits, in seconds, rising: the limits, their multiples, their neighbours in the grid."""
     bounds: set[float] = set()
@@ -111,13 +169,19 @@ def _batches(policies: Sequence[LivePolicy]) -> list[tuple[LivePolicy, ...]]:
     batch: list[LivePolicy] = []
     taken, namespace = 0, None
     for policy in sorted(policies, key=lambda p: (p.namespace, p.name)):
-        takes = len(policy.canary) + len(policy.stable) + (len(policy.namespace) if policy.namespace != namespace else 0)
+        takes = _characters(policy) + (len(policy.namespace) if policy.namespace != namespace else 0)
         if batch and (len(batch) == POLICIES_PER_QUERY or taken + takes > NAMES_CHARACTERS):
             batches.append(tuple(batch))
-            batch, taken, takes = [], 0, len(policy.canary) + len(policy.stable) + len(policy.namespace)
+            batch, taken, takes = [], 0, _characters(policy) + len(policy.namespace)
         batch.append(policy)
         taken, namespace = taken + takes, policy.namespace
     return [*batches, tuple(batch)] if batch else batches
+
+
+def _characters(policy: LivePolicy) -> int:
+    """How long the names of its revisions are in a query; only the author's own counters are told by the names of pods."""
+    named = 2 * (len(policy.name) + 1) if any(o.counters is not None and not o.counters.revision_label for o in policy.objectives) else 0
+    return len(policy.canary) + len(policy.stable) + named
 
 
 def _spellings(bound: float) -> set[str]:
@@ -126,6 +190,6 @@ def _spellings(bound: float) -> set[str]:
 
 
 def _any_of(values: Iterable[str]) -> str:
-    pattern = "|".join(re.escape(value) for value in values)
+    pattern = "|".join(re.escape(value) for value in values).replace("\\-", "-")
     quoted = pattern.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{quoted}"'

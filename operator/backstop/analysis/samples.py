@@ -3,12 +3,16 @@
 Times are seconds since the epoch, as Prometheus stamped the scrape.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, order=True)
 class Counter:
-    """Which counter of a gateway pod; everything that tells it from its neighbours but the pod. Unused labels are empty."""
+    """Which counter of a scrape target; everything that tells it from its neighbours there. Unused labels are empty.
+
+    `part`: of an SLO's own counters, which they are (`OwnCounters.part`), and `series` which one on its target; else a gateway's.
+    """
 
     metric: str
     revision: str
@@ -16,6 +20,8 @@ class Counter:
     outcome: str = ""
     first_tier: str = ""
     le: float | None = None  # upper bound in seconds, for histogram buckets
+    part: str = ""
+    series: int = 0
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Sample:
-    """Raw samples of the policy's live revisions."""
+    """Raw samples of the policy's live revisions. `unread`: by part, in a sentence, why nothing of it is here."""
 
     series: tuple[Series, ...]
+    unread: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

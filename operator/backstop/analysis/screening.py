@@ -1,26 +1,22 @@
-"""Scrapes that cannot be counted with are left out; if the newest one of a target is such, nothing is said of the policy at all."""
+"""Scrapes that cannot be counted with are left out; if the newest one of a target is such, nothing is said of what it is a part of."""
 
 import math
+from collections.abc import Iterable
 
 from .deltas import Scrape, scrapes_by_target
 from .indicators import SECONDS_BUCKET, SECONDS_COUNT
-from .samples import Counter, NoData, NotANumber, Sample
-from .state import MAX_TARGETS
+from .samples import Counter, NotANumber, Series
 
 # Far above any count of requests, far below where sums would overflow.
 LARGEST_COUNT = 1e19
 
 
-def screened(sample: Sample) -> dict[str, list[Scrape]] | NoData | NotANumber:
+def screened(series: Iterable[Series]) -> dict[str, list[Scrape]] | NotANumber:
     """Usable scrapes per target, oldest first.
 
     A scrape that is skipped loses nothing: counters add up, so the next one covers its time too.
     """
-    scrapes = scrapes_by_target(sample.series)
-    if not scrapes:
-        return NoData("The metrics source has no samples of this policy's gateways; are their pods scraped?")
-    if len(scrapes) > MAX_TARGETS:
-        return NoData(f"{len(scrapes)} gateway pods were scraped for this policy; at most {MAX_TARGETS} can be judged together.")
+    scrapes = scrapes_by_target(series)
     for target, seen in scrapes.items():
         why = _unusable(seen[-1])
         if why is not None:

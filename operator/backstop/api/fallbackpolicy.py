@@ -11,6 +11,7 @@ from .model import ApiModel, Rule
 from .probe import Probe
 from .promptversion import Name
 from .refs import ObjectName, SecretKeyRef
+from .selector import LABEL_NAME, LONGEST_SELECTOR, SELECTOR, is_selector, names_label
 from .serving import Serving
 from .steering import CanaryTraffic
 from .workload import WORKLOAD_RULES
@@ -89,13 +90,61 @@ class Indicator(StrEnum):
     FALLBACK_RATE = "FallbackRate"
 
 
+SeriesSelector = Annotated[str, Field(min_length=1, max_length=LONGEST_SELECTOR)]
+_BEFORE_LABEL, _, _AFTER_LABEL = names_label("@").partition("@")
+
+
+class PromQL(ApiModel):
+    """Counters of the author's own. The matchers that tell namespace and revision are added to both selectors."""
+
+    bad: SeriesSelector = Field(
+        description='Counter of what is bad, a series selector such as `http_requests_total{code=~"5.."}`. No such series beside one '
+        "of `total`: nothing is bad."
+    )
+    total: SeriesSelector = Field(description="Counter of all of it, the bad included. It is best counted by the same process.")
+    revisionLabel: Annotated[str, Field(min_length=1, max_length=63, pattern=f"^{LABEL_NAME}$")] | None = Field(
+        None,
+        description="Label that holds the revision's name on both. Unset: a series is of the revision whose pod its label `pod` names.",
+    )
+    rules = (
+        Rule(
+            cel=f"[self.bad, self.total].all(s, s.matches(r'{SELECTOR}'))",
+            message="`spec.slos`: `promQL.bad` and `promQL.total` are each a metric's name with label matchers, such as "
+            '`http_requests_total{code=~"5.."}`; take out functions, ranges and offsets, and write strings in double quotes',
+            holds=lambda q: is_selector(q.bad) and is_selector(q.total),
+        ),
+        Rule(
+            cel=f"![self.bad, self.total].exists(s, s.matches(r'{names_label('namespace|__name__')}')"
+            f" || (!has(self.revisionLabel) && s.matches(r'{names_label('pod')}')))",
+            message="`spec.slos`: matchers of `promQL` for `namespace` and, without `revisionLabel`, for `pod` are set for each revision, "
+            "and a metric's name stands before the brace; take such matchers out",
+            holds=lambda q: not _names(q, label="namespace|__name__" if q.revisionLabel else "namespace|__name__|pod"),
+        ),
+        Rule(
+            cel="!has(self.revisionLabel) || (!(self.revisionLabel in ['namespace', 'pod', '__name__'])"
+            f" && ![self.bad, self.total].exists(s, s.matches(r'{_BEFORE_LABEL}' + self.revisionLabel + r'{_AFTER_LABEL}')))",
+            message="`spec.slos`: `promQL.revisionLabel` is a label other than `namespace` and `pod`, and no matcher of `promQL` names it",
+            holds=lambda q: (
+                q.revisionLabel is None
+                or (q.revisionLabel not in ("namespace", "pod", "__name__") and not _names(q, label=q.revisionLabel))
+            ),
+        ),
+    )
+
+
+def _names(counters: PromQL, *, label: str) -> bool:
+    return any(re.match(names_label(label), selector) is not None for selector in (counters.bad, counters.total))
+
+
 class SLO(ApiModel):
     """One objective that the canary must hold."""
 
     name: Name = Field(description="Name of the objective, said in status and events.")
-    indicator: Indicator = Field(
+    indicator: Indicator | None = Field(
+        None,
         description="`Latency` (first byte later than the limit, or handed over because the first tier was late), "
-        "`ErrorRate` (errors, cut streams, and failed first attempts), `FallbackRate` (answered by a later tier)."
+        "`ErrorRate` (errors, cut streams, and failed first attempts), `FallbackRate` (answered by a later tier). "
+        "Unset: `promQL` says what is counted.",
     )
     quantilePercent: int | None = Field(
         None, ge=1, le=99, description="For `Latency`: the share of requests that must be within `maxMilliseconds`."
@@ -114,11 +163,19 @@ class SLO(ApiModel):
         0, ge=0, le=86_400, description="How long the limit must be exceeded without a break. 0: the first evaluation over it decides."
     )
     minRequests: int = Field(20, ge=1, le=1_000_000, description="Fewest canary requests behind any verdict and behind passing a step.")
+    promQL: PromQL | None = Field(None, description="Counters of the author's own, instead of an `indicator`; with `maxPercent`.")
     rules = (
         Rule(
-            cel="self.indicator == 'Latency' ? has(self.maxMilliseconds) && has(self.quantilePercent) && !has(self.maxPercent)"
+            cel="has(self.indicator) != has(self.promQL)",
+            message="`spec.slos`: each has exactly one of `indicator` and `promQL`",
+            holds=lambda s: (s.indicator is None) != (s.promQL is None),
+        ),
+        Rule(
+            cel="has(self.indicator) && self.indicator == 'Latency'"
+            " ? has(self.maxMilliseconds) && has(self.quantilePercent) && !has(self.maxPercent)"
             " : has(self.maxPercent) && !has(self.maxMilliseconds) && !has(self.quantilePercent)",
-            message="`spec.slos`: `Latency` takes `quantilePercent` and `maxMilliseconds`; every other indicator takes `maxPercent` alone",
+            message="`spec.slos`: `Latency` takes `quantilePercent` and `maxMilliseconds`; "
+            "every other indicator, and `promQL`, takes `maxPercent` alone",
             holds=lambda s: (
                 s.maxMilliseconds is not None and s.quantilePercent is not None and s.maxPercent is None
                 if s.indicator is Indicator.LATENCY

@@ -11,6 +11,8 @@ from typing import Final
 NAMESPACE: Final = "namespace"
 POLICY: Final = "policy"
 REVISION: Final = "revision"
+# Which process was scraped, as Prometheus calls it.
+POD: Final = "pod"
 
 # Of the analysis, counted by the entry pod only: once per request, with the revision that served it.
 SERVED_TOTAL: Final = "backstop_served_total"  # {namespace, policy, revision, cache, outcome, first_tier}

@@ -100,9 +100,9 @@ def _sentence(problem: ErrorDetails, *, prefix: str) -> str:
     context: Mapping[str, Any] = problem.get("ctx", {})
     match problem["type"]:
         case "value_error":
-            # A rule of the API: its message names the field; an index says which element.
+            # A rule of the API: its message names the field; an index in the path says which element.
             message = str(context["error"])
-            return f"{message} (at `{path}`)" if path.endswith("]") else message
+            return f"{message} (at `{path}`)" if "[" in path else message
         case "extra_forbidden":
             return f"`{path}` is not a known field; take it out or correct its name"
         case "missing":

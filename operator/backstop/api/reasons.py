@@ -57,6 +57,7 @@ class Reason(StrEnum):
     LATENCY_BREACH = "LatencyBreach"
     ERROR_RATE_BREACH = "ErrorRateBreach"
     FALLBACK_RATE_BREACH = "FallbackRateBreach"
+    PROMQL_BREACH = "PromQLBreach"
     HALTED = "Halted"
     WOULD_ROLL_BACK = "WouldRollBack"
     CANARY_UNREADY = "CanaryUnready"
@@ -94,6 +95,7 @@ WARNINGS = frozenset(
         Reason.LATENCY_BREACH,
         Reason.ERROR_RATE_BREACH,
         Reason.FALLBACK_RATE_BREACH,
+        Reason.PROMQL_BREACH,
         Reason.HALTED,
         Reason.WOULD_ROLL_BACK,
         Reason.RETURNING,

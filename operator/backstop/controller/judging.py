@@ -12,7 +12,7 @@ from typing import Final
 
 from ..analysis.due import due_at
 from ..analysis.evaluation import evaluate, is_stale, newest_samples
-from ..analysis.objective import Objective, objective_of
+from ..analysis.objective import GATEWAYS, Objective, objective_of
 from ..analysis.policy import LivePolicy
 from ..analysis.queries import poll_seconds
 from ..analysis.reading import Breached, Healthy, SLOReading, Unknown, Waiting, state_name
@@ -184,7 +184,7 @@ class Judging:
         quiet = WATCHED_SECONDS if policy.watched else JUDGED_SECONDS
         if before and same and now - before.at < quiet and _states(readings) == _states(before.readings):
             return
-        requests = result.state.requests if result.state.block_end is not None else None
+        requests = result.state.requests if result.state.block_end is not None and GATEWAYS in policy.parts else None
         analysis = pack(result.state) if result.state.block_end is not None else before.analysis if before else None
         after = Judgement(policy.canary, policy.stable, policy.objectives, policy.since, now, readings, analysis, requests)
         self._judgements[key] = after

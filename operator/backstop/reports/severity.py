@@ -10,6 +10,7 @@ _BREACHES: Final = {
     Reason.ERROR_RATE_BREACH: Severity.P1,
     Reason.SHARED_INCIDENT: Severity.P1,
     Reason.LATENCY_BREACH: Severity.P2,
+    Reason.PROMQL_BREACH: Severity.P2,  # what its author counts, callers may have felt or not
     Reason.FALLBACK_RATE_BREACH: Severity.P3,
 }
 

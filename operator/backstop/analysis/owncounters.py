@@ -1,0 +1,128 @@
+"""What was answered to the selectors of SLOs' own counters → the samples of each policy. Pure.
+
+A foreign process is known by what it was scraped for alone: its series are told apart by position, and belong to the revision that
+a label, or the name of their pod, says.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..api.metricnames import NAMESPACE, POD
+from ..api.names import revision_object
+from .answers import MatrixSeries, labels_of, target_of
+from .indicators import OWN_BAD, OWN_TOTAL
+from .objective import OwnCounters
+from .policy import LivePolicy
+from .queries import OwnSelector
+from .samples import Counter, Fetched, NoData, Partial, ProviderError, Sample, Series
+
+
+@dataclass(frozen=True)
+class ArmSeries:
+    """One series of an answer, and the revision it is of."""
+
+    revision: str
+    series: MatrixSeries
+
+
+OwnAnswer = list[ArmSeries] | Partial | ProviderError
+
+
+def by_policy(
+    answer: Iterable[MatrixSeries], *, policies: Sequence[LivePolicy], revision_label: str
+) -> dict[tuple[str, str], list[ArmSeries]]:
+    """Series of a batch → those of each policy by (namespace, name). What belongs to none of them is left out."""
+    arms: dict[tuple[str, str], list[tuple[LivePolicy, str]]] = {}
+    for policy in policies:
+        for revision in sorted({policy.canary, policy.stable} - {""}):
+            arm = revision if revision_label else revision_object(policy.name, revision=revision)
+            arms.setdefault((policy.namespace, arm), []).append((policy, revision))
+    found: dict[tuple[str, str], list[ArmSeries]] = {(p.namespace, p.name): [] for p in policies}
+    for series in answer:
+        namespace = series.metric.get(NAMESPACE, "")
+        of = (arms.get((namespace, arm), []) for arm in _arms(series.metric, revision_label=revision_label))
+        for policy, revision in next(filter(None, of), []):
+            found[policy.namespace, policy.name].append(ArmSeries(revision, series))
+    return found
+
+
+def with_own(gateways: Fetched | None, *, policy: LivePolicy, answers: Mapping[OwnSelector, OwnAnswer], source: str) -> Fetched:
+    """A policy's samples whole. `gateways`: what was read of these; None: nothing of it is needed.
+
+    What could not be read hides only what it was asked for; where nothing could be read, that is the result.
+    """
+    parts: dict[str, Fetched] = {} if gateways is None else {"": gateways}
+    for counters in {o.counters for o in policy.objectives if o.counters is not None}:
+        parts[counters.part] = _samples(counters, answers=answers, source=source)
+    samples = [part for _, part in sorted(parts.items()) if isinstance(part, Sample)]
+    unread = {name: part.sentence for name, part in sorted(parts.items()) if not isinstance(part, Sample)}
+    if not samples:
+        return parts[min(parts)]
+    return Sample(tuple(series for sample in samples for series in sample.series), unread=unread)
+
+
+def _arms(labels: Mapping[str, str], *, revision_label: str) -> tuple[str, ...]:
+    """What the series may be of: a revision, or the Deployment of a pod of this name."""
+    if revision_label:
+        return (labels.get(revision_label, ""),)
+    pod = labels.get(POD, "")
+    return pod.rsplit("-", 2)[0], pod.rsplit("-", 1)[0]
+
+
+def _samples(counters: OwnCounters, *, answers: Mapping[OwnSelector, OwnAnswer], source: str) -> Fetched:
+    total = answers[OwnSelector(counters.total, counters.revision_label, bad=False)]
+    bad = answers[OwnSelector(counters.bad, counters.revision_label, bad=True)]
+    for answer in (total, bad):
+        if isinstance(answer, Partial | ProviderError):
+            return answer
+    assert isinstance(total, list)
+    assert isinstance(bad, list)
+    if not total:
+        where = f"label `{counters.revision_label}`" if counters.revision_label else "label `pod`"
+        return NoData(
+            f"Metrics source `{source}` has no samples of `promQL.total` ({counters.total}) for this policy's revisions; "
+            f"is it scraped, with the revision in {where} and its namespace in label `namespace`?"
+        )
+    try:
+        totals = [_series(one, metric=OWN_TOTAL, number=i, part=counters.part) for i, one in enumerate(total)]
+        bads = [_series(one, metric=OWN_BAD, number=i, part=counters.part) for i, one in enumerate(bad)]
+    except ValueError:
+        return ProviderError(f"Metrics source `{source}` answered with a value of `promQL` that is not a number.")
+    twice = _scraped_twice(totals, labels=[one.series.metric for one in total])
+    if twice is not None:
+        return ProviderError(
+            f"Metrics source `{source}` has several series where one is expected: {labels_of(twice[0])} and {labels_of(twice[1])}; "
+            "scrape each process once, or name the job in both selectors of `promQL`."
+        )
+    return Sample((*totals, *_beside(bads, totals=totals)))
+
+
+def _series(one: ArmSeries, *, metric: str, number: int, part: str) -> Series:
+    points = tuple((at, float(value)) for at, value in one.series.values)
+    counter = Counter(metric=metric, revision=one.revision, part=part, series=number)
+    return Series(target=f"{target_of(one.series.metric)} {part}", counter=counter, points=points)
+
+
+def _beside(bads: Iterable[Series], *, totals: Iterable[Series]) -> list[Series]:
+    """What is bad at the scrapes that the total has; where a target has no total, at its own."""
+    times: dict[str, set[float]] = {}
+    for total in totals:
+        times.setdefault(total.target, set()).update(at for at, _ in total.points)
+    beside = (Series(b.target, b.counter, tuple(p for p in b.points if b.target not in times or p[0] in times[b.target])) for b in bads)
+    return [series for series in beside if series.points]
+
+
+def _scraped_twice(totals: Sequence[Series], *, labels: Sequence[dict[str, str]]) -> tuple[dict[str, str], dict[str, str]] | None:
+    """Two series of one target that were scraped side by side, but never together: two scrapers, or two jobs, count the same."""
+    fullest: dict[str, int] = {}
+    for number, one in enumerate(totals):
+        before = fullest.get(one.target)
+        if before is None or len(totals[before].points) < len(one.points):
+            fullest[one.target] = number
+    times = {target: {at for at, _ in totals[number].points} for target, number in fullest.items()}
+    for number, one in enumerate(totals):
+        other, others = fullest[one.target], times[one.target]
+        mine = {at for at, _ in one.points}
+        if len(mine) > 1 and mine.isdisjoint(others) and min(others) < max(mine) and min(mine) < max(others):
+            return labels[other], labels[number]
+    return None
