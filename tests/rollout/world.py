@@ -37,7 +37,7 @@ GATEWAYS = {
     "chain": [{"name": "primary", "model": {"baseURL": "http://model/v1", "name": "m"}}],
     "slos": [{"name": "latency", "indicator": "Latency", "quantilePercent": 95, "maxMilliseconds": 150, "forSeconds": 30}],
 }
-OWN = {"slos": [{"name": "latency", "indicator": "ErrorRate", "maxPercent": "5", "forSeconds": 30}]}
+OWN = {"slos": [{"name": "latency", "promQL": {"bad": "late_total", "total": "all_total"}, "maxPercent": "5", "forSeconds": 30}]}
 
 
 def policy(

@@ -105,6 +105,12 @@ WORKLOAD_RULES = (
         holds=lambda s: not _own(s) or s.serving.image is None,
     ),
     Rule(
+        cel=f"!{_OWN} || !has(self.slos) || self.slos.all(s, has(s.promQL))",
+        message="`spec.slos`: with `spec.serving.workload` no gateway counts anything; take `promQL`, with counters of your own, instead "
+        "of `indicator`",
+        holds=lambda s: not _own(s) or all(slo.promQL is not None for slo in s.slos),
+    ),
+    Rule(
         cel=f"!{_OWN} || self.canary.steps.all(s, s.weight <= {MOST_SHARED_PERCENT} || s.weight == 100)",
         message=f"`spec.canary.steps`: with `spec.serving.workload` a weight is at most {MOST_SHARED_PERCENT}, or 100: the share is made "
         "of pods, of which the canary never has more than stable",
