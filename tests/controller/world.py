@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -26,6 +26,8 @@ from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, PODS, POLI
 from tests.loopback import own_block
 
 from .until import until
+
+W = TypeVar("W", bound="World")
 
 MANAGER = "test"
 TICK_SECONDS = 0.1
@@ -434,11 +436,11 @@ def condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def small_world(client: Client, *, namespace: str) -> AsyncIterator[World]:
+async def small_world(client: Client, *, namespace: str, kind: type[W] = World) -> AsyncIterator[W]:  # type: ignore[assignment]  # a World is one
     """A fresh namespace, alive while the context lasts."""
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {LABEL_MANAGED_BY: MANAGER}}}
     await client._request("POST", "/api/v1/namespaces", query={"fieldManager": MANAGER}, body=body)
-    world = World(client, namespace)
+    world = kind(client, namespace)
     app = web.Application()
     app.router.add_route("*", "/api/v1/query", world.answer_query)
     runner = web.AppRunner(app, access_log=None)

@@ -164,7 +164,7 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     steps = len(look.policy.canary.steps)
     where = f"step {canary.step + 1} of {steps}, {replicas.with_share(look, canary, canary.weight).rstrip(',')}"
     if canary.weight == 0 and canary.generation is not None:
-        return Reason.WEIGHT_NOT_VERIFIED, f"{where}: no weight is tried before every gateway is seen to act on the traffic object"
+        return Reason.WEIGHT_NOT_VERIFIED, f"{where}: no weight is tried before 0 % is seen {replicas.everywhere(look)}"
     if canary.step_started_at is None or canary.verified_at is None:
         return Reason.STEP_STARTED, f"{where}: waiting for it to be seen {replicas.everywhere(look)}"
     if canary.blind_since is not None:
