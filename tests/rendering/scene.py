@@ -13,8 +13,8 @@ from backstop.api.traffic import Abort, TrafficState
 from backstop.rendering.owner import Owner
 from backstop.rendering.probe import probe_object
 from backstop.rendering.revision import deployment, record_object, revision_service, template_of
-from backstop.rendering.scaling import autoscaler, disruption_budget
 from backstop.rendering.route import routed_service
+from backstop.rendering.scaling import autoscaler, disruption_budget
 from backstop.rendering.services import caller_services
 from backstop.rendering.shared import account, traffic
 
@@ -79,7 +79,11 @@ OWN: Final = FallbackPolicySpec.model_validate(yaml.safe_load(_OWN.read_text(enc
 
 
 def record(
-    policy: FallbackPolicySpec = POLICY, *, prompt: PromptVersionSpec | None = PROMPT, image: str = IMAGE, pull_secrets: tuple[str, ...] = ()
+    policy: FallbackPolicySpec = POLICY,
+    *,
+    prompt: PromptVersionSpec | None = PROMPT,
+    image: str = IMAGE,
+    pull_secrets: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     return record_object(OWNER, policy=policy, prompt=prompt, image=image, pull_secrets=pull_secrets)
 

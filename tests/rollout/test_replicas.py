@@ -147,6 +147,27 @@ def test_b07_a_way_back_waits_for_pods_that_a_canary_has_cost() -> None:
     assert world.place.stable.revision == revision("1")
 
 
+@pytest.mark.parametrize("writes", range(1, 8))
+def test_a_promotion_by_hand_that_dies_anywhere_lets_nobody_share_with_the_former_stable(writes: int) -> None:
+    world = own(keep=86_400)
+    world.want("2")
+    at(world, 100)
+    world.run(70)
+    world.want("3")
+    at(world, 10)
+    world.ask(promote="now")
+    for _ in range(20):
+        world.one_pass(stop_after=writes)
+        world.settle()
+        assert world.route is not None
+        if 0 < world.route.permille < 1000:
+            assert set(sizes(world)) <= {"rev2", "rev3"}
+        world.now += 1
+    world.run(20)
+    assert world.route is not None
+    assert world.route.stable == "rev3"
+
+
 def test_a_route_that_does_not_do_what_it_says_is_written_again_with_the_same_words() -> None:
     world = own()
     before, writes = world.traffic, len(world.writes)
