@@ -13,6 +13,7 @@ from backstop.kube.resources import CONFIG_MAPS, PODS, POLICIES, ROLES, SERVICE_
 
 from .operators import Mortal, running
 from .ownworld import OwnWorld
+from .test_deletion import delete, gone
 from .until import until
 from .world import MANAGER, Behaviour, condition, small_world
 
@@ -208,16 +209,34 @@ async def test_g07_a_policy_that_is_deleted_leaves_its_service_with_stable_alone
         assert policy["metadata"]["finalizers"] == ["backstop.dev/rollout"]
         await world.client.delete(POLICIES, namespace=world.namespace, name=world.policy, uid=policy["metadata"]["uid"])
 
-        async def gone() -> bool:
+        async def let_go() -> bool:
             try:
                 await world.client.get(POLICIES, namespace=world.namespace, name=world.policy)
             except NotFound:
                 return True
             return False
 
-        await until("the policy is gone", gone, within=60)
+        await until("the policy is gone", let_go, within=60)
         assert world.reached[-1] == frozenset({stable}), "it went before the endpoints had followed"
     assert reaches(await world.service()) == stable
+
+
+async def test_an_image_that_was_rolled_back_is_not_begun_by_another_policy_of_the_name(connection: Connection, world: OwnWorld) -> None:
+    world.behaviour["w:2"] = Behaviour(bad=0.5)
+    await world.run_image("w:1")
+    async with running(connection, world):
+        stable = (await world.stable_on("w:1"))["stable"]["revision"]
+        await world.run_image("w:2")
+        rejected = (await until_rolled_back(world))["rejected"][0]["revision"]
+        await world.quiet()
+    await delete(world)
+    await gone(world)
+    async with running(connection, world):
+        await world.run_image("w:2")
+        status = await world.until_status("what was accepted serves", lambda s: s.get("stable", {}).get("revision") == stable)
+        assert (await world.route()).stable == stable
+        assert reaches(await world.service()) == stable
+    assert [r["revision"] for r in status["rejected"]] == [rejected]
 
 
 async def test_m06_a_share_counts_from_when_the_endpoints_have_followed(connection: Connection, world: OwnWorld) -> None:

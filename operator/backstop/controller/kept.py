@@ -102,11 +102,8 @@ class KeptRecords:
         self._writes = writes
         self._store = store
 
-    async def memory(self, key: PolicyKey, *, own: bool) -> Memory:
-        """What is left of a former policy of this name: of its kept record, and of the PromptVersions that it rejected.
-
-        `own`: whether the policy has a workload of its author's own; then it does not go back to gateways, nor they to it.
-        """
+    async def memory(self, key: PolicyKey) -> Memory:
+        """What is left of a former policy of this name: of its kept record, and of the PromptVersions that it rejected."""
         rejected = [r for prompt in self._store.prompts_in(key.namespace) for r in rejections_by(key.name, prompt=prompt)]
         record = max(self._kept(key), key=lambda c: c.annotations[ACCEPTED_AT], default=None)
         if record is None:
@@ -116,8 +113,6 @@ class KeptRecords:
             return Memory(None, tuple(rejected))
         try:
             contents = json.loads(body["data"][RECORD_KEY])
-            if ("workload" in contents) is not own:
-                return Memory(None, tuple(rejected))
             accepted = Revision(
                 str(contents["revision"]), prompt_version=str(contents["promptVersion"]), prompt_digest=str(contents["promptDigest"])
             )

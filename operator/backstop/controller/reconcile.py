@@ -150,8 +150,7 @@ class Reconcile:
             wish = unambiguous(wish, conflict=conflict, stable=place.stable.revision.name if place.stable else None)
         wish = self._fitting(policy, wish=wish)
         probes = await self._probes.look(key, owner=policy.uid, canary=place.canary)
-        own = wish.spec.serving.workload is not None
-        memory = NOTHING_KEPT if place.stable is not None else await self._kept.memory(key, own=own)
+        memory = NOTHING_KEPT if place.stable is not None else await self._kept.memory(key)
         try:
             return await self._decide(self._look(policy, wish=wish, status=status, place=place, memory=memory, probes=probes))
         except KubeError as error:
