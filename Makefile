@@ -52,7 +52,7 @@ test: check parts  ## everything: the quick loop, a real API server, a real Prom
 	$(BIN)/python -m e2e.manifests --check
 	$(BIN)/python -m tests.simulation --steps 20000 --first-seed 1
 	$(BIN)/python -m pytest -n 3 -m "apiserver or prometheus" tests
-	$(BIN)/python -m pytest -m cluster tests e2e
+	$(BIN)/python -m e2e.tests
 
 .PHONY: mutants
 mutants: venv  ## the engine with one mistake in it, fifty times over: its tests must see each (minutes)

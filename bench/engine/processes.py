@@ -34,19 +34,24 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Usage:
-    """Of one process: CPU seconds since its start, memory now and at its peak, in MiB."""
+    """Of a process and its children: CPU seconds since its start, memory now and at the peak of each, in MiB."""
 
     cpu: float
     resident: float
     peak: float
 
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(self.cpu + other.cpu, self.resident + other.resident, self.peak + other.peak)
+
 
 def usage(pid: int) -> Usage:
-    """As Linux counts it."""
+    """As Linux counts it; children that have ended count with their CPU seconds."""
     stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     resident, peak = (int(status[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
-    return Usage(cpu=(int(stat[11]) + int(stat[12])) / _TICKS, resident=resident, peak=peak)
+    own = Usage(cpu=sum(map(int, stat[11:15])) / _TICKS, resident=resident, peak=peak)
+    children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    return sum(map(usage, children), own)
 
 
 @asynccontextmanager

@@ -19,13 +19,14 @@ from e2e.platform import install
 from e2e.tests.scenario import MANAGER, NAMESPACES, POLICY, Scenario
 
 CLUSTER = "backstop-e2e"
+PRESENT = "BACKSTOP_E2E_CLUSTER"
 SCRAPE_SECONDS = 5
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """The cluster; taken down at the end, also when this process is killed, unless it was there before."""
-    present = os.environ.get("BACKSTOP_E2E_CLUSTER")
+    present = os.environ.get(PRESENT)
     if present:
         running = find(present)
         assert running is not None, f"no cluster `{present}` is up"

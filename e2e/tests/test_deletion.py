@@ -96,6 +96,7 @@ async def test_a_policy_created_anew_with_what_was_rolled_back_serves_what_was_a
     assert not await scenario.has_deployment(canary["revision"])
 
 
+@pytest.mark.alone
 async def test_after_an_uninstall_gateways_serve_on_and_a_policy_in_mid_canary_can_be_deleted(scenario: Scenario, cluster: Cluster) -> None:
     await scenario.apply(prompt("1.0.0", text=GOOD), prompt("2.0.0", text=ALSO_GOOD), policy("1.0.0", steps=[(50, 600), (100, 10)]))
     await scenario.until_stable("1.0.0")

@@ -12,7 +12,7 @@ from backstop.kube.resources import DEPLOYMENTS, LEASES, PODS
 from e2e.cluster import Cluster
 from e2e.tests.scenario import ALSO_GOOD, GOOD, MANAGER, SLOW, Scenario, condition, policy, prompt
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 
 OPERATOR_NAMESPACE = "backstop"
 

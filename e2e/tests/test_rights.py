@@ -11,7 +11,7 @@ from e2e.platform import OPERATOR_NAMESPACE, READY_SECONDS, helm
 from e2e.tests.conftest import SCRAPE_SECONDS
 from e2e.tests.scenario import ALSO_GOOD, GOOD, SLOW, Scenario, condition, policy, prompt
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 
 OPERATOR = f"system:serviceaccount:{OPERATOR_NAMESPACE}:backstop"
 

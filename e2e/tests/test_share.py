@@ -21,7 +21,7 @@ async def test_t05_5_percent_of_20000_requests_are_5_percent(scenario: Scenario,
     await scenario.until_stable("1.0.0")
     await scenario.want("2.0.0")
     await scenario.until_weight(5)
-    async with scenario.load("--requests", str(REQUESTS), "--callers", "40") as load:
+    async with scenario.load("--requests", str(REQUESTS), "--callers", "16") as load:
         await load.until(REQUESTS, within=240)
     assert len(load.answers) == REQUESTS
     canary = sum(answer.track == "canary" for answer in load.answers)

@@ -15,14 +15,16 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
-from .analysis.prometheus import PrometheusSource
+from .analysis.apart import Apart
 from .analysis.queries import MetricsSourceConfig
 from .api.names import OPERATOR_MANAGER
 from .api.problems import InputError
-from .controller.config import OperatorConfig, read_config
+from .controller.aside import Aside
+from .controller.config import LeaderElection, OperatorConfig, read_config
 from .controller.leadership import RENEWALS, Leadership, LeadershipLost, lost_in
 from .controller.letgo import let_go
 from .controller.run import REQUEST_SECONDS, Operator
@@ -106,29 +108,35 @@ async def _run(config: OperatorConfig, *, kubeconfig: Path | None) -> None:
     await asyncio.wait((running,))
 
 
+async def _leadership(stack: AsyncExitStack, *, election: LeaderElection, connection: Connection, instance: str) -> Leadership:
+    # Connections of its own: a renewal never waits for other requests. And it must come back well within what it gives.
+    renewals = Client(connection.api_client(), timeout=election.leaseSeconds / RENEWALS)
+    stack.push_async_callback(renewals.close)
+    return Leadership(
+        LeaseObject(renewals, namespace=election.namespace, name=election.name, manager=OPERATOR_MANAGER),
+        identity=f"{instance}-{uuid4().hex[:8]}",
+        seconds=election.leaseSeconds,
+        clock=time.time,
+        monotonic=time.monotonic,
+        jitter=random.random,
+    )
+
+
 async def _operate(config: OperatorConfig, *, connection: Connection) -> None:
     metrics = Metrics()
     instance = f"{socket.gethostname()}-{os.getpid()}"
-    sources = {
-        source.name: PrometheusSource(MetricsSourceConfig(source.name, source.url, float(source.scrapeIntervalSeconds)))
+    evaluators = {
+        source.name: Apart(
+            MetricsSourceConfig(source.name, source.url, float(source.scrapeIntervalSeconds)),
+            credentials=source.credentials(Path(config.secretsDirectory)),
+        )
         for source in config.metricsSources
     }
     async with AsyncExitStack() as stack:
-        for source in sources.values():
-            stack.callback(source.close)
         leadership = None
         if (election := config.leaderElection) is not None:
-            # Connections of its own: a renewal never waits for other requests. And it must come back well within what it gives.
-            renewals = Client(connection.api_client(), timeout=election.leaseSeconds / RENEWALS)
-            stack.push_async_callback(renewals.close)
-            leadership = Leadership(
-                LeaseObject(renewals, namespace=election.namespace, name=election.name, manager=OPERATOR_MANAGER),
-                identity=f"{instance}-{uuid4().hex[:8]}",
-                seconds=election.leaseSeconds,
-                clock=time.time,
-                monotonic=time.monotonic,
-                jitter=random.random,
-            )
+            making = partial(_leadership, election=election, connection=connection, instance=instance)
+            leadership = await stack.enter_async_context(Aside(making, problem=lambda: operator.heartbeat.stuck()))
         client = Client(
             connection.api_client(),
             timeout=REQUEST_SECONDS,
@@ -137,7 +145,7 @@ async def _operate(config: OperatorConfig, *, connection: Connection) -> None:
         )
         stack.push_async_callback(client.close)
         operator = Operator(
-            config, connection=connection, client=client, sources=sources, metrics=metrics, instance=instance, leadership=leadership
+            config, connection=connection, client=client, evaluators=evaluators, metrics=metrics, instance=instance, leadership=leadership
         )
         try:
             await operator.run()

@@ -110,7 +110,12 @@ def errors_objective(*, percent: str = "1", for_seconds: int = 0, min_requests: 
 
 
 def live_policy(
-    *objectives: Objective, since: float | None = 0.0, state: AnalysisState | None = None, canary: str = "canary", stable: str = "stable"
+    *objectives: Objective,
+    since: float | None = 0.0,
+    state: AnalysisState | None = None,
+    canary: str = "canary",
+    stable: str = "stable",
+    share: float | None = None,
 ) -> LivePolicy:
     """A policy under judgement."""
     return LivePolicy(
@@ -122,12 +127,20 @@ def live_policy(
         objectives=objectives,
         since=since,
         state=state or AnalysisState(),
+        share=share,
     )
 
 
 def own_objective(
-    *, percent: str = "1", for_seconds: int = 0, min_requests: int = 20, revision_label: str | None = None, name: str = "own"
+    *,
+    percent: str = "1",
+    for_seconds: int = 0,
+    min_requests: int = 20,
+    revision_label: str | None = None,
+    name: str = "own",
+    required: bool = True,
 ) -> Objective:
     """Failures of the author's own counters, of at most `percent` of all."""
     counters = PromQL(bad='jobs_total{state="failed"}', total="jobs_total", revisionLabel=revision_label)
-    return objective_of(SLO(name=name, promQL=counters, maxPercent=percent, forSeconds=for_seconds, minRequests=min_requests))
+    slo = SLO(name=name, promQL=counters, maxPercent=percent, forSeconds=for_seconds, minRequests=min_requests, required=required)
+    return objective_of(slo)

@@ -14,7 +14,7 @@ from backstop.analysis.prometheus import PrometheusSource
 from backstop.analysis.queries import MetricsSourceConfig
 from backstop.analysis.reading import Breached, Counts, Healthy, Unknown
 from backstop.analysis.samples import Fetched, NoData, Partial, ProviderError, Sample
-from backstop.analysis.source import fetch
+from backstop.analysis.source import fetched_by_batch
 from backstop.analysis.state import AnalysisState, pack, unpack
 from backstop.api.fallbackpolicy import SLO, PromQL
 from backstop.api.reasons import Reason
@@ -39,7 +39,8 @@ class Analysis:
 
     async def step(self) -> Evaluation:
         policy: LivePolicy = live_policy(*self.objectives, since=self.since, state=self.state)
-        self.fetched = (await fetch([policy], sources={"default": self.source}, now=time.time()))["shop", "support"]
+        async for fetched in fetched_by_batch([policy], source=self.source, now=time.time()):
+            self.fetched = fetched["shop", "support"]
         result = evaluate(self.fetched, policy=policy, now=time.time(), scrape_interval=SCRAPE_SECONDS)
         resumed = unpack(pack(result.state))
         assert isinstance(resumed, AnalysisState)

@@ -5,14 +5,15 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 
 import pytest
 
-from backstop.analysis.policy import LivePolicy
 from backstop.analysis.prometheus import THREADS, PrometheusSource
 from backstop.analysis.queries import MetricsSourceConfig
-from backstop.analysis.samples import NoData, Partial, ProviderError, Sample
-from backstop.analysis.source import fetch
+from backstop.analysis.samples import Partial, ProviderError, Sample
+from backstop.analysis.source import fetched_by_batch
+from backstop.analysis.state import AnalysisState
 from tests.analysis.history import errors_objective, live_policy
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -167,38 +168,26 @@ async def test_a_server_that_speaks_no_tls_is_said_so() -> None:
     assert result == ProviderError("Metrics source `default` could not be reached: TLS failed.")
 
 
-def policy_of(source: str) -> LivePolicy:
-    policy = live_policy(errors_objective())
-    return LivePolicy(
-        namespace=policy.namespace,
-        name=f"of-{source}",
-        source=source,
-        canary=policy.canary,
-        stable=policy.stable,
-        objectives=policy.objectives,
-        since=policy.since,
-        state=policy.state,
-    )
-
-
-async def test_a_source_that_fails_does_not_hold_up_the_others() -> None:
-    labels = {"__name__": "backstop_served_total", "namespace": "shop", "policy": "of-good", "revision": "canary"}
+async def test_a_query_that_fails_does_not_hold_up_the_others() -> None:
+    """Two policies that must be read back to different times are asked for apart."""
+    new = live_policy(errors_objective(), since=None)
+    old = replace(new, name="old", since=-90.0, state=AnalysisState(watermarks={"pod": -90.0}))
+    labels = {"__name__": "backstop_served_total", "namespace": "shop", "policy": new.name, "revision": "canary"}
     result = [{"metric": labels, "values": [[5.0, "1"]]}]
     body = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}).encode()
-    async with (
-        serving(says(response(body))) as (good_url, _),
-        serving(silence) as (slow_url, _),
-        serving(says(response(EMPTY))) as (empty_url, _),
-    ):
-        with (
-            closing(source_at(good_url, name="good")) as good,
-            closing(source_at(slow_url, name="slow", deadline_seconds=0.3)) as slow,
-            closing(source_at(empty_url, name="empty")) as empty,
-        ):
-            live = [policy_of(name) for name in ("good", "slow", "empty", "unheard-of")]
-            found = await fetch(live, sources={"good": good, "slow": slow, "empty": empty}, now=10.0)
 
-    assert isinstance(found["shop", "of-good"], Sample)
-    assert found["shop", "of-slow"] == ProviderError("Metrics source `slow` did not answer within 0.3 s.")
-    assert isinstance(found["shop", "of-empty"], NoData)
-    assert found["shop", "of-unheard-of"] == ProviderError("The operator is configured with no metrics source named `unheard-of`.")
+    async def answers_the_new_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        if b"128s" in request:
+            await reader.read()
+        writer.write(response(body))
+        await writer.drain()
+
+    found = []
+    async with serving(answers_the_new_one) as (url, _):
+        with closing(source_at(url, deadline_seconds=0.5)) as source:
+            async for batch in fetched_by_batch([old, new], source=source, now=10.0):
+                found.append(batch)  # noqa: PERF401 - in the order in which they come
+    first, second = found
+    assert isinstance(first["shop", new.name], Sample)
+    assert second == {("shop", "old"): ProviderError("Metrics source `default` did not answer within 0.5 s.")}

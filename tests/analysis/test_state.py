@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from backstop.analysis.reading import Counts
 from backstop.analysis.rule import ArmBlock
+from backstop.analysis.silence import Silence
 from backstop.analysis.state import (
     MAX_TARGETS,
     PACKED_BYTES,
@@ -44,6 +45,8 @@ states = st.builds(
     watermarks=st.dictionaries(st.text(min_size=1, max_size=12).map(target_key), times, max_size=8),
     step_requests=st.integers(0, 10**12),
     step_sent=st.integers(0, 10**12),
+    silence=st.none() | st.builds(Silence, since=times, sent=st.integers(0, 10**18)),
+    step_beside=st.integers(0, 10**12),
     objectives=st.dictionaries(st.text(max_size=8), objective_states, max_size=3),
 )
 

@@ -8,7 +8,7 @@ import pytest
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.promptversion import PromptVersionSpec
-from backstop.api.record import revision_hash, short_image
+from backstop.api.record import build_record, revision_hash, short_image
 
 PROMPT = '{"messages":[{"content":"Be kind.","role":"system"}],"prompt":"answer","version":"1.0.0"}'
 CHAIN = '[{"model":{"baseURL":"http://models:8000/v1","name":"m"},"name":"primary"}]'
@@ -34,10 +34,31 @@ GOLDEN = [
         f'{{"chain":{CHAIN},{BETWEEN},"serving":{{"image":"{IMAGE}","resources":{RESOURCES}}}}}',
     ),
     (
+        spec() | {"chain": [{"name": "static", "static": {"default": "Later."}}]},
+        f'{{"chain":[{{"name":"static","static":{{"default":"Later."}}}}],{BETWEEN}}}',
+    ),
+    (
         spec(podTemplate=json.loads(POD_TEMPLATE)),
         f'{{"chain":{CHAIN},{BETWEEN},"serving":{{"podTemplate":{POD_TEMPLATE}}}}}',
     ),
 ]
+
+
+STATIC = '{"name":"static","static":{"default":"Later."}}'
+EXACT = '{"name":"static","static":{"default":"Later.","match":"Exact"}}'
+
+
+@pytest.mark.parametrize(("tier", "match"), [(STATIC, "Keyword"), (EXACT, "Exact")])
+def test_c08_what_a_revision_refers_to_counts_by_its_content_and_not_by_its_name(tier: str, match: str) -> None:
+    prompt = PromptVersionSpec.model_validate_json(PROMPT)
+    digest = "sha256:" + hashlib.sha256(b"entries: []").hexdigest()
+    for name in ("kb", "kb-7f9c"):
+        static = {"default": "Later.", "knowledgeBaseRef": {"name": name, "key": "answers.yaml"}, "match": match}
+        policy = FallbackPolicySpec.model_validate(spec() | {"chain": [{"name": "static", "static": static}]})
+        canonical = f'{{"chain":[{tier}],"contents":{{"static":"{digest}"}},{BETWEEN}}}'
+        assert revision_hash(policy, prompt=prompt, digests={"static": digest}) == named(canonical)
+        built = build_record(namespace="shop", name="p", policy=policy, prompt=prompt, contents={"static": "entries: []"})
+        assert (built.revision, built.contents) == (named(canonical), {"static": "entries: []"})
 
 
 @pytest.mark.parametrize(("declared", "canonical"), GOLDEN)

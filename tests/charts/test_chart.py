@@ -42,6 +42,42 @@ def test_the_operator_reads_the_configuration_that_the_chart_writes(tmp_path: Pa
     assert config.namespaces == ["shop", "desk"]
 
 
+CREDENTIALS = (
+    *SOURCE,
+    "metrics.sources[0].url=https://prometheus.monitoring.svc:9090",
+    "metrics.sources[0].headersFrom[0].header=Authorization",
+    "metrics.sources[0].headersFrom[0].secretRef.name=metrics",
+    "metrics.sources[0].headersFrom[0].secretRef.key=token",
+    "metrics.sources[0].tls.caRef.name=ca",
+    "metrics.sources[0].tls.caRef.key=ca.crt",
+    "metrics.sources[1].name=second",
+    "metrics.sources[1].url=https://prometheus.other.svc:9090",
+    "metrics.sources[1].scrapeIntervalSeconds=5",
+    "metrics.sources[1].tls.caRef.name=ca",
+    "metrics.sources[1].tls.caRef.key=ca.crt",
+)
+
+
+def test_m08_credentials_of_a_source_are_mounted_where_the_operator_looks_for_them_and_nowhere_else(tmp_path: Path) -> None:
+    config = config_of(*IMAGE, *CREDENTIALS, into=tmp_path)
+    files = [source.credentials(Path(config.secretsDirectory)) for source in config.metricsSources]
+    pod = only(template(*IMAGE, *CREDENTIALS), "Deployment")["spec"]["template"]["spec"]
+    (mount,) = [m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "secrets"]
+    (volume,) = [v for v in pod["volumes"] if v["name"] == "secrets"]
+    parts = [part["secret"] for part in volume["projected"]["sources"]]
+    mounted = {f"{mount['mountPath']}/{item['path']}": (part["name"], item["key"]) for part in parts for item in part["items"]}
+    assert mounted == {"/etc/backstop-secrets/metrics/token": ("metrics", "token"), "/etc/backstop-secrets/ca/ca.crt": ("ca", "ca.crt")}
+    assert len(parts) == len(mounted), "the same key twice is refused by the API server"
+    assert all(part["optional"] for part in parts), "one source's Secret must not keep the operator from starting"
+    assert [name for name, _ in files[0].headers] == ["Authorization"]
+    assert {str(file.path) for file in (files[0].headers[0][1], files[0].authority, files[1].authority) if file} == set(mounted)
+
+
+def test_without_credentials_nothing_is_mounted() -> None:
+    pod = only(template(*IMAGE, *SOURCE), "Deployment")["spec"]["template"]["spec"]
+    assert [volume["name"] for volume in pod["volumes"]] == ["config"]
+
+
 def test_secrets_for_pulling_reach_the_operators_account_and_the_gateways(tmp_path: Path) -> None:
     values = (
         *IMAGE,
@@ -98,6 +134,8 @@ def test_without_sources_the_configuration_is_valid_too(tmp_path: Path) -> None:
         ((*IMAGE, "metrics.source=http://p:9090"), "additional properties 'source' not allowed"),
         ((*IMAGE, "metrics.sources[0].name=default"), "missing properties 'url', 'scrapeIntervalSeconds'"),
         ((*IMAGE, *SOURCE, "metrics.sources[0].scrapeIntervalSeconds=0"), "minimum: got 0, want 1"),
+        ((*IMAGE, *SOURCE, "metrics.sources[0].headersFrom[0].value=secret"), "additional properties 'value' not allowed"),
+        ((*IMAGE, *SOURCE, "metrics.sources[0].tls.certificateRef.name=a"), "properties 'keyRef' required, if 'certificateRef' exists"),
         *(
             ((*IMAGE, *SOURCE, f"metrics.sources[0].url={url}"), "does not match pattern")
             for url in ("prometheus:9090", "http://prom/?x=1", "http://prom#a", "http://:9090", "http://prom:port", "http://user:pw@prom")

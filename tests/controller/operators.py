@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import aiohttp
 
 from backstop.analysis.prometheus import PrometheusSource
 from backstop.analysis.queries import MetricsSourceConfig
+from backstop.analysis.tick import Here
 from backstop.controller.config import OperatorConfig
 from backstop.controller.run import REQUEST_SECONDS, Operator
 from backstop.kube.client import Client
@@ -29,6 +31,7 @@ class Mortal:
         self.reads: list[str] = []
         self.listed = 0
         self._interference: tuple[str, Callable[[], Awaitable[None]]] | None = None
+        self._held: tuple[str, asyncio.Event, asyncio.Event] | None = None
         self.died = asyncio.Event()
 
     async def param_serialize(self, *arguments: Any, **named: Any) -> Any:
@@ -43,6 +46,12 @@ class Mortal:
             self.reads.append(url.split("/", 3)[3].split("?")[0])
             if "/fallbackpolicies?" in url:
                 self.listed += 1
+            if self._held is not None and url.partition("?")[0].endswith(self._held[0]):
+                (_, release, begun), self._held = self._held, None
+                response = await self._api.call_api(method, url, *rest, **named)
+                begun.set()
+                await release.wait()
+                return response
             return await self._api.call_api(method, url, *rest, **named)
         if self._interference is not None and self._interference[0] in f"{method} {url}":
             interfere, self._interference = self._interference[1], None
@@ -59,6 +68,12 @@ class Mortal:
     def interfere(self, with_write: str, how: Callable[[], Awaitable[None]]) -> None:
         """Do this right before the next write whose method and URL hold this text."""
         self._interference = with_write, how
+
+    def hold_read(self, of: str) -> tuple[asyncio.Event, asyncio.Event]:
+        """Keep back the answer to the next read of what ends so, until the first event is set; the second one is when it is there."""
+        release, begun = asyncio.Event(), asyncio.Event()
+        self._held = of, release, begun
+        return release, begun
 
     async def lists(self, times: int) -> None:
         """Wait until the operator has listed all policies so many times more: that many sweeps have gone by."""
@@ -99,7 +114,7 @@ async def running(
         ),
         connection=connection,
         client=Client(mortal, timeout=REQUEST_SECONDS, on_write=metrics.count_write),
-        sources={"default": source},
+        evaluators={"default": Here(source, clock=time.time)},
         metrics=metrics,
         instance="test",
         sweep_seconds=sweep_seconds,

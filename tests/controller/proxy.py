@@ -56,6 +56,7 @@ class Proxy:
         self.refusal: Refusal | None = None
         self.requests: list[Request] = []
         self.watches = 0  # that are open now
+        self.held: set[str] = set()  # paths of frozen watches that would have had something to say
 
     def count(self, fits: Callable[[Request], bool], *, since: float) -> int:
         """Requests since then (monotonic seconds)."""
@@ -86,16 +87,17 @@ class Proxy:
             response = web.StreamResponse(status=answer.status, headers=passed)
             await response.prepare(incoming)
             if request.watch:
-                await self._watch(answer, response)
+                await self._watch(answer, response, path=request.path)
             else:
                 await response.write(await answer.read())
             return response
 
-    async def _watch(self, answer: aiohttp.ClientResponse, response: web.StreamResponse) -> None:
+    async def _watch(self, answer: aiohttp.ClientResponse, response: web.StreamResponse, *, path: str) -> None:
         self.watches += 1
         try:
             async for line in answer.content:
                 if not self._flowing.is_set():
+                    self.held.add(path)
                     await self._flowing.wait()
                     if self._last_words is not None:
                         await response.write(self._last_words)

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from backstop.analysis.prometheus import PrometheusSource
 from backstop.analysis.reading import Breached
+from backstop.analysis.tick import Here, Question, answered
 from backstop.controller.judging import JUDGED_SECONDS, Judging
 from backstop.controller.keys import PolicyKey
 from backstop.rollout.place import CanaryPlace, Place, StablePlace
@@ -31,7 +32,12 @@ def place() -> Place:
 
 @contextlib.asynccontextmanager
 async def judging(**sources: PrometheusSource):  # type: ignore[no-untyped-def]  # a generator of one Judging
-    judge = Judging(sources, wake=lambda _key, _urgent: None, clock=time.time, jitter=lambda: 0.0)
+    judge = Judging(
+        {name: Here(source, clock=time.time) for name, source in sources.items()},
+        wake=lambda _key, _urgent: None,
+        clock=time.time,
+        jitter=lambda: 0.0,
+    )
     loops = [asyncio.create_task(judge.run(name)) for name in sources]
     try:
         yield judge
@@ -75,7 +81,10 @@ async def test_r04_counts_alone_are_told_twice_a_minute_and_a_verdict_at_once() 
     for scrape in range(1, 18):
         now[0] = scrape * SCRAPE
         fetched = scraped([Pod("a", requests)], interval=SCRAPE, until=now[0])
-        await judge._evaluate(KEY, policy=judge._live[KEY], fetched=fetched, interval=SCRAPE)
+        policy_now = judge._live[KEY]
+        judge._learn(
+            KEY, policy=policy_now, answer=answered(Question(policy_now), fetched=fetched, asked=now[0], now=now[0], interval=SCRAPE)
+        )
     judgement = judge.judgement(KEY)
     assert judgement is not None
     assert isinstance(judgement.readings[0].state, Breached)

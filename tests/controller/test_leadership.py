@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from backstop.controller.leadership import Leadership, LeadershipLost
+from backstop.controller.aside import Aside
+from backstop.controller.leadership import Leadership, LeadershipLost, lost_in
 from backstop.kube.client import Client
 from backstop.kube.connection import Connection, connect
 from backstop.kube.errors import NotFound, NotLeading
@@ -227,3 +228,31 @@ async def test_r02_a_breach_is_acted_on_by_another_when_the_leader_is_gone(
             await world.quiet()
             assert await world.client.get(POLICIES, namespace=world.namespace, name=world.policy) == before
             assert await led_by(world, second.pid)
+
+
+async def test_a_loop_that_is_busy_for_longer_than_the_lease_goes_on_leading_and_one_that_is_stuck_does_not(
+    client: Client, connection: Connection, world: World
+) -> None:
+    problem: list[str] = []
+
+    async def make(stack: contextlib.AsyncExitStack) -> Leadership:
+        renewals = Client(connection.api_client(), timeout=2.0)
+        stack.push_async_callback(renewals.close)
+        return candidate(renewals, world, name="first", seconds=2)
+
+    async with Aside(make, problem=lambda: problem[0] if problem else None) as first:
+        await first.gain()
+        keeping = asyncio.create_task(first.keep())
+        await asyncio.sleep(0)  # it has begun in its thread
+        busy_until = time.monotonic() + 4.0
+        while time.monotonic() < busy_until:
+            pass  # no await: this loop has no turn
+        assert first.leads()
+        assert not keeping.done()
+        assert await holder(client, world) == "first"
+        problem.append("the event loop has been stuck for 6.0 s")
+        with pytest.raises(BaseExceptionGroup) as ended:
+            await keeping
+        lost = lost_in(ended.value)
+        assert lost is not None
+        assert str(lost) == problem[0]

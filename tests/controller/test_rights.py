@@ -16,7 +16,7 @@ from .operators import running
 from .ownworld import OwnWorld
 from .test_probes import canary_with, end, job_of, leave_pod
 from .until import until
-from .world import MANAGER, Behaviour, World, small_world
+from .world import MANAGER, Behaviour, World, living
 
 pytestmark = pytest.mark.apiserver
 
@@ -70,7 +70,7 @@ async def test_the_shipped_rights_are_enough_for_a_promotion_and_a_rollback(api_
 
 
 async def test_the_shipped_rights_are_enough_for_a_workload_of_its_own(api_server: ApiServer, client: Client) -> None:
-    async with small_world(client, namespace=f"t-{uuid4().hex[:8]}", kind=OwnWorld) as world:
+    async with living(OwnWorld(client, f"t-{uuid4().hex[:8]}")) as world:
         user = f"operator-of-{world.namespace}"
         await grant(client, user=user, namespace=world.namespace)
         connection = await connect(api_server.identity_kubeconfig(user))

@@ -16,7 +16,7 @@ PASSES = 1000
 async def test_passes_that_wait_for_nothing_let_the_event_loop_turn_between_them() -> None:
     nobody = cast(Any, None)  # nothing is asked of the API server
     config = OperatorConfig(gatewayImage="localhost/backstop:test")
-    operator = Operator(config, connection=nobody, client=nobody, sources={}, metrics=Metrics(), instance="test")
+    operator = Operator(config, connection=nobody, client=nobody, evaluators={}, metrics=Metrics(), instance="test")
     turns, turns_at_pass = 0, []
 
     async def count_turns() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def namespace_of(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with native.up("test-first", detached=False) as running:
+    with native.up(f"test-first-{os.getpid()}", detached=False) as running:
         yield running
 
 
@@ -107,8 +108,8 @@ def test_two_clusters_run_side_by_side_and_down_leaves_nothing_of_one(cluster: C
 
 
 def test_a_second_start_under_the_same_name_is_refused_in_one_sentence(cluster: Cluster) -> None:
-    with pytest.raises(ClusterProblem, match=r"^Cluster `test-first` is up already: .* or choose another `--name`\.$"):
-        native.up("test-first", detached=False)
+    with pytest.raises(ClusterProblem, match=rf"^Cluster `{cluster.name}` is up already: .* or choose another `--name`\.$"):
+        native.up(cluster.name, detached=False)
     assert cluster.api.ready()
 
 

@@ -301,6 +301,7 @@ def make_record(
     slos: Sequence[dict[str, Any]] = (),
     variables: Sequence[dict[str, Any]] = (),
     model: dict[str, Any] | None = None,
+    contents: Mapping[str, str] | None = None,
 ) -> RevisionRecord:
     """The record that the operator would write."""
     spec = {"promptVersion": "support-1", "latencyBudgetMilliseconds": budget, "chain": list(chain), "slos": list(slos)}
@@ -315,6 +316,7 @@ def make_record(
         name=POLICY,
         policy=parse_strictly(FallbackPolicySpec, spec, prefix="spec"),
         prompt=parse_strictly(PromptVersionSpec, prompt_spec | ({"model": model} if model else {}), prefix="spec"),
+        contents=contents,
     )
 
 

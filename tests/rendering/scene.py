@@ -84,8 +84,9 @@ def record(
     prompt: PromptVersionSpec | None = PROMPT,
     image: str = IMAGE,
     pull_secrets: tuple[str, ...] = (),
+    **more: Any,
 ) -> dict[str, Any]:
-    return record_object(OWNER, policy=policy, prompt=prompt, image=image, pull_secrets=pull_secrets)
+    return record_object(OWNER, policy=policy, prompt=prompt, image=image, pull_secrets=pull_secrets, **more)
 
 
 def revision_of(body: dict[str, Any]) -> str:

@@ -192,3 +192,13 @@ def test_a_record_that_no_configmap_holds_is_refused_in_one_sentence() -> None:
         RevisionTooLarge, match=r"^the revision of PromptVersion `support-answer-1-4-0` takes 9\d\d KiB, of which 900 KiB fit"
     ):
         record(prompt=long)
+
+
+def test_a_record_holds_what_its_policy_refers_to_within_the_same_bound() -> None:
+    static = {"default": "Later.", "knowledgeBaseRef": {"name": "kb", "key": "answers.yaml"}}
+    policy = changed(chain=[{"name": "static", "static": static}])
+    text = "entries:\n- {keywords: [a], answer: é}\n"
+    body = record(policy, contents={"static": text})
+    assert json.loads(body["data"]["revision.json"])["contents"] == {"static": text}
+    with pytest.raises(RevisionTooLarge, match=r"or the answers that `spec.chain` has or refers to$"):
+        record(policy, contents={"static": "é" * 450 * 1024})

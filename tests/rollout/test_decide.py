@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from backstop.analysis.reading import Waiting
+from backstop.analysis.reading import Breaching, Waiting
 from backstop.api.condition import ConditionType
 from backstop.api.policystatus import FallbackPolicyStatus
 from backstop.api.reasons import Reason
@@ -287,6 +287,48 @@ def test_too_little_data_never_advances_and_never_rolls_back(judged) -> None:  #
     world.run(1000)
     assert world.shares[-1][2:] == ("rev2", 50)
     assert world.decide().reason is Reason.WAITING_FOR_SAMPLES
+
+
+def without_requirement(world: World) -> World:
+    world.policy = world.policy.model_copy(update={"slos": [world.policy.slos[0].model_copy(update={"required": False})]})
+    return world
+
+
+def test_an_slo_that_is_not_required_is_not_waited_for() -> None:
+    world = without_requirement(started(judged=reading(Waiting(more=12))))
+    world.want("2")
+    world.run(300)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("2")
+
+
+@pytest.mark.parametrize("judged", [None, UNSEEN, reading(Breaching(since=1.0))], ids=["no reading", "unknown", "over the limit"])
+def test_an_slo_that_is_not_required_holds_all_the_same_while_it_is_not_seen_or_over_its_limit(judged) -> None:  # type: ignore[no-untyped-def]
+    world = without_requirement(started(judged=judged))
+    world.want("2")
+    world.run(1000)
+    assert world.shares[-1][2:] == ("rev2", 50)
+
+
+def test_requests_without_an_answer_hold_whether_the_slo_is_required_or_not_and_are_said() -> None:
+    silent = replace(reading(Waiting(more=20)), reason=Reason.NO_TRAFFIC, evidence="latency: 36 requests were sent, none was answered")
+    world = without_requirement(started(judged=silent))
+    world.want("2")
+    world.run(1000)
+    assert world.shares[-1][2:] == ("rev2", 50)
+    assert world.decide().reason is Reason.NO_TRAFFIC
+    (progressing,) = [c for c in world.decide().conditions if c.type is ConditionType.PROGRESSING]
+    assert progressing.message.endswith("5 %: latency: 36 requests were sent, none was answered")
+
+
+def test_requests_without_an_answer_that_are_a_breach_are_rolled_back_for_that() -> None:
+    world = started()
+    world.want("2")
+    world.run(30)
+    world.judged = replace(BREACHED, reason=Reason.NO_TRAFFIC)
+    world.run(30)
+    assert world.place.last is not None
+    assert (world.place.last.outcome, world.place.last.reason) == (Outcome.ROLLED_BACK, "NoTraffic")
 
 
 def test_a_weight_that_is_not_seen_on_every_gateway_goes_back_to_the_last_that_was() -> None:

@@ -85,7 +85,7 @@ class _SimulatedVerification:
     def acting(self, key: PolicyKey) -> Known[int] | Unknown:
         return self._answers.get(key, NOBODY_ASKED)
 
-    def keep_asking(self, key: PolicyKey, *, waiting: bool) -> None:
+    def keep_asking(self, key: PolicyKey, *, waiting: bool, falling: bool = False) -> None:
         if waiting:
             self._answers.setdefault(key, NOBODY_ASKED)
             self._asked.set()
@@ -174,7 +174,7 @@ class Process:
             OperatorConfig(gatewayImage="localhost/backstop:test", namespaces=[world.namespace], telemetryPort=0),
             connection=cast(Any, None),
             client=client,
-            sources=cast(Any, {"default": None}),
+            evaluators=cast(Any, {"default": None}),
             metrics=metrics,
             instance=self.name,
             leadership=leadership,

@@ -31,6 +31,22 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- mergeOverwrite $scraped (.Values.podAnnotations | default dict) $checksum | toYaml }}
 {{- end }}
 
+{{/* The keys of Secrets that metrics sources name, each once. One that is not there stops nothing but its source. */}}
+{{- define "backstop.secretFiles" -}}
+{{- $files := dict }}
+{{- range .Values.metrics.sources }}
+{{- range .headersFrom }}{{- $_ := set $files (printf "%s/%s" .secretRef.name .secretRef.key) .secretRef }}{{- end }}
+{{- range $ref := pick (.tls | default dict) "caRef" "certificateRef" "keyRef" }}{{- $_ := set $files (printf "%s/%s" $ref.name $ref.key) $ref }}{{- end }}
+{{- end }}
+{{- range $path, $ref := $files }}
+- secret:
+    name: {{ $ref.name | quote }}
+    optional: true
+    items:
+      - {key: {{ $ref.key | quote }}, path: {{ $path | quote }}}
+{{- end }}
+{{- end }}
+
 {{/* Annotations of what is there for the end of an uninstall alone; takes the weight. */}}
 {{- define "backstop.hook" -}}
 helm.sh/hook: post-delete
@@ -45,7 +61,7 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
   verbs: [list, patch]
 {{- end }}
 
-{{/* All that the operator may do, where policies live. It reads no Secrets; of policies it changes the status, and its own finalizer. */}}
+{{/* All that the operator may do, where policies live. It reads no Secrets by the API; of policies it changes the status, and its own finalizer. */}}
 {{- define "backstop.rules" -}}
 - apiGroups: [backstop.dev]
   resources: [fallbackpolicies, promptversions]
@@ -61,7 +77,7 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 - apiGroups: [backstop.dev]
   resources: [rolloutreports]
   verbs: [list, create, delete]
-# Revision records and traffic objects. `get` and `watch` are also what it grants to the gateways.
+# Revision records, traffic objects, and what policies refer to. `get` and `watch` are also what it grants to the gateways.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, list, watch, create, update, patch, delete]

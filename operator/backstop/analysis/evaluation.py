@@ -9,17 +9,18 @@ from typing import assert_never
 from ..api.reasons import Reason
 from .blocks import JITTER, MISSED_SCRAPES, Block, close_blocks
 from .deltas import Scrape
-from .evidence import CANARY, WATCHED, bound_missing, counted, explained, limit_of, percent_of, query_of, unjudged
+from .evidence import CANARY, WATCHED, bound_missing, counted, explained, limit_of, outlook, percent_of, query_of, unanswered, unjudged
 from .indicators import counts_of, judged_requests, missing_bound, sent_requests
 from .objective import GATEWAYS, Objective
 from .policy import Evaluation, LivePolicy
 from .quantile import display_quantile
 from .reading import Breached, Breaching, Counts, Healthy, ReadingState, SLOReading, Unknown, Waiting
 from .rule import ArmBlock
-from .samples import Fetched, NoData, NotANumber, Partial, ProviderError, Sample, Series
+from .samples import Fetched, NoData, NotANumber, Partial, ProviderError, Sample, Series, Unread
 from .screening import screened
+from .silence import Silence, after_block
 from .state import MAX_TARGETS, AnalysisState, ObjectiveState, target_key
-from .threshold import rule_of, stable_of, total_of
+from .threshold import CLOCK_SLACK_SECONDS, rule_of, stable_of, total_of
 
 # Newest sample older than this many scrape intervals: nothing is being scraped.
 STALE_INTERVALS = 4
@@ -31,7 +32,7 @@ class _Seen:
     """What could be read, and in `blind`, by part, why that part could not be seen."""
 
     scrapes: dict[str, list[Scrape]]
-    blind: Mapping[str, str]
+    blind: Mapping[str, Unread]
 
 
 def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interval: float) -> Evaluation:
@@ -87,7 +88,7 @@ def _resumed(policy: LivePolicy) -> AnalysisState:
     objectives = {o.fingerprint: state.objectives.get(o.fingerprint) or ObjectiveState(rule=rule_of(o).start()) for o in policy.objectives}
     if not _same_time(state.since, policy.since):
         objectives = {key: replace(one, step_requests=0) for key, one in objectives.items()}
-        return replace(state, since=policy.since, step_requests=0, step_sent=0, objectives=objectives)
+        return replace(state, since=policy.since, step_requests=0, step_sent=0, silence=None, step_beside=0, objectives=objectives)
     return replace(state, objectives=objectives)
 
 
@@ -99,8 +100,8 @@ def _same_time(one: float | None, other: float | None) -> bool:
 
 def _seen(fetched: Fetched, *, parts: Sequence[str], now: float, scrape_interval: float) -> _Seen:
     match fetched:
-        case NoData(why) | NotANumber(why) | Partial(why) | ProviderError(why):
-            return _Seen(scrapes={}, blind=dict.fromkeys(parts, why))
+        case NoData() | NotANumber() | Partial() | ProviderError():
+            return _Seen(scrapes={}, blind=dict.fromkeys(parts, fetched))
         case Sample():
             scrapes: dict[str, list[Scrape]] = {}
             blind = dict(fetched.unread)
@@ -108,34 +109,38 @@ def _seen(fetched: Fetched, *, parts: Sequence[str], now: float, scrape_interval
                 series = [one for one in fetched.series if one.counter.part == part]
                 found, why = _part(series, part=part, targets=len(scrapes), now=now, scrape_interval=scrape_interval)
                 scrapes |= found
-                if why:
+                if why is not None:
                     blind[part] = why
             return _Seen(scrapes=scrapes, blind=blind)
     assert_never(fetched)
 
 
-def _part(series: Sequence[Series], *, part: str, targets: int, now: float, scrape_interval: float) -> tuple[dict[str, list[Scrape]], str]:
-    """The scrapes of one part, and why it cannot be seen all the same, or nothing. `targets`: how many there are in the other parts."""
+def _part(
+    series: Sequence[Series], *, part: str, targets: int, now: float, scrape_interval: float
+) -> tuple[dict[str, list[Scrape]], Unread | None]:
+    """The scrapes of one part, and why it cannot be seen all the same. `targets`: how many there are in the other parts."""
     what = "gateways" if part == GATEWAYS else "own counters"
     if not series:
-        return {}, f"The metrics source has no samples of this policy's {what}; are their pods scraped?"
+        return {}, NoData(f"The metrics source has no samples of this policy's {what}; are their pods scraped?")
     scrapes = screened(series)
     if isinstance(scrapes, NotANumber):
-        return {}, scrapes.sentence
+        return {}, scrapes
     if targets + len(scrapes) > MAX_TARGETS:
         pods = "gateway pods" if part == GATEWAYS else "pods, one for each pair of selectors in `promQL` that they have counters of,"
-        return {}, f"{targets + len(scrapes)} {pods} were scraped for this policy; at most {MAX_TARGETS} can be judged together."
+        many = f"{targets + len(scrapes)} {pods} were scraped for this policy; at most {MAX_TARGETS} can be judged together."
+        return {}, NotANumber(many)
     scrapes = {target_key(target): seen for target, seen in scrapes.items()}
     if (spacing := _closest(scrapes)) is not None and spacing > (MISSED_SCRAPES + JITTER) * scrape_interval:
         # Blocks do not wait for what its author scrapes more seldom than the gateways.
-        return scrapes if part == GATEWAYS else {}, (
+        return scrapes if part == GATEWAYS else {}, NotANumber(
             f"The samples of this policy's {what} are {spacing:.0f} s apart, while the metrics source is declared with "
             f"`scrapeIntervalSeconds` {scrape_interval:g}: correct that, unless scrapes have just failed."
         )
     age = now - max(seen[-1].at for seen in scrapes.values())
     if age > STALE_INTERVALS * scrape_interval:
-        return scrapes, f"The newest sample of this policy's {what} is {age:.0f} s old, at a scrape interval of {scrape_interval:g} s."
-    return scrapes, ""
+        why = f"The newest sample of this policy's {what} is {age:.0f} s old, at a scrape interval of {scrape_interval:g} s."
+        return scrapes, NotANumber(why)
+    return scrapes, None
 
 
 def _closest(scrapes: dict[str, list[Scrape]]) -> float | None:
@@ -162,6 +167,8 @@ def _folded(state: AnalysisState, *, block: Block, policy: LivePolicy, missing: 
         step_requests=state.step_requests + judged,
         requests=None if state.requests is None else state.requests + judged,
         step_sent=state.step_sent + sent_requests(block.added, revision=policy.canary),
+        silence=after_block(state.silence, added=block.added, end=block.end, revision=policy.canary),
+        step_beside=state.step_beside + judged_requests(block.added, revision=policy.stable),
         objectives={
             o.fingerprint: _unmeasured(state.objectives[o.fingerprint], o)
             if o.fingerprint in missing
@@ -205,13 +212,20 @@ def _reading(
     episode = kept.rule.episode
     canary = episode.canary if episode else total_of(kept.rule.window)
     stable = episode.stable if episode else stable_of(kept.rule.window)
-    verdict, reason = _judged(objective, state=kept, seen=seen, missing=missing)
     arms = WATCHED if policy.watched else CANARY
+    silence = state.silence if objective.part == GATEWAYS and state.silence is not None and state.silence.tells else None
+    ends = state.block_end or 0.0
+    verdict, reason = _judged(objective, state=kept, seen=seen, missing=missing, silence=silence, ends=ends)
     text = counted(objective, canary=canary, stable=stable, arms=arms)
     if isinstance(verdict, Waiting) and objective.part == GATEWAYS:
         text += unjudged(sent=state.step_sent, judged=state.step_requests)
+    blind = seen.blind.get(objective.part)
     if isinstance(verdict, Unknown):
         evidence = verdict.why
+    elif blind is not None:
+        evidence = f"{blind.sentence.removesuffix('.')}; no step waits for it, for it is not `required`."
+    elif reason is Reason.NO_TRAFFIC and silence is not None:
+        evidence = unanswered(objective, silence=silence, ends=ends, policy=policy, arms=arms)
     else:
         evidence = explained(
             objective,
@@ -221,6 +235,7 @@ def _reading(
             quantiles=(kept.canary_quantile, kept.stable_quantile),
             seconds=episode.newest_bad - episode.first_bad if episode else 0.0,
             arms=arms,
+            outlook=_outlook(verdict, state=state, share=policy.share) if objective.part == GATEWAYS else "",
         )
     return SLOReading(
         name=objective.name,
@@ -235,11 +250,31 @@ def _reading(
     )
 
 
+def _outlook(verdict: ReadingState, *, state: AnalysisState, share: float | None) -> str:
+    if share is None or not isinstance(verdict, Waiting) or state.since is None or state.block_end is None:
+        return ""
+    return outlook(
+        more=verdict.more, share=share, judged=state.step_requests, beside=state.step_beside, seconds=state.block_end - state.since
+    )
+
+
 def _judged(
-    objective: Objective, *, state: ObjectiveState, seen: _Seen, missing: Mapping[str, tuple[float, ...]]
+    objective: Objective,
+    *,
+    state: ObjectiveState,
+    seen: _Seen,
+    missing: Mapping[str, tuple[float, ...]],
+    silence: Silence | None,
+    ends: float,
 ) -> tuple[ReadingState, Reason]:
-    if (why := seen.blind.get(objective.part)) is not None:
-        return Unknown(why), Reason.METRICS_UNAVAILABLE
+    """`silence`: one that tells something; `ends`: the end of the newest block."""
+    match seen.blind.get(objective.part):
+        case None:
+            pass
+        case NoData() if objective.part != GATEWAYS and not objective.required:
+            return Waiting(objective.min_requests), Reason.WAITING_FOR_SAMPLES
+        case NoData(why) | NotANumber(why) | Partial(why) | ProviderError(why):
+            return Unknown(why), Reason.METRICS_UNAVAILABLE
     if objective.latency is not None and objective.fingerprint in missing:
         bounds = missing[objective.fingerprint]
         return bound_missing(seconds=objective.latency.seconds, seen=bounds), Reason.BUCKET_BOUNDARY_MISSING
@@ -247,6 +282,10 @@ def _judged(
     match verdict:
         case Breached() | Breaching():
             return verdict, objective.breach
+        case Healthy() if silence is not None:
+            if objective.silent_seconds is not None and ends - silence.since >= objective.silent_seconds - CLOCK_SLACK_SECONDS:
+                return Breached(since=silence.since), Reason.NO_TRAFFIC
+            return Waiting(max(1, objective.min_requests - state.step_requests)), Reason.NO_TRAFFIC
         case Healthy():
             more = objective.min_requests - state.step_requests
             return (Waiting(more), Reason.WAITING_FOR_SAMPLES) if more > 0 else (verdict, Reason.METRICS_AVAILABLE)

@@ -7,11 +7,13 @@ from typing import assert_never
 
 from ..api.clock import render_time
 from ..api.fallbackpolicy import Indicator
-from ..api.metricnames import NAMESPACE, POLICY, REVISION, SERVED_TOTAL, bound_label
+from ..api.metricnames import NAMESPACE, POLICY, REVISION, SENT_TOTAL, SERVED_TOTAL, bound_label
 from .indicators import SECONDS_BUCKET, SECONDS_COUNT
 from .objective import Objective
+from .policy import LivePolicy
 from .queries import own_query
 from .reading import Breached, Breaching, Counts, Healthy, Unknown, Waiting
+from .silence import Silence
 from .state import DisplayQuantile
 
 
@@ -88,14 +90,18 @@ def explained(
     quantiles: tuple[DisplayQuantile | None, DisplayQuantile | None],
     seconds: float,
     arms: Arms,
+    outlook: str = "",
 ) -> str:
-    """The evidence sentence. `seen`: from `counted`; `seconds`: length of the running episode; `quantiles`: canary, stable."""
+    """The evidence sentence. `seen`: from `counted`; `seconds`: length of the running episode; `quantiles`: canary, stable.
+
+    `outlook`: from `outlook`, for what waits.
+    """
     text = seen + _quantiles(objective, quantiles=quantiles, arms=arms)
     match state:
         case Healthy():
             return f"{text}. Query: {query}"
         case Waiting(more=more):
-            return f"{text}; needs {more:,} more {arms.judged} requests {arms.since}. Query: {query}"
+            return f"{text}; needs {more:,} more {arms.judged} requests {arms.since}{outlook}. Query: {query}"
         case Breaching(since=since):
             wanted = f"{objective.for_seconds} s and {objective.min_requests:,} requests are needed for a verdict"
             return f"{text}; over the limit for {seconds:.1f} s since {render_time(since)}, {wanted}. Query: {query}"
@@ -103,6 +109,35 @@ def explained(
             long = f"for {seconds:.1f} s (limit: {objective.for_seconds} s) " if objective.for_seconds else ""
             return f"{text}; over the limit {long}since {render_time(since)}. Query: {query}"
     assert_never(state)
+
+
+def outlook(*, more: int, share: float, judged: int, beside: int, seconds: float) -> str:
+    """How long that takes at this weight, or how many had to be there by now if there is none.
+
+    `judged`, `beside`: requests of both arms in the `seconds` of the step.
+    """
+    everything = judged + beside
+    if everything <= 0 or seconds <= 0 or share <= 0:
+        return ""
+    if judged == 0 and everything * share >= 1:
+        return f", where about {everything * share:,.0f} were to be expected by now at {100 * share:g} %"
+    rate = everything / seconds
+    return f", about {math.ceil(more / (rate * share)):,} s at {100 * share:g} % of {rate:.3g} requests a second"
+
+
+def unanswered(objective: Objective, *, silence: Silence, ends: float, policy: LivePolicy, arms: Arms) -> str:
+    """Requests were sent and none was answered, up to `ends`; and what that leads to."""
+    revision = f'{NAMESPACE}="{policy.namespace}",{POLICY}="{policy.name}",{REVISION}="{policy.canary}"'
+    if objective.silent_seconds is None:
+        leads = "the rollout holds until one is (`noTrafficAction` is `Hold`)"
+    else:
+        leads = f"that is a breach after {objective.silent_seconds} s (`noTrafficSeconds`)"
+    sent = f"{silence.sent:,} requests were sent to {_named(arms)} in {ends - silence.since:.0f} s and none was answered"
+    return f"{objective.name}: {sent}; {leads}. Query: {SENT_TOTAL}{{{revision}}}"
+
+
+def _named(arms: Arms) -> str:
+    return arms.judged if arms is WATCHED else f"the {arms.judged}"
 
 
 def bound_missing(*, seconds: float, seen: tuple[float, ...]) -> Unknown:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import assert_never
 
-from ..api.fallbackpolicy import SLO, Indicator
+from ..api.fallbackpolicy import SLO, Indicator, NoTrafficAction
 from ..api.reasons import Reason
 
 
@@ -48,6 +48,8 @@ class Objective:
     min_requests: int
     latency: LatencyLimit | None  # set for `Latency`, and only there
     counters: OwnCounters | None = None
+    required: bool = True
+    silent_seconds: int | None = None  # how long no answer may come before that is a breach; None: it never is one
 
     @property
     def part(self) -> str:
@@ -92,4 +94,6 @@ def objective_of(slo: SLO) -> Objective:
         min_requests=slo.minRequests,
         latency=latency,
         counters=OwnCounters(slo.promQL.bad, slo.promQL.total, slo.promQL.revisionLabel or "") if slo.promQL is not None else None,
+        required=slo.required,
+        silent_seconds=slo.noTrafficSeconds if slo.noTrafficAction is NoTrafficAction.ROLLBACK else None,
     )

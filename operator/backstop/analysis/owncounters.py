@@ -55,7 +55,7 @@ def with_own(gateways: Fetched | None, *, policy: LivePolicy, answers: Mapping[O
     for counters in {o.counters for o in policy.objectives if o.counters is not None}:
         parts[counters.part] = _samples(counters, answers=answers, source=source)
     samples = [part for _, part in sorted(parts.items()) if isinstance(part, Sample)]
-    unread = {name: part.sentence for name, part in sorted(parts.items()) if not isinstance(part, Sample)}
+    unread = {name: part for name, part in sorted(parts.items()) if not isinstance(part, Sample)}
     if not samples:
         return parts[min(parts)]
     return Sample(tuple(series for sample in samples for series in sample.series), unread=unread)

@@ -26,6 +26,7 @@ class LivePolicy:
     state: AnalysisState
     from_zero: bool = False
     watched: bool = False
+    share: float | None = None  # of all requests, that the canary is to get; None: that is no question
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import urllib3
 from prometheus_api_client import PrometheusConnect
 
 from .answers import MatrixSeries, read_answer
+from .credentials import Credentials, CredentialsError, read_headers, tls_options
 from .queries import MetricsSourceConfig
 from .samples import Partial, ProviderError
 
@@ -22,6 +23,7 @@ DEADLINE_SECONDS = 5.0
 LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
 THREADS = 4
 _CHUNK_BYTES = 64 * 1024
+NO_CREDENTIALS = Credentials()
 
 
 class _UnansweredError(Exception):
@@ -48,10 +50,11 @@ class _CheckedAnswer(requests.Response):
 class _CheckingSession(requests.Session):
     """One attempt per request: no redirect, nothing from the environment, a deadline over connect, headers and body together."""
 
-    def __init__(self, *, source: str, deadline_seconds: float, largest_bytes: int) -> None:
+    def __init__(self, *, source: str, credentials: Credentials, deadline_seconds: float, largest_bytes: int) -> None:
         super().__init__()
         self.trust_env = False  # proxies and netrc of the pod's environment are no part of a declared source
         self._source = source
+        self._credentials = credentials
         self._deadline_seconds = deadline_seconds
         self._largest_bytes = largest_bytes
 
@@ -59,6 +62,11 @@ class _CheckingSession(requests.Session):
         """As `requests`, but with the answer checked. Raises `_UnansweredError` or an exception of `requests`."""
         end = time.monotonic() + self._deadline_seconds
         kwargs |= {"stream": True, "allow_redirects": False, "timeout": self._deadline_seconds}
+        try:
+            kwargs |= tls_options(self._credentials)
+            kwargs["headers"] = {**(kwargs.get("headers") or {}), **read_headers(self._credentials)}
+        except CredentialsError as error:
+            raise _UnansweredError(ProviderError(f"Metrics source `{self._source}` was not asked: {error}.")) from None
         with super().request(method, url, *args, **kwargs) as response:
             if response.status_code != 200:
                 raise _UnansweredError(ProviderError(f"Metrics source `{self._source}` answered with HTTP status {response.status_code}."))
@@ -89,13 +97,18 @@ class PrometheusSource:
         self,
         config: MetricsSourceConfig,
         *,
+        credentials: Credentials = NO_CREDENTIALS,
         deadline_seconds: float = DEADLINE_SECONDS,
         largest_bytes: int = LARGEST_ANSWER_BYTES,
     ) -> None:
         self._config = config
         self._deadline_seconds = deadline_seconds
+        own = credentials.authority is not None or credentials.certificate is not None
+        self._tls_advice = "; see that what `tls` names is PEM, and that the key belongs to the certificate" if own else ""
         self._pool = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix=f"metrics-{config.name}")
-        self._session = _CheckingSession(source=config.name, deadline_seconds=deadline_seconds, largest_bytes=largest_bytes)
+        self._session = _CheckingSession(
+            source=config.name, credentials=credentials, deadline_seconds=deadline_seconds, largest_bytes=largest_bytes
+        )
         self._client = PrometheusConnect(url=config.url.rstrip("/"), session=self._session, retry=urllib3.Retry(0, read=False))
 
     @property
@@ -128,16 +141,22 @@ class PrometheusSource:
             return self._late()
         except urllib3.exceptions.HTTPError:
             return ProviderError(f"Metrics source `{self._config.name}` broke off its answer.")
-        except requests.exceptions.SSLError:
-            return ProviderError(f"Metrics source `{self._config.name}` could not be reached: TLS failed.")
+        except requests.exceptions.SSLError as error:
+            why = "its certificate is not one to trust; see `tls.caRef`" if _is_distrust(error) else f"TLS failed{self._tls_advice}"
+            return ProviderError(f"Metrics source `{self._config.name}` could not be reached: {why}.")
         except requests.ConnectionError as error:
             return ProviderError(f"Metrics source `{self._config.name}` could not be reached: {_root_cause(error)}.")
-        except (requests.RequestException, ValueError):
+        except (requests.RequestException, ValueError, OSError):
             return ProviderError(f"Metrics source `{self._config.name}` could not be asked; check its `url`.")
         return series
 
     def _late(self) -> ProviderError:
         return ProviderError(f"Metrics source `{self._config.name}` did not answer within {self._deadline_seconds:g} s.")
+
+
+def _is_distrust(error: BaseException) -> bool:
+    """Whether it was the server's certificate. Why is not said: that would name the host."""
+    return "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
 def _root_cause(error: BaseException) -> str:

@@ -35,10 +35,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Sample:
-    """Raw samples of the policy's live revisions. `unread`: by part, in a sentence, why nothing of it is here."""
+    """Raw samples of the policy's live revisions. `unread`: by part, why nothing of it is here."""
 
     series: tuple[Series, ...]
-    unread: Mapping[str, str] = field(default_factory=dict, hash=False)
+    unread: Mapping[str, "Unread"] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -69,4 +69,5 @@ class ProviderError:
     sentence: str
 
 
-Fetched = Sample | NoData | NotANumber | Partial | ProviderError
+Unread = NoData | NotANumber | Partial | ProviderError
+Fetched = Sample | Unread

@@ -1,11 +1,11 @@
-"""Asks the metric sources, all at once, and hands each policy its own result. A batch that fails is `ProviderError` or `Partial` for
-each of its policies; the other sources are not held up by it.
+"""Asks a metric source, all queries at once, and hands each policy its own result. A query that fails is `ProviderError` or `Partial` for
+each of its policies; the other queries are not held up by it.
 
 Of SLOs' own counters, what is bad is asked when the totals have been answered: a scrape that is in the total is then in both.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from .answers import MatrixSeries, sort_answer
@@ -31,41 +31,45 @@ class MetricSource(Protocol):
         ...
 
 
-async def fetch(live: Sequence[LivePolicy], *, sources: Mapping[str, MetricSource], now: float) -> dict[PolicyName, Fetched]:
-    """Samples for each policy. `now`: seconds since the epoch. Ends within the sources' deadline; with own counters, within two of them."""
-    planned = plan_queries(live, sources={name: source.config for name, source in sources.items()}, now=now)
-    fetched: dict[PolicyName, Fetched] = {
-        (p.namespace, p.name): ProviderError(f"The operator is configured with no metrics source named `{p.source}`.")
-        for p in live
-        if p.source not in sources
-    }
-    of_gateways, own = await asyncio.gather(
-        asyncio.gather(*(_answered(query, source=sources[query.source]) for query in planned if query.own is None)),
-        _own([query for query in planned if query.own is not None], sources=sources),
-    )
-    for answered in of_gateways:
-        fetched |= answered
-    if own:
-        fetched |= await asyncio.to_thread(_whole, live, fetched=fetched, own=own)
-    return fetched
+async def fetched_by_batch(live: Sequence[LivePolicy], *, source: MetricSource, now: float) -> AsyncIterator[dict[PolicyName, Fetched]]:
+    """Samples for each policy of this source, batch by batch, as they are answered; last, policies with counters of their own.
+
+    `now`: seconds since the epoch. Ends within the source's deadline; with own counters, within two of them.
+    """
+    planned = plan_queries(live, sources={source.config.name: source.config}, now=now)
+    named = {(p.namespace, p.name): p for query in planned if query.own is not None for p in query.policies}
+    own = asyncio.create_task(_own([query for query in planned if query.own is not None], source=source))
+    held: dict[PolicyName, Fetched] = {}
+    try:
+        for answer in asyncio.as_completed([_answered(query, source=source) for query in planned if query.own is None]):
+            answered = await answer
+            held |= {name: fetched for name, fetched in answered.items() if name in named}
+            if whole := {name: fetched for name, fetched in answered.items() if name not in named}:
+                yield whole
+        if named:
+            yield await asyncio.to_thread(_whole, named, fetched=held, own=await own)
+    finally:
+        own.cancel()
 
 
 def _whole(
-    live: Sequence[LivePolicy], *, fetched: Mapping[PolicyName, Fetched], own: Mapping[PolicyName, Mapping[OwnSelector, OwnAnswer]]
+    live: Mapping[PolicyName, LivePolicy],
+    *,
+    fetched: Mapping[PolicyName, Fetched],
+    own: Mapping[PolicyName, Mapping[OwnSelector, OwnAnswer]],
 ) -> dict[PolicyName, Fetched]:
     """The samples of the policies that have counters of their own."""
-    named = {name: policy for policy in live if (name := (policy.namespace, policy.name)) in own}
     return {
         name: with_own(fetched[name] if GATEWAYS in policy.parts else None, policy=policy, answers=own[name], source=policy.source)
-        for name, policy in named.items()
+        for name, policy in live.items()
     }
 
 
-async def _own(planned: Sequence[PlannedQuery], *, sources: Mapping[str, MetricSource]) -> dict[PolicyName, dict[OwnSelector, OwnAnswer]]:
+async def _own(planned: Sequence[PlannedQuery], *, source: MetricSource) -> dict[PolicyName, dict[OwnSelector, OwnAnswer]]:
     found: dict[PolicyName, dict[OwnSelector, OwnAnswer]] = {}
     for bad in (False, True):
         asked = [(query, query.own) for query in planned if query.own is not None and query.own.bad is bad]
-        answers = await asyncio.gather(*(_answered_own(query, own=own, source=sources[query.source]) for query, own in asked))
+        answers = await asyncio.gather(*(_answered_own(query, own=own, source=source) for query, own in asked))
         for (_, own), answered in zip(asked, answers, strict=True):
             for name, answer in answered.items():
                 found.setdefault(name, {})[own] = answer

@@ -15,12 +15,15 @@ from typing import Any
 
 from .reading import Counts
 from .rule import ArmBlock
+from .silence import Silence
 from .threshold import Episode, ThresholdState
 
 VERSION = "1"
 PACKED_BYTES = 8192
 # Newest first; more targets than this at once cannot be watched (evaluation says so).
 MAX_TARGETS = 256
+# What stands for the figures of a step that older versions did not write: judged requests of all steps, the silence, those of stable.
+_ADDED_SINCE = (None, None, 0)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class AnalysisState:
     `since`: start of the step that the step counts are of.
     `objectives`: by fingerprint, so that an edited objective starts anew.
     `requests`: judged canary requests of all steps; None where an older version that did not count them has begun the state.
+    `silence`: what was sent to the canary in this step and is not answered, if nothing was since. `step_beside`: judged requests of stable.
     """
 
     canary: str = ""
@@ -60,6 +64,8 @@ class AnalysisState:
     step_sent: int = 0
     objectives: Mapping[str, ObjectiveState] = field(default_factory=dict)
     requests: int | None = 0
+    silence: Silence | None = None
+    step_beside: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,13 @@ def pack(state: AnalysisState) -> str:
         origin,
         time(state.since),
         time(state.block_end),
-        [state.step_requests, state.step_sent, state.requests],
+        [
+            state.step_requests,
+            state.step_sent,
+            state.requests,
+            None if state.silence is None else [time(state.silence.since), state.silence.sent],
+            state.step_beside,
+        ],
         [[target, time(at)] for target, at in sorted(state.watermarks.items())],
         [[key, _pack_objective(value, origin=origin)] for key, value in sorted(state.objectives.items())],
     ]
@@ -146,7 +158,8 @@ def _pack_objective(state: ObjectiveState, *, origin: int) -> list[Any]:
 
 def _unpack_document(document: Any) -> AnalysisState:
     canary, stable, origin, since, block_end, step, watermarks, objectives = document
-    step_requests, step_sent, *requests = step
+    # An older version has written the first two of them, or three.
+    step_requests, step_sent, requests, silence, step_beside = (*step, *_ADDED_SINCE[len(step) - 2 :])[:5]
 
     def time(back: int | None) -> float | None:
         return None if back is None else (origin - back) / 1000
@@ -162,7 +175,9 @@ def _unpack_document(document: Any) -> AnalysisState:
         step_requests=int(step_requests),
         step_sent=int(step_sent),
         objectives={str(key): _unpack_objective(value, origin=origin) for key, value in objectives},
-        requests=int(requests[0]) if requests and requests[0] is not None else None,
+        requests=None if requests is None else int(requests),
+        silence=None if silence is None else Silence(since=(origin - int(silence[0])) / 1000, sent=int(silence[1])),
+        step_beside=int(step_beside),
     )
 
 

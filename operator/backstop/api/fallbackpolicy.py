@@ -10,7 +10,7 @@ from pydantic.config import JsonDict
 from .model import ApiModel, Rule
 from .probe import Probe
 from .promptversion import Name
-from .refs import ObjectName, SecretKeyRef
+from .refs import ConfigMapKeyRef, ObjectName, SecretKeyRef
 from .selector import LABEL_NAME, LONGEST_SELECTOR, SELECTOR, is_selector, names_label
 from .serving import Serving
 from .steering import CanaryTraffic
@@ -35,10 +35,35 @@ class ModelTarget(ApiModel):
     )
 
 
-class StaticTarget(ApiModel):
-    """A fixed answer, always ready."""
+class KnowledgeMatch(StrEnum):
+    """How a knowledge base is searched."""
 
-    default: str = Field(min_length=1, max_length=65536, description="The answer's text.")
+    KEYWORD = "Keyword"
+    EXACT = "Exact"
+
+
+class StaticTarget(ApiModel):
+    """Fixed answers, always ready."""
+
+    default: str = Field(
+        min_length=1, max_length=65536, description="The answer's text; with a knowledge base, where that has no other for a message."
+    )
+    knowledgeBaseRef: ConfigMapKeyRef | None = Field(
+        None,
+        description="A knowledge base: answers by keyword and language (docs/how-to/knowledge-base.md). Its content is part of the "
+        "revision: another content is another revision.",
+    )
+    match: KnowledgeMatch = Field(
+        KnowledgeMatch.KEYWORD,
+        description="How the caller's last message is looked up. `Keyword`: it holds the words of an entry. `Exact`: it is nothing else.",
+    )
+    rules = (
+        Rule(
+            cel="has(self.knowledgeBaseRef) || self.match == 'Keyword'",
+            message="`spec.chain`: `static.match` needs a knowledge base; set `static.knowledgeBaseRef`, or leave `match` out",
+            holds=lambda s: s.knowledgeBaseRef is not None or s.match is KnowledgeMatch.KEYWORD,
+        ),
+    )
 
 
 class Timeouts(ApiModel):
@@ -88,6 +113,13 @@ class Indicator(StrEnum):
     LATENCY = "Latency"
     ERROR_RATE = "ErrorRate"
     FALLBACK_RATE = "FallbackRate"
+
+
+class NoTrafficAction(StrEnum):
+    """What requests that are sent to the canary and never answered lead to."""
+
+    HOLD = "Hold"
+    ROLLBACK = "Rollback"
 
 
 SeriesSelector = Annotated[str, Field(min_length=1, max_length=LONGEST_SELECTOR)]
@@ -164,6 +196,17 @@ class SLO(ApiModel):
     )
     minRequests: int = Field(20, ge=1, le=1_000_000, description="Fewest canary requests behind any verdict and behind passing a step.")
     promQL: PromQL | None = Field(None, description="Counters of the author's own, instead of an `indicator`; with `maxPercent`.")
+    required: bool = Field(
+        True, description="Whether a step waits for `minRequests` of it. A breach counts in any case, and what cannot be seen holds."
+    )
+    noTrafficSeconds: int = Field(
+        300, ge=1, le=604_800, description="For an `indicator`: how long requests may be sent to the canary and none be answered."
+    )
+    noTrafficAction: NoTrafficAction = Field(
+        NoTrafficAction.HOLD,
+        description="For an `indicator`, when 20 or more requests were sent to the canary and none was answered. `Hold`: the step holds. "
+        "`Rollback`: after `noTrafficSeconds` that is a breach.",
+    )
     rules = (
         Rule(
             cel="has(self.indicator) != has(self.promQL)",

@@ -29,12 +29,16 @@ class Heartbeat:
             self._stuck = now, late
         self._last = now
 
+    def stuck(self) -> str | None:
+        """In one sentence, that the loop does not turn at this moment."""
+        late = self._late(self._clock())
+        return f"the event loop has been stuck for {late:.1f} s" if late > STUCK_SECONDS else None
+
     def problem(self) -> str | None:
-        """What is wrong, in one sentence; None while the loop turns. Right also when it is asked before a late beat."""
-        now = self._clock()
-        if (late := self._late(now)) > STUCK_SECONDS:
-            return f"the event loop has been stuck for {late:.1f} s"
-        if self._stuck is not None and now - self._stuck[0] < REMEMBERED_SECONDS:
+        """What is wrong, or was a moment ago; None while the loop turns. Right also when it is asked before a late beat."""
+        if (stuck := self.stuck()) is not None:
+            return stuck
+        if self._stuck is not None and self._clock() - self._stuck[0] < REMEMBERED_SECONDS:
             return f"the event loop was stuck for {self._stuck[1]:.1f} s"
         return None
 

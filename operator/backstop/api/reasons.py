@@ -18,6 +18,8 @@ class Reason(StrEnum):
     PROMPT_VERSION_INVALID = "PromptVersionInvalid"
     VERSION_CONFLICT = "VersionConflict"
     METRICS_SOURCE_NOT_FOUND = "MetricsSourceNotFound"
+    CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
+    KNOWLEDGE_BASE_INVALID = "KnowledgeBaseInvalid"
     OBJECT_NOT_OURS = "ObjectNotOurs"
     OBJECT_REFUSED = "ObjectRefused"
     RECORD_MISSING = "RecordMissing"
@@ -58,6 +60,7 @@ class Reason(StrEnum):
     ERROR_RATE_BREACH = "ErrorRateBreach"
     FALLBACK_RATE_BREACH = "FallbackRateBreach"
     PROMQL_BREACH = "PromQLBreach"
+    NO_TRAFFIC = "NoTraffic"
     HALTED = "Halted"
     WOULD_ROLL_BACK = "WouldRollBack"
     CANARY_UNREADY = "CanaryUnready"
@@ -87,6 +90,8 @@ WARNINGS = frozenset(
         Reason.PROMPT_VERSION_INVALID,
         Reason.VERSION_CONFLICT,
         Reason.METRICS_SOURCE_NOT_FOUND,
+        Reason.CONFIG_MAP_NOT_FOUND,
+        Reason.KNOWLEDGE_BASE_INVALID,
         Reason.OBJECT_NOT_OURS,
         Reason.OBJECT_REFUSED,
         Reason.RECORD_MISSING,
@@ -96,6 +101,7 @@ WARNINGS = frozenset(
         Reason.ERROR_RATE_BREACH,
         Reason.FALLBACK_RATE_BREACH,
         Reason.PROMQL_BREACH,
+        Reason.NO_TRAFFIC,
         Reason.HALTED,
         Reason.WOULD_ROLL_BACK,
         Reason.RETURNING,

@@ -6,6 +6,7 @@ left out, under a scheme version: an operator upgrade that adds a defaulted fiel
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic import Field
@@ -14,6 +15,7 @@ from .fallbackpolicy import FallbackPolicySpec, Tier
 from .metricnames import latency_bounds
 from .model import ApiModel
 from .promptversion import PromptVersionSpec
+from .refs import ConfigMapKeyRef
 from .workload import Workload
 
 SCHEME: Final = 1
@@ -33,6 +35,16 @@ class RevisionRecord(ApiModel):
     latencyBudgetMilliseconds: int = Field(ge=1, description="Time to the first byte of some answer.")
     chain: list[Tier] = Field(min_length=1, description="Who answers, in order.")
     latencyBounds: list[float] = Field(min_length=1, description="Bucket bounds of latency histograms, in seconds, rising.")
+    contents: dict[str, str] = Field(default_factory=dict, description="By tier: the text of the ConfigMap's key that it refers to.")
+
+
+def references_of(policy: FallbackPolicySpec) -> dict[str, tuple[str, ConfigMapKeyRef]]:
+    """What the tiers of the chain refer to, by tier: the field that says so, and the key of a ConfigMap."""
+    return {
+        tier.name: (f"spec.chain[{position}].static.knowledgeBaseRef", tier.static.knowledgeBaseRef)
+        for position, tier in enumerate(policy.chain)
+        if tier.static is not None and tier.static.knowledgeBaseRef is not None
+    }
 
 
 class WorkloadRecord(ApiModel):
@@ -57,10 +69,19 @@ def prompt_digest(spec: PromptVersionSpec) -> str:
     return "sha256:" + hashlib.sha256(canonical(spec.model_dump(mode="json", exclude_defaults=True))).hexdigest()
 
 
-def revision_hash(policy: FallbackPolicySpec, *, prompt: PromptVersionSpec | None, refresh: str = "") -> str:
+def content_digest(text: str) -> str:
+    """`sha256:…` of what stands in a ConfigMap's key."""
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def revision_hash(
+    policy: FallbackPolicySpec, *, prompt: PromptVersionSpec | None, refresh: str = "", digests: Mapping[str, str] | None = None
+) -> str:
     """The revision's name: a hash of prompt, chain, budget and serving; of nothing that can change without changing an answer.
 
-    `prompt`: None for a workload of its author's own. `refresh`: what a person asked the same spec to be made anew with; empty: nothing.
+    `prompt`: None for a workload of its author's own. `refresh`: what a person asked the same spec to be made anew with; empty:
+    nothing. `digests`: by tier, of the content that it refers to; they count in place of the reference, so that the same content under
+    another name is the same revision.
     """
     declared = policy.model_dump(mode="json", exclude_defaults=True, include={"chain", "latencyBudgetMilliseconds", "serving"})
     serving = declared.get("serving", {})
@@ -73,26 +94,41 @@ def revision_hash(policy: FallbackPolicySpec, *, prompt: PromptVersionSpec | Non
     declared["scheme"] = SCHEME
     if prompt is not None:
         declared["prompt"] = prompt.model_dump(mode="json", exclude_defaults=True)
+    for tier in declared.get("chain", ()):
+        tier.get("static", {}).pop("knowledgeBaseRef", None)
+    if digests:
+        declared["contents"] = dict(digests)
     if refresh:
         declared["refresh"] = refresh
     return hashlib.sha256(canonical(declared)).hexdigest()[:HASH_LENGTH]
 
 
-def build_record(*, namespace: str, name: str, policy: FallbackPolicySpec, prompt: PromptVersionSpec, refresh: str = "") -> RevisionRecord:
-    """The record of the revision that `policy` with `prompt` asks for."""
+def build_record(
+    *,
+    namespace: str,
+    name: str,
+    policy: FallbackPolicySpec,
+    prompt: PromptVersionSpec,
+    refresh: str = "",
+    contents: Mapping[str, str] | None = None,
+) -> RevisionRecord:
+    """The record of the revision that `policy` with `prompt` asks for. `contents`: by tier, the text that it refers to."""
+    texts = dict(contents or {})
+    digests = {tier: content_digest(text) for tier, text in texts.items()}
     assert policy.promptVersion is not None
     assert policy.latencyBudgetMilliseconds is not None
     limits = [slo.maxMilliseconds / 1000 for slo in policy.slos if slo.maxMilliseconds is not None]
     return RevisionRecord(
         namespace=namespace,
         policy=name,
-        revision=revision_hash(policy, prompt=prompt, refresh=refresh),
+        revision=revision_hash(policy, prompt=prompt, refresh=refresh, digests=digests),
         promptVersion=policy.promptVersion,
         promptDigest=prompt_digest(prompt),
         prompt=prompt,
         latencyBudgetMilliseconds=policy.latencyBudgetMilliseconds,
         chain=policy.chain,
         latencyBounds=list(latency_bounds(limits)),
+        contents=texts,
     )
 
 

@@ -14,8 +14,15 @@ from .subject import Problem
 
 # What no move of a rollout tells: told when it comes, and when its condition is true again.
 TOLD: Final = {
-    ConditionType.ACCEPTED: {Reason.INVALID, Reason.TEMPLATE_INVALID, Reason.REVISION_TOO_LARGE, Reason.PROMPT_VERSION_INVALID, *PROBLEMS},
-    ConditionType.RESOLVED_REFS: {Reason.PROMPT_VERSION_NOT_FOUND, Reason.METRICS_SOURCE_NOT_FOUND},
+    ConditionType.ACCEPTED: {
+        Reason.INVALID,
+        Reason.TEMPLATE_INVALID,
+        Reason.REVISION_TOO_LARGE,
+        Reason.PROMPT_VERSION_INVALID,
+        Reason.KNOWLEDGE_BASE_INVALID,
+        *PROBLEMS,
+    },
+    ConditionType.RESOLVED_REFS: {Reason.PROMPT_VERSION_NOT_FOUND, Reason.METRICS_SOURCE_NOT_FOUND, Reason.CONFIG_MAP_NOT_FOUND},
     ConditionType.READY: {Reason.STABLE_UNREADY},
     ConditionType.PROGRESSING: {Reason.TRAFFIC_UNREADABLE, Reason.STATUS_LOST},
 }

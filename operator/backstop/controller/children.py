@@ -9,9 +9,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from ..api.fallbackpolicy import FallbackPolicySpec
 from ..api.names import GROUP, LABEL_POLICY, OPERATOR_MANAGER, callers_service, revision_object
-from ..api.promptversion import PromptVersionSpec
 from ..api.reasons import Reason
 from ..api.record import canonical
 from ..kube.errors import Conflict, NotFound, Rejected, Unavailable
@@ -28,6 +26,7 @@ from .keys import PolicyKey
 from .seen import Child, DeploymentSeen, Seen, child
 from .store import Store, newest_first
 from .subject import Problem, Subject, not_ours, refusal
+from .wanted import Wish
 from .writes import Writes
 
 APPLIED: Final = f"{GROUP}/applied"
@@ -63,9 +62,17 @@ class Children:
         """The policy is gone."""
         self._right.pop(key, None)
 
-    def record_body(self, owner: Owner, *, spec: FallbackPolicySpec, prompt: PromptVersionSpec | None, refresh: str) -> Body:
-        """The record of the revision that is asked for. Raises RevisionTooLarge."""
-        return record_object(owner, policy=spec, prompt=prompt, refresh=refresh, image=self._image, pull_secrets=self._pull_secrets)
+    def record_body(self, owner: Owner, *, wish: Wish) -> Body:
+        """The record of the revision that is asked for, which must be known, with its texts. Raises RevisionTooLarge."""
+        return record_object(
+            owner,
+            policy=wish.spec,
+            prompt=wish.prompt,
+            refresh=wish.refresh,
+            contents=wish.texts,
+            image=self._image,
+            pull_secrets=self._pull_secrets,
+        )
 
     async def revisions(self, subject: Subject) -> Problem | None:
         """What the pods of every live revision need. Returns the first problem; the others are written nevertheless."""
@@ -212,7 +219,10 @@ class Children:
             return found
         if not isinstance(wish.revision, Known) or wish.revision.value.name != revision:
             raise _Blocked(_record_missing(name))
-        return await self._create(self.record_body(_owner(subject), spec=wish.spec, prompt=wish.prompt, refresh=wish.refresh))
+        if wish.texts.keys() != wish.digests.keys():
+            # It was there when this pass began: the next one reads what it is written of.
+            raise Unavailable(f"ConfigMap `{name}`, the record of a revision, has just gone")
+        return await self._create(self.record_body(_owner(subject), wish=wish))
 
     async def _all(self, subject: Subject, bodies: Iterable[Body]) -> Problem | None:
         problem = None

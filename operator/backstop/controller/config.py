@@ -7,10 +7,11 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import Field
 
+from ..analysis.credentials import Credentials, SecretFile
 from ..api.model import ApiModel, Rule
 from ..api.problems import InputError, parse_strictly
 from ..api.promptversion import Name
-from ..api.refs import ObjectName
+from ..api.refs import ObjectName, SecretKeyRef
 
 # The chart's values.schema.json has the same one.
 _URL: Final = r"^https?://([^/?#\s@:\[\]]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[^?#\s@]*)?$"
@@ -24,6 +25,34 @@ def _is_url(url: str) -> bool:
         return False
 
 
+class HeaderFrom(ApiModel):
+    """A header of every request to a metrics source."""
+
+    header: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")] = Field(
+        description="Its name, such as `Authorization`."
+    )
+    secretRef: SecretKeyRef = Field(description="Where its whole value is, such as `Bearer …`.")
+
+
+class SourceTLS(ApiModel):
+    """How a metrics source is told from another, and how it tells the operator from another."""
+
+    caRef: SecretKeyRef | None = Field(None, description="PEM of who signed its certificate. Unset: those that everybody trusts.")
+    certificateRef: SecretKeyRef | None = Field(None, description="PEM of the operator's own certificate.")
+    keyRef: SecretKeyRef | None = Field(None, description="PEM of its private key, without a password.")
+    rules = (
+        Rule(
+            cel="has(self.certificateRef) == has(self.keyRef)",
+            message="`tls`: `certificateRef` and `keyRef` go together",
+            holds=lambda t: (t.certificateRef is None) == (t.keyRef is None),
+        ),
+    )
+
+
+# What the library sets itself, or what belongs to one connection.
+_NOT_THE_AUTHORS: Final = frozenset({"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "upgrade", "te"})
+
+
 class MetricsSource(ApiModel):
     """A Prometheus that policies may name in `spec.metricsSource`."""
 
@@ -32,7 +61,40 @@ class MetricsSource(ApiModel):
     scrapeIntervalSeconds: int = Field(
         ge=1, le=300, description="How often it scrapes the gateways. It is asked up to five times as often, so that a scrape is seen soon."
     )
-    rules = (Rule(cel="isURL(self.url)", message="`url` is not a URL; correct its host or port", holds=lambda s: _is_url(s.url)),)
+    headersFrom: list[HeaderFrom] = Field(default_factory=list, max_length=8, description="Headers whose values are in Secrets.")
+    tls: SourceTLS | None = Field(None, description="Certificates, where those that everybody trusts are not enough.")
+    rules = (
+        Rule(cel="isURL(self.url)", message="`url` is not a URL; correct its host or port", holds=lambda s: _is_url(s.url)),
+        Rule(
+            cel="!has(self.tls) || self.url.startsWith('https:')",
+            message="`tls` is for a `url` that begins with `https://`",
+            holds=lambda s: s.tls is None or s.url.startswith("https:"),
+        ),
+        Rule(
+            cel="self.headersFrom.all(h, self.headersFrom.filter(o, o.header.lowerAscii() == h.header.lowerAscii()).size() == 1)",
+            message="`headersFrom`: each header can be set once",
+            holds=lambda s: len({h.header.lower() for h in s.headersFrom}) == len(s.headersFrom),
+        ),
+        Rule(
+            cel=f"self.headersFrom.all(h, !(h.header.lowerAscii() in {sorted(_NOT_THE_AUTHORS)}))",
+            message="`headersFrom`: `Host` and headers of the connection are not set here",
+            holds=lambda s: not any(h.header.lower() in _NOT_THE_AUTHORS for h in s.headersFrom),
+        ),
+    )
+
+    def credentials(self, directory: Path) -> Credentials:
+        """Where its credentials are; `directory`: with the file `<Secret>/<key>` of each."""
+
+        def file(ref: SecretKeyRef) -> SecretFile:
+            return SecretFile(secret=ref.name, key=ref.key, path=directory / ref.name / ref.key)
+
+        tls = self.tls or SourceTLS()
+        return Credentials(
+            headers=tuple((h.header, file(h.secretRef)) for h in self.headersFrom),
+            authority=file(tls.caRef) if tls.caRef else None,
+            certificate=file(tls.certificateRef) if tls.certificateRef else None,
+            key=file(tls.keyRef) if tls.keyRef else None,
+        )
 
 
 class LeaderElection(ApiModel):
@@ -60,6 +122,12 @@ class OperatorConfig(ApiModel):
     )
     leaderElection: LeaderElection | None = Field(None, description="How one of several operators is chosen. Unset: there is only one.")
     telemetryPort: int = Field(8080, ge=0, le=65535, description="Port of `/healthz`, `/readyz` and `/metrics`.")
+    secretsDirectory: str = Field(
+        "/etc/backstop-secrets",
+        min_length=1,
+        max_length=4096,
+        description="Where the Secrets that metrics sources name are mounted: a folder for each, with a file for each of its keys.",
+    )
     rules = (
         Rule(
             cel="self.metricsSources.all(s, self.metricsSources.filter(o, o.name == s.name).size() == 1)",

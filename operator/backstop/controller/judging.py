@@ -8,17 +8,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, assert_never
 
-from ..analysis.due import due_at
-from ..analysis.evaluation import evaluate, is_stale, newest_samples
 from ..analysis.objective import GATEWAYS, Objective, objective_of
-from ..analysis.policy import LivePolicy
+from ..analysis.policy import Evaluation, LivePolicy
 from ..analysis.queries import poll_seconds
 from ..analysis.reading import Breached, Healthy, SLOReading, Unknown, Waiting, state_name
-from ..analysis.samples import Fetched
-from ..analysis.source import MetricSource, fetch
 from ..analysis.state import AnalysisState, UnreadableState, pack, unpack
+from ..analysis.tick import Answer, Evaluator, EvaluatorEnded, Newest, NotEvaluated, NothingNew, Question
 from ..api.fallbackpolicy import FallbackPolicySpec
 from ..rollout.judged import judged
 from ..rollout.place import CanaryPlace, Place
@@ -29,6 +26,8 @@ from .keys import PolicyKey
 # counters are read again, so that a restart loses nothing.
 JUDGED_SECONDS: Final = 30.0
 WATCHED_SECONDS: Final = 60.0  # a stable that is watched for long
+# How long what evaluates is kept while nothing is live: the next canary often comes soon.
+KEPT_SECONDS: Final = 300.0
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +64,7 @@ def live_policy(key: PolicyKey, *, spec: FallbackPolicySpec, place: Place, state
         state=state,
         from_zero=subject.from_zero,
         watched=subject.watched,
+        share=place.canary.weight / 100 if place.canary is not None else None,
     )
 
 
@@ -94,19 +94,19 @@ class Judging:
 
     def __init__(
         self,
-        sources: Mapping[str, MetricSource],
+        evaluators: Mapping[str, Evaluator],
         *,
         wake: Callable[[PolicyKey, bool], None],
         clock: Callable[[], float],
         jitter: Callable[[], float],
     ) -> None:
-        self._sources = sources
+        self._evaluators = evaluators
         self._wake = wake
         self._clock = clock
         self._jitter = jitter
         self._live: dict[PolicyKey, LivePolicy] = {}
         # What each policy's readings were last made from: the policy without its state, and the newest samples.
-        self._evaluated: dict[PolicyKey, tuple[LivePolicy, frozenset[tuple[str, float]]]] = {}
+        self._evaluated: dict[PolicyKey, tuple[LivePolicy, Newest]] = {}
         self._judgements: dict[PolicyKey, Judgement] = {}
         self._due: dict[PolicyKey, float] = {}
         self._changed = asyncio.Event()
@@ -140,41 +140,70 @@ class Judging:
 
     async def run(self, source: str) -> None:
         """Evaluate the source's live policies for ever, once per poll interval; ask nothing while there are none."""
-        one = {source: self._sources[source]}
-        interval = self._sources[source].config.scrape_interval_seconds
-        while True:
-            live = {key: policy for key, policy in self._live.items() if policy.source == source}
-            if not live:
-                self._changed.clear()
-                await self._changed.wait()
-                continue
-            asked = self._clock()
-            live = {key: policy for key, policy in live.items() if self._due.get(key, asked) <= asked}
-            fetched = await fetch(list(live.values()), sources=one, now=asked)
-            for key, policy in live.items():
-                answer = fetched[policy.namespace, policy.name]
-                await self._evaluate(key, policy=policy, fetched=answer, interval=interval)
-                if (after := self._live.get(key)) is not None and replace(after, state=policy.state) == policy:
-                    self._due[key] = due_at(answer, state=after.state, now=asked, scrape_interval=interval)
-            await asyncio.sleep(poll_seconds(interval) * (1 - self._jitter() / 10))
-
-    async def _evaluate(self, key: PolicyKey, *, policy: LivePolicy, fetched: Fetched, interval: float) -> None:
-        now = self._clock()
-        question = (replace(policy, state=AnalysisState()), newest_samples(fetched))
-        if question == self._evaluated.get(key) and not is_stale(fetched, now=now, scrape_interval=interval):
-            return  # it is asked several times between two scrapes
+        evaluator = self._evaluators[source]
         try:
-            # In a thread: routes are shifted while it counts.
-            result = await asyncio.to_thread(evaluate, fetched, policy=policy, now=now, scrape_interval=interval)
-        except Exception:  # noqa: BLE001 - one policy's series must not end the judging of all others; without readings it holds
-            _log.exception("the evaluation failed", extra=fields(namespace=key.namespace, policy=key.name))
-            self._judgements.pop(key, None)
-            self._wake(key, False)
-            return
+            while True:
+                live = {key: policy for key, policy in self._live.items() if policy.source == source}
+                if not live:
+                    await self._until_live(evaluator)
+                    continue
+                now = self._clock()
+                due = {key: policy for key, policy in live.items() if self._due.get(key, now) <= now}
+                if due:
+                    await self._tick(evaluator, due=due)
+                await asyncio.sleep(poll_seconds(evaluator.scrape_interval) * (1 - self._jitter() / 10))
+        finally:
+            await evaluator.rest()
+
+    async def _until_live(self, evaluator: Evaluator) -> None:
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(KEPT_SECONDS):
+                await self._changed.wait()
+        except TimeoutError:
+            await evaluator.rest()
+            await self._changed.wait()
+
+    async def _tick(self, evaluator: Evaluator, *, due: Mapping[PolicyKey, LivePolicy]) -> None:
+        waiting = dict(due)
+        questions = [Question(policy, seen=self._seen(key, policy=policy)) for key, policy in due.items()]
+        try:
+            async for answers in evaluator.evaluate(questions):
+                for answer in answers:
+                    key = PolicyKey(answer.namespace, answer.name)
+                    self._learn(key, policy=waiting.pop(key), answer=answer)
+        except EvaluatorEnded as ended:
+            _log.error(str(ended), extra=fields(policies=len(waiting)))
+            for key in waiting:
+                self._blind(key)
+
+    def _seen(self, key: PolicyKey, *, policy: LivePolicy) -> Newest | None:
+        question, newest = self._evaluated.get(key, (None, None))
+        return newest if question == replace(policy, state=AnalysisState()) else None
+
+    def _blind(self, key: PolicyKey) -> None:
+        """Without readings a rollout holds."""
+        self._judgements.pop(key, None)
+        self._wake(key, False)
+
+    def _learn(self, key: PolicyKey, *, policy: LivePolicy, answer: Answer) -> None:
         present = self._live.get(key)
         if present is None or replace(present, state=policy.state) != policy:
             return  # it went on meanwhile; the next answer is for where it is now
-        self._evaluated[key] = question
+        self._due[key] = answer.due
+        match answer.found:
+            case NothingNew():
+                pass
+            case NotEvaluated(why):
+                _log.error("the evaluation failed", extra=fields(namespace=key.namespace, policy=key.name, error=why))
+                self._blind(key)
+            case Evaluation():
+                self._judge(key, policy=policy, result=answer.found, newest=answer.newest, now=answer.at)
+            case _:
+                assert_never(answer.found)
+
+    def _judge(self, key: PolicyKey, *, policy: LivePolicy, result: Evaluation, newest: Newest, now: float) -> None:
+        self._evaluated[key] = (replace(policy, state=AnalysisState()), newest)
         self._live[key] = replace(policy, state=result.state)
         before = self._judgements.get(key)
         if before is not None and (before.canary, before.stable) != (policy.canary, policy.stable):

@@ -9,9 +9,12 @@ from pydantic import ValidationError
 
 from ..api.clock import parse_time
 from ..api.condition import Condition
+from ..api.fallbackpolicy import FallbackPolicySpec
 from ..api.names import FINALIZER, revision_object
 from ..api.policystatus import FallbackPolicyStatus, Phase
+from ..api.problems import InputError, parse_strictly
 from ..api.reasons import Reason
+from ..api.record import references_of
 from ..kube.errors import Conflict, KubeError, NotFound
 from ..kube.resources import CONFIG_MAPS, POLICIES, PROMPT_VERSIONS
 from ..rendering.owner import Owner
@@ -28,6 +31,7 @@ from .apply import Apply, Overtaken
 from .blocked import blocked_states, blocked_status, problem_in
 from .changes import changes_told
 from .children import Children
+from .contents import Content, Contents, Found
 from .judging import Judging, readings_for, requests_of
 from .kept import NOTHING_KEPT, KeptRecords, Memory
 from .keys import Key, PolicyKey, PromptKey
@@ -35,6 +39,7 @@ from .observe import observe
 from .probes import Probes, ProbesSeen
 from .prompts import judged_status
 from .queue import KeyQueue
+from .references import MapName, maps_of
 from .reporting import Reports
 from .seen import Declared
 from .store import Store
@@ -42,7 +47,7 @@ from .subject import Problem, Subject
 from .telling import Telling
 from .uses import changed_uses
 from .verification import Verification
-from .wanted import Wish, conflict_of, unambiguous, wish_of
+from .wanted import Wish, conflict_of, unambiguous, wish_of, without_content
 from .writes import Writes
 
 _log = logging.getLogger(__name__)
@@ -64,6 +69,7 @@ class Reconcile:
         writes: Writes,
         apply: Apply,
         children: Children,
+        contents: Contents,
         probes: Probes,
         kept: KeptRecords,
         reports: Reports,
@@ -79,6 +85,7 @@ class Reconcile:
         self._writes = writes
         self._apply = apply
         self._children = children
+        self._contents = contents
         self._probes = probes
         self._kept = kept
         self._reports = reports
@@ -131,7 +138,8 @@ class Reconcile:
         status, place = read
         named = policy.spec.get("promptVersion")
         prompt = self._store.prompt(PromptKey(key.namespace, named)) if isinstance(named, str) else None
-        wish = wish_of(policy, prompt=prompt, sources=self._sources, refresh=place.acknowledged.refresh or "")
+        contents = await self._look_up(policy)
+        wish = wish_of(policy, prompt=prompt, sources=self._sources, refresh=place.acknowledged.refresh or "", contents=contents)
         if isinstance(wish, Unresolved):
             valid = self._valid.get(key)
             if valid is None and policy.deleting:
@@ -148,11 +156,12 @@ class Reconcile:
         if prompt is not None:
             conflict = conflict_of(prompt, older=self._store.older(prompt))
             wish = unambiguous(wish, conflict=conflict, stable=place.stable.revision.name if place.stable else None)
-        wish = self._fitting(policy, wish=wish)
+        wish = await self._fitting(policy, wish=wish)
         probes = await self._probes.look(key, owner=policy.uid, canary=place.canary)
         memory = NOTHING_KEPT if place.stable is not None else await self._kept.memory(key)
         try:
-            return await self._decide(self._look(policy, wish=wish, status=status, place=place, memory=memory, probes=probes))
+            subject = self._look(policy, wish=wish, status=status, place=place, memory=memory, probes=probes)
+            return await self._decide(subject) or wish.unread
         except KubeError as error:
             if not self._is_overdue(policy):
                 raise
@@ -164,16 +173,42 @@ class Reconcile:
         """Whether a deletion has waited for as long as it may for writes that fail."""
         return policy.deleted_at is not None and self._clock() - parse_time(policy.deleted_at) >= LONGEST_LEAVE_SECONDS
 
-    def _fitting(self, policy: Declared, *, wish: Wish) -> Wish:
+    async def _look_up(self, policy: Declared) -> dict[tuple[str, str], Content]:
+        """What stands in the ConfigMaps that the policy refers to, by name and key; empty where its spec is not valid."""
+        if not maps_of(policy):
+            return {}
+        try:
+            references = references_of(parse_strictly(FallbackPolicySpec, policy.spec, prefix="spec"))
+        except InputError:
+            return {}  # as is told of it elsewhere
+        return {
+            (reference.name, reference.key): await self._contents.look(MapName(policy.namespace, reference.name), key=reference.key)
+            for _, reference in references.values()
+        }
+
+    async def _with_texts(self, policy: Declared, *, wish: Wish) -> Wish:
+        """The wish with what its revision is recorded with. Raises Overtaken where that has become another since it was looked at."""
+        texts: dict[str, str] = {}
+        for tier, (path, reference) in references_of(wish.spec).items():
+            content, texts[tier] = await self._contents.text(MapName(policy.namespace, reference.name), key=reference.key)
+            if not isinstance(content, Found):
+                return without_content(wish.spec, path=path, reference=reference, content=content, namespace=policy.namespace)
+            if content.digest != wish.digests[tier]:
+                raise Overtaken
+        return replace(wish, texts=texts)
+
+    async def _fitting(self, policy: Declared, *, wish: Wish) -> Wish:
         """The wish, unless its revision is too large to be recorded; asked only while there is no record."""
         if not isinstance(wish.revision, Known):
             return wish
         name = revision_object(policy.name, revision=wish.revision.value.name)
         if self._store.child(CONFIG_MAPS, namespace=policy.namespace, name=name) is not None:
             return wish
+        wish = await self._with_texts(policy, wish=wish)
+        if not isinstance(wish.revision, Known):
+            return wish
         try:
-            owner = Owner(policy.namespace, policy.name, policy.uid)
-            self._children.record_body(owner, spec=wish.spec, prompt=wish.prompt, refresh=wish.refresh)
+            self._children.record_body(Owner(policy.namespace, policy.name, policy.uid), wish=wish)
         except RevisionTooLarge as error:
             return replace(wish, revision=Unresolved(Reason.REVISION_TOO_LARGE, str(error)))
         return wish
@@ -222,7 +257,10 @@ class Reconcile:
         place = plan.place if problem is None else subject.observed.place
         self._judging.watch(key, spec=subject.wish.spec, place=place, analysis=analysis)
         self._verification.keep_asking(
-            key, waiting=awaited_generation(place) is not None, by_endpoints=subject.wish.spec.serving.workload is not None
+            key,
+            waiting=awaited_generation(place) is not None,
+            falling=place.canary is None,
+            by_endpoints=subject.wish.spec.serving.workload is not None,
         )
         self._metrics.show_policy(key.namespace, key.name, shown=_shown(place, phase=plan.phase))
         if problem is None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
-from ..analysis.source import MetricSource
+from ..analysis.tick import Evaluator
 from ..api.heartbeat import BEAT_SECONDS, Heartbeat
 from ..kube.client import Client
 from ..kube.connection import Connection
@@ -19,8 +19,10 @@ from ..telemetry.endpoints import serve_endpoints
 from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics
 from .apply import Apply, Overtaken
+from .aside import Aside
 from .children import Children
 from .config import OperatorConfig
+from .contents import Contents
 from .judging import Judging
 from .kept import KeptRecords
 from .keys import Key, PolicyKey
@@ -58,10 +60,10 @@ class Operator:
         *,
         connection: Connection,
         client: Client,
-        sources: Mapping[str, MetricSource],
+        evaluators: Mapping[str, Evaluator],
         metrics: Metrics,
         instance: str,
-        leadership: Leadership | None = None,
+        leadership: Leadership | Aside | None = None,
         sweep_seconds: float = SWEEP_SECONDS,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
@@ -69,7 +71,7 @@ class Operator:
         self._config = config
         self._connection = connection
         self._client = client
-        self._sources = sources
+        self._evaluators = evaluators
         self._metrics = metrics
         self._jitter = jitter
         self._clock = clock
@@ -78,16 +80,17 @@ class Operator:
         self._sweep_seconds = sweep_seconds
         self._store = Store()
         self._queue: KeyQueue[Key] = KeyQueue(clock=clock, jitter=jitter)
+        self._contents = Contents(client, store=self._store, namespaces=config.namespaces, wake=self._wake, jitter=jitter)
         self._listed = False
         self._listed_at = 0.0
-        self._heartbeat = Heartbeat(clock=time.monotonic)
+        self.heartbeat = Heartbeat(clock=time.monotonic)
         self._passes: dict[Key, float] = {}  # the running ones, by when they began; monotonic seconds
 
     async def run(self) -> None:
         """Run until cancelled. Raises what makes going on impossible."""
         metrics, queue = self._metrics, self._queue
         metrics.queue_depth.set_function(lambda: len(queue.agenda))
-        judging = Judging(self._sources, wake=self._wake, clock=self._clock, jitter=self._jitter)
+        judging = Judging(self._evaluators, wake=self._wake, clock=self._clock, jitter=self._jitter)
         verification = Verification(self._store, client=self._client, wake=self._wake, jitter=self._jitter)
         reconcile, children = self._passes_with(judging, verification=verification)
         async with AsyncExitStack() as stack:
@@ -119,6 +122,7 @@ class Operator:
             writes=writes,
             apply=Apply(writes, store=store, children=children, probes=probes, reports=reports, telling=telling, metrics=metrics),
             children=children,
+            contents=self._contents,
             kept=KeptRecords(writes, store=store),
             probes=probes,
             reports=reports,
@@ -126,7 +130,7 @@ class Operator:
             judging=judging,
             verification=verification,
             metrics=metrics,
-            sources=frozenset(self._sources),
+            sources=frozenset(self._evaluators),
             clock=self._clock,
         )
         return reconcile, children
@@ -154,7 +158,8 @@ class Operator:
 
     async def _passes_and_judging(self, reconcile: Reconcile, *, judging: Judging) -> None:
         async with asyncio.TaskGroup() as tasks:
-            for source in self._sources:
+            tasks.create_task(self._contents.run())
+            for source in self._evaluators:
                 tasks.create_task(judging.run(source))
             for _ in range(WORKERS):
                 tasks.create_task(self._work(reconcile))
@@ -165,12 +170,12 @@ class Operator:
 
     async def _beat(self) -> None:
         while True:
-            self._heartbeat.beat()
+            self.heartbeat.beat()
             await asyncio.sleep(BEAT_SECONDS)
 
     def _ill(self) -> str | None:
         """What only a restart can mend: a stuck event loop, or a pass that, though every wait in it has a deadline, does not end."""
-        if (problem := self._heartbeat.problem()) is not None:
+        if (problem := self.heartbeat.problem()) is not None:
             return problem
         now = time.monotonic()
         for key, began in self._passes.items():

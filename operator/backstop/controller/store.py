@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from ..kube.resources import POLICIES, PROMPT_VERSIONS, Resource
 from .keys import Key, PolicyKey, PromptKey
+from .references import MapName, maps_of
 from .seen import Child, Declared, DeploymentSeen, JobSeen, PodSeen, Seen
 from .uses import changed_uses, uses_of
 
@@ -39,6 +40,7 @@ class Store:
         self._objects: dict[str, dict[tuple[str, str], Seen]] = {}  # plural → (namespace, name) → object
         self._of_policy: dict[PolicyKey, dict[_Id, Child | PodSeen]] = {}
         self._by_prompt: dict[PromptKey, set[PolicyKey]] = {}
+        self._by_map: dict[MapName, set[PolicyKey]] = {}
         # The prompt versions that say to be the same version of the same prompt: (creation, name), oldest first.
         self._by_pair: dict[_Pair, list[tuple[str, str]]] = {}
         # What has gone: uid → the version up to which it is known to be gone, oldest first.
@@ -101,6 +103,18 @@ class Store:
     def users(self, key: PromptKey) -> list[Declared]:
         """The policies that name the prompt version, in their spec or in their status."""
         return [policy for user in self._by_prompt.get(key, ()) if (policy := self.policy(user)) is not None]
+
+    def referring(self, of: MapName) -> frozenset[PolicyKey]:
+        """The policies that refer to the ConfigMap."""
+        return frozenset(self._by_map.get(of, ()))
+
+    def referring_in(self, namespace: str | None) -> frozenset[PolicyKey]:
+        """The policies of the namespace that refer to any ConfigMap; None: of all namespaces."""
+        return frozenset(key for of, keys in self._by_map.items() if namespace in (None, of.namespace) for key in keys)
+
+    def refers(self, namespace: str | None) -> bool:
+        """Whether there are any."""
+        return any(namespace in (None, of.namespace) for of in self._by_map)
 
     def older(self, prompt: Declared) -> Iterable[Declared]:
         """The prompt versions of the same prompt and version that were there before this one, oldest first."""
@@ -196,6 +210,8 @@ class Store:
         key = PolicyKey(seen.namespace, seen.name)
         for named in _prompts_of(seen):
             self._by_prompt.setdefault(named, set()).add(key)
+        for of in _maps_of(seen):
+            self._by_map.setdefault(of, set()).add(key)
         return frozenset({key})
 
     def _drop(self, seen: Seen) -> frozenset[Key]:
@@ -216,6 +232,11 @@ class Store:
             users.discard(key)
             if not users:
                 self._by_prompt.pop(named, None)
+        for of in _maps_of(seen):
+            referring = self._by_map.get(of, set())
+            referring.discard(key)
+            if not referring:
+                self._by_map.pop(of, None)
         return frozenset({key})
 
 
@@ -231,6 +252,11 @@ def _newer(version: str, *, than: str) -> bool:
 def _prompts_of(seen: Seen) -> frozenset[PromptKey]:
     """The prompt versions that a policy names."""
     return frozenset(use.prompt for use in uses_of(seen)) if isinstance(seen, Declared) else frozenset()
+
+
+def _maps_of(seen: Seen) -> frozenset[MapName]:
+    """The ConfigMaps that a policy refers to."""
+    return maps_of(seen) if isinstance(seen, Declared) else frozenset()
 
 
 def _changed(before: Seen | None, *, after: Seen | None) -> frozenset[Key]:

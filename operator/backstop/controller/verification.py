@@ -1,10 +1,12 @@
 """Watching traffic move: while a policy waits for a traffic generation, its ready gateway pods are asked several times a second; where
 there are no gateways, the endpoints of its Service are looked at instead.
 
-Knows which policies wait, because a pass says so; decides nothing. A key is woken when the answer becomes another one.
+Knows which policies wait, because a pass says so; decides nothing. A key is woken when the answer becomes another one. Where very many
+wait at once, each is asked less often: a thousand that begin a step together must not keep the operator from one that falls.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +28,9 @@ from .store import Store
 
 ASK_AGAIN_SECONDS: Final = 0.25
 LOOK_AGAIN_SECONDS: Final = 0.5  # every look is a request to the API server
+# Of policies whose traffic does not fall: so many are asked in a second, and at once.
+ASKED_PER_SECOND: Final = 100
+ASKED_AT_ONCE: Final = 64
 CONNECTIONS: Final = 256
 NOBODY_ASKED: Final = Unknown("nobody was asked yet")
 
@@ -34,6 +39,7 @@ NOBODY_ASKED: Final = Unknown("nobody was asked yet")
 class _Watched:
     answer: Known[int] | Unknown
     task: asyncio.Task[None]
+    falling: bool
     by_endpoints: bool
 
 
@@ -49,6 +55,7 @@ class Verification:
         self._wake = wake
         self._jitter = jitter
         self._watched: dict[PolicyKey, _Watched] = {}
+        self._turns = asyncio.Semaphore(ASKED_AT_ONCE)
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS), trust_env=False)
 
     def acting(self, key: PolicyKey) -> Known[int] | Unknown:
@@ -56,17 +63,23 @@ class Verification:
         watched = self._watched.get(key)
         return watched.answer if watched is not None else NOBODY_ASKED
 
-    def keep_asking(self, key: PolicyKey, *, waiting: bool, by_endpoints: bool = False) -> None:
-        """Whether the policy waits for a generation from now on. `by_endpoints`: it has no gateways that could be asked."""
+    def keep_asking(self, key: PolicyKey, *, waiting: bool, falling: bool = False, by_endpoints: bool = False) -> None:
+        """Whether the policy waits for a generation from now on. `falling`: for a canary to lose its traffic; that comes first.
+        `by_endpoints`: it has no gateways that could be asked.
+        """
         watched = self._watched.get(key)
         if not waiting:
             if watched is not None:
                 watched.task.cancel()
                 del self._watched[key]
-        elif watched is None or watched.task.done():
+        elif watched is None or watched.task.done() or watched.falling != falling:
+            answer: Known[int] | Unknown = NOBODY_ASKED
+            if watched is not None and not watched.task.done():
+                watched.task.cancel()  # it may be waiting for its turn
+                answer = watched.answer
             task = asyncio.create_task(self._ask(key), name=f"verify {key}")
             task.add_done_callback(_log_failure)
-            self._watched[key] = _Watched(NOBODY_ASKED, task, by_endpoints)
+            self._watched[key] = _Watched(answer, task, falling, by_endpoints)
 
     async def close(self) -> None:
         """End all questions."""
@@ -78,19 +91,20 @@ class Verification:
         await self._session.close()
 
     async def _ask(self, key: PolicyKey) -> None:
-        while (watched := self._watched.get(key)) is not None:
-            if watched.by_endpoints:
-                answer = await self._endpoints(key)
-            else:
-                answer = await acting_generation(self._session, gateways=gateways_of(self._store.pods(key)))
-            watched = self._watched.get(key)
-            if watched is None:
-                return
+        while True:
+            watched = self._watched[key]
+            async with contextlib.nullcontext() if watched.falling else self._turns:
+                if watched.by_endpoints:
+                    answer = await self._endpoints(key)
+                else:
+                    answer = await acting_generation(self._session, gateways=gateways_of(self._store.pods(key)))
             news = answer != watched.answer if isinstance(answer, Known) else isinstance(watched.answer, Known)
             watched.answer = answer
             if news:
                 self._wake(key)
-            await asyncio.sleep((LOOK_AGAIN_SECONDS if watched.by_endpoints else ASK_AGAIN_SECONDS) * (1 + self._jitter() / 4))
+            least = LOOK_AGAIN_SECONDS if watched.by_endpoints else ASK_AGAIN_SECONDS
+            pause = least if watched.falling else max(least, len(self._watched) / ASKED_PER_SECOND)
+            await asyncio.sleep(pause * (1 + self._jitter() / 4))
 
     async def _endpoints(self, key: PolicyKey) -> Known[int] | Unknown:
         """The generation that the Service carries, once its endpoints are those pods that it selects and that are ready."""

@@ -1,16 +1,19 @@
 """Which revision a policy's spec asks for, or in one sentence why that cannot be told. Pure."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import assert_never
 
 from ..api.fallbackpolicy import FallbackPolicySpec
 from ..api.problems import InputError, parse_strictly
 from ..api.promptversion import PromptVersionSpec
 from ..api.reasons import Reason
-from ..api.record import prompt_digest, revision_hash, short_image
+from ..api.record import prompt_digest, references_of, revision_hash, short_image
+from ..api.refs import ConfigMapKeyRef
 from ..api.template import TemplateError, compile_prompt
 from ..rollout.observed import Known, Unresolved
 from ..rollout.place import Revision
+from .contents import Bad, Content, Found, NoKey, NoMap, Unread
 from .seen import Declared
 
 
@@ -18,18 +21,32 @@ from .seen import Declared
 class Wish:
     """A valid spec, and what it asks for. `prompt` is set where `revision` is known and has gateways; `refresh`: what the spec was made
     anew with.
+
+    `digests`: by tier, of what it refers to; `texts`: the same as text, only while there is no record of the revision. `unread`: what
+    it refers to could not be read, and is to be tried again.
     """
 
     spec: FallbackPolicySpec
     revision: Known[Revision] | Unresolved
     prompt: PromptVersionSpec | None
     refresh: str = ""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+    unread: bool = False
 
 
-def wish_of(policy: Declared, *, prompt: Declared | None, sources: frozenset[str], refresh: str = "") -> Wish | Unresolved:
+def wish_of(
+    policy: Declared,
+    *,
+    prompt: Declared | None,
+    sources: frozenset[str],
+    refresh: str = "",
+    contents: Mapping[tuple[str, str], Content] | None = None,
+) -> Wish | Unresolved:
     """What the policy asks for; Unresolved where its spec is not valid.
 
     `sources`: names of the metric sources that are configured. `refresh`: the token with which the spec was last made anew.
+    `contents`: what stands in ConfigMaps of its namespace, by name and key; needed for all that it refers to, where there is a prompt.
     """
     try:
         spec = parse_strictly(FallbackPolicySpec, policy.spec, prefix="spec")
@@ -51,8 +68,44 @@ def wish_of(policy: Declared, *, prompt: Declared | None, sources: frozenset[str
     if isinstance(accepted, Unresolved):
         message = f"PromptVersion `{prompt.name}` cannot be used: {accepted.message}"
         return Wish(spec, Unresolved(Reason.PROMPT_VERSION_INVALID, message), None)
-    name = revision_hash(spec, prompt=accepted, refresh=refresh)
-    return Wish(spec, Known(Revision(name, prompt_version=prompt.name, prompt_digest=prompt_digest(accepted))), accepted, refresh)
+    digests = _digests(spec, namespace=policy.namespace, contents=contents or {})
+    if isinstance(digests, Wish):
+        return digests
+    name = revision_hash(spec, prompt=accepted, refresh=refresh, digests=digests)
+    revision = Revision(name, prompt_version=prompt.name, prompt_digest=prompt_digest(accepted))
+    return Wish(spec, Known(revision), accepted, refresh, digests)
+
+
+def _digests(spec: FallbackPolicySpec, *, namespace: str, contents: Mapping[tuple[str, str], Content]) -> dict[str, str] | Wish:
+    """By tier, of what it refers to; a wish without a revision for the first that is not there or cannot be used."""
+    digests: dict[str, str] = {}
+    for tier, (path, reference) in references_of(spec).items():
+        content = contents[reference.name, reference.key]
+        if not isinstance(content, Found):
+            return without_content(spec, path=path, reference=reference, content=content, namespace=namespace)
+        digests[tier] = content.digest
+    return digests
+
+
+def without_content(
+    spec: FallbackPolicySpec, *, path: str, reference: ConfigMapKeyRef, content: NoMap | NoKey | Bad | Unread, namespace: str
+) -> Wish:
+    """What is wished for, where it cannot be told for want of what `path` refers to."""
+    reason = Reason.CONFIG_MAP_NOT_FOUND
+    named = f"`{path}` names the ConfigMap `{reference.name}`"
+    match content:
+        case NoMap():
+            message = f"{named}, which does not exist in namespace `{namespace}`; create it"
+        case NoKey():
+            message = f"`{path}` names the key `{reference.key}`, which ConfigMap `{reference.name}` has no text under; correct one of them"
+        case Unread(why):
+            message = f"{named}, which cannot be read ({why}); it is tried again"
+        case Bad(why):
+            reason = Reason.KNOWLEDGE_BASE_INVALID
+            message = f"ConfigMap `{reference.name}`, `{reference.key}`, cannot be used as a knowledge base: {why}"
+        case never:
+            assert_never(never)
+    return Wish(spec, Unresolved(reason, message), None, unread=isinstance(content, Unread))
 
 
 def unambiguous(wish: Wish, *, conflict: Unresolved | None, stable: str | None) -> Wish:

@@ -8,6 +8,7 @@ import msgspec
 
 from .errors import CallerError
 from .jsontext import NotJSONError, join_object, quoted, split_array, split_object
+from .knowledge import question_in
 from .prompt import check_values
 from .revision import Revision
 
@@ -29,10 +30,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A checked request: members of the upstream body but for `model`, and how the caller wants the answer."""
+    """A checked request: members of the upstream body but for `model`, and how the caller wants the answer.
+
+    `question`: what the caller asks, where the revision has a knowledge base to look it up in.
+    """
 
     members: dict[str, bytes]
     wanted: Wanted
+    question: str = ""
 
     def for_model(self, model: str) -> bytes:
         """The upstream body for one target."""
@@ -52,7 +57,11 @@ def parse_chat(text: bytes, *, revision: Revision, header_variables: Mapping[str
     if "max_tokens" in revision.parameters:
         members.pop("max_completion_tokens", None)  # the newer spelling of the same field; both at once are refused
     members.update(revision.parameters)
-    return ChatRequest(members=members, wanted=Wanted(stream=stream, include_usage=_include_usage(members.get("stream_options"))))
+    return ChatRequest(
+        members=members,
+        wanted=Wanted(stream=stream, include_usage=_include_usage(members.get("stream_options"))),
+        question=question_in(history) if revision.has_knowledge else "",
+    )
 
 
 def _members(text: bytes) -> dict[str, bytes]:

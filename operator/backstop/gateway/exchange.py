@@ -10,6 +10,7 @@ from typing import Any, Final
 from ..api.names import PIN_HEADER, SYNTHETIC_HEADER
 from ..api.traffic import NO_STEERING, Steering
 from .errors import JSON_TYPE, CallerError, caller_error_body, envelope, error_event
+from .locales import LONGEST_HEADER
 from .room import BodyRoom
 
 Scope = MutableMapping[str, Any]
@@ -21,8 +22,10 @@ HOP_HEADER: Final = "x-backstop-hop"
 REQUEST_ID_HEADER: Final = "x-backstop-request-id"
 VARIABLE_PREFIX: Final = "x-backstop-var-"
 _TRACE_HEADERS: Final = ("traceparent", "tracestate")
+LANGUAGE_HEADER: Final = "accept-language"
 # What no header may hold: aiohttp lets some of it in, uvicorn none of it out.
 _UNCARRIED: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_LANGUAGES: Final = re.compile(rb"[A-Za-z0-9*,;=. -]+")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 MAX_BODY_BYTES: Final = 20 << 20
@@ -45,6 +48,7 @@ class RequestHeaders:
     content_length: int | None
     variables: Mapping[str, str]
     trace: Mapping[str, str]
+    languages: str = ""  # that the caller wants to be answered in, as its `Accept-Language` says
 
     def to_forward(self, revision: str, *, pinned: bool = False) -> dict[str, str]:
         """Headers of the same request, forwarded to `revision`; `pinned`: because its caller named the track."""
@@ -55,6 +59,7 @@ class RequestHeaders:
             HOP_HEADER: revision,
             REQUEST_ID_HEADER: self.identity,
             **self.trace,
+            **({LANGUAGE_HEADER: self.languages} if self.languages else {}),
             **{VARIABLE_PREFIX + name: value for name, value in self.variables.items()},
         }
 
@@ -73,6 +78,7 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = N
     length: int | None = None
     variables: dict[str, str] = {}
     trace: dict[str, str] = {}
+    languages = ""
     for raw_name, raw_value in pairs:
         name = raw_name.decode("latin-1")
         if name in steering_names:
@@ -81,6 +87,8 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = N
             length = int(raw_value)  # the HTTP parser has let digits through only
         elif name in _TRACE_HEADERS:
             trace[name] = raw_value.decode("latin-1")
+        elif name == LANGUAGE_HEADER:
+            languages = languages or _languages(raw_value)
         elif name.startswith("x-backstop-"):
             value = _text(raw_value)
             if name == HOP_HEADER:
@@ -103,7 +111,13 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = N
         content_length=length,
         variables=variables,
         trace=trace,
+        languages=languages,
     )
+
+
+def _languages(raw: bytes) -> str:
+    """An `Accept-Language` header that can be one; else nothing."""
+    return raw.decode("ascii") if len(raw) <= LONGEST_HEADER and _LANGUAGES.fullmatch(raw) else ""
 
 
 def _text(raw: bytes) -> str:

@@ -14,10 +14,11 @@ from typing import Any, Final
 import yaml
 
 from ..api.fallbackpolicy import POLICY_RULES, FallbackPolicySpec
+from ..api.knowledge import KnowledgeError, read_knowledge_base
 from ..api.names import API_VERSION, GROUP, api_key_variable
 from ..api.problems import InputError, parse_strictly
 from ..api.promptversion import PromptVersionSpec
-from ..api.record import RevisionRecord, build_record
+from ..api.record import RevisionRecord, build_record, references_of
 from ..api.template import TemplateError, compile_prompt
 from .revision import ConfigurationError
 
@@ -44,6 +45,7 @@ class _Manifests:
     policies: dict[tuple[str, str], _Manifest] = field(default_factory=dict)
     prompts: dict[tuple[str, str], _Manifest] = field(default_factory=dict)
     secrets: dict[tuple[str, str], _Manifest] = field(default_factory=dict)
+    config_maps: dict[tuple[str, str], _Manifest] = field(default_factory=dict)
 
 
 def read_record(file: Path) -> RevisionRecord:
@@ -82,7 +84,8 @@ def record_from_manifests(files: Iterable[Path], *, policy: str | None) -> tuple
         compile_prompt(prompt_spec)
     except TemplateError as error:
         raise ConfigurationError(f"{prompt.place}: {error}") from None
-    record = build_record(namespace=chosen.namespace, name=chosen.name, policy=spec, prompt=prompt_spec)
+    contents = _contents(spec, manifests=manifests, chosen=chosen)
+    record = build_record(namespace=chosen.namespace, name=chosen.name, policy=spec, prompt=prompt_spec, contents=contents)
     return record, _keys(record, manifests=manifests)
 
 
@@ -95,6 +98,8 @@ def _load(files: Iterable[Path]) -> _Manifests:
                     _add(manifests.policies, manifest=manifest)
                 case "PromptVersion":
                     _add(manifests.prompts, manifest=manifest)
+                case "ConfigMap":
+                    _add(manifests.config_maps, manifest=manifest)
                 case _:
                     manifests.secrets[manifest.namespace, manifest.name] = manifest
     return manifests
@@ -121,12 +126,16 @@ def _manifest(file: Path, body: Any) -> _Manifest | None:
     if not isinstance(body, dict):
         raise ConfigurationError(f"{file}: an item that is not an object; give Kubernetes manifests")
     kind, version = body.get("kind"), str(body.get("apiVersion", ""))
-    if (kind == "Secret" and version == "v1") or (kind in ("FallbackPolicy", "PromptVersion") and version.startswith(f"{GROUP}/")):
+    if (kind in ("Secret", "ConfigMap") and version == "v1") or (
+        kind in ("FallbackPolicy", "PromptVersion") and version.startswith(f"{GROUP}/")
+    ):
         metadata = body.get("metadata")
         name = metadata.get("name") if isinstance(metadata, dict) else None
+        if kind == "ConfigMap" and not name:
+            return None  # such as `generateName`: nothing can refer to it
         if not isinstance(metadata, dict) or not isinstance(name, str) or not name:
             raise ConfigurationError(f"{file}: {kind}: `metadata.name` is missing; set it")
-        if kind != "Secret" and version != API_VERSION:
+        if kind in ("FallbackPolicy", "PromptVersion") and version != API_VERSION:
             raise ConfigurationError(f"{file}: {kind} `{name}`: `apiVersion` must be `{API_VERSION}`")
         return _Manifest(file=str(file), kind=kind, namespace=str(metadata.get("namespace") or _DEFAULT_NAMESPACE), name=name, body=body)
     if kind in ("FallbackPolicy", "PromptVersion"):
@@ -165,6 +174,30 @@ def _parse(model: Any, *, manifest: _Manifest) -> Any:
         return parse_strictly(model, manifest.body.get("spec"), prefix="spec")
     except InputError as error:
         raise ConfigurationError(f"{manifest.place}: {error}") from None
+
+
+def _contents(spec: FallbackPolicySpec, *, manifests: _Manifests, chosen: _Manifest) -> dict[str, str]:
+    """By tier, what stands in the ConfigMaps that the policy refers to."""
+    contents: dict[str, str] = {}
+    for tier, (path, reference) in references_of(spec).items():
+        found = manifests.config_maps.get((chosen.namespace, reference.name))
+        if found is None:
+            raise ConfigurationError(
+                f"{chosen.place}: `{path}` names the ConfigMap `{reference.name}`, which no file has"
+                f" in namespace `{chosen.namespace}`; give a file with it"
+            )
+        data = found.body.get("data")
+        text = data.get(reference.key) if isinstance(data, dict) else None
+        if not isinstance(text, str):
+            raise ConfigurationError(
+                f"{found.place}: `data` has no text under `{reference.key}`, which `{path}` names; correct one of them"
+            )
+        try:
+            read_knowledge_base(text)
+        except KnowledgeError as error:
+            raise ConfigurationError(f"{found.place}: `data`, `{reference.key}`: {error}") from None
+        contents[tier] = text
+    return contents
 
 
 def _keys(record: RevisionRecord, *, manifests: _Manifests) -> dict[str, str]:

@@ -10,12 +10,14 @@ from decimal import Decimal
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..api.fallbackpolicy import Tier, Timeouts
+from ..api.fallbackpolicy import StaticTarget, Tier, Timeouts
+from ..api.knowledge import KnowledgeError, read_knowledge_base
 from ..api.names import api_key_variable
 from ..api.promptversion import ModelParameters, Variable
 from ..api.record import RevisionRecord
 from ..api.template import TemplateError, compile_prompt
 from .jsontext import quoted
+from .knowledge import StaticAnswers
 from .prompt import Prompt, compile_for_json
 
 # Addresses that answer with a machine's credentials. A model never lives there.
@@ -47,10 +49,11 @@ class ModelTier:
 
 @dataclass(frozen=True)
 class StaticTier:
-    """A fixed answer."""
+    """Fixed answers. `answers`: where there is a knowledge base, which has `text` for what it does not know."""
 
     name: str
     text: str
+    answers: StaticAnswers | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,11 @@ class Revision:
         """Names of what may answer, in the chain's order, each once."""
         return tuple(dict.fromkeys(t.model if isinstance(t, ModelTier) else STATIC_MODEL for t in self.tiers))
 
+    @property
+    def has_knowledge(self) -> bool:
+        """Whether what a caller asks decides on an answer here."""
+        return any(isinstance(t, StaticTier) and t.answers is not None for t in self.tiers)
+
 
 STATIC_MODEL: Final = "backstop/static"
 
@@ -93,7 +101,7 @@ def compile_revision(record: RevisionRecord, *, environment: Mapping[str, str]) 
         prompt_digest=record.promptDigest,
         budget=record.latencyBudgetMilliseconds / 1000,
         tiers=tuple(
-            _compile_tier(record.chain, position=position, override=settings.name if settings else None, environment=environment)
+            _compile_tier(record, position=position, override=settings.name if settings else None, environment=environment)
             for position in range(len(record.chain))
         ),
         prompt=compile_for_json(messages, variables=variables),
@@ -110,10 +118,11 @@ def is_forbidden(address: str) -> bool:
     return any(parsed in network for network in FORBIDDEN_NETWORKS)
 
 
-def _compile_tier(chain: list[Tier], *, position: int, override: str | None, environment: Mapping[str, str]) -> ModelTier | StaticTier:
+def _compile_tier(record: RevisionRecord, *, position: int, override: str | None, environment: Mapping[str, str]) -> ModelTier | StaticTier:
+    chain = record.chain
     tier = chain[position]
     if tier.static is not None:
-        return StaticTier(name=tier.name, text=tier.static.default)
+        return StaticTier(name=tier.name, text=tier.static.default, answers=_answers(tier.static, text=record.contents.get(tier.name)))
     model = tier.model
     if model is None:
         raise ConfigurationError(f"`spec.chain[{position}]` has neither `model` nor `static`; set one")
@@ -132,6 +141,19 @@ def _compile_tier(chain: list[Tier], *, position: int, override: str | None, env
         stall=timeouts.stallMilliseconds / 1000,
         total=float(timeouts.totalSeconds),
     )
+
+
+def _answers(static: StaticTarget, *, text: str | None) -> StaticAnswers | None:
+    reference = static.knowledgeBaseRef
+    if reference is None:
+        return None
+    where = f"the knowledge base `{reference.key}` of ConfigMap `{reference.name}`"
+    if text is None:
+        raise ConfigurationError(f"{where} is not in the record's `contents`; let the operator write the record")
+    try:
+        return StaticAnswers(read_knowledge_base(text), match=static.match, default=static.default)
+    except KnowledgeError as error:
+        raise ConfigurationError(f"{where} cannot be used: {error}") from None
 
 
 def _refuse_forbidden(url: str, *, position: int) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
@@ -42,6 +43,14 @@ class Passage:
         self.overhead: float | None = None  # seconds to the first byte that were not spent waiting for a target
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a knowledge base is asked. `languages`: an `Accept-Language` header."""
+
+    question: str
+    languages: str
+
+
 class LocalServer:
     """Serves requests by this pod's own revision. `clock` is monotonic, `now` the wall clock, in seconds."""
 
@@ -77,18 +86,26 @@ class LocalServer:
                 passage.outcome = Outcome.CALLER_ERROR
                 await reply.caller_error(error, headers=said)
                 return
-            answer, wanted = await self._chain.answer(request, trace=headers.trace, walk=walk), request.wanted
+            answer = await self._chain.answer(request, trace=headers.trace, walk=walk)
+            wanted, asked = request.wanted, Asked(request.question, headers.languages)
             del request  # with the body it was made of
             body.let_go()
             passage.overhead = max(0.0, self._clock() - passage.started - walk.waited)
             passage.tier = answer.tier if isinstance(answer, Answered) else NO_TIER
             said += _say(answer, walk=walk, overhead=passage.overhead)
-            passage.outcome = await self._answer(answer, wanted=wanted, reply=reply, headers=said, identity=headers.identity)
+            passage.outcome = await self._answer(answer, wanted=wanted, asked=asked, reply=reply, headers=said, identity=headers.identity)
         finally:
             passage.first_tier = walk.first_tier
 
     async def _answer(
-        self, answer: Answered | Exhausted, *, wanted: Wanted, reply: Reply, headers: list[tuple[bytes, bytes]], identity: str
+        self,
+        answer: Answered | Exhausted,
+        *,
+        wanted: Wanted,
+        asked: Asked,
+        reply: Reply,
+        headers: list[tuple[bytes, bytes]],
+        identity: str,
     ) -> Outcome:
         if isinstance(answer, Exhausted):
             status, body = exhausted(answer.failure)
@@ -102,7 +119,9 @@ class LocalServer:
                 await reply.whole(status, headers=headers, body=body, content_type=content_type)
                 # The caller chooses neither address nor model name: that the target does not know them is the revision's fault.
                 return Outcome.ERROR if status == HTTPStatus.NOT_FOUND else Outcome.CALLER_ERROR
-            case StaticTier(text=text):
+            case StaticTier(text=text, answers=answers):
+                if answers is not None:
+                    text = answers.answer(asked.question, languages=asked.languages)
                 await self._answer_statically(text, wanted=wanted, reply=reply, headers=headers, identity=identity)
                 return Outcome.SUCCESS
             case Streaming() as stream:

@@ -5,13 +5,14 @@ Typed models would drop fields they do not know and cost double; here an object 
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 import aiohttp
 from kubernetes.aio.client import ApiClient
 
-from .errors import Conflict, KubeError, NotFound, NotLeading, Rejected, Unavailable
+from .errors import Conflict, Expired, KubeError, NotFound, NotLeading, Rejected, Unavailable
+from .heads import LISTED_AS, WATCHED_AS, Head, Lines, read_event
 from .pages import Page, read_page
 from .resources import PODS, Body, Resource
 
@@ -22,6 +23,8 @@ JSON: Final = "application/json"
 PAGE: Final = 500
 LONGEST_MESSAGE: Final = 512
 WATCH_SECONDS: Final = 300
+# An API server sends a bookmark about once a minute: a watch that is silent for longer has been forgotten.
+SILENT_SECONDS: Final = 150
 
 # (verb, kind) of a write that the API server answered.
 OnWrite = Callable[[str, str], None]
@@ -156,6 +159,38 @@ class Client:
         except (aiohttp.ClientError, OSError, ValueError, KeyError) as error:
             raise Unavailable(f"{what}: {error or type(error).__name__}") from None
 
+    async def newest(self, resource: Resource, *, namespace: str | None) -> str:
+        """The version to watch from, to see all changes after this call. Reads one object's metadata, however many there are."""
+        path = resource.path(namespace=namespace)
+        status, text = await self._answer("GET", path, query={"limit": "1"}, accept=LISTED_AS)
+        if status != 200:
+            raise _failure(status, text=text, what=f"GET {path}")
+        return read_page(text, what=f"GET {path}").version
+
+    async def heads(self, resource: Resource, *, namespace: str | None, version: str) -> AsyncGenerator[Head]:
+        """What changes after `version`, without its contents, until the API server ends the watch.
+
+        Raises Expired where `version` is too long ago, Rejected, Unavailable. To be closed by whoever stops to listen.
+        """
+        path = resource.path(namespace=namespace)
+        what = f"watch of {path}"
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version, "timeoutSeconds": str(WATCH_SECONDS)}
+        silent = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=SILENT_SECONDS)
+        lines = Lines()
+        try:
+            async with asyncio.timeout(self._timeout):
+                response = await self._call("GET", path, query=query, body=None, content=JSON, timeout=silent, accept=WATCHED_AS)
+            async with response.response as answer:
+                if answer.status != 200:
+                    raise _error(answer.status, message=f"{what}: answer {answer.status}")
+                async for chunk in answer.content.iter_any():
+                    for line in lines.feed(chunk):
+                        yield read_event(line, what=what)
+        except TimeoutError:
+            raise Unavailable(f"{what}: nothing was heard for too long") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"{what}: {error or type(error).__name__}") from None
+
     async def _call(
         self,
         method: str,
@@ -244,7 +279,9 @@ def _error(status: int, *, message: str) -> KubeError:
             return NotFound(message)
         case 409:
             return Conflict(message)
-        case 401 | 408 | 410 | 429:
+        case 410:
+            return Expired(message)
+        case 401 | 408 | 429:
             return Unavailable(message)
         case _ if 400 <= status < 500:
             return Rejected(message)

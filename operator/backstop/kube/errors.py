@@ -23,3 +23,7 @@ class NotLeading(KubeError):  # noqa: N818 - the name says what happened
 
 class Unavailable(KubeError):  # noqa: N818 - the name says what happened
     """No answer, or one that asks for patience: the request may be made again later. It is unknown whether a write took effect."""
+
+
+class Expired(Unavailable):
+    """What a list or a watch was to go on from is too long ago: it is to be begun anew."""

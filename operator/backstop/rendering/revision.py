@@ -1,7 +1,7 @@
 """The objects of one revision: its record, and the Deployment and Service made from that record."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ..api.fallbackpolicy import FallbackPolicySpec
@@ -27,24 +27,30 @@ def record_object(
     policy: FallbackPolicySpec,
     prompt: PromptVersionSpec | None,
     refresh: str = "",
+    contents: Mapping[str, str] | None = None,
     image: str,
     pull_secrets: Sequence[str],
 ) -> Body:
     """The immutable record of the revision that `policy` with `prompt` asks for: ConfigMap with the gateways' configuration and their
     pod template. `prompt`: None for a workload of its author's own. `image`: of gateways whose policy names none. `pull_secrets`: names
-    of Secrets in the policy's namespace, for pulling images. `refresh`: as of `revision_hash`. Raises RevisionTooLarge.
+    of Secrets in the policy's namespace, for pulling images. `refresh`: as of `revision_hash`; `contents`: by tier, the text that it
+    refers to. Raises RevisionTooLarge.
     """
     record: RevisionRecord | WorkloadRecord
     if prompt is None:
         record = build_workload_record(namespace=owner.namespace, name=owner.name, policy=policy, refresh=refresh)
         template = render_workload(record, serving=policy.serving, pull_secrets=pull_secrets)
     else:
-        record = build_record(namespace=owner.namespace, name=owner.name, policy=policy, prompt=prompt, refresh=refresh)
+        record = build_record(namespace=owner.namespace, name=owner.name, policy=policy, prompt=prompt, refresh=refresh, contents=contents)
         template = render_template(record, image=policy.serving.image or image, serving=policy.serving, pull_secrets=pull_secrets)
     contents = {RECORD_KEY: _readable(record_contents(record)), TEMPLATE_KEY: _readable(template)}
     size = sum(len(text.encode()) for text in contents.values())
     if size > MOST_BYTES:
-        shorten = "`spec.messages` of the PromptVersion or the static answers of `spec.chain`" if prompt else "`spec.serving.workload`"
+        shorten = (
+            "`spec.messages` of the PromptVersion, or the answers that `spec.chain` has or refers to"
+            if prompt
+            else "`spec.serving.workload`"
+        )
         what = f"PromptVersion `{policy.promptVersion}`" if prompt else record.promptVersion
         raise RevisionTooLarge(
             f"the revision of {what} takes {-(-size // 1024)} KiB, of which {MOST_BYTES // 1024} KiB fit into a ConfigMap; "

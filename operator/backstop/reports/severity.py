@@ -9,6 +9,7 @@ from ..api.rolloutreport import Severity
 _BREACHES: Final = {
     Reason.ERROR_RATE_BREACH: Severity.P1,
     Reason.SHARED_INCIDENT: Severity.P1,
+    Reason.NO_TRAFFIC: Severity.P1,
     Reason.LATENCY_BREACH: Severity.P2,
     Reason.PROMQL_BREACH: Severity.P2,  # what its author counts, callers may have felt or not
     Reason.FALLBACK_RATE_BREACH: Severity.P3,

@@ -1,6 +1,5 @@
 """What status says: conditions by kstatus' rules, and the one-word summary of the columns."""
 
-from backstop.analysis.reading import state_name
 from backstop.api.condition import ConditionType
 from backstop.api.policystatus import Phase
 from backstop.api.reasons import WAY_BACK, Reason, reason_of
@@ -11,7 +10,7 @@ from .look import Look
 from .observed import Unknown, Unresolved
 from .place import CanaryPlace, Incident
 from .plan import ConditionState
-from .progress import all_healthy, hold_ends
+from .progress import hold_ends, open_slos
 from .rest import serves_already
 
 
@@ -83,7 +82,7 @@ def _input(look: Look) -> list[ConditionState]:
             ConditionState(ConditionType.ACCEPTED, "True", Reason.ACCEPTED, "the spec is valid"),
             ConditionState(ConditionType.RESOLVED_REFS, "True", Reason.RESOLVED, "everything the spec refers to exists"),
         ]
-    if wanted.reason in (Reason.PROMPT_VERSION_NOT_FOUND, Reason.METRICS_SOURCE_NOT_FOUND):
+    if wanted.reason in (Reason.PROMPT_VERSION_NOT_FOUND, Reason.METRICS_SOURCE_NOT_FOUND, Reason.CONFIG_MAP_NOT_FOUND):
         return [
             ConditionState(ConditionType.ACCEPTED, "True", Reason.ACCEPTED, "the spec is valid"),
             ConditionState(ConditionType.RESOLVED_REFS, "False", wanted.reason, wanted.message),
@@ -169,12 +168,12 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
         return Reason.STEP_STARTED, f"{where}: waiting for it to be seen {replicas.everywhere(look)}"
     if canary.blind_since is not None:
         return Reason.METRICS_UNAVAILABLE, f"{where}: holding, because metrics cannot be seen"
-    if look.now >= hold_ends(look, canary) and not all_healthy(look):
-        open_slos = [r.name for r in look.observed.readings if state_name(r.state) != "Healthy"]
-        missing = [slo.name for slo in look.policy.slos if slo.name not in {r.name for r in look.observed.readings}]
+    if silent := [r for r in look.readings_in("Waiting") if r.reason == Reason.NO_TRAFFIC]:
+        return Reason.NO_TRAFFIC, f"{where}: {silent[0].evidence}"
+    if look.now >= hold_ends(look, canary) and (waited_for := open_slos(look)):
         return (
             Reason.WAITING_FOR_SAMPLES,
-            f"{where}: the hold is over; not yet healthy: {', '.join(open_slos + missing)} (`.status.slos` says why)",
+            f"{where}: the hold is over; not yet healthy: {', '.join(waited_for)} (`.status.slos` says why)",
         )
     if look.now >= hold_ends(look, canary) and look.step_of(canary).approval and not canary.approved:
         return Reason.WAITING_FOR_APPROVAL, f"{where}: passed, and waits for a new value of the annotation `backstop.dev/approve`"

@@ -14,7 +14,9 @@ RETIRE_SECONDS = 15.0  # pods of a former canary stay this long: connections of 
 REJECTED_KEPT = 20
 # Where nothing served beside a revision that breached, what it is compared with is watched afterwards, for at least this long.
 LEAST_SUSPICION_SECONDS = 600.0
-SLO_BREACHES = frozenset({Reason.LATENCY_BREACH, Reason.ERROR_RATE_BREACH, Reason.FALLBACK_RATE_BREACH, Reason.PROMQL_BREACH})
+SLO_BREACHES = frozenset(
+    {Reason.LATENCY_BREACH, Reason.ERROR_RATE_BREACH, Reason.FALLBACK_RATE_BREACH, Reason.PROMQL_BREACH, Reason.NO_TRAFFIC}
+)
 
 
 @dataclass(frozen=True)

@@ -128,9 +128,18 @@ def hold_ends(look: Look, canary: CanaryPlace) -> float:
 
 
 def all_healthy(look: Look) -> bool:
-    """Every declared SLO has a reading, and each is healthy: unknown and waiting never advance a rollout."""
+    """No SLO is open: unknown never advances a rollout, and waiting does where the SLO is not required."""
+    return not open_slos(look)
+
+
+def open_slos(look: Look) -> tuple[str, ...]:
+    """The declared SLOs for which a rollout holds: without a reading, or with one that is not healthy.
+
+    One that is not required may wait for requests; not for answers to those that were sent.
+    """
     healthy = {reading.name for reading in look.readings_in("Healthy")}
-    return all(slo.name in healthy for slo in look.policy.slos)
+    waiting = {reading.name for reading in look.readings_in("Waiting") if reading.reason != Reason.NO_TRAFFIC}
+    return tuple(slo.name for slo in look.policy.slos if slo.name not in healthy and (slo.required or slo.name not in waiting))
 
 
 def switch(look: Look, canary: CanaryPlace) -> Move | None:

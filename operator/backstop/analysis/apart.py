@@ -1,0 +1,133 @@
+"""An Evaluator in a process of its own, so that no tick delays a route: the tests of a thousand policies keep a core busy for seconds.
+
+The process (`python -m backstop.analysis.apart`) reads questions from its standard input and writes answers to its standard output; each
+frame is a length of four bytes and a pickle, from and to nobody but its parent. It ends when its input does, so also when the parent dies.
+"""
+
+import asyncio
+import contextlib
+import os
+import pickle
+import signal
+import struct
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, BinaryIO, Final
+
+from .credentials import Credentials
+from .prometheus import NO_CREDENTIALS, PrometheusSource
+from .queries import MetricsSourceConfig
+from .tick import Answer, EvaluatorEnded, Here, Question
+
+# Between two batches; a source that does not answer is given up within its own deadline.
+LONGEST_SECONDS: Final = 30.0
+ENDING_SECONDS: Final = 2.0
+_LENGTH: Final = struct.Struct(">I")
+
+
+class Apart:
+    """An Evaluator whose process is started with the first question, and again after it has ended."""
+
+    def __init__(
+        self, config: MetricsSourceConfig, *, credentials: Credentials = NO_CREDENTIALS, longest_seconds: float = LONGEST_SECONDS
+    ) -> None:
+        self._config = config
+        self._credentials = credentials
+        self._longest_seconds = longest_seconds
+        self._process: Process | None = None
+
+    @property
+    def scrape_interval(self) -> float:
+        """Of the source, in seconds."""
+        return self._config.scrape_interval_seconds
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None while there is none."""
+        return self._process.pid if self._process is not None else None
+
+    async def evaluate(self, questions: Sequence[Question]) -> AsyncIterator[Sequence[Answer]]:
+        """The answers, batch by batch as they come. Raises EvaluatorEnded."""
+        try:
+            process = self._process or await self._start()
+            await self._send(process, questions)
+            while (answers := await self._receive(process)) is not None:
+                yield answers
+        except (OSError, EOFError, TimeoutError) as error:
+            await self.rest()
+            raise EvaluatorEnded(f"what evaluates metrics source `{self._config.name}` has ended or hangs ({error!r})") from None
+        except BaseException:
+            await self.rest()  # what it still has to say would be taken for the answers to other questions
+            raise
+
+    async def rest(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()  # it holds nothing that would be lost
+        await process.wait()
+
+    async def _start(self) -> Process:
+        command = (sys.executable, "-m", "backstop.analysis.apart")
+        modules = {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}  # the same as here, wherever they are
+        self._process = process = await asyncio.create_subprocess_exec(*command, env=os.environ | modules, stdin=PIPE, stdout=PIPE)
+        await self._send(process, (self._config, self._credentials))
+        return process
+
+    async def _send(self, process: Process, told: object) -> None:
+        assert process.stdin is not None
+        text = pickle.dumps(told, protocol=pickle.HIGHEST_PROTOCOL)
+        process.stdin.write(_LENGTH.pack(len(text)) + text)
+        async with asyncio.timeout(self._longest_seconds):
+            await process.stdin.drain()
+
+    async def _receive(self, process: Process) -> Sequence[Answer] | None:
+        """One batch; None after the last."""
+        assert process.stdout is not None
+        async with asyncio.timeout(self._longest_seconds):
+            (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
+            answers: Sequence[Answer] | None = pickle.loads(await process.stdout.readexactly(length))
+        return answers
+
+
+async def _serve(source: PrometheusSource, *, questions: BinaryIO, answers: BinaryIO, clock: Callable[[], float]) -> None:
+    evaluator = Here(source, clock=clock)
+    try:
+        while (asked := await asyncio.to_thread(_read, questions)) is not None:
+            async for batch in evaluator.evaluate(asked):
+                _write(answers, batch)
+            _write(answers, None)
+    finally:
+        source.close()
+
+
+def _read(stream: BinaryIO) -> Any:
+    """One frame; None at the end of the stream."""
+    head = stream.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        return None
+    return pickle.loads(stream.read(*_LENGTH.unpack(head)))
+
+
+def _write(stream: BinaryIO, told: object) -> None:
+    text = pickle.dumps(told, protocol=pickle.HIGHEST_PROTOCOL)
+    stream.write(_LENGTH.pack(len(text)) + text)
+    stream.flush()
+
+
+def main() -> None:
+    """The process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for the parent: with that this ends too
+    if (asked_of := _read(sys.stdin.buffer)) is not None:
+        config, credentials = asked_of
+        source = PrometheusSource(config, credentials=credentials)
+        with contextlib.suppress(BrokenPipeError):
+            asyncio.run(_serve(source, questions=sys.stdin.buffer, answers=sys.stdout.buffer, clock=time.time))
+
+
+if __name__ == "__main__":
+    main()

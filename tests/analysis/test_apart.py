@@ -1,0 +1,144 @@
+"""Evaluating in a process apart: the same answers as in this one, and what happens when that process does not go on."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+
+import pytest
+
+from backstop.analysis.apart import Apart
+from backstop.analysis.queries import MetricsSourceConfig
+from backstop.analysis.tick import Answer, Evaluator, EvaluatorEnded, Here, NothingNew, Question
+from tests.analysis.history import errors_objective, live_policy
+from tests.analysis.test_source import response, says, serving, silence, source_at
+from tests.controller.until import until
+from tests.e2e_cluster.leftovers import eventually
+
+
+def series(until: float) -> bytes:
+    """A gateway that counts one request a second for the canary, a fifth of them bad."""
+    labels = {"__name__": "backstop_served_total", "namespace": "shop", "policy": "support", "revision": "canary", "pod": "a"}
+    labels |= {"cache": "miss", "first_tier": "answered"}
+    times = [until - 5.0 * back for back in reversed(range(6))]
+    result = [
+        {"metric": labels | {"outcome": outcome}, "values": [(at, str(count * (number + 1))) for number, at in enumerate(times)]}
+        for outcome, count in (("success", 4), ("error", 1))
+    ]
+    return json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}).encode()
+
+
+def question(now: float) -> Question:
+    return Question(live_policy(errors_objective(), since=now - 30.0))
+
+
+async def answer(evaluator: Evaluator, questions: Sequence[Question]) -> list[Answer]:
+    return [answer async for batch in evaluator.evaluate(questions) for answer in batch]
+
+
+def is_gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@asynccontextmanager
+async def apart(url: str, *, longest_seconds: float = 30.0) -> AsyncIterator[Apart]:
+    evaluator = Apart(MetricsSourceConfig("default", url, 5.0), longest_seconds=longest_seconds)
+    try:
+        yield evaluator
+    finally:
+        await evaluator.rest()
+
+
+async def test_the_answers_are_those_of_an_evaluation_in_this_process_tick_after_tick() -> None:
+    now = time.time()
+    async with serving(says(response(series(now)))) as (url, _), apart(url) as there:
+        with closing(source_at(url)) as source:
+            (here,) = await answer(Here(source, clock=time.time), [question(now)])
+        (first,) = await answer(there, [question(now)])
+        process = there.pid
+        (again,) = await answer(there, [Question(question(now).policy, seen=first.newest)])
+        assert there.pid == process, "the process stays"
+    assert not isinstance(first.found, NothingNew)
+    assert (first.found, first.newest, first.due) == (here.found, here.newest, here.due)
+    assert again.found == NothingNew()
+
+
+async def test_a_process_that_dies_is_said_and_the_next_tick_has_another() -> None:
+    now = time.time()
+    async with serving(says(response(series(now)))) as (url, _), apart(url) as there:
+        await answer(there, [question(now)])
+        assert there.pid is not None
+        os.kill(there.pid, signal.SIGKILL)
+        with pytest.raises(EvaluatorEnded, match="metrics source `default` has ended or hangs"):
+            await answer(there, [question(now)])
+        assert await answer(there, [question(now)])
+
+
+async def test_a_process_that_does_not_answer_is_ended() -> None:
+    async with serving(silence) as (url, _), apart(url, longest_seconds=0.2) as there:
+        with pytest.raises(EvaluatorEnded):
+            await answer(there, [question(time.time())])
+        assert there.pid is None
+
+
+async def test_a_tick_that_is_broken_off_leaves_no_answer_for_the_next() -> None:
+    now = time.time()
+    async with serving(silence) as (slow, asked), apart(slow) as there:
+        broken = asyncio.create_task(answer(there, [question(now)]))
+
+        async def is_asked() -> bool:
+            return bool(asked)
+
+        await until("the source is asked", is_asked)
+        broken.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await broken
+        assert there.pid is None
+
+
+async def test_at_rest_there_is_no_process() -> None:
+    now = time.time()
+    async with serving(says(response(series(now)))) as (url, _), apart(url) as there:
+        assert there.pid is None
+        await answer(there, [question(now)])
+        process = there.pid
+        assert process is not None
+        await there.rest()
+        assert is_gone(process)
+
+
+PARENT = """
+import asyncio, sys, time
+from backstop.analysis.apart import Apart
+from backstop.analysis.queries import MetricsSourceConfig
+from tests.analysis.test_apart import question
+
+async def main():
+    evaluator = Apart(MetricsSourceConfig("default", sys.argv[1], 5.0))
+    async for _ in evaluator.evaluate([question(time.time())]):
+        pass
+    print(evaluator.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_it_ends_with_the_process_that_started_it_however_that_ends() -> None:
+    async with serving(says(response(series(time.time())))) as (url, _):
+        modules = {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+        command = (sys.executable, "-c", PARENT, url)
+        parent = await asyncio.create_subprocess_exec(*command, env=os.environ | modules, stdout=asyncio.subprocess.PIPE)
+        assert parent.stdout is not None
+        child = int(await parent.stdout.readline())
+        parent.kill()
+        await parent.wait()
+    assert await asyncio.to_thread(eventually, lambda: is_gone(child))
