@@ -14,6 +14,7 @@ from backstop.kube.resources import CONFIG_MAPS, PODS, POLICIES, ROLES, SERVICE_
 from .operators import Mortal, running
 from .ownworld import OwnWorld
 from .test_deletion import delete, gone
+from .test_probes import canary_with, end, job_of
 from .until import until
 from .world import MANAGER, Behaviour, condition, living
 
@@ -255,6 +256,22 @@ async def test_m06_a_share_counts_from_when_the_endpoints_have_followed(connecti
         assert "weightVerifiedAt" not in status["canary"]
         world.endpoints_stand_still = False
         await world.until_status("it is verified", lambda s: s.get("canary", {}).get("weightVerifiedAt"), within=60)
+
+
+async def test_a02_a_probe_reaches_the_canary_itself_before_its_first_share(connection: Connection, world: OwnWorld) -> None:
+    await world.run_image("w:1")
+    async with running(connection, world):
+        await world.stable_on("w:1")
+        await world.run_image("w:2", canary=canary_with("golden"))
+        revision = str((await world.canary_is("w:2"))["canary"]["revision"])
+        job = await job_of(world, revision, "golden")
+        assert (await world.route()).permille == 0
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        told = {variable["name"]: variable.get("value") for variable in container["env"]}
+        assert told["BACKSTOP_BASE_URL"] == f"http://support-{revision}.{world.namespace}.svc:8080"
+        assert "BACKSTOP_HEADER" not in told
+        await end(world, job, passed=True)
+        await world.until_status("it has a share", lambda s: s.get("canary", {}).get("weightVerifiedAt"), within=60)
 
 
 async def test_g05_a_selector_that_somebody_edits_is_put_back(connection: Connection, world: OwnWorld) -> None:

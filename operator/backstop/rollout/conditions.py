@@ -66,7 +66,8 @@ def summary_of(look: Look) -> tuple[Phase, Reason]:
 
 
 def _leaving(look: Look) -> tuple[ConditionState, ...]:
-    message = "the policy is deleted: it goes when every gateway is seen to serve stable alone"
+    where = "the Service" if look.by_replicas else "every gateway"
+    message = f"the policy is deleted: it goes when {where} is seen to serve stable alone"
     return (
         *_input(look),
         ConditionState(ConditionType.READY, "False", Reason.POLICY_DELETED, message),
