@@ -47,7 +47,9 @@ def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
     """Enough pods are ready: give the canary the weight of its step."""
     if canary.step_started_at is not None or canary.promoting_since is not None or look.ready(canary) < look.pods_needed(canary):
         return None
-    if probes.missing(look, canary) or replicas.others(look, canary):
+    if probes.missing(look, canary):
+        return None
+    if replicas.others(look, canary):
         return None
     if awaited_generation(look.place) is not None and not look.acts_on(canary.generation):
         return None  # a gateway did not take up a weight before: nothing is tried again before all are seen to act on 0
