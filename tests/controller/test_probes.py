@@ -10,7 +10,7 @@ from backstop.api.traffic import Steering
 from backstop.kube.client import Client
 from backstop.kube.connection import Connection
 from backstop.kube.errors import NotFound
-from backstop.kube.resources import JOBS, PODS, Body
+from backstop.kube.resources import JOBS, PODS, SERVICES, Body
 
 from .operators import running
 from .until import until
@@ -33,7 +33,7 @@ async def second_version(world: World, *, probes: tuple[str, ...], **spec: Any) 
     """Version 1 is stable, version 2 meets these probes. Its revision."""
     for name in ("v1", "v2", "v3"):
         await world.prompt(name)
-    await world.apply("v1", canary=canary_with(*probes), **spec)
+    await world.apply("v1", canary=canary_with(), **spec)
     await world.stable_on("v1")
     await world.apply("v2", canary=canary_with(*probes), **spec)
     return str((await world.canary_is("v2"))["canary"]["revision"])
@@ -101,7 +101,9 @@ async def test_a02_the_first_weight_waits_for_every_probe_and_their_jobs_go_with
         status = await world.until_status("it says so", lambda s: s.get("reason") == "WaitingForProbes" and s["canary"].get("probesAt"))
         assert condition(status, "Progressing")["message"] == "waiting for probes `golden`, `smoke` to pass"
         await end(world, smoke, passed=True)
-        status = await world.until_status("smoke has passed", lambda s: s["canary"]["probesPassed"] == ["smoke"])
+        status = await world.until_status(
+            "smoke has passed", lambda s: [mark.split(":")[0] for mark in s["canary"]["probesPassed"]] == ["smoke"]
+        )
         assert condition(status, "Progressing")["message"] == "waiting for probe `golden` to pass"
         assert (await world.route()).permille == 0
         await end(world, golden, passed=True)
@@ -143,6 +145,47 @@ async def test_a_failed_probe_rolls_the_canary_back_and_a_retry_runs_it_again(co
     assert await world.shares() == [0, 200, 1000, 0]
 
 
+async def test_a01_a_first_revision_meets_its_probes_before_it_is_stable(connection: Connection, world: World) -> None:
+    await world.prompt("v1")
+    await world.apply("v1", canary=canary_with("golden"))
+    async with running(connection, world):
+        status = await world.until_status("its probes begin", lambda s: s.get("first"))
+        revision = status["first"]["revision"]
+        job = await job_of(world, revision, "golden")
+        assert {world.policy, f"{world.policy}-stable"} & await world.names(SERVICES) == set(), "nobody calls it yet"
+        assert f"{world.policy}-{revision}" in await world.names(SERVICES), "but its probe does"
+        await leave_pod(world, job, code=3)
+        await end(world, job, passed=False)
+        status = await world.until_status("it is said", lambda s: s.get("reason") == "ProbeFailed")
+        assert "stable" not in status
+        assert "probe `golden` exited with code 3" in condition(status, "Stalled")["message"]
+        assert condition(status, "Ready")["status"] == "False"
+    async with running(connection, world):
+        await world.quiet()
+        assert (await world.status())["reason"] == "ProbeFailed", "another operator does not try it again"
+        await world.ask(retry="1")
+        again = await job_of(world, revision, "golden", other_than=job["metadata"]["uid"])
+        await end(world, again, passed=True)
+        status = await world.stable_on("v1", within=60)
+        assert "first" not in status
+        assert {world.policy, f"{world.policy}-stable"} <= await world.names(SERVICES)
+
+
+async def test_a_probe_that_is_edited_runs_as_it_is_now(connection: Connection, world: World) -> None:
+    async with running(connection, world):
+        revision = await second_version(world, probes=("golden",))
+        job = await job_of(world, revision, "golden")
+        edited = canary_with("golden")
+        edited["probes"][0]["job"]["args"] = ["--at-least", "95"]
+        await world.apply("v2", canary=edited)
+        again = await job_of(world, revision, "golden", other_than=job["metadata"]["uid"])
+        (container,) = again["spec"]["template"]["spec"]["containers"]
+        assert container["args"] == ["--at-least", "95"]
+        assert (await world.route()).permille == 0
+        await end(world, again, passed=True)
+        await world.stable_on("v2", within=60)
+
+
 async def test_another_operator_runs_no_probe_twice_and_takes_none_that_is_gone_for_one_that_never_ran(
     connection: Connection, world: World
 ) -> None:
@@ -150,7 +193,7 @@ async def test_another_operator_runs_no_probe_twice_and_takes_none_that_is_gone_
         revision = await second_version(world, probes=("golden", "smoke"))
         golden, smoke = await job_of(world, revision, "golden"), await job_of(world, revision, "smoke")
         await end(world, golden, passed=True)
-        await world.until_status("golden has passed", lambda s: s["canary"]["probesPassed"] == ["golden"])
+        await world.until_status("golden has passed", lambda s: len(s["canary"]["probesPassed"]) == 1)
     await world.client.delete(JOBS, namespace=world.namespace, name=golden["metadata"]["name"], uid=golden["metadata"]["uid"])
     async with running(connection, world) as operator:
         await operator.lists(1)
@@ -194,7 +237,7 @@ async def test_a_probe_that_the_api_server_refuses_is_said_and_begun_when_it_may
     async with running(connection, world):
         for name in ("v1", "v2"):
             await world.prompt(name)
-        await world.apply("v1", canary=canary_with("golden"))
+        await world.apply("v1", canary=canary_with())
         await world.stable_on("v1")
         quota = {
             "apiVersion": "v1",

@@ -90,7 +90,7 @@ async def test_the_shipped_rights_are_enough_for_a_probe_and_what_it_said(api_se
     connection = await connect(api_server.identity_kubeconfig(user))
     for name in ("v1", "v2"):
         await world.prompt(name)
-    await world.apply("v1", canary=canary_with("golden"))
+    await world.apply("v1", canary=canary_with())
     async with running(connection, world):
         await world.stable_on("v1")
         await world.apply("v2", canary=canary_with("golden", "smoke"))

@@ -8,7 +8,9 @@ from backstop.api.names import LABEL_POLICY, LABEL_REVISION
 from backstop.api.traffic import TrafficState, render
 from backstop.controller.observe import arms_of, gateways_of, observe
 from backstop.controller.seen import Child, DeploymentSeen, PodSeen, child, pod
+from backstop.controller.subject import refusal, refused_deployments
 from backstop.controller.verification import NOBODY_ASKED
+from backstop.kube.errors import Rejected
 from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, Body
 from backstop.rollout.observed import Known, NotTried, Unknown, Unresolved
 from backstop.rollout.place import Place
@@ -110,6 +112,17 @@ def test_pods_that_cannot_even_be_created_are_told_by_their_deployment() -> None
     conditions = [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}]
     arms = arms_of([gateway_deployment("r1", status={"conditions": conditions})], pods=[])
     assert arms["r1"].trouble == "exceeded quota"
+
+
+def test_a_deployment_that_the_api_server_refuses_is_why_there_are_no_pods() -> None:
+    why = refusal(DEPLOYMENTS, name="support-r2", why=Rejected("exceeded quota: small"))
+    refused = refused_deployments(why, policy="support", revisions=["r1", "r2"])
+    arms = arms_of([gateway_deployment("r1")], pods=[], refused=refused)
+    assert arms["r1"].trouble is None
+    assert (arms["r2"].desired, arms["r2"].trouble) == (0, "Deployment `support-r2` was refused by the API server: exceeded quota: small")
+    assert refused_deployments(None, policy="support", revisions=["r2"]) == {}
+    other = refusal(DEPLOYMENTS, name="support-r2-golden", why=Rejected("exceeded quota: small"))
+    assert refused_deployments(other, policy="support", revisions=["r2"]) == {}
 
 
 def look(traffic: Child | None) -> object:

@@ -184,6 +184,25 @@ async def test_r10_a_quota_that_is_used_up_is_said_and_waited_for_without_haste(
         await world.stable_on("v2", within=90)
 
 
+async def test_a_canary_that_a_quota_keeps_from_being_made_is_rolled_back_with_that_as_the_reason(
+    api_server: ApiServer, world: World, tmp_path: Path, client: Client
+) -> None:
+    hasty = {"analysis": {"warmUpSeconds": 0}, "progressDeadlineSeconds": 10}
+    for name in ("v1", "v2"):
+        await world.prompt(name)
+    await world.apply("v1", canary=hasty)
+    async with proxy(api_server, folder=tmp_path) as (_, kubeconfig), running(await connect(kubeconfig), world):
+        await world.stable_on("v1", within=60)
+        await quota(client, world, deployments=1)
+        await world.apply("v2", canary=hasty)
+        status = await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout"), within=90)
+    last = status["lastRollout"]
+    assert last["reason"] == "CanaryUnavailable"
+    assert "0 of " in last["message"]
+    assert f"Deployment `{world.policy}-{last['revision']}` was refused by the API server" in last["message"]
+    assert "exceeded quota" in last["message"]
+
+
 async def _calm(between: Proxy) -> bool:
     return await per_minute(between, "writes") <= 60
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 import signal
+import socket
 import ssl
 import sys
 import time
@@ -340,9 +341,12 @@ class Gateways:
         reread_seconds: float = 10.0,
         drain_seconds: float = 0.0,
         body_bytes: int = 64 << 20,
+        send_buffer: int | None = None,
     ) -> Gateway:
-        """A ready gateway."""
+        """A ready gateway. `send_buffer`: bytes that a socket holds for a caller who does not read; unset: the kernel.s choice."""
         traffic, metrics = (bind("127.0.0.1", port=0, option="--port") for _ in range(2))
+        if send_buffer is not None:
+            traffic.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # of each connection that it accepts, too
         stop = asyncio.Event()
         settings = Settings(
             traffic_socket=traffic,

@@ -306,6 +306,25 @@ async def test_a_pod_that_is_neither_forwards_everything_to_stable_and_closes_th
     assert await _served(old, stable.revision) == 0
 
 
+@pytest.mark.parametrize("aborted", [False, True], ids=["without a share", "rolled back"])
+async def test_a_canary_that_lost_its_promotion_forwards_its_open_connections_to_stable_where_they_count(
+    gateways: Gateways, api: TrafficApi, stable: RevisionRecord, canary: RevisionRecord, aborted: bool
+) -> None:
+    api.write(state(8, stable=canary.revision, canary=None))
+    lost, serving = await gateways.start(canary, api=api), await gateways.start(stable, api=api)
+    await lost.acts_on(8)
+    assert (await lost.chat()).said("revision") == canary.revision
+    api.write(state(9, stable=stable.revision, canary=canary.revision, permille=0, aborted=canary.revision if aborted else None))
+    for gateway in (lost, serving):
+        await gateway.acts_on(9)
+    for _ in range(5):
+        got = await lost.chat()
+        assert (got.status, got.said("revision"), got.said("track")) == (200, stable.revision, "stable")
+        assert got.headers["Connection"] == "close"
+    assert await lost.total("backstop_split_total", to="stable", reason="no_share") == 5
+    assert await _served(lost, stable.revision, outcome="success") == 5
+
+
 async def test_a_promotion_under_traffic_refuses_no_request(
     gateways: Gateways, api: TrafficApi, stable: RevisionRecord, canary: RevisionRecord
 ) -> None:

@@ -1,8 +1,14 @@
-"""Callers that take their time to read: what they miss is their own doing, and never counts against a revision."""
+"""Callers that take their time to read: what they miss is their own doing, and never counts against a revision.
+
+Sockets are small here. To fill what the kernel would give them takes half a second of processor time, which on a busy machine is
+longer than the targets have.
+"""
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import pytest
@@ -12,9 +18,18 @@ from e2e.fakemodel.script import Fault, Rule
 
 from .harness import USER, Gateway, Gateways, Model, TrafficApi, answering, eventually, make_record, model_tier, state
 
-# More than the sockets between a model and a caller hold.
-LARGE = Rule(text=" ".join(["x" * 100_000] * 500))
+BUFFER = 32_768
+# Many times what such sockets hold between a gateway and its caller.
+LARGE = Rule(text=" ".join(["x" * 100_000] * 100))
 DONE = b"data: [DONE]"
+
+
+def small_socket(address: tuple[Any, ...]) -> socket.socket:
+    """For a caller: what it has not read stays with who sends it."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+    return made
 
 
 @contextlib.asynccontextmanager
@@ -22,7 +37,7 @@ async def unread_stream(gateway: Gateway) -> AsyncIterator[aiohttp.StreamReader]
     """A stream whose caller has read its head, and nothing since."""
     async with (
         asyncio.timeout(30),
-        aiohttp.ClientSession(read_bufsize=1024) as caller,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=small_socket), read_bufsize=1024) as caller,
         caller.post(f"http://{gateway.address}/v1/chat/completions", json={"messages": [USER], "stream": True}) as response,
     ):
         assert response.status == 200
@@ -54,7 +69,7 @@ async def outcomes(gateway: Gateway) -> dict[str, float]:
 
 async def test_a_caller_that_pauses_longer_than_a_stall_gets_its_answer_whole(model: Model, gateways: Gateways) -> None:
     model.script(LARGE)
-    gateway = await gateways.start(make_record([model_tier(model.url, stallMilliseconds=500)]))
+    gateway = await gateways.start(make_record([model_tier(model.url, stallMilliseconds=500)]), send_buffer=BUFFER)
     async with unread_stream(gateway) as stream:
         await pause(1.5)
         assert await last_line(stream) == DONE
@@ -62,8 +77,8 @@ async def test_a_caller_that_pauses_longer_than_a_stall_gets_its_answer_whole(mo
 
 
 async def test_a_target_that_falls_silent_is_to_blame_also_behind_a_caller_that_was_slow(model: Model, gateways: Gateways) -> None:
-    model.script(Rule(text=LARGE.text, fault=Fault.STALL, cut_after_tokens=400))
-    gateway = await gateways.start(make_record([model_tier(model.url, stallMilliseconds=500)]))
+    model.script(Rule(text=LARGE.text, fault=Fault.STALL, cut_after_tokens=80))
+    gateway = await gateways.start(make_record([model_tier(model.url, stallMilliseconds=500)]), send_buffer=BUFFER)
     async with unread_stream(gateway) as stream:
         await pause(3)
         assert b'"code":"stream_interrupted"' in await last_line(stream)
@@ -76,9 +91,9 @@ async def entry(model: Model, gateways: Gateways, api: TrafficApi, request: pyte
     chain = [model_tier(model.url, totalSeconds=4, stallMilliseconds=60_000)]
     stable, canary = (make_record(chain, prompt=prompt) for prompt in ("Old.", "New."))
     api.write(state(3, stable=stable.revision, canary=canary.revision, permille=1000 if request.param == "forwarded" else 0))
-    gateway = await gateways.start(stable, api=api)
+    gateway = await gateways.start(stable, api=api, send_buffer=BUFFER)
     if request.param == "forwarded":
-        await gateways.start(canary, api=api)
+        await gateways.start(canary, api=api, send_buffer=BUFFER)
     await gateway.acts_on(3)
     return gateway
 
@@ -120,7 +135,7 @@ async def test_a_peer_that_breaks_off_behind_a_caller_that_does_not_read_is_not_
     monkeypatch.setattr(forward, "UNREAD_SECONDS", bound)
     stable = make_record([model_tier(model.url)])
     api.write(state(3, stable=stable.revision, canary="other", permille=1000))
-    gateway = await gateways.start(stable, api=api)
+    gateway = await gateways.start(stable, api=api, send_buffer=BUFFER)
     await gateway.acts_on(3)
     events = b"data: %s\n\n" % (b"x" * 100_000) * 500
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % (len(events) + 1)

@@ -9,6 +9,7 @@ from backstop.gateway.split import Forward, ServeHere, SplitReason, draw_of, new
 
 from .harness import state
 
+NO_SHARE = Forward(revision="s", to=PodRole.STABLE, reason=SplitReason.NO_SHARE)
 TO_CANARY = Forward(revision="c", to=PodRole.CANARY, reason=SplitReason.SHARE)
 TO_STABLE = Forward(revision="s", to=PodRole.STABLE, reason=SplitReason.OLDER_REVISION)
 
@@ -26,7 +27,9 @@ TO_STABLE = Forward(revision="s", to=PodRole.STABLE, reason=SplitReason.OLDER_RE
         ("s", state(1, stable="s", canary="c", permille=500, aborted="b"), 0.0, TO_CANARY),
         ("s", state(1, stable="s", canary="s", permille=500), 0.0, ServeHere()),
         ("c", state(1, stable="s", canary="c", permille=500), 0.9, ServeHere()),
-        ("c", state(1, stable="s", canary="c", permille=0, aborted="c"), 0.9, ServeHere()),
+        ("c", state(1, stable="s", canary="c", permille=0, aborted="c"), 0.9, NO_SHARE),
+        ("c", state(1, stable="s", canary="c", permille=500, aborted="c"), 0.0, NO_SHARE),
+        ("c", state(1, stable="s", canary="c", permille=0), 0.0, NO_SHARE),
         ("o", state(1, stable="s", canary="c", permille=500), 0.0, TO_STABLE),
     ],
 )

@@ -633,4 +633,6 @@ def test_a_stable_deployment_that_is_gone_is_made_anew_and_the_canary_is_not_pro
     assert world.arms["rev1"].desired == world.policy.serving.replicas
     assert world.place.stable is not None
     assert world.place.stable.revision == revision("1")
-    assert world.place.canary == canary
+    assert canary is not None
+    assert world.place.canary is not None
+    assert replace(world.place.canary, held_since=canary.held_since) == canary, "it holds"

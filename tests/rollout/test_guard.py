@@ -409,19 +409,6 @@ def test_b03_what_a_rollback_was_decided_from_stays_in_status_while_stable_is_wa
     assert [slo.state for slo in world.status.slos] == ["Healthy"]
 
 
-def test_a_new_version_can_be_rolled_out_while_a_way_back_waits_for_pods_that_never_come() -> None:
-    world = promoted(keep=15)
-    world.run(100)
-    world.broken.add("rev1")
-    world.judged = BREACHED
-    world.run(5)
-    world.judged = HEALTHY
-    world.want("3")
-    world.run(100)
-    assert world.place.stable is not None
-    assert world.place.stable.revision == revision("3")
-
-
 def test_unknown_never_goes_back() -> None:
     world = promoted()
     world.judged = UNSEEN

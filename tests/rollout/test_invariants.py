@@ -268,6 +268,12 @@ class RolloutsByHand(Rollouts):
 class RolloutsWithProbes(RolloutsByHand):
     """The same, with probes that pass, fail, hang, and whose Jobs vanish."""
 
+    steps = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.well: set[str] = set()  # first revisions that have passed all they had to
+
     @initialize(mode=st.sampled_from(("Automatic", "Pause")), approval=st.sampled_from(((), (5,))))
     def the_policy_is(self, mode: str, approval: tuple[int, ...]) -> None:
         super().the_policy_is(mode, approval)
@@ -294,7 +300,16 @@ class RolloutsWithProbes(RolloutsByHand):
         """3: neither a hanging, nor a failed, nor an unseen probe gives a canary its first weight."""
         canary = self.world.place.canary
         if canary is not None and canary.weight > 0:
-            assert set(canary.passed) == {"golden", "smoke"}
+            assert {mark.partition(":")[0] for mark in canary.passed} == {"golden", "smoke"}
+
+    @invariant()
+    def nothing_is_called_before_every_probe_has_passed(self) -> None:
+        """3: a first revision, too."""
+        place = self.world.place
+        if place.first is not None and len(place.first.passed) == len(self.calm.canary.probes):
+            self.well.add(place.first.revision.name)
+        if self.world.exists and place.stable is None and self.world.route is None:
+            assert self.world.serving in {None, *self.well}
 
     @invariant()
     def a_probe_speaks_for_its_own_rollout_only(self) -> None:
@@ -306,6 +321,10 @@ class RolloutsWithProbes(RolloutsByHand):
         """8: and no Job is left running."""
         self.world.come_to.clear()
         self.world.unseen.clear()
+        self.world.run(30)
+        if self.world.exists and self.world.place.first is not None:
+            self.world.ask(retry="first")  # a probe of a first revision may have failed before
+            self.world.run(30)
         super().teardown()
         assert ProbeState.RUNNING not in self.world.jobs.values()
 

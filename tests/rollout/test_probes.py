@@ -2,6 +2,7 @@
 
 import pytest
 
+from backstop.analysis.reading import Waiting
 from backstop.api.condition import ConditionType
 from backstop.api.probe import Probe
 from backstop.api.reasons import Reason
@@ -9,7 +10,7 @@ from backstop.rollout.decide import decide
 from backstop.rollout.observed import ProbeState
 from backstop.rollout.place import Outcome, awaited_generation
 from backstop.rollout.plan import ConditionState
-from tests.rollout.world import BREACHED, World, policy, revision, started
+from tests.rollout.world import BREACHED, World, policy, reading, revision, started
 
 PASSED, FAILED, RUNNING = ProbeState.PASSED, ProbeState.FAILED, ProbeState.RUNNING
 
@@ -36,13 +37,6 @@ def condition(world: World, kind: ConditionType) -> ConditionState:
 
 def states(world: World) -> dict[str, ProbeState]:
     return {name: state for (_, _, name), state in world.jobs.items()}
-
-
-def test_a_first_revision_meets_no_probes() -> None:
-    world = started(policy=policy(probes=("golden",)))
-    world.run(10)
-    assert world.place.stable is not None
-    assert world.begun == []
 
 
 def test_a02_no_weight_before_pods_are_ready_and_every_probe_has_passed() -> None:
@@ -186,6 +180,63 @@ def test_a_pause_leaves_no_probe_running_and_goes_on_with_those_that_have_not_pa
     assert world.begun.count("golden") == 1
 
 
+def edited(world: World, name: str) -> None:
+    """Somebody edits what this probe runs."""
+    spec = world.policy
+    probes = [
+        p.model_copy(update={"job": p.job.model_copy(update={"args": ["--at-least", "95"]})}) if p.name == name and p.job else p
+        for p in spec.canary.probes
+    ]
+    world.policy = spec.model_copy(update={"canary": spec.canary.model_copy(update={"probes": probes})})
+
+
+@pytest.mark.parametrize("before", [None, PASSED], ids=["running", "passed"])
+def test_a_probe_that_is_edited_before_the_first_weight_is_run_anew(before: ProbeState | None) -> None:
+    world = probed("golden", "smoke", come_to={"golden": before, "smoke": None})
+    edited(world, "golden")
+    world.run(5)
+    assert world.begun.count("golden") == 2
+    assert world.begun.count("smoke") == 1
+    assert canary_at(world) == 0
+    world.come_to = {}
+    world.run(5)
+    assert canary_at(world) == 50
+    assert (world.begun.count("golden"), world.begun.count("smoke")) == (2, 1)
+
+
+def test_what_a_probe_came_to_before_it_was_edited_says_nothing() -> None:
+    world = probed("golden", come_to={"golden": None})
+    edited(world, "golden")
+    world.jobs = dict.fromkeys(world.jobs, FAILED)
+    world.one_pass()
+    assert world.place.canary is not None
+    assert world.place.rejected == ()
+    world.come_to = {}
+    world.run(5)
+    assert canary_at(world) == 50
+
+
+def test_a_probe_that_is_edited_under_traffic_is_for_the_next_rollout() -> None:
+    world = probed("golden", come_to={"golden": PASSED})
+    assert canary_at(world) == 50
+    edited(world, "golden")
+    world.run(5)
+    assert world.begun == ["golden"]
+    assert canary_at(world) == 50
+
+
+def test_requests_beside_callers_that_are_edited_are_sent_as_they_are_asked_for_now() -> None:
+    world = trickling()
+    world.run(5)
+    assert world.begun == ["synthetic"]
+    spec = world.policy
+    faster = [p.model_copy(update={"requestsPerSecond": 5}) for p in spec.canary.probes]
+    world.policy = spec.model_copy(update={"canary": spec.canary.model_copy(update={"probes": faster})})
+    world.run(3)
+    assert world.begun == ["synthetic", "synthetic"]
+    assert set(world.made_of.values()) == {faster[0].mark}
+
+
 @pytest.mark.parametrize("wanted", ["1", "3"])
 def test_another_wish_ends_the_probes_of_the_canary(wanted: str) -> None:
     world = probed("golden", come_to={"golden": None})
@@ -279,6 +330,20 @@ def test_requests_beside_callers_stop_while_the_canary_has_no_weight_and_in_a_pa
     world.policy = paused
     world.run(5)
     assert (canary_at(world), world.jobs) == (50, {})
+
+
+def test_requests_beside_callers_that_end_are_told_once_and_decide_nothing() -> None:
+    world = trickling()
+    world.run(5)
+    world.judged = reading(Waiting(more=7))
+    world.come_to = {"synthetic": FAILED}
+    world.run(200)
+    assert world.reasons().count("ProbeEnded") == 1
+    message = next(said.message for said in world.told if said.reason is Reason.PROBE_ENDED)
+    assert message == "probe `synthetic` sends nothing to rev2 any more: it exited with code 3"
+    assert canary_at(world) == 50
+    assert "; probe `synthetic` sent requests and ended" in condition(world, ConditionType.PROGRESSING).message
+    assert world.begun == ["synthetic"]
 
 
 def test_requests_beside_callers_end_with_a_rollback() -> None:

@@ -10,10 +10,12 @@ from hypothesis.stateful import invariant, rule
 from backstop.api.clock import parse_time
 from backstop.api.reasons import Reason
 from backstop.api.rolloutreport import RolloutReportSpec
+from backstop.api.traffic import render
 from backstop.rollout.decide import decide
 from backstop.rollout.look import Look
 from backstop.rollout.observed import Failed
 from backstop.rollout.plan import Announcement
+from backstop.rollout.statusmap import status_of
 from backstop.rollout.timeline import followed
 from tests.rollout.test_guard import COMPARED, promoted
 from tests.rollout.test_invariants import Rollouts
@@ -280,3 +282,23 @@ class Reported(Rollouts):
 
 TestReported = Reported.TestCase
 TestReported.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+
+
+def test_what_is_tried_again_after_a_report_that_failed_is_a_rollout_of_its_own() -> None:
+    world = at_half()
+    world.judged = BREACHED
+    world.one_pass()
+    world.settle()
+    world.now += 1
+    world.judged = HEALTHY
+    world.ask(retry="again")
+    for _ in range(6):  # no report is ever written
+        plan = decide(replace(world.observe(), reporting=Failed()), policy=world.policy, now=world.now)
+        world.status = status_of(plan, previous=world.status, generation=1, readings=(), analysis=None, arms=world.arms, now=world.now)
+        if plan.route is not None:
+            world.traffic = render(plan.route.state)
+    canary, timeline = world.place.canary, world.place.timeline
+    assert canary is not None
+    assert timeline is not None
+    assert (timeline.revision, timeline.started_at) == ("rev2", canary.started_at)
+    assert timeline.transitions[0].reason == "CanaryStarted"

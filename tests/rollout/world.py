@@ -111,6 +111,7 @@ class World:
     serving: str | None = None
     # Jobs of probes, by revision, start of the rollout and name; what they come to, by name, and how often each was begun.
     jobs: dict[tuple[str, float, str], ProbeState] = field(default_factory=dict)
+    made_of: dict[tuple[str, float, str], str] = field(default_factory=dict)  # marks of the probes that they were made from
     come_to: dict[str, ProbeState | None] = field(default_factory=dict)  # None: it hangs
     unseen: set[str] = field(default_factory=set)  # probes whose Jobs cannot be seen
     begun: list[str] = field(default_factory=list)
@@ -165,13 +166,15 @@ class World:
         )
 
     def _probes(self, place: Place) -> dict[str, Known[ProbeSeen] | Unknown]:
-        canary = place.canary
-        if canary is None:
+        probed = place.probed
+        if probed is None:
             return {}
-        mine = {name: state for (rev, at, name), state in self.jobs.items() if (rev, at) == (canary.revision.name, canary.started_at)}
+        mine = {key: state for key, state in self.jobs.items() if key[:2] == (probed.revision.name, probed.started_at)}
         return {
-            name: Unknown("it belongs to something else") if name in self.unseen else Known(ProbeSeen(state, "exited with code 3"))
-            for name, state in mine.items()
+            key[2]: Unknown("it belongs to something else")
+            if key[2] in self.unseen
+            else Known(ProbeSeen(state, "exited with code 3", mark=self.made_of[key]))
+            for key, state in mine.items()
         }
 
     def _remembered(self) -> tuple[Rejection, ...]:
@@ -243,7 +246,7 @@ class World:
         writes = []
         if plan.route is not None and not plan.route.falling:
             writes.append(("route", lambda: self._set_route(plan)))
-        if self._jobs_after(plan) != self.jobs:
+        if self._jobs_after(plan) != self.jobs or self._outdated(plan):
             writes.append(("jobs", lambda: self._set_jobs(plan)))
         stable = plan.place.stable
         if stable is not None and self.kept != (kept := (stable.revision, plan.place.rejected)):
@@ -302,19 +305,30 @@ class World:
         self.shares.append((self.now, state.stable, state.canary, state.permille))
 
     def _jobs_after(self, plan: Plan) -> dict[tuple[str, float, str], ProbeState]:
-        canary = plan.place.canary
-        at = (canary.revision.name, round(canary.started_at, 3)) if canary is not None else None
+        probed, outdated = plan.place.probed, self._outdated(plan)
+        at = (probed.revision.name, round(probed.started_at, 3)) if probed is not None else None
         kept = {
             key: state
             for key, state in self.jobs.items()
-            if state is ProbeState.FAILED or (key[:2] == at and (key[2] in plan.probes or state is ProbeState.PASSED))
+            if key not in outdated
+            and (state is ProbeState.FAILED or (key[:2] == at and (key[2] in plan.probes or state is ProbeState.PASSED)))
         }
         return kept | {(*at, name): ProbeState.RUNNING for name in plan.probes if at is not None and (*at, name) not in kept}
 
+    def _outdated(self, plan: Plan) -> set[tuple[str, float, str]]:
+        """Jobs of probes that must run, and were edited since."""
+        marks = self._marks()
+        return {key for key in self.jobs if key[2] in plan.probes and self.made_of[key] != marks[key[2]]}
+
     def _set_jobs(self, plan: Plan) -> None:
-        after = self._jobs_after(plan)
-        self.begun += [name for (_, _, name) in after.keys() - self.jobs.keys()]
+        after, marks, outdated = self._jobs_after(plan), self._marks(), self._outdated(plan)
+        made = [key for key in after if key not in self.jobs or key in outdated]
+        self.begun += [name for (_, _, name) in made]
+        self.made_of |= {key: marks[key[2]] for key in made}
         self.jobs = after
+
+    def _marks(self) -> dict[str, str]:
+        return {probe.name: probe.mark for probe in self.policy.canary.probes}
 
     def _size(self, name: str, *, plan: Plan) -> int:
         """What the operator writes: the size of what an autoscaler scales is left as it is."""
@@ -401,9 +415,12 @@ def _accepted(place: Place) -> list[Revision]:
 
 
 def started(**changes: object) -> World:
-    """A world in which version 1 is stable."""
+    """A world in which version 1 is stable; it had no probes to pass."""
     world = World(**changes)  # type: ignore[arg-type]  # fields of World, given by the test
+    declared = world.policy
+    world.policy = declared.model_copy(update={"canary": declared.canary.model_copy(update={"probes": []})})
     world.run(3)
+    world.policy = declared
     assert world.place.stable is not None
     assert world.place.stable.revision == revision("1")
     return world

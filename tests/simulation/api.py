@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from backstop.kube.client import APPLY
-from backstop.kube.resources import DEPLOYMENTS, PODS, POLICIES, PROMPT_VERSIONS, Body
+from backstop.kube.resources import DEPLOYMENTS, JOBS, PODS, POLICIES, PROMPT_VERSIONS, Body
 
-WITH_STATUS = frozenset(r.plural for r in (POLICIES, PROMPT_VERSIONS, DEPLOYMENTS, PODS))
+WITH_STATUS = frozenset(r.plural for r in (POLICIES, PROMPT_VERSIONS, DEPLOYMENTS, PODS, JOBS))
 Id = tuple[str, str, str]  # plural, namespace, name
 
 

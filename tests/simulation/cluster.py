@@ -1,15 +1,16 @@
 """The rest of the world: kubelet, gateways, traffic, people. Everything here is the truth; operators see it late or not at all."""
 
 import asyncio
+import json
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from backstop.analysis.reading import SLOReading
 from backstop.api.clock import render_time
-from backstop.api.names import API_VERSION, GROUP, LABEL_REVISION, canary_service, stable_service, traffic_object
+from backstop.api.names import API_VERSION, GROUP, LABEL_REVISION, RECORD_KEY, canary_service, stable_service, traffic_object
 from backstop.api.policystatus import FallbackPolicyStatus
 from backstop.api.traffic import TrafficState, parse
-from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, PODS, POLICIES, PROMPT_VERSIONS, SERVICES, Body
+from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, JOBS, PODS, POLICIES, PROMPT_VERSIONS, SERVICES, Body
 from backstop.rollout.place import Place
 from backstop.rollout.statusmap import place_of
 from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN
@@ -26,8 +27,9 @@ POLICY_ID: Final[Id] = (POLICIES.plural, NAMESPACE, POLICY)
 TRAFFIC_ID: Final[Id] = (CONFIG_MAPS.plural, NAMESPACE, traffic_object(POLICY))
 
 
-def spec(prompt: str, *, mode: str = "Automatic", approval: tuple[int, ...] = (), paused: bool = False) -> Body:
-    """A policy with three steps and one latency objective."""
+def spec(prompt: str, *, mode: str = "Automatic", approval: tuple[int, ...] = (), paused: bool = False, bar: int | None = None) -> Body:
+    """A policy with three steps and one latency objective. `bar`: what a probe before traffic asks for; None: there is no probe."""
+    probes = [] if bar is None else [{"name": "golden", "job": {"image": "prober:1", "args": [str(bar)]}}]
     return {
         "promptVersion": prompt,
         "latencyBudgetMilliseconds": 400,
@@ -41,6 +43,7 @@ def spec(prompt: str, *, mode: str = "Automatic", approval: tuple[int, ...] = ()
             "analysis": {"warmUpSeconds": 0},
             "progressDeadlineSeconds": 60,
             "paused": paused,
+            "probes": probes,
         },
         "rollback": {"mode": mode, "keepPreviousSeconds": 40, "guardSeconds": 20},
         "serving": {"replicas": REPLICAS},
@@ -58,6 +61,8 @@ class Cluster:
     healthy_until: dict[str, float] = field(default_factory=dict)  # of those that are not healthy now
     deaf: bool = False
     prompts: dict[str, str] = field(default_factory=dict)  # revision → PromptVersion
+    come_to: dict[str, str | None] = field(default_factory=dict)  # PromptVersion → how its probes end; None: they hang
+    passed: set[tuple[str, str]] = field(default_factory=set)  # revision and bar that a probe has passed
     _acts_on: dict[str, int] = field(default_factory=dict)  # pod → generation
     _since: dict[str, float] = field(default_factory=dict)  # pod → when it was made
     _pods: int = 0
@@ -135,7 +140,22 @@ class Cluster:
         for pod in self.pods(revision):
             self.api.delete((PODS.plural, NAMESPACE, pod["metadata"]["name"]), who="kubelet")
 
+    def delete_policy(self) -> None:
+        """It is gone at once, or when nothing holds it any more; what it owned goes with it."""
+        if self.exists and "deletionTimestamp" not in self.policy["metadata"]:
+            self.api.delete(POLICY_ID, who="person")
+
+    def lose_jobs(self) -> None:
+        """Somebody cleans up."""
+        for job in self.api.of(JOBS.plural):
+            self.api.delete((JOBS.plural, NAMESPACE, job["metadata"]["name"]), who="person")
+
     # What is there
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a policy, though it may be going."""
+        return POLICY_ID in self.api.objects
 
     def pods(self, revision: str) -> list[Body]:
         """Pods of this revision."""
@@ -165,8 +185,8 @@ class Cluster:
 
     @property
     def status(self) -> FallbackPolicyStatus:
-        """The policy's status."""
-        return FallbackPolicyStatus.model_validate(self.policy.get("status", {}))
+        """The policy's status; empty while there is none."""
+        return FallbackPolicyStatus.model_validate(self.policy.get("status", {}) if self.exists else {})
 
     @property
     def place(self) -> Place:
@@ -209,13 +229,37 @@ class Cluster:
         while True:
             if self.api.version != settled or self.broken != self._was_broken or self._starting:
                 settled, self._was_broken = self.api.version, set(self.broken)
+                self._collect_garbage()
                 self._run_pods()
+            self._run_jobs()
             traffic = self.traffic
             if traffic is not None and not self.deaf:
                 for pod in self.api.of(PODS.plural):
                     name = pod["metadata"]["name"]
                     self._acts_on[name] = max(traffic.generation, self._acts_on.get(name, 0))
             await asyncio.sleep(0.5)
+
+    def _collect_garbage(self) -> None:
+        """What belongs to nothing that is there goes."""
+        there = {body["metadata"]["uid"] for body in self.api.objects.values()}
+        for id_, body in list(self.api.objects.items()):
+            owners = body["metadata"].get("ownerReferences") or ()
+            if owners and id_[0] != PODS.plural and not any(owner["uid"] in there for owner in owners):
+                self.api.delete(id_, who="collector")
+
+    def _run_jobs(self) -> None:
+        """Two seconds after its begin a probe ends, as it is to."""
+        for job in self.api.of(JOBS.plural):
+            metadata, name = job["metadata"], job["metadata"]["name"]
+            since = self._since.setdefault(metadata["uid"], self.now())
+            revision, (bar,) = metadata["labels"][LABEL_REVISION], job["spec"]["template"]["spec"]["containers"][0]["args"]
+            end = self.come_to.get(self.prompts.get(revision, ""), "Complete")
+            if end is None or self.now() - since < 2.0 or job.get("status") or "deletionTimestamp" in metadata:
+                continue
+            if end == "Complete":
+                self.passed.add((revision, bar))
+            condition = {"type": end, "status": "True", "reason": "" if end == "Complete" else "BackoffLimitExceeded"}
+            self.api.write((JOBS.plural, NAMESPACE, name), {"status": {"conditions": [condition]}}, who="kubelet")
 
     def _run_pods(self) -> None:
         self._starting = False
@@ -255,11 +299,8 @@ class Cluster:
             self.api.write((PODS.plural, NAMESPACE, name), {"status": status}, who="kubelet")
 
     def _prompt_of(self, revision: str) -> str:
-        place = self.place
-        known = [place.canary.revision] if place.canary is not None else []
-        known += [place.stable.revision] if place.stable is not None else []
-        found = next((r.prompt_version for r in known if r.name == revision), None)
-        return found if found is not None else str(self.policy["spec"]["promptVersion"])
+        record = self.api.objects[CONFIG_MAPS.plural, NAMESPACE, f"{POLICY}-{revision}"]
+        return str(json.loads(record["data"][RECORD_KEY])["promptVersion"])
 
 
 def _is_ready(pod: Body) -> bool:

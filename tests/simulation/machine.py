@@ -9,6 +9,7 @@ import logging
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from backstop.controller.reconcile import LONGEST_LEAVE_SECONDS
 from backstop.rollout.move import LEAST_SUSPICION_SECONDS
 from backstop.rollout.route import share_of
 from backstop.rollout.verdict import verdict_on_prompt
@@ -38,10 +39,15 @@ class WholePasses(RuleBasedStateMachine):
         self.asked = 0
         self.wanted = "v1"
         self.mode, self.approval, self.paused = "Automatic", (), False  # type: str, tuple[int, ...], bool
+        self.bar: int | None = None
 
-    @initialize(mode=st.sampled_from(("Automatic", "Automatic", "Pause")), approval=st.sampled_from(((), (), (50,))))
-    def version_1_is_stable(self, mode: str, approval: tuple[int, ...]) -> None:
-        self.mode, self.approval = mode, approval
+    @initialize(
+        mode=st.sampled_from(("Automatic", "Automatic", "Pause")),
+        approval=st.sampled_from(((), (), (50,))),
+        bar=st.sampled_from((None, None, 90)),
+    )
+    def version_1_is_stable(self, mode: str, approval: tuple[int, ...], bar: int | None = None) -> None:
+        self.mode, self.approval, self.bar = mode, approval, bar
         for name in VERSIONS:
             self.cluster.prompt(name)
         self._apply()
@@ -67,6 +73,22 @@ class WholePasses(RuleBasedStateMachine):
         self.paused = not self.paused
         self._apply()
 
+    @rule(bar=st.sampled_from((None, 90, 95)))
+    def the_bar_of_the_probe_is(self, bar: int | None) -> None:
+        self.bar = bar
+        self._apply()
+
+    @precondition(lambda self: self.cluster.exists)
+    @rule(anew=st.booleans())
+    def somebody_deletes_the_policy(self, anew: bool) -> None:
+        """`anew`: and has it created again as soon as it has gone."""
+        self.cluster.delete_policy()
+        if anew:
+            self._pass_time(20)
+            if not self.cluster.exists:
+                self._apply()
+
+    @precondition(lambda self: self.cluster.exists)
     @rule(token=st.sampled_from(("approve", "promote", "abort", "retry", "skip-step")))
     def somebody_asks(self, token: str) -> None:
         self.asked += 1
@@ -92,6 +114,14 @@ class WholePasses(RuleBasedStateMachine):
     def pods_break_or_recover(self, version: str) -> None:
         self.cluster.broken ^= {version}
 
+    @rule(version=st.sampled_from(VERSIONS), end=st.sampled_from(("Complete", "Complete", "Failed", None)))
+    def probes_come_to(self, version: str, end: str | None) -> None:
+        self.cluster.come_to[version] = end
+
+    @rule()
+    def jobs_vanish(self) -> None:
+        self.cluster.lose_jobs()
+
     @precondition(lambda self: self.cluster.place.canary is not None)
     @rule(crash=st.booleans())
     def pods_of_the_canary_crash_or_go(self, crash: bool) -> None:
@@ -107,6 +137,7 @@ class WholePasses(RuleBasedStateMachine):
 
     @rule(number=OPERATORS, faults=st.lists(st.one_of(st.none(), st.sampled_from(Fault)), min_size=1, max_size=5))
     def the_next_writes_meet(self, number: int, faults: list[Fault | None]) -> None:
+        self.witness.refused |= Fault.FORBIDDEN in faults
         self.cluster.processes[number].wire.faults.extend(faults)
 
     @rule(number=OPERATORS)
@@ -205,9 +236,8 @@ class WholePasses(RuleBasedStateMachine):
     def teardown(self) -> None:
         """7 and 8: left alone, all is as if nothing had happened on the way; and then nothing is written."""
         try:
-            if self.witness.broken or self.cluster.place.stable is None:
-                return
-            self._end()
+            if not self.witness.broken:
+                self._end()
         finally:
             self.cluster.end()
             logging.disable(logging.NOTSET)
@@ -219,7 +249,16 @@ class WholePasses(RuleBasedStateMachine):
         cluster.heal()
         for version in VERSIONS:
             cluster.judge(version, "healthy")
+        cluster.come_to.clear()
         self._pass_time(RECOVERY_SECONDS)
+        if cluster.exists and "deletionTimestamp" in cluster.policy["metadata"]:
+            self._pass_time(LONGEST_LEAVE_SECONDS + 10.0)
+        if not cluster.exists:
+            self._apply()
+            self._pass_time(RECOVERY_SECONDS)
+        assert "deletionTimestamp" not in cluster.policy["metadata"], "7: a policy that is deleted never goes"
+        if cluster.place.first is not None and cluster.place.first.failed is not None:
+            self.somebody_asks("retry")
         if (canary := cluster.place.canary) is not None and canary.halted is not None:
             self.somebody_asks("abort")
         self._pass_time(200)
@@ -228,7 +267,12 @@ class WholePasses(RuleBasedStateMachine):
         self.witness.check()
         place, traffic = cluster.place, cluster.traffic
         assert place.canary is None, f"7: it never ends: {cluster.status.reason}: {place.canary}"
-        assert place.stable is not None
+        jobs = [job["metadata"]["name"] for job in cluster.api.of("jobs") if not job.get("status")]
+        assert not jobs, f"7: {jobs} run on"
+        if place.stable is None:  # nothing is left of what was accepted before, and a person is asked
+            rejected = {r.revision.prompt_version for r in place.rejected}
+            assert self.wanted in rejected, f"7: {self.wanted} is neither stable nor rejected: {cluster.status.reason}"
+            return
         assert traffic is not None
         assert (traffic.stable, traffic.permille) == (place.stable.revision.name, 0), f"7: {traffic} beside {place.stable}"
         assert place.guard is None, "7: a verdict is never made certain"
@@ -260,7 +304,8 @@ class WholePasses(RuleBasedStateMachine):
             assert process.wire.writes == known, f"11: an idle policy is written: {process.wire.writes[len(known) :]}"
 
     def _apply(self) -> None:
-        self.cluster.apply(spec(self.wanted, mode=self.mode, approval=self.approval, paused=self.paused))
+        self.witness.bars.append((self.cluster.now(), self.bar))
+        self.cluster.apply(spec(self.wanted, mode=self.mode, approval=self.approval, paused=self.paused, bar=self.bar))
 
     def _pass_time(self, seconds: float) -> None:
         self.cluster.loop.let_pass(seconds)

@@ -5,12 +5,12 @@ import traceback
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-from tests.rollout.test_invariants import Rollouts, RolloutsByHand
+from tests.rollout.test_invariants import Rollouts, RolloutsByHand, RolloutsWithProbes
 
 from .machine import WholePasses
 
 RUNS = 40  # of each machine, by one seed
-LENGTHS: dict[type[RuleBasedStateMachine], int] = {WholePasses: 30, Rollouts: 50, RolloutsByHand: 50}
+LENGTHS: dict[type[RuleBasedStateMachine], int] = {WholePasses: 30, Rollouts: 50, RolloutsByHand: 50, RolloutsWithProbes: 50}
 
 
 def play(number: int) -> tuple[dict[str, int], str | None]:

@@ -2,16 +2,21 @@
 
 from dataclasses import dataclass, field
 
+from backstop.api.clock import parse_time
 from backstop.api.traffic import TrafficState, parse
-from backstop.kube.resources import DEPLOYMENTS
+from backstop.controller.reconcile import LONGEST_LEAVE_SECONDS
+from backstop.kube.resources import DEPLOYMENTS, Body
 from backstop.rollout.route import share_of
 
 from .api import Change, Id
 from .cluster import NAMESPACE, POLICY, POLICY_ID, REPLICAS, TRAFFIC_ID, Cluster
+from .process import SWEEP_SECONDS
 
 WEIGHTS = (0, 50, 500, 1000)
 # The longest that a write can be under way after it was decided: given up by its sender, and still not arrived.
 UNDER_WAY_SECONDS = 40.0
+# The longest that an operator goes by a spec that is no more: until its next sweep, and what it then has under way.
+KNOWN_SECONDS = UNDER_WAY_SECONDS + SWEEP_SECONDS + 10.0
 
 
 @dataclass
@@ -27,6 +32,9 @@ class Witness:
     routes: list[TrafficState] = field(default_factory=list)
     _reached: dict[str, int] = field(default_factory=dict)
     _newest: int = 0
+    refused: bool = False  # the API server has refused a write
+    stable_once: set[str] = field(default_factory=set)
+    bars: list[tuple[float, int | None]] = field(default_factory=list)  # what probes ask for, from when on
 
     def __post_init__(self) -> None:
         self.cluster.api.on_change.append(self.look)
@@ -35,13 +43,34 @@ class Witness:
         """One change."""
         try:
             if change.id == TRAFFIC_ID and change.after is not None and change.who.startswith("operator"):
-                self._route(parse(change.after["data"]), by=change.who)
-            elif change.id == POLICY_ID and change.after is not None:
+                if self._is_of_this_policy(change.after):
+                    self._route(parse(change.after["data"]), by=change.who)
+            elif change.id == POLICY_ID and change.before is not None and change.after is None:
+                self._gone(change.before)
+            elif change.id == POLICY_ID:
                 self._remember()
             elif change.id[0] == DEPLOYMENTS.plural and change.who.startswith("operator"):
                 self._deployment(change)
         except AssertionError as error:
             self.broken.append(f"at {self.cluster.loop.time():.2f} s, by {change.who}: {error}")
+
+    def _is_of_this_policy(self, body: Body) -> bool:
+        """Not what arrives late of a former one, and goes with it."""
+        owners = {owner["uid"] for owner in body["metadata"].get("ownerReferences", ())}
+        return self.cluster.exists and self.cluster.policy["metadata"]["uid"] in owners
+
+    def _gone(self, policy: Body) -> None:
+        """A policy goes when its canary has no traffic any more, or could not be taken back for long; the next one begins anew."""
+        traffic, since = self.cluster.traffic, policy["metadata"].get("deletionTimestamp")
+        waited = self.cluster.now() - parse_time(since) if since is not None else 0.0
+        if traffic is not None and traffic.permille:
+            assert self.refused or waited >= LONGEST_LEAVE_SECONDS, f"the policy went after {waited:.0f} s with {traffic}"
+        self.routes.clear()
+        self._reached.clear()
+        # What was rejected is known to the next policy of the name, from what is left of this one.
+        if self.refused or waited >= LONGEST_LEAVE_SECONDS:
+            self.rejected.clear()
+        self.rejected_in_status.clear()
 
     def check(self) -> None:
         """Raise what has been seen."""
@@ -68,6 +97,7 @@ class Witness:
         assert after.permille in WEIGHTS, f"1: {after.permille} ‰ is no step"
         if before is None:
             assert (after.canary, after.permille) == (None, 0), "1: the first write gives a canary traffic"
+            self._has_passed(after.stable)
             return
         if after.stable != before.stable:
             back = any(after.stable == earlier.stable for earlier in self.routes[:-2])
@@ -84,6 +114,8 @@ class Witness:
         allowed = WEIGHTS[min(WEIGHTS.index(reached) + 1, len(WEIGHTS) - 1)]
         assert after.permille <= allowed, f"1: {after.canary} goes from {reached} ‰ to {after.permille} ‰"
         if after.permille > reached:
+            if reached == 0:
+                self._has_passed(after.canary)
             if reached > 0 and not self.promoted_by_hand:
                 self._seen_to_be_well(after.canary)
             self._reached[after.canary] = after.permille
@@ -95,9 +127,21 @@ class Witness:
             since = cluster.now() - cluster.healthy_until[prompt]
             assert since < UNDER_WAY_SECONDS, f"3: {prompt} advances, and was last healthy {since:.0f} s ago"
 
+    def _has_passed(self, revision: str) -> None:
+        """3: before callers reach it, by one of the bars that an operator may have known of."""
+        if self.promoted_by_hand or revision in self.stable_once:
+            return
+        oldest = self.cluster.now() - KNOWN_SECONDS
+        later = [since for since, _ in self.bars[1:]] + [float("inf")]
+        bars = [bar for (_, bar), until in zip(self.bars, later, strict=True) if until >= oldest]
+        passed = any(bar is None or (revision, str(bar)) in self.cluster.passed for bar in bars)
+        assert passed, f"3: {revision} has not passed its probe, and is reached: {bars}, {self.cluster.passed}"
+
     def _remember(self) -> None:
         """9 and 10: nothing that was rejected is forgotten, and none of it has traffic."""
         place = self.cluster.place
+        if place.stable is not None:
+            self.stable_once.add(place.stable.revision.name)
         now = {rejection.revision.name for rejection in place.rejected}
         # What the revision before it shares is no verdict.
         shared = {place.incident.revision.name} if place.incident is not None else set()

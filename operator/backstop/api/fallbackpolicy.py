@@ -244,6 +244,14 @@ class Analysis(ApiModel):
     """How the canary is judged."""
 
     warmUpSeconds: int = Field(10, ge=0, le=3600, description="Requests of the first seconds after a step is in effect are not judged.")
+    maxHoldSeconds: int | None = Field(
+        None,
+        ge=1,
+        le=2_592_000,
+        description="How long a step whose hold is over may wait for its SLOs to be healthy before the canary is rolled back. "
+        "A pause, an approval that is waited for and time in which metrics cannot be seen do not count. "
+        "Unset: for ever; an event tells it after an hour.",
+    )
 
 
 class Canary(ApiModel):

@@ -23,6 +23,7 @@ LABEL_REVISION: Final = f"{GROUP}/revision"
 LABEL_PROBE: Final = f"{GROUP}/probe"
 # On a probe's Job: when the rollout began that it belongs to. Another try of the same revision runs its own.
 ANNOTATION_ROLLOUT: Final = f"{GROUP}/rollout"
+ANNOTATION_MARK: Final = f"{GROUP}/probe-mark"
 
 # The longest value of a label, and so the longest name of a Job: its pods carry it.
 LONGEST_LABEL: Final = 63

@@ -61,6 +61,12 @@ class HaltedStatus(StatusModel):
     at: Time = Field(max_length=40, description="When.")
     reason: str = Field(max_length=128, description="Why, in one word.")
     message: str = Field("", max_length=2048, description="The evidence.")
+    alone: bool = Field(False, description="Whether nothing served beside it that it could be compared with.")
+    takenAt: Time | None = time_field("When its traffic was taken away, where that is not when it was decided.")
+    trafficGeneration: int | None = Field(
+        None, description="Generation of the traffic object that took its traffic away, until every gateway acts on it."
+    )
+    shiftedAt: Time | None = time_field("When every ready gateway was seen to act on it.")
 
 
 class CanaryStatus(StatusModel):
@@ -98,14 +104,34 @@ class CanaryStatus(StatusModel):
     promotingSince: Time | None = time_field("When promotion began. Unset: still judged.")
     routedAt: Time | None = time_field("When promotion made it the stable of the traffic object.")
     probesAt: Time | None = time_field("When its probes were begun. Unset: not yet, or there are none.")
-    probesPassed: list[Annotated[str, Field(max_length=63)]] = Field(
-        default_factory=list, max_length=32, description="Names of the probes that it has passed."
+    probesPassed: list[Annotated[str, Field(max_length=80)]] = Field(
+        default_factory=list, max_length=32, description="The probes that it has passed: name, and hash of what they were."
+    )
+    heldSince: Time | None = time_field("Since when the present step would have ended, and does not pass. Unset: it holds, or passes.")
+    heldMilliseconds: int = Field(0, description="Milliseconds before that in which the present step would have ended and did not pass.")
+    heldTold: bool = Field(False, description="Whether it was told that the present step has not passed for an hour.")
+    probesSilent: list[Annotated[str, Field(max_length=80)]] = Field(
+        default_factory=list, max_length=32, description="Probes that sent requests beside callers' and have ended: name, and hash."
     )
     sharePercent: str | None = Field(
         None,
         max_length=16,
         description="With an own workload: percent of new connections that the ready pods really give to it. Unset: `weight` is exact.",
     )
+
+
+class FirstStatus(StatusModel):
+    """A first revision that has to pass its probes before it is stable."""
+
+    revision: str = Field(max_length=63, description="Hash of the revision.")
+    promptVersion: str = Field(max_length=253, description="PromptVersion of the revision.")
+    promptDigest: str | None = Field(None, max_length=80, description="Digest of that PromptVersion.")
+    startedAt: Time = Field(max_length=40, description="When its probes were begun.")
+    probesPassed: list[Annotated[str, Field(max_length=80)]] = Field(
+        default_factory=list, max_length=32, description="The probes that it has passed: name, and hash of what they were."
+    )
+    failed: HaltedStatus | None = Field(None, description="The probe that failed, so that it is not made stable.")
+    failedOn: str = Field("", max_length=80, description="Name and hash of that probe.")
 
 
 class PreviousStatus(StatusModel):
@@ -160,6 +186,9 @@ class LastRolloutStatus(StatusModel):
     shiftedAt: Time | None = time_field("When every ready gateway was seen to act on the decision.")
     trafficGeneration: int | None = Field(None, description="Generation of the traffic object that carries the decision.")
     report: str | None = Field(None, max_length=253, description="Its RolloutReport, once that is written.")
+    endedAt: Time | None = time_field(
+        "When traffic was told to go, where that is not when it was decided: it had to wait for pods, or for a person."
+    )
 
 
 class RevisionStatus(StatusModel):
@@ -287,6 +316,7 @@ class FallbackPolicyStatus(StatusModel):
         json_schema_extra=LIST_MAP_BY_TYPE,
     )
     timeline: TimelineStatus | None = Field(None, description="What has happened in the running rollout, until its report is written.")
+    first: FirstStatus | None = Field(None, description="The first revision, while it has probes to pass before it is stable.")
     router: Router | None = Field(
         None,
         description="What makes weights true: `Builtin`, the gateways, which split requests; `Replicas`, numbers of ready pods, over which "

@@ -1,5 +1,6 @@
 """Probes of a canary: what is run against it before callers reach it, and what is sent to it beside them. Shapes and rules only."""
 
+import hashlib
 import json
 from enum import StrEnum
 from typing import Annotated
@@ -103,6 +104,13 @@ class Probe(ApiModel):
     request: RequestBody | None = Field(
         None, description="Body of such a request, a JSON object as a string. Unset: one short message of a user."
     )
+
+    @property
+    def mark(self) -> str:
+        """Its name, and what it does: another one when it is edited."""
+        text = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+        return f"{self.name}:{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
     rules = (
         Rule(
             cel="self.when == 'BeforeTraffic' ? has(self.job) && !has(self.requestsPerSecond) && !has(self.request)"

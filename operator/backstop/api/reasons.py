@@ -23,6 +23,7 @@ class Reason(StrEnum):
     OBJECT_NOT_OURS = "ObjectNotOurs"
     OBJECT_REFUSED = "ObjectRefused"
     RECORD_MISSING = "RecordMissing"
+    REPORT_FAILED = "ReportFailed"
     RESOLVED = "Resolved"
     # Rollout
     FIRST_REVISION = "FirstRevision"
@@ -66,7 +67,11 @@ class Reason(StrEnum):
     CANARY_UNREADY = "CanaryUnready"
     CANARY_UNAVAILABLE = "CanaryUnavailable"
     PROBE_FAILED = "ProbeFailed"
+    PROBE_ENDED = "ProbeEnded"
+    HOLDING_LONG = "HoldingLong"
+    HELD_TOO_LONG = "HeldTooLong"
     RETURNING = "Returning"
+    RETURN_UNAVAILABLE = "ReturnUnavailable"
     NOTHING_TO_RETURN_TO = "NothingToReturnTo"
     REJECTION_CONFIRMED = "RejectionConfirmed"
     SHARED_INCIDENT = "SharedIncident"
@@ -95,6 +100,7 @@ WARNINGS = frozenset(
         Reason.OBJECT_NOT_OURS,
         Reason.OBJECT_REFUSED,
         Reason.RECORD_MISSING,
+        Reason.REPORT_FAILED,
         Reason.WEIGHT_NOT_VERIFIED,
         Reason.REJECTED_BEFORE,
         Reason.LATENCY_BREACH,
@@ -105,12 +111,16 @@ WARNINGS = frozenset(
         Reason.HALTED,
         Reason.WOULD_ROLL_BACK,
         Reason.RETURNING,
+        Reason.RETURN_UNAVAILABLE,
         Reason.NOTHING_TO_RETURN_TO,
         Reason.SHARED_INCIDENT,
         Reason.TOKEN_WITHOUT_EFFECT,
         Reason.CANARY_UNREADY,
         Reason.CANARY_UNAVAILABLE,
         Reason.PROBE_FAILED,
+        Reason.PROBE_ENDED,
+        Reason.HOLDING_LONG,
+        Reason.HELD_TOO_LONG,
         Reason.ROLLED_BACK,
         Reason.METRICS_UNAVAILABLE,
         Reason.BUCKET_BOUNDARY_MISSING,
@@ -125,6 +135,7 @@ WAY_BACK = "change the spec to go on, or set a new value of the annotation `back
 # What to do next, where that is the same whatever the message says; else the message says it.
 ADVICE = {
     Reason.OBJECT_REFUSED: "allow it, or change what the policy asks for; it is tried again",
+    Reason.REPORT_FAILED: "allow it; rollouts go on, and it is tried again until the next one begins",
     Reason.RECORD_MISSING: "restore it from a backup, or roll out another version",
     Reason.WEIGHT_NOT_VERIFIED: "look at the policy's gateway pods, and delete one that does not come along",
     Reason.ROLLED_BACK: WAY_BACK,
@@ -134,6 +145,9 @@ ADVICE = {
     Reason.SHARED_INCIDENT: "look for what both have in common, such as the model behind them, "
     "and then set a new value of the annotation `backstop.dev/retry` or change the spec",
     Reason.CANARY_UNREADY: "look at its pods; it is rolled back when it is short of them for `spec.canary.progressDeadlineSeconds`",
+    Reason.PROBE_ENDED: "correct it in `spec.canary.probes`, and it begins anew; until then callers' requests alone are judged",
+    Reason.HOLDING_LONG: "`.status.slos` says what is missing; `backstop.dev/skip-step` goes on, `backstop.dev/abort` ends it, and "
+    "`spec.canary.analysis.maxHoldSeconds` bounds the wait",
     Reason.METRICS_UNAVAILABLE: "see that the metrics source answers, and that it scrapes the gateways",
     Reason.STABLE_UNREADY: "look at its pods",
 }

@@ -15,7 +15,7 @@ from ..api.reasons import Reason, reason_of
 from ..kube.errors import Conflict, NotFound, Rejected
 from ..kube.resources import POLICIES, PROMPT_VERSIONS
 from ..rendering.owner import Owner
-from ..rollout.place import Revision, is_another_end
+from ..rollout.place import Place, Revision, is_another_end
 from ..rollout.plan import Announcement
 from ..rollout.statusmap import status_of
 from ..rollout.verdict import verdict_on_prompt
@@ -109,8 +109,8 @@ class Apply:
                 problem = await self._children.clear_away(subject) or problem
             problem = await self._probes.run(subject) or problem
             problem = await self._let_go(subject) or problem
-            if not leaving:
-                problem = await self._reports.write(subject) or problem
+            if not leaving and (unreported := await self._reports.write(subject)) is not None:
+                await self._announce(subject, unreported)
         finally:
             last = subject.plan.place.last
             if last is not None and is_another_end(last, before=subject.observed.place.last):
@@ -226,9 +226,17 @@ class Apply:
 
     async def _announce(self, subject: Subject, announcement: Announcement) -> None:
         place = subject.plan.place
-        if announcement.reason is Reason.TRAFFIC_SHIFTED and place.last is not None and place.last.shifted_at is not None:
-            self._metrics.shift.observe(max(0.0, place.last.shifted_at - place.last.detected_at))
+        if announcement.reason is Reason.TRAFFIC_SHIFTED and (decided := _decided_at(place, seen=subject.now)) is not None:
+            self._metrics.shift.observe(max(0.0, subject.now - decided))
         weight = place.canary.weight if place.canary else 0
         await self._telling.tell(
             subject.policy, announcement, owner=subject.wish.spec.owner, phase=subject.plan.phase, weight=weight, now=subject.now
         )
+
+
+def _decided_at(place: Place, *, seen: float) -> float | None:
+    """When it was decided what was just seen on every gateway: the end of a rollout, or a halt."""
+    halt = place.canary.halted if place.canary is not None else None
+    if halt is not None and halt.shifted_at == seen:
+        return halt.at
+    return place.last.detected_at if place.last is not None and place.last.shifted_at == seen else None

@@ -77,6 +77,7 @@ def rejections_text(rejections: Sequence[Rejection]) -> str:
             "reason": r.reason,
             "at": render_time(r.at),
         }
+        | ({"suspected": True} if r.suspected else {})
         for r in rejections
     ]
     return json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
@@ -90,6 +91,7 @@ def rejections_in(text: str) -> tuple[Rejection, ...]:
             reason=str(r["reason"]),
             message=f"{r['promptVersion']} ({r['revision']}) was rolled back for {r['reason']} at {r['at']}",
             at=parse_time(r["at"]),
+            suspected=r.get("suspected") is True,
         )
         for r in json.loads(text)
     )

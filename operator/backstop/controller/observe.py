@@ -13,6 +13,8 @@ from .kept import NOTHING_KEPT, Memory
 from .seen import Child, DeploymentSeen, PodSeen
 
 LONGEST_TOKEN: Final = 256
+LONGEST_REFUSAL: Final = 400
+NOTHING_REFUSED: Final[Mapping[str, str]] = {}
 
 
 def observe(
@@ -32,8 +34,12 @@ def observe(
     probes: Mapping[str, Known[ProbeSeen] | Unknown],
     leaving: bool = False,
     memory: Memory = NOTHING_KEPT,
+    refused: Mapping[str, str] = NOTHING_REFUSED,
 ) -> Observed:
-    """The observed values. `owner` is the policy's uid: what belongs to another is not the policy's, its namesake before it included."""
+    """The observed values. `owner` is the policy's uid: what belongs to another is not the policy's, its namesake before it included.
+
+    `refused`: by revision, why its Deployment could not be written.
+    """
     route: Shares = Known(None)
     if traffic is not None and traffic.owner != owner:
         route = Unknown(f"{traffic.resource.kind} `{traffic.name}` belongs to something else")
@@ -45,7 +51,7 @@ def observe(
         place=place,
         wanted=wanted,
         route=route,
-        arms=arms_of([d for d in deployments if d.owner == owner], pods=pods),
+        arms=arms_of([d for d in deployments if d.owner == owner], pods=pods, refused=refused),
         acting=acting,
         readings=readings,
         tokens=_tokens(annotations),
@@ -78,15 +84,20 @@ def _tokens(annotations: Mapping[str, str]) -> Tokens:
     )
 
 
-def arms_of(deployments: Sequence[DeploymentSeen], *, pods: Sequence[PodSeen]) -> Mapping[str, Arm]:
+def arms_of(
+    deployments: Sequence[DeploymentSeen], *, pods: Sequence[PodSeen], refused: Mapping[str, str] = NOTHING_REFUSED
+) -> Mapping[str, Arm]:
     """Pods per revision. A pod that is going away is not counted, whatever it says of itself."""
-    arms: dict[str, Arm] = {}
+    arms = {revision: Arm(desired=0, ready=0, trouble=why[:LONGEST_REFUSAL]) for revision, why in refused.items()}
     for deployment in deployments:
         if deployment.revision is None or deployment.deleting:
             continue
         mine = [pod for pod in pods if pod.revision == deployment.revision and not pod.deleting]
         ready = sum(pod.ready for pod in mine)
-        trouble = next((pod.trouble for pod in sorted(mine, key=lambda p: p.name) if pod.trouble and not pod.ready), deployment.failure)
+        trouble = next(
+            (pod.trouble for pod in sorted(mine, key=lambda p: p.name) if pod.trouble and not pod.ready),
+            deployment.failure or refused.get(deployment.revision),
+        )
         exits = sum(pod.exits for pod in mine)
         arms[deployment.revision] = Arm(desired=deployment.replicas, ready=ready, trouble=trouble, exits=exits)
     return arms

@@ -16,7 +16,7 @@ from ..kube.resources import JOBS
 from ..rendering.owner import Owner
 from ..rendering.probe import probe_object
 from ..rollout.observed import Known, ProbeSeen, ProbeState, Unknown
-from ..rollout.place import CanaryPlace
+from ..rollout.place import CanaryPlace, FirstPlace
 from .keys import PolicyKey
 from .probeend import LAST_LINES, MOST_LOG_BYTES, how_failed, last_lines
 from .seen import JobSeen
@@ -25,6 +25,7 @@ from .subject import Problem, Subject, not_ours, refusal
 from .writes import Writes
 
 ProbesSeen = Mapping[str, Known[ProbeSeen] | Unknown]
+Probed = CanaryPlace | FirstPlace | None
 
 KEPT_ENDS: Final = 1024
 
@@ -40,46 +41,49 @@ class Probes:
         # How probes failed, by the uid of their Jobs, so that a log is read once.
         self._ends: OrderedDict[str, str] = OrderedDict()
 
-    async def look(self, key: PolicyKey, *, owner: str, canary: CanaryPlace | None) -> ProbesSeen:
-        """What is known of the probes of this canary's rollout. `owner`: uid of the policy. Reads the log of one that has just failed."""
-        if canary is None or canary.probes_at is None:
+    async def look(self, key: PolicyKey, *, owner: str, probed: Probed) -> ProbesSeen:
+        """What is known of the probes of this rollout. `owner`: uid of the policy. Reads the log of one that has just failed."""
+        if probed is None:
             return {}
         found: dict[str, Known[ProbeSeen] | Unknown] = {}
         for job in self._store.jobs(key):
-            if job.deleting or not _is_of(job, canary=canary):
+            if job.deleting or not _is_of(job, probed=probed):
                 continue
             if job.owner != owner:
                 found[job.probe] = Unknown(f"Job `{job.name}` belongs to something else")
             else:
                 how = await self._how(job) if job.state is ProbeState.FAILED else ""
-                found[job.probe] = Known(ProbeSeen(job.state, how))
+                found[job.probe] = Known(ProbeSeen(job.state, how, mark=job.mark))
         return found
 
     async def run(self, subject: Subject) -> Problem | None:
         """Make the Jobs that the plan names, and end those that it does not. Returns the first problem."""
-        canary, plan = subject.plan.place.canary, subject.plan
+        probed, plan = subject.plan.place.probed, subject.plan
+        declared = {probe.name: probe for probe in subject.wish.spec.canary.probes}
+        wanted = {name: declared[name].mark for name in plan.probes}
         jobs = {job.name: job for job in self._store.jobs(subject.key) if job.owner == subject.policy.uid and not job.deleting}
         problem = None
-        for job in [job for job in jobs.values() if not _is_kept(job, canary=canary, wanted=plan.probes)]:
+        for job in [job for job in jobs.values() if not _is_kept(job, probed=probed, wanted=wanted)]:
             try:
                 await self._writes.delete(job)
                 del jobs[job.name]
             except Rejected as refused:
                 problem = problem or refusal(JOBS, name=job.name, why=refused)
-        if canary is None:
+        if probed is None:
             return problem
-        declared = {probe.name: probe for probe in subject.wish.spec.canary.probes}
         for name in plan.probes:
-            problem = await self._begin(subject, canary, probe=declared[name], jobs=jobs) or problem
+            problem = await self._begin(subject, probed, probe=declared[name], jobs=jobs) or problem
         return problem
 
-    async def _begin(self, subject: Subject, canary: CanaryPlace, *, probe: Probe, jobs: Mapping[str, JobSeen]) -> Problem | None:
+    async def _begin(
+        self, subject: Subject, probed: CanaryPlace | FirstPlace, *, probe: Probe, jobs: Mapping[str, JobSeen]
+    ) -> Problem | None:
         owner = Owner(subject.key.namespace, subject.key.name, subject.policy.uid)
         body = probe_object(
             owner,
-            revision=canary.revision.name,
-            prompt_version=canary.revision.prompt_version,
-            rollout=_rollout(canary),
+            revision=probed.revision.name,
+            prompt_version=probed.revision.prompt_version,
+            rollout=_rollout(probed),
             probe=probe,
             image=self._image,
             pull_secrets=self._pull_secrets,
@@ -128,20 +132,23 @@ class Probes:
         return last_lines(raw)
 
 
-def _rollout(canary: CanaryPlace) -> str:
-    return render_time(canary.started_at)
+def _rollout(probed: CanaryPlace | FirstPlace) -> str:
+    return render_time(probed.started_at)
 
 
-def _is_of(job: JobSeen, *, canary: CanaryPlace) -> bool:
-    return job.revision == canary.revision.name and job.rollout == _rollout(canary)
+def _is_of(job: JobSeen, *, probed: CanaryPlace | FirstPlace) -> bool:
+    return job.revision == probed.revision.name and job.rollout == _rollout(probed)
 
 
-def _is_kept(job: JobSeen, *, canary: CanaryPlace | None, wanted: Sequence[str]) -> bool:
-    present = canary is not None and _is_of(job, canary=canary)
+def _is_kept(job: JobSeen, *, probed: Probed, wanted: Mapping[str, str]) -> bool:
+    """`wanted`: the marks of the probes that must run, by name."""
+    present = probed is not None and _is_of(job, probed=probed)
+    if present and job.probe in wanted and job.mark != wanted[job.probe]:
+        return False  # it was made of what the probe was before it was edited
     match job.state:
         case ProbeState.RUNNING:
             return present and job.probe in wanted
         case ProbeState.PASSED:
             return present
         case ProbeState.FAILED:  # its name may be needed again
-            return present or job.probe not in wanted or canary is None or job.revision != canary.revision.name
+            return present or job.probe not in wanted or probed is None or job.revision != probed.revision.name

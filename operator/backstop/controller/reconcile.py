@@ -43,7 +43,7 @@ from .references import MapName, maps_of
 from .reporting import Reports
 from .seen import Declared
 from .store import Store
-from .subject import Problem, Subject
+from .subject import Problem, Subject, refused_deployments
 from .telling import Telling
 from .uses import changed_uses
 from .verification import Verification
@@ -157,7 +157,7 @@ class Reconcile:
             conflict = conflict_of(prompt, older=self._store.older(prompt))
             wish = unambiguous(wish, conflict=conflict, stable=place.stable.revision.name if place.stable else None)
         wish = await self._fitting(policy, wish=wish)
-        probes = await self._probes.look(key, owner=policy.uid, canary=place.canary)
+        probes = await self._probes.look(key, owner=policy.uid, probed=place.probed)
         memory = NOTHING_KEPT if place.stable is not None else await self._kept.memory(key)
         try:
             subject = self._look(policy, wish=wish, status=status, place=place, memory=memory, probes=probes)
@@ -217,6 +217,9 @@ class Reconcile:
         self, policy: Declared, *, wish: Wish, status: FallbackPolicyStatus, place: Place, memory: Memory, probes: ProbesSeen
     ) -> Subject:
         key = PolicyKey(policy.namespace, policy.name)
+        known = self._problems[key] if key in self._problems else problem_in(status)
+        live = [r.revision.name for r in (place.canary, place.stable, place.previous) if r is not None]
+        live += [wish.revision.value.name] if isinstance(wish.revision, Known) else []
         now, judgement = self._clock(), self._judging.judgement(key)
         router = router_of(wish.spec)
         traffic = self._store.child(router.resource, namespace=key.namespace, name=router.name(key.name))
@@ -236,6 +239,7 @@ class Reconcile:
             memory=memory,
             requests=requests_of(place.canary, judgement=judgement),
             reporting=self._reports.reporting(key, status=status),
+            refused=refused_deployments(known, policy=key.name, revisions=live),
         )
         plan = decide(observed, policy=wish.spec, now=now)
         return Subject(key=key, policy=policy, wish=wish, status=status, observed=observed, plan=plan, now=now, traffic=traffic)
@@ -259,7 +263,7 @@ class Reconcile:
         self._verification.keep_asking(
             key,
             waiting=awaited_generation(place) is not None,
-            falling=place.canary is None,
+            falling=place.canary is None or place.canary.halted is not None,
             by_endpoints=subject.wish.spec.serving.workload is not None,
         )
         self._metrics.show_policy(key.namespace, key.name, shown=_shown(place, phase=plan.phase))
@@ -271,6 +275,8 @@ class Reconcile:
         self._problems[key] = problem
         if plan.wake_at is not None and problem is None:  # else it comes again after a pause
             self._queue.add_at(key, at=plan.wake_at)
+        if (again := self._reports.again_at(key)) is not None:
+            self._queue.add_at(key, at=again)
         if problem != known or self._reports.reporting(key, status=subject.status) != subject.observed.reporting:
             self._queue.add(key)
         return problem is not None

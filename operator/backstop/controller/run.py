@@ -114,7 +114,7 @@ class Operator:
         writes = Writes(self._client, store=store, instance=self._instance, wake=self._queue.add)
         children = Children(writes, store=store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
         probes = Probes(writes, store=store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
-        reports = Reports(self._client)
+        reports = Reports(self._client, metrics=metrics, clock=self._clock)
         telling = Telling(writes, metrics=metrics)
         reconcile = Reconcile(
             store=store,

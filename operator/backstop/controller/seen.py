@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from ..api.names import ANNOTATION_ROLLOUT, GROUP, LABEL_POLICY, LABEL_PROBE, LABEL_REVISION, RECORD_KEY
+from ..api.names import ANNOTATION_MARK, ANNOTATION_ROLLOUT, GROUP, LABEL_POLICY, LABEL_PROBE, LABEL_REVISION, RECORD_KEY
 from ..kube.resources import (
     AUTOSCALERS,
     CONFIG_MAPS,
@@ -111,12 +111,16 @@ class DeploymentSeen(Child):
 
 @dataclass(frozen=True, slots=True)
 class JobSeen(Child):
-    """A probe's Job. `rollout`: when the rollout began that it belongs to. `ended`: the reason of its end, where it failed."""
+    """A probe's Job. `rollout`: when the rollout began that it belongs to. `ended`: the reason of its end, where it failed.
+
+    `mark`: of the probe that it was made from.
+    """
 
     probe: str
     rollout: str
     state: ProbeState
     ended: str
+    mark: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +168,9 @@ def child(body: Body, *, resource: Resource) -> Child:
     }
     conditions = _mapping(body.get("status")).get("conditions") or ()
     if resource is JOBS:
-        rollout = (metadata.get("annotations") or {}).get(ANNOTATION_ROLLOUT, "")
-        return _job(common, probe=labels.get(LABEL_PROBE, ""), rollout=rollout, conditions=conditions)
+        said = metadata.get("annotations") or {}
+        rollout, mark = said.get(ANNOTATION_ROLLOUT, ""), said.get(ANNOTATION_MARK, "")
+        return _job(common, probe=labels.get(LABEL_PROBE, ""), rollout=rollout, mark=mark, conditions=conditions)
     if resource is not DEPLOYMENTS:
         return Child(**common)
     failure = next((c.get("message") for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
@@ -177,7 +182,7 @@ def child(body: Body, *, resource: Resource) -> Child:
     )
 
 
-def _job(common: Mapping[str, Any], *, probe: str, rollout: str, conditions: Iterable[Mapping[str, Any]]) -> JobSeen:
+def _job(common: Mapping[str, Any], *, probe: str, rollout: str, mark: str, conditions: Iterable[Mapping[str, Any]]) -> JobSeen:
     held = {c["type"]: c.get("reason", "") for c in conditions if c["status"] == "True"}
     state = ProbeState.FAILED if "Failed" in held else ProbeState.PASSED if "Complete" in held else ProbeState.RUNNING
     return JobSeen(
@@ -186,6 +191,7 @@ def _job(common: Mapping[str, Any], *, probe: str, rollout: str, conditions: Ite
         rollout=rollout,
         state=state,
         ended=held.get("Failed", ""),
+        mark=mark,
     )
 
 

@@ -1,11 +1,13 @@
 """The policy that a pass is about, with all that was read of it; made once, changed by nobody."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from ..api.names import revision_object
 from ..api.policystatus import FallbackPolicyStatus
 from ..api.reasons import Reason
 from ..kube.errors import Rejected
-from ..kube.resources import Resource
+from ..kube.resources import DEPLOYMENTS, Resource
 from ..rollout.observed import Observed
 from ..rollout.plan import Plan
 from .keys import PolicyKey
@@ -23,7 +25,19 @@ class Problem:
 
 def refusal(resource: Resource, *, name: str, why: Rejected) -> Problem:
     """The API server understood, and would not have it: the policy's author may be able to do something about it."""
-    return Problem(Reason.OBJECT_REFUSED, f"{resource.kind} `{name}` was refused by the API server: {why}")
+    return Problem(Reason.OBJECT_REFUSED, f"{_refused(resource, name)}: {why}")
+
+
+def refused_deployments(problem: Problem | None, *, policy: str, revisions: Iterable[str]) -> Mapping[str, str]:
+    """Why these revisions have no Deployment, where that is the problem: the API server would not have it."""
+    if problem is None or problem.reason is not Reason.OBJECT_REFUSED:
+        return {}
+    beginnings = {revision: _refused(DEPLOYMENTS, revision_object(policy, revision=revision)) for revision in revisions}
+    return {revision: problem.message for revision, beginning in beginnings.items() if problem.message.startswith(beginning)}
+
+
+def _refused(resource: Resource, name: str) -> str:
+    return f"{resource.kind} `{name}` was refused by the API server"
 
 
 def not_ours(resource: Resource, *, name: str) -> Problem:

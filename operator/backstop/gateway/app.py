@@ -20,7 +20,7 @@ from .metrics import GatewayMetrics
 from .revision import Revision
 from .room import BodyRoom, NoRoomError
 from .serve import ANSWERED, OVERLOAD, REASON_HEADER, LocalServer, Passage
-from .split import Forward, ServeHere, SplitReason, route, route_synthetic
+from .split import Forward, ServeHere, SplitReason, has_no_share, route, route_synthetic
 from .view import TrafficView
 
 MAX_IN_FLIGHT: Final = 512
@@ -67,7 +67,8 @@ class GatewayApp:
         state = self._view.state
         headers = read_headers(scope["headers"], steering=state.steering if state is not None else NO_STEERING)
         role = role_of(self._revision.name, state=state)
-        reply = Reply(send, clock=self._clock, closing=lambda: self._lifecycle.draining or role is PodRole.NEITHER)
+        leaving = role is PodRole.NEITHER or (headers.pin is None and self._has_no_share())
+        reply = Reply(send, clock=self._clock, closing=lambda: self._lifecycle.draining or leaving)
         match scope["method"], scope["path"]:
             case "POST", path if path == CHAT_PATH:
                 await self._chat(receive, headers=headers, role=role, reply=reply)
@@ -95,7 +96,7 @@ class GatewayApp:
             await self._decline(headers, role=role, reply=reply)
             return
         passage = Passage(revision=self._revision.name, started=self._clock())
-        passage.judged = headers.pin is None and not self._is_unrouted()
+        passage.judged = headers.pin is None
         task = asyncio.current_task()
         assert task is not None
         self._lifecycle.enter(task)
@@ -186,14 +187,14 @@ class GatewayApp:
             if reason is None:
                 return
             self._take_back(passage, reason=reason)
+        passage.judged = passage.judged and not self._has_no_share()
         if headers.hop is None and passage.judged:
             self._metrics.served_by(self._revision.name).count_sent()
         await self._local.serve(body, headers=headers, reply=reply, role=role, passage=passage)
 
-    def _is_unrouted(self) -> bool:
-        """Whether this is a pod of a canary without a share: who reaches it was sent by nobody who splits."""
-        state = self._view.state
-        return state is not None and state.permille == 0 and role_of(self._revision.name, state=state) is PodRole.CANARY
+    def _has_no_share(self) -> bool:
+        """Whether this is a pod of a canary without a share: what it serves itself was sent by nobody who splits."""
+        return has_no_share(self._revision.name, state=self._view.state)
 
     def _take_back(self, passage: Passage, *, reason: SplitReason) -> None:
         """Nobody took the request and nothing of an answer has left: this pod serves it."""

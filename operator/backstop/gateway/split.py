@@ -16,6 +16,7 @@ class SplitReason(StrEnum):
     PINNED = "pinned"  # its caller named the track
     SYNTHETIC = "synthetic"  # a probe's
     OLDER_REVISION = "older_revision"  # this pod is neither stable nor canary
+    NO_SHARE = "no_share"  # this pod is of a canary that has no share, or was rolled back
     CONNECT_FAILED = "connect_failed"  # served here after all: nobody took the connection
     DECLINED = "declined"  # served here after all: 421
 
@@ -46,17 +47,27 @@ def route(
 ) -> ServeHere | Forward:
     """Where an entry request goes. `draw` is uniform in [0, 1). `sticky`: the caller's key; `track`: the track that the caller names.
 
-    Only a stable pod splits. A canary pod serves what reaches it (a router in front has split already), an older one forwards to stable.
+    Only a stable pod splits. A canary pod serves what reaches it while it has a share (a router in front has split already); without one
+    it forwards to stable, as an older pod does: callers may be connected to it still from when it was to be promoted.
     """
     if state is None:
         return ServeHere()
     match role_of(revision, state=state):
+        case PodRole.CANARY if has_no_share(revision, state=state):
+            return Forward(revision=state.stable, to=PodRole.STABLE, reason=SplitReason.NO_SHARE)
         case PodRole.CANARY:
             return ServeHere()
         case PodRole.NEITHER:
             return Forward(revision=state.stable, to=PodRole.STABLE, reason=SplitReason.OLDER_REVISION)
         case PodRole.STABLE:
             return _split(state, draw=draw, sticky=sticky, track=track)
+
+
+def has_no_share(revision: str, *, state: TrafficState | None) -> bool:
+    """Whether this is a canary that nobody who splits sends anything to."""
+    if state is None or role_of(revision, state=state) is not PodRole.CANARY:
+        return False
+    return state.permille == 0 or is_aborted(revision, state=state)
 
 
 def route_synthetic(revision: str, *, state: TrafficState | None, canary: str) -> Forward | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..api.names import (
+    ANNOTATION_MARK,
     ANNOTATION_ROLLOUT,
     LABEL_COMPONENT,
     LABEL_INSTANCE,
@@ -50,7 +51,7 @@ def probe_object(
     """
     meta = metadata(owner, name=probe_job(owner.name, revision=revision, probe=probe.name), revision=revision)
     meta["labels"] |= {LABEL_NAME: "backstop-probe", LABEL_COMPONENT: PROBE_COMPONENT, LABEL_PROBE: probe.name}
-    meta["annotations"] = {ANNOTATION_ROLLOUT: rollout}
+    meta["annotations"] = {ANNOTATION_ROLLOUT: rollout, ANNOTATION_MARK: probe.mark}
     if probe.job is not None:
         container = _container(owner, revision=revision, prompt_version=prompt_version, job=probe.job, own=own)
         spec = _once(probe.job, template=_template(owner, probe=probe, container=container, pull_secrets=pull_secrets))

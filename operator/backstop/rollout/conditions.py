@@ -4,14 +4,15 @@ from backstop.api.condition import ConditionType
 from backstop.api.policystatus import Phase
 from backstop.api.reasons import WAY_BACK, Reason, reason_of
 
-from . import probes, replicas
+from . import first, probes, replicas
 from .judged import judged
 from .look import Look
 from .observed import Unknown, Unresolved
-from .place import CanaryPlace, Incident
+from .place import CanaryPlace, Guard, Incident, PreviousPlace, StablePlace
 from .plan import ConditionState
 from .progress import hold_ends, open_slos
 from .rest import serves_already
+from .wayback import is_late, late_words
 
 
 def conditions_of(look: Look) -> tuple[ConditionState, ...]:
@@ -21,7 +22,7 @@ def conditions_of(look: Look) -> tuple[ConditionState, ...]:
     conditions = [*_input(look), _ready(look), _progressing(look)]
     wanted, canary = look.wanted, look.place.canary
     rejection = look.place.rejection_of(wanted.name) if wanted is not None else None
-    if canary is not None and canary.halted is not None:
+    if (canary is not None and canary.halted is not None) or first.failed(look) is not None:
         conditions.append(ConditionState(ConditionType.STALLED, "True", *_doing(look)))
     elif canary is not None or (wanted is not None and rejection is None and not _is_stable(look) and _incident(look) is None):
         conditions.append(ConditionState(ConditionType.RECONCILING, "True", *_doing(look)))
@@ -59,7 +60,7 @@ def summary_of(look: Look) -> tuple[Phase, Reason]:
     if _incident(look) is not None:
         return Phase.BLOCKED, Reason.SHARED_INCIDENT
     if not _is_stable(look):
-        return Phase.STARTING, _doing(look)[0]
+        return (Phase.STARTING if first.failed(look) is None else Phase.BLOCKED), _doing(look)[0]
     if look.place.guard is not None:
         return Phase.GUARDING, _guarding(look)[0]
     return Phase.IDLE, Reason.STABLE if _stable_ready(look) else Reason.STABLE_UNREADY
@@ -112,6 +113,7 @@ def _ready(look: Look) -> ConditionState:
 
 def _progressing(look: Look) -> ConditionState:
     waits = look.wanted is None or look.place.rejection_of(look.wanted.name) is not None or _incident(look) is not None
+    waits = waits or first.failed(look) is not None
     if look.place.canary is None and (_is_stable(look) or waits):
         return ConditionState(ConditionType.PROGRESSING, "False", Reason.STABLE, "no rollout is running")
     return ConditionState(ConditionType.PROGRESSING, "True", *_doing(look))
@@ -134,11 +136,17 @@ def _doing(look: Look) -> tuple[Reason, str]:
     if canary is not None and canary.halted is not None:
         return Reason.HALTED, f"waiting for a person (annotation `backstop.dev/retry` or `backstop.dev/abort`): {canary.halted.message}"
     if canary is None:
-        wanted = look.wanted
+        wanted, stable, guard, previous = look.wanted, look.place.stable, look.place.guard, look.place.previous
+        if stable is not None and guard is not None and guard.returning is not None and previous is not None:
+            return _returning(look, guard, stable=stable, previous=previous)
         name = wanted.name if wanted is not None else "the wanted revision"
         if look.place.stable is None and serves_already(look) not in (None, name):
             message = f"status was lost, and the traffic object says that {serves_already(look)} serves: apply the version of that revision"
             return Reason.STATUS_LOST, f"{message}, or delete the traffic object to make {name} stable without a canary"
+        if (failed := first.failed(look)) is not None:
+            return Reason.PROBE_FAILED, f"{failed.message}; {WAY_BACK}; nothing serves before"
+        if wanted is not None and look.observed.arm(name).ready > 0 and first.missing(look, wanted):
+            return Reason.WAITING_FOR_PROBES, first.said(look, wanted)
         trouble = look.observed.arm(name).trouble
         return Reason.WAITING_FOR_READY, f"waiting for a ready pod of {name}" + (f" ({trouble})" if trouble else "")
     if isinstance(look.observed.route, Unknown):
@@ -149,8 +157,6 @@ def _doing(look: Look) -> tuple[Reason, str]:
         trouble = look.observed.arm(canary.revision.name).trouble
         message = f"waiting for {look.pods_needed(canary)} ready pods of {canary.revision.name}" + (f" ({trouble})" if trouble else "")
         return (Reason.CANARY_UNREADY if look.ready(canary) == 0 and canary.step > 0 else Reason.WAITING_FOR_READY), message
-    if canary.weight == 0 and canary.promoting_since is None and (third := replicas.others(look, canary)):
-        return Reason.WAITING_FOR_READY, f"waiting for the pods of {third[0]} to go: beside stable they would be reached as the canary is"
     if look.policy.canary.paused and not canary.by_hand:
         return Reason.PAUSED, f"step {canary.step + 1} of {len(look.policy.canary.steps)}, {canary.weight} %: `spec.canary.paused`"
     if canary.promoting_since is not None:
@@ -163,6 +169,8 @@ def _doing(look: Look) -> tuple[Reason, str]:
 def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     steps = len(look.policy.canary.steps)
     where = f"step {canary.step + 1} of {steps}, {replicas.with_share(look, canary, canary.weight).rstrip(',')}"
+    if canary.weight == 0 and (third := replicas.others(look, canary)):
+        return Reason.WAITING_FOR_READY, f"waiting for the pods of {third[0]} to go: beside stable they would be reached as the canary is"
     if canary.weight == 0 and canary.generation is not None:
         return Reason.WEIGHT_NOT_VERIFIED, f"{where}: no weight is tried before 0 % is seen {replicas.everywhere(look)}"
     if canary.step_started_at is None or canary.verified_at is None:
@@ -172,10 +180,10 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     if silent := [r for r in look.readings_in("Waiting") if r.reason == Reason.NO_TRAFFIC]:
         return Reason.NO_TRAFFIC, f"{where}: {silent[0].evidence}"
     if look.now >= hold_ends(look, canary) and (waited_for := open_slos(look)):
-        return (
-            Reason.WAITING_FOR_SAMPLES,
-            f"{where}: the hold is over; not yet healthy: {', '.join(waited_for)} (`.status.slos` says why)",
-        )
+        unhealthy = f"not yet healthy: {', '.join(waited_for)} (`.status.slos` says why){probes.silent_words(look, canary)}"
+        if canary.held_told:
+            return Reason.HOLDING_LONG, f"{where}: for more than an hour after its hold {unhealthy}"
+        return Reason.WAITING_FOR_SAMPLES, f"{where}: the hold is over; {unhealthy}"
     if look.now >= hold_ends(look, canary) and look.step_of(canary).approval and not canary.approved:
         return Reason.WAITING_FOR_APPROVAL, f"{where}: passed, and waits for a new value of the annotation `backstop.dev/approve`"
     return Reason.HOLDING, f"{where}: holding for {look.step_of(canary).holdSeconds} s"
@@ -189,12 +197,21 @@ def _guarding(look: Look) -> tuple[Reason, str]:
     if not _stable_ready(look):
         return Reason.STABLE_UNREADY, f"no pod of stable {stable.revision.name} is ready"
     if guard is not None and guard.returning is not None and previous is not None:
-        back = f"{previous.revision.prompt_version} ({previous.revision.name})"
-        return Reason.RETURNING, f"{name} is left for {back} as soon as that has its pods: {guard.returning.message}"
+        return _returning(look, guard, stable=stable, previous=previous)
     breached = look.readings_in("Breached")
     if guard is not None and breached:
         return breached[0].reason, f"{name} is stable, and nothing moves although it breaches: {breached[0].evidence}"
     return Reason.STABLE, f"{name} is stable and serves"
+
+
+def _returning(look: Look, guard: Guard, *, stable: StablePlace, previous: PreviousPlace) -> tuple[Reason, str]:
+    """Stable is to be left for what had served before it."""
+    assert guard.returning is not None
+    if is_late(look, guard):
+        return Reason.RETURN_UNAVAILABLE, late_words(look, stable=stable, previous=previous, breach=guard.returning.message)
+    name = f"{stable.revision.prompt_version} ({stable.revision.name})"
+    back = f"{previous.revision.prompt_version} ({previous.revision.name})"
+    return Reason.RETURNING, f"{name} is left for {back} as soon as that has its pods: {guard.returning.message}"
 
 
 def _incident(look: Look) -> Incident | None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.policystatus import Router
 
-from . import guard, intent, leaving, probes, progress, recreation, replicas, rest, safety
+from . import first, guard, holding, intent, leaving, probes, progress, recreation, replicas, rest, safety
 from .conditions import conditions_of, summary_of
 from .judged import same_subject
 from .look import Look
@@ -36,6 +36,8 @@ SAFETY: tuple[CanaryGate, ...] = (
     replicas.shared_with_others,
     probes.ended,
     progress.blindness,
+    probes.fell_silent,
+    holding.held,
 )
 PROGRESS: tuple[CanaryGate, ...] = (
     progress.replan,
@@ -47,12 +49,23 @@ PROGRESS: tuple[CanaryGate, ...] = (
     progress.pass_step,
 )
 # Without a canary: what takes traffic away from stable, or finds out whether that was right.
-GUARD: tuple[Gate, ...] = (recreation.recall, guard.finish_return, guard.breach, guard.go_back_when_ready, guard.compare, guard.end)
+GUARD: tuple[Gate, ...] = (
+    recreation.recall,
+    guard.finish_return,
+    guard.breach,
+    guard.go_back_when_ready,
+    guard.way_back_is_late,
+    guard.compare,
+    guard.end,
+)
 # What does not wait while a rollout is paused: no gate that raises the canary's weight.
 WHILE_PAUSED: tuple[CanaryGate, ...] = (progress.replan, progress.promote, progress.verify)
 REST: tuple[Gate, ...] = (
-    rest.first_revision,
+    first.probe_ended,
+    first.begin_probes,
+    first.first_revision,
     rest.watch_shift,
+    rest.watch_halt,
     rest.clear_away,
     rest.recall_rejection,
     guard.return_to_previous,
@@ -86,7 +99,7 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         reason=reason,
         # What was written may be what the next gate waits for, and our own writes are no news.
         wake_at=now if moved or route is not None else wake_at(after),
-        probes=probes.to_run(after),
+        probes=first.to_run(after) or probes.to_run(after),
         autoscaled=_serving(after) if policy.serving.autoscaling is not None else None,
         may_shrink=not _shares(place),
         finalizer=leaving.needs_finalizer(place),
@@ -151,8 +164,8 @@ def _sizes(look: Look) -> Mapping[str, int]:
         sizes[place.previous.revision.name] = _kept_size(look, place.previous.revision)
     if place.stable is not None:
         sizes[place.stable.revision.name] = look.replicas
-    elif (first := _first(look)) is not None:
-        sizes[first] = look.replicas
+    elif (starting := _first(look)) is not None:
+        sizes[starting] = look.replicas
     return sizes
 
 
@@ -181,7 +194,8 @@ def _serving(look: Look) -> str | None:
         return place.canary.revision.name
     if place.stable is not None:
         return place.stable.revision.name
-    return _first(look)
+    wanted = look.wanted
+    return None if wanted is not None and first.missing(look, wanted) else _first(look)
 
 
 def _first(look: Look) -> str | None:

@@ -17,6 +17,7 @@ from .observed import Known
 from .place import Guard, Halt, Incident, PreviousPlace, Revision, StablePlace
 from .progress import all_healthy
 from .rest import carries_verdict, fresh_canary, with_canary
+from .wayback import is_late, late_words
 
 # For so long a way back to pods that were gone waits for all of them: one would break under what all of stable's serve.
 RETURN_SECONDS = 30.0
@@ -67,7 +68,19 @@ def go_back_when_ready(look: Look) -> Move | None:
     ready = look.observed.arm(previous.revision.name).ready
     if ready == 0 or (ready < look.replicas and look.now < guard.returning.at + RETURN_SECONDS):
         return None
-    return _return(look, previous, reason=guard.returning.reason, message=guard.returning.message, at=look.now)
+    return _return(look, previous, reason=guard.returning.reason, message=guard.returning.message, at=guard.returning.at)
+
+
+def way_back_is_late(look: Look) -> Move | None:
+    """What stable is to be left for has had its time to get ready: told once. Traffic still follows when it does."""
+    guard, previous, stable = look.place.guard, look.place.previous, look.place.stable
+    if guard is None or guard.returning is None or previous is None or stable is None or not is_late(look, guard):
+        return None
+    if guard.reported == Reason.RETURN_UNAVAILABLE:
+        return None
+    message = late_words(look, stable=stable, previous=previous, breach=guard.returning.message)
+    reported = replace(guard, reported=str(Reason.RETURN_UNAVAILABLE))
+    return told(replace(look.place, guard=reported), Reason.RETURN_UNAVAILABLE, message)
 
 
 def compare(look: Look) -> Move | None:
@@ -119,6 +132,8 @@ def return_to_previous(look: Look) -> Move | None:
     guard, previous, wanted = look.place.guard, look.place.previous, look.wanted
     if guard is None or guard.suspect is not None or previous is None or wanted is None or wanted.name != previous.revision.name:
         return None
+    if guard.returning is not None:
+        return None  # on its way there already, with a verdict on what it leaves
     if look.place.canary is not None or look.place.rejection_of(wanted.name) is not None or carries_verdict(look, wanted):
         return None
     message = (
@@ -145,5 +160,6 @@ def _return(look: Look, previous: PreviousPlace, *, reason: Reason | str, messag
 
 def _halted(look: Look, revision: Revision, *, previous: PreviousPlace, reason: Reason | str, message: str, at: float) -> Move:
     back = replace(look.place, stable=StablePlace(previous.revision, since=look.now), previous=None, guard=None)
-    canary = replace(fresh_canary(look, revision), unready_since=None, step=len(look.policy.canary.steps) - 1)  # at full size
+    # At full size, and with all of the traffic until now.
+    canary = replace(fresh_canary(look, revision), unready_since=None, step=len(look.policy.canary.steps) - 1, weight=100)
     return halt(replace(look, observed=replace(look.observed, place=back)), canary, reason=reason, message=message, at=at)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from backstop.api.reasons import Reason
 
+from . import first
 from .look import Look
 from .move import Move, roll_back, told, without_canary
 from .place import Place, Revision
@@ -56,6 +57,9 @@ def _abort(look: Look) -> Move | None:
 def _retry(look: Look) -> Move | None:
     """A rejected or halted revision, from step 0 and with clean counters: `rest.new_canary` begins it when its verdict is gone."""
     wanted = look.wanted
+    if wanted is not None and first.failed(look) is not None:
+        message = f"the probes of {wanted.prompt_version} ({wanted.name}) run again, as asked for by hand (`backstop.dev/retry`)"
+        return told(replace(look.place, first=None), Reason.RETRIED, message)
     if wanted is None or not (_stands_back(look, wanted) or _shares_an_incident(look, wanted)):
         return None
     if look.place.stable is None:
@@ -77,8 +81,10 @@ def _promote(look: Look) -> Move | None:
     wanted, stable, canary = look.wanted, look.place.stable, look.place.canary
     if wanted is not None and stable is None:
         return as_first(look, wanted, reason=Reason.PROMOTED_BY_HAND, token="promote")
-    if wanted is None or stable is None or wanted.name == stable.revision.name:
+    if wanted is None or stable is None:
         return None
+    if wanted.name == stable.revision.name:
+        return _keep(look, stable.revision)
     if canary is not None and (canary.revision.name != wanted.name or canary.routed_at is not None):
         return None
     message = (
@@ -86,6 +92,16 @@ def _promote(look: Look) -> Move | None:
     )
     promoting = replace(canary or fresh_canary(look, wanted), by_hand=True, promoting_since=look.now)
     return told(with_canary(look.place, promoting), Reason.PROMOTED_BY_HAND, message)
+
+
+def _keep(look: Look, stable: Revision) -> Move | None:
+    """Stable was to be left, and a person has it stay: what it does is told from now on, and no more."""
+    guard = look.place.guard
+    if guard is None or guard.returning is None:
+        return None
+    message = f"{stable.prompt_version} ({stable.name}) stays, as asked for by hand (`backstop.dev/promote`): {guard.returning.message}"
+    kept = replace(guard, returning=None, reported=None, by_hand=True)
+    return told(replace(look.place, guard=kept), Reason.PROMOTED_BY_HAND, message)
 
 
 def _stands_back(look: Look, wanted: Revision) -> bool:

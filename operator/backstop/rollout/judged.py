@@ -78,4 +78,4 @@ def _served_since(stable: StablePlace, *, last: LastRollout | None) -> float | N
         return stable.since
     if last.shifted_at is not None:
         return last.shifted_at
-    return None if last.generation is not None else last.detected_at + WATCH_SHIFT_SECONDS
+    return None if last.generation is not None else last.watched_since + WATCH_SHIFT_SECONDS

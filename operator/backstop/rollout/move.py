@@ -35,11 +35,18 @@ def told(place: Place, reason: Reason, message: str) -> Move:
 
 def roll_back(look: Look, canary: CanaryPlace, *, reason: Reason | str, message: str, at: float) -> Move:
     """The canary is rejected: all traffic to stable, its pods retire, and the revision is remembered."""
-    alone = reason in SLO_BREACHES and (canary.weight == 100 or canary.routed_at is not None)
+    alone = reason in SLO_BREACHES and _served_alone(canary)
     place = without_canary(look, canary)
     if place.previous is not None and place.previous.revision == canary.revision:
         place = replace(place, previous=None)  # nothing goes back to what is rejected
     return _rejecting(look, revision=canary.revision, place=place, reason=reason, message=message, at=at, suspected=alone)
+
+
+def _served_alone(canary: CanaryPlace) -> bool:
+    """Whether nothing served beside it, or did when it was halted."""
+    if canary.halted is not None:
+        return canary.halted.alone
+    return canary.weight == 100 or canary.routed_at is not None
 
 
 def go_back(look: Look, back: Revision, *, reason: Reason | str, message: str, at: float) -> Move:
@@ -57,7 +64,15 @@ def _rejecting(look: Look, *, revision: Revision, place: Place, reason: Reason |
     text = f"Rolled back {revision.prompt_version} ({revision.name}) → {back.prompt_version} ({back.name}): {message}"
     text += _short_of_pods(look, back)
     rejection = Rejection(revision, reason=str(reason), message=text, at=at, suspected=suspected)
-    last = LastRollout(Outcome.ROLLED_BACK, revision, reason=str(reason), message=text, detected_at=at, generation=None)
+    last = LastRollout(
+        Outcome.ROLLED_BACK,
+        revision,
+        reason=str(reason),
+        message=text,
+        detected_at=at,
+        generation=None,
+        ended_at=None if at == look.now else look.now,
+    )
     place = replace(place, last=last, rejected=_remember(look, rejection))
     if suspected:
         until = look.now + max(look.policy.rollback.guardSeconds, LEAST_SUSPICION_SECONDS)
@@ -82,7 +97,16 @@ def halt(look: Look, canary: CanaryPlace, *, reason: Reason | str, message: str,
         f"{revision.prompt_version} ({revision.name}) has no traffic any more, and waits for a new value of the annotation "
         f"`backstop.dev/retry` or `backstop.dev/abort` (`spec.rollback.mode` is `Pause`): {message}"
     )
-    halted = replace(at_zero(canary), halted=Halt(at, reason=str(reason), message=message))
+    halted = replace(
+        at_zero(canary),
+        halted=Halt(
+            at,
+            reason=str(reason),
+            message=message,
+            alone=reason in SLO_BREACHES and _served_alone(canary),
+            taken_at=None if at == look.now else look.now,
+        ),
+    )
     return Move(
         replace(look.place, canary=halted),
         (Announcement(Reason.HALTED, text),),
@@ -110,9 +134,17 @@ def supersede(look: Look, canary: CanaryPlace, *, reason: Reason, message: str) 
     place, halt = without_canary(look, canary), canary.halted
     last = LastRollout(Outcome.SUPERSEDED, canary.revision, reason=reason, message=message, detected_at=look.now, generation=None)
     if halt is not None:
-        rejection = Rejection(canary.revision, reason=halt.reason, message=halt.message, at=halt.at)
+        rejection = Rejection(canary.revision, reason=halt.reason, message=halt.message, at=halt.at, suspected=halt.alone)
         place = replace(place, rejected=_remember(look, rejection))
-        last = replace(last, outcome=Outcome.ROLLED_BACK, reason=halt.reason, message=halt.message)
+        last = replace(
+            last,
+            outcome=Outcome.ROLLED_BACK,
+            reason=halt.reason,
+            message=halt.message,
+            detected_at=halt.at,
+            shifted_at=halt.shifted_at,
+            ended_at=look.now,
+        )
     return told(replace(place, last=last), reason, message)
 
 

@@ -81,10 +81,11 @@ class ProbeState(StrEnum):
 
 @dataclass(frozen=True)
 class ProbeSeen:
-    """A probe of the present rollout. `how`: in words, how it failed."""
+    """A probe of the present rollout. `how`: in words, how it failed; `mark`: of the probe as it was when it was begun."""
 
     state: ProbeState
     how: str = ""
+    mark: str = ""
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,24 @@ class StablePlace:
 
 @dataclass(frozen=True)
 class Halt:
-    """A breach after which a person decides."""
+    """A breach after which a person decides, or after which stable is to be left.
+
+    `alone`: nothing served beside what breached. Where traffic was taken away: `taken_at`, where that was later than `at`; `generation`
+    of the write, until every gateway was seen to act on it, at `shifted_at`, or was watched for long enough.
+    """
 
     at: float
     reason: str
     message: str
+    alone: bool = False
+    taken_at: float | None = None
+    generation: int | None = None
+    shifted_at: float | None = None
+
+    @property
+    def watched_since(self) -> float:
+        """From when on gateways are watched for it."""
+        return self.at if self.taken_at is None else self.taken_at
 
 
 @dataclass(frozen=True)
@@ -43,7 +56,9 @@ class CanaryPlace:
     before callers first could reach it; None: they never could. `approved`: a person has let the present step pass; `by_hand`: it is
     promoted without steps, because a person asked for it, or because it was stable a moment ago. `reported`: why it would have been
     rolled back in this step, where that has no consequence; `halted`: the breach after which it waits for a person. `probes_at`: when its
-    probes were begun; `passed`: the names of those that it has passed.
+    probes were begun; `passed`: the marks of those that it has passed. `held_since` and `held_seconds`: time in which the step would
+    have ended and did not pass; `held_told`: that it was for long. `silent`: marks of the probes that were to send requests beside
+    callers' and have ended.
     """
 
     revision: Revision
@@ -66,6 +81,29 @@ class CanaryPlace:
     routed_at: float | None = None
     probes_at: float | None = None
     passed: tuple[str, ...] = ()
+    held_since: float | None = None
+    held_seconds: float = 0.0
+    held_told: bool = False
+    silent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FirstPlace:
+    """A first revision whose probes run, before it is stable. `passed`: marks of those that it has passed.
+
+    `failed`: why it does not become stable; `failed_on`: the mark of the probe that said so.
+    """
+
+    revision: Revision
+    started_at: float
+    passed: tuple[str, ...] = ()
+    failed: Halt | None = None
+    failed_on: str = ""
+
+    @property
+    def probes_at(self) -> float | None:
+        """When its probes were begun."""
+        return self.started_at
 
 
 @dataclass(frozen=True)
@@ -133,7 +171,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class LastRollout:
-    """How the latest rollout ended. `shifted_at`: when every ready gateway was seen to act on it; `report`: written, of this name."""
+    """How the latest rollout ended. `shifted_at`: when every ready gateway was seen to act on it; `report`: written, of this name.
+
+    `ended_at`: when traffic was told so, where that had to wait after it was detected: for pods, or for a person.
+    """
 
     outcome: Outcome
     revision: Revision
@@ -143,6 +184,12 @@ class LastRollout:
     generation: int | None
     shifted_at: float | None = None
     report: str | None = None
+    ended_at: float | None = None
+
+    @property
+    def watched_since(self) -> float:
+        """From when on gateways are watched for the end."""
+        return self.detected_at if self.ended_at is None else self.ended_at
 
 
 def is_another_end(last: LastRollout | None, *, before: LastRollout | None) -> bool:
@@ -214,6 +261,12 @@ class Place:
     timeline: Timeline | None = None
     guard: Guard | None = None
     incident: Incident | None = None
+    first: FirstPlace | None = None
+
+    @property
+    def probed(self) -> CanaryPlace | FirstPlace | None:
+        """Whose probes may run: the canary's, or those of what is to be the first stable revision."""
+        return self.canary if self.stable is not None else self.first
 
     def rejection_of(self, revision: str) -> Rejection | None:
         """The rejection of this revision, if it was rolled back."""
@@ -227,10 +280,12 @@ def awaited_generation(place: Place) -> int | None:
     """
     canary, last = place.canary, place.last
     if canary is not None:
+        if canary.halted is not None:
+            return canary.halted.generation
         if canary.routed_at is not None or (canary.step_started_at is not None and canary.verified_at is None):
             return canary.generation
         # After a weight that was not seen everywhere: the generation that took it back.
-        return canary.generation if canary.weight == 0 and canary.halted is None else None
+        return canary.generation if canary.weight == 0 else None
     if last is not None and last.shifted_at is None:
         return last.generation
     return None

@@ -12,7 +12,7 @@ from backstop.api.traffic import is_aborted
 
 from .look import Look
 from .move import Move, told
-from .observed import Known, ProbeState, Unknown
+from .observed import Known, ProbeSeen, ProbeState, Unknown
 from .place import CanaryPlace
 from .safety import against
 
@@ -22,7 +22,34 @@ def missing(look: Look, canary: CanaryPlace) -> tuple[str, ...]:
     # Callers could reach it already, or a person has decided.
     if canary.exits_before is not None or canary.promoting_since is not None:
         return ()
-    return tuple(name for name in _declared(look.policy, when=ProbeWhen.BEFORE_TRAFFIC) if name not in canary.passed)
+    return not_passed(look.policy, passed=canary.passed)
+
+
+def not_passed(policy: FallbackPolicySpec, *, passed: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the probes before traffic that are not among these marks: one that was edited has not passed."""
+    before = [probe for probe in policy.canary.probes if probe.when is ProbeWhen.BEFORE_TRAFFIC]
+    return tuple(probe.name for probe in before if probe.mark not in passed)
+
+
+def marks(policy: FallbackPolicySpec) -> tuple[str, ...]:
+    """Of all probes that are declared."""
+    return tuple(probe.mark for probe in policy.canary.probes)
+
+
+def mark(policy: FallbackPolicySpec, name: str) -> str:
+    """Of the probe of this name."""
+    return next(probe.mark for probe in policy.canary.probes if probe.name == name)
+
+
+def ends(look: Look, names: tuple[str, ...]) -> list[tuple[str, ProbeSeen]]:
+    """What was seen of these probes as they are declared now: of one that was edited, what ran before says nothing."""
+    found = [(name, seen.value) for name in names if isinstance(seen := look.observed.probes.get(name), Known)]
+    return [(name, probe) for name, probe in found if probe.mark == mark(look.policy, name)]
+
+
+def with_passed(policy: FallbackPolicySpec, *, passed: tuple[str, ...], name: str) -> tuple[str, ...]:
+    """The marks, with that of one more probe."""
+    return (*passed, mark(policy, name))[-_KEPT:]
 
 
 def to_run(look: Look) -> tuple[str, ...]:
@@ -41,15 +68,33 @@ def ended(look: Look, canary: CanaryPlace) -> Move | None:
     """A probe has ended: one that failed speaks against the canary, one that passed is remembered."""
     if canary.halted is not None:
         return None
-    ends = [(name, seen.value) for name in missing(look, canary) if isinstance(seen := look.observed.probes.get(name), Known)]
-    for name, probe in ends:
+    seen = ends(look, missing(look, canary))
+    for name, probe in seen:
         if probe.state is ProbeState.FAILED:
             return against(look, canary, reason=Reason.PROBE_FAILED, message=f"probe `{name}` {probe.how}")
-    for name, probe in ends:
+    for name, probe in seen:
         if probe.state is ProbeState.PASSED:
-            passed = replace(canary, passed=(*canary.passed, name)[-_KEPT:])
+            passed = replace(canary, passed=with_passed(look.policy, passed=canary.passed, name=name))
             return told(replace(look.place, canary=passed), Reason.PROBE_PASSED, f"{canary.revision.name} has passed probe `{name}`")
     return None
+
+
+def fell_silent(look: Look, canary: CanaryPlace) -> Move | None:
+    """What sends requests beside callers' has used up its restarts: told once, and nothing is decided by it."""
+    if canary.halted is not None or canary.weight == 0:
+        return None
+    for name, probe in ends(look, _declared(look.policy, when=ProbeWhen.DURING_TRAFFIC)):
+        if probe.state is not ProbeState.RUNNING and mark(look.policy, name) not in canary.silent:
+            silent = replace(canary, silent=(*canary.silent, mark(look.policy, name))[-_KEPT:])
+            message = f"probe `{name}` sends nothing to {canary.revision.name} any more: it {probe.how or 'has ended'}"
+            return told(replace(look.place, canary=silent), Reason.PROBE_ENDED, message)
+    return None
+
+
+def silent_words(look: Look, canary: CanaryPlace) -> str:
+    """That probes were to send requests and do not; empty where all do."""
+    names = [probe.name for probe in look.policy.canary.probes if probe.mark in canary.silent]
+    return f"; {listed(tuple(names))} sent requests and ended" if names else ""
 
 
 def begin(look: Look, canary: CanaryPlace) -> Move | None:
@@ -67,7 +112,7 @@ def begin(look: Look, canary: CanaryPlace) -> Move | None:
     if not look.acts_on(canary.generation):
         return None
     begun = replace(canary, probes_at=look.now, generation=None)
-    message = f"before its first weight, {canary.revision.prompt_version} ({canary.revision.name}) has to pass {_listed(names)}"
+    message = f"before its first weight, {canary.revision.prompt_version} ({canary.revision.name}) has to pass {listed(names)}"
     return told(replace(look.place, canary=begun), Reason.WAITING_FOR_PROBES, message)
 
 
@@ -76,15 +121,15 @@ def said(look: Look, canary: CanaryPlace) -> str:
     names = missing(look, canary)
     if _has_failed(look, canary):
         return (
-            f"{_listed(names)} did not pass, and `spec.rollback.mode` is `DryRun`: no weight before; a new value of the annotation "
+            f"{listed(names)} did not pass, and `spec.rollback.mode` is `DryRun`: no weight before; a new value of the annotation "
             "`backstop.dev/retry` runs again, `backstop.dev/promote` goes on without"
         )
     if canary.probes_at is None:
         if look.by_replicas:
-            return f"the endpoints of the Service have to be stable's alone before {_listed(names)} can run"
-        return f"every gateway has to know the canary {canary.revision.name} before {_listed(names)} can run"
+            return f"the endpoints of the Service have to be stable's alone before {listed(names)} can run"
+        return f"every gateway has to know the canary {canary.revision.name} before {listed(names)} can run"
     unseen = [(name, seen.why) for name in names if isinstance(seen := look.observed.probes.get(name), Unknown)]
-    return f"waiting for {_listed(names)} to pass" + "".join(f"; `{name}` cannot be seen: {why}" for name, why in unseen)
+    return f"waiting for {listed(names)} to pass" + "".join(f"; `{name}` cannot be seen: {why}" for name, why in unseen)
 
 
 # More than a policy can declare at a time: those of former edits are forgotten first.
@@ -100,5 +145,6 @@ def _has_failed(look: Look, canary: CanaryPlace) -> bool:
     return canary.reported == Reason.PROBE_FAILED and look.policy.rollback.mode is RollbackMode.DRY_RUN
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def listed(names: tuple[str, ...]) -> str:
+    """In a sentence."""
     return ("probe " if len(names) == 1 else "probes ") + ", ".join(f"`{name}`" for name in names)

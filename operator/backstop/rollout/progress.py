@@ -78,9 +78,10 @@ def verify(look: Look, canary: CanaryPlace) -> Move | None:
     if canary.step_started_at is None or canary.verified_at is not None or canary.promoting_since is not None:
         return None
     if look.acts_on(canary.generation):
-        held = f"step {canary.step + 1} of {len(look.policy.canary.steps)} is held for {look.step_of(canary).holdSeconds} s from now on"
-        message = f"{replicas.seen_everywhere(look, replicas.with_share(look, canary, canary.weight))}: {held}"
-        return told(replace(look.place, canary=replace(canary, verified_at=look.now)), Reason.WEIGHT_VERIFIED, message)
+        step = f"step {canary.step + 1} of {len(look.policy.canary.steps)} is held for {look.step_of(canary).holdSeconds} s from now on"
+        message = f"{replicas.seen_everywhere(look, replicas.with_share(look, canary, canary.weight))}: {step}"
+        held = replace(canary, verified_at=look.now, held_since=None, held_seconds=0.0, held_told=False)
+        return told(replace(look.place, canary=held), Reason.WEIGHT_VERIFIED, message)
     if look.now - canary.step_started_at < VERIFY_SECONDS:
         return None
     weight = look.policy.canary.steps[min(canary.step, len(look.policy.canary.steps)) - 1].weight if canary.step else 0
@@ -177,6 +178,7 @@ def promote(look: Look, canary: CanaryPlace) -> Move | None:
             detected_at=canary.promoting_since or canary.routed_at,
             generation=canary.generation,
             shifted_at=look.now if seen else None,
+            ended_at=look.now,
         ),
         guard=guard,
         incident=None,

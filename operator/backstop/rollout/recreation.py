@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from backstop.api.reasons import Reason
 
+from .first import missing
 from .look import Look
 from .move import Move, told, with_remembered
 from .place import Revision, StablePlace
@@ -32,7 +33,7 @@ def recall(look: Look) -> Move | None:
         announcements.append(Announcement(Reason.REJECTED_BEFORE, message))
     accepted = look.observed.accepted
     if accepted is not None and accepted.name != wanted.name and serves_already(look) is None:
-        place = replace(place, stable=StablePlace(accepted, since=look.now), guard=first_guard(look))
+        place = replace(place, stable=StablePlace(accepted, since=look.now), guard=first_guard(look), first=None)
         message = f"{accepted.prompt_version} ({accepted.name}), which a former policy of this name accepted last, serves as stable"
         announcements.append(Announcement(Reason.LAST_ACCEPTED, message))
     return Move(place, tuple(announcements)) if announcements else None
@@ -41,11 +42,24 @@ def recall(look: Look) -> Move | None:
 def as_first(look: Look, wanted: Revision, *, reason: Reason, token: str) -> Move | None:
     """A person's word: what was rolled back under a former policy becomes the first stable revision nevertheless."""
     place = look.place
-    if place.stable is not None or place.rejection_of(wanted.name) is None or serves_already(look) not in (None, wanted.name):
+    if place.stable is not None or serves_already(look) not in (None, wanted.name):
         return None
+    if place.rejection_of(wanted.name) is None:
+        return _without_probes(look, wanted) if reason is Reason.PROMOTED_BY_HAND else None
     left = tuple(r for r in place.rejected if r.revision.name != wanted.name)
     message = (
         f"{wanted.prompt_version} ({wanted.name}) serves as the first revision although it was rejected before, as asked for by hand "
         f"(`backstop.dev/{token}`)"
     )
-    return told(replace(place, stable=StablePlace(wanted, since=look.now), rejected=left, guard=first_guard(look)), reason, message)
+    stable = StablePlace(wanted, since=look.now)
+    return told(replace(place, stable=stable, rejected=left, guard=first_guard(look), first=None), reason, message)
+
+
+def _without_probes(look: Look, wanted: Revision) -> Move | None:
+    """A first revision that has not passed its probes, and serves nevertheless."""
+    if not missing(look, wanted) or look.observed.arm(wanted.name).ready == 0:
+        return None
+    message = f"{wanted.prompt_version} ({wanted.name}) serves as the first revision whatever its probes say, as asked for by hand "
+    message += "(`backstop.dev/promote`)"
+    stable = StablePlace(wanted, since=look.now)
+    return told(replace(look.place, stable=stable, guard=first_guard(look), first=None), Reason.PROMOTED_BY_HAND, message)

@@ -1,4 +1,4 @@
-"""Gates for a policy without a canary: its first revision, a new rollout, and what is left of former ones."""
+"""Gates for a policy without a canary: a new rollout, and what is left of former ones."""
 
 from dataclasses import replace
 
@@ -9,20 +9,9 @@ from .judged import WATCH_SHIFT_SECONDS
 from .look import Look, steps_hash
 from .move import REJECTED_KEPT, Move, told, with_remembered
 from .observed import Known
-from .place import CanaryPlace, Guard, Place, Rejection, Revision, StablePlace
+from .place import CanaryPlace, Guard, Place, Rejection, Revision
 from .replicas import everywhere, seen_everywhere
-
-
-def first_revision(look: Look) -> Move | None:
-    """Nothing has ever run: the wanted revision becomes stable as soon as it can serve, without a canary."""
-    wanted = look.wanted
-    if look.place.stable is not None or wanted is None or look.observed.arm(wanted.name).ready == 0:
-        return None
-    if look.place.rejection_of(wanted.name) is not None or serves_already(look) not in (None, wanted.name):
-        return None  # rejected before; or status was lost: what served before must not be replaced without a canary
-    message = f"{wanted.prompt_version} ({wanted.name}) is the first revision and serves as stable"
-    place = replace(look.place, stable=StablePlace(wanted, since=look.now), rejected=_recalled(look), guard=first_guard(look))
-    return told(place, Reason.FIRST_REVISION, message)
+from .wayback import is_late
 
 
 def first_guard(look: Look) -> Guard | None:
@@ -31,7 +20,7 @@ def first_guard(look: Look) -> Guard | None:
     return Guard(until=look.now + seconds) if seconds else None
 
 
-def _recalled(look: Look) -> tuple[Rejection, ...]:
+def recalled(look: Look) -> tuple[Rejection, ...]:
     """The rejections; where status was lost, the one that the traffic object still carries, and those that are remembered elsewhere."""
     route = look.observed.route
     aborted = route.value.aborted if isinstance(route, Known) and route.value is not None else None
@@ -52,13 +41,13 @@ def serves_already(look: Look) -> str | None:
 
 def recall_rejection(look: Look) -> Move | None:
     """Status was lost, and the traffic object carries a verdict on the wanted revision: remember it."""
-    wanted, recalled = look.wanted, _recalled(look)
+    wanted, rejected_before = look.wanted, recalled(look)
     if look.place.stable is not None or wanted is None or look.place.rejection_of(wanted.name) is not None:
         return None
-    rejection = next((r for r in recalled if r.revision.name == wanted.name), None)
+    rejection = next((r for r in rejected_before if r.revision.name == wanted.name), None)
     if rejection is None:
         return None
-    rejected = tuple(replace(r, revision=wanted) if r is rejection else r for r in recalled)
+    rejected = tuple(replace(r, revision=wanted) if r is rejection else r for r in rejected_before)
     return told(replace(look.place, rejected=rejected), Reason.ROLLED_BACK, rejection.message)
 
 
@@ -71,6 +60,9 @@ def new_canary(look: Look) -> Move | None:
         return None
     if look.place.incident is not None and look.place.incident.revision.name == wanted.name:
         return None
+    guard = look.place.guard
+    if guard is not None and guard.returning is not None and not is_late(look, guard):
+        return None  # stable is being left, and is nothing to be compared with
     canary = fresh_canary(look, wanted)
     message = f"canary {wanted.prompt_version} ({wanted.name}) against stable {stable.revision.prompt_version} ({stable.revision.name})"
     return told(with_canary(look.place, canary), Reason.CANARY_STARTED, message)
@@ -78,7 +70,7 @@ def new_canary(look: Look) -> Move | None:
 
 def with_canary(place: Place, canary: CanaryPlace) -> Place:
     """The place with this canary, whose pods retire no more. What stable does from now on says nothing of a revision before."""
-    guard = replace(place.guard, returning=None) if place.guard is not None and place.guard.suspect is None else None
+    guard = replace(place.guard, returning=None, reported=None) if place.guard is not None and place.guard.suspect is None else None
     retiring = tuple(r for r in place.retiring if r.revision != canary.revision.name)
     return replace(place, canary=canary, retiring=retiring, guard=guard, incident=None)
 
@@ -108,12 +100,30 @@ def watch_shift(look: Look) -> Move | None:
         seen = seen_everywhere(look, f"the end of {last.revision.name}")
         message = f"{seen}, {look.now - last.detected_at:.1f} s after it was decided"
         return told(replace(look.place, last=replace(last, shifted_at=look.now)), Reason.TRAFFIC_SHIFTED, message)
-    if look.now - last.detected_at > WATCH_SHIFT_SECONDS:
+    if look.now - last.watched_since > WATCH_SHIFT_SECONDS:
         acting = look.observed.acting
         why = f"the slowest acts on generation {acting.value} of {last.generation}" if isinstance(acting, Known) else acting.why
         message = f"the end of {last.revision.name} was not seen {everywhere(look)} within {WATCH_SHIFT_SECONDS:.0f} s ({why})"
         return told(replace(look.place, last=replace(last, generation=None)), Reason.WEIGHT_NOT_VERIFIED, message)
     return None
+
+
+def watch_halt(look: Look) -> Move | None:
+    """The canary waits for a person without traffic: note when every gateway was seen to act on that."""
+    canary = look.place.canary
+    halt = canary.halted if canary is not None else None
+    if canary is None or halt is None or halt.generation is None:
+        return None
+    if look.acts_on(halt.generation):
+        message = f"every gateway acts on the halt of {canary.revision.name}, {look.now - halt.at:.1f} s after it was decided"
+        seen = replace(canary, halted=replace(halt, generation=None, shifted_at=look.now))
+        return told(replace(look.place, canary=seen), Reason.TRAFFIC_SHIFTED, message)
+    if look.now - halt.watched_since <= WATCH_SHIFT_SECONDS:
+        return None
+    acting = look.observed.acting
+    why = f"the slowest acts on generation {acting.value} of {halt.generation}" if isinstance(acting, Known) else acting.why
+    message = f"the halt of {canary.revision.name} was not seen on every gateway within {WATCH_SHIFT_SECONDS:.0f} s ({why})"
+    return told(replace(look.place, canary=replace(canary, halted=replace(halt, generation=None))), Reason.WEIGHT_NOT_VERIFIED, message)
 
 
 def clear_away(look: Look) -> Move | None:

@@ -110,7 +110,14 @@ def with_generation(move: Move, *, write: RouteWrite | None, before: Place, pres
     """The place, with the traffic generation that it waits for. A weight that is written anew has to be verified anew."""
     place = move.place
     canary, last = place.canary, place.last
-    ended = last if last is not None and last.shifted_at is None and is_another_end(last, before=before.last) else None
+    halt = before.canary.halted if before.canary is not None else None
+    # What was halted has lost its traffic before; whether gateways were seen to act on that is known.
+    open_end = last is not None and last.shifted_at is None and (halt is None or halt.generation is not None)
+    ended = last if last is not None and open_end and is_another_end(last, before=before.last) else None
+    if canary is not None and canary.halted is not None and halt is None:
+        # Its write may be there already, as that of an end may.
+        generation = write.state.generation if write is not None else _generation_of(present)
+        return replace(place, canary=replace(canary, halted=replace(canary.halted, generation=generation)))
     if write is None:
         # The end of a rollout may be in the traffic object already: written by an operator that died before it wrote status.
         if ended is not None and isinstance(present, Known) and present.value is not None:
@@ -125,6 +132,10 @@ def with_generation(move: Move, *, write: RouteWrite | None, before: Place, pres
     if ended is not None:
         place = replace(place, last=replace(ended, generation=generation))
     return place
+
+
+def _generation_of(present: Known[TrafficState | None] | Unknown) -> int | None:
+    return present.value.generation if isinstance(present, Known) and present.value is not None else None
 
 
 def _same_shares(state: TrafficState, *, present: Known[TrafficState | None] | Unknown) -> bool:

@@ -10,6 +10,7 @@ from backstop.api.policystatus import (
     ArmStatus,
     CanaryStatus,
     FallbackPolicyStatus,
+    FirstStatus,
     GuardStatus,
     HaltedStatus,
     IncidentStatus,
@@ -28,6 +29,7 @@ from .observed import NO_ARM, Arm
 from .place import (
     NO_TOKENS,
     CanaryPlace,
+    FirstPlace,
     Guard,
     Halt,
     Incident,
@@ -62,6 +64,7 @@ def place_of(status: FallbackPolicyStatus) -> Place:
         guard=_guard_place(status.guard) if status.guard else None,
         incident=_incident_place(status.incident) if status.incident else None,
         timeline=_timeline_place(status.timeline) if status.timeline else None,
+        first=_first_place(status.first) if status.first else None,
     )
 
 
@@ -97,6 +100,7 @@ def status_of(
         incident=_incident_status(place.incident) if place.incident else None,
         conditions=conditions_after(previous.conditions, states=plan.conditions, generation=generation, now=now),
         timeline=_timeline_status(place.timeline, previous=previous.timeline, slos=slos) if place.timeline else None,
+        first=_first_status(place.first) if place.first else None,
         router=plan.router,
     )
 
@@ -143,7 +147,14 @@ def _is_new(plan: Plan, previous: FallbackPolicyStatus) -> bool:
 
 
 def _revision(
-    status: StableStatus | CanaryStatus | PreviousStatus | RejectedStatus | LastRolloutStatus | IncidentStatus | RevisionStatus,
+    status: StableStatus
+    | CanaryStatus
+    | PreviousStatus
+    | RejectedStatus
+    | LastRolloutStatus
+    | IncidentStatus
+    | RevisionStatus
+    | FirstStatus,
 ) -> Revision:
     return Revision(status.revision, prompt_version=status.promptVersion, prompt_digest=status.promptDigest or "")
 
@@ -187,6 +198,10 @@ def _canary_place(status: CanaryStatus) -> CanaryPlace:
         routed_at=_seconds(status.routedAt),
         probes_at=_seconds(status.probesAt),
         passed=tuple(status.probesPassed),
+        held_since=_seconds(status.heldSince),
+        held_seconds=status.heldMilliseconds / 1000,
+        held_told=status.heldTold,
+        silent=tuple(status.probesSilent),
     )
 
 
@@ -212,16 +227,38 @@ def _canary_status(canary: CanaryPlace, *, share: str | None) -> CanaryStatus:
         routedAt=_time(canary.routed_at),
         probesAt=_time(canary.probes_at),
         probesPassed=list(canary.passed),
+        heldSince=_time(canary.held_since),
+        heldMilliseconds=round(canary.held_seconds * 1000),
+        heldTold=canary.held_told,
+        probesSilent=list(canary.silent),
         sharePercent=share,
     )
 
 
 def _halt(status: HaltedStatus | None) -> Halt | None:
-    return Halt(parse_time(status.at), reason=status.reason, message=status.message) if status is not None else None
+    if status is None:
+        return None
+    return Halt(
+        parse_time(status.at),
+        reason=status.reason,
+        message=status.message,
+        alone=status.alone,
+        taken_at=_seconds(status.takenAt),
+        generation=status.trafficGeneration,
+        shifted_at=_seconds(status.shiftedAt),
+    )
 
 
 def _halted_status(halt: Halt) -> HaltedStatus:
-    return HaltedStatus(at=render_time(halt.at), reason=halt.reason, message=halt.message[:2048])
+    return HaltedStatus(
+        at=render_time(halt.at),
+        reason=halt.reason,
+        message=halt.message[:2048],
+        alone=halt.alone,
+        takenAt=_time(halt.taken_at),
+        trafficGeneration=halt.generation,
+        shiftedAt=_time(halt.shifted_at),
+    )
 
 
 def _tokens(status: AcknowledgedStatus) -> Tokens:
@@ -269,6 +306,7 @@ def _last_place(status: LastRolloutStatus) -> LastRollout:
         generation=status.trafficGeneration,
         shifted_at=_seconds(status.shiftedAt),
         report=status.report,
+        ended_at=_seconds(status.endedAt),
     )
 
 
@@ -282,6 +320,7 @@ def _last_status(last: LastRollout) -> LastRolloutStatus:
         shiftedAt=_time(last.shifted_at),
         trafficGeneration=last.generation,
         report=last.report,
+        endedAt=_time(last.ended_at),
     )
 
 
@@ -354,3 +393,23 @@ def _incident_place(status: IncidentStatus) -> Incident:
 
 def _incident_status(incident: Incident) -> IncidentStatus:
     return IncidentStatus(**_identity(incident.revision), at=render_time(incident.at), message=incident.message[:2048])
+
+
+def _first_place(status: FirstStatus) -> FirstPlace:
+    return FirstPlace(
+        _revision(status),
+        started_at=parse_time(status.startedAt),
+        passed=tuple(status.probesPassed),
+        failed=_halt(status.failed),
+        failed_on=status.failedOn,
+    )
+
+
+def _first_status(first: FirstPlace) -> FirstStatus:
+    return FirstStatus(
+        **_identity(first.revision),
+        startedAt=render_time(first.started_at),
+        probesPassed=list(first.passed),
+        failed=_halted_status(first.failed) if first.failed else None,
+        failedOn=first.failed_on,
+    )

@@ -74,8 +74,8 @@ def _begun(place: Place, *, look: Look, told: bool) -> Timeline | None:
     if canary is not None:
         if not told:
             return timeline
-        if timeline is not None and timeline.revision == canary.revision.name:
-            return replace(timeline, ended_at=None)  # tried again before it was reported: the same rollout
+        if timeline is not None and timeline.revision == canary.revision.name and timeline.ended_at is None:
+            return timeline  # also where it was halted and is tried again: the same rollout
         against, before = stable.revision if stable else None, look.place.stable
         if before is not None and before.revision == canary.revision:  # left in its guard window, to wait for a person
             return Timeline(canary.revision.name, started_at=before.since, against=against, peak=100)

@@ -1,9 +1,10 @@
 """When a policy has to be looked at again although nothing in the cluster changes."""
 
+from . import holding
 from .guard import RETURN_SECONDS, compared_at
 from .judged import WATCH_SHIFT_SECONDS
 from .look import Look
-from .place import awaited_generation
+from .place import CanaryPlace, awaited_generation
 from .progress import SWITCH_SECONDS, VERIFY_SECONDS, hold_ends
 
 
@@ -14,23 +15,32 @@ def wake_at(look: Look) -> float | None:
     if place.previous is not None:
         deadlines.append(place.previous.until)
     if place.last is not None and place.last.shifted_at is None and awaited_generation(place) is not None:
-        deadlines.append(place.last.detected_at + WATCH_SHIFT_SECONDS)
+        deadlines.append(place.last.watched_since + WATCH_SHIFT_SECONDS)
     if place.guard is not None:
         deadlines.append(place.guard.until)
         if place.guard.returning is not None:
             deadlines.append(place.guard.returning.at + RETURN_SECONDS)
+            deadlines.append(place.guard.returning.at + look.policy.canary.progressDeadlineSeconds)
         if (compared := compared_at(look)) is not None:
             deadlines.append(compared)
     if canary is not None:
-        if canary.unready_since is not None:
-            deadlines.append(canary.unready_since + look.policy.canary.progressDeadlineSeconds)
-        if canary.routed_at is not None:
-            deadlines.append(canary.routed_at + SWITCH_SECONDS)
-        elif canary.step_started_at is not None and canary.verified_at is None:
-            deadlines.append(canary.step_started_at + VERIFY_SECONDS)
-        elif canary.step_started_at is not None:
-            deadlines.append(hold_ends(look, canary))
-        if canary.blind_since is not None:
-            deadlines.append(canary.blind_since + look.policy.rollback.onMetricsUnavailable.afterSeconds)
+        deadlines += _deadlines_of(canary, look=look)
     ahead = [deadline for deadline in deadlines if deadline > look.now]
     return min(ahead) if ahead else None
+
+
+def _deadlines_of(canary: CanaryPlace, *, look: Look) -> list[float]:
+    deadlines: list[float] = []
+    if canary.halted is not None and canary.halted.generation is not None:
+        deadlines.append(canary.halted.watched_since + WATCH_SHIFT_SECONDS)
+    if canary.unready_since is not None:
+        deadlines.append(canary.unready_since + look.policy.canary.progressDeadlineSeconds)
+    if canary.routed_at is not None:
+        deadlines.append(canary.routed_at + SWITCH_SECONDS)
+    elif canary.step_started_at is not None and canary.verified_at is None:
+        deadlines.append(canary.step_started_at + VERIFY_SECONDS)
+    elif canary.step_started_at is not None:
+        deadlines.append(hold_ends(look, canary))
+    if canary.blind_since is not None:
+        deadlines.append(canary.blind_since + look.policy.rollback.onMetricsUnavailable.afterSeconds)
+    return [*deadlines, *holding.deadlines(look, canary)]

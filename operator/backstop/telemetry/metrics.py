@@ -88,6 +88,9 @@ class Metrics:
         self.failures = Counter(
             "backstop_operator_pass_failures_total", "Passes that will be repeated.", ("cause",), registry=self.registry
         )
+        self.report_failures = Counter(
+            "backstop_operator_report_failures_total", "Attempts to write or clear away reports that failed.", registry=self.registry
+        )
         self.leading = Gauge("backstop_operator_leading", "1 while this operator is the one that acts.", registry=self.registry)
         self.queue_depth = Gauge("backstop_operator_queue_depth", "Keys that wait for a pass.", registry=self.registry)
 
