@@ -66,6 +66,10 @@ nightly: mutants  ## the mutants, and a million steps of the engine's state mach
 bench-engine: venv  ## what the operator costs with up to 10,000 policies, and how fast it shifts traffic (OPTIONS="--idle 200 --live 1")
 	$(BIN)/python -m bench.engine $(OPTIONS)
 
+.PHONY: bench-analysis
+bench-analysis: venv  ## false rollbacks and time to detection beside other tools' rules, on the same streams (OPTIONS="--runs 200 --only healthy")
+	$(BIN)/python -m bench.analysis --plot docs/concepts/analysis.svg $(OPTIONS)
+
 .PHONY: demo
 demo: venv  ## a bad canary is rolled back and a good one promoted, on a cluster of its own (KEEP=1 leaves it up)
 	$(BIN)/python -m e2e.demo $(if $(KEEP),--keep)

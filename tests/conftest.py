@@ -11,9 +11,20 @@ from e2e.cluster.apiserver import ApiServer
 from e2e.cluster.build import program
 
 CRDS = Path(__file__).parents[1] / "crds"
+ANALYSIS_FIXTURES = Path(__file__).parent / "analysis" / "fixtures" / "analysis.json"
 
 # Where it matters that something fails, and not what the shortest way to it is; the same ways each time.
 settings.register_profile("found", derandomize=True, database=None, phases=(Phase.explicit, Phase.generate))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--analysis-fixtures",
+        type=Path,
+        default=ANALYSIS_FIXTURES,
+        metavar="FILE",
+        help="inputs and expected values of the statistics, JSON",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Counter deltas, with values computed by hand and from the shared fixtures."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ import pytest
 from backstop.analysis.deltas import increases, scrapes_by_target
 from backstop.analysis.samples import Counter, Series
 
-FIXTURES = json.loads((Path(__file__).parent / "fixtures" / "analysis.json").read_text())
 ONE = Counter("backstop_served_total", "canary", "miss", "success", "answered")
 OTHER = Counter("backstop_served_total", "canary", "miss", "error", "failed")
 
@@ -19,7 +17,12 @@ def added(*series: Series, base: float | None) -> list[tuple[float, dict[Counter
     return [(increase.at, dict(increase.added)) for increase in increases(scrapes, target="pod", base=base)]
 
 
-@pytest.mark.parametrize("case", FIXTURES["counter_deltas"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" in metafunc.fixturenames:
+        fixtures = json.loads(metafunc.config.getoption("--analysis-fixtures").read_text())
+        metafunc.parametrize("case", fixtures["counter_deltas"])
+
+
 def test_raw_deltas_are_the_events_that_happened(case: dict[str, Any]) -> None:
     points = tuple(zip(case["t"], case["v"], strict=True))
     base = points[0][0]

@@ -1,18 +1,15 @@
 """Which requests are bad, of which."""
 
-from typing import Any
-
 import pytest
 
 from backstop.analysis.indicators import counts_of, judged_requests, missing_bound, sent_requests
 from backstop.analysis.objective import Objective, objective_of
-from backstop.analysis.quantile import display_quantile, interpolated
+from backstop.analysis.quantile import display_quantile
 from backstop.analysis.reading import Counts
 from backstop.analysis.samples import Counter
 from backstop.analysis.state import DisplayQuantile
 from backstop.api.fallbackpolicy import SLO
 from tests.analysis.history import errors_objective, latency_objective
-from tests.analysis.test_deltas import FIXTURES
 
 
 def served(outcome: str, first_tier: str = "answered", *, cache: str = "miss", revision: str = "canary") -> Counter:
@@ -100,14 +97,6 @@ def test_m10_a_histogram_without_a_bucket_at_the_limit_is_noticed(targets: list[
     assert missing_bound(limit, targets=counting, revision="canary") == bounds
     idle = [dict.fromkeys(target, 0.0) for target in targets]
     assert missing_bound(limit, targets=idle, revision="canary") is None
-
-
-@pytest.mark.parametrize("case", FIXTURES["histogram_quantile_display"])
-def test_the_display_quantile_is_interpolated_in_its_bucket(case: dict[str, Any]) -> None:
-    low, high = case["all_in_bucket"]
-    buckets = [(bound, 0.0 if bound <= low else 40.0) for bound in case["bounds"]]
-    assert high == 0.3
-    assert interpolated(buckets, rank=case["q"] * 40.0) == DisplayQuantile(milliseconds=round(case["value"] * 1000), sign="≈")
 
 
 def test_the_display_quantile_says_when_it_is_out_of_the_bounds_that_were_read() -> None:

@@ -24,16 +24,21 @@ class Healthy:
 
 @dataclass(frozen=True)
 class Breaching:
-    """Over the limit since `since`, not yet for long enough, or not yet on enough requests."""
+    """Over the limit since `since`, not yet for long enough, or not yet on enough requests.
+
+    `shared`: stable broke the limit too and the canary is no worse, so that a rollback cannot help.
+    """
 
     since: float
+    shared: bool = False
 
 
 @dataclass(frozen=True)
 class Breached:
-    """Over the limit for as long as the objective says, since `since`."""
+    """Over the limit for as long as the objective says, since `since`. `suspected`: stable had too few requests to compare with."""
 
     since: float
+    suspected: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,20 @@ S = TypeVar("S")
 
 
 @dataclass(frozen=True)
+class BoundCounts:
+    """One more latency bound: requests over it, of the same requests as at the limit."""
+
+    canary: Counts
+    stable: Counts | None
+
+
+@dataclass(frozen=True)
 class ArmBlock:
     """One objective's counts of one closed block: what came in after `start`, up to `end` (seconds since the epoch).
 
     `after_gap`: more than two scrapes were missing on every target, so the block does not continue the one before.
+    `bounds`: the latency bounds that are compared beside the limit, always in the same order. `stable_pods`: stable's counts by the
+    pod that served; empty where they are not known, and then bursts are measured on the sum.
     """
 
     start: float
@@ -23,6 +33,8 @@ class ArmBlock:
     canary: Counts
     stable: Counts | None
     after_gap: bool = False
+    bounds: tuple[BoundCounts, ...] = ()
+    stable_pods: tuple[Counts, ...] = ()
 
 
 Verdict = Healthy | Breaching | Breached

@@ -1,0 +1,141 @@
+"""The cells of the table: which truth, which judges, and what the design promises of it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from backstop.analysis.sequential.rule import AtMost, NoMoreThanStable
+
+from .bounds import divergence, information
+from .judges import PLANNED_SECONDS, Judge, Ours, others
+from .streams import STABLE_PER_CANARY, Share, Truth, always
+
+RATES = (1, 10, 100)
+# The two rows of the plot.
+HEALTHY, DETECTED = "healthy, 0.5 %", "0.5 → 2 %"
+LIMIT = 0.01
+INCREASE = 0.0005
+RISK = 0.005
+OURS_INCREASE = "Backstop, increase of 0.05 points"
+OURS_LIMIT = "Backstop, limit of 1 %"
+# A latency that is lognormal: 1 % of stable's and 5 % of the canary's requests are over the limit, 1.3 times as slow.
+TAIL_MULTIPLES = (2 / 3, 4 / 3, 5 / 3, 2.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row: `onset` None is a healthy canary, whose rollbacks are counted; else the seconds at which it turns bad.
+
+    `targets`: by request rate, most false rollbacks (a share) or longest median time to detection in seconds. `bounds`: Wald's, in
+    canary requests, by judge.
+    """
+
+    what: str
+    truth: Truth
+    judges: Mapping[str, Judge]
+    onset: float | None = None
+    targets: Mapping[int, float] | None = None
+    bounds: Mapping[str, float] | None = None
+    seconds: float = PLANNED_SECONDS
+
+
+def cells() -> list[Cell]:
+    """All rows, false rollbacks first."""
+    return [*_healthy(), *_worse(), *_sustained()]
+
+
+def _healthy() -> list[Cell]:
+    promised = dict.fromkeys(RATES, RISK)
+    both: dict[str, Judge] = {OURS_INCREASE: Ours(NoMoreThanStable(INCREASE)), OURS_LIMIT: Ours(AtMost(LIMIT)), **others(limit=LIMIT)}
+    increase = {name: judge for name, judge in both.items() if name != OURS_LIMIT}
+    fine = always(0.005)
+    return [
+        Cell(HEALTHY, Truth(fine, fine), both, targets=promised),
+        Cell("canary at the limit of 1 %, stable 0.5 %", Truth(always(LIMIT), fine), {OURS_LIMIT: both[OURS_LIMIT]}, targets=promised),
+        Cell("drift, 0.25 % to 1 % and back", Truth(_drift, _drift), increase, targets=promised),
+        Cell("shared incident, 10 % for 5 min", Truth(_incident, _incident), both, targets=promised),
+        Cell("bursts, ICC 0.02", Truth(fine, fine, correlation=0.02), increase, targets=promised),
+        Cell("bursts, ICC 0.1", Truth(fine, fine, correlation=0.1), increase, targets=promised),
+        Cell("gaps, one scrape of five fails", Truth(fine, fine, missing=0.2), increase, targets=promised),
+    ]
+
+
+def _worse() -> list[Cell]:
+    fine = always(0.005)
+    judges: dict[str, Judge] = {OURS_INCREASE: Ours(NoMoreThanStable(INCREASE)), OURS_LIMIT: Ours(AtMost(LIMIT)), **others(limit=LIMIT)}
+    ours = {OURS_INCREASE: judges[OURS_INCREASE], OURS_LIMIT: judges[OURS_LIMIT]}
+    tails, several = _tails()
+    one_bound: dict[str, Judge] = {
+        "Backstop, increase of 0.5 points, at the limit": Ours(NoMoreThanStable(0.005)),
+        "Backstop, increase of 0.05 points, at the limit": Ours(NoMoreThanStable(INCREASE)),
+    }
+    latency_bounds = {name: _bound(0.05, b=0.01, delta=delta) for name, delta in zip(one_bound, (0.005, INCREASE), strict=True)}
+    return [
+        Cell(DETECTED, Truth(always(0.02), fine), judges, 0.0, {1: 660, 10: 70, 100: 10}, _both_bounds(0.02)),
+        Cell("0.5 → 10 %", Truth(always(0.1), fine), judges, 0.0, {1: 55, 10: 10, 100: 5}, _both_bounds(0.1)),
+        Cell("outage", Truth(always(1.0), fine), judges, 0.0, {1: 10, 10: 5, 100: 5}, _both_bounds(1.0)),
+        Cell("0.5 → 2 %, at 600 s", Truth(_late(0.02, at=600.0), fine), judges, 600.0, {1: 820, 10: 110, 100: 15}),
+        Cell(
+            "over 150 ms 1 → 5 %, 1.3 × as slow, six bounds",
+            Truth(always(0.05), always(0.01), tails=tails),
+            {"Backstop, increase of 0.5 points, six bounds": several},
+            0.0,
+            {1: 220, 10: 25, 100: 5},
+        ),
+        Cell("over 150 ms 1 → 5 %, two increases", Truth(always(0.05), always(0.01)), one_bound, 0.0, bounds=latency_bounds),
+        Cell("0.5 → 2 %, watched for 2 h", Truth(always(0.02), fine), ours, 0.0, bounds=_both_bounds(0.02), seconds=7200.0),
+    ]
+
+
+def _sustained() -> list[Cell]:
+    judge: dict[str, Judge] = {"Backstop, limit of 5 % for 30 s": Ours(AtMost(0.05), for_seconds=30)}
+    fine = always(0.01)
+
+    def row(what: str, share: float, targets: Mapping[int, float]) -> Cell:
+        return Cell(f"{what} from 100 s on", Truth(_late(share, at=100.0), fine), judge, 100.0, targets)
+
+    return [
+        Cell("canary at the limit of 5 %, stable 1 %, for 30 s", Truth(always(0.05), fine), judge, targets=dict.fromkeys(RATES, RISK)),
+        Cell("25 s of total failure", Truth(_blip, fine), judge, targets=dict.fromkeys(RATES, RISK)),
+        row("outage", 1.0, dict.fromkeys(RATES, 35.0)),
+        row("1 → 20 %", 0.2, {1: 90, 10: 35}),
+        row("1 → 10 %", 0.1, {10: 70}),
+    ]
+
+
+def _bound(a: float, *, b: float, delta: float) -> float:
+    return math.log(1 / RISK) / information(a, b=b, ratio=STABLE_PER_CANARY, delta=delta)
+
+
+def _both_bounds(a: float) -> dict[str, float]:
+    """With a limit both tests must be refuted: the greater of the two bounds."""
+    absolute = math.log(1 / RISK) / divergence(a, q=LIMIT)
+    return {OURS_INCREASE: _bound(a, b=0.005, delta=INCREASE), OURS_LIMIT: max(absolute, _bound(a, b=0.005, delta=0.1 * LIMIT))}
+
+
+def _tails() -> tuple[tuple[tuple[float, float], ...], Judge]:
+    normal = NormalDist()
+    over, slow = normal.inv_cdf(0.99), normal.inv_cdf(0.95)
+    sigma = math.log(1.3) / (over - slow)
+    tails = tuple(
+        (1 - normal.cdf(slow + math.log(multiple) / sigma), 1 - normal.cdf(over + math.log(multiple) / sigma))
+        for multiple in TAIL_MULTIPLES
+    )
+    return tails, Ours(NoMoreThanStable(0.005), comparisons=1 + len(tails))
+
+
+def _late(share: float, *, at: float) -> Share:
+    return lambda t: share if t >= at else (0.01 if at == 100.0 else 0.005)
+
+
+def _blip(t: float) -> float:
+    return 1.0 if 100.0 <= t < 125.0 else 0.01
+
+
+def _incident(t: float) -> float:
+    return 0.1 if 600.0 <= t < 900.0 else 0.005
+
+
+def _drift(t: float) -> float:
+    return 0.005 * 2 ** math.sin(2 * math.pi * t / 1200.0)

@@ -1,0 +1,152 @@
+"""Streams of requests: what two arms count between two scrapes, drawn anew for each seed. Knows no judge."""
+
+import math
+import random
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+
+from backstop.analysis.reading import Counts
+from backstop.analysis.rule import ArmBlock, BoundCounts
+
+SCRAPE_SECONDS = 5.0
+HISTORY_SECONDS = 600.0
+STABLE_PER_CANARY = 9
+# Standard deviations of a Poisson variable beyond which nothing is drawn (one in 10^15).
+REACH = 8.0
+
+Share = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is so: the bad shares of both arms over time (seconds from the canary's first request).
+
+    `correlation` (ICC): each arm's share of each block is drawn from a Beta distribution around the truth. `missing`: the part of all
+    scrapes that fail; what came in is then in the block after. `tails`: at further latency bounds, the two shares.
+    """
+
+    canary: Share
+    stable: Share
+    correlation: float = 0.0
+    missing: float = 0.0
+    tails: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One run: stable's blocks of before the canary, and the blocks of the run."""
+
+    history: tuple[ArmBlock, ...]
+    blocks: tuple[ArmBlock, ...]
+
+
+def always(share: float) -> Share:
+    """The same share at all times."""
+    return lambda _: share
+
+
+def stream(truth: Truth, *, rate: float, seconds: float, seed: str) -> Stream:
+    """A run of so many seconds at `rate` canary requests per second, and nine times as many on stable."""
+    rng = random.Random(seed)
+    history = []
+    for index in range(round(HISTORY_SECONDS / SCRAPE_SECONDS)):
+        at = index * SCRAPE_SECONDS - HISTORY_SECONDS
+        stable, at_bounds = _arm(rng, rate=(STABLE_PER_CANARY + 1) * rate, share=truth.stable(0.0), truth=truth, tail=1)
+        bounds = tuple(BoundCounts(canary=Counts(), stable=one) for one in at_bounds)
+        history.append(ArmBlock(start=at, end=at + SCRAPE_SECONDS, canary=Counts(), stable=stable, bounds=bounds))
+    blocks: list[ArmBlock] = []
+    pending: list[ArmBlock] = []
+    for index in range(round(seconds / SCRAPE_SECONDS)):
+        at = index * SCRAPE_SECONDS
+        canary, canary_bounds = _arm(rng, rate=rate, share=truth.canary(at), truth=truth, tail=0)
+        stable, stable_bounds = _arm(rng, rate=STABLE_PER_CANARY * rate, share=truth.stable(at), truth=truth, tail=1)
+        bounds = tuple(BoundCounts(canary=c, stable=s) for c, s in zip(canary_bounds, stable_bounds, strict=True))
+        pending.append(ArmBlock(start=at, end=at + SCRAPE_SECONDS, canary=canary, stable=stable, bounds=bounds))
+        if truth.missing and rng.random() < truth.missing:
+            continue
+        blocks.append(_as_one(pending))
+        pending = []
+    return Stream(history=tuple(history), blocks=tuple(blocks))
+
+
+def _arm(rng: random.Random, *, rate: float, share: float, truth: Truth, tail: int) -> tuple[Counts, list[Counts]]:
+    """Counts of one arm in one block: at the limit, and at each further bound. `tail`: which of the two shares of a bound is its."""
+    mean = rate * SCRAPE_SECONDS
+    if truth.correlation:
+        if 0 < share < 1:
+            strength = 1 / truth.correlation - 1
+            share = rng.betavariate(share * strength, (1 - share) * strength)
+        bad, good = (_searched_poisson(rng, mean=part) for part in (mean * share, mean * (1 - share)))
+        return Counts(bad=bad, total=bad + good), []
+    if not truth.tails:
+        bad, good = (_poisson(rng, mean=part) for part in (mean * share, mean * (1 - share)))
+        return Counts(bad=bad, total=bad + good), []
+    # Requests over the lowest bound, then how many of them are over the next, and so on: the limit is one of the bounds.
+    levels = sorted([(share, -1), *((one[tail], index) for index, one in enumerate(truth.tails))], key=lambda level: -level[0])
+    total = seen = _poisson(rng, mean=mean)
+    at, found = 1.0, {}
+    for level, index in levels:
+        part = level / at if at > 0 else 0.0
+        seen = sum(rng.random() < part for _ in range(seen))
+        found[index], at = Counts(bad=seen, total=total), level
+    return found[-1], [found[index] for index in range(len(truth.tails))]
+
+
+def _as_one(blocks: list[ArmBlock]) -> ArmBlock:
+    if len(blocks) == 1:
+        return blocks[0]
+    return ArmBlock(
+        start=blocks[0].start,
+        end=blocks[-1].end,
+        canary=sum((block.canary for block in blocks), Counts()),
+        stable=sum((block.stable for block in blocks if block.stable is not None), Counts()),
+        after_gap=len(blocks) > 2,
+    )
+
+
+def _poisson(rng: random.Random, *, mean: float) -> int:
+    if mean <= 0:
+        return 0
+    low, table = _table(round(mean, 6))
+    return low + bisect_left(table, rng.random())
+
+
+@lru_cache(maxsize=2048)
+def _table(mean: float) -> tuple[int, list[float]]:
+    """The least value, and the cumulative distribution from there on."""
+    reach = REACH * math.sqrt(mean) + REACH
+    low, high = max(0, math.floor(mean - reach)), math.ceil(mean + reach)
+    table = list(accumulate(_chance(k, mean=mean) for k in range(low, high + 1)))
+    table[-1] = 1.0
+    return low, table
+
+
+def _searched_poisson(rng: random.Random, *, mean: float) -> int:
+    """For a mean that does not come again: the distribution is gone through from its mode outwards."""
+    if mean < 1e-12:
+        return 0
+    mode = math.floor(mean)
+    left = rng.random()
+    up = down = _chance(mode, mean=mean)
+    left -= up
+    high = low = mode
+    while left > 0 and (up > 1e-18 or low > 0):
+        high += 1
+        up *= mean / high
+        left -= up
+        if left <= 0:
+            return high
+        if low > 0:
+            down *= low / mean
+            low -= 1
+            left -= down
+            if left <= 0:
+                return low
+    return mode
+
+
+def _chance(k: int, *, mean: float) -> float:
+    return math.exp(k * math.log(mean) - mean - math.lgamma(k + 1))

@@ -1,0 +1,21 @@
+"""Which latency bounds are compared beside the limit: a slow-down shows at all bounds near it, and most at the fullest.
+
+The e-values at the bounds are averaged (`relative`). With an absolute limit the bounds reach from the limit to three times it; where an
+increase over stable is judged, from 0.6 times it.
+"""
+
+from collections.abc import Iterable
+
+from .state import MOST_COMPARISONS
+
+LOWEST_OF_INCREASE, HIGHEST = 0.6, 3.0
+
+
+def further_bounds(limit: float, *, available: Iterable[float], absolute: bool) -> tuple[float, ...]:
+    """Bucket bounds (seconds, rising) that are compared beside `limit`; where there are too many, evenly chosen ones."""
+    lowest = limit if absolute else LOWEST_OF_INCREASE * limit
+    found = sorted({bound for bound in available if lowest <= bound <= HIGHEST * limit and bound != limit})
+    most = MOST_COMPARISONS - 1
+    if len(found) <= most:
+        return tuple(found)
+    return tuple(found[round(index * (len(found) - 1) / (most - 1))] for index in range(most))

@@ -1,0 +1,104 @@
+"""The relative test over many blocks: is the canary worse than stable by more than δ, the base rate free to drift?
+
+E = ½·Π_t e_t(a_t, b_t) + ½·(restarts over odds multipliers), each block's e-value from `twosample`, with guesses from past blocks only:
+b = (K_s + ½)/(N_s + ½/p0), seeded with stable's history; plug-in a = min(1 − 1e−9, max((K_c + 1)/(N_c + 1/q₈), q₁.₂)), where q_m has
+m × the odds of b + δ; the members of the mixture guess a = q_m. Guesses are updated after the block. Over several latency bounds the
+e-values are averaged, which is an e-value of "no worse at any of them".
+
+Symbols: K, N bad and all requests so far; index c canary, s stable; p0 prior share; δ allowed difference; q_m see above.
+Source: as `twosample` (Turner, Ly and Grünwald 2024, section 3: predictable plug-in estimates keep the product an e-process).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from .logspace import log_mean, log_sum
+from .odds import LN_WORSE_WEIGHTS, MOST, WORSE, inside, share_at
+from .restarts import Restarts, dropped, log_value, started, with_block
+from .twosample import Pair, log_es
+
+LN_HALF = math.log(0.5)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Requests so far that the guesses come from, `stable` ones with the history; bursts divided out."""
+
+    canary_bad: float = 0.0
+    canary_total: float = 0.0
+    stable_bad: float = 0.0
+    stable_total: float = 0.0
+
+
+@dataclass(frozen=True)
+class Relative:
+    """State of one comparison: ln of the plug-in product, the restarts, and what was seen."""
+
+    ln_plug_in: float
+    restarts: Restarts
+    seen: Seen
+
+
+def compared(*, history_bad: float = 0.0, history_total: float = 0.0) -> Relative:
+    """Before the first block; the history is stable's, of before the canary."""
+    return Relative(
+        ln_plug_in=0.0, restarts=started(len(WORSE)), seen=Seen(stable_bad=float(history_bad), stable_total=float(history_total))
+    )
+
+
+def stable_share(seen: Seen, *, prior: float) -> float:
+    """b: the guess of stable's bad share."""
+    return inside((seen.stable_bad + 0.5) / (seen.stable_total + 0.5 / inside(prior)))
+
+
+def canary_share(seen: Seen, *, null: float) -> float:
+    """The plug-in a against the share `null` = b + δ."""
+    guess = (seen.canary_bad + 1) / (seen.canary_total + 1 / share_at(8, of=null))
+    return min(MOST, max(guess, share_at(1.2, of=null)))
+
+
+def with_pair(state: Relative, *, block: Pair, prior: float, delta: float, planned: int) -> Relative:
+    """One more block; bursts are divided out of its counts already."""
+    seen = state.seen
+    if block.canary_total > 0 and block.stable_total > 0:
+        b = stable_share(seen, prior=prior)
+        null = inside(b + delta)
+        guesses = [canary_share(seen, null=null), *(min(share_at(m, of=null), MOST) for m in WORSE)]
+        ln_plug_in, *ln_members = log_es(block, guesses=guesses, b=b, delta=delta)
+    else:
+        ln_plug_in, ln_members = 0.0, [0.0] * len(WORSE)
+    return Relative(
+        ln_plug_in=state.ln_plug_in + ln_plug_in,
+        restarts=with_block(state.restarts, ln_e=ln_members, planned=planned),
+        seen=Seen(
+            canary_bad=seen.canary_bad + block.canary_bad,
+            canary_total=seen.canary_total + block.canary_total,
+            stable_bad=seen.stable_bad + block.stable_bad,
+            stable_total=seen.stable_total + block.stable_total,
+        ),
+    )
+
+
+def with_history(state: Relative, *, block: Pair) -> Relative:
+    """What stable did before the canary came: the guess of its share begins there."""
+    seen = state.seen
+    return replace(
+        state, seen=replace(seen, stable_bad=seen.stable_bad + block.stable_bad, stable_total=seen.stable_total + block.stable_total)
+    )
+
+
+def given_up(state: Relative) -> Relative:
+    """What was won so far is given up; the guesses stay."""
+    return replace(state, ln_plug_in=-math.inf, restarts=dropped(state.restarts))
+
+
+def log_relative(state: Relative, *, planned: int) -> float:
+    """ln E of one comparison."""
+    mixture = log_value(state.restarts, ln_weights=LN_WORSE_WEIGHTS, planned=planned)
+    return log_sum((LN_HALF + state.ln_plug_in, LN_HALF + mixture))
+
+
+def log_average(states: Sequence[Relative], *, planned: int) -> float:
+    """ln of the mean e-value of comparisons at several latency bounds."""
+    return log_mean(log_relative(state, planned=planned) for state in states)

@@ -1,0 +1,305 @@
+"""The sequential rule of one objective: fires on evidence, of which a healthy canary rarely ever has enough, however often one looks.
+
+With an absolute limit the evidence is min(absolute, relative with δ = a tenth of the limit): e-value of "within the limit, or no worse
+than stable". With an allowed increase it is the relative test alone, δ the increase. Without `for_seconds` evidence decides at once.
+With it, the breach episode must also have lasted so long: from the end of its first bad block to the end of its newest; it ends when the
+trailing window is within the limit, or at a gap, and then what was won is given up. Knows nothing of queries, weights or revisions.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from ..reading import Breached, Breaching, Counts, Healthy
+from ..rule import ArmBlock, Verdict
+from ..threshold import Episode, both
+from .bursts import AUTOCORRELATED, Bursts, Succession, autocorrelation, correlation, thinned, with_pod_block, with_share
+from .likelihood import log_ratios
+from .odds import WORSE, inside
+from .promotion import log_promotion, with_evidence
+from .relative import given_up, log_average, stable_share, with_history, with_pair
+from .restarts import Restarts, dropped, log_value, with_block
+from .risk import Risk
+from .state import Pending, SequentialState, nothing_pending, nothing_seen
+from .twosample import Pair
+from .window import CLOCK_SLACK_SECONDS, WINDOW_REQUESTS, canary_of, stable_of, widened
+
+LN_EQUAL = tuple(-math.log(len(WORSE)) for _ in WORSE)
+TOLERATED_PART = 0.1  # δ of the relative test beside an absolute limit
+MARGIN_PART = 0.5  # margin of a promotion, of the limit
+LONGEST_BLOCK_SECONDS = 60.0
+# Stable's share before anything is known of it, and how many requests that is worth.
+PRIOR_SHARE, PRIOR_REQUESTS = 0.01, 50.0
+# The odds multiplier by which the beginning of a regression is dated.
+DATING = 1.5
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """The canary's bad share must not exceed `share`, from 0 to 1."""
+
+    share: float
+
+
+@dataclass(frozen=True)
+class NoMoreThanStable:
+    """The canary's bad share must not exceed stable's by more than `plus`, from 0 to 1."""
+
+    plus: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """ln of the evidence: of what decides, of both tests, and of stable's own. `absolute` is None where there is no limit."""
+
+    decisive: float
+    absolute: float | None
+    relative: float
+    stable_absolute: float | None
+    suspected: bool
+
+
+@dataclass(frozen=True)
+class Sequential:
+    """The rule for one objective.
+
+    `planned_blocks`: blocks of the whole rollout. `comparisons`: 1, and one more for each further latency bound of `ArmBlock.bounds`.
+    `weighs_promotion`: whether evidence that the canary is good enough is kept too.
+    """
+
+    limit: AtMost | NoMoreThanStable
+    for_seconds: int
+    risk: Risk
+    planned_blocks: int
+    comparisons: int = 1
+    weighs_promotion: bool = False
+
+    def start(self) -> SequentialState:
+        """Nothing seen yet."""
+        return nothing_seen(comparisons=self.comparisons)
+
+    def seeded(self, state: SequentialState, *, history: Iterable[ArmBlock]) -> SequentialState:
+        """What stable did before the canary came, oldest first; only stable's counts are read."""
+        history = tuple(history)
+        for block in history:
+            state = replace(
+                state,
+                bursts=_bursts_with(state.bursts, block=block),
+                succession=_succeeded(state.succession, block=self._pairs(block)[0]),
+                history=state.history + (block.stable or Counts()),
+            )
+        found = correlation(state.bursts)
+        for block in history:
+            pairs = self._pairs(replace(block, canary=Counts()))
+            relatives = (
+                with_history(one, block=thinned(pair, correlation=found)) for one, pair in zip(state.relatives, pairs, strict=True)
+            )
+            state = replace(state, relatives=tuple(relatives))
+        return state
+
+    def observe(self, state: SequentialState, *, block: ArmBlock) -> SequentialState:
+        """Adds one closed block."""
+        if block.after_gap:
+            state = replace(self._ended(state), window=())
+        state = self._collected(state, block=block)
+        bursts, window = _bursts_with(state.bursts, block=block), widened(state.window, block=block)
+        if block.canary.total == 0:
+            return replace(state, bursts=bursts, window=window)
+        level = self._level(state)
+        bad = block.canary.bad > level * block.canary.total
+        seen = canary_of(window)
+        if self.for_seconds:
+            goes_on, drift = seen.bad > level * seen.total, 0.0
+        else:
+            # Page's cumulative sum: a regression began when the running evidence for it was last at its lowest.
+            ratio = log_ratios(bad=block.canary.bad, total=block.canary.total, allowed=level, multipliers=(DATING,))[0]
+            drift = max(0.0, state.drift + ratio)
+            goes_on = drift > 0
+        episode = state.episode
+        if not goes_on:
+            state, episode = self._ended(state), None
+        elif episode is not None or bad or not self.for_seconds:
+            episode = _continued(episode, block=block, bad=bad)
+        return replace(state, bursts=bursts, window=window, newest_is_bad=bad, seen_until=block.end, drift=drift, episode=episode)
+
+    def judge(self, state: SequentialState) -> Verdict:
+        """`Breached` on enough evidence, and with `for_seconds` only while an episode has lasted as long and goes on."""
+        evidence = self.evidence(state)
+        episode = state.episode
+        since = episode.first_bad if episode else state.seen_until
+        if self.for_seconds and episode is None:
+            return Healthy()
+        if evidence.decisive < self.risk.ln_threshold:
+            if episode is not None and self._is_shared(state, evidence=evidence):
+                return Breaching(since=since, shared=True)
+            return Breaching(since=since) if self.for_seconds or evidence.decisive > self.risk.ln_pass else Healthy()
+        if self.for_seconds and episode is not None:
+            long_enough = episode.newest_bad - episode.first_bad >= self.for_seconds - CLOCK_SLACK_SECONDS
+            if not (state.newest_is_bad and long_enough):
+                return Breaching(since=since)
+        return Breached(since=since, suspected=evidence.suspected)
+
+    def evidence(self, state: SequentialState) -> Evidence:
+        """ln of what the tests have so far. Where stable has too few requests in the window, the absolute test decides alone."""
+        relative = log_average(state.relatives, planned=self.planned_blocks)
+        match self.limit:
+            case NoMoreThanStable():
+                return Evidence(decisive=relative, absolute=None, relative=relative, stable_absolute=None, suspected=False)
+            case AtMost():
+                absolute = log_value(state.absolute, ln_weights=LN_EQUAL, planned=self.planned_blocks)
+                suspected = stable_of(state.window).total < WINDOW_REQUESTS
+                return Evidence(
+                    decisive=absolute if suspected else min(absolute, relative),
+                    absolute=absolute,
+                    relative=relative,
+                    stable_absolute=log_value(state.stable_absolute, ln_weights=LN_EQUAL, planned=self.planned_blocks),
+                    suspected=suspected,
+                )
+
+    def promotable(self, state: SequentialState) -> float:
+        """ln E′: evidence that the canary is good enough, and no worse than stable by half of the limit."""
+        return log_promotion(state.promotion, absolute=isinstance(self.limit, AtMost), relative=True)
+
+    @property
+    def allowed(self) -> float | None:
+        """p0: the absolute limit, if there is one."""
+        return self.limit.share if isinstance(self.limit, AtMost) else None
+
+    @property
+    def margin(self) -> float:
+        """By how much a canary that is promoted early may be worse than stable."""
+        return MARGIN_PART * self.limit.share if isinstance(self.limit, AtMost) else self.limit.plus
+
+    @property
+    def tolerated(self) -> float:
+        """δ: by how much the canary's share may be above stable's before the relative test counts it."""
+        return TOLERATED_PART * self.limit.share if isinstance(self.limit, AtMost) else self.limit.plus
+
+    def expected(self, state: SequentialState) -> float:
+        """b: the guess of stable's bad share, from what was seen so far."""
+        return stable_share(state.relatives[0].seen, prior=self._prior(state))
+
+    # -- folding
+
+    def _pairs(self, block: ArmBlock) -> tuple[Pair, ...]:
+        """The block at the limit and at each further bound; a bound that is missing has no requests."""
+        arms = [(block.canary, block.stable), *((one.canary, one.stable) for one in block.bounds)][: self.comparisons]
+        arms += [(Counts(), None)] * (self.comparisons - len(arms))
+        return tuple(_pair(canary, stable=stable or Counts()) for canary, stable in arms)
+
+    def _collected(self, state: SequentialState, *, block: ArmBlock) -> SequentialState:
+        """Tests the block; or, where several are tested as one, keeps it until there are as many. Guesses come from past blocks only."""
+        pairs = self._pairs(block)
+        if state.merged == 1:
+            return self._tested(state, pairs=pairs, seconds=block.end - block.start)
+        pairs = tuple(_sum(one, other) for one, other in zip(state.pending.pairs, pairs, strict=True))
+        count = state.pending.count + 1
+        if count < state.merged:
+            return replace(state, pending=Pending(count=count, pairs=pairs))
+        return self._tested(state, pairs=pairs, seconds=block.end - block.start)
+
+    def _tested(self, state: SequentialState, *, pairs: tuple[Pair, ...], seconds: float) -> SequentialState:
+        """The state with this evidence. `seconds`: of one block; twice as many are tested as one while stable's shares go on and on."""
+        found = correlation(state.bursts)
+        thin = tuple(thinned(pair, correlation=found) for pair in pairs)
+        prior = self._prior(state)
+        absolute, stable_absolute = state.absolute, state.stable_absolute
+        if isinstance(self.limit, AtMost):
+            absolute = self._absolute(absolute, bad=thin[0].canary_bad, total=thin[0].canary_total)
+            stable_absolute = self._absolute(stable_absolute, bad=thin[0].stable_bad, total=thin[0].stable_total)
+        promotion = state.promotion
+        if self.weighs_promotion:
+            promotion = with_evidence(promotion, block=thin[0], allowed=self.allowed, b=self.expected(state), margin=self.margin)
+        merged = state.merged
+        correlated = autocorrelation(state.succession) >= AUTOCORRELATED and 2 * merged * seconds <= LONGEST_BLOCK_SECONDS
+        return replace(
+            state,
+            absolute=absolute,
+            stable_absolute=stable_absolute,
+            relatives=tuple(
+                with_pair(one, block=pair, prior=prior, delta=self.tolerated, planned=self.planned_blocks)
+                for one, pair in zip(state.relatives, thin, strict=True)
+            ),
+            promotion=promotion,
+            pending=nothing_pending(comparisons=self.comparisons) if state.pending.count else state.pending,
+            merged=2 * merged if correlated else merged,
+            succession=Succession() if correlated else _succeeded(state.succession, block=pairs[0]),
+        )
+
+    def _absolute(self, state: Restarts, *, bad: float, total: float) -> Restarts:
+        assert isinstance(self.limit, AtMost), "only an absolute limit is tested by itself"
+        ln_e = log_ratios(bad=bad, total=total, allowed=self.limit.share)
+        return with_block(state, ln_e=ln_e, planned=self.planned_blocks)
+
+    def _prior(self, state: SequentialState) -> float:
+        match self.limit:
+            case AtMost(share=share):
+                return share
+            case NoMoreThanStable():
+                history = state.history
+                return (history.bad + PRIOR_SHARE * PRIOR_REQUESTS) / (history.total + PRIOR_REQUESTS)
+
+    def _level(self, state: SequentialState) -> float:
+        """The bad share above which a block is bad."""
+        match self.limit:
+            case AtMost(share=share):
+                return share
+            case NoMoreThanStable(plus=plus):
+                return inside(self.expected(state) + plus)
+
+    # -- episodes
+
+    def _ended(self, state: SequentialState) -> SequentialState:
+        """The episode is over. With `for_seconds` what was won in it is given up, so that the bound is not spent twice."""
+        if state.episode is None:
+            return state
+        if not self.for_seconds:
+            return replace(state, episode=None, drift=0.0)
+        return replace(
+            state,
+            episode=None,
+            absolute=dropped(state.absolute),
+            stable_absolute=dropped(state.stable_absolute),
+            relatives=tuple(given_up(one) for one in state.relatives),
+        )
+
+    def _is_shared(self, state: SequentialState, *, evidence: Evidence) -> bool:
+        """Stable's own absolute test has fired, it is over the limit now, and the canary is no worse."""
+        if evidence.stable_absolute is None or evidence.stable_absolute < self.risk.ln_threshold:
+            return False
+        stable = stable_of(state.window)
+        return stable.bad > self._level(state) * stable.total and evidence.relative < self.risk.ln_threshold
+
+
+def _continued(episode: Episode | None, *, block: ArmBlock, bad: bool) -> Episode:
+    if episode is None:
+        return Episode(first_bad=block.end, newest_bad=block.end, canary=block.canary, stable=block.stable)
+    return Episode(
+        first_bad=episode.first_bad,
+        newest_bad=block.end if bad else episode.newest_bad,
+        canary=episode.canary + block.canary,
+        stable=both(episode.stable, block.stable),
+    )
+
+
+def _bursts_with(state: Bursts, *, block: ArmBlock) -> Bursts:
+    for pod in block.stable_pods or (() if block.stable is None else (block.stable,)):
+        state = with_pod_block(state, bad=pod.bad, total=pod.total)
+    return state
+
+
+def _succeeded(state: Succession, *, block: Pair) -> Succession:
+    return with_share(state, share=block.stable_bad / block.stable_total) if block.stable_total > 0 else state
+
+
+def _pair(canary: Counts, *, stable: Counts) -> Pair:
+    return Pair(canary_bad=canary.bad, canary_total=canary.total, stable_bad=stable.bad, stable_total=stable.total)
+
+
+def _sum(one: Pair, other: Pair) -> Pair:
+    return Pair(
+        canary_bad=one.canary_bad + other.canary_bad,
+        canary_total=one.canary_total + other.canary_total,
+        stable_bad=one.stable_bad + other.stable_bad,
+        stable_total=one.stable_total + other.stable_total,
+    )

@@ -1,0 +1,367 @@
+"""The sequential rule: when it fires, what it says, and what it remembers."""
+
+import math
+import random
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backstop.analysis.reading import Breached, Breaching, Counts, Healthy
+from backstop.analysis.rule import ArmBlock, BoundCounts, Verdict
+from backstop.analysis.sequential.explanation import explained, needed_for_promotion, needed_for_verdict, written
+from backstop.analysis.sequential.latency import further_bounds
+from backstop.analysis.sequential.risk import Risk
+from backstop.analysis.sequential.rule import AtMost, NoMoreThanStable, Sequential
+from backstop.analysis.sequential.state import MOST_COMPARISONS, SequentialState, from_numbers, to_numbers
+from backstop.analysis.sequential.window import SPANS, WINDOW_REQUESTS, Span, canary_of, stable_of, widened
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
+OUTAGE = (50, 50)
+FINE = (0, 50)
+
+
+def rule(
+    *, limit: float = 0.01, increase: float | None = None, for_seconds: int = 0, comparisons: int = 1, promotion: bool = False
+) -> Sequential:
+    return Sequential(
+        limit=AtMost(limit) if increase is None else NoMoreThanStable(increase),
+        for_seconds=for_seconds,
+        risk=Risk(share=0.005, tests=1),
+        planned_blocks=360,
+        comparisons=comparisons,
+        weighs_promotion=promotion,
+    )
+
+
+def blocks(
+    canary: Iterable[tuple[int, int]],
+    *,
+    stable: tuple[int, int] | None = (2, 450),
+    every: float = 5.0,
+    start: float = 0.0,
+    gaps: tuple[int, ...] = (),
+) -> list[ArmBlock]:
+    beside = None if stable is None else Counts(*stable)
+    return [
+        ArmBlock(start=start + i * every, end=start + (i + 1) * every, canary=Counts(*one), stable=beside, after_gap=i in gaps)
+        for i, one in enumerate(canary)
+    ]
+
+
+def after(judge: Sequential, stream: Iterable[ArmBlock], *, state: SequentialState | None = None) -> SequentialState:
+    state = judge.start() if state is None else state
+    for block in stream:
+        state = judge.observe(state, block=block)
+    return state
+
+
+def verdicts(judge: Sequential, stream: Iterable[ArmBlock]) -> list[Verdict]:
+    found, state = [], judge.start()
+    for block in stream:
+        state = judge.observe(state, block=block)
+        found.append(judge.judge(state))
+    return found
+
+
+def breached_at(judge: Sequential, stream: list[ArmBlock]) -> float | None:
+    return next((b.end for b, v in zip(stream, verdicts(judge, stream), strict=True) if isinstance(v, Breached)), None)
+
+
+# -- immediate
+
+
+@pytest.mark.parametrize("judge", [rule(), rule(increase=0.0005)])
+@pytest.mark.parametrize("requests", [5, 50, 500])
+def test_an_outage_is_decided_by_one_block(judge: Sequential, requests: int) -> None:
+    stream = blocks([(requests, requests)], stable=(0, 9 * requests))
+    assert breached_at(judge, stream) == 5.0
+
+
+def test_ten_percent_bad_is_decided_in_two_blocks_and_dated_to_its_beginning() -> None:
+    stream = blocks([FINE, (1, 50), FINE, (5, 50), (6, 50)])
+    found = verdicts(rule(), stream)
+    assert found[-1] == Breached(since=20.0)
+    assert not any(isinstance(one, Breached) for one in found[:-1])
+
+
+def test_a_canary_within_its_limit_is_not_rolled_back_for_being_worse_than_stable() -> None:
+    # 2.5 % where 5 % is allowed, stable at 1 %.
+    stream = blocks([(1, 50), (1, 50), (2, 50), (1, 50)] * 60, stable=(4, 450))
+    assert breached_at(rule(limit=0.05), stream) is None
+    assert breached_at(rule(increase=0.0005), stream) is not None
+
+
+def test_an_incident_that_stable_shares_is_held_and_said() -> None:
+    stream = blocks([FINE] * 20) + [
+        ArmBlock(start=b.start, end=b.end, canary=Counts(10, 50), stable=Counts(90, 450)) for b in blocks([FINE] * 10, start=100.0)
+    ]
+    found = verdicts(rule(), stream)
+    assert not any(isinstance(one, Breached) for one in found)
+    assert found[-1] == Breaching(since=105.0, shared=True)
+
+
+def test_where_stable_has_too_few_requests_the_limit_decides_alone_and_it_is_only_suspected() -> None:
+    assert verdicts(rule(), blocks([OUTAGE], stable=(0, 3)))[-1] == Breached(since=5.0, suspected=True)
+    assert verdicts(rule(), blocks([OUTAGE], stable=None))[-1] == Breached(since=5.0, suspected=True)
+    assert verdicts(rule(), blocks([OUTAGE], stable=(0, 450)))[-1] == Breached(since=5.0)
+
+
+def test_without_stable_an_allowed_increase_cannot_be_judged() -> None:
+    assert breached_at(rule(increase=0.0005), blocks([OUTAGE] * 20, stable=None)) is None
+
+
+def test_blocks_without_requests_change_no_verdict() -> None:
+    empty = blocks([(0, 0)] * 50, stable=None)
+    assert verdicts(rule(), empty) == [Healthy()] * 50
+    assert isinstance(verdicts(rule(), blocks([OUTAGE, (0, 0)]))[-1], Breached)
+
+
+def test_evidence_is_not_lost_in_a_gap() -> None:
+    stream = blocks([(4, 50), (6, 50)], gaps=(1,))
+    assert breached_at(rule(), stream) == 10.0
+
+
+@pytest.mark.parametrize("limit", [0.0, 1.0])
+def test_a_limit_of_nothing_or_of_everything_is_judged_without_an_exception(limit: float) -> None:
+    found = verdicts(rule(limit=limit), blocks([FINE, OUTAGE, (10**18, 10**18), (0, 10**18)], stable=(0, 10**18)))
+    assert isinstance(found[1], Breached) == (limit == 0.0)
+
+
+# -- sustained
+
+
+def test_an_outage_of_thirty_seconds_fires_thirty_seconds_after_its_first_bad_block() -> None:
+    sustained = rule(limit=0.05, for_seconds=30)
+    assert breached_at(sustained, blocks([FINE] * 20 + [OUTAGE] * 10)) == 135.0
+
+
+@pytest.mark.parametrize("requests", [10, 50, 500])
+def test_twenty_five_seconds_of_total_failure_and_two_blips_never_fire(requests: int) -> None:
+    bad, fine = (requests, requests), (0, requests)
+    sustained = rule(limit=0.05, for_seconds=30)
+    beside = (4, 9 * requests)
+    assert breached_at(sustained, blocks([fine] * 20 + [bad] * 5 + [fine] * 20, stable=beside)) is None
+    assert breached_at(sustained, blocks([fine] * 20 + [bad] * 4 + [fine] * 6 + [bad] * 4 + [fine] * 20, stable=beside)) is None
+
+
+def test_evidence_of_an_episode_that_is_over_is_given_up() -> None:
+    sustained = rule(limit=0.05, for_seconds=30)
+    during = after(sustained, blocks([OUTAGE] * 3))
+    over = after(sustained, blocks([FINE] * 3, start=15.0), state=during)
+    assert sustained.evidence(during).decisive > math.log(1000)
+    assert over.episode is None
+    assert sustained.evidence(over).decisive < 0
+    again = after(sustained, blocks([OUTAGE] * 2, start=30.0), state=over)
+    assert sustained.evidence(again).decisive > math.log(200)
+
+
+def test_a_gap_ends_the_episode() -> None:
+    sustained = rule(limit=0.05, for_seconds=30)
+    assert breached_at(sustained, blocks([OUTAGE] * 11, gaps=(5,))) is None
+    state = after(sustained, blocks([OUTAGE] * 6, gaps=(5,)))
+    assert state.episode is not None
+    assert state.episode.first_bad == 30.0
+
+
+def test_without_a_bad_newest_block_nothing_fires() -> None:
+    sustained = rule(limit=0.05, for_seconds=10)
+    stream = blocks([OUTAGE] * 2 + [(2, 50)])
+    assert verdicts(sustained, stream)[-1] == Breaching(since=5.0)
+
+
+# -- several latency bounds, bursts, promotion
+
+
+def with_bounds(canary: list[tuple[int, int]], *, stable: list[tuple[int, int]], count: int) -> list[ArmBlock]:
+    (first, *others), (beside, *others_beside) = canary, stable
+    bounds = tuple(BoundCounts(canary=Counts(*c), stable=Counts(*s)) for c, s in zip(others, others_beside, strict=True))
+    return [ArmBlock(start=i * 5.0, end=i * 5.0 + 5, canary=Counts(*first), stable=Counts(*beside), bounds=bounds) for i in range(count)]
+
+
+def test_a_slow_down_that_shows_at_another_bound_is_found_there() -> None:
+    stream = with_bounds([(1, 50), (20, 50)], stable=[(5, 450), (70, 450)], count=12)
+    assert breached_at(rule(increase=0.005, comparisons=2), stream) is not None
+    assert breached_at(rule(increase=0.005), stream) is None
+
+
+def test_a_bound_that_is_missing_says_nothing() -> None:
+    one, two = rule(increase=0.0005), rule(increase=0.0005, comparisons=2)
+    stream = blocks([(5, 50)] * 5)
+    alone, beside = one.evidence(after(one, stream)), two.evidence(after(two, stream))
+    assert beside.decisive == pytest.approx(math.log((math.exp(alone.decisive) + 1) / 2))
+
+
+def test_what_stable_did_before_counts_for_bursts_and_for_its_share() -> None:
+    bursty = [ArmBlock(start=0, end=5, canary=Counts(), stable=Counts(45 * (i % 10 == 0), 450)) for i in range(120)]
+    judge = rule(increase=0.0005)
+    seeded = judge.seeded(judge.start(), history=bursty)
+    assert judge.expected(seeded) == pytest.approx(0.01, rel=0.05)
+    burst = blocks([(8, 50)])
+    assert judge.evidence(after(judge, burst, state=seeded)).decisive < judge.evidence(after(judge, burst)).decisive
+
+
+def test_blocks_are_tested_two_by_two_where_stables_share_goes_on() -> None:
+    waves = [ArmBlock(start=0, end=5, canary=Counts(), stable=Counts(45 if i % 20 < 10 else 0, 450)) for i in range(120)]
+    judge = rule()
+    state = after(judge, blocks([FINE]), state=judge.seeded(judge.start(), history=waves))
+    assert state.merged == 2
+    one, two = after(judge, blocks([OUTAGE], start=5.0), state=state), after(judge, blocks([OUTAGE] * 2, start=5.0), state=state)
+    assert judge.evidence(one) == judge.evidence(state)
+    assert isinstance(judge.judge(two), Breached)
+
+
+def test_a_good_canary_becomes_promotable_and_a_bad_one_does_not() -> None:
+    judge = rule(promotion=True)
+    good, bad = after(judge, blocks([FINE] * 30)), after(judge, blocks([(1, 50)] * 30))
+    assert judge.promotable(good) >= math.log(20)
+    assert judge.promotable(bad) < math.log(20)
+    early = after(judge, blocks([FINE] * 3))
+    need = needed_for_promotion(judge, state=early, share=0.0, risk=0.05)
+    assert need is not None
+    # 413 clean requests have E = 20.37 (fixtures), and two fewer are just enough for 20.
+    assert need.requests == 411 - 150
+    assert need.seconds == pytest.approx(26.1)
+
+
+def test_the_bounds_that_are_compared_are_near_the_limit_and_few() -> None:
+    grid = (0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 1.0)
+    assert further_bounds(0.15, available=grid, absolute=True) == (0.2, 0.25, 0.3, 0.4)
+    assert further_bounds(0.15, available=grid, absolute=False) == (0.1, 0.2, 0.25, 0.3, 0.4)
+    assert further_bounds(0.15, available=(0.05, 1.0), absolute=True) == ()
+    many = further_bounds(1.0, available=tuple(1 + i / 100 for i in range(200)), absolute=True)
+    assert len(many) == MOST_COMPARISONS - 1
+    assert (many[0], many[-1]) == (1.01, 2.99)
+
+
+# -- words
+
+
+def test_the_sentence_of_a_verdict_has_all_figures() -> None:
+    judge = Sequential(limit=AtMost(0.05), for_seconds=0, risk=Risk(share=0.01, tests=10), planned_blocks=360)
+    state = after(judge, blocks([(15, 103)] * 4, stable=(5, 1953), start=1_000_000.0))
+    text = explained("latency", bad="over 150 ms", rule=judge, state=state, verdict=judge.judge(state), now=1_000_020.4)
+    assert text.startswith("latency: 60 of 412 canary requests over 150 ms (14.6 %, allowed 5 %) against 20 of 7,812 on stable (0.256 %); ")
+    assert " ≥ 1,000 (false-rollback risk of the whole rollout ≤ 1 %); began ≈ 1970-01-12T13:46:45.000Z, 15 s before the decision" in text
+
+
+def test_while_it_is_open_the_sentence_says_how_many_requests_are_missing_and_these_do() -> None:
+    judge = rule(limit=0.02)
+    stream = blocks([(3, 50)] * 4)
+    state = after(judge, stream)
+    verdict = judge.judge(state)
+    assert isinstance(verdict, Breaching)
+    need = needed_for_verdict(judge, state=state)
+    assert need is not None
+    assert need.seconds == pytest.approx(need.requests / 10)
+    assert f"; needs ≈ {need.requests:,} more requests (≈ {need.seconds:,.0f} s)" in explained(
+        "errors", bad="failed", rule=judge, state=state, verdict=verdict, now=20.0
+    )
+    more = blocks([(3, 50)] * (need.requests // 50 + 3), start=20.0)
+    assert isinstance(judge.judge(after(judge, more, state=state)), Breached)
+
+
+def test_a_shared_incident_and_a_suspicion_are_said() -> None:
+    judge = rule()
+    suspected = after(judge, blocks([OUTAGE], stable=None))
+    shared = after(judge, blocks([(10, 50)] * 10, stable=(90, 450)))
+    words = {
+        name: explained("errors", bad="failed", rule=judge, state=state, verdict=judge.judge(state), now=60.0)
+        for name, state in (("suspected", suspected), ("shared", shared))
+    }
+    assert words["suspected"].endswith("only suspected, as stable had too few requests to compare with")
+    assert "none on stable to compare with" in words["suspected"]
+    assert "a rollback cannot help" in words["shared"]
+
+
+@pytest.mark.parametrize(("ln_e", "text"), [(math.log(4072), "4,072"), (math.log(0.31), "0.31"), (1e6, "10^434294"), (-math.inf, "0")])
+def test_evidence_of_any_size_can_be_read(ln_e: float, text: str) -> None:
+    assert written(ln_e) == text
+
+
+# -- state
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[ArmBlock]:
+    rng = random.Random(draw(st.integers(0, 10**6)))
+    found = []
+    for index in range(draw(st.integers(0, 60))):
+        n, m = (rng.choice([0, 1, 50, 10**6]) for _ in range(2))
+        stable = None if rng.random() < 0.2 else Counts(rng.randint(0, m), m)
+        bounds = (BoundCounts(canary=Counts(rng.randint(0, n), n), stable=stable),)
+        found.append(
+            ArmBlock(
+                start=1e9 + index * 5,
+                end=1e9 + index * 5 + 5,
+                canary=Counts(rng.choice([0, rng.randint(0, n)]), n),
+                stable=stable,
+                after_gap=rng.random() < 0.1,
+                bounds=bounds,
+            )
+        )
+    return found
+
+
+RULES = [
+    rule(limit=0.05, comparisons=2, promotion=True),
+    rule(increase=0.001, comparisons=2, promotion=True),
+    rule(limit=0.05, for_seconds=30, comparisons=2),
+]
+
+
+@PATIENT
+@given(streams(), st.sampled_from(RULES))
+def test_a_state_that_was_written_and_read_again_is_the_same(stream: list[ArmBlock], judge: Sequential) -> None:
+    state = after(judge, stream)
+    origin = stream[-1].end if stream else 0.0
+    assert from_numbers(to_numbers(state, origin=origin), origin=origin) == state
+
+
+@PATIENT
+@given(streams(), st.sampled_from(RULES))
+def test_whatever_is_counted_there_is_a_verdict_and_a_sentence(stream: list[ArmBlock], judge: Sequential) -> None:
+    state = after(judge, stream)
+    text = explained("errors", bad="failed", rule=judge, state=state, verdict=judge.judge(state), now=2e9)
+    assert text.startswith("errors: ")
+    assert not math.isnan(judge.evidence(state).decisive)
+
+
+def test_the_state_is_bounded_whatever_the_number_of_blocks() -> None:
+    judge = rule(limit=0.05, for_seconds=30)
+    sizes = [len(to_numbers(after(judge, blocks([(i % 2, 1) for i in range(count)])), origin=0.0)) for count in (100, 2000)]
+    assert max(sizes) <= 160
+
+
+@pytest.mark.parametrize("numbers", [[], [1.0] * 4, [1.0] * 20, [1e6] * 40, [1.0] * 400, [math.inf] * 40, [math.nan] * 40])
+def test_what_cannot_have_been_written_is_refused(numbers: list[float]) -> None:
+    with pytest.raises(ValueError):
+        from_numbers(numbers, origin=0.0)
+
+
+# -- window
+
+
+def test_the_window_reaches_back_for_twenty_requests_in_a_bounded_number_of_spans() -> None:
+    window: tuple[Span, ...] = ()
+    for block in blocks([(i % 2, 1) for i in range(300)], stable=(0, 9)):
+        window = widened(window, block=block)
+    assert len(window) <= SPANS
+    assert WINDOW_REQUESTS <= canary_of(window).total <= WINDOW_REQUESTS + 5
+    assert stable_of(window).total == 9 * canary_of(window).total
+
+
+def test_the_window_is_ten_seconds_of_many_requests() -> None:
+    window: tuple[Span, ...] = ()
+    for block in blocks([OUTAGE] * 50 + [FINE] * 2):
+        window = widened(window, block=block)
+    assert canary_of(window) == Counts(0, 100)
+
+
+def test_blocks_without_a_canary_request_lengthen_the_newest_span() -> None:
+    window: tuple[Span, ...] = ()
+    for block in blocks([(0, 30), (0, 0)]):
+        window = widened(window, block=block)
+    assert [span.seconds for span in window] == [10.0]
+    assert stable_of(window).total == 900

@@ -1,0 +1,131 @@
+"""The benchmark of the analysis: its streams are what they say, the judges beside ours are as their documentation says, its figures too."""
+
+import math
+import random
+import xml.etree.ElementTree as ET
+from itertools import pairwise
+
+import pytest
+
+from backstop.analysis.reading import Counts
+from backstop.analysis.rule import ArmBlock
+from backstop.analysis.sequential.bursts import Bursts, correlation, with_pod_block
+from bench.analysis.bounds import divergence, information
+from bench.analysis.cells import DETECTED, HEALTHY, cells
+from bench.analysis.judges import Failures, MannWhitney
+from bench.analysis.plot import drawn
+from bench.analysis.streams import Stream, Truth, always, stream
+from bench.analysis.table import Outcome, median, printed, wilson
+
+
+def totals(blocks: tuple[ArmBlock, ...]) -> tuple[Counts, Counts]:
+    canary, stable = Counts(), Counts()
+    for block in blocks:
+        assert block.stable is not None
+        canary, stable = canary + block.canary, stable + block.stable
+    return canary, stable
+
+
+def near(counts: Counts, *, share: float, requests: float, inflated: float = 1.0) -> bool:
+    """Within four standard errors of both."""
+    of_share = abs(counts.bad - share * counts.total) <= 4 * math.sqrt(inflated * share * (1 - share) * counts.total)
+    return of_share and abs(counts.total - requests) <= 4 * math.sqrt(inflated * requests)
+
+
+@pytest.mark.parametrize("rate", [1, 10, 100])
+@pytest.mark.parametrize("tails", [(), ((0.3, 0.1), (0.02, 0.001))])
+def test_a_stream_has_the_shares_and_the_rate_that_are_asked_for(rate: int, tails: tuple[tuple[float, float], ...]) -> None:
+    one = stream(Truth(always(0.05), always(0.01), tails=tails), rate=rate, seconds=1800, seed="a")
+    canary, stable = totals(one.blocks)
+    assert near(canary, share=0.05, requests=1800 * rate)
+    assert near(stable, share=0.01, requests=9 * 1800 * rate)
+    for index, (c, s) in enumerate(tails):
+        over = sum((block.bounds[index].canary for block in one.blocks), Counts())
+        beside = sum((block.bounds[index].stable or Counts() for block in one.blocks), Counts())
+        assert near(over, share=c, requests=1800 * rate)
+        assert near(beside, share=s, requests=9 * 1800 * rate)
+
+
+@pytest.mark.parametrize("icc", [0.02, 0.1])
+def test_bursts_have_the_correlation_that_is_asked_for(icc: float) -> None:
+    one = stream(Truth(always(0.05), always(0.05), correlation=icc), rate=10, seconds=20000, seed="b")
+    sums = Bursts()
+    for block in one.blocks:
+        assert block.stable is not None
+        sums = with_pod_block(sums, bad=block.stable.bad, total=block.stable.total)
+    assert correlation(sums) == pytest.approx(icc, rel=0.15)
+
+
+def test_the_same_seed_is_the_same_stream_and_another_is_not() -> None:
+    truth = Truth(always(0.05), always(0.05))
+    one, same, other = (stream(truth, rate=10, seconds=100, seed=seed) for seed in ("a", "a", "b"))
+    assert one == same
+    assert one != other
+
+
+def test_where_scrapes_fail_no_request_is_lost_and_blocks_stay_in_order() -> None:
+    truth = Truth(always(0.05), always(0.05), missing=0.2)
+    blocks = stream(truth, rate=10, seconds=5000, seed="c").blocks
+    assert near(totals(blocks)[0], share=0.05, requests=50_000)
+    assert all(one.end == later.start for one, later in pairwise(blocks))
+    assert 0.15 < 1 - len(blocks) / 1000 < 0.25
+
+
+def of(shares: list[tuple[int, int]], *, stable: tuple[int, int] = (0, 450)) -> Stream:
+    blocks = tuple(ArmBlock(start=i * 5.0, end=i * 5.0 + 5, canary=Counts(*one), stable=Counts(*stable)) for i, one in enumerate(shares))
+    return Stream(history=(), blocks=blocks)
+
+
+def test_argo_rolls_back_at_the_failure_after_its_limit_and_flagger_a_tick_after_its_threshold() -> None:
+    outage = of([(50, 50)] * 360)
+    assert Failures(0.01, interval=60, window=60, failures=4)(outage) == 240.0
+    assert Failures(0.01, interval=60, window=60, failures=5, late=True)(outage) == 360.0
+
+
+def test_failures_are_counted_whether_or_not_they_are_in_a_row_and_no_request_is_one() -> None:
+    minute = 12
+    every_other = of(([(50, 50)] * minute + [(0, 50)] * minute) * 10)
+    assert Failures(0.01, interval=60, window=60, failures=4)(every_other) == 420.0
+    assert Failures(0.01, interval=60, window=60, failures=4)(of([(0, 0)] * 360)) == 240.0
+
+
+def test_mann_whitney_sees_a_clear_shift_at_its_first_look_and_none_where_there_is_none() -> None:
+    rng = random.Random(1)
+    noisy = [(rng.randint(0, 4), 50) for _ in range(360)]
+    assert MannWhitney()(of([(10 + bad, n) for bad, n in noisy], stable=(18, 450))) == 600.0
+    assert MannWhitney()(of([(2, 50)] * 360, stable=(18, 450))) is None
+
+
+def test_divergence_and_information_of_known_cases() -> None:
+    assert divergence(1.0, q=0.5) == pytest.approx(math.log(2))
+    assert divergence(0.3, q=0.3) == 0.0
+    # With very many stable requests the null is fixed at stable's share.
+    assert information(0.02, b=0.005, ratio=1e9, delta=0.0) == pytest.approx(divergence(0.02, q=0.005), rel=1e-4)
+
+
+def test_intervals_of_known_cases() -> None:
+    assert wilson(0, runs=2000)[1] == pytest.approx(0.00192, abs=1e-5)
+    low, high = wilson(10, runs=100)
+    assert (low, high) == pytest.approx((0.0552, 0.1744), abs=1e-4)
+    assert median([float(i) for i in range(1, 101)]) == (50.0, 41.0, 61.0)
+
+
+def outcomes() -> list[Outcome]:
+    return [
+        Outcome(what=what, judge="Backstop & co", rate=rate, onset=onset, target=None, bound=None, seconds=1800.0, times=(5.0, None, 10.0))
+        for what, onset in ((HEALTHY, None), (DETECTED, 0.0))
+        for rate in (1, 10)
+    ]
+
+
+def test_the_table_and_the_plot_have_every_judge() -> None:
+    text = printed(outcomes(), rates=(1, 10))
+    assert "| Backstop & co | 66.7 %" in text
+    assert "| Backstop & co | 10 s (5 s…–), 33.3 % missed |" in text
+    picture = ET.fromstring(drawn(outcomes(), rates=(1, 10)))
+    assert [one.text for one in picture.iter() if one.text == "Backstop & co"]
+
+
+def test_every_row_has_a_name_of_its_own() -> None:
+    names = [cell.what for cell in cells()]
+    assert len(names) == len(set(names))
