@@ -29,14 +29,18 @@ def _tier(**changes: Any) -> dict[str, Any]:
     return {"name": "primary", "model": {"baseURL": "http://llm/v1", "name": "m"}} | changes
 
 
+CHAIN_REQUIRED = "`spec.chain`: required, but not with `spec.serving.workload`, which answers by itself"
+
+
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
         ({"latencyBudgetMs": 4, **_policy()}, "`spec.latencyBudgetMs` is not a known field; take it out or correct its name"),
         (_policy(latencyBudgetMs=None), "`spec.latencyBudgetMs` is not a known field; take it out or correct its name"),
         (_policy(canary={"steps": [None, {"weight": 100}]}), "`spec.canary.steps[0]` must be an object, not `null`"),
-        (_policy(chain=None), "`spec.chain` is missing; set it"),
-        ({k: v for k, v in _policy().items() if k != "chain"}, "`spec.chain` is missing; set it"),
+        (_policy(chain=None), CHAIN_REQUIRED),
+        ({k: v for k, v in _policy().items() if k != "chain"}, CHAIN_REQUIRED),
+        (_policy(chain=[{"name": "primary", "model": {"baseURL": "http://m/v1"}}]), "`spec.chain[0].model.name` is missing; set it"),
         (
             _policy(latencyBudgetMilliseconds="400"),
             "`spec.latencyBudgetMilliseconds` must be a whole number, not a string; write it without quotes",

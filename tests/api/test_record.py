@@ -8,7 +8,7 @@ import pytest
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.promptversion import PromptVersionSpec
-from backstop.api.record import build_record, revision_hash
+from backstop.api.record import build_record, revision_hash, short_image
 
 PROMPT = '{"messages":[{"content":"Be kind.","role":"system"}],"prompt":"answer","version":"1.0.0"}'
 CHAIN = '[{"model":{"baseURL":"http://models:8000/v1","name":"m"},"name":"primary"}]'
@@ -70,6 +70,44 @@ def test_c07_a_revision_is_named_by_what_was_declared_and_by_nothing_that_a_newe
     stored = FallbackPolicySpec.model_validate(policy.model_dump(mode="json"))  # with every default filled in
     kept = PromptVersionSpec.model_validate(prompt.model_dump(mode="json"))
     assert revision_hash(stored, prompt=kept) == named(canonical)
+
+
+OWN = {"serving": {"workload": {"image": "registry.example:5000/shop/w:1", "port": 8000}}}
+
+
+@pytest.mark.parametrize(
+    ("serving", "canonical"),
+    [
+        ({}, '{"scheme":1,"serving":{"workload":{"image":"registry.example:5000/shop/w:1","port":8000}}}'),
+        (
+            {"replicas": 9, "autoscaling": {"maxReplicas": 9}},
+            '{"scheme":1,"serving":{"workload":{"image":"registry.example:5000/shop/w:1","port":8000}}}',
+        ),
+        (
+            {"workload": {"image": "w:2", "port": 80, "args": ["-v"]}},
+            '{"scheme":1,"serving":{"workload":{"args":["-v"],"image":"w:2","port":80}}}',
+        ),
+    ],
+)
+def test_c07_an_own_workload_is_named_by_what_was_declared_of_it(serving: dict[str, Any], canonical: str) -> None:
+    policy = FallbackPolicySpec.model_validate({"serving": OWN["serving"] | serving})
+    assert revision_hash(policy, prompt=None) == named(canonical)
+    assert revision_hash(FallbackPolicySpec.model_validate(policy.model_dump(mode="json", exclude={"chain"})), prompt=None) == named(
+        canonical
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "short"),
+    [
+        ("w", "w"),
+        ("registry.example:5000/shop/w:1.4", "w:1.4"),
+        ("registry.example/w@sha256:0123456789abcdef0123", "w@sha256:0123456789ab"),
+        ("registry.example/w:1@sha256:0123456789abcdef0123", "w:1@sha256:0123456789ab"),
+    ],
+)
+def test_an_image_is_called_by_its_last_name(image: str, short: str) -> None:
+    assert short_image(image) == short
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ STATUS = {
         {"name": "latency", "state": "Healthy", "limit": "5"},
         {"name": "errors", "state": "Breaching", "limit": "1"},
     ],
+    "router": "Builtin",
 }
 
 
@@ -108,8 +109,8 @@ def test_the_columns_tell_a_rollout(kubeconfig: Path, namespace: str) -> None:
     assert head.split() == ["NAME", "STABLE", "CANARY", "WEIGHT", "PHASE", "REASON", "AGE"]
     assert row.split()[:-1] == ["support", "answer-1-0-0", "answer-2-0-0", "25", "Progressing", "Holding"]
     head, row = kubectl("get", "fbp", "-n", namespace, "-o", "wide", kubeconfig=kubeconfig).splitlines()
-    assert head.split() == ["NAME", "STABLE", "CANARY", "WEIGHT", "PHASE", "REASON", "STEP", "SLO", "AGE"]
-    assert row.split()[-3:-1] == ["1", "errors"]
+    assert head.split() == ["NAME", "STABLE", "CANARY", "WEIGHT", "PHASE", "REASON", "STEP", "SLO", "ROUTER", "AGE"]
+    assert row.split()[-4:-1] == ["1", "errors", "Builtin"]
 
 
 def test_every_field_is_explained(kubeconfig: Path, namespace: str) -> None:

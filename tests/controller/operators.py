@@ -26,7 +26,7 @@ class Mortal:
 
     def __init__(self, connection: Connection, *, lifetime: int | None) -> None:
         self._api = connection.api_client()
-        self._lifetime = lifetime
+        self.lifetime = lifetime
         self.writes: list[str] = []
         self.reads: list[str] = []
         self.listed = 0
@@ -57,7 +57,7 @@ class Mortal:
             interfere, self._interference = self._interference[1], None
             await interfere()
         self.writes.append(f"{method} {url.split('/', 3)[3].split('?')[0]}")
-        if len(self.writes) == self._lifetime:
+        if len(self.writes) == self.lifetime:
             # From now on, whatever else is under way.
             self.died.set()
             response = await self._api.call_api(method, url, *rest, **named)

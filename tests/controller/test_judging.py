@@ -6,9 +6,13 @@ import time
 from contextlib import closing
 from itertools import pairwise
 
+from backstop.analysis.indicators import OWN_TOTAL
+from backstop.analysis.objective import objective_of
 from backstop.analysis.prometheus import PrometheusSource
-from backstop.analysis.reading import Breached
+from backstop.analysis.reading import Breached, Healthy
+from backstop.analysis.samples import Counter, Sample, Series
 from backstop.analysis.tick import Here, Question, answered
+from backstop.api.fallbackpolicy import SLO, Analysis, PromQL
 from backstop.controller.judging import JUDGED_SECONDS, Judging
 from backstop.controller.keys import PolicyKey
 from backstop.rollout.place import CanaryPlace, Place, StablePlace
@@ -92,3 +96,21 @@ async def test_r04_counts_alone_are_told_twice_a_minute_and_a_verdict_at_once() 
     assert quiet, "what is healthy is told now and then"
     assert all(later - earlier >= JUDGED_SECONDS for earlier, later in pairwise([at for at in woken if at <= turns_bad][1:]))
     assert turns_bad + SCRAPE in woken
+
+
+async def test_of_a_policy_with_own_counters_alone_no_number_of_requests_is_claimed() -> None:
+    now = [SCRAPE]
+    judge = Judging({}, wake=lambda _key, _urgent: None, clock=lambda: now[0], jitter=lambda: 0.0)
+    canary = CanaryPlace(
+        revision("2"), started_at=0.0, step_hash="", unready_since=None, step_started_at=0.0, weight=5, generation=2, verified_at=0.0
+    )
+    slo = SLO(name="own", promQL=PromQL(bad="failures_total", total="jobs_total"), maxPercent="1")
+    spec = policy().model_copy(update={"slos": [slo], "canary": policy().canary.model_copy(update={"analysis": Analysis(warmUpSeconds=0)})})
+    judge.watch(KEY, spec=spec, place=Place(stable=StablePlace(revision("1"), since=-100.0), canary=canary), analysis=None)
+    total = Counter(OWN_TOTAL, "rev2", part=objective_of(slo).part)
+    fetched = Sample((Series("pod", total, ((0.0, 0.0), (5.0, 40.0))),))
+    live = judge._live[KEY]
+    judge._learn(KEY, policy=live, answer=answered(Question(live), fetched=fetched, asked=now[0], now=now[0], interval=SCRAPE))
+    judgement = judge.judgement(KEY)
+    assert judgement is not None
+    assert (judgement.readings[0].state, judgement.readings[0].canary.total, judgement.requests) == (Healthy(), 40, None)

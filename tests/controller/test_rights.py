@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -12,9 +13,10 @@ from backstop.kube.resources import AUTOSCALERS, JOBS, ROLE_BINDINGS, ROLES, Res
 from e2e.cluster.apiserver import ApiServer
 
 from .operators import running
+from .ownworld import OwnWorld
 from .test_probes import canary_with, end, job_of, leave_pod
 from .until import until
-from .world import MANAGER, Behaviour, World
+from .world import MANAGER, Behaviour, World, living
 
 pytestmark = pytest.mark.apiserver
 
@@ -65,6 +67,21 @@ async def test_the_shipped_rights_are_enough_for_a_promotion_and_a_rollback(api_
             return {"FirstRevision", "CanaryStarted", "StepStarted", "Promoted", "RolledBack"} <= await world.events()
 
         await until("every transition has its event", told)
+
+
+async def test_the_shipped_rights_are_enough_for_a_workload_of_its_own(api_server: ApiServer, client: Client) -> None:
+    async with living(OwnWorld(client, f"t-{uuid4().hex[:8]}")) as world:
+        user = f"operator-of-{world.namespace}"
+        await grant(client, user=user, namespace=world.namespace)
+        connection = await connect(api_server.identity_kubeconfig(user))
+        world.behaviour["w:3"] = Behaviour(bad=0.5)
+        await world.run_image("w:1")
+        async with running(connection, world):
+            await world.stable_on("w:1")
+            await world.run_image("w:2")
+            await world.stable_on("w:2", within=60)
+            await world.run_image("w:3")
+            await world.until_status("w:3 is rolled back", lambda s: s.get("lastRollout", {}).get("outcome") == "RolledBack", within=60)
 
 
 async def test_the_shipped_rights_are_enough_for_a_probe_and_what_it_said(api_server: ApiServer, client: Client, world: World) -> None:

@@ -14,6 +14,7 @@ from backstop.kube.errors import Rejected
 from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, Body
 from backstop.rollout.observed import Known, NotTried, Unknown, Unresolved
 from backstop.rollout.place import Place
+from backstop.traffic.router import GATEWAYS
 
 NOTHING_WANTED = Unresolved(reason="Invalid", message="")  # type: ignore[arg-type]  # not looked at here
 
@@ -129,6 +130,7 @@ def look(traffic: Child | None) -> object:
         place=Place(),
         wanted=NOTHING_WANTED,
         traffic=traffic,
+        router=GATEWAYS,
         owner="policy-uid",
         deployments=[],
         pods=[],

@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -26,6 +26,8 @@ from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, PODS, POLI
 from tests.loopback import own_block
 
 from .until import until
+
+W = TypeVar("W", bound="World")
 
 MANAGER = "test"
 TICK_SECONDS = 0.1
@@ -436,22 +438,28 @@ def condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 @contextlib.asynccontextmanager
 async def small_world(client: Client, *, namespace: str) -> AsyncIterator[World]:
     """A fresh namespace, alive while the context lasts."""
-    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {LABEL_MANAGED_BY: MANAGER}}}
-    await client._request("POST", "/api/v1/namespaces", query={"fieldManager": MANAGER}, body=body)
-    world = World(client, namespace)
+    async with living(World(client, namespace)) as world:
+        yield world
+
+
+@contextlib.asynccontextmanager
+async def living(world: W) -> AsyncIterator[W]:
+    """The world's namespace, fresh, and the world alive while the context lasts."""
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": world.namespace, "labels": {LABEL_MANAGED_BY: MANAGER}}}
+    await world.client._request("POST", "/api/v1/namespaces", query={"fieldManager": MANAGER}, body=body)
     app = web.Application()
     app.router.add_route("*", "/api/v1/query", world.answer_query)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     world.metrics_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    living = asyncio.create_task(world.live())
+    life = asyncio.create_task(world.live())
     try:
         yield world
-        if living.done():
-            await living
+        if life.done():
+            await life
     finally:
-        living.cancel()
+        life.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await living
+            await life
         await runner.cleanup()

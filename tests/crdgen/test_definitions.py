@@ -55,7 +55,7 @@ def test_the_reference_says_of_a_field_what_the_api_server_holds_it_to() -> None
     policy, *_ = (content for path, content in sorted(files().items()) if path.parent == REFERENCE)
     rows = {line.split(" | ")[0].strip("| `"): line for line in policy.splitlines() if line.startswith("| `")}
     assert "| `120` | 0 to 604800 |" in rows["canary.steps[].holdSeconds"]
-    assert "| required | at most 253 characters" in rows["promptVersion"]
+    assert "| required | at most 512 characters" in rows["serving.workload.image"]
     assert "| `Automatic` or `Pause` or `DryRun` | `Automatic` |" in rows["rollback.mode"]
     assert "* `spec.canary.steps`: weights must increase" in policy.splitlines()
 

@@ -396,6 +396,39 @@ MUTANTS = (
         "concerned |= self.remove(seen)",
         "pass",
     ),
+    # Shares that are made of pods
+    Mutant(
+        "third-revisions-share",
+        "Two revisions begin to share connections while pods of a third one are there.",
+        "rollout/progress.py",
+        "begin_step",
+        "if replicas.others(look, canary):",
+        "if False:",
+    ),
+    Mutant(
+        "third-revisions-stay",
+        "Pods of a third revision that appear while two share connections are left there.",
+        "rollout/decide.py",
+        "SAFETY",
+        "replicas.shared_with_others,",
+        "",
+    ),
+    Mutant(
+        "former-stable-shares",
+        "The former stable keeps its pods while a canary is reached by the policy's label.",
+        "rollout/decide.py",
+        "_sizes",
+        " and not _would_share(look):",
+        ":",
+    ),
+    Mutant(
+        "stray-routes-stay",
+        "A selector that somebody has edited is left as it is.",
+        "rollout/route.py",
+        "route_for",
+        "return RouteWrite(wanted, falling=False) if strays else None",
+        "return None",
+    ),
     # Probes
     Mutant(
         "probes-are-not-waited-for",

@@ -13,6 +13,7 @@ from backstop.api.traffic import Abort, TrafficState
 from backstop.rendering.owner import Owner
 from backstop.rendering.probe import probe_object
 from backstop.rendering.revision import deployment, record_object, revision_service, template_of
+from backstop.rendering.route import routed_service
 from backstop.rendering.scaling import autoscaler, disruption_budget
 from backstop.rendering.services import caller_services
 from backstop.rendering.shared import account, traffic
@@ -73,10 +74,14 @@ POD_TEMPLATE: Final[dict[str, Any]] = yaml.safe_load(_WHOLE.read_text(encoding="
 TOLD: Final = POLICY.model_copy(update={"serving": Serving.model_validate({"podTemplate": POD_TEMPLATE})})
 
 
+_OWN: Final = Path(__file__).parents[1] / "crds" / "valid" / "policy-workload.yaml"
+OWN: Final = FallbackPolicySpec.model_validate(yaml.safe_load(_OWN.read_text(encoding="utf-8"))["spec"])
+
+
 def record(
     policy: FallbackPolicySpec = POLICY,
     *,
-    prompt: PromptVersionSpec = PROMPT,
+    prompt: PromptVersionSpec | None = PROMPT,
     image: str = IMAGE,
     pull_secrets: tuple[str, ...] = (),
     **more: Any,
@@ -90,7 +95,7 @@ def revision_of(body: dict[str, Any]) -> str:
 
 def everything() -> dict[str, dict[str, Any]]:
     """Every object of the policy while this revision is the canary of another, by the name of its golden file."""
-    stored, told = record(), record(TOLD)
+    stored, told, own = record(), record(TOLD), record(OWN, prompt=None)
     revision = revision_of(stored)
     state = TrafficState(
         generation=3,
@@ -105,12 +110,26 @@ def everything() -> dict[str, dict[str, Any]]:
         "record": stored,
         "deployment": deployment(OWNER, revision=revision, template=template_of(stored)),
         "deployment-with-pod-template": deployment(OWNER, revision=revision_of(told), template=template_of(told)),
+        "workload-record": own,
+        "workload-deployment": deployment(OWNER, revision=revision_of(own), template=template_of(own)),
+        "workload-autoscaler": autoscaler(OWNER, serving=OWN.serving, revision=revision_of(own), may_shrink=True),
+        "workload-probe": probe_object(
+            OWNER,
+            revision=revision_of(own),
+            prompt_version="support@sha256:0f0e0d0c0b0a",
+            rollout="2026-01-31T09:30:00.123Z",
+            probe=OWN.canary.probes[0],
+            image=IMAGE,
+            pull_secrets=["registry"],
+            own=True,
+        ),
+        "workload-service": routed_service(OWNER, state=state),
         "autoscaler": autoscaler(OWNER, serving=SCALED, revision=revision, may_shrink=False),
         "disruption-budget": disruption_budget(OWNER, revision=revision),
         "probe": probe_object(
             OWNER,
             revision=revision,
-            prompt_version=POLICY.promptVersion,
+            prompt_version=str(POLICY.promptVersion),
             rollout="2026-01-31T09:30:00.123Z",
             probe=PROBE,
             image=IMAGE,
@@ -119,7 +138,7 @@ def everything() -> dict[str, dict[str, Any]]:
         "trickle": probe_object(
             OWNER,
             revision=revision,
-            prompt_version=POLICY.promptVersion,
+            prompt_version=str(POLICY.promptVersion),
             rollout="2026-01-31T09:30:00.123Z",
             probe=TRICKLE,
             image=IMAGE,

@@ -329,9 +329,45 @@ class RolloutsWithProbes(RolloutsByHand):
         assert ProbeState.RUNNING not in self.world.jobs.values()
 
 
+class RolloutsByReplicas(RolloutsByHand):
+    """The same, where numbers of ready pods make the shares, and pods outlive their Deployments for a while."""
+
+    steps = 0
+
+    @initialize(mode=st.sampled_from(("Automatic", "Pause")), approval=st.sampled_from(((), (5,), (50, 100))))
+    def the_policy_is(self, mode: str, approval: tuple[int, ...]) -> None:
+        super().the_policy_is(mode, approval)
+        own = policy(own=True)
+        for owner, name in ((self, "calm"), (self.world, "policy")):
+            setattr(owner, name, getattr(owner, name).model_copy(update={"serving": own.serving, "slos": own.slos}))
+
+    @rule()
+    def pods_take_long_to_go_or_not(self) -> None:
+        self.world.linger = not self.world.linger
+
+    @precondition(lambda self: self.world.route is not None)
+    @rule()
+    def somebody_edits_the_selector(self) -> None:
+        self.world.strays = True
+
+    @invariant()
+    def nobody_but_stable_and_canary_is_reached_while_they_share(self) -> None:
+        route = self.world.route
+        if route is not None and 0 < route.permille < 1000:
+            reached = self.world.lingering | {name for name, arm in self.world.arms.items() if arm.desired > 0 or arm.ready > 0}
+            assert reached <= {route.stable, route.canary}
+
+    def teardown(self) -> None:
+        """8: and the route does what it says."""
+        self.world.linger = False
+        super().teardown()
+        assert not self.world.strays
+
+
 TestRollouts = Rollouts.TestCase
 TestRolloutsByHand = RolloutsByHand.TestCase
 TestRolloutsWithProbes = RolloutsWithProbes.TestCase
-TestRollouts.settings = TestRolloutsByHand.settings = TestRolloutsWithProbes.settings = settings(
+TestRolloutsByReplicas = RolloutsByReplicas.TestCase
+TestRolloutsByReplicas.settings = TestRollouts.settings = TestRolloutsByHand.settings = TestRolloutsWithProbes.settings = settings(
     max_examples=80, stateful_step_count=40, deadline=None
 )

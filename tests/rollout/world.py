@@ -31,6 +31,15 @@ def revision(version: str) -> Revision:
     return Revision(f"rev{version}", prompt_version=version, prompt_digest=f"sha256:{version}")
 
 
+GATEWAYS = {
+    "promptVersion": "v1",
+    "latencyBudgetMilliseconds": 400,
+    "chain": [{"name": "primary", "model": {"baseURL": "http://model/v1", "name": "m"}}],
+    "slos": [{"name": "latency", "indicator": "Latency", "quantilePercent": 95, "maxMilliseconds": 150, "forSeconds": 30}],
+}
+OWN = {"slos": [{"name": "latency", "promQL": {"bad": "late_total", "total": "all_total"}, "maxPercent": "5", "forSeconds": 30}]}
+
+
 def policy(
     *,
     steps: tuple[tuple[int, int], ...] = ((5, 60), (50, 60), (100, 60)),
@@ -44,21 +53,21 @@ def policy(
     autoscaling: dict[str, int] | None = None,
     guard: int = 0,
     keep: int = 60,
+    own: bool = False,
 ) -> FallbackPolicySpec:
-    """A policy with one latency SLO. `steps`: weight and hold of each; `approval`: the weights that wait for a person; `probes`: names."""
+    """A policy with one latency SLO. `steps`: weight and hold of each; `approval`: the weights that wait for a person; `probes`: names;
+    `own`: with a workload of its author's own.
+    """
     return FallbackPolicySpec.model_validate(
         {
-            "promptVersion": "v1",
-            "latencyBudgetMilliseconds": 400,
-            "chain": [{"name": "primary", "model": {"baseURL": "http://model/v1", "name": "m"}}],
-            "slos": [{"name": "latency", "indicator": "Latency", "quantilePercent": 95, "maxMilliseconds": 150, "forSeconds": 30}],
+            **(OWN if own else GATEWAYS),
             "canary": {
                 "steps": [{"weight": w, "holdSeconds": h, "approval": w in approval} for w, h in steps],
                 "progressDeadlineSeconds": deadline,
                 "paused": paused,
                 "probes": [{"name": name, "job": {"image": "prober:1"}} for name in probes],
             },
-            "serving": {"replicas": replicas, "autoscaling": autoscaling},
+            "serving": {"replicas": replicas, "autoscaling": autoscaling, "workload": {"image": "w:1", "port": 80} if own else None},
             "rollback": {"keepPreviousSeconds": keep, "guardSeconds": guard, "mode": mode, "onMetricsUnavailable": blind or {}},
         }
     )
@@ -113,6 +122,9 @@ class World:
     reported: str | None = None  # the last report that the running operator knows to be written
     writes: list[str] = field(default_factory=list)
     shares: list[tuple[float, str, str | None, int]] = field(default_factory=list)
+    lingering: set[str] = field(default_factory=set)  # revisions whose Deployment is smaller or gone, and whose pods are not yet
+    linger: bool = False  # they stay for as long
+    strays: bool = False  # somebody has made the route do something else than it says
     exists: bool = True
     acted: TrafficState | None = None  # what gateways act on
     # What they acted on when the policy went, and how long they had been watched for it.
@@ -149,6 +161,8 @@ class World:
             remembered=self._remembered() if place.stable is None else (),
             requests=self.judged.canary.total if live and self.judged is not None else None,
             reporting=self._reporting(),
+            strays=self.strays,
+            with_pods=frozenset(self.lingering | {name for name, arm in self.arms.items() if arm.ready > 0}),
         )
 
     def _probes(self, place: Place) -> dict[str, Known[ProbeSeen] | Unknown]:
@@ -259,6 +273,7 @@ class World:
         self.status, self.traffic, self.arms, self.serving = FallbackPolicyStatus(), None, {}, None
         self.acting, self.acted, self.tokens = 0, None, NO_TOKENS
         self.reports, self.reported = {}, None
+        self.lingering.clear()
 
     def delete(self) -> None:
         """Somebody deletes the policy: it is gone at once, unless something holds it."""
@@ -285,8 +300,8 @@ class World:
     def _set_route(self, plan: Plan) -> None:
         assert plan.route is not None
         state = plan.route.state
-        assert self.route is None or state.generation == self.route.generation + 1
-        self.traffic = render(state)
+        assert self.route is None or state.generation - self.route.generation in ((0, 1) if self.strays else (1,))
+        self.traffic, self.strays = render(state), False
         self.shares.append((self.now, state.stable, state.canary, state.permille))
 
     def _jobs_after(self, plan: Plan) -> dict[tuple[str, float, str], ProbeState]:
@@ -321,12 +336,15 @@ class World:
         return present if name == plan.autoscaled and present else plan.sizes[name]
 
     def _set_sizes(self, sizes: Mapping[str, int]) -> None:
+        self.lingering |= {name for name, arm in self.arms.items() if arm.ready > 0 and sizes.get(name, 0) == 0}
         self.arms = {name: replace(self.arms.get(name, Arm(0, 0)), desired=size) for name, size in sizes.items()}
 
     def settle(self) -> None:
         """What the cluster does by itself in a moment: pods get ready, gateways take up the traffic object."""
         for name, arm in self.arms.items():
             self.arms[name] = replace(arm, ready=0 if name in self.broken else min(arm.desired, arm.ready + self.pace))
+        if not self.linger:
+            self.lingering.clear()
         for key, state in self.jobs.items():
             ends = self.come_to.get(key[2], ProbeState.PASSED)
             if state is ProbeState.RUNNING and ends is not None:
@@ -364,7 +382,17 @@ class World:
         raise AssertionError("the engine does not come to rest")
 
     def _kept_things(self) -> tuple[object, ...]:
-        return self.status, self.traffic, dict(self.arms), self.serving, self.finalizer, self.kept, self.reported, dict(self.jobs)
+        return (
+            self.status,
+            self.traffic,
+            dict(self.arms),
+            self.serving,
+            self.finalizer,
+            self.kept,
+            self.reported,
+            dict(self.jobs),
+            self.strays,
+        )
 
     def want(self, version: str) -> None:
         """The spec names another version."""

@@ -85,7 +85,7 @@ class _SimulatedVerification:
     def acting(self, key: PolicyKey) -> Known[int] | Unknown:
         return self._answers.get(key, NOBODY_ASKED)
 
-    def keep_asking(self, key: PolicyKey, *, waiting: bool, falling: bool = False) -> None:
+    def keep_asking(self, key: PolicyKey, *, waiting: bool, falling: bool = False, by_endpoints: bool = False) -> None:
         if waiting:
             self._answers.setdefault(key, NOBODY_ASKED)
             self._asked.set()

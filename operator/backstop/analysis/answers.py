@@ -15,13 +15,15 @@ from .samples import Counter, Fetched, NoData, Partial, ProviderError, Sample, S
 
 TARGET_LABELS = (POD, "instance")
 SHOWN_CHARACTERS = 200
+LATEST_TIME = 1e11  # seconds since the epoch: the year 5138
 
 
 class MatrixSeries(msgspec.Struct, frozen=True):
-    """One series of a range vector: labels, and (seconds since the epoch, value as text) pairs."""
+    """One series of a range vector: labels, and (seconds since the epoch, value as text) pairs; those of a native histogram apart."""
 
     metric: dict[str, str]
-    values: list[tuple[float, str]]
+    values: list[tuple[float, str]] = []
+    histograms: list[Any] = []
 
 
 class _Content(msgspec.Struct, frozen=True, rename="camel"):
@@ -75,10 +77,12 @@ def _of_policy(found: list[MatrixSeries], *, revisions: set[str], source: str) -
             continue
         target = target_of(one.metric)
         try:
-            counter = _counter(one.metric)
-            points = tuple((at, float(value)) for at, value in one.values)
+            counter, points = _counter(one.metric), points_of(one)
         except ValueError:
-            return ProviderError(f"Metrics source `{source}` answered with a value or bound that is not a number: {labels_of(one.metric)}.")
+            what = "a value or bound that is not a number, or a time that is none"
+            return ProviderError(f"Metrics source `{source}` answered with {what}: {labels_of(one.metric)}.")
+        if not points:
+            continue
         other = seen.setdefault((target, counter), one.metric)
         if other is not one.metric:
             return ProviderError(
@@ -89,6 +93,14 @@ def _of_policy(found: list[MatrixSeries], *, revisions: set[str], source: str) -
     if not series:
         return NoData(f"Metrics source `{source}` has no samples of this policy's gateways; are their pods scraped?")
     return Sample(tuple(series))
+
+
+def points_of(series: MatrixSeries) -> tuple[tuple[float, float], ...]:
+    """Times and values. Raises ValueError for what is no time or no number."""
+    points = tuple((at, float(value)) for at, value in series.values)
+    if not all(0 <= at < LATEST_TIME for at, _ in points):
+        raise ValueError("not a time")
+    return points
 
 
 def _counter(labels: dict[str, str]) -> Counter:

@@ -4,6 +4,7 @@
 revision even where a later tier answered in time: a chain that hides a slow or failing model still shows it.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import assert_never
 
@@ -60,7 +61,7 @@ def missing_bound(limit: LatencyLimit, *, targets: Iterable[Mapping[Counter, flo
     for target in targets:
         mine = [(counter, value) for counter, value in target.items() if counter.revision == revision]
         if any(counter.metric == SECONDS_COUNT and value > 0 for counter, value in mine):
-            bounds = {c.le for c, _ in mine if c.metric == SECONDS_BUCKET and c.le is not None}
+            bounds = {c.le for c, _ in mine if c.metric == SECONDS_BUCKET and c.le is not None and math.isfinite(c.le)}
             if limit.seconds not in bounds:
                 return tuple(sorted(bounds))
     return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..api.metricnames import NAMESPACE, POD
 from ..api.names import revision_object
-from .answers import MatrixSeries, labels_of, target_of
+from .answers import MatrixSeries, labels_of, points_of, target_of
 from .indicators import OWN_BAD, OWN_TOTAL
 from .objective import OwnCounters
 from .policy import LivePolicy
@@ -83,22 +83,26 @@ def _samples(counters: OwnCounters, *, answers: Mapping[OwnSelector, OwnAnswer],
             f"Metrics source `{source}` has no samples of `promQL.total` ({counters.total}) for this policy's revisions; "
             f"is it scraped, with the revision in {where} and its namespace in label `namespace`?"
         )
+    for answer, name, text in ((total, OWN_TOTAL, counters.total), (bad, OWN_BAD, counters.bad)):
+        if any(one.series.histograms for one in answer):
+            asked = f"a native histogram where `{name}` ({text}) asks for a counter"
+            return ProviderError(f"Metrics source `{source}` has {asked}; name a counter.")
     try:
         totals = [_series(one, metric=OWN_TOTAL, number=i, part=counters.part) for i, one in enumerate(total)]
         bads = [_series(one, metric=OWN_BAD, number=i, part=counters.part) for i, one in enumerate(bad)]
     except ValueError:
-        return ProviderError(f"Metrics source `{source}` answered with a value of `promQL` that is not a number.")
+        return ProviderError(f"Metrics source `{source}` answered with a value of `promQL` that is not a number, or a time that is none.")
     twice = _scraped_twice(totals, labels=[one.series.metric for one in total])
     if twice is not None:
         return ProviderError(
             f"Metrics source `{source}` has several series where one is expected: {labels_of(twice[0])} and {labels_of(twice[1])}; "
             "scrape each process once, or name the job in both selectors of `promQL`."
         )
-    return Sample((*totals, *_beside(bads, totals=totals)))
+    return Sample((*(one for one in totals if one.points), *_beside(bads, totals=totals)))
 
 
 def _series(one: ArmSeries, *, metric: str, number: int, part: str) -> Series:
-    points = tuple((at, float(value)) for at, value in one.series.values)
+    points = points_of(one.series)
     counter = Counter(metric=metric, revision=one.revision, part=part, series=number)
     return Series(target=f"{target_of(one.series.metric)} {part}", counter=counter, points=points)
 

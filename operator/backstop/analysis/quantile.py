@@ -1,5 +1,6 @@
 """A latency quantile of one block, for people. No verdict is taken from it: verdicts take the share over a bucket bound."""
 
+import math
 from collections.abc import Mapping
 
 from .indicators import SECONDS_BUCKET, SECONDS_COUNT
@@ -17,7 +18,7 @@ def display_quantile(added: Mapping[Counter, float], *, revision: str, percent: 
         return None
     cumulative: dict[float, float] = {}
     for counter, count in added.items():
-        if counter.metric == SECONDS_BUCKET and counter.revision == revision and counter.le is not None:
+        if counter.metric == SECONDS_BUCKET and counter.revision == revision and counter.le is not None and math.isfinite(counter.le):
             cumulative[counter.le] = cumulative.get(counter.le, 0.0) + count
     return interpolated(sorted(cumulative.items()), rank=percent / 100 * total)
 

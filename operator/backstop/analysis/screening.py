@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from itertools import pairwise
 
 from .deltas import Scrape, scrapes_by_target
 from .indicators import SECONDS_BUCKET, SECONDS_COUNT
@@ -31,6 +32,18 @@ def _unusable(scrape: Scrape) -> str | None:
             return f"`{counter.metric}` of revision {counter.revision} is {value}, which is not a count"
         if counter.metric == SECONDS_BUCKET and value > scrape.values.get(_count_of(counter), math.inf):
             return f"`{counter.metric}` of revision {counter.revision} has a bucket above its count"
+    return _not_cumulative(scrape)
+
+
+def _not_cumulative(scrape: Scrape) -> str | None:
+    buckets: dict[Counter, list[tuple[float, float]]] = {}
+    for counter, value in scrape.values.items():
+        if counter.metric == SECONDS_BUCKET and counter.le is not None:
+            buckets.setdefault(_count_of(counter), []).append((counter.le, value))
+    for of, found in buckets.items():
+        rising = [value for _, value in sorted(found)]
+        if any(later < one for one, later in pairwise(rising)):
+            return f"`{SECONDS_BUCKET}` of revision {of.revision} has buckets that are not cumulative"
     return None
 
 

@@ -14,6 +14,7 @@ from .refs import ConfigMapKeyRef, ObjectName, SecretKeyRef
 from .selector import LABEL_NAME, LONGEST_SELECTOR, SELECTOR, is_selector, names_label
 from .serving import Serving
 from .steering import CanaryTraffic
+from .workload import WORKLOAD_RULES
 
 Percent = Annotated[str, Field(max_length=16, pattern=r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]{1,6})?)$")]
 
@@ -248,7 +249,7 @@ class Analysis(ApiModel):
         ge=1,
         le=2_592_000,
         description="How long a step whose hold is over may wait for its SLOs to be healthy before the canary is rolled back. "
-        "A pause, an approval that is waited for and time in which metrics cannot be seen do not count. "
+        "A pause, an approval that is waited for, time in which metrics cannot be seen and time without a ready pod do not count. "
         "Unset: for ever; an event tells it after an hour.",
     )
 
@@ -387,16 +388,24 @@ def _declared_first_token_times(spec: "FallbackPolicySpec") -> list[int | None]:
 class FallbackPolicySpec(ApiModel):
     """What a service runs, and what must hold."""
 
-    promptVersion: ObjectName = Field(
-        description="Name of the wanted PromptVersion. With `chain` and `serving` it defines the wanted revision."
+    promptVersion: ObjectName | None = Field(
+        None,
+        description="Name of the wanted PromptVersion. With `chain` and `serving` it defines the wanted revision. Required, but not with "
+        "`serving.workload`.",
     )
-    latencyBudgetMilliseconds: int = Field(
-        ge=1, le=600_000, description="Time to the first byte of some answer. When it is spent, the next tier that can answer at once does."
+    latencyBudgetMilliseconds: int | None = Field(
+        None,
+        ge=1,
+        le=600_000,
+        description="Time to the first byte of some answer. When it is spent, the next tier that can answer at once does. Required, but "
+        "not with `serving.workload`.",
     )
     chain: list[Tier] = Field(
+        default_factory=list,
         min_length=1,
         max_length=16,
-        description="Who answers, in order: the first tier, and on lateness or failure the next.",
+        description="Who answers, in order: the first tier, and on lateness or failure the next. Required, but not with "
+        "`serving.workload`.",
         json_schema_extra=LIST_MAP_BY_NAME,
     )
     metricsSource: Name = Field("default", description="Name of one of the operator's `metrics.sources`.")
@@ -414,22 +423,26 @@ class FallbackPolicySpec(ApiModel):
     )
     rules = (
         Rule(
-            cel="self.chain.filter(t, has(t.static)).size() == 0 || (has(self.chain[self.chain.size() - 1].static)"
+            cel="!has(self.chain) || self.chain.filter(t, has(t.static)).size() == 0 || (has(self.chain[self.chain.size() - 1].static)"
             " && self.chain.filter(t, has(t.static)).size() == 1)",
             message="`spec.chain`: a `static` tier is only allowed as the last tier",
             holds=lambda s: all(t.static is None for t in s.chain[:-1]),
         ),
         Rule(
-            cel="self.chain.filter(t, has(t.model) && !(has(t.timeouts) && has(t.timeouts.firstTokenMilliseconds))).size() <= 1",
+            cel="!has(self.chain) || self.chain.filter(t, has(t.model)"
+            " && !(has(t.timeouts) && has(t.timeouts.firstTokenMilliseconds))).size() <= 1",
             message="`spec.chain`: with more than one `model` tier, at most one may leave `timeouts.firstTokenMilliseconds` unset",
             holds=lambda s: _declared_first_token_times(s).count(None) <= 1,
         ),
         Rule(
-            cel="self.chain.map(t, has(t.timeouts) && has(t.timeouts.firstTokenMilliseconds) ? t.timeouts.firstTokenMilliseconds : 0).sum()"
-            " <= self.latencyBudgetMilliseconds",
+            cel="!has(self.chain) || !has(self.latencyBudgetMilliseconds) || self.chain.map(t, has(t.timeouts)"
+            " && has(t.timeouts.firstTokenMilliseconds) ? t.timeouts.firstTokenMilliseconds : 0).sum() <= self.latencyBudgetMilliseconds",
             message="`spec.chain`: the tiers' `timeouts.firstTokenMilliseconds` must fit into `spec.latencyBudgetMilliseconds`",
-            holds=lambda s: sum(ms or 0 for ms in _declared_first_token_times(s)) <= s.latencyBudgetMilliseconds,
+            holds=lambda s: (
+                s.latencyBudgetMilliseconds is None or sum(ms or 0 for ms in _declared_first_token_times(s)) <= s.latencyBudgetMilliseconds
+            ),
         ),
+        *WORKLOAD_RULES,
     )
 
 

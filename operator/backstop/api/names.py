@@ -31,6 +31,7 @@ LONGEST_LABEL: Final = 63
 # What every child carries; also the selector of every secondary watch.
 MANAGED_BY: Final = "backstop"
 GATEWAY_COMPONENT: Final = "gateway"
+WORKLOAD_COMPONENT: Final = "workload"
 PROBE_COMPONENT: Final = "probe"
 
 TRAFFIC_PORT: Final = 8080
@@ -46,6 +47,7 @@ REJECTED: Final = f"{GROUP}/rejected"
 KEEP_UNTIL: Final = f"{GROUP}/keep-until"
 
 GATEWAY_CONTAINER: Final = "gateway"
+WORKLOAD_CONTAINER: Final = "workload"
 PROBE_CONTAINER: Final = "probe"
 PIN_HEADER: Final = "x-backstop-pin"  # names the revision that alone may serve the request
 REQUEST_VARIABLE: Final = "BACKSTOP_REQUEST"  # of the process that sends requests to a canary: their body
@@ -88,6 +90,11 @@ def report_object(policy: str, *, revision: str, decided: str) -> str:
     """Name of the RolloutReport of the rollout of `revision` that ended with the decision at `decided` (RFC 3339, milliseconds)."""
     digits = "".join(character for character in decided if character.isdigit())
     return f"{policy}-{revision}-{digits[:8]}-{digits[8:14]}-{digits[14:]}"
+
+
+def callers_service(policy: str) -> str:
+    """The Service that applications call."""
+    return policy
 
 
 def gateway_account(policy: str) -> str:

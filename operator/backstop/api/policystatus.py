@@ -32,6 +32,13 @@ class Phase(StrEnum):
     LEAVING = "Leaving"
 
 
+class Router(StrEnum):
+    """What makes weights true."""
+
+    BUILTIN = "Builtin"
+    REPLICAS = "Replicas"
+
+
 def time_field(description: str) -> Time | None:
     """An optional timestamp field."""
     field: Time | None = Field(None, max_length=40, description=description)
@@ -42,7 +49,7 @@ class StableStatus(StatusModel):
     """The revision that serves."""
 
     revision: str = Field(max_length=63, description="Hash of the revision.")
-    promptVersion: str = Field(max_length=253, description="PromptVersion of the revision.")
+    promptVersion: str = Field(max_length=253, description="PromptVersion of the revision; of an own workload its image.")
     promptDigest: str | None = Field(None, max_length=80, description="Digest of that PromptVersion.")
     since: Time | None = time_field("When it became stable.")
     readyReplicas: int = Field(0, description="Gateway pods of it that are ready.")
@@ -66,7 +73,7 @@ class CanaryStatus(StatusModel):
     """The revision under judgement."""
 
     revision: str = Field(max_length=63, description="Hash of the revision.")
-    promptVersion: str = Field(max_length=253, description="PromptVersion of the revision.")
+    promptVersion: str = Field(max_length=253, description="PromptVersion of the revision; of an own workload its image.")
     promptDigest: str | None = Field(None, max_length=80, description="Digest of that PromptVersion.")
     startedAt: Time | None = time_field("When its rollout began.")
     unreadySince: Time | None = time_field(
@@ -105,6 +112,11 @@ class CanaryStatus(StatusModel):
     heldTold: bool = Field(False, description="Whether it was told that the present step has not passed for an hour.")
     probesSilent: list[Annotated[str, Field(max_length=80)]] = Field(
         default_factory=list, max_length=32, description="Probes that sent requests beside callers' and have ended: name, and hash."
+    )
+    sharePercent: str | None = Field(
+        None,
+        max_length=16,
+        description="With an own workload: percent of new connections that the ready pods really give to it. Unset: `weight` is exact.",
     )
 
 
@@ -305,3 +317,8 @@ class FallbackPolicyStatus(StatusModel):
     )
     timeline: TimelineStatus | None = Field(None, description="What has happened in the running rollout, until its report is written.")
     first: FirstStatus | None = Field(None, description="The first revision, while it has probes to pass before it is stable.")
+    router: Router | None = Field(
+        None,
+        description="What makes weights true: `Builtin`, the gateways, which split requests; `Replicas`, numbers of ready pods, over which "
+        "Kubernetes shares connections out.",
+    )

@@ -16,6 +16,7 @@ from .metricnames import latency_bounds
 from .model import ApiModel
 from .promptversion import PromptVersionSpec
 from .refs import ConfigMapKeyRef
+from .workload import Workload
 
 SCHEME: Final = 1
 HASH_LENGTH: Final = 10
@@ -46,6 +47,18 @@ def references_of(policy: FallbackPolicySpec) -> dict[str, tuple[str, ConfigMapK
     }
 
 
+class WorkloadRecord(ApiModel):
+    """What is recorded of a revision that is a workload of its author's own; its pod template beside it is all that runs."""
+
+    scheme: int = Field(SCHEME, ge=1, le=SCHEME, description="Version of this format.")
+    namespace: str = Field(max_length=63, description="Namespace of the policy.")
+    policy: str = Field(max_length=63, description="Name of the policy.")
+    revision: str = Field(max_length=63, description="Hash that names the revision.")
+    promptVersion: str = Field(max_length=253, description="What the revision is called in messages: its image, without the registry.")
+    promptDigest: str = Field(max_length=80, description="Empty: no PromptVersion is part of it.")
+    workload: Workload = Field(description="The container, as declared.")
+
+
 def canonical(value: Any) -> bytes:
     """JSON with sorted keys and no spaces: one spelling for one value."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
@@ -62,12 +75,13 @@ def content_digest(text: str) -> str:
 
 
 def revision_hash(
-    policy: FallbackPolicySpec, *, prompt: PromptVersionSpec, refresh: str = "", digests: Mapping[str, str] | None = None
+    policy: FallbackPolicySpec, *, prompt: PromptVersionSpec | None, refresh: str = "", digests: Mapping[str, str] | None = None
 ) -> str:
     """The revision's name: a hash of prompt, chain, budget and serving; of nothing that can change without changing an answer.
 
-    `refresh`: what a person asked the same spec to be made anew with; empty: nothing. `digests`: by tier, of the content that it
-    refers to; they count in place of the reference, so that the same content under another name is the same revision.
+    `prompt`: None for a workload of its author's own. `refresh`: what a person asked the same spec to be made anew with; empty:
+    nothing. `digests`: by tier, of the content that it refers to; they count in place of the reference, so that the same content under
+    another name is the same revision.
     """
     declared = policy.model_dump(mode="json", exclude_defaults=True, include={"chain", "latencyBudgetMilliseconds", "serving"})
     serving = declared.get("serving", {})
@@ -77,8 +91,10 @@ def revision_hash(
         serving.pop("podTemplate", None)
     if not serving:
         declared.pop("serving", None)
-    declared |= {"scheme": SCHEME, "prompt": prompt.model_dump(mode="json", exclude_defaults=True)}
-    for tier in declared["chain"]:
+    declared["scheme"] = SCHEME
+    if prompt is not None:
+        declared["prompt"] = prompt.model_dump(mode="json", exclude_defaults=True)
+    for tier in declared.get("chain", ()):
         tier.get("static", {}).pop("knowledgeBaseRef", None)
     if digests:
         declared["contents"] = dict(digests)
@@ -99,6 +115,8 @@ def build_record(
     """The record of the revision that `policy` with `prompt` asks for. `contents`: by tier, the text that it refers to."""
     texts = dict(contents or {})
     digests = {tier: content_digest(text) for tier, text in texts.items()}
+    assert policy.promptVersion is not None
+    assert policy.latencyBudgetMilliseconds is not None
     limits = [slo.maxMilliseconds / 1000 for slo in policy.slos if slo.maxMilliseconds is not None]
     return RevisionRecord(
         namespace=namespace,
@@ -112,3 +130,23 @@ def build_record(
         latencyBounds=list(latency_bounds(limits)),
         contents=texts,
     )
+
+
+def build_workload_record(*, namespace: str, name: str, policy: FallbackPolicySpec, refresh: str = "") -> WorkloadRecord:
+    """The record of the revision that `policy` asks for. `policy.serving.workload` must be set."""
+    assert policy.serving.workload is not None
+    return WorkloadRecord(
+        namespace=namespace,
+        policy=name,
+        revision=revision_hash(policy, prompt=None, refresh=refresh),
+        promptVersion=short_image(policy.serving.workload.image),
+        promptDigest="",
+        workload=policy.serving.workload,
+    )
+
+
+def short_image(image: str) -> str:
+    """What an image is called: without registry and folders, and with the first twelve digits of a digest."""
+    name, _, digest = image.rsplit("/", 1)[-1].partition("@")
+    algorithm, _, digits = digest.partition(":")
+    return (f"{name}@{algorithm}:{digits[:12]}" if digest else name)[:253]

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from .model import ApiModel, Rule
 from .podtemplate import PodTemplate
+from .workload import Workload
 
 _PATTERN: Final = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 _FACTOR: Final = {
@@ -87,6 +88,11 @@ class Serving(ApiModel):
     )
     podTemplate: PodTemplate | None = Field(
         None, description="What is added to the gateways' pods. Part of the revision: a change is rolled out like any other."
+    )
+    workload: Workload | None = Field(
+        None,
+        description="A container of your own that serves instead of gateways, and its port. Part of the revision. Kubernetes shares "
+        "callers' connections out over the ready pods, so a weight is what numbers of pods make it (`status.canary.sharePercent`).",
     )
     rules = (
         Rule(

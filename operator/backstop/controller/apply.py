@@ -9,16 +9,18 @@ What was not done is done by the next pass, which finds the cluster as it is. `p
 from dataclasses import replace
 from typing import Any
 
-from ..api.names import FINALIZER, traffic_object
+from ..api.names import FINALIZER
 from ..api.policystatus import FallbackPolicyStatus
 from ..api.reasons import Reason, reason_of
 from ..kube.errors import Conflict, NotFound, Rejected
-from ..kube.resources import CONFIG_MAPS, POLICIES, PROMPT_VERSIONS
+from ..kube.resources import POLICIES, PROMPT_VERSIONS
+from ..rendering.owner import Owner
 from ..rollout.place import Place, Revision, is_another_end
 from ..rollout.plan import Announcement
 from ..rollout.statusmap import status_of
 from ..rollout.verdict import verdict_on_prompt
 from ..telemetry.metrics import Metrics
+from ..traffic.router import router_of
 from .blocked import with_problem
 from .changes import changes_told
 from .children import Children
@@ -159,18 +161,19 @@ class Apply:
     async def _route(self, subject: Subject) -> Problem | None:
         assert subject.plan.route is not None
         # Over what the decision was made from, not over what has come in since.
-        key, seen = subject.key, subject.traffic
+        key, seen, router = subject.key, subject.traffic, router_of(subject.wish.spec)
         if seen is not None and seen.owner != subject.policy.uid:
             return None  # somebody else's: what was observed says so
-        body = self._children.traffic_body(subject, state=subject.plan.route.state)
+        name = router.name(key.name)
+        body = router.render(Owner(key.namespace, key.name, subject.policy.uid), state=subject.plan.route.state)
         try:
-            await self._writes.route(body, over=seen.version if seen is not None else None)
+            await self._writes.route(router, body=body, over=seen.version if seen is not None else None)
         except (Conflict, NotFound):
-            await self._writes.refresh(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name), by=key)
+            await self._writes.refresh(router.resource, namespace=key.namespace, name=name, by=key)
             raise Overtaken(falling=subject.plan.route.falling) from None
         except Rejected as error:
-            refused = refusal(CONFIG_MAPS, name=traffic_object(key.name), why=error)
-            return replace(refused, message=f"{refused.message}; gateways go on with the weights that they know")
+            refused = refusal(router.resource, name=name, why=error)
+            return replace(refused, message=f"{refused.message}; callers are served with the weights from before")
         return None
 
     async def _write_status(self, subject: Subject, *, status: FallbackPolicyStatus, problem: Problem | None) -> None:
@@ -206,6 +209,8 @@ class Apply:
 
     def _prompt(self, subject: Subject, revision: Revision) -> Declared | None:
         """The prompt version of a revision, if it still is the one that the revision was made of."""
+        if not revision.prompt_digest:
+            return None
         prompt = self._store.prompt(PromptKey(subject.key.namespace, revision.prompt_version))
         return prompt if prompt is not None and prompt.status.get("digest") in (None, revision.prompt_digest) else None
 

@@ -9,17 +9,16 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from ..api.names import GROUP, LABEL_POLICY, OPERATOR_MANAGER, revision_object
+from ..api.names import GROUP, LABEL_POLICY, OPERATOR_MANAGER, callers_service, revision_object
 from ..api.reasons import Reason
 from ..api.record import canonical
-from ..api.traffic import TrafficState
 from ..kube.errors import Conflict, NotFound, Rejected, Unavailable
 from ..kube.resources import AUTOSCALERS, CONFIG_MAPS, DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES, Body, Resource, resource_of
 from ..rendering.owner import Owner
 from ..rendering.revision import deployment, record_object, revision_service, template_of
 from ..rendering.scaling import autoscaler, disruption_budget
-from ..rendering.services import caller_services
-from ..rendering.shared import account, traffic
+from ..rendering.services import caller_services, role_services
+from ..rendering.shared import account
 from ..rollout.observed import Known
 from .compare import covers
 from .kept import is_kept, is_of_revision, metadata_wanted
@@ -63,13 +62,8 @@ class Children:
         """The policy is gone."""
         self._right.pop(key, None)
 
-    def traffic_body(self, subject: Subject, *, state: TrafficState) -> Body:
-        """The traffic object as it shall be."""
-        return traffic(_owner(subject), state=state)
-
     def record_body(self, owner: Owner, *, wish: Wish) -> Body:
         """The record of the revision that is asked for, which must be known, with its texts. Raises RevisionTooLarge."""
-        assert wish.prompt is not None
         return record_object(
             owner,
             policy=wish.spec,
@@ -81,10 +75,11 @@ class Children:
         )
 
     async def revisions(self, subject: Subject) -> Problem | None:
-        """What the gateways of every live revision need. Returns the first problem; the others are written nevertheless."""
+        """What the pods of every live revision need. Returns the first problem; the others are written nevertheless."""
         if not subject.plan.sizes:
             return None
-        problem = await self._all(subject, account(_owner(subject)))
+        # Pods that are not gateways ask the API server nothing.
+        problem = await self._all(subject, account(_owner(subject)) if subject.wish.spec.serving.workload is None else ())
         for revision, replicas in sorted(subject.plan.sizes.items()):
             try:
                 await self._revision(subject, revision, replicas=replicas)
@@ -94,10 +89,17 @@ class Children:
 
     async def callers(self, subject: Subject) -> Problem | None:
         """The Services that applications, routers and people call."""
-        plan = subject.plan
+        plan, owner = subject.plan, _owner(subject)
         if plan.serving is None:
             return None
-        return await self._all(subject, caller_services(_owner(subject), serving=plan.serving, canary=plan.canary))
+        if subject.wish.spec.serving.workload is None:
+            return await self._all(subject, caller_services(owner, serving=plan.serving, canary=plan.canary))
+        problem = await self._all(subject, role_services(owner, serving=plan.serving, canary=plan.canary))
+        try:  # the one that callers use is the route: written with it alone, and only if it is ours
+            await self._known(subject, SERVICES, name=callers_service(subject.key.name))
+        except _Blocked as blocked:
+            problem = problem or blocked.problem
+        return problem
 
     async def release(self, subject: Subject) -> Problem | None:
         """Take the autoscaler away where none is asked for any more: before the size that is declared is written."""
@@ -215,7 +217,7 @@ class Children:
         if found is not None:
             self._take_if_ours(subject, found)
             return found
-        if wish.prompt is None or not isinstance(wish.revision, Known) or wish.revision.value.name != revision:
+        if not isinstance(wish.revision, Known) or wish.revision.value.name != revision:
             raise _Blocked(_record_missing(name))
         if wish.texts.keys() != wish.digests.keys():
             # It was there when this pass began: the next one reads what it is written of.

@@ -8,7 +8,7 @@ from ..api.names import GROUP
 from ..rollout.observed import Arm, Known, Observed, ProbeSeen, Reporting, Unknown, Unresolved
 from ..rollout.place import Place, Revision, Tokens
 from ..traffic.acting import Gateway
-from ..traffic.shares import observe_shares
+from ..traffic.router import Router, Shares
 from .kept import NOTHING_KEPT, Memory
 from .seen import Child, DeploymentSeen, PodSeen
 
@@ -23,6 +23,7 @@ def observe(
     wanted: Known[Revision] | Unresolved,
     traffic: Child | None,
     owner: str,
+    router: Router,
     deployments: Sequence[DeploymentSeen],
     pods: Sequence[PodSeen],
     acting: Known[int] | Unknown,
@@ -39,12 +40,13 @@ def observe(
 
     `refused`: by revision, why its Deployment could not be written.
     """
-    if traffic is None:
-        route = observe_shares(None)
-    elif traffic.owner == owner:
-        route = observe_shares(traffic.content)
-    else:
-        route = Unknown(f"ConfigMap `{traffic.name}` belongs to something else")
+    route: Shares = Known(None)
+    if traffic is not None and traffic.owner != owner:
+        route = Unknown(f"{traffic.resource.kind} `{traffic.name}` belongs to something else")
+    elif traffic is not None:
+        route = router.observe(traffic.content, annotations=traffic.annotations)
+    state = route.value if isinstance(route, Known) else None
+    strays = traffic is not None and state is not None and router.strays(traffic.content, policy=traffic.name, state=state)
     return Observed(
         place=place,
         wanted=wanted,
@@ -59,6 +61,8 @@ def observe(
         requests=requests,
         reporting=reporting,
         probes=probes,
+        strays=strays,
+        with_pods=frozenset(pod.revision for pod in pods if pod.revision is not None and not pod.deleting),
     )
 
 

@@ -87,6 +87,7 @@ class Probes:
             probe=probe,
             image=self._image,
             pull_secrets=self._pull_secrets,
+            own=subject.wish.spec.serving.workload is not None,
         )
         name = body["metadata"]["name"]
         if name in jobs:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from ..api.clock import parse_time
 from ..api.condition import Condition
 from ..api.fallbackpolicy import FallbackPolicySpec
-from ..api.names import FINALIZER, revision_object, traffic_object
+from ..api.names import FINALIZER, revision_object
 from ..api.policystatus import FallbackPolicyStatus, Phase
 from ..api.problems import InputError, parse_strictly
 from ..api.reasons import Reason
@@ -26,6 +26,7 @@ from ..rollout.place import Place, awaited_generation
 from ..rollout.statusmap import place_of
 from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics, PolicyShown
+from ..traffic.router import router_of
 from .apply import Apply, Overtaken
 from .blocked import blocked_states, blocked_status, problem_in
 from .changes import changes_told
@@ -198,13 +199,13 @@ class Reconcile:
 
     async def _fitting(self, policy: Declared, *, wish: Wish) -> Wish:
         """The wish, unless its revision is too large to be recorded; asked only while there is no record."""
-        if wish.prompt is None or not isinstance(wish.revision, Known):
+        if not isinstance(wish.revision, Known):
             return wish
         name = revision_object(policy.name, revision=wish.revision.value.name)
         if self._store.child(CONFIG_MAPS, namespace=policy.namespace, name=name) is not None:
             return wish
         wish = await self._with_texts(policy, wish=wish)
-        if wish.prompt is None:
+        if not isinstance(wish.revision, Known):
             return wish
         try:
             self._children.record_body(Owner(policy.namespace, policy.name, policy.uid), wish=wish)
@@ -220,11 +221,13 @@ class Reconcile:
         live = [r.revision.name for r in (place.canary, place.stable, place.previous) if r is not None]
         live += [wish.revision.value.name] if isinstance(wish.revision, Known) else []
         now, judgement = self._clock(), self._judging.judgement(key)
-        traffic = self._store.child(CONFIG_MAPS, namespace=key.namespace, name=traffic_object(key.name))
+        router = router_of(wish.spec)
+        traffic = self._store.child(router.resource, namespace=key.namespace, name=router.name(key.name))
         observed = observe(
             place=place,
             wanted=wish.revision,
             traffic=traffic,
+            router=router,
             owner=policy.uid,
             deployments=self._store.deployments(key),
             pods=self._store.pods(key),
@@ -257,8 +260,12 @@ class Reconcile:
         # From here on the place is what it is, whatever becomes of the rest of this pass: it is judged, and gateways are asked.
         place = plan.place if problem is None else subject.observed.place
         self._judging.watch(key, spec=subject.wish.spec, place=place, analysis=analysis)
-        falling = place.canary is None or place.canary.halted is not None
-        self._verification.keep_asking(key, waiting=awaited_generation(place) is not None, falling=falling)
+        self._verification.keep_asking(
+            key,
+            waiting=awaited_generation(place) is not None,
+            falling=place.canary is None or place.canary.halted is not None,
+            by_endpoints=subject.wish.spec.serving.workload is not None,
+        )
         self._metrics.show_policy(key.namespace, key.name, shown=_shown(place, phase=plan.phase))
         if problem is None:
             problem = await self._apply.cluster(subject, known=known)

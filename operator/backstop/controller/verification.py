@@ -1,4 +1,5 @@
-"""Watching gateways act: while a policy waits for a traffic generation, its ready gateway pods are asked several times a second.
+"""Watching traffic move: while a policy waits for a traffic generation, its ready gateway pods are asked several times a second; where
+there are no gateways, the endpoints of its Service are looked at instead.
 
 Knows which policies wait, because a pass says so; decides nothing. A key is woken when the answer becomes another one. Where very many
 wait at once, each is asked less often: a thousand that begin a step together must not keep the operator from one that falls.
@@ -13,18 +14,25 @@ from typing import Final
 
 import aiohttp
 
+from ..api.names import callers_service
+from ..kube.client import Client
+from ..kube.resources import SERVICES
+from ..rendering.route import revisions_of
 from ..rollout.observed import Known, Unknown
 from ..traffic.acting import acting_generation
+from ..traffic.replicas import endpoints_follow
+from ..traffic.router import REPLICAS
 from .keys import PolicyKey
 from .observe import gateways_of
 from .store import Store
 
 ASK_AGAIN_SECONDS: Final = 0.25
+LOOK_AGAIN_SECONDS: Final = 0.5  # every look is a request to the API server
 # Of policies whose traffic does not fall: so many are asked in a second, and at once.
 ASKED_PER_SECOND: Final = 100
 ASKED_AT_ONCE: Final = 64
 CONNECTIONS: Final = 256
-NOBODY_ASKED: Final = Unknown("no gateway was asked yet")
+NOBODY_ASKED: Final = Unknown("nobody was asked yet")
 
 
 @dataclass
@@ -32,6 +40,7 @@ class _Watched:
     answer: Known[int] | Unknown
     task: asyncio.Task[None]
     falling: bool
+    by_endpoints: bool
 
 
 _log = logging.getLogger(__name__)
@@ -40,8 +49,9 @@ _log = logging.getLogger(__name__)
 class Verification:
     """The running questions, one task per waiting policy."""
 
-    def __init__(self, store: Store, *, wake: Callable[[PolicyKey], None], jitter: Callable[[], float]) -> None:
+    def __init__(self, store: Store, *, client: Client, wake: Callable[[PolicyKey], None], jitter: Callable[[], float]) -> None:
         self._store = store
+        self._client = client
         self._wake = wake
         self._jitter = jitter
         self._watched: dict[PolicyKey, _Watched] = {}
@@ -53,8 +63,10 @@ class Verification:
         watched = self._watched.get(key)
         return watched.answer if watched is not None else NOBODY_ASKED
 
-    def keep_asking(self, key: PolicyKey, *, waiting: bool, falling: bool = False) -> None:
-        """Whether the policy waits for a generation from now on. `falling`: for a canary to lose its traffic; that comes first."""
+    def keep_asking(self, key: PolicyKey, *, waiting: bool, falling: bool = False, by_endpoints: bool = False) -> None:
+        """Whether the policy waits for a generation from now on. `falling`: for a canary to lose its traffic; that comes first.
+        `by_endpoints`: it has no gateways that could be asked.
+        """
         watched = self._watched.get(key)
         if not waiting:
             if watched is not None:
@@ -67,7 +79,7 @@ class Verification:
                 answer = watched.answer
             task = asyncio.create_task(self._ask(key), name=f"verify {key}")
             task.add_done_callback(_log_failure)
-            self._watched[key] = _Watched(answer, task, falling)
+            self._watched[key] = _Watched(answer, task, falling, by_endpoints)
 
     async def close(self) -> None:
         """End all questions."""
@@ -82,13 +94,30 @@ class Verification:
         while True:
             watched = self._watched[key]
             async with contextlib.nullcontext() if watched.falling else self._turns:
-                answer = await acting_generation(self._session, gateways=gateways_of(self._store.pods(key)))
+                if watched.by_endpoints:
+                    answer = await self._endpoints(key)
+                else:
+                    answer = await acting_generation(self._session, gateways=gateways_of(self._store.pods(key)))
             news = answer != watched.answer if isinstance(answer, Known) else isinstance(watched.answer, Known)
             watched.answer = answer
             if news:
                 self._wake(key)
-            pause = ASK_AGAIN_SECONDS if watched.falling else max(ASK_AGAIN_SECONDS, len(self._watched) / ASKED_PER_SECOND)
+            least = LOOK_AGAIN_SECONDS if watched.by_endpoints else ASK_AGAIN_SECONDS
+            pause = least if watched.falling else max(least, len(self._watched) / ASKED_PER_SECOND)
             await asyncio.sleep(pause * (1 + self._jitter() / 4))
+
+    async def _endpoints(self, key: PolicyKey) -> Known[int] | Unknown:
+        """The generation that the Service carries, once its endpoints are those pods that it selects and that are ready."""
+        name = callers_service(key.name)
+        service = self._store.child(SERVICES, namespace=key.namespace, name=name)
+        if service is None:
+            return Unknown(f"Service `{name}` does not exist")
+        said = REPLICAS.observe(service.content, annotations=service.annotations)
+        if not isinstance(said, Known) or said.value is None:
+            return said if isinstance(said, Unknown) else NOBODY_ASKED
+        serving = revisions_of(said.value)
+        pods = [pod.name for pod in self._store.pods(key) if pod.revision in serving and pod.ready and not pod.deleting]
+        return await endpoints_follow(self._client, namespace=key.namespace, service=name, pods=pods, generation=said.value.generation)
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:

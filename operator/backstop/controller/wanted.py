@@ -8,7 +8,7 @@ from ..api.fallbackpolicy import FallbackPolicySpec
 from ..api.problems import InputError, parse_strictly
 from ..api.promptversion import PromptVersionSpec
 from ..api.reasons import Reason
-from ..api.record import prompt_digest, references_of, revision_hash
+from ..api.record import prompt_digest, references_of, revision_hash, short_image
 from ..api.refs import ConfigMapKeyRef
 from ..api.template import TemplateError, compile_prompt
 from ..rollout.observed import Known, Unresolved
@@ -19,7 +19,8 @@ from .seen import Declared
 
 @dataclass(frozen=True)
 class Wish:
-    """A valid spec, and what it asks for. `prompt` is set where `revision` is known; `refresh`: what the spec was made anew with.
+    """A valid spec, and what it asks for. `prompt` is set where `revision` is known and has gateways; `refresh`: what the spec was made
+    anew with.
 
     `digests`: by tier, of what it refers to; `texts`: the same as text, only while there is no record of the revision. `unread`: what
     it refers to could not be read, and is to be tried again.
@@ -57,6 +58,9 @@ def wish_of(
             f"`spec.metricsSource` names `{spec.metricsSource}`, which the operator's `metrics.sources` do not have (they have: {known})"
         )
         return Wish(spec, Unresolved(Reason.METRICS_SOURCE_NOT_FOUND, message), None)
+    if spec.serving.workload is not None:
+        name = revision_hash(spec, prompt=None, refresh=refresh)
+        return Wish(spec, Known(Revision(name, prompt_version=short_image(spec.serving.workload.image), prompt_digest="")), None, refresh)
     if prompt is None or prompt.deleting:
         message = f"`spec.promptVersion` names `{spec.promptVersion}`, which does not exist in namespace `{policy.namespace}`; create it"
         return Wish(spec, Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, message), None)

@@ -7,8 +7,8 @@ from ..api.names import OPERATOR_MANAGER
 from ..kube.client import Client
 from ..kube.errors import NotFound
 from ..kube.events import event
-from ..kube.resources import CONFIG_MAPS, EVENTS, PODS, Body, Resource
-from ..traffic.shares import set_shares
+from ..kube.resources import EVENTS, PODS, Body, Resource
+from ..traffic.router import Router
 from .keys import Key
 from .mergepatch import merge_patch
 from .seen import Declared, Seen, child, declared, seen
@@ -82,10 +82,10 @@ class Writes:
             await self._client.delete(gone.resource, namespace=gone.namespace, name=gone.name, uid=gone.uid)
         self._store.remove(gone)
 
-    async def route(self, body: Body, *, over: str | None) -> None:
-        """The traffic object, over the version that was read. Conflict if it is another by now."""
-        written = await set_shares(self._client, body=body, over=over)
-        self._store.put(child(written, resource=CONFIG_MAPS))
+    async def route(self, router: Router, *, body: Body, over: str | None) -> None:
+        """The object of the router, over the version that was read. Conflict if it is another by now."""
+        written = await router.write(self._client, body=body, over=over)
+        self._store.put(child(written, resource=router.resource))
 
     async def status(self, of: Declared, *, status: Body) -> bool:
         """The status, over the version that was read. Conflict if it is another by now. Returns whether there was anything to write."""

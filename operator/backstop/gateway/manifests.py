@@ -69,6 +69,10 @@ def record_from_manifests(files: Iterable[Path], *, policy: str | None) -> tuple
         if not rule.holds(chosen.name):
             raise ConfigurationError(f"{chosen.place}: {rule.message}")
     spec = _parse(FallbackPolicySpec, manifest=chosen)
+    if spec.promptVersion is None:
+        raise ConfigurationError(
+            f"{chosen.place}: `spec.serving.workload` runs in a cluster, without gateways; give a policy with `spec.chain`"
+        )
     prompt = manifests.prompts.get((chosen.namespace, spec.promptVersion))
     if prompt is None:
         raise ConfigurationError(

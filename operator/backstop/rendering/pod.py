@@ -37,11 +37,13 @@ def render_template(record: RevisionRecord, *, image: str, serving: Serving, pul
     template = _template(record, image=image, resources=serving.resources, grace=grace)
     if pull_secrets:
         template["spec"]["imagePullSecrets"] = [{"name": name} for name in pull_secrets]
-    return template if serving.podTemplate is None else _with(template, added=serving.podTemplate)
+    return with_added(template, added=serving.podTemplate)
 
 
-def _with(template: Body, *, added: PodTemplate) -> Body:
+def with_added(template: Body, *, added: PodTemplate | None) -> Body:
     """The template with what its author adds. What is ours stays as it is, whatever its author says."""
+    if added is None:
+        return template
     declared = added.model_dump(mode="json", exclude_none=True)
     metadata, spec = template["metadata"], template["spec"]
     merged = {name: declared[name] | metadata[name] for name in ("labels", "annotations")}
@@ -69,14 +71,7 @@ def _template(record: RevisionRecord, *, image: str, resources: Resources, grace
                 "runAsGroup": USER,
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "topologySpreadConstraints": [
-                {
-                    "maxSkew": 1,
-                    "topologyKey": "kubernetes.io/hostname",
-                    "whenUnsatisfiable": "ScheduleAnyway",
-                    "labelSelector": {"matchLabels": pod_selector(record.policy, revision=record.revision)},
-                }
-            ],
+            "topologySpreadConstraints": [spread_over_nodes(record.policy, revision=record.revision)],
             "containers": [_container(record, image=image, resources=resources, grace=grace)],
             "volumes": [
                 {
@@ -88,6 +83,16 @@ def _template(record: RevisionRecord, *, image: str, resources: Resources, grace
                 }
             ],
         },
+    }
+
+
+def spread_over_nodes(policy: str, *, revision: str) -> Body:
+    """That the pods of a revision are on different nodes, where that is possible."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": pod_selector(policy, revision=revision)},
     }
 
 

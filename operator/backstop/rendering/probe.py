@@ -36,16 +36,24 @@ DEFAULT_REQUEST: Final = '{"model": "any", "messages": [{"role": "user", "conten
 
 
 def probe_object(
-    owner: Owner, *, revision: str, prompt_version: str, rollout: str, probe: Probe, image: str, pull_secrets: Sequence[str]
+    owner: Owner,
+    *,
+    revision: str,
+    prompt_version: str,
+    rollout: str,
+    probe: Probe,
+    image: str,
+    pull_secrets: Sequence[str],
+    own: bool = False,
 ) -> Body:
     """The Job of `probe` against the canary `revision`. `rollout`: when its rollout began. `image`: of what sends requests beside
-    callers'. `pull_secrets`: names of Secrets.
+    callers'. `pull_secrets`: names of Secrets. `own`: the canary is no gateway.
     """
     meta = metadata(owner, name=probe_job(owner.name, revision=revision, probe=probe.name), revision=revision)
     meta["labels"] |= {LABEL_NAME: "backstop-probe", LABEL_COMPONENT: PROBE_COMPONENT, LABEL_PROBE: probe.name}
     meta["annotations"] = {ANNOTATION_ROLLOUT: rollout, ANNOTATION_MARK: probe.mark}
     if probe.job is not None:
-        container = _container(owner, revision=revision, prompt_version=prompt_version, job=probe.job)
+        container = _container(owner, revision=revision, prompt_version=prompt_version, job=probe.job, own=own)
         spec = _once(probe.job, template=_template(owner, probe=probe, container=container, pull_secrets=pull_secrets))
     else:
         container = _sender(owner, revision=revision, probe=probe, image=image)
@@ -115,17 +123,15 @@ def _sender(owner: Owner, *, revision: str, probe: Probe, image: str) -> Body:
     }
 
 
-def _container(owner: Owner, *, revision: str, prompt_version: str, job: ProbeJob) -> Body:
+def _container(owner: Owner, *, revision: str, prompt_version: str, job: ProbeJob, own: bool) -> Body:
+    address = f"http://{revision_address(owner.name, revision=revision, namespace=owner.namespace)}"
+    pinned = [{"name": "BACKSTOP_HEADER", "value": PIN_HEADER}, {"name": "BACKSTOP_HEADER_VALUE", "value": revision}]
     container: Body = {
         "name": PROBE_CONTAINER,
         "image": job.image,
         "env": [
-            {
-                "name": "BACKSTOP_BASE_URL",
-                "value": f"http://{revision_address(owner.name, revision=revision, namespace=owner.namespace)}/v1",
-            },
-            {"name": "BACKSTOP_HEADER", "value": PIN_HEADER},
-            {"name": "BACKSTOP_HEADER_VALUE", "value": revision},
+            {"name": "BACKSTOP_BASE_URL", "value": address if own else f"{address}/v1"},
+            *([] if own else pinned),
             {"name": "BACKSTOP_POLICY", "value": owner.name},
             {"name": "BACKSTOP_REVISION", "value": revision},
             {"name": "BACKSTOP_PROMPT_VERSION", "value": prompt_version},

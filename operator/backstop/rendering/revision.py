@@ -7,10 +7,11 @@ from typing import Any, Final
 from ..api.fallbackpolicy import FallbackPolicySpec
 from ..api.names import RECORD_KEY, TEMPLATE_KEY, revision_object
 from ..api.promptversion import PromptVersionSpec
-from ..api.record import RevisionRecord, build_record
+from ..api.record import RevisionRecord, WorkloadRecord, build_record, build_workload_record
 from .owner import Body, Owner, metadata, pod_selector
 from .pod import render_template
 from .services import service
+from .workload import render_workload
 
 # An API server takes objects of up to 1 MiB, metadata and managed fields included.
 MOST_BYTES: Final = 900 * 1024
@@ -24,24 +25,36 @@ def record_object(
     owner: Owner,
     *,
     policy: FallbackPolicySpec,
-    prompt: PromptVersionSpec,
+    prompt: PromptVersionSpec | None,
     refresh: str = "",
     contents: Mapping[str, str] | None = None,
     image: str,
     pull_secrets: Sequence[str],
 ) -> Body:
     """The immutable record of the revision that `policy` with `prompt` asks for: ConfigMap with the gateways' configuration and their
-    pod template. `image`: of gateways whose policy names none. `pull_secrets`: names of Secrets in the policy's namespace, for pulling
-    it. `refresh`: as of `revision_hash`; `contents`: by tier, the text that it refers to. Raises RevisionTooLarge.
+    pod template. `prompt`: None for a workload of its author's own. `image`: of gateways whose policy names none. `pull_secrets`: names
+    of Secrets in the policy's namespace, for pulling images. `refresh`: as of `revision_hash`; `contents`: by tier, the text that it
+    refers to. Raises RevisionTooLarge.
     """
-    record = build_record(namespace=owner.namespace, name=owner.name, policy=policy, prompt=prompt, refresh=refresh, contents=contents)
-    template = render_template(record, image=policy.serving.image or image, serving=policy.serving, pull_secrets=pull_secrets)
+    record: RevisionRecord | WorkloadRecord
+    if prompt is None:
+        record = build_workload_record(namespace=owner.namespace, name=owner.name, policy=policy, refresh=refresh)
+        template = render_workload(record, serving=policy.serving, pull_secrets=pull_secrets)
+    else:
+        record = build_record(namespace=owner.namespace, name=owner.name, policy=policy, prompt=prompt, refresh=refresh, contents=contents)
+        template = render_template(record, image=policy.serving.image or image, serving=policy.serving, pull_secrets=pull_secrets)
     contents = {RECORD_KEY: _readable(record_contents(record)), TEMPLATE_KEY: _readable(template)}
     size = sum(len(text.encode()) for text in contents.values())
     if size > MOST_BYTES:
+        shorten = (
+            "`spec.messages` of the PromptVersion, or the answers that `spec.chain` has or refers to"
+            if prompt
+            else "`spec.serving.workload`"
+        )
+        what = f"PromptVersion `{policy.promptVersion}`" if prompt else record.promptVersion
         raise RevisionTooLarge(
-            f"the revision of PromptVersion `{policy.promptVersion}` takes {-(-size // 1024)} KiB, of which {MOST_BYTES // 1024} KiB "
-            "fit into a ConfigMap; shorten `spec.messages` of the PromptVersion, or the answers that `spec.chain` has or refers to"
+            f"the revision of {what} takes {-(-size // 1024)} KiB, of which {MOST_BYTES // 1024} KiB fit into a ConfigMap; "
+            f"shorten {shorten}"
         )
     return {
         "apiVersion": "v1",
@@ -52,7 +65,7 @@ def record_object(
     }
 
 
-def record_contents(record: RevisionRecord) -> Body:
+def record_contents(record: RevisionRecord | WorkloadRecord) -> Body:
     """The record as JSON. Defaults are left out: a gateway older than a defaulted field still reads it."""
     contents: Body = record.model_dump(mode="json", exclude_defaults=True)
     return contents | {"scheme": record.scheme}

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ..api.names import GATEWAY_CONTAINER, revision_object
+from ..api.names import GATEWAY_CONTAINER, WORKLOAD_CONTAINER, revision_object
 from ..api.serving import Serving
 from .owner import Body, Owner, metadata, pod_selector
 
@@ -13,6 +13,7 @@ MAY_BE_AWAY: Final = "10%"
 def autoscaler(owner: Owner, *, serving: Serving, revision: str, may_shrink: bool) -> Body:
     """The HorizontalPodAutoscaler of a policy, which scales the revision that serves. `serving.autoscaling` must be set."""
     assert serving.autoscaling is not None
+    container = GATEWAY_CONTAINER if serving.workload is None else WORKLOAD_CONTAINER
     target = {"type": "Utilization", "averageUtilization": serving.autoscaling.targetCPUPercent}
     return {
         "apiVersion": "autoscaling/v2",
@@ -22,10 +23,8 @@ def autoscaler(owner: Owner, *, serving: Serving, revision: str, may_shrink: boo
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": revision_object(owner.name, revision=revision)},
             "minReplicas": serving.least,
             "maxReplicas": serving.autoscaling.maxReplicas,
-            # Of the gateway alone: a container that something else puts into the pod may request nothing.
-            "metrics": [
-                {"type": "ContainerResource", "containerResource": {"name": "cpu", "container": GATEWAY_CONTAINER, "target": target}}
-            ],
+            # Of this one alone: a container that something else puts into the pod may request nothing.
+            "metrics": [{"type": "ContainerResource", "containerResource": {"name": "cpu", "container": container, "target": target}}],
             "behavior": {"scaleDown": {"selectPolicy": "Max" if may_shrink else "Disabled"}},
         },
     }

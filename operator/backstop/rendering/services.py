@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ..api.names import TRAFFIC_PORT, canary_service, stable_service
+from ..api.names import TRAFFIC_PORT, callers_service, canary_service, stable_service
 from .owner import Body, Owner, metadata, pod_selector
 
 # No revision has this name: revisions are named by hashes of ten digits.
@@ -25,9 +25,13 @@ def service(owner: Owner, *, name: str, selector: dict[str, str], revision: str 
 
 def caller_services(owner: Owner, *, serving: str, canary: str | None) -> list[Body]:
     """`p` for applications; `p-stable` and `p-canary` for routers and people. Without a canary, `p-canary` selects no pod."""
-    stable = pod_selector(owner.name, revision=serving)
+    callers = service(owner, name=callers_service(owner.name), selector=pod_selector(owner.name, revision=serving))
+    return [callers, *role_services(owner, serving=serving, canary=canary)]
+
+
+def role_services(owner: Owner, *, serving: str, canary: str | None) -> list[Body]:
+    """`p-stable` and `p-canary` alone."""
     return [
-        service(owner, name=owner.name, selector=stable),
-        service(owner, name=stable_service(owner.name), selector=stable),
+        service(owner, name=stable_service(owner.name), selector=pod_selector(owner.name, revision=serving)),
         service(owner, name=canary_service(owner.name), selector=pod_selector(owner.name, revision=canary or NO_REVISION)),
     ]

@@ -4,7 +4,7 @@ from backstop.api.condition import ConditionType
 from backstop.api.policystatus import Phase
 from backstop.api.reasons import WAY_BACK, Reason, reason_of
 
-from . import first, probes
+from . import first, probes, replicas
 from .judged import judged
 from .look import Look
 from .observed import Unknown, Unresolved
@@ -67,7 +67,8 @@ def summary_of(look: Look) -> tuple[Phase, Reason]:
 
 
 def _leaving(look: Look) -> tuple[ConditionState, ...]:
-    message = "the policy is deleted: it goes when every gateway is seen to serve stable alone"
+    where = "the Service" if look.by_replicas else "every gateway"
+    message = f"the policy is deleted: it goes when {where} is seen to serve stable alone"
     return (
         *_input(look),
         ConditionState(ConditionType.READY, "False", Reason.POLICY_DELETED, message),
@@ -149,7 +150,9 @@ def _doing(look: Look) -> tuple[Reason, str]:
         trouble = look.observed.arm(name).trouble
         return Reason.WAITING_FOR_READY, f"waiting for a ready pod of {name}" + (f" ({trouble})" if trouble else "")
     if isinstance(look.observed.route, Unknown):
-        return Reason.TRAFFIC_UNREADABLE, f"holding: {look.observed.route.why}; delete the traffic object to have it written anew"
+        # The Service is what callers reach: nobody is told to delete it.
+        anew = "put it right, or end the canary (`backstop.dev/abort`)" if look.by_replicas else "delete the traffic object"
+        return Reason.TRAFFIC_UNREADABLE, f"holding: {look.observed.route.why}; {anew} to have it written anew"
     if look.ready(canary) < look.pods_needed(canary):
         trouble = look.observed.arm(canary.revision.name).trouble
         message = f"waiting for {look.pods_needed(canary)} ready pods of {canary.revision.name}" + (f" ({trouble})" if trouble else "")
@@ -165,11 +168,13 @@ def _doing(look: Look) -> tuple[Reason, str]:
 
 def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     steps = len(look.policy.canary.steps)
-    where = f"step {canary.step + 1} of {steps}, {canary.weight} %"
+    where = f"step {canary.step + 1} of {steps}, {replicas.with_share(look, canary, canary.weight).rstrip(',')}"
+    if canary.weight == 0 and (third := replicas.others(look, canary)):
+        return Reason.WAITING_FOR_READY, f"waiting for the pods of {third[0]} to go: beside stable they would be reached as the canary is"
     if canary.weight == 0 and canary.generation is not None:
-        return Reason.WEIGHT_NOT_VERIFIED, f"{where}: no weight is tried before every gateway is seen to act on the traffic object"
+        return Reason.WEIGHT_NOT_VERIFIED, f"{where}: no weight is tried before 0 % is seen {replicas.everywhere(look)}"
     if canary.step_started_at is None or canary.verified_at is None:
-        return Reason.STEP_STARTED, f"{where}: waiting for every gateway to act on it"
+        return Reason.STEP_STARTED, f"{where}: waiting for it to be seen {replicas.everywhere(look)}"
     if canary.blind_since is not None:
         return Reason.METRICS_UNAVAILABLE, f"{where}: holding, because metrics cannot be seen"
     if silent := [r for r in look.readings_in("Waiting") if r.reason == Reason.NO_TRAFFIC]:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
+from backstop.api.policystatus import Router
 
-from . import first, guard, holding, intent, leaving, probes, progress, recreation, rest, safety
+from . import first, guard, holding, intent, leaving, probes, progress, recreation, replicas, rest, safety
 from .conditions import conditions_of, summary_of
 from .judged import same_subject
 from .look import Look
@@ -32,6 +33,7 @@ SAFETY: tuple[CanaryGate, ...] = (
     safety.blind,
     safety.crashes,
     safety.pods,
+    replicas.shared_with_others,
     probes.ended,
     progress.blindness,
     probes.fell_silent,
@@ -80,7 +82,7 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         move = None
     moved = move is not None
     move = move or Move(look.place)
-    route = route_for(move, before=look.place, route=observed.route, policy=policy, now=now)
+    route = route_for(move, before=look.place, route=observed.route, policy=policy, now=now, strays=observed.strays)
     place = with_generation(move, write=route, before=look.place, present=observed.route)
     place = followed(place, look=look, announcements=move.announcements)
     after = Look(_at(look, place=place), policy, now)
@@ -102,6 +104,8 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         may_shrink=not _shares(place),
         finalizer=leaving.needs_finalizer(place),
         report=report,
+        router=Router.REPLICAS if after.by_replicas else Router.BUILTIN,
+        share=replicas.share_of(after, place.canary) if place.canary is not None else None,
     )
 
 
@@ -156,7 +160,7 @@ def _sizes(look: Look) -> Mapping[str, int]:
     if place.canary is not None:
         sizes[place.canary.revision.name] = look.pods_needed(place.canary)
     returning = place.guard is not None and place.guard.returning is not None
-    if place.previous is not None and (returning or look.now < place.previous.until):
+    if place.previous is not None and (returning or look.now < place.previous.until) and not _would_share(look):
         sizes[place.previous.revision.name] = _kept_size(look, place.previous.revision)
     if place.stable is not None:
         sizes[place.stable.revision.name] = look.replicas
@@ -170,6 +174,12 @@ def _kept_size(look: Look, previous: Revision) -> int:
     if look.policy.serving.autoscaling is None:
         return look.replicas
     return max(look.observed.arm(previous.name).desired, look.replicas)
+
+
+def _would_share(look: Look) -> bool:
+    """Whether pods that are kept to return to could be reached beside a canary's. Then they go: a way back waits for new ones."""
+    canary = look.place.canary
+    return look.by_replicas and canary is not None and canary.halted is None
 
 
 def _shares(place: Place) -> bool:

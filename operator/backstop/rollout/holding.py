@@ -1,7 +1,7 @@
 """A step whose hold is over and which does not pass: for how long, when that is told, and when it is enough.
 
 Only time counts in which nothing else keeps the step from passing: no pause, no approval that is waited for, no blindness, no pods
-that are missing, no spec or traffic object that cannot be read.
+that are missing (stable's, where callers enter, included), no spec or traffic object that cannot be read.
 """
 
 from dataclasses import replace
@@ -66,6 +66,9 @@ def _holds(look: Look, canary: CanaryPlace) -> bool:
         return False
     if look.wanted is None or not isinstance(look.observed.route, Known):
         return False
+    stable = look.place.stable
+    if stable is None or look.observed.arm(stable.revision.name).ready == 0:
+        return False  # callers enter through stable's pods
     return look.now >= hold_ends(look, canary) and bool(open_slos(look))
 
 

@@ -47,7 +47,15 @@ class Look:
         """Ready pods before the canary's step may begin: its share of full size, at least one."""
         if canary.promoting_since is not None:
             return self.replicas
-        return max(1, math.ceil(self.replicas * max(self.step_of(canary).weight, canary.weight) / 100))
+        weight = max(self.step_of(canary).weight, canary.weight)
+        if self.by_replicas:
+            return pods_for_share(weight, beside=self.replicas)
+        return max(1, math.ceil(self.replicas * weight / 100))
+
+    @property
+    def by_replicas(self) -> bool:
+        """Whether numbers of ready pods are what weights are made of: there are no gateways that could split requests."""
+        return self.policy.serving.workload is not None
 
     def ready(self, canary: CanaryPlace) -> int:
         """Ready pods of the canary."""
@@ -61,6 +69,16 @@ class Look:
     def readings_in(self, state: StateName) -> tuple[SLOReading, ...]:
         """The SLO readings in this state, in the policy's order."""
         return tuple(reading for reading in self.observed.readings if state_name(reading.state) == state)
+
+
+def pods_for_share(weight: int, *, beside: int) -> int:
+    """Pods of a canary that get as near to `weight` percent of connections as they can without more, beside so many of stable.
+
+    At least one, whose share may be more than that; never more than stable has. At 100 nothing is beside it.
+    """
+    if weight >= 100:
+        return beside
+    return max(1, min(beside, beside * weight // (100 - weight)))
 
 
 def steps_hash(policy: FallbackPolicySpec) -> str:

@@ -98,7 +98,8 @@ class Observed:
     `leaving`: the policy is being deleted. What is left of a former policy of this name, looked for while nothing is stable:
     `accepted`, the last revision that was, and `remembered`, what was rolled back.
     `requests`: judged requests of the canary in the running rollout; None where nothing was evaluated. `reporting`: of the last
-    rollout's report.
+    rollout's report. `strays`: the route does something else than its state says. `with_pods`: revisions that have pods which are not
+    going away, with or without a Deployment.
     """
 
     place: Place
@@ -114,6 +115,8 @@ class Observed:
     remembered: tuple[Rejection, ...] = ()
     requests: int | None = None
     reporting: Reporting = NotTried()
+    strays: bool = False
+    with_pods: frozenset[str] = frozenset()
 
     def arm(self, revision: str) -> Arm:
         """The pods of this revision; none if it has no Deployment."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from backstop.api.condition import ConditionType
-from backstop.api.policystatus import Phase
+from backstop.api.policystatus import Phase, Router
 from backstop.api.reasons import Reason
 from backstop.api.traffic import TrafficState
 
@@ -51,6 +51,7 @@ class Plan:
     `finalizer`: the policy must not vanish before gateways were seen to act on the end of its rollout.
     `wake_at`: when to look again even if nothing changes (seconds since the epoch).
     `report`: whether the report of the rollout that ended, as status was read, is to be written.
+    `router`: what makes weights true; `share`: percent of connections that the canary really gets, where that is not its weight.
     """
 
     place: Place
@@ -68,3 +69,5 @@ class Plan:
     may_shrink: bool = True
     finalizer: bool = False
     report: bool = False
+    router: Router = Router.BUILTIN
+    share: str | None = None

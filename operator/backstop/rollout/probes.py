@@ -125,6 +125,8 @@ def said(look: Look, canary: CanaryPlace) -> str:
             "`backstop.dev/retry` runs again, `backstop.dev/promote` goes on without"
         )
     if canary.probes_at is None:
+        if look.by_replicas:
+            return f"the endpoints of the Service have to be stable's alone before {listed(names)} can run"
         return f"every gateway has to know the canary {canary.revision.name} before {listed(names)} can run"
     unseen = [(name, seen.why) for name in names if isinstance(seen := look.observed.probes.get(name), Unknown)]
     return f"waiting for {listed(names)} to pass" + "".join(f"; `{name}` cannot be seen: {why}" for name, why in unseen)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from backstop.api.reasons import Reason
 
-from . import probes
+from . import probes, replicas
 from .look import Look, steps_hash
 from .move import Move, told
 from .observed import Known
@@ -49,6 +49,8 @@ def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
         return None
     if probes.missing(look, canary):
         return None
+    if replicas.others(look, canary):
+        return None
     if awaited_generation(look.place) is not None and not look.acts_on(canary.generation):
         return None  # a gateway did not take up a weight before: nothing is tried again before all are seen to act on 0
     weight = look.step_of(canary).weight
@@ -65,7 +67,9 @@ def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
         blind_seconds=0.0,
     )
     steps, revision = len(look.policy.canary.steps), canary.revision
-    message = f"step {canary.step + 1} of {steps}: {weight} % to {revision.prompt_version} ({revision.name})"
+    message = (
+        f"step {canary.step + 1} of {steps}: {replicas.with_share(look, canary, weight)} to {revision.prompt_version} ({revision.name})"
+    )
     return told(replace(look.place, canary=begun), Reason.STEP_STARTED, message)
 
 
@@ -75,7 +79,7 @@ def verify(look: Look, canary: CanaryPlace) -> Move | None:
         return None
     if look.acts_on(canary.generation):
         step = f"step {canary.step + 1} of {len(look.policy.canary.steps)} is held for {look.step_of(canary).holdSeconds} s from now on"
-        message = f"every gateway acts on {canary.weight} %: {step}"
+        message = f"{replicas.seen_everywhere(look, replicas.with_share(look, canary, canary.weight))}: {step}"
         held = replace(canary, verified_at=look.now, held_since=None, held_seconds=0.0, held_told=False)
         return told(replace(look.place, canary=held), Reason.WEIGHT_VERIFIED, message)
     if look.now - canary.step_started_at < VERIFY_SECONDS:
@@ -97,7 +101,7 @@ def verify(look: Look, canary: CanaryPlace) -> Move | None:
         generation=written if there else None if weight else written + 1,
         verified_at=None,
     )
-    message = f"{canary.weight} % was not seen on every gateway within {VERIFY_SECONDS:.0f} s ({why}): back to {weight} %"
+    message = f"{canary.weight} % was not seen {replicas.everywhere(look)} within {VERIFY_SECONDS:.0f} s ({why}): back to {weight} %"
     return told(replace(look.place, canary=back), Reason.WEIGHT_NOT_VERIFIED, message)
 
 

@@ -10,6 +10,7 @@ from .look import Look, steps_hash
 from .move import REJECTED_KEPT, Move, told, with_remembered
 from .observed import Known
 from .place import CanaryPlace, Guard, Place, Rejection, Revision
+from .replicas import everywhere, seen_everywhere
 from .wayback import is_late
 
 
@@ -96,12 +97,13 @@ def watch_shift(look: Look) -> Move | None:
     if last is None or last.shifted_at is not None or last.generation is None:
         return None
     if look.acts_on(last.generation):
-        message = f"every gateway acts on the end of {last.revision.name}, {look.now - last.detected_at:.1f} s after it was decided"
+        seen = seen_everywhere(look, f"the end of {last.revision.name}")
+        message = f"{seen}, {look.now - last.detected_at:.1f} s after it was decided"
         return told(replace(look.place, last=replace(last, shifted_at=look.now)), Reason.TRAFFIC_SHIFTED, message)
     if look.now - last.watched_since > WATCH_SHIFT_SECONDS:
         acting = look.observed.acting
         why = f"the slowest acts on generation {acting.value} of {last.generation}" if isinstance(acting, Known) else acting.why
-        message = f"the end of {last.revision.name} was not seen on every gateway within {WATCH_SHIFT_SECONDS:.0f} s ({why})"
+        message = f"the end of {last.revision.name} was not seen {everywhere(look)} within {WATCH_SHIFT_SECONDS:.0f} s ({why})"
         return told(replace(look.place, last=replace(last, generation=None)), Reason.WEIGHT_NOT_VERIFIED, message)
     return None
 

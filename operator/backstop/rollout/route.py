@@ -12,9 +12,17 @@ from .plan import RouteWrite
 
 
 def route_for(
-    move: Move, *, before: Place, route: Known[TrafficState | None] | Unknown, policy: FallbackPolicySpec, now: float
+    move: Move,
+    *,
+    before: Place,
+    route: Known[TrafficState | None] | Unknown,
+    policy: FallbackPolicySpec,
+    now: float,
+    strays: bool = False,
 ) -> RouteWrite | None:
     """The write that makes the traffic object match the place after `move`; None when it does already, or must not be touched.
+
+    `strays`: it does something else than it says, and is written again with the same words.
 
     An unreadable object is left to its author while nothing is wrong, and replaced when traffic has to leave the canary.
     """
@@ -27,7 +35,7 @@ def route_for(
         move, present=present, steering=steering_of(policy), now=now, newer_than=before.canary.generation if before.canary else None
     )
     if present is not None and wanted == present:
-        return None
+        return RouteWrite(wanted, falling=False) if strays else None
     judged = _judged(before)
     if present is None:
         # What gateways act on cannot be seen: any way out of the canary goes first.

@@ -87,7 +87,7 @@ def status_of(
         phase=plan.phase.value,
         reason=plan.reason,
         stable=_stable_status(place.stable, arms=arms) if place.stable else None,
-        canary=_canary_status(place.canary) if place.canary else None,
+        canary=_canary_status(place.canary, share=plan.share) if place.canary else None,
         previous=PreviousStatus(**_identity(place.previous.revision), until=render_time(place.previous.until)) if place.previous else None,
         retiring=[RetiringStatus(revision=r.revision, until=render_time(r.until)) for r in place.retiring],
         slos=slos,
@@ -101,6 +101,7 @@ def status_of(
         conditions=conditions_after(previous.conditions, states=plan.conditions, generation=generation, now=now),
         timeline=_timeline_status(place.timeline, previous=previous.timeline, slos=slos) if place.timeline else None,
         first=_first_status(place.first) if place.first else None,
+        router=plan.router,
     )
 
 
@@ -204,7 +205,7 @@ def _canary_place(status: CanaryStatus) -> CanaryPlace:
     )
 
 
-def _canary_status(canary: CanaryPlace) -> CanaryStatus:
+def _canary_status(canary: CanaryPlace, *, share: str | None) -> CanaryStatus:
     return CanaryStatus(
         **_identity(canary.revision),
         startedAt=render_time(canary.started_at),
@@ -230,6 +231,7 @@ def _canary_status(canary: CanaryPlace) -> CanaryStatus:
         heldMilliseconds=round(canary.held_seconds * 1000),
         heldTold=canary.held_told,
         probesSilent=list(canary.silent),
+        sharePercent=share,
     )
 
 

@@ -1,0 +1,58 @@
+"""Weights that numbers of pods make: what share they really are, and that no third revision's pods are in it.
+
+While stable and canary share connections, every ready pod of the policy is reached. So the pods of former revisions go before.
+"""
+
+from dataclasses import replace
+
+from backstop.api.reasons import Reason
+
+from .look import Look
+from .move import Move, at_zero, told
+from .place import CanaryPlace
+
+
+def others(look: Look, canary: CanaryPlace) -> tuple[str, ...]:
+    """Revisions, neither stable nor canary, that have pods or may get some; none where weights are not made of pods."""
+    if not look.by_replicas:
+        return ()
+    mine = {canary.revision.name, look.place.stable.revision.name if look.place.stable is not None else ""}
+    growing = {name for name, arm in look.observed.arms.items() if arm.desired > 0}
+    return tuple(sorted((growing | look.observed.with_pods) - mine))
+
+
+def shared_with_others(look: Look, canary: CanaryPlace) -> Move | None:
+    """Pods of a third revision have come to be among those that callers reach: the share is taken back until they are gone."""
+    if not 0 < canary.weight < 100 or canary.routed_at is not None or not (third := others(look, canary)):
+        return None
+    message = (
+        f"pods of {third[0]}, which is neither stable nor canary, would get a share of the connections: the weight of "
+        f"{canary.revision.name} is 0 until they are gone"
+    )
+    return told(replace(look.place, canary=at_zero(canary)), Reason.CANARY_UNREADY, message)
+
+
+def share_of(look: Look, canary: CanaryPlace) -> str | None:
+    """Percent of new connections that the canary's ready pods get at its weight, with one decimal; None where weights are exact."""
+    if not look.by_replicas or look.place.stable is None:
+        return None
+    ready, beside = look.ready(canary), look.observed.arm(look.place.stable.revision.name).ready
+    if canary.routed_at is not None or canary.weight == 100:
+        return "100"
+    return f"{100 * ready / (ready + beside):.1f}" if canary.weight > 0 and ready > 0 else "0"
+
+
+def with_share(look: Look, canary: CanaryPlace, weight: int) -> str:
+    """A weight in words; with what it really is, where pods make it."""
+    share = share_of(look, replace(canary, weight=weight))
+    return f"{weight} %" if share is None or weight in (0, 100) else f"{weight} %, which pods make {share} % of new connections,"
+
+
+def seen_everywhere(look: Look, what: str) -> str:
+    """That all that serves callers was seen to follow, in words."""
+    return f"the endpoints of the Service are those of {what}" if look.by_replicas else f"every gateway acts on {what}"
+
+
+def everywhere(look: Look) -> str:
+    """Where it has to be seen."""
+    return "at the endpoints of the Service" if look.by_replicas else "on every gateway"
