@@ -103,6 +103,11 @@ async def test_c08_what_else_changes_costs_no_write_and_is_not_even_read(connect
         async with running(connection, world, sweep_seconds=0.5, everywhere=True) as operator:
             revision = await stable(world, knows=OLD)
             await world.quiet()
+
+            def mine_of(paths: list[str]) -> list[str]:
+                """Other tests have left policies on this API server."""
+                return [path for path in paths if world.namespace in path]
+
             written, read = len(operator.writes), len(operator.reads)
             for text in ("a", "b"):
                 await put(world, text, name="unrelated")
@@ -112,8 +117,8 @@ async def test_c08_what_else_changes_costs_no_write_and_is_not_even_read(connect
             await operator.lists(2)
             await world.touch_status()  # a pass that has nothing to read
             await operator.lists(4)
-            assert operator.writes[written:] == []
-            assert [path for path in operator.reads[read:] if "/configmaps/" in path] == []
+            assert mine_of(operator.writes[written:]) == []
+            assert [path for path in mine_of(operator.reads[read:]) if "/configmaps/" in path] == []
             await put(world, OLD, notes="Another note.")
             mine = f"api/v1/namespaces/{world.namespace}/configmaps/kb"
 
@@ -122,7 +127,7 @@ async def test_c08_what_else_changes_costs_no_write_and_is_not_even_read(connect
 
             await until("it is looked at again", looked)
             await operator.lists(4)
-            assert operator.writes[written:] == []
+            assert mine_of(operator.writes[written:]) == []
             assert operator.reads[read:].count(mine) == 1
             assert (await world.status())["stable"]["revision"] == revision
 
