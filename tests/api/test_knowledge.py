@@ -97,6 +97,13 @@ def test_a_bad_one_is_refused_in_one_sentence_that_says_where_and_what_to_do(tex
     assert str(refused.value) == REFUSED[text]
 
 
+@pytest.mark.parametrize("text", ["entries:\n- {keywords: [a], answer: x\udfff}", "entries:\n# \udfff\n- {keywords: [a], answer: x}"])
+def test_half_a_character_is_refused_wherever_it_stands(text: str) -> None:
+    with pytest.raises(KnowledgeError) as refused:
+        read_knowledge_base(text)
+    assert str(refused.value) == "line 2: half of a character that is written in two halves (U+DFFF); write all of it"
+
+
 def test_a_sentence_stays_short_whatever_the_author_wrote() -> None:
     with pytest.raises(KnowledgeError) as refused:
         read_knowledge_base(f"{'x' * 100_000}: 1\nentries: []")

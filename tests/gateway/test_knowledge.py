@@ -212,6 +212,10 @@ UNFIT = [
         CONFIG_MAP | {"data": {"answers.yaml": "entries:\n- {keywords: [a], answer: x}\n- {keywords: [b]}"}},
         "ConfigMap `kb`: `data`, `answers.yaml`: `entries[1]` has neither `answer` nor `answers`; set one of them",
     ),
+    (
+        CONFIG_MAP | {"data": {"answers.yaml": "entries:\n- {keywords: [a], answer: half a \ud83d}"}},
+        "ConfigMap `kb`: `data`, `answers.yaml`: line 2: half of a character that is written in two halves (U+D83D); write all of it",
+    ),
 ]
 
 
