@@ -172,6 +172,7 @@ def test_a_route_that_does_not_do_what_it_says_is_written_again_with_the_same_wo
     world = own()
     before, writes = world.traffic, len(world.writes)
     world.strays = True
+    assert world.decide().wake_at is None, "what others go on editing is not written over and over"
     world.rest()
     assert (world.traffic, world.strays) == (before, False)
     assert [name for name in world.writes[writes:] if name != "events"] == ["route"]

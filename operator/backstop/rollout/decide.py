@@ -18,7 +18,7 @@ from .move import Move
 from .observed import Known, Observed
 from .place import CanaryPlace, Place, Revision
 from .plan import Plan
-from .route import route_for, with_generation
+from .route import route_for, says_another, with_generation
 from .timeline import followed, report_is_due, waits_for_report
 from .wake import wake_at
 
@@ -97,8 +97,8 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         conditions=conditions_of(after),
         phase=phase,
         reason=reason,
-        # What was written may be what the next gate waits for, and our own writes are no news.
-        wake_at=now if moved or route is not None else wake_at(after),
+        # What was written may be what the next gate waits for, and our own writes are no news. No gate waits for a repair.
+        wake_at=now if moved or says_another(route, than=observed.route) else wake_at(after),
         probes=first.to_run(after) or probes.to_run(after),
         autoscaled=_serving(after) if policy.serving.autoscaling is not None else None,
         may_shrink=not _shares(place),

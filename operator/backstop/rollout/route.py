@@ -45,6 +45,11 @@ def route_for(
     return RouteWrite(wanted, falling=falling)
 
 
+def says_another(write: RouteWrite | None, *, than: Known[TrafficState | None] | Unknown) -> bool:
+    """Whether it writes another state than there is; one that only repairs what the object does says the same."""
+    return write is not None and not (isinstance(than, Known) and than.value == write.state)
+
+
 def share_of(revision: str, *, state: TrafficState) -> int:
     """Thousandths of the requests that this revision gets."""
     if state.stable == revision:
