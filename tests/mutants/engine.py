@@ -422,6 +422,14 @@ MUTANTS = (
         ":",
     ),
     Mutant(
+        "halted-pods-stay",
+        "The pods of what was halted keep the connections that they have.",
+        "rollout/decide.py",
+        "_canary_size",
+        "look.now < ends",
+        "True",
+    ),
+    Mutant(
         "stray-routes-stay",
         "A selector that somebody has edited is left as it is.",
         "rollout/route.py",

@@ -176,3 +176,38 @@ def test_a_route_that_does_not_do_what_it_says_is_written_again_with_the_same_wo
     world.rest()
     assert (world.traffic, world.strays) == (before, False)
     assert [name for name in world.writes[writes:] if name != "events"] == ["route"]
+
+
+@pytest.mark.parametrize("promoted", [False, True])
+def test_the_pods_of_what_was_halted_go_and_with_them_the_connections_that_are_kept_alive(promoted: bool) -> None:
+    world = own(mode="Pause", guard=600)
+    world.want("2")
+    at(world, 100 if promoted else 50)
+    if promoted:
+        world.run(70)
+        assert world.place.canary is None
+    world.judged = BREACHED
+    world.one_pass()
+    halted_at = world.now
+    world.judged = HEALTHY
+    assert world.place.canary is not None
+    assert world.place.canary.halted is not None
+    world.rest()
+    assert sizes(world) == {"rev1": 2, "rev2": 2}, "it has a moment to finish what it has"
+    wake = world.decide().wake_at
+    assert wake is not None
+    assert wake <= halted_at + 15
+    world.run(16)
+    assert sizes(world) == {"rev1": 2}
+    world.ask(retry="now")
+    at(world, 10)
+    assert sizes(world) == {"rev1": 2, "rev2": 1}
+
+
+def test_with_gateways_what_was_halted_keeps_its_pods() -> None:
+    world = started(policy=policy(steps=STEPS, mode="Pause"))
+    world.want("2")
+    at(world, 50)
+    world.judged = BREACHED
+    world.run(60)
+    assert sizes(world) == {"rev1": 2, "rev2": 1}

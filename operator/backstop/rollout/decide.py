@@ -158,7 +158,7 @@ def _sizes(look: Look) -> Mapping[str, int]:
     place = look.place
     sizes = {retiring.revision: look.observed.arm(retiring.revision).desired for retiring in place.retiring}
     if place.canary is not None:
-        sizes[place.canary.revision.name] = look.pods_needed(place.canary)
+        sizes[place.canary.revision.name] = _canary_size(look, place.canary)
     returning = place.guard is not None and place.guard.returning is not None
     if place.previous is not None and (returning or look.now < place.previous.until) and not _would_share(look):
         sizes[place.previous.revision.name] = _kept_size(look, place.previous.revision)
@@ -167,6 +167,11 @@ def _sizes(look: Look) -> Mapping[str, int]:
     elif (starting := _first(look)) is not None:
         sizes[starting] = look.replicas
     return sizes
+
+
+def _canary_size(look: Look, canary: CanaryPlace) -> int:
+    ends = replicas.pods_end_at(look, canary)
+    return look.pods_needed(canary) if ends is None or look.now < ends else 0
 
 
 def _kept_size(look: Look, previous: Revision) -> int:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from backstop.api.reasons import Reason
 
 from .look import Look
-from .move import Move, at_zero, told
+from .move import RETIRE_SECONDS, Move, at_zero, told
 from .place import CanaryPlace
 
 
@@ -40,6 +40,13 @@ def share_of(look: Look, canary: CanaryPlace) -> str | None:
     if canary.routed_at is not None or canary.weight == 100:
         return "100"
     return f"{100 * ready / (ready + beside):.1f}" if canary.weight > 0 and ready > 0 else "0"
+
+
+def pods_end_at(look: Look, canary: CanaryPlace) -> float | None:
+    """When the pods of a halted canary end: connections that are kept alive go on calling them, and no gateway closes those."""
+    if not look.by_replicas or canary.halted is None:
+        return None
+    return canary.halted.watched_since + RETIRE_SECONDS
 
 
 def with_share(look: Look, canary: CanaryPlace, weight: int) -> str:
