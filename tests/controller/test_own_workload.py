@@ -287,6 +287,21 @@ async def test_g05_a_selector_that_somebody_edits_is_put_back(connection: Connec
         await until("the selector is back", back)
 
 
+async def test_g05_a_service_whose_state_somebody_makes_unreadable_is_written_anew(connection: Connection, world: OwnWorld) -> None:
+    await world.run_image("w:1")
+    async with running(connection, world):
+        stable = str((await world.stable_on("w:1"))["stable"]["revision"])
+        await world.quiet()
+        patch = {"metadata": {"annotations": {"backstop.dev/generation": None}}, "spec": {"selector": {"backstop.dev/revision": "none"}}}
+        await world.client.patch(SERVICES, namespace=world.namespace, name=world.policy, patch=patch, manager=MANAGER)
+
+        async def back() -> bool:
+            return reaches(await world.service()) == stable
+
+        await until("the selector is back", back)
+        assert (await world.route()).stable == stable
+
+
 def ports(service: Body) -> list[tuple[str, int]]:
     return [(port["name"], port["port"]) for port in service["spec"]["ports"]]
 

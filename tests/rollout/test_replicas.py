@@ -1,10 +1,15 @@
 """A workload of its author's own: numbers of ready pods make the shares, and every ready pod of the policy is reached by them."""
 
+from dataclasses import replace
+
 import pytest
 
 from backstop.api.policystatus import Router
+from backstop.api.reasons import Reason
+from backstop.rollout.decide import decide
 from backstop.rollout.look import pods_for_share
-from backstop.rollout.observed import Arm
+from backstop.rollout.observed import Arm, Unknown
+from backstop.rollout.plan import Plan
 from tests.rollout.world import BREACHED, HEALTHY, World, policy, revision, started
 
 STEPS = ((10, 60), (50, 60), (100, 60))
@@ -176,6 +181,36 @@ def test_a_route_that_does_not_do_what_it_says_is_written_again_with_the_same_wo
     world.rest()
     assert (world.traffic, world.strays) == (before, False)
     assert [name for name in world.writes[writes:] if name != "events"] == ["route"]
+
+
+def unreadable(world: World, *, ours: bool) -> Plan:
+    observed = replace(world.observe(), route=Unknown("`generation` is missing"), strays=ours)
+    return decide(observed, policy=world.policy, now=world.now)
+
+
+def test_a_service_of_ours_that_cannot_be_read_is_written_from_the_place_unless_a_canary_is_held_by_it() -> None:
+    world = own()
+    written = unreadable(world, ours=True).route
+    assert written is not None
+    assert world.route is not None
+    assert (written.state.stable, written.state.permille, written.falling) == ("rev1", 0, False)
+    assert written.state.generation >= int(world.now)
+    assert unreadable(world, ours=False).route is None, "of something else"
+    world.want("2")
+    at(world, 10)
+    assert unreadable(world, ours=True).route is None
+    assert unreadable(world, ours=True).reason is Reason.TRAFFIC_UNREADABLE
+
+
+def test_a_service_that_cannot_be_read_is_written_from_the_place_of_what_was_halted() -> None:
+    world = own(mode="Pause")
+    world.want("2")
+    at(world, 50)
+    world.judged = BREACHED
+    world.run(5)
+    written = unreadable(world, ours=True).route
+    assert written is not None
+    assert (written.state.stable, written.state.canary, written.falling) == ("rev1", None, False)
 
 
 @pytest.mark.parametrize("promoted", [False, True])

@@ -28,8 +28,13 @@ def observe_service(annotations: Mapping[str, str]) -> Known[TrafficState | None
         return Unknown(f"{error}, which is the policy's Service, in annotations that begin with `{ANNOTATION}`")
 
 
-def strays_from(content: Mapping[str, Any], *, policy: str, state: TrafficState) -> bool:
-    """Whether the Service selects other pods, or another port of them, than its own state says. `content`: with its `spec`."""
+def strays_from(content: Mapping[str, Any], *, policy: str, state: TrafficState | None) -> bool:
+    """Whether the Service selects other pods, or another port of them, than its own state says. `content`: with its `spec`.
+
+    One whose state cannot be read does what nobody has said.
+    """
+    if state is None:
+        return True
     live, wanted = content.get("spec") or {}, routed_service(Owner("", policy, ""), state=state)["spec"]
     return bool(live.get("selector") != wanted["selector"] or _ports(live) != _ports(wanted))
 

@@ -33,8 +33,8 @@ class Router(Protocol):
     def observe(self, content: Mapping[str, Any], *, annotations: Mapping[str, str]) -> Shares:
         """What the object says: its `content` as the store keeps it, and its annotations."""
 
-    def strays(self, content: Mapping[str, Any], *, policy: str, state: TrafficState) -> bool:
-        """Whether the object does something else than its own `state` says."""
+    def strays(self, content: Mapping[str, Any], *, policy: str, state: TrafficState | None) -> bool:
+        """Whether the object does something else than its own `state` says, or may: None where that cannot be read."""
 
     def render(self, owner: Owner, *, state: TrafficState) -> Body:
         """The object that says `state`."""
@@ -59,8 +59,8 @@ class GatewayRouter:
         """As the protocol says."""
         return observe_shares(content)
 
-    def strays(self, content: Mapping[str, Any], *, policy: str, state: TrafficState) -> bool:
-        """Never: what it says is what it does."""
+    def strays(self, content: Mapping[str, Any], *, policy: str, state: TrafficState | None) -> bool:
+        """Never: what it says is what it does, and gateways go on with what they read last."""
         return False
 
     def render(self, owner: Owner, *, state: TrafficState) -> Body:
@@ -85,7 +85,7 @@ class ReplicaRouter:
         """As the protocol says."""
         return observe_service(annotations)
 
-    def strays(self, content: Mapping[str, Any], *, policy: str, state: TrafficState) -> bool:
+    def strays(self, content: Mapping[str, Any], *, policy: str, state: TrafficState | None) -> bool:
         """As the protocol says."""
         return strays_from(content, policy=policy, state=state)
 
