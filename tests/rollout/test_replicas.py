@@ -246,3 +246,21 @@ def test_with_gateways_what_was_halted_keeps_its_pods() -> None:
     world.judged = BREACHED
     world.run(60)
     assert sizes(world) == {"rev1": 2, "rev2": 1}
+
+
+def test_c05_a_canary_that_serves_alone_is_what_the_autoscaler_scales_and_stable_can_take_it_all_back() -> None:
+    world = own(replicas=4, autoscaling={"minReplicas": 2, "maxReplicas": 50})
+    world.want("2")
+    at(world, 50)
+    assert world.decide().autoscaled == "rev1"
+    at(world, 100)
+    plan = world.decide()
+    assert (plan.serving, plan.autoscaled, plan.may_shrink) == ("rev1", "rev2", False)
+    world.scale("2", replicas=9)
+    world.run(3)
+    assert sizes(world) == {"rev1": 9, "rev2": 9}
+    world.judged = BREACHED
+    world.one_pass()
+    assert world.decide().autoscaled == "rev1"
+    world.run(3)
+    assert world.arms["rev1"] == Arm(desired=9, ready=9)

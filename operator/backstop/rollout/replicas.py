@@ -42,6 +42,11 @@ def share_of(look: Look, canary: CanaryPlace) -> str | None:
     return f"{100 * ready / (ready + beside):.1f}" if canary.weight > 0 and ready > 0 else "0"
 
 
+def is_alone(look: Look, canary: CanaryPlace) -> bool:
+    """Whether no pod but the canary's is reached: with gateways callers enter through stable's pods at any weight."""
+    return look.by_replicas and canary.weight == 100
+
+
 def pods_end_at(look: Look, canary: CanaryPlace) -> float | None:
     """When the pods of a halted canary end: connections that are kept alive go on calling them, and no gateway closes those."""
     if not look.by_replicas or canary.halted is None:
