@@ -264,3 +264,35 @@ def test_c05_a_canary_that_serves_alone_is_what_the_autoscaler_scales_and_stable
     assert world.decide().autoscaled == "rev1"
     world.run(3)
     assert world.arms["rev1"] == Arm(desired=9, ready=9)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_canary_does_not_wait_for_ever_for_pods_of_a_third_revision_to_go(before: bool) -> None:
+    """Such as those that are left of a Deployment that somebody deleted with `--cascade=orphan`."""
+    world = own(deadline=120)
+    if not before:
+        world.want("2")
+        at(world, 50)
+    world.lingering, world.linger = {"rev9"}, True
+    world.want("2")
+    world.run(100)
+    progressing = next(c for c in world.status.conditions if c.type == "Progressing")
+    assert progressing.message.startswith("waiting for the pods of rev9 to go")
+    assert world.place.canary is not None
+    world.run(25)
+    assert world.place.canary is None
+    (rejection,) = world.place.rejected
+    assert rejection.reason == Reason.CANARY_UNAVAILABLE
+    assert "pods of rev9, which is neither stable nor canary, are still there after 120 s" in rejection.message
+    world.linger = False
+    world.ask(retry="now")
+    at(world, 10)
+
+
+def test_the_deadline_does_not_count_for_pods_that_are_given_time_to_finish() -> None:
+    world = own(deadline=10)
+    world.want("2")
+    at(world, 50)
+    world.want("3")
+    at(world, 10)
+    assert world.place.rejected == ()

@@ -21,6 +21,14 @@ def others(look: Look, canary: CanaryPlace) -> tuple[str, ...]:
     return tuple(sorted((growing | look.observed.with_pods) - mine))
 
 
+def in_the_way(look: Look, canary: CanaryPlace) -> tuple[str, ...]:
+    """Those of the others that keep the canary from its first weight, and were not given time to finish: nothing says that they go."""
+    if canary.weight > 0 or canary.promoting_since is not None:
+        return ()
+    finishing = {retiring.revision for retiring in look.place.retiring}
+    return tuple(name for name in others(look, canary) if name not in finishing)
+
+
 def shared_with_others(look: Look, canary: CanaryPlace) -> Move | None:
     """Pods of a third revision have come to be among those that callers reach: the share is taken back until they are gone."""
     if not 0 < canary.weight < 100 or canary.routed_at is not None or not (third := others(look, canary)):
