@@ -296,3 +296,29 @@ def test_the_deadline_does_not_count_for_pods_that_are_given_time_to_finish() ->
     world.want("3")
     at(world, 10)
     assert world.place.rejected == ()
+
+
+def said_of(world: World) -> tuple[str, str]:
+    progressing = next(c for c in world.status.conditions if c.type == "Progressing")
+    return progressing.reason, progressing.message
+
+
+def test_pods_that_stable_loses_are_said_and_no_step_passes_while_it_has_none() -> None:
+    world = own(replicas=10)
+    world.want("2")
+    at(world, 10)
+    assert "stable" not in said_of(world)[1]
+    world.arms["rev1"] = Arm(desired=10, ready=1)
+    world.rest()
+    assert "10 %, which pods make 50.0 % of new connections (stable has 1 of 10 pods ready)" in said_of(world)[1]
+    world.pace = 0
+    world.arms["rev1"] = Arm(desired=10, ready=0)
+    world.run(100)
+    assert world.status.canary is not None
+    assert (world.status.canary.weight, world.status.canary.sharePercent) == (10, "100.0")
+    reason, message = said_of(world)
+    assert reason == "StableUnready"
+    assert message.endswith("(stable has 0 of 10 pods ready): no step is passed before it has one")
+    world.pace = 1000
+    at(world, 50)
+    assert "(stable has" not in said_of(world)[1]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from backstop.api.reasons import Reason
 
 from .look import Look
-from .move import RETIRE_SECONDS, Move, at_zero, told
+from .move import RETIRE_SECONDS, Move, at_zero, short_of_pods, told
 from .place import CanaryPlace
 
 
@@ -66,6 +66,20 @@ def with_share(look: Look, canary: CanaryPlace, weight: int) -> str:
     """A weight in words; with what it really is, where pods make it."""
     share = share_of(look, replace(canary, weight=weight))
     return f"{weight} %" if share is None or weight in (0, 100) else f"{weight} %, which pods make {share} % of new connections,"
+
+
+def beside_nothing(look: Look) -> bool:
+    """Whether stable has no ready pod, so that the canary's share is all there is, and nothing could take it back."""
+    stable = look.place.stable
+    return look.by_replicas and stable is not None and look.observed.arm(stable.revision.name).ready == 0
+
+
+def beside_words(look: Look, canary: CanaryPlace) -> str:
+    """That stable is short of pods, which makes the canary's share greater than its step's; empty where it is not."""
+    stable = look.place.stable
+    if not look.by_replicas or stable is None or canary.weight == 0:
+        return ""
+    return short_of_pods(look, stable.revision)
 
 
 def seen_everywhere(look: Look, what: str) -> str:
