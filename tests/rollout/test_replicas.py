@@ -66,6 +66,8 @@ def test_status_names_the_share_that_pods_really_make() -> None:
     assert (world.status.canary.weight, world.status.canary.sharePercent) == (10, "33.3")
     said = next(a.message for a in world.told if a.reason.value == "StepStarted")
     assert "10 %, which pods make 33.3 % of new connections, to 2 (rev2)" in said
+    said = next(a.message for a in world.told if a.reason.value == "WeightVerified")
+    assert said.startswith("the endpoints of the Service are those of 10 %, which pods make 33.3 % of new connections: step 1 of 3")
     world.arms["rev1"] = Arm(desired=2, ready=1)
     world.rest()
     assert world.status.canary is not None

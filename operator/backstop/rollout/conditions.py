@@ -168,7 +168,7 @@ def _doing(look: Look) -> tuple[Reason, str]:
 
 def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     steps = len(look.policy.canary.steps)
-    weight = replicas.with_share(look, canary, canary.weight).rstrip(",") + replicas.beside_words(look, canary)
+    weight = replicas.with_share(look, canary, canary.weight) + replicas.beside_words(look, canary)
     where = f"step {canary.step + 1} of {steps}, {weight}"
     if canary.weight == 0 and (third := replicas.others(look, canary)):
         return Reason.WAITING_FOR_READY, f"waiting for the pods of {third[0]} to go: beside stable they would be reached as the canary is"

@@ -67,9 +67,8 @@ def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
         blind_seconds=0.0,
     )
     steps, revision = len(look.policy.canary.steps), canary.revision
-    message = (
-        f"step {canary.step + 1} of {steps}: {replicas.with_share(look, canary, weight)} to {revision.prompt_version} ({revision.name})"
-    )
+    share = replicas.with_share(look, canary, weight, ending=",")
+    message = f"step {canary.step + 1} of {steps}: {share} to {revision.prompt_version} ({revision.name})"
     return told(replace(look.place, canary=begun), Reason.STEP_STARTED, message)
 
 

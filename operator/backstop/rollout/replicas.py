@@ -62,10 +62,10 @@ def pods_end_at(look: Look, canary: CanaryPlace) -> float | None:
     return canary.halted.watched_since + RETIRE_SECONDS
 
 
-def with_share(look: Look, canary: CanaryPlace, weight: int) -> str:
-    """A weight in words; with what it really is, where pods make it."""
+def with_share(look: Look, canary: CanaryPlace, weight: int, *, ending: str = "") -> str:
+    """A weight in words; with what it really is, where pods make it, and `ending` after that."""
     share = share_of(look, replace(canary, weight=weight))
-    return f"{weight} %" if share is None or weight in (0, 100) else f"{weight} %, which pods make {share} % of new connections,"
+    return f"{weight} %" if share is None or weight in (0, 100) else f"{weight} %, which pods make {share} % of new connections{ending}"
 
 
 def beside_nothing(look: Look) -> bool:
