@@ -55,6 +55,14 @@ def test_what_has_waited_too_long_is_treated_by_the_policy_s_mode(mode: str) -> 
     assert world.place.rejected == ()
 
 
+def test_of_two_reasons_that_hold_at_once_each_is_told_once_in_a_dry_run() -> None:
+    world = starving(mode="DryRun")
+    world.judged = BREACHED
+    world.run(HOLD + MOST + 100)
+    assert world.reasons().count("WouldRollBack") == 2
+    assert shares(world) == ("rev1", "rev2", 500)
+
+
 def test_without_a_limit_it_holds_for_ever_and_is_told_once_after_an_hour() -> None:
     world = starving(most=None)
     world.run(HOLD + 3590, tick=5)

@@ -97,8 +97,10 @@ class CanaryStatus(StatusModel):
         False,
         description="Whether it is promoted without steps: a person had it promoted, or the spec asks for the former stable again.",
     )
-    reported: str | None = Field(
-        None, max_length=128, description="Why `DryRun` has told that it would have been rolled back in this step."
+    reported: list[Annotated[str, Field(max_length=64)]] = Field(
+        default_factory=list,
+        max_length=32,
+        description="Every reason for which `DryRun` has told that it would have been rolled back in this step.",
     )
     halted: HaltedStatus | None = Field(None, description="The breach after which it waits, without traffic, for a person.")
     promotingSince: Time | None = time_field("When promotion began. Unset: still judged.")

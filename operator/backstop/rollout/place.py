@@ -75,7 +75,7 @@ class CanaryPlace:
     blind_seconds: float = 0.0
     approved: bool = False
     by_hand: bool = False
-    reported: str | None = None
+    reported: tuple[str, ...] = ()
     halted: Halt | None = None
     promoting_since: float | None = None
     routed_at: float | None = None
