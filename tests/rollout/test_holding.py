@@ -106,6 +106,44 @@ def test_time_that_something_else_takes_does_not_count() -> None:
     assert shares(world) == ("rev1", None, 0)
 
 
+def test_what_was_never_evaluated_is_not_held_against_the_canary() -> None:
+    world = starving()
+    world.judged = None
+    world.run(HOLD + 3 * MOST)
+    assert shares(world) == ("rev1", "rev2", 500)
+    world.judged = STARVED
+    world.run(MOST - 10)
+    assert shares(world) == ("rev1", "rev2", 500)
+    world.run(20)
+    assert shares(world) == ("rev1", None, 0)
+
+
+def test_time_in_which_no_operator_ran_is_not_held_against_the_canary() -> None:
+    world = starving()
+    world.run(HOLD + 100)
+    assert world.place.canary is not None
+    assert world.place.canary.held_since is not None
+    world.judged = None  # nothing is evaluated before the first look
+    world.now += 2 * MOST
+    world.run(5)
+    assert shares(world) == ("rev1", "rev2", 500)
+    world.judged = STARVED
+    world.run(MOST - 10)
+    assert shares(world) == ("rev1", "rev2", 500)
+    world.run(20)
+    assert shares(world) == ("rev1", None, 0)
+
+
+def test_the_time_of_a_step_is_counted_from_when_its_warm_up_is_over() -> None:
+    world = starving()
+    analysis = world.policy.canary.analysis.model_copy(update={"warmUpSeconds": HOLD + 2 * MOST})
+    world.policy = world.policy.model_copy(update={"canary": world.policy.canary.model_copy(update={"analysis": analysis})})
+    world.run(HOLD + 3 * MOST - 10)
+    assert shares(world) == ("rev1", "rev2", 500)
+    world.run(20)
+    assert shares(world) == ("rev1", None, 0)
+
+
 def test_an_approval_is_waited_for_for_ever() -> None:
     world = starving(approval=(50,))
     world.judged = HEALTHY
