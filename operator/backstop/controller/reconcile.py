@@ -22,7 +22,7 @@ from ..rendering.revision import RevisionTooLarge
 from ..rollout.decide import decide
 from ..rollout.judged import WATCH_SHIFT_SECONDS, same_subject
 from ..rollout.observed import Known, Unresolved
-from ..rollout.place import Place, awaited_generation
+from ..rollout.place import Place, awaited_generation, is_losing
 from ..rollout.statusmap import place_of
 from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics, PolicyShown
@@ -263,7 +263,7 @@ class Reconcile:
         self._verification.keep_asking(
             key,
             waiting=awaited_generation(place) is not None,
-            falling=place.canary is None or place.canary.halted is not None,
+            falling=is_losing(place),
             by_endpoints=subject.wish.spec.serving.workload is not None,
         )
         self._metrics.show_policy(key.namespace, key.name, shown=_shown(place, phase=plan.phase))
