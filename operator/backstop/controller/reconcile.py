@@ -275,7 +275,8 @@ class Reconcile:
         self._problems[key] = problem
         if plan.wake_at is not None and problem is None:  # else it comes again after a pause
             self._queue.add_at(key, at=plan.wake_at)
-        if (again := self._reports.again_at(key)) is not None:
+        # Where a pass did not get as far as the report, its time may be over already.
+        if problem is None and not subject.policy.deleting and (again := self._reports.again_at(key)) is not None:
             self._queue.add_at(key, at=again)
         if problem != known or self._reports.reporting(key, status=subject.status) != subject.observed.reporting:
             self._queue.add(key)
