@@ -2,7 +2,8 @@
 
 import pytest
 
-from backstop.api.policystatus import Router
+from backstop.api.policystatus import FallbackPolicyStatus, Router
+from backstop.api.reasons import Reason
 from backstop.rollout.look import pods_for_share
 from backstop.rollout.observed import Arm
 from tests.rollout.world import BREACHED, HEALTHY, World, policy, revision, started
@@ -175,3 +176,28 @@ def test_a_route_that_does_not_do_what_it_says_is_written_again_with_the_same_wo
     world.rest()
     assert (world.traffic, world.strays) == (before, False)
     assert [name for name in world.writes[writes:] if name != "events"] == ["route"]
+
+
+def test_nobody_is_told_to_delete_the_service_that_callers_reach() -> None:
+    world = own()
+    world.status = FallbackPolicyStatus()
+    world.want("2")
+    world.run(3)
+    plan = world.decide()
+    assert plan.reason is Reason.STATUS_LOST
+    said = [c.message for c in plan.conditions if c.reason is Reason.STATUS_LOST]
+    assert said
+    assert all("apply the version of that revision" in message and "delete" not in message for message in said)
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_halt_is_told_in_the_words_of_a_service(deaf: bool) -> None:
+    world = own(mode="Pause")
+    world.want("2")
+    at(world, 10)
+    world.told.clear()
+    world.judged, world.deaf = BREACHED, deaf
+    world.run(70)
+    said = next(a.message for a in world.told if "the halt of rev2" in a.message)
+    assert "the endpoints of the Service" in said
+    assert "gateway" not in said
