@@ -6,14 +6,17 @@ import time
 from contextlib import closing
 from itertools import pairwise
 
+from backstop.analysis.apart import Apart
 from backstop.analysis.indicators import OWN_TOTAL
 from backstop.analysis.objective import objective_of
 from backstop.analysis.prometheus import PrometheusSource
-from backstop.analysis.reading import Breached, Healthy
+from backstop.analysis.queries import MetricsSourceConfig
+from backstop.analysis.reading import Breached, Healthy, Unknown
 from backstop.analysis.samples import Counter, Sample, Series
-from backstop.analysis.tick import Here, Question, answered
+from backstop.analysis.tick import Answer, Here, NotEvaluated, Question, answered
 from backstop.api.fallbackpolicy import SLO, Analysis, PromQL
-from backstop.controller.judging import JUDGED_SECONDS, Judging
+from backstop.api.reasons import Reason
+from backstop.controller.judging import JUDGED_SECONDS, Judging, readings_for
 from backstop.controller.keys import PolicyKey
 from backstop.rollout.place import CanaryPlace, Place, StablePlace
 from tests.analysis.history import Pod, Request, scraped
@@ -114,3 +117,71 @@ async def test_of_a_policy_with_own_counters_alone_no_number_of_requests_is_clai
     judgement = judge.judgement(KEY)
     assert judgement is not None
     assert (judgement.readings[0].state, judgement.readings[0].canary.total, judgement.requests) == (Healthy(), 40, None)
+
+
+async def test_what_evaluates_and_ends_again_and_again_is_told_once_as_metrics_that_are_not_available() -> None:
+    woken: list[PolicyKey] = []
+    async with serving(silence) as (url, asked):
+        apart = Apart(MetricsSourceConfig(name="default", url=url, scrape_interval_seconds=1.0), longest_seconds=0.5)
+        judge = Judging({"default": apart}, wake=lambda key, _urgent: woken.append(key), clock=time.time, jitter=lambda: 0.0)
+        spec = policy().model_copy(update={"metricsSource": "default"})
+        judge.watch(KEY, spec=spec, place=place(), analysis=None)
+        loop = asyncio.create_task(judge.run("default"))
+
+        async def asked_again() -> bool:
+            return len(asked) >= 3
+
+        try:
+            await until("its source is asked again and again", asked_again)
+        finally:
+            loop.cancel()
+            await asyncio.gather(loop, return_exceptions=True)
+    judgement = judge.judgement(KEY)
+    assert judgement is not None
+    (reading,) = judgement.readings
+    assert isinstance(reading.state, Unknown)
+    assert reading.reason is Reason.METRICS_UNAVAILABLE
+    assert "what evaluates metrics source `default` has ended or hangs" in reading.evidence
+    assert woken == [KEY]
+
+
+async def test_an_evaluation_that_fails_hides_what_was_found_before_until_the_same_samples_are_evaluated() -> None:
+    now, woken = [SCRAPE], []
+    judge = Judging({}, wake=lambda _key, _urgent: woken.append(now[0]), clock=lambda: now[0], jitter=lambda: 0.0)
+    canary = CanaryPlace(
+        revision("2"), started_at=0.0, step_hash="", unready_since=None, step_started_at=0.0, weight=5, generation=2, verified_at=0.0
+    )
+    spec, where = policy(), Place(stable=StablePlace(revision("1"), since=-100.0), canary=canary)
+    judge.watch(KEY, spec=spec, place=where, analysis=None)
+    requests = tuple(Request(at=number / 20, revision="rev2", seconds=0.05) for number in range(1200))
+
+    def evaluate() -> None:
+        live = judge._live[KEY]
+        question = Question(live, seen=judge._seen(KEY, policy=live))
+        fetched = scraped([Pod("a", requests)], interval=SCRAPE, until=now[0])
+        judge._learn(KEY, policy=live, answer=answered(question, fetched=fetched, asked=now[0], now=now[0], interval=SCRAPE))
+
+    def fail() -> None:
+        failed = Answer(KEY.namespace, KEY.name, NotEvaluated("Traceback"), frozenset(), due=now[0], at=now[0])
+        judge._learn(KEY, policy=judge._live[KEY], answer=failed)
+
+    def states() -> list[str]:
+        return [type(reading.state).__name__ for reading in readings_for(where, spec=spec, judgement=judge.judgement(KEY))]
+
+    for scrape in range(1, 11):
+        now[0] = scrape * SCRAPE
+        evaluate()
+    assert states() == ["Healthy"]
+    before = judge.judgement(KEY)
+    woken.clear()
+    now[0] += 1
+    fail()
+    fail()
+    after = judge.judgement(KEY)
+    assert states() == ["Unknown"]
+    assert before is not None
+    assert after is not None
+    assert (after.analysis, after.requests) == (before.analysis, before.requests)
+    assert woken == [now[0]]
+    evaluate()
+    assert states() == ["Healthy"]

@@ -200,6 +200,41 @@ async def test_reports_that_fail_are_told_once_tried_again_with_pauses_and_touch
         between.refusal = None
 
 
+async def test_a_report_in_trouble_does_not_cut_short_the_pauses_of_a_route_that_is_refused(
+    api_server: ApiServer, world: World, tmp_path: Path
+) -> None:
+    guarded = {"guardSeconds": 600, "keepPreviousSeconds": 600}
+    world.behaviour |= {name: Behaviour() for name in ("v1", "v2")}
+    for name in ("v1", "v2"):
+        await world.prompt(name)
+    await world.apply("v1", rollback=guarded)
+    async with (
+        proxy(api_server, folder=tmp_path) as (between, kubeconfig),
+        running(await connect(kubeconfig), world, sweep_seconds=1.0) as operator,
+    ):
+        await world.stable_on("v1")
+        between.refusal = Refusal(403, fits=lambda request: request.write and request.path.endswith("/rolloutreports"))
+        await world.apply("v2", rollback=guarded)
+        await world.stable_on("v2", within=90)
+
+        async def told() -> Body | None:
+            return next((event for event in await world.told() if event["reason"] == "ReportFailed"), None)
+
+        await until("the report is refused", told, within=60)
+        between.refusal = Refusal(403, fits=lambda request: request.write and ("/configmaps" in request.path or "reports" in request.path))
+        world.behaviour["v2"].bad = 0.5
+
+        def says_refused(status: object) -> object:
+            return isinstance(status, dict) and "as scripted" in str(status.get("conditions"))
+
+        await world.until_status("the way back is refused", says_refused, within=60)
+        begun, listed = time.monotonic(), operator.listed
+        await operator.lists(10)
+        tried = between.count(lambda request: request.write and "/configmaps" in request.path, since=begun)
+        assert 0 < tried <= 4 * (operator.listed - listed), "once for each sweep and evaluation, and with pauses that double"
+        between.refusal = None
+
+
 async def test_what_a_report_says_cannot_be_changed_and_its_review_can_be_added(
     connection: Connection, client: Client, world: World
 ) -> None:

@@ -327,6 +327,33 @@ def test_in_pause_mode_a_retry_survives_deaths_after_any_two_writes(writes: int,
     assert share(world) == ("rev2", 50)
 
 
+def test_an_abort_without_traffic_whose_route_was_not_written_any_more_is_written_again_and_seen() -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    world.ask(abort="1")
+    world.run(30)
+    world.want("3")
+    while world.place.canary is None:
+        world.one_pass(stop_after=1)
+    world.ask(abort="2")
+    assert world.write_names()[0] == "status", "there is no traffic to take away"
+    world.one_pass(stop_after=1)
+    world.told.clear()
+    world.run(5)
+    last = world.place.last
+    assert last is not None
+    assert (last.revision, last.reason) == (revision("3"), Reason.ABORTED)
+    assert last.shifted_at is not None
+    assert world.reasons() == ["TrafficShifted"]
+    assert world.route is not None
+    assert world.route.aborted is not None
+    assert world.route.aborted.revision == "rev3", "a status that is lost then finds it again"
+    generation = world.route.generation
+    world.run(200)
+    assert world.route.generation == generation
+
+
 def test_an_abort_that_an_operator_died_in_is_finished_without_asking_what_for() -> None:
     world = started()
     world.want("2")

@@ -1,5 +1,6 @@
 """Changes of what is wanted in the middle of a rollout, and of a stable revision that is broken: on a cluster in memory."""
 
+from backstop.api.policystatus import CanaryStatus
 from backstop.rollout.place import Outcome
 from tests.rollout.world import BREACHED, HEALTHY, World, policy, revision, started
 
@@ -70,3 +71,8 @@ def test_b13_a_fix_that_is_no_better_is_rolled_back_and_the_next_one_is_tried() 
     world.run(300)
     assert world.place.stable is not None
     assert world.place.stable.revision == revision("3")
+
+
+def test_a_dry_run_that_an_operator_of_an_earlier_version_has_told_of_is_still_known() -> None:
+    status = CanaryStatus.model_validate({"revision": "rev2", "promptVersion": "p", "reported": "LatencyBreach"})
+    assert status.reported == ["LatencyBreach"]

@@ -55,6 +55,14 @@ def test_what_has_waited_too_long_is_treated_by_the_policy_s_mode(mode: str) -> 
     assert world.place.rejected == ()
 
 
+def test_of_two_reasons_that_hold_at_once_each_is_told_once_in_a_dry_run() -> None:
+    world = starving(mode="DryRun")
+    world.judged = BREACHED
+    world.run(HOLD + MOST + 100)
+    assert world.reasons().count("WouldRollBack") == 2
+    assert shares(world) == ("rev1", "rev2", 500)
+
+
 def test_without_a_limit_it_holds_for_ever_and_is_told_once_after_an_hour() -> None:
     world = starving(most=None)
     world.run(HOLD + 3590, tick=5)
@@ -95,6 +103,44 @@ def test_time_that_something_else_takes_does_not_count() -> None:
     world.run(80)
     assert shares(world) == ("rev1", "rev2", 500), "200 s before, and the time in which metrics could not be seen is held longer"
     world.run(50)
+    assert shares(world) == ("rev1", None, 0)
+
+
+def test_what_was_never_evaluated_is_not_held_against_the_canary() -> None:
+    world = starving()
+    world.judged = None
+    world.run(HOLD + 3 * MOST)
+    assert shares(world) == ("rev1", "rev2", 500)
+    world.judged = STARVED
+    world.run(MOST - 10)
+    assert shares(world) == ("rev1", "rev2", 500)
+    world.run(20)
+    assert shares(world) == ("rev1", None, 0)
+
+
+def test_time_in_which_no_operator_ran_is_not_held_against_the_canary() -> None:
+    world = starving()
+    world.run(HOLD + 100)
+    assert world.place.canary is not None
+    assert world.place.canary.held_since is not None
+    world.judged = None  # nothing is evaluated before the first look
+    world.now += 2 * MOST
+    world.run(5)
+    assert shares(world) == ("rev1", "rev2", 500)
+    world.judged = STARVED
+    world.run(MOST - 10)
+    assert shares(world) == ("rev1", "rev2", 500)
+    world.run(20)
+    assert shares(world) == ("rev1", None, 0)
+
+
+def test_the_time_of_a_step_is_counted_from_when_its_warm_up_is_over() -> None:
+    world = starving()
+    analysis = world.policy.canary.analysis.model_copy(update={"warmUpSeconds": HOLD + 2 * MOST})
+    world.policy = world.policy.model_copy(update={"canary": world.policy.canary.model_copy(update={"analysis": analysis})})
+    world.run(HOLD + 3 * MOST - 10)
+    assert shares(world) == ("rev1", "rev2", 500)
+    world.run(20)
     assert shares(world) == ("rev1", None, 0)
 
 

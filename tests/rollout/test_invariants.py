@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from backstop.rollout.decide import decide
 from backstop.rollout.observed import Known, ProbeState
+from backstop.rollout.place import awaited_generation
 from backstop.rollout.route import share_of
 from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy
 
@@ -88,6 +89,10 @@ class Rollouts(RuleBasedStateMachine):
         plan = self.world.one_pass()
         types = [condition.type for condition in plan.conditions]
         assert len(types) == len(set(types))
+        awaited = awaited_generation(self.world.place)
+        if awaited is not None and self.world.exists:
+            assert self.world.route is not None
+            assert awaited <= self.world.route.generation, "what is waited for was written"
         # 5: the same look gives the same plan.
         assert plan == decide(observed, policy=self.world.policy, now=self.world.now)
 

@@ -2,6 +2,7 @@
 
 from backstop.api.clock import parse_time
 from backstop.api.condition import ConditionType
+from backstop.api.fallbackpolicy import RollbackMode
 from backstop.api.reasons import Reason
 from backstop.api.rolloutreport import RolloutReportSpec
 from backstop.rollout.place import Outcome
@@ -48,6 +49,38 @@ def test_a_wish_for_the_former_version_does_not_take_the_verdict_off_its_way_bac
     world.judged = HEALTHY
     world.run(3)
     assert shares(world) == ("rev1", None, 0)
+    assert world.place.rejection_of("rev2") is not None
+
+
+def in_mode(world: World, mode: str) -> None:
+    world.policy = world.policy.model_copy(update={"rollback": world.policy.rollback.model_copy(update={"mode": RollbackMode(mode)})})
+
+
+def test_an_edit_to_a_dry_run_while_a_way_back_waits_has_stable_stay() -> None:
+    world = waiting()
+    in_mode(world, "DryRun")
+    world.run(5)
+    world.broken.clear()
+    world.run(100)
+    assert shares(world) == ("rev2", None, 0)
+    assert world.place.rejected == ()
+    assert world.reasons().count("WouldRollBack") == 1
+    in_mode(world, "Automatic")
+    world.run(30)
+    assert shares(world) == ("rev1", None, 0), "a breach is one again"
+
+
+def test_a_way_back_that_was_begun_is_finished_in_a_dry_run_too() -> None:
+    world = waiting()
+    world.broken.clear()
+    world.settle()
+    world.one_pass(stop_after=1)
+    assert shares(world) == ("rev1", None, 0)
+    in_mode(world, "DryRun")
+    world.judged = HEALTHY
+    world.run(5)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("1")
     assert world.place.rejection_of("rev2") is not None
 
 

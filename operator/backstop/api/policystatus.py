@@ -6,7 +6,7 @@ Times are RFC 3339 in UTC with milliseconds. `phase` and `reason` are summaries 
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.config import JsonDict
 
 from .condition import Condition
@@ -97,8 +97,11 @@ class CanaryStatus(StatusModel):
         False,
         description="Whether it is promoted without steps: a person had it promoted, or the spec asks for the former stable again.",
     )
-    reported: str | None = Field(
-        None, max_length=128, description="Why `DryRun` has told that it would have been rolled back in this step."
+    # An operator of an earlier version has written one reason, as text.
+    reported: Annotated[list[Annotated[str, Field(max_length=64)]], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = Field(
+        default_factory=list,
+        max_length=32,
+        description="Every reason for which `DryRun` has told that it would have been rolled back in this step.",
     )
     halted: HaltedStatus | None = Field(None, description="The breach after which it waits, without traffic, for a person.")
     promotingSince: Time | None = time_field("When promotion began. Unset: still judged.")

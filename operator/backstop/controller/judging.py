@@ -16,6 +16,7 @@ from ..analysis.queries import poll_seconds
 from ..analysis.reading import Breached, Healthy, SLOReading, Unknown, Waiting, state_name
 from ..analysis.state import AnalysisState, UnreadableState, pack, unpack
 from ..analysis.tick import Answer, Evaluator, EvaluatorEnded, Newest, NotEvaluated, NothingNew, Question
+from ..analysis.unseen import unseen
 from ..api.fallbackpolicy import FallbackPolicySpec
 from ..rollout.judged import judged
 from ..rollout.place import CanaryPlace, Place
@@ -175,15 +176,28 @@ class Judging:
         except EvaluatorEnded as ended:
             _log.error(str(ended), extra=fields(policies=len(waiting)))
             for key in waiting:
-                self._blind(key)
+                self._blind(key, why=str(ended))
 
     def _seen(self, key: PolicyKey, *, policy: LivePolicy) -> Newest | None:
         question, newest = self._evaluated.get(key, (None, None))
         return newest if question == replace(policy, state=AnalysisState()) else None
 
-    def _blind(self, key: PolicyKey) -> None:
-        """Without readings a rollout holds."""
-        self._judgements.pop(key, None)
+    def _blind(self, key: PolicyKey, *, why: str) -> None:
+        """Nothing can be said of any objective, as where the source does not answer. Told once; the same samples are evaluated again."""
+        policy, before = self._live.get(key), self._judgements.get(key)
+        self._evaluated.pop(key, None)
+        if policy is None:
+            return
+        if before is not None and (before.canary, before.stable) != (policy.canary, policy.stable):
+            before = None
+        same = before is not None and (before.since, before.objectives) == (policy.since, policy.objectives)
+        readings = _settled(unseen(policy.objectives, why=why), before=before.readings if before and same else ())
+        if before and same and readings == before.readings:
+            return
+        analysis, requests = (before.analysis, before.requests) if before else (None, None)
+        now = self._clock()
+        after = Judgement(policy.canary, policy.stable, policy.objectives, policy.since, now, readings, analysis, requests)
+        self._judgements[key] = after
         self._wake(key, False)
 
     def _learn(self, key: PolicyKey, *, policy: LivePolicy, answer: Answer) -> None:
@@ -196,7 +210,7 @@ class Judging:
                 pass
             case NotEvaluated(why):
                 _log.error("the evaluation failed", extra=fields(namespace=key.namespace, policy=key.name, error=why))
-                self._blind(key)
+                self._blind(key, why="the evaluation failed; the log of the operator says how")
             case Evaluation():
                 self._judge(key, policy=policy, result=answer.found, newest=answer.newest, now=answer.at)
             case _:

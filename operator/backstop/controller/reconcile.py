@@ -22,7 +22,7 @@ from ..rendering.revision import RevisionTooLarge
 from ..rollout.decide import decide
 from ..rollout.judged import WATCH_SHIFT_SECONDS, same_subject
 from ..rollout.observed import Known, Unresolved
-from ..rollout.place import Place, awaited_generation
+from ..rollout.place import Place, awaited_generation, is_losing
 from ..rollout.statusmap import place_of
 from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics, PolicyShown
@@ -263,7 +263,7 @@ class Reconcile:
         self._verification.keep_asking(
             key,
             waiting=awaited_generation(place) is not None,
-            falling=place.canary is None or place.canary.halted is not None,
+            falling=is_losing(place),
             by_endpoints=subject.wish.spec.serving.workload is not None,
         )
         self._metrics.show_policy(key.namespace, key.name, shown=_shown(place, phase=plan.phase))
@@ -275,7 +275,8 @@ class Reconcile:
         self._problems[key] = problem
         if plan.wake_at is not None and problem is None:  # else it comes again after a pause
             self._queue.add_at(key, at=plan.wake_at)
-        if (again := self._reports.again_at(key)) is not None:
+        # Where a pass did not get as far as the report, its time may be over already.
+        if problem is None and not subject.policy.deleting and (again := self._reports.again_at(key)) is not None:
             self._queue.add_at(key, at=again)
         if problem != known or self._reports.reporting(key, status=subject.status) != subject.observed.reporting:
             self._queue.add(key)

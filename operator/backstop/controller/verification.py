@@ -2,7 +2,7 @@
 there are no gateways, the endpoints of its Service are looked at instead.
 
 Knows which policies wait, because a pass says so; decides nothing. A key is woken when the answer becomes another one. Where very many
-wait at once, each is asked less often: a thousand that begin a step together must not keep the operator from one that falls.
+wait at once, each is asked less and less often: a thousand that begin a step together must not keep the operator from one that falls.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from ..kube.client import Client
 from ..kube.resources import SERVICES
 from ..rendering.route import revisions_of
 from ..rollout.observed import Known, Unknown
+from ..rollout.progress import VERIFY_SECONDS
 from ..traffic.acting import acting_generation
 from ..traffic.replicas import endpoints_follow
 from ..traffic.router import REPLICAS
@@ -31,6 +32,8 @@ LOOK_AGAIN_SECONDS: Final = 0.5  # every look is a request to the API server
 # Of policies whose traffic does not fall: so many are asked in a second, and at once.
 ASKED_PER_SECOND: Final = 100
 ASKED_AT_ONCE: Final = 64
+# However many wait: the first question often comes before the write, and each needs several in the time that a weight has.
+LONGEST_PAUSE_SECONDS: Final = VERIFY_SECONDS / 4
 CONNECTIONS: Final = 256
 NOBODY_ASKED: Final = Unknown("nobody was asked yet")
 
@@ -91,6 +94,7 @@ class Verification:
         await self._session.close()
 
     async def _ask(self, key: PolicyKey) -> None:
+        asked = 0
         while True:
             watched = self._watched[key]
             async with contextlib.nullcontext() if watched.falling else self._turns:
@@ -103,7 +107,8 @@ class Verification:
             if news:
                 self._wake(key)
             least = LOOK_AGAIN_SECONDS if watched.by_endpoints else ASK_AGAIN_SECONDS
-            pause = least if watched.falling else max(least, len(self._watched) / ASKED_PER_SECOND)
+            pause = least if watched.falling else pause_after(asked, waiting=len(self._watched), least=least)
+            asked += 1
             await asyncio.sleep(pause * (1 + self._jitter() / 4))
 
     async def _endpoints(self, key: PolicyKey) -> Known[int] | Unknown:
@@ -118,6 +123,14 @@ class Verification:
         serving = revisions_of(said.value)
         pods = [pod.name for pod in self._store.pods(key) if pod.revision in serving and pod.ready and not pod.deleting]
         return await endpoints_follow(self._client, namespace=key.namespace, service=name, pods=pods, generation=said.value.generation)
+
+
+def pause_after(asked: int, *, waiting: int, least: float) -> float:
+    """Seconds until a policy whose traffic does not fall is asked again, after `asked` pauses: longer each time, up to what the number of
+    policies that are `waiting` asks for.
+    """
+    longest = max(least, min(waiting / ASKED_PER_SECOND, LONGEST_PAUSE_SECONDS))
+    return float(min(least * 2 ** min(asked, 16), longest))
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:

@@ -141,8 +141,7 @@ def _doing(look: Look) -> tuple[Reason, str]:
             return _returning(look, guard, stable=stable, previous=previous)
         name = wanted.name if wanted is not None else "the wanted revision"
         if look.place.stable is None and serves_already(look) not in (None, name):
-            message = f"status was lost, and the traffic object says that {serves_already(look)} serves: apply the version of that revision"
-            return Reason.STATUS_LOST, f"{message}, or delete the traffic object to make {name} stable without a canary"
+            return Reason.STATUS_LOST, _lost(look, name)
         if (failed := first.failed(look)) is not None:
             return Reason.PROBE_FAILED, f"{failed.message}; {WAY_BACK}; nothing serves before"
         if wanted is not None and look.observed.arm(name).ready > 0 and first.missing(look, wanted):
@@ -164,6 +163,15 @@ def _doing(look: Look) -> tuple[Reason, str]:
     if probes.missing(look, canary):
         return Reason.WAITING_FOR_PROBES, probes.said(look, canary)
     return _holding(look, canary)
+
+
+def _lost(look: Look, name: str) -> str:
+    """Status is gone, and something else serves than what is wanted."""
+    where = "the Service says" if look.by_replicas else "the traffic object says"
+    message = f"status was lost, and {where} that {serves_already(look)} serves: apply the version of that revision"
+    if look.by_replicas:  # the Service is what callers reach: nobody is told to delete it
+        return f"{message}; {name} can be rolled out after that"
+    return f"{message}, or delete the traffic object to make {name} stable without a canary"
 
 
 def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:

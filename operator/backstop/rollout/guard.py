@@ -61,10 +61,20 @@ def breach(look: Look) -> Move | None:
 
 
 def go_back_when_ready(look: Look) -> Move | None:
-    """Stable is to be left, and the revision before it can serve again: at full size, or for long with what there is."""
-    guard, previous = look.place.guard, look.place.previous
-    if guard is None or guard.returning is None or previous is None:
+    """Stable is to be left, and the revision before it can serve again: at full size, or for long with what there is.
+
+    An edit to `DryRun` meanwhile ends the wait: stable stays, and what it does is only told from now on.
+    """
+    guard, previous, stable = look.place.guard, look.place.previous, look.place.stable
+    if guard is None or guard.returning is None or previous is None or stable is None:
         return None
+    if look.policy.rollback.mode is RollbackMode.DRY_RUN:
+        message = (
+            f"{stable.revision.prompt_version} ({stable.revision.name}) stays, because `spec.rollback.mode` is `DryRun` now: "
+            f"{guard.returning.message}"
+        )
+        kept = replace(guard, returning=None, reported=guard.returning.reason)
+        return told(replace(look.place, guard=kept), Reason.WOULD_ROLL_BACK, message)
     ready = look.observed.arm(previous.revision.name).ready
     if ready == 0 or (ready < look.replicas and look.now < guard.returning.at + RETURN_SECONDS):
         return None

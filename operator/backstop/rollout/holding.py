@@ -1,7 +1,9 @@
 """A step whose hold is over and which does not pass: for how long, when that is told, and when it is enough.
 
 Only time counts in which nothing else keeps the step from passing: no pause, no approval that is waited for, no blindness, no pods
-that are missing (stable's, where callers enter, included), no spec or traffic object that cannot be read.
+that are missing (stable's, where callers enter, included), no spec or traffic object that cannot be read, no warm-up. What was never
+evaluated says nothing: time without a reading of every SLO does not count, nor what ran up to it, as after a restart nobody knows
+since when nobody looked.
 """
 
 from dataclasses import replace
@@ -25,7 +27,7 @@ def held(look: Look, canary: CanaryPlace) -> Move | None:
     if holding and canary.held_since is None:
         return Move(replace(look.place, canary=replace(canary, held_since=look.now)))
     if not holding and canary.held_since is not None:
-        seconds = canary.held_seconds + look.now - canary.held_since
+        seconds = canary.held_seconds + (look.now - canary.held_since if _evaluated(look) else 0.0)
         return Move(replace(look.place, canary=replace(canary, held_since=None, held_seconds=seconds)))
     if canary.held_since is None:
         return None
@@ -69,7 +71,12 @@ def _holds(look: Look, canary: CanaryPlace) -> bool:
     stable = look.place.stable
     if stable is None or look.observed.arm(stable.revision.name).ready == 0:
         return False  # callers enter through stable's pods
-    return look.now >= hold_ends(look, canary) and bool(open_slos(look))
+    warm = canary.verified_at + look.policy.canary.analysis.warmUpSeconds
+    return look.now >= max(hold_ends(look, canary), warm) and _evaluated(look) and bool(open_slos(look))
+
+
+def _evaluated(look: Look) -> bool:
+    return {slo.name for slo in look.policy.slos} <= {reading.name for reading in look.observed.readings}
 
 
 def _where(look: Look, canary: CanaryPlace) -> str:

@@ -108,7 +108,7 @@ def _stands_back(look: Look, wanted: Revision) -> bool:
     """Whether the wanted revision is rejected, or halted, or goes no further because a probe failed."""
     canary = look.place.canary
     if canary is not None:
-        stands = canary.halted is not None or canary.reported == Reason.PROBE_FAILED
+        stands = canary.halted is not None or Reason.PROBE_FAILED in canary.reported
         return stands and canary.revision.name == wanted.name
     return look.place.rejection_of(wanted.name) is not None
 

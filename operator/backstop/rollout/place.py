@@ -75,7 +75,7 @@ class CanaryPlace:
     blind_seconds: float = 0.0
     approved: bool = False
     by_hand: bool = False
-    reported: str | None = None
+    reported: tuple[str, ...] = ()
     halted: Halt | None = None
     promoting_since: float | None = None
     routed_at: float | None = None
@@ -289,3 +289,9 @@ def awaited_generation(place: Place) -> int | None:
     if last is not None and last.shifted_at is None:
         return last.generation
     return None
+
+
+def is_losing(place: Place) -> bool:
+    """Whether what is waited for ends a canary's traffic, for good or for now: one that callers could reach, and has no weight."""
+    canary = place.canary
+    return canary is None or canary.halted is not None or (canary.weight == 0 and canary.exits_before is not None)

@@ -142,7 +142,7 @@ def _declared(policy: FallbackPolicySpec, *, when: ProbeWhen) -> tuple[str, ...]
 
 def _has_failed(look: Look, canary: CanaryPlace) -> bool:
     """In `DryRun`, where a failure has no other consequence than that the canary gets no weight."""
-    return canary.reported == Reason.PROBE_FAILED and look.policy.rollback.mode is RollbackMode.DRY_RUN
+    return Reason.PROBE_FAILED in canary.reported and look.policy.rollback.mode is RollbackMode.DRY_RUN
 
 
 def listed(names: tuple[str, ...]) -> str:

@@ -59,7 +59,7 @@ def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
         exits_before=look.observed.arm(canary.revision.name).exits if canary.exits_before is None else canary.exits_before,
         step_started_at=look.now,
         approved=False,
-        reported=None,
+        reported=(),
         weight=weight,
         generation=None,
         verified_at=None,

@@ -115,14 +115,14 @@ def watch_halt(look: Look) -> Move | None:
     if canary is None or halt is None or halt.generation is None:
         return None
     if look.acts_on(halt.generation):
-        message = f"every gateway acts on the halt of {canary.revision.name}, {look.now - halt.at:.1f} s after it was decided"
+        message = f"{seen_everywhere(look, f'the halt of {canary.revision.name}')}, {look.now - halt.at:.1f} s after it was decided"
         seen = replace(canary, halted=replace(halt, generation=None, shifted_at=look.now))
         return told(replace(look.place, canary=seen), Reason.TRAFFIC_SHIFTED, message)
     if look.now - halt.watched_since <= WATCH_SHIFT_SECONDS:
         return None
     acting = look.observed.acting
     why = f"the slowest acts on generation {acting.value} of {halt.generation}" if isinstance(acting, Known) else acting.why
-    message = f"the halt of {canary.revision.name} was not seen on every gateway within {WATCH_SHIFT_SECONDS:.0f} s ({why})"
+    message = f"the halt of {canary.revision.name} was not seen {everywhere(look)} within {WATCH_SHIFT_SECONDS:.0f} s ({why})"
     return told(replace(look.place, canary=replace(canary, halted=replace(halt, generation=None))), Reason.WEIGHT_NOT_VERIFIED, message)
 
 

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+from backstop.api.clock import render_time
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.traffic import Abort, Steering, TrafficState
 
 from .move import Move
 from .observed import Known, Unknown
-from .place import Place, is_another_end
+from .place import Outcome, Place, is_another_end
 from .plan import RouteWrite
 
 
@@ -87,11 +88,31 @@ def _wanted(move: Move, *, present: TrafficState | None, steering: Steering, now
 
 def _aborted(move: Move, *, present: TrafficState | None) -> Abort | None:
     """The newest verdict; an older one stays on record, also for a status that was lost, until it is withdrawn."""
-    if move.aborted is not None or present is None or present.aborted is None:
+    if move.aborted is not None or present is None:
         return move.aborted
+    lost = _lost(move.place, present=present)
+    if lost is not None or present.aborted is None:
+        return lost
     canary, revision = move.place.canary, present.aborted.revision
     halted = canary is not None and canary.halted is not None and canary.revision.name == revision
     return present.aborted if halted or move.place.rejection_of(revision) is not None else None
+
+
+def _lost(place: Place, *, present: TrafficState) -> Abort | None:
+    """The verdict of the last end where the traffic object does not have it: one that took no traffic away is written after status,
+    and an operator that dies or is overtaken in between leaves status waiting for that write.
+    """
+    last = place.last
+    if (
+        last is None
+        or last.outcome is not Outcome.ROLLED_BACK
+        or place.canary is not None
+        or place.rejection_of(last.revision.name) is None
+    ):
+        return None
+    if present.aborted is not None and present.aborted.revision == last.revision.name:
+        return None
+    return Abort(revision=last.revision.name, reason=last.reason, time=render_time(last.detected_at))
 
 
 def _judged(place: Place) -> str | None:

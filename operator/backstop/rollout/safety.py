@@ -55,10 +55,11 @@ def against(look: Look, canary: CanaryPlace, *, reason: Reason, message: str) ->
         case RollbackMode.PAUSE:
             return halt(look, canary, reason=reason, message=message, at=look.now)
         case RollbackMode.DRY_RUN:
-            if canary.reported == reason:
+            if reason in canary.reported:
                 return None
             told_of = f"{canary.revision.name} would be rolled back (`spec.rollback.mode` is `DryRun`): {message}"
-            return told(replace(look.place, canary=replace(canary, reported=str(reason))), Reason.WOULD_ROLL_BACK, told_of)
+            reported = replace(canary, reported=(*canary.reported, str(reason)))
+            return told(replace(look.place, canary=reported), Reason.WOULD_ROLL_BACK, told_of)
     assert_never(look.policy.rollback.mode)
 
 

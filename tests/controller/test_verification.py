@@ -1,0 +1,67 @@
+"""How often gateways are asked, where few and where very many policies wait."""
+
+from itertools import accumulate
+
+import pytest
+
+from backstop.controller.verification import ASK_AGAIN_SECONDS, ASKED_PER_SECOND, LONGEST_PAUSE_SECONDS, pause_after
+from backstop.rollout.place import is_losing
+from backstop.rollout.progress import SWITCH_SECONDS, VERIFY_SECONDS
+from tests.rollout.world import World, policy, started
+
+
+def moments(waiting: int) -> list[float]:
+    """When a policy is asked, beside so many, in seconds since the first question; jitter makes each pause a quarter longer at most."""
+    return list(accumulate(1.25 * pause_after(asked, waiting=waiting, least=ASK_AGAIN_SECONDS) for asked in range(40)))
+
+
+@pytest.mark.parametrize("waiting", [1, 100, 1000, 3000, 100_000])
+def test_however_many_wait_each_is_asked_several_times_while_its_weight_has_time(waiting: int) -> None:
+    assert len([at for at in moments(waiting) if at <= SWITCH_SECONDS]) >= 4
+    assert len([at for at in moments(waiting) if 1.0 < at <= VERIFY_SECONDS]) >= 4
+
+
+@pytest.mark.parametrize("waiting", [26, 100, 700])
+def test_many_that_wait_for_long_are_asked_as_often_in_all_as_is_allowed(waiting: int) -> None:
+    times = moments(waiting)
+    assert waiting / (times[-1] - times[-2]) <= ASKED_PER_SECOND
+    assert times[-1] - times[-2] <= 1.25 * LONGEST_PAUSE_SECONDS
+
+
+def test_few_are_asked_several_times_a_second() -> None:
+    assert len([at for at in moments(25) if at <= 1.0]) >= 3
+
+
+def deaf_at_first_weight() -> World:
+    world = started(policy=policy(steps=((50, 60), (100, 60))))
+    world.want("2")
+    while world.route is None or world.route.permille == 0:
+        world.rest()
+        world.settle()
+        world.deaf = world.place.canary is not None and world.place.canary.step_started_at is not None
+        world.now += 1
+    world.deaf = True
+    return world
+
+
+def test_a_weight_that_is_taken_back_to_0_comes_before_those_that_rise() -> None:
+    world = deaf_at_first_weight()
+    assert not is_losing(world.place)
+    world.acting = 0
+    world.run(VERIFY_SECONDS + 3)
+    canary = world.place.canary
+    assert canary is not None
+    assert (canary.weight, canary.verified_at) == (0, None)
+    assert canary.generation is not None
+    assert is_losing(world.place)
+
+
+def test_a_canary_that_waits_for_its_probes_comes_after_those_that_fall() -> None:
+    world = started(policy=policy(probes=("smoke",)))
+    world.deaf = True
+    world.want("2")
+    world.run(5)
+    canary = world.place.canary
+    assert canary is not None
+    assert canary.generation is not None
+    assert not is_losing(world.place)
