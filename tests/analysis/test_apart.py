@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 
 import pytest
 
@@ -102,6 +103,18 @@ async def test_a_tick_that_is_broken_off_leaves_no_answer_for_the_next() -> None
         with pytest.raises(asyncio.CancelledError):
             await broken
         assert there.pid is None
+
+
+async def test_ticks_at_the_same_time_have_a_process_each_and_no_answers_of_the_other() -> None:
+    now = time.time()
+    others = Question(replace(question(now).policy, name="other"))
+    async with serving(says(response(series(now)))) as (url, _), apart(url) as there:
+        first, second = await asyncio.gather(answer(there, [question(now)]), answer(there, [others]))
+        assert [[one.name for one in found] for found in (first, second)] == [["support"], ["other"]]
+        processes = [process.pid for process in there._idle]
+        await there.rest()
+        assert len(processes) == 2
+        assert all(is_gone(process) for process in processes)
 
 
 async def test_at_rest_there_is_no_process() -> None:

@@ -28,7 +28,7 @@ _LENGTH: Final = struct.Struct(">I")
 
 
 class Apart:
-    """An Evaluator whose process is started with the first question, and again after it has ended."""
+    """An Evaluator whose process is started with the first question, and again after it has ended; one for each tick at the same time."""
 
     def __init__(
         self, config: MetricsSourceConfig, *, credentials: Credentials = NO_CREDENTIALS, longest_seconds: float = LONGEST_SECONDS
@@ -36,7 +36,7 @@ class Apart:
         self._config = config
         self._credentials = credentials
         self._longest_seconds = longest_seconds
-        self._process: Process | None = None
+        self._idle: list[Process] = []
 
     @property
     def scrape_interval(self) -> float:
@@ -45,38 +45,39 @@ class Apart:
 
     @property
     def pid(self) -> int | None:
-        """Of the process; None while there is none."""
-        return self._process.pid if self._process is not None else None
+        """Of a process that waits for questions; None while there is none."""
+        return self._idle[-1].pid if self._idle else None
 
     async def evaluate(self, questions: Sequence[Question]) -> AsyncIterator[Sequence[Answer]]:
         """The answers, batch by batch as they come. Raises EvaluatorEnded."""
+        new = not self._idle
+        process = await self._start() if new else self._idle.pop()
         try:
-            process = self._process or await self._start()
+            if new:
+                await self._send(process, (self._config, self._credentials))
             await self._send(process, questions)
             while (answers := await self._receive(process)) is not None:
                 yield answers
         except (OSError, EOFError, TimeoutError) as error:
-            await self.rest()
+            await _end(process)
             raise EvaluatorEnded(f"what evaluates metrics source `{self._config.name}` has ended or hangs ({error!r})") from None
         except BaseException:
-            await self.rest()  # what it still has to say would be taken for the answers to other questions
+            await _end(process)  # what it still has to say would be taken for the answers to other questions
             raise
+        self._idle.append(process)
 
     async def rest(self) -> None:
-        """End the process."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()  # it holds nothing that would be lost
-        await process.wait()
+        """End the processes that wait for questions."""
+        while self._idle:
+            await _end(self._idle.pop())
 
     async def _start(self) -> Process:
         command = (sys.executable, "-m", "backstop.analysis.apart")
         modules = {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}  # the same as here, wherever they are
-        self._process = process = await asyncio.create_subprocess_exec(*command, env=os.environ | modules, stdin=PIPE, stdout=PIPE)
-        await self._send(process, (self._config, self._credentials))
-        return process
+        try:
+            return await asyncio.create_subprocess_exec(*command, env=os.environ | modules, stdin=PIPE, stdout=PIPE)
+        except OSError as error:
+            raise EvaluatorEnded(f"what evaluates metrics source `{self._config.name}` cannot be started ({error!r})") from None
 
     async def _send(self, process: Process, told: object) -> None:
         assert process.stdin is not None
@@ -92,6 +93,12 @@ class Apart:
             (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
             answers: Sequence[Answer] | None = pickle.loads(await process.stdout.readexactly(length))
         return answers
+
+
+async def _end(process: Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()  # it holds nothing that would be lost
+    await process.wait()
 
 
 async def _serve(source: PrometheusSource, *, questions: BinaryIO, answers: BinaryIO, clock: Callable[[], float]) -> None:
