@@ -27,6 +27,10 @@ ENDING_SECONDS: Final = 2.0
 _LENGTH: Final = struct.Struct(">I")
 
 
+class _GarbledError(Exception):
+    """A frame that is no pickle of answers."""
+
+
 class Apart:
     """An Evaluator whose process is started with the first question, and again after it has ended; one for each tick at the same time."""
 
@@ -58,7 +62,7 @@ class Apart:
             await self._send(process, questions)
             while (answers := await self._receive(process)) is not None:
                 yield answers
-        except (OSError, EOFError, TimeoutError) as error:
+        except (OSError, EOFError, TimeoutError, _GarbledError) as error:
             await _end(process)
             raise EvaluatorEnded(f"what evaluates metrics source `{self._config.name}` has ended or hangs ({error!r})") from None
         except BaseException:
@@ -91,7 +95,11 @@ class Apart:
         assert process.stdout is not None
         async with asyncio.timeout(self._longest_seconds):
             (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
-            answers: Sequence[Answer] | None = pickle.loads(await process.stdout.readexactly(length))
+            frame = await process.stdout.readexactly(length)
+        try:
+            answers: Sequence[Answer] | None = pickle.loads(frame)
+        except Exception as error:  # noqa: BLE001 - of what is garbled, unpickling raises anything
+            raise _GarbledError(repr(error)) from None
         return answers
 
 
@@ -129,11 +137,13 @@ def _write(stream: BinaryIO, told: object) -> None:
 def main() -> None:
     """The process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for the parent: with that this ends too
+    frames = os.dup(1)
+    os.dup2(2, 1)  # what a library prints is for the log
     if (asked_of := _read(sys.stdin.buffer)) is not None:
         config, credentials = asked_of
         source = PrometheusSource(config, credentials=credentials)
-        with contextlib.suppress(BrokenPipeError):
-            asyncio.run(_serve(source, questions=sys.stdin.buffer, answers=sys.stdout.buffer, clock=time.time))
+        with contextlib.suppress(BrokenPipeError), os.fdopen(frames, "wb") as answers:
+            asyncio.run(_serve(source, questions=sys.stdin.buffer, answers=answers, clock=time.time))
 
 
 if __name__ == "__main__":
