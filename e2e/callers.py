@@ -67,7 +67,7 @@ def _pod(namespace: str, *, name: str, arguments: list[str]) -> dict[str, Any]:
         "image": IMAGE,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python", "-m", "e2e.load", *arguments],
-        "resources": {"requests": {"cpu": "200m"}},
+        "resources": {"requests": {"cpu": "50m"}},
     }
     return {
         "apiVersion": "v1",

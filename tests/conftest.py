@@ -13,7 +13,8 @@ from e2e.cluster.build import program
 CRDS = Path(__file__).parents[1] / "crds"
 ANALYSIS_FIXTURES = Path(__file__).parent / "analysis" / "fixtures" / "analysis.json"
 
-# Where it matters that something fails, and not what the shortest way to it is; the same ways each time.
+# Where it matters that something fails, and not what the shortest way to it is; the same ways each time. A state machine tries more of
+# them here than in the quick loop, after which `make test` has thousands of its steps.
 settings.register_profile("found", derandomize=True, database=None, phases=(Phase.explicit, Phase.generate))
 
 

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from statistics import NormalDist
 
 from backstop.analysis.sequential.rule import AtMost, NoMoreThanStable
 
 from .bounds import divergence, information
-from .judges import PLANNED_SECONDS, Judge, Ours, others
+from .judges import PLANNED_SECONDS, Judge, Ours, Shipped, others, shipped
 from .streams import STABLE_PER_CANARY, Share, Truth, always
 
 RATES = (1, 10, 100)
@@ -17,8 +18,8 @@ HEALTHY, DETECTED = "healthy, 0.5 %", "0.5 → 2 %"
 LIMIT = 0.01
 INCREASE = 0.0005
 RISK = 0.005
-OURS_INCREASE = "Backstop, increase of 0.05 points"
-OURS_LIMIT = "Backstop, limit of 1 %"
+OURS_LIMIT = "Sequential tests, limit of 1 % (not selectable yet)"
+OURS_INCREASE = "Sequential tests, increase of 0.05 points (not selectable yet)"
 # A latency that is lognormal: 1 % of stable's and 5 % of the canary's requests are over the limit, 1.3 times as slow.
 TAIL_MULTIPLES = (2 / 3, 4 / 3, 5 / 3, 2.0, 3.0)
 
@@ -47,7 +48,7 @@ def cells() -> list[Cell]:
 
 def _healthy() -> list[Cell]:
     promised = dict.fromkeys(RATES, RISK)
-    both: dict[str, Judge] = {OURS_INCREASE: Ours(NoMoreThanStable(INCREASE)), OURS_LIMIT: Ours(AtMost(LIMIT)), **others(limit=LIMIT)}
+    both = _all()
     increase = {name: judge for name, judge in both.items() if name != OURS_LIMIT}
     fine = always(0.005)
     return [
@@ -63,12 +64,12 @@ def _healthy() -> list[Cell]:
 
 def _worse() -> list[Cell]:
     fine = always(0.005)
-    judges: dict[str, Judge] = {OURS_INCREASE: Ours(NoMoreThanStable(INCREASE)), OURS_LIMIT: Ours(AtMost(LIMIT)), **others(limit=LIMIT)}
-    ours = {OURS_INCREASE: judges[OURS_INCREASE], OURS_LIMIT: judges[OURS_LIMIT]}
+    judges = _all()
+    ours = {name: judges[name] for name in (OURS_LIMIT, OURS_INCREASE)}
     tails, several = _tails()
     one_bound: dict[str, Judge] = {
-        "Backstop, increase of 0.5 points, at the limit": Ours(NoMoreThanStable(0.005)),
-        "Backstop, increase of 0.05 points, at the limit": Ours(NoMoreThanStable(INCREASE)),
+        "Sequential tests, increase of 0.5 points, at the limit": Ours(NoMoreThanStable(0.005)),
+        "Sequential tests, increase of 0.05 points, at the limit": Ours(NoMoreThanStable(INCREASE)),
     }
     latency_bounds = {name: _bound(0.05, b=0.01, delta=delta) for name, delta in zip(one_bound, (0.005, INCREASE), strict=True)}
     return [
@@ -79,7 +80,7 @@ def _worse() -> list[Cell]:
         Cell(
             "over 150 ms 1 → 5 %, 1.3 × as slow, six bounds",
             Truth(always(0.05), always(0.01), tails=tails),
-            {"Backstop, increase of 0.5 points, six bounds": several},
+            {"Sequential tests, increase of 0.5 points, six bounds": several},
             0.0,
             {1: 220, 10: 25, 100: 5},
         ),
@@ -89,7 +90,10 @@ def _worse() -> list[Cell]:
 
 
 def _sustained() -> list[Cell]:
-    judge: dict[str, Judge] = {"Backstop, limit of 5 % for 30 s": Ours(AtMost(0.05), for_seconds=30)}
+    judge: dict[str, Judge] = {
+        "Backstop's threshold, 5 % for 30 s": Shipped(Fraction(5, 100), for_seconds=30),
+        "Sequential tests, limit of 5 % for 30 s (not selectable yet)": Ours(AtMost(0.05), for_seconds=30),
+    }
     fine = always(0.01)
 
     def row(what: str, share: float, targets: Mapping[int, float]) -> Cell:
@@ -102,6 +106,16 @@ def _sustained() -> list[Cell]:
         row("1 → 20 %", 0.2, {1: 90, 10: 35}),
         row("1 → 10 %", 0.1, {10: 70}),
     ]
+
+
+def _all() -> dict[str, Judge]:
+    """What judges by a limit of 1 % first."""
+    return {
+        **shipped(limit=Fraction(1, 100)),
+        OURS_LIMIT: Ours(AtMost(LIMIT)),
+        OURS_INCREASE: Ours(NoMoreThanStable(INCREASE)),
+        **others(limit=LIMIT),
+    }
 
 
 def _bound(a: float, *, b: float, delta: float) -> float:

@@ -7,11 +7,13 @@ Threshold rules of others as their documentation recommends them. They are given
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 from backstop.analysis.reading import Breached, Counts
 from backstop.analysis.rule import ArmBlock
 from backstop.analysis.sequential.risk import Risk
 from backstop.analysis.sequential.rule import AtMost, NoMoreThanStable, Sequential
+from backstop.analysis.threshold import Threshold
 
 from .streams import SCRAPE_SECONDS, Stream
 
@@ -21,7 +23,7 @@ PLANNED_SECONDS = 1800.0
 
 @dataclass(frozen=True)
 class Ours:
-    """The sequential rule; α of one objective."""
+    """The sequential rule, which policies cannot choose yet; α of one objective."""
 
     limit: AtMost | NoMoreThanStable
     for_seconds: int = 0
@@ -41,6 +43,24 @@ class Ours:
     def __call__(self, stream: Stream) -> float | None:
         rule = self.rule()
         state = rule.seeded(rule.start(), history=stream.history)
+        for block in stream.blocks:
+            state = rule.observe(state, block=block)
+            if isinstance(rule.judge(state), Breached):
+                return block.end
+        return None
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """The threshold that judges policies; `allowed` is a share. The defaults are those of an SLO."""
+
+    allowed: Fraction
+    for_seconds: int = 0
+    min_requests: int = 20
+
+    def __call__(self, stream: Stream) -> float | None:
+        rule = Threshold(allowed=self.allowed, for_seconds=self.for_seconds, min_requests=self.min_requests)
+        state = rule.start()
         for block in stream.blocks:
             state = rule.observe(state, block=block)
             if isinstance(rule.judge(state), Breached):
@@ -133,6 +153,15 @@ def _windows(
             bad, total, first = bad - arm(blocks[first]).bad, total - arm(blocks[first]).total, first + 1
         found.append((tick, Counts(bad=bad, total=total)))
     return found
+
+
+def shipped(*, limit: Fraction) -> dict[str, Judge]:
+    """What judges policies today: an SLO as it is without further fields, and as the README writes it."""
+    percent = f"{float(100 * limit):g} %"
+    return {
+        f"Backstop's threshold, {percent}, at once (default)": Shipped(limit),
+        f"Backstop's threshold, {percent} for 30 s": Shipped(limit, for_seconds=30),
+    }
 
 
 def others(*, limit: float) -> dict[str, Judge]:

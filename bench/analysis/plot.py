@@ -7,11 +7,11 @@ from xml.sax.saxutils import escape
 from .cells import DETECTED, HEALTHY
 from .table import Outcome, median
 
-WIDTH, HEIGHT = 920, 430
+WIDTH, HEIGHT = 980, 430
 LEFT, TOP, PANEL, TALL = 70, 60, 330, 270
 GAP = 110
 LONGEST = 1800.0
-COLOURS = ("#0b6e4f", "#2a9d8f", "#9b2226", "#e76f51", "#f4a261", "#5e548e", "#b298dc", "#7f8c8d")
+COLOURS = ("#1d3557", "#4ea1d3", "#0b6e4f", "#2a9d8f", "#9b2226", "#e76f51", "#f4a261", "#5e548e", "#b298dc", "#7f8c8d")
 
 
 def drawn(outcomes: Sequence[Outcome], *, rates: Sequence[int]) -> str:
@@ -36,7 +36,7 @@ def drawn(outcomes: Sequence[Outcome], *, rates: Sequence[int]) -> str:
         colour = COLOURS[index % len(COLOURS)]
         slow = [(rate, min(LONGEST, median(found[DETECTED, name, rate].delays)[0])) for rate in rates if (DETECTED, name, rate) in found]
         false = [(rate, one.rollbacks / len(one.times)) for rate in rates if (one := found.get((HEALTHY, name, rate))) is not None]
-        width = 3 if name.startswith("Backstop") else 1.5
+        width = 3 if name.startswith(("Backstop", "Sequential")) else 1.5
         # Lines that coincide are moved apart by a pixel and a half each, so that all can be seen.
         shift = 1.5 * (index - len(names) / 2)
         parts += _line([(_x(0, rate, rates=rates), _high(value) + shift) for rate, value in slow], colour=colour, width=width)

@@ -97,7 +97,8 @@ def printed(outcomes: Sequence[Outcome], *, rates: Sequence[int]) -> str:
             one = next(iter(found.values()))
             kind = "rolled back, share of all runs" if one.onset is None else "median time to rollback"
             lines += ["", f"**{what}** ({kind}; {len(one.times):,} runs each)", ""]
-            lines += ["| | " + " | ".join(f"{rate} request/s" for rate in rates) + " | mean / Wald's bound at the lowest rate |"]
+            columns = " | ".join("1 request/s" if rate == 1 else f"{rate} requests/s" for rate in rates)
+            lines += [f"| | {columns} | mean / Wald's bound at the lowest rate |"]
             lines += ["|---|" + "---|" * (len(rates) + 1)]
             if any(outcome.target is not None for outcome in found.values()):
                 wanted = [_wanted(found[rate]) if rate in found else "" for rate in rates]

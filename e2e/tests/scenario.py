@@ -74,7 +74,7 @@ def policy(version: str, *, steps: list[tuple[int, int]], replicas: int = 2, dea
                 "progressDeadlineSeconds": deadline,
             },
             "rollback": {"keepPreviousSeconds": 30},
-            "serving": {"replicas": replicas, "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}}},
+            "serving": {"replicas": replicas, "resources": {"requests": {"cpu": "25m", "memory": "64Mi"}}},
             **spec,
         },
     }

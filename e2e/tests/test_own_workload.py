@@ -34,7 +34,7 @@ def own_policy(*, late_percent: int) -> dict[str, Any]:
             "rollback": {"keepPreviousSeconds": 30, "guardSeconds": 0},
             "serving": {
                 "replicas": 2,
-                "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
+                "resources": {"requests": {"cpu": "25m", "memory": "64Mi"}},
                 "workload": {
                     "image": IMAGE,
                     "port": 8000,

@@ -65,7 +65,7 @@ async def test_b01_b05_a_slow_version_is_rolled_back_and_its_pods_drain(scenario
 
 @pytest.mark.parametrize("image", ["localhost/none:missing", "localhost/prometheus:dev"], ids=["no-such-image", "crash-loop"])
 async def test_b06_a_canary_that_cannot_start_is_rolled_back_at_its_deadline(scenario: Scenario, image: str) -> None:
-    serving = {"replicas": 2, "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}}}
+    serving = {"replicas": 2, "resources": {"requests": {"cpu": "25m", "memory": "64Mi"}}}
     wanted = policy("1.0.0", steps=[(5, 10), (100, 10)], deadline=25, serving=serving)
     await scenario.apply(prompt("1.0.0", text=GOOD), prompt("2.0.0", text=ALSO_GOOD), wanted)
     before = await scenario.until_stable("1.0.0")

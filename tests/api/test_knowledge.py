@@ -56,6 +56,7 @@ REFUSED = {
     entry(keywords=["b" * 129], answer="x"): "`entries[1].keywords[0]` must have at most 128 characters",
     entry(keywords=["b"] * 65, answer="x"): "`entries[1].keywords` must have at most 64 elements",
     entry(keywords=["b", "?!"], answer="x"): "`entries[1].keywords[1]` has no word in it; give letters or digits",
+    entry(keywords=["❤\ufe0f"], answer="x"): "`entries[1].keywords[0]` has no word in it; give letters or digits",
     entry(keywords=["open*"], answer="x"): "`entries[1].keywords[0]` has a `*`, which only `patterns` know; move it there",
     entry(patterns=["a*b"], answer="x"): (
         "`entries[1].patterns[0]`: a `*` stands at the end of a word, for any ending; take the others out"
@@ -96,6 +97,13 @@ def test_a_bad_one_is_refused_in_one_sentence_that_says_where_and_what_to_do(tex
     assert str(refused.value) == REFUSED[text]
 
 
+@pytest.mark.parametrize("text", ["entries:\n- {keywords: [a], answer: x\udfff}", "entries:\n# \udfff\n- {keywords: [a], answer: x}"])
+def test_half_a_character_is_refused_wherever_it_stands(text: str) -> None:
+    with pytest.raises(KnowledgeError) as refused:
+        read_knowledge_base(text)
+    assert str(refused.value) == "line 2: half of a character that is written in two halves (U+DFFF); write all of it"
+
+
 def test_a_sentence_stays_short_whatever_the_author_wrote() -> None:
     with pytest.raises(KnowledgeError) as refused:
         read_knowledge_base(f"{'x' * 100_000}: 1\nentries: []")
@@ -114,6 +122,17 @@ def test_a_sentence_stays_short_whatever_the_author_wrote() -> None:
         ("환불은 언제", ["환불은", "언제"]),
         ("a_b 24/7", ["a", "b", "24", "7"]),
         (" \n…!?", []),
+        ("re\u00adfund re\u200bfund \u2060refund\ufeff", ["refund", "refund", "refund"]),
+        ("می\u200cخواهم", ["میخواهم"]),
+        ("cafe\u200d\u0301", ["café"]),
+        ("money ❤\ufe0f back", ["money", "back"]),
+        ("❤\ufe0f \U0001f469\U0001f3fd\u200d\U0001f680", []),
+        ("press 1\ufe0f\u20e3", ["press", "1"]),
+        ("葛\U000e0100飾", ["葛", "飾"]),
+        ("\u3164 \u115f", []),
+        ("\u0301a \u0301", ["a"]),
+        ("ที่นี่", ["ที่", "นี่"]),
+        ("aที่b", ["a", "ที่", "b"]),
     ],
 )
 def test_words_are_compared_without_case_punctuation_and_width(text: str, words: list[str]) -> None:

@@ -3,6 +3,7 @@
 import math
 import random
 import xml.etree.ElementTree as ET
+from fractions import Fraction
 from itertools import pairwise
 
 import pytest
@@ -12,8 +13,8 @@ from backstop.analysis.rule import ArmBlock
 from backstop.analysis.sequential.bursts import Bursts, correlation, with_pod_block
 from bench.analysis.bounds import divergence, information
 from bench.analysis.cells import DETECTED, HEALTHY, cells
-from bench.analysis.judges import Failures, MannWhitney
-from bench.analysis.plot import drawn
+from bench.analysis.judges import Failures, MannWhitney, Shipped
+from bench.analysis.plot import COLOURS, drawn
 from bench.analysis.streams import Stream, Truth, always, stream
 from bench.analysis.table import Outcome, median, printed, wilson
 
@@ -76,6 +77,15 @@ def of(shares: list[tuple[int, int]], *, stable: tuple[int, int] = (0, 450)) -> 
     return Stream(history=(), blocks=blocks)
 
 
+def test_the_threshold_of_policies_decides_at_once_on_its_requests_or_after_its_seconds() -> None:
+    limit = Fraction(1, 100)
+    assert Shipped(limit)(of([(0, 50), (1, 50)])) is None  # of its window of 10 s, 1 %
+    assert Shipped(limit)(of([(0, 50), (2, 50)])) == 10.0
+    assert Shipped(limit)(of([(5, 5)] * 360)) == 20.0
+    assert Shipped(limit, for_seconds=30)(of([(50, 50)] * 360)) == 35.0
+    assert Shipped(limit, for_seconds=30)(of([(50, 50)] * 4 + [(0, 50)] * 356)) is None
+
+
 def test_argo_rolls_back_at_the_failure_after_its_limit_and_flagger_a_tick_after_its_threshold() -> None:
     outage = of([(50, 50)] * 360)
     assert Failures(0.01, interval=60, window=60, failures=4)(outage) == 240.0
@@ -124,6 +134,12 @@ def test_the_table_and_the_plot_have_every_judge() -> None:
     assert "| Backstop & co | 10 s (5 s…–), 33.3 % missed |" in text
     picture = ET.fromstring(drawn(outcomes(), rates=(1, 10)))
     assert [one.text for one in picture.iter() if one.text == "Backstop & co"]
+
+
+def test_every_judge_of_the_plot_has_a_colour_of_its_own() -> None:
+    judges = next(cell.judges for cell in cells() if cell.what == DETECTED)
+    assert len(judges) <= len(set(COLOURS)) == len(COLOURS)
+    assert next(iter(cells())).judges.keys() == judges.keys()
 
 
 def test_every_row_has_a_name_of_its_own() -> None:

@@ -6,7 +6,6 @@ the author's own, by pod.
 
 import contextlib
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,11 +53,11 @@ class OwnWorld(World):
 
         return await until("the Service exists", look)
 
-    async def edit_service(self, *, selector: Mapping[str, str]) -> str:
-        """Somebody edits the selector of the Service; returns the version of it."""
+    async def edit_service(self, **spec: Any) -> str:
+        """Somebody edits these fields of the Service's spec; returns the version of it."""
         while True:
             body = await self.service()
-            body["spec"]["selector"] = dict(selector)
+            body["spec"] |= spec
             with contextlib.suppress(Conflict):
                 return str((await self.client.replace(SERVICES, body=body, manager=MANAGER))["metadata"]["resourceVersion"])
 

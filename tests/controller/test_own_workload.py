@@ -287,6 +287,64 @@ async def test_g05_a_selector_that_somebody_edits_is_put_back(connection: Connec
         await until("the selector is back", back)
 
 
+async def test_g05_a_service_whose_state_somebody_makes_unreadable_is_written_anew(connection: Connection, world: OwnWorld) -> None:
+    await world.run_image("w:1")
+    async with running(connection, world):
+        stable = str((await world.stable_on("w:1"))["stable"]["revision"])
+        await world.quiet()
+        patch = {"metadata": {"annotations": {"backstop.dev/generation": None}}, "spec": {"selector": {"backstop.dev/revision": "none"}}}
+        await world.client.patch(SERVICES, namespace=world.namespace, name=world.policy, patch=patch, manager=MANAGER)
+
+        async def back() -> bool:
+            return reaches(await world.service()) == stable
+
+        await until("the selector is back", back)
+        assert (await world.route()).stable == stable
+
+
+def ports(service: Body) -> list[tuple[str, int]]:
+    return [(port["name"], port["port"]) for port in service["spec"]["ports"]]
+
+
+async def test_b01_a_service_whose_port_somebody_renumbers_at_that_moment_is_left_all_the_same(
+    connection: Connection, world: OwnWorld
+) -> None:
+    await world.run_image("w:1")
+    async with running(connection, world) as operator:
+        stable = str((await world.stable_on("w:1"))["stable"]["revision"])
+        await shared(world)
+
+        async def renumber() -> None:
+            await world.edit_service(ports=[{"name": "http", "port": 8081, "targetPort": "http"}])
+
+        operator.interfere(ROUTE, renumber)
+        world.behaviour["w:2"] = Behaviour(bad=0.5)
+        await until_rolled_back(world)
+
+        async def repaired() -> bool:
+            return ports(await world.service()) == [("http", 8080)]
+
+        await until("the port is back", repaired)
+        assert reaches(await world.service()) == stable
+
+
+async def test_g05_a_port_that_somebody_adds_is_taken_off_in_one_write(connection: Connection, world: OwnWorld) -> None:
+    await world.run_image("w:1")
+    async with running(connection, world, sweep_seconds=1.0) as operator:
+        await world.stable_on("w:1")
+        await world.quiet()
+        writes = len(operator.writes)
+        declared = (await world.service())["spec"]["ports"]
+        await world.edit_service(ports=[*declared, {"name": "admin", "port": 9000, "targetPort": 9000}])
+
+        async def repaired() -> bool:
+            return ports(await world.service()) == [("http", 8080)]
+
+        await until("the port is gone", repaired)
+        await operator.lists(3)
+    assert operator.writes[writes:] == [f"PATCH api/v1/namespaces/{world.namespace}/services/support"]
+
+
 async def test_a_service_of_somebody_else_is_never_written(connection: Connection, world: OwnWorld) -> None:
     body = {
         "apiVersion": "v1",

@@ -10,8 +10,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backstop.api.fallbackpolicy import KnowledgeMatch
+from backstop.api.knowledge import read_knowledge_base
 from backstop.api.record import RevisionRecord
-from backstop.gateway.knowledge import LOOKED_AT, question_in
+from backstop.gateway.knowledge import LOOKED_AT, StaticAnswers, question_in
 from backstop.gateway.manifests import read_record, record_from_manifests
 from backstop.gateway.revision import ConfigurationError, compile_revision
 from e2e.fakemodel.script import Fault, Rule
@@ -76,6 +78,17 @@ async def test_the_last_message_is_answered_in_the_callers_language(gateways: Ga
             assert {event["model"] for event in got.events} == {"backstop/static"}
         else:
             assert (got.json["model"], got.json["usage"]["total_tokens"]) == ("backstop/static", 0)
+
+
+def test_where_no_entry_fits_a_caller_of_another_language_gets_the_default_in_the_knowledge_bases_own() -> None:
+    written = "locale: en\nentries:\n- {keywords: [a], answer: A.}\ndefaults: {de: Später., en: Later.}\n"
+    answers = StaticAnswers(read_knowledge_base(written), match=KnowledgeMatch.KEYWORD, default="Not now.")
+    assert [answers.answer("?", languages=languages) for languages in ("", "fr", "de-AT", "fr, de;q=0.5")] == [
+        "Later.",
+        "Later.",
+        "Später.",
+        "Später.",
+    ]
 
 
 async def test_what_counts_is_the_callers_last_message_alone(gateways: Gateways) -> None:
@@ -198,6 +211,10 @@ UNFIT = [
     (
         CONFIG_MAP | {"data": {"answers.yaml": "entries:\n- {keywords: [a], answer: x}\n- {keywords: [b]}"}},
         "ConfigMap `kb`: `data`, `answers.yaml`: `entries[1]` has neither `answer` nor `answers`; set one of them",
+    ),
+    (
+        CONFIG_MAP | {"data": {"answers.yaml": "entries:\n- {keywords: [a], answer: half a \ud83d}"}},
+        "ConfigMap `kb`: `data`, `answers.yaml`: line 2: half of a character that is written in two halves (U+D83D); write all of it",
     ),
 ]
 

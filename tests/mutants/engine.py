@@ -335,9 +335,9 @@ MUTANTS = (
         "The old stable is scaled away while a promotion can still be taken back.",
         "rollout/decide.py",
         "_sizes",
-        "if place.stable is not None: sizes[place.stable.revision.name] = look.replicas",
+        "if place.stable is not None: sizes[place.stable.revision.name] = _stable_size(look)",
         "if place.stable is not None and (place.canary is None or place.canary.routed_at is None):"
-        " sizes[place.stable.revision.name] = look.replicas",
+        " sizes[place.stable.revision.name] = _stable_size(look)",
     ),
     # How a plan is carried out
     Mutant(
@@ -420,6 +420,14 @@ MUTANTS = (
         "_sizes",
         " and not _would_share(look):",
         ":",
+    ),
+    Mutant(
+        "halted-pods-stay",
+        "The pods of what was halted keep the connections that they have.",
+        "rollout/decide.py",
+        "_canary_size",
+        "look.now < ends",
+        "True",
     ),
     Mutant(
         "stray-routes-stay",

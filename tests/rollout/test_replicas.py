@@ -1,10 +1,15 @@
 """A workload of its author's own: numbers of ready pods make the shares, and every ready pod of the policy is reached by them."""
 
+from dataclasses import replace
+
 import pytest
 
 from backstop.api.policystatus import Router
+from backstop.api.reasons import Reason
+from backstop.rollout.decide import decide
 from backstop.rollout.look import pods_for_share
-from backstop.rollout.observed import Arm
+from backstop.rollout.observed import Arm, Unknown
+from backstop.rollout.plan import Plan
 from tests.rollout.world import BREACHED, HEALTHY, World, policy, revision, started
 
 STEPS = ((10, 60), (50, 60), (100, 60))
@@ -61,6 +66,8 @@ def test_status_names_the_share_that_pods_really_make() -> None:
     assert (world.status.canary.weight, world.status.canary.sharePercent) == (10, "33.3")
     said = next(a.message for a in world.told if a.reason.value == "StepStarted")
     assert "10 %, which pods make 33.3 % of new connections, to 2 (rev2)" in said
+    said = next(a.message for a in world.told if a.reason.value == "WeightVerified")
+    assert said.startswith("the endpoints of the Service are those of 10 %, which pods make 33.3 % of new connections: step 1 of 3")
     world.arms["rev1"] = Arm(desired=2, ready=1)
     world.rest()
     assert world.status.canary is not None
@@ -172,6 +179,148 @@ def test_a_route_that_does_not_do_what_it_says_is_written_again_with_the_same_wo
     world = own()
     before, writes = world.traffic, len(world.writes)
     world.strays = True
+    assert world.decide().wake_at is None, "what others go on editing is not written over and over"
     world.rest()
     assert (world.traffic, world.strays) == (before, False)
     assert [name for name in world.writes[writes:] if name != "events"] == ["route"]
+
+
+def unreadable(world: World, *, ours: bool) -> Plan:
+    observed = replace(world.observe(), route=Unknown("`generation` is missing"), strays=ours)
+    return decide(observed, policy=world.policy, now=world.now)
+
+
+def test_a_service_of_ours_that_cannot_be_read_is_written_from_the_place_unless_a_canary_is_held_by_it() -> None:
+    world = own()
+    written = unreadable(world, ours=True).route
+    assert written is not None
+    assert world.route is not None
+    assert (written.state.stable, written.state.permille, written.falling) == ("rev1", 0, False)
+    assert written.state.generation >= int(world.now)
+    assert unreadable(world, ours=False).route is None, "of something else"
+    world.want("2")
+    at(world, 10)
+    assert unreadable(world, ours=True).route is None
+    assert unreadable(world, ours=True).reason is Reason.TRAFFIC_UNREADABLE
+
+
+def test_a_service_that_cannot_be_read_is_written_from_the_place_of_what_was_halted() -> None:
+    world = own(mode="Pause")
+    world.want("2")
+    at(world, 50)
+    world.judged = BREACHED
+    world.run(5)
+    written = unreadable(world, ours=True).route
+    assert written is not None
+    assert (written.state.stable, written.state.canary, written.falling) == ("rev1", None, False)
+
+
+@pytest.mark.parametrize("promoted", [False, True])
+def test_the_pods_of_what_was_halted_go_and_with_them_the_connections_that_are_kept_alive(promoted: bool) -> None:
+    world = own(mode="Pause", guard=600)
+    world.want("2")
+    at(world, 100 if promoted else 50)
+    if promoted:
+        world.run(70)
+        assert world.place.canary is None
+    world.judged = BREACHED
+    world.one_pass()
+    halted_at = world.now
+    world.judged = HEALTHY
+    assert world.place.canary is not None
+    assert world.place.canary.halted is not None
+    world.rest()
+    assert sizes(world) == {"rev1": 2, "rev2": 2}, "it has a moment to finish what it has"
+    wake = world.decide().wake_at
+    assert wake is not None
+    assert wake <= halted_at + 15
+    world.run(16)
+    assert sizes(world) == {"rev1": 2}
+    world.ask(retry="now")
+    at(world, 10)
+    assert sizes(world) == {"rev1": 2, "rev2": 1}
+
+
+def test_with_gateways_what_was_halted_keeps_its_pods() -> None:
+    world = started(policy=policy(steps=STEPS, mode="Pause"))
+    world.want("2")
+    at(world, 50)
+    world.judged = BREACHED
+    world.run(60)
+    assert sizes(world) == {"rev1": 2, "rev2": 1}
+
+
+def test_c05_a_canary_that_serves_alone_is_what_the_autoscaler_scales_and_stable_can_take_it_all_back() -> None:
+    world = own(replicas=4, autoscaling={"minReplicas": 2, "maxReplicas": 50})
+    world.want("2")
+    at(world, 50)
+    assert world.decide().autoscaled == "rev1"
+    at(world, 100)
+    plan = world.decide()
+    assert (plan.serving, plan.autoscaled, plan.may_shrink) == ("rev1", "rev2", False)
+    world.scale("2", replicas=9)
+    world.run(3)
+    assert sizes(world) == {"rev1": 9, "rev2": 9}
+    world.judged = BREACHED
+    world.one_pass()
+    assert world.decide().autoscaled == "rev1"
+    world.run(3)
+    assert world.arms["rev1"] == Arm(desired=9, ready=9)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_canary_does_not_wait_for_ever_for_pods_of_a_third_revision_to_go(before: bool) -> None:
+    """Such as those that are left of a Deployment that somebody deleted with `--cascade=orphan`."""
+    world = own(deadline=120)
+    if not before:
+        world.want("2")
+        at(world, 50)
+    world.lingering, world.linger = {"rev9"}, True
+    world.want("2")
+    world.run(100)
+    progressing = next(c for c in world.status.conditions if c.type == "Progressing")
+    assert progressing.message.startswith("waiting for the pods of rev9 to go")
+    assert world.place.canary is not None
+    world.run(25)
+    assert world.place.canary is None
+    (rejection,) = world.place.rejected
+    assert rejection.reason == Reason.CANARY_UNAVAILABLE
+    assert "pods of rev9, which is neither stable nor canary, are still there after 120 s" in rejection.message
+    world.linger = False
+    world.ask(retry="now")
+    at(world, 10)
+
+
+def test_the_deadline_does_not_count_for_pods_that_are_given_time_to_finish() -> None:
+    world = own(deadline=10)
+    world.want("2")
+    at(world, 50)
+    world.want("3")
+    at(world, 10)
+    assert world.place.rejected == ()
+
+
+def said_of(world: World) -> tuple[str, str]:
+    progressing = next(c for c in world.status.conditions if c.type == "Progressing")
+    return progressing.reason, progressing.message
+
+
+def test_pods_that_stable_loses_are_said_and_no_step_passes_while_it_has_none() -> None:
+    world = own(replicas=10)
+    world.want("2")
+    at(world, 10)
+    assert "stable" not in said_of(world)[1]
+    world.arms["rev1"] = Arm(desired=10, ready=1)
+    world.rest()
+    assert "10 %, which pods make 50.0 % of new connections (stable has 1 of 10 pods ready)" in said_of(world)[1]
+    world.pace = 0
+    world.arms["rev1"] = Arm(desired=10, ready=0)
+    world.run(100)
+    assert world.status.canary is not None
+    assert (world.status.canary.weight, world.status.canary.sharePercent) == (10, "100.0")
+    reason, message = said_of(world)
+    assert reason == "StableUnready"
+    assert message.endswith("(stable has 0 of 10 pods ready): no step is passed before it has one")
+    world.pace = 1000
+    at(world, 50)
+    assert "(stable has" not in said_of(world)[1]

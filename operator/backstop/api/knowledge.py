@@ -79,7 +79,11 @@ class KnowledgeBase:
 
 def read_knowledge_base(text: str) -> KnowledgeBase:
     """What the YAML document `text` says. Raises KnowledgeError."""
-    size = len(text.encode(errors="surrogatepass"))
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        half, line = ord(text[error.start]), text.count("\n", 0, error.start) + 1
+        raise KnowledgeError(f"line {line}: half of a character that is written in two halves (U+{half:04X}); write all of it") from None
     if size > MOST_BYTES:
         raise KnowledgeError(f"it has {-(-size // 1024)} KiB, and may have {MOST_BYTES // 1024} KiB; shorten it")
     try:

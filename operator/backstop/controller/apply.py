@@ -167,7 +167,7 @@ class Apply:
         name = router.name(key.name)
         body = router.render(Owner(key.namespace, key.name, subject.policy.uid), state=subject.plan.route.state)
         try:
-            await self._writes.route(router, body=body, over=seen.version if seen is not None else None)
+            await self._writes.route(router, body=body, over=seen, falling=subject.plan.route.falling)
         except (Conflict, NotFound):
             await self._writes.refresh(router.resource, namespace=key.namespace, name=name, by=key)
             raise Overtaken(falling=subject.plan.route.falling) from None

@@ -1,15 +1,17 @@
 """What stands in the ConfigMaps that policies refer to: digests, and what is wrong. Read by name when a pass first asks.
 
 A cluster may have tens of thousands of ConfigMaps, of which a few matter. So changes are learned from a watch of metadata, which runs
-only while a policy refers to any; what has changed is forgotten and its policies are woken, and their passes read it again. No text is
-kept: it is read once more when a revision is recorded. Decides nothing.
+only while a policy refers to any; what has changed is forgotten and its policies are woken, and their passes read it again. A watch may
+have nothing to tell for ever (it is refused, or goes on from a version that the API server has lost), so about every five minutes all is
+read again. No text is kept: it is read once more when a revision is recorded. Decides nothing.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from ..api.knowledge import KnowledgeError, read_knowledge_base
@@ -28,6 +30,8 @@ _log = logging.getLogger(__name__)
 # Between the end of a watch and the next one, which goes on where that ended.
 REST_SECONDS: Final = 0.5
 RETRY_SECONDS: Final = 5.0
+# What was read is trusted for so long without a new beginning: less than an undisturbed watch lasts, so that each begins anew.
+TRUSTED_SECONDS: Final = 240.0
 
 
 @dataclass(frozen=True)
@@ -65,22 +69,38 @@ Content = Found | NoMap | NoKey | Bad | Unread
 
 
 class _Entry:
-    """What is known of one ConfigMap, by key. Another object of this class stands for another look at it."""
+    """What is known of one ConfigMap, by key. Another object of this class stands for another look at it.
 
-    def __init__(self) -> None:
+    `before`: what the last look found, so that a text is not judged twice.
+    """
+
+    def __init__(self, *, before: Mapping[str, Content] = MappingProxyType({})) -> None:
+        self.before = before
         self.contents: dict[str, Content] = {}
 
 
 class Contents:
-    """Knows contents. `namespaces`: the served ones, empty for all. `wake`: for whom what it refers to has changed."""
+    """Knows contents. `namespaces`: the served ones, empty for all. `wake`: for whom what it refers to may have changed.
+
+    `clock`: monotonic seconds.
+    """
 
     def __init__(
-        self, client: Client, *, store: Store, namespaces: Sequence[str], wake: Callable[[PolicyKey], None], jitter: Callable[[], float]
+        self,
+        client: Client,
+        *,
+        store: Store,
+        namespaces: Sequence[str],
+        wake: Callable[[PolicyKey], None],
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
     ) -> None:
         self._client = client
         self._store = store
         self._wake = wake
+        self._clock = clock
         self._jitter = jitter
+        self._trusted_until: dict[str | None, float] = {}
         self._entries: dict[MapName, _Entry] = {}
         self._needed: dict[str | None, asyncio.Event] = {namespace: asyncio.Event() for namespace in namespaces or (None,)}
 
@@ -106,12 +126,12 @@ class Contents:
     async def _read(self, of: MapName, *, key: str) -> tuple[Content, str]:
         # A change that is told of while this is read takes the entry away, and with it what is found out here.
         entry = self._entries.setdefault(of, _Entry())
-        content, text = await self._judged(of, key=key)
+        content, text = await self._judged(of, key=key, before=entry.before.get(key))
         if not isinstance(content, Unread):
             entry.contents[key] = content
         return content, text
 
-    async def _judged(self, of: MapName, *, key: str) -> tuple[Content, str]:
+    async def _judged(self, of: MapName, *, key: str, before: Content | None) -> tuple[Content, str]:
         try:
             body = await self._client.get(CONFIG_MAPS, namespace=of.namespace, name=of.name)
         except NotFound:
@@ -121,12 +141,15 @@ class Contents:
         text = (body.get("data") or {}).get(key)
         if text is None:
             return NoKey(), ""
+        found = Found(content_digest(text))
+        if found == before:
+            return found, text
         try:
             # In a thread: a large one takes half a second, in which others' traffic may have to be shifted.
             await asyncio.to_thread(read_knowledge_base, text)
         except KnowledgeError as error:
             return Bad(str(error)), ""
-        return Found(content_digest(text)), text
+        return found, text
 
     async def _watch(self, namespace: str | None) -> None:
         while True:
@@ -135,19 +158,16 @@ class Contents:
             while self._store.refers(namespace):
                 version = await self._hear(namespace, since=version)
             self._needed[namespace].clear()
-            self._forget(namespace)
+            self._let_go()
 
     async def _hear(self, namespace: str | None, *, since: str) -> str:
         """One watch, from its begin to its end. Returns from where to go on; empty: anew."""
         version = since
-        # What nobody refers to any more.
-        self._entries = {of: entry for of, entry in self._entries.items() if self._store.referring(of)}
+        self._let_go()
         try:
             if not version:
                 version = await self._client.newest(CONFIG_MAPS, namespace=namespace)
-                self._forget(namespace)
-                for key in self._store.referring_in(namespace):
-                    self._wake(key)
+                self._read_again(namespace)
             async with aclosing(self._client.heads(CONFIG_MAPS, namespace=namespace, version=version)) as heads:
                 async for head in heads:
                     version = head.version
@@ -157,10 +177,21 @@ class Contents:
             await asyncio.sleep(REST_SECONDS * (1 + self._jitter()))
         except KubeError as error:
             _log.warning("ConfigMaps cannot be watched; trying again", extra=fields(namespace=namespace or "", error=str(error)))
+            if self._is_old(namespace):
+                self._read_again(namespace)
             await asyncio.sleep(RETRY_SECONDS * (1 + self._jitter()))
         else:
             await asyncio.sleep(REST_SECONDS * (1 + self._jitter()))
-        return version
+        return "" if self._is_old(namespace) else version
+
+    def _is_old(self, namespace: str | None) -> bool:
+        return self._clock() >= self._trusted_until.get(namespace, 0.0)
+
+    def _read_again(self, namespace: str | None) -> None:
+        self._trusted_until[namespace] = self._clock() + TRUSTED_SECONDS
+        self._forget(namespace)
+        for key in self._store.referring_in(namespace):
+            self._wake(key)
 
     def _changed(self, head: Head) -> None:
         changed = MapName(head.namespace, head.name)
@@ -168,5 +199,12 @@ class Contents:
         for key in self._store.referring(changed):
             self._wake(key)
 
+    def _let_go(self) -> None:
+        """Of what nobody refers to any more."""
+        self._entries = {of: entry for of, entry in self._entries.items() if self._store.referring(of)}
+
     def _forget(self, namespace: str | None) -> None:
-        self._entries = {of: entry for of, entry in self._entries.items() if namespace not in (None, of.namespace)}
+        self._entries = {
+            of: _Entry(before=entry.contents or entry.before) if namespace in (None, of.namespace) else entry
+            for of, entry in self._entries.items()
+        }

@@ -41,12 +41,13 @@ def observe(
     `refused`: by revision, why its Deployment could not be written.
     """
     route: Shares = Known(None)
+    strays = False
     if traffic is not None and traffic.owner != owner:
         route = Unknown(f"{traffic.resource.kind} `{traffic.name}` belongs to something else")
     elif traffic is not None:
         route = router.observe(traffic.content, annotations=traffic.annotations)
-    state = route.value if isinstance(route, Known) else None
-    strays = traffic is not None and state is not None and router.strays(traffic.content, policy=traffic.name, state=state)
+        state = route.value if isinstance(route, Known) else None
+        strays = router.strays(traffic.content, policy=traffic.name, state=state)
     return Observed(
         place=place,
         wanted=wanted,

@@ -80,7 +80,9 @@ class Operator:
         self._sweep_seconds = sweep_seconds
         self._store = Store()
         self._queue: KeyQueue[Key] = KeyQueue(clock=clock, jitter=jitter)
-        self._contents = Contents(client, store=self._store, namespaces=config.namespaces, wake=self._wake, jitter=jitter)
+        self._contents = Contents(
+            client, store=self._store, namespaces=config.namespaces, wake=self._wake, clock=time.monotonic, jitter=jitter
+        )
         self._listed = False
         self._listed_at = 0.0
         self.heartbeat = Heartbeat(clock=time.monotonic)

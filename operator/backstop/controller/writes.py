@@ -11,7 +11,7 @@ from ..kube.resources import EVENTS, PODS, Body, Resource
 from ..traffic.router import Router
 from .keys import Key
 from .mergepatch import merge_patch
-from .seen import Declared, Seen, child, declared, seen
+from .seen import Child, Declared, Seen, child, declared, seen
 from .store import Store
 
 
@@ -82,9 +82,10 @@ class Writes:
             await self._client.delete(gone.resource, namespace=gone.namespace, name=gone.name, uid=gone.uid)
         self._store.remove(gone)
 
-    async def route(self, router: Router, *, body: Body, over: str | None) -> None:
-        """The object of the router, over the version that was read. Conflict if it is another by now."""
-        written = await router.write(self._client, body=body, over=over)
+    async def route(self, router: Router, *, body: Body, over: Child | None, falling: bool) -> None:
+        """The object of the router, over the one that was read. Conflict if it is another by now."""
+        version, content = (over.version, over.content) if over is not None else (None, {})
+        written = await router.write(self._client, body=body, over=version, content=content, falling=falling)
         self._store.put(child(written, resource=router.resource))
 
     async def status(self, of: Declared, *, status: Body) -> bool:

@@ -44,7 +44,7 @@ class StaticAnswers:
         wanted = wanted_locales(languages)
         number = self._find(words_of(question, most=2 * LOOKED_AT + 1))
         if number is None:
-            return closest(self._defaults, wanted=wanted) or self._default
+            return closest(self._defaults, wanted=wanted) or self._defaults.get(self._locale) or self._default
         answers = self._entries[number].answers
         return closest(answers, wanted=wanted) or answers.get("") or answers[self._locale]
 

@@ -2,9 +2,10 @@
 
 import ssl
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import getproxies, getproxies_environment, proxy_bypass
 
 import yaml
 from kubernetes.aio import config
@@ -35,9 +36,7 @@ class Connection:
         configuration.retries = None
         # A watch holds its connection, and there may be one for each of 256 namespaces: nobody shall wait for them.
         configuration.connection_pool_maxsize = 512
-        # Looked up once: the library would read the environment and ~/.netrc again for every request, a fifth of what a request costs.
-        if configuration.proxy is None:
-            configuration.proxy = _proxy_for(configuration.host)
+        # The library would read the environment and ~/.netrc again for every request, a fifth of what a request costs.
         configuration.client_session_kwargs = {"trust_env": False}
         self._configuration = configuration
 
@@ -66,7 +65,26 @@ class Connection:
 def _proxy_for(server: str) -> str | None:
     """The proxy that the environment names for this address."""
     address = urlsplit(server)
-    return None if proxy_bypass(address.netloc) else getproxies().get(address.scheme)
+    host = address.hostname or ""
+    # With and without the port, for an exception may name one; an IPv6 address stands in brackets only beside a port.
+    if proxy_bypass(host) or proxy_bypass(address.netloc) or _is_in_excepted_network(host):
+        return None
+    return getproxies().get(address.scheme)
+
+
+def _is_in_excepted_network(host: str) -> bool:
+    """Whether `NO_PROXY` excepts this address by a network such as `10.0.0.0/8`, which the standard library does not read."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False  # a name
+    for entry in getproxies_environment().get("no", "").split(","):
+        try:
+            if address in ip_network(entry.strip(), strict=False):
+                return True
+        except ValueError:
+            continue  # a name
+    return False
 
 
 async def connect(kubeconfig: Path | None) -> Connection:
@@ -77,6 +95,7 @@ async def connect(kubeconfig: Path | None) -> Connection:
             config.load_incluster_config(client_configuration=configuration)
         except (config.ConfigException, OSError) as error:
             raise NotConnected(f"not inside a cluster ({error}); name a kubeconfig file with `--kubeconfig`") from None
+        # With no proxy, whatever the environment says: the API server is beside the pod.
         return Connection(configuration)
     _look_into(kubeconfig)
     try:
@@ -88,6 +107,8 @@ async def connect(kubeconfig: Path | None) -> Connection:
             f"`{kubeconfig}` cannot be used as a kubeconfig file; compare its `clusters`, `contexts` and `users` with what"
             " `kubectl config view` prints"
         ) from None
+    if configuration.proxy is None:
+        configuration.proxy = _proxy_for(configuration.host)
     return Connection(configuration)
 
 

@@ -168,7 +168,8 @@ def _doing(look: Look) -> tuple[Reason, str]:
 
 def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     steps = len(look.policy.canary.steps)
-    where = f"step {canary.step + 1} of {steps}, {replicas.with_share(look, canary, canary.weight).rstrip(',')}"
+    weight = replicas.with_share(look, canary, canary.weight) + replicas.beside_words(look, canary)
+    where = f"step {canary.step + 1} of {steps}, {weight}"
     if canary.weight == 0 and (third := replicas.others(look, canary)):
         return Reason.WAITING_FOR_READY, f"waiting for the pods of {third[0]} to go: beside stable they would be reached as the canary is"
     if canary.weight == 0 and canary.generation is not None:
@@ -177,6 +178,8 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
         return Reason.STEP_STARTED, f"{where}: waiting for it to be seen {replicas.everywhere(look)}"
     if canary.blind_since is not None:
         return Reason.METRICS_UNAVAILABLE, f"{where}: holding, because metrics cannot be seen"
+    if replicas.beside_nothing(look):
+        return Reason.STABLE_UNREADY, f"{where}: no step is passed before it has one"
     if silent := [r for r in look.readings_in("Waiting") if r.reason == Reason.NO_TRAFFIC]:
         return Reason.NO_TRAFFIC, f"{where}: {silent[0].evidence}"
     if look.now >= hold_ends(look, canary) and (waited_for := open_slos(look)):

@@ -18,7 +18,7 @@ from .move import Move
 from .observed import Known, Observed
 from .place import CanaryPlace, Place, Revision
 from .plan import Plan
-from .route import route_for, with_generation
+from .route import route_for, says_another, with_generation
 from .timeline import followed, report_is_due, waits_for_report
 from .wake import wake_at
 
@@ -97,10 +97,10 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         conditions=conditions_of(after),
         phase=phase,
         reason=reason,
-        # What was written may be what the next gate waits for, and our own writes are no news.
-        wake_at=now if moved or route is not None else wake_at(after),
+        # What was written may be what the next gate waits for, and our own writes are no news. No gate waits for a repair.
+        wake_at=now if moved or says_another(route, than=observed.route) else wake_at(after),
         probes=first.to_run(after) or probes.to_run(after),
-        autoscaled=_serving(after) if policy.serving.autoscaling is not None else None,
+        autoscaled=_autoscaled(after),
         may_shrink=not _shares(place),
         finalizer=leaving.needs_finalizer(place),
         report=report,
@@ -158,15 +158,28 @@ def _sizes(look: Look) -> Mapping[str, int]:
     place = look.place
     sizes = {retiring.revision: look.observed.arm(retiring.revision).desired for retiring in place.retiring}
     if place.canary is not None:
-        sizes[place.canary.revision.name] = look.pods_needed(place.canary)
+        sizes[place.canary.revision.name] = _canary_size(look, place.canary)
     returning = place.guard is not None and place.guard.returning is not None
     if place.previous is not None and (returning or look.now < place.previous.until) and not _would_share(look):
         sizes[place.previous.revision.name] = _kept_size(look, place.previous.revision)
     if place.stable is not None:
-        sizes[place.stable.revision.name] = look.replicas
+        sizes[place.stable.revision.name] = _stable_size(look)
     elif (starting := _first(look)) is not None:
         sizes[starting] = look.replicas
     return sizes
+
+
+def _stable_size(look: Look) -> int:
+    """Full size. Beside a canary that serves alone and is scaled by its load: enough to take everything back."""
+    canary = look.place.canary
+    if look.policy.serving.autoscaling is None or canary is None or not replicas.is_alone(look, canary):
+        return look.replicas
+    return max(look.replicas, look.observed.arm(canary.revision.name).desired)
+
+
+def _canary_size(look: Look, canary: CanaryPlace) -> int:
+    ends = replicas.pods_end_at(look, canary)
+    return look.pods_needed(canary) if ends is None or look.now < ends else 0
 
 
 def _kept_size(look: Look, previous: Revision) -> int:
@@ -185,6 +198,14 @@ def _would_share(look: Look) -> bool:
 def _shares(place: Place) -> bool:
     """Whether a canary has a part of the load. An autoscaler would take that part's pods from stable, which could not take it back then."""
     return place.canary is not None and (place.canary.weight > 0 or place.canary.routed_at is not None)
+
+
+def _autoscaled(look: Look) -> str | None:
+    """The revision that an autoscaler sizes: the one that has all the load, and without gateways that may be the canary."""
+    canary = look.place.canary
+    if look.policy.serving.autoscaling is None:
+        return None
+    return canary.revision.name if canary is not None and replicas.is_alone(look, canary) else _serving(look)
 
 
 def _serving(look: Look) -> str | None:

@@ -62,7 +62,7 @@ def _rejecting(look: Look, *, revision: Revision, place: Place, reason: Reason |
     assert place.stable is not None
     back = place.stable.revision
     text = f"Rolled back {revision.prompt_version} ({revision.name}) → {back.prompt_version} ({back.name}): {message}"
-    text += _short_of_pods(look, back)
+    text += short_of_pods(look, back)
     rejection = Rejection(revision, reason=str(reason), message=text, at=at, suspected=suspected)
     last = LastRollout(
         Outcome.ROLLED_BACK,
@@ -84,7 +84,7 @@ def _rejecting(look: Look, *, revision: Revision, place: Place, reason: Reason |
     )
 
 
-def _short_of_pods(look: Look, stable: Revision) -> str:
+def short_of_pods(look: Look, stable: Revision) -> str:
     """That stable carries everything with fewer pods than it should have: no reason to stay with a canary that breaches, but to be said."""
     ready = look.observed.arm(stable.name).ready
     return f" (stable has {ready} of {look.replicas} pods ready)" if ready < look.replicas else ""

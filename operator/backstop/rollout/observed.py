@@ -98,8 +98,8 @@ class Observed:
     `leaving`: the policy is being deleted. What is left of a former policy of this name, looked for while nothing is stable:
     `accepted`, the last revision that was, and `remembered`, what was rolled back.
     `requests`: judged requests of the canary in the running rollout; None where nothing was evaluated. `reporting`: of the last
-    rollout's report. `strays`: the route does something else than its state says. `with_pods`: revisions that have pods which are not
-    going away, with or without a Deployment.
+    rollout's report. `strays`: the route, which is the policy's own, does something else than its state says, or may, because that
+    cannot be read. `with_pods`: revisions that have pods which are not going away, with or without a Deployment.
     """
 
     place: Place

@@ -67,9 +67,8 @@ def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
         blind_seconds=0.0,
     )
     steps, revision = len(look.policy.canary.steps), canary.revision
-    message = (
-        f"step {canary.step + 1} of {steps}: {replicas.with_share(look, canary, weight)} to {revision.prompt_version} ({revision.name})"
-    )
+    share = replicas.with_share(look, canary, weight, ending=",")
+    message = f"step {canary.step + 1} of {steps}: {share} to {revision.prompt_version} ({revision.name})"
     return told(replace(look.place, canary=begun), Reason.STEP_STARTED, message)
 
 
@@ -106,12 +105,14 @@ def verify(look: Look, canary: CanaryPlace) -> Move | None:
 
 
 def pass_step(look: Look, canary: CanaryPlace) -> Move | None:
-    """The hold is over and every SLO is healthy: on to the next step, or to promotion."""
+    """The hold is over, every SLO is healthy, and there is a stable to go back to: on to the next step, or to promotion."""
     if canary.step_started_at is None or canary.verified_at is None or canary.promoting_since is not None:
         return None
     if look.now < hold_ends(look, canary) or not all_healthy(look) or canary.blind_since is not None or canary.unready_since is not None:
         return None
     if look.step_of(canary).approval and not canary.approved:
+        return None
+    if replicas.beside_nothing(look):
         return None
     return past_step(look, canary)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from backstop.api.reasons import Reason
 
 from .look import Look
-from .move import Move, at_zero, told
+from .move import RETIRE_SECONDS, Move, at_zero, short_of_pods, told
 from .place import CanaryPlace
 
 
@@ -19,6 +19,14 @@ def others(look: Look, canary: CanaryPlace) -> tuple[str, ...]:
     mine = {canary.revision.name, look.place.stable.revision.name if look.place.stable is not None else ""}
     growing = {name for name, arm in look.observed.arms.items() if arm.desired > 0}
     return tuple(sorted((growing | look.observed.with_pods) - mine))
+
+
+def in_the_way(look: Look, canary: CanaryPlace) -> tuple[str, ...]:
+    """Those of the others that keep the canary from its first weight, and were not given time to finish: nothing says that they go."""
+    if canary.weight > 0 or canary.promoting_since is not None:
+        return ()
+    finishing = {retiring.revision for retiring in look.place.retiring}
+    return tuple(name for name in others(look, canary) if name not in finishing)
 
 
 def shared_with_others(look: Look, canary: CanaryPlace) -> Move | None:
@@ -42,10 +50,36 @@ def share_of(look: Look, canary: CanaryPlace) -> str | None:
     return f"{100 * ready / (ready + beside):.1f}" if canary.weight > 0 and ready > 0 else "0"
 
 
-def with_share(look: Look, canary: CanaryPlace, weight: int) -> str:
-    """A weight in words; with what it really is, where pods make it."""
+def is_alone(look: Look, canary: CanaryPlace) -> bool:
+    """Whether no pod but the canary's is reached: with gateways callers enter through stable's pods at any weight."""
+    return look.by_replicas and canary.weight == 100
+
+
+def pods_end_at(look: Look, canary: CanaryPlace) -> float | None:
+    """When the pods of a halted canary end: connections that are kept alive go on calling them, and no gateway closes those."""
+    if not look.by_replicas or canary.halted is None:
+        return None
+    return canary.halted.watched_since + RETIRE_SECONDS
+
+
+def with_share(look: Look, canary: CanaryPlace, weight: int, *, ending: str = "") -> str:
+    """A weight in words; with what it really is, where pods make it, and `ending` after that."""
     share = share_of(look, replace(canary, weight=weight))
-    return f"{weight} %" if share is None or weight in (0, 100) else f"{weight} %, which pods make {share} % of new connections,"
+    return f"{weight} %" if share is None or weight in (0, 100) else f"{weight} %, which pods make {share} % of new connections{ending}"
+
+
+def beside_nothing(look: Look) -> bool:
+    """Whether stable has no ready pod, so that the canary's share is all there is, and nothing could take it back."""
+    stable = look.place.stable
+    return look.by_replicas and stable is not None and look.observed.arm(stable.revision.name).ready == 0
+
+
+def beside_words(look: Look, canary: CanaryPlace) -> str:
+    """That stable is short of pods, which makes the canary's share greater than its step's; empty where it is not."""
+    stable = look.place.stable
+    if not look.by_replicas or stable is None or canary.weight == 0:
+        return ""
+    return short_of_pods(look, stable.revision)
 
 
 def seen_everywhere(look: Look, what: str) -> str:

@@ -24,12 +24,13 @@ def route_for(
 
     `strays`: it does something else than it says, and is written again with the same words.
 
-    An unreadable object is left to its author while nothing is wrong, and replaced when traffic has to leave the canary.
+    An unreadable object is left to its author while nothing is wrong, and replaced when traffic has to leave the canary. One that strays is
+    wrong: a canary under way holds, so that its author is told; without one all it can say is that stable serves.
     """
     if move.place.stable is None:
         return None
     present = route.value if isinstance(route, Known) else None
-    if isinstance(route, Unknown) and not _leaves(before, after=move.place):
+    if isinstance(route, Unknown) and not _leaves(before, after=move.place) and not (strays and _serves_alone(move.place)):
         return None
     wanted = _wanted(
         move, present=present, steering=steering_of(policy), now=now, newer_than=before.canary.generation if before.canary else None
@@ -43,6 +44,11 @@ def route_for(
     else:
         falling = judged is not None and share_of(judged, state=wanted) < share_of(judged, state=present)
     return RouteWrite(wanted, falling=falling)
+
+
+def says_another(write: RouteWrite | None, *, than: Known[TrafficState | None] | Unknown) -> bool:
+    """Whether it writes another state than there is; one that only repairs what the object does says the same."""
+    return write is not None and not (isinstance(than, Known) and than.value == write.state)
 
 
 def share_of(revision: str, *, state: TrafficState) -> int:
@@ -93,6 +99,10 @@ def _judged(place: Place) -> str | None:
     if place.canary is not None:
         return place.canary.revision.name
     return place.stable.revision.name if place.stable is not None and place.guard is not None else None
+
+
+def _serves_alone(place: Place) -> bool:
+    return place.canary is None or place.canary.halted is not None
 
 
 def _leaves(before: Place, *, after: Place) -> bool:

@@ -7,6 +7,7 @@ from backstop.api.clock import parse_time
 from backstop.api.fallbackpolicy import RollbackMode, UnavailableAction
 from backstop.api.reasons import Reason
 
+from . import replicas
 from .look import Look
 from .move import Move, at_zero, halt, roll_back, supersede, told
 from .observed import Known
@@ -114,7 +115,7 @@ def crashes(look: Look, canary: CanaryPlace) -> Move | None:
 
 
 def pods(look: Look, canary: CanaryPlace) -> Move | None:
-    """No ready pod at any weight: the weight goes to 0 at once. Short of pods for the deadline: rolled back."""
+    """No ready pod at any weight: the weight goes to 0 at once. Short of pods for the deadline, or kept waiting by others': rolled back."""
     if canary.halted is not None:
         return None
     ready, needed = look.ready(canary), look.pods_needed(canary)
@@ -123,13 +124,19 @@ def pods(look: Look, canary: CanaryPlace) -> Move | None:
         paused = replace(at_zero(canary), unready_since=look.now if since is None else since)
         message = f"no pod of the canary {canary.revision.name} is ready{_trouble(look, canary)}: its weight is 0 until enough are"
         return told(replace(look.place, canary=paused), Reason.CANARY_UNREADY, message)
-    if ready >= needed:
+    third = replicas.in_the_way(look, canary)
+    if ready >= needed and not third:
         return Move(replace(look.place, canary=replace(canary, unready_since=None))) if since is not None else None
     if since is None:
         return Move(replace(look.place, canary=replace(canary, unready_since=look.now)))
     deadline = look.policy.canary.progressDeadlineSeconds
     if look.now - since >= deadline:
         message = f"{ready} of {needed} pods ready after {deadline} s (`spec.canary.progressDeadlineSeconds`){_trouble(look, canary)}"
+        if ready >= needed:
+            message = (
+                f"pods of {third[0]}, which is neither stable nor canary, are still there after {deadline} s "
+                "(`spec.canary.progressDeadlineSeconds`), and would be reached as the canary is: delete them"
+            )
         return roll_back(look, canary, reason=Reason.CANARY_UNAVAILABLE, message=message, at=look.now)
     return None
 

@@ -1,6 +1,6 @@
 """When a policy has to be looked at again although nothing in the cluster changes."""
 
-from . import holding
+from . import holding, replicas
 from .guard import RETURN_SECONDS, compared_at
 from .judged import WATCH_SHIFT_SECONDS
 from .look import Look
@@ -33,6 +33,8 @@ def _deadlines_of(canary: CanaryPlace, *, look: Look) -> list[float]:
     deadlines: list[float] = []
     if canary.halted is not None and canary.halted.generation is not None:
         deadlines.append(canary.halted.watched_since + WATCH_SHIFT_SECONDS)
+    if (ends := replicas.pods_end_at(look, canary)) is not None:
+        deadlines.append(ends)
     if canary.unready_since is not None:
         deadlines.append(canary.unready_since + look.policy.canary.progressDeadlineSeconds)
     if canary.routed_at is not None:

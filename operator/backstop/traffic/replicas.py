@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from ..api.names import TRAFFIC_MANAGER
-from ..api.traffic import TrafficError, TrafficState, parse
+from ..api.traffic import PIN_KEY, STICKY_KEY, TrafficError, TrafficState, parse
 from ..kube.client import Client
 from ..kube.errors import KubeError
 from ..kube.resources import ENDPOINT_SLICES, SERVICES, Body
@@ -28,8 +28,13 @@ def observe_service(annotations: Mapping[str, str]) -> Known[TrafficState | None
         return Unknown(f"{error}, which is the policy's Service, in annotations that begin with `{ANNOTATION}`")
 
 
-def strays_from(content: Mapping[str, Any], *, policy: str, state: TrafficState) -> bool:
-    """Whether the Service selects other pods, or another port of them, than its own state says. `content`: with its `spec`."""
+def strays_from(content: Mapping[str, Any], *, policy: str, state: TrafficState | None) -> bool:
+    """Whether the Service selects other pods, or another port of them, than its own state says. `content`: with its `spec`.
+
+    One whose state cannot be read does what nobody has said.
+    """
+    if state is None:
+        return True
     live, wanted = content.get("spec") or {}, routed_service(Owner("", policy, ""), state=state)["spec"]
     return bool(live.get("selector") != wanted["selector"] or _ports(live) != _ports(wanted))
 
@@ -38,15 +43,21 @@ def _ports(spec: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     return [tuple(port.get(key) for key in ("name", "port", "targetPort", "protocol")) for port in spec.get("ports") or ()]
 
 
-async def set_selector(client: Client, *, body: Body, over: str | None) -> Body:
-    """Write the rendered Service over the version `over`; None: it must not exist yet. Conflict if that is not so.
+async def set_selector(client: Client, *, body: Body, over: str | None, content: Mapping[str, Any], falling: bool) -> Body:
+    """Write the rendered Service over the version `over`, with this `content`; None: it must not exist yet. Conflict if that is not so.
 
-    What others have put on it (addresses, annotations of load balancers) stays.
+    What others have put on it (addresses, annotations of load balancers) stays. It is merged and not applied: ports are a list that
+    others may have edited, and the whole of it is replaced where it is wrong, but by no write that takes traffic away.
     """
     if over is None:
         return await client.create(SERVICES, body=body, manager=TRAFFIC_MANAGER)
-    versioned = body | {"metadata": body["metadata"] | {"resourceVersion": over}}
-    return await client.apply(SERVICES, body=versioned, manager=TRAFFIC_MANAGER)
+    metadata, live, wanted = body["metadata"], content.get("spec") or {}, body["spec"]
+    unsaid = {f"{ANNOTATION}{key}": None for key in (STICKY_KEY, PIN_KEY)}  # nothing here tells callers apart
+    spec = {"selector": dict.fromkeys(live.get("selector") or {}) | wanted["selector"]}
+    if not falling and _ports(live) != _ports(wanted):
+        spec["ports"] = wanted["ports"]
+    patch = {"metadata": {"resourceVersion": over, "annotations": unsaid | metadata["annotations"]}, "spec": spec}
+    return await client.patch(SERVICES, namespace=metadata["namespace"], name=metadata["name"], patch=patch, manager=TRAFFIC_MANAGER)
 
 
 async def endpoints_follow(client: Client, *, namespace: str, service: str, pods: Collection[str], generation: int) -> Known[int] | Unknown:

@@ -33,14 +33,17 @@ class Router(Protocol):
     def observe(self, content: Mapping[str, Any], *, annotations: Mapping[str, str]) -> Shares:
         """What the object says: its `content` as the store keeps it, and its annotations."""
 
-    def strays(self, content: Mapping[str, Any], *, policy: str, state: TrafficState) -> bool:
-        """Whether the object does something else than its own `state` says."""
+    def strays(self, content: Mapping[str, Any], *, policy: str, state: TrafficState | None) -> bool:
+        """Whether the object does something else than its own `state` says, or may: None where that cannot be read."""
 
     def render(self, owner: Owner, *, state: TrafficState) -> Body:
         """The object that says `state`."""
 
-    async def write(self, client: Client, *, body: Body, over: str | None) -> Body:
-        """Write what was rendered over the version `over`; None: it must not exist yet. Conflict if that is not so."""
+    async def write(self, client: Client, *, body: Body, over: str | None, content: Mapping[str, Any], falling: bool) -> Body:
+        """Write what was rendered over the version `over`, with this `content`; None: it must not exist yet. Conflict if that is not so.
+
+        `falling`: it takes traffic away, and carries no more than that needs.
+        """
 
 
 class GatewayRouter:
@@ -56,15 +59,15 @@ class GatewayRouter:
         """As the protocol says."""
         return observe_shares(content)
 
-    def strays(self, content: Mapping[str, Any], *, policy: str, state: TrafficState) -> bool:
-        """Never: what it says is what it does."""
+    def strays(self, content: Mapping[str, Any], *, policy: str, state: TrafficState | None) -> bool:
+        """Never: what it says is what it does, and gateways go on with what they read last."""
         return False
 
     def render(self, owner: Owner, *, state: TrafficState) -> Body:
         """As the protocol says."""
         return traffic(owner, state=state)
 
-    async def write(self, client: Client, *, body: Body, over: str | None) -> Body:
+    async def write(self, client: Client, *, body: Body, over: str | None, content: Mapping[str, Any], falling: bool) -> Body:
         """As the protocol says."""
         return await set_shares(client, body=body, over=over)
 
@@ -82,7 +85,7 @@ class ReplicaRouter:
         """As the protocol says."""
         return observe_service(annotations)
 
-    def strays(self, content: Mapping[str, Any], *, policy: str, state: TrafficState) -> bool:
+    def strays(self, content: Mapping[str, Any], *, policy: str, state: TrafficState | None) -> bool:
         """As the protocol says."""
         return strays_from(content, policy=policy, state=state)
 
@@ -90,9 +93,9 @@ class ReplicaRouter:
         """As the protocol says."""
         return routed_service(owner, state=state)
 
-    async def write(self, client: Client, *, body: Body, over: str | None) -> Body:
+    async def write(self, client: Client, *, body: Body, over: str | None, content: Mapping[str, Any], falling: bool) -> Body:
         """As the protocol says."""
-        return await set_selector(client, body=body, over=over)
+        return await set_selector(client, body=body, over=over, content=content, falling=falling)
 
 
 GATEWAYS: Final[Router] = GatewayRouter()

@@ -1,0 +1,104 @@
+"""What is known of ConfigMaps where a watch tells nothing, on a real API server."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backstop.api.record import content_digest
+from backstop.controller.contents import Contents, Found
+from backstop.controller.keys import PolicyKey
+from backstop.controller.references import MapName
+from backstop.controller.seen import declared
+from backstop.controller.store import Store
+from backstop.kube.client import Client
+from backstop.kube.connection import connect
+from backstop.kube.resources import POLICIES
+from e2e.cluster.apiserver import ApiServer
+
+from .proxy import Proxy, Refusal, Request, proxy
+from .test_knowledge import NEW, OLD, put
+from .until import until
+from .world import World
+
+pytestmark = pytest.mark.apiserver
+
+KEY = "answers.yaml"
+
+
+def of_maps(request: Request) -> bool:
+    return request.path.endswith("/configmaps")
+
+
+REFUSALS = {
+    "it may not list": Refusal(403, fits=lambda request: of_maps(request) and not request.watch),
+    "it may not watch": Refusal(403, fits=lambda request: of_maps(request) and request.watch),
+    # As where the version that it goes on from has not come yet, because the API server's memory was restored.
+    "a watch that says nothing": Refusal(200, fits=lambda request: of_maps(request) and request.watch),
+}
+
+
+def store_with(policy: PolicyKey, *, referring_to: str) -> Store:
+    spec: dict[str, Any] = {"chain": [{"name": "static", "static": {"knowledgeBaseRef": {"name": referring_to, "key": KEY}}}]}
+    metadata = {"name": policy.name, "namespace": policy.namespace, "uid": "u", "resourceVersion": "1"}
+    store = Store()
+    store.put(declared({"metadata": metadata, "spec": spec}, resource=POLICIES))
+    return store
+
+
+async def requests_of(between: Proxy, *, more: int) -> None:
+    """Wait until the watch has begun so many times more, or tried to."""
+    seen = len([request for request in between.requests if of_maps(request)])
+
+    async def begun() -> bool:
+        return len([request for request in between.requests if of_maps(request)]) >= seen + more
+
+    await until("it was begun again", begun)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
+async def test_c08_what_no_watch_tells_of_is_read_again_after_minutes(
+    api_server: ApiServer, world: World, tmp_path: Path, refusal: Refusal
+) -> None:
+    kb, policy = MapName(world.namespace, "kb"), PolicyKey(world.namespace, "support")
+    woken: list[PolicyKey] = []
+    now = 1000.0
+    async with proxy(api_server, folder=tmp_path) as (between, kubeconfig):
+        between.refusal = refusal
+        client = Client((await connect(kubeconfig)).api_client(), timeout=10.0)
+        contents = Contents(
+            client,
+            store=store_with(policy, referring_to="kb"),
+            namespaces=[world.namespace],
+            wake=woken.append,
+            clock=lambda: now,
+            jitter=lambda: -0.95,  # of the pauses between two watches
+        )
+        running = asyncio.create_task(contents.run())
+        try:
+            await put(world, OLD)
+            assert await contents.look(kb, key=KEY) == Found(content_digest(OLD))
+            await requests_of(between, more=4)
+            assert await contents.look(kb, key=KEY) == Found(content_digest(OLD))
+            woken.clear()
+            await put(world, NEW)
+            await requests_of(between, more=4)
+            # Not with each attempt, of which there may be one every five seconds.
+            assert woken == []
+            now += 300.0
+
+            async def is_woken() -> bool:
+                return bool(woken)
+
+            await until("its policy is woken", is_woken)
+            assert woken == [policy]
+            assert await contents.look(kb, key=KEY) == Found(content_digest(NEW))
+            await requests_of(between, more=4)
+            assert woken == [policy]
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+            await client.close()
