@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -82,6 +84,49 @@ async def test_a_process_that_dies_is_said_and_the_next_tick_has_another() -> No
         assert await answer(there, [question(now)])
 
 
+GARBLED = """
+import sys, time
+sys.stdout.buffer.write({frame!r})
+sys.stdout.buffer.flush()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("frame", [b"\0\0\0\5hello", b"\0\0\0\0", b"\0\0\0\x0bcno\nthing\n."])
+async def test_an_answer_that_is_garbled_ends_that_process_and_no_other(frame: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(silence) as (url, _), apart(url) as there:
+        start = asyncio.create_subprocess_exec
+        started = []
+
+        async def another(python: str, *_: str, **pipes: Any) -> asyncio.subprocess.Process:
+            started.append(await start(python, "-c", GARBLED.format(frame=frame), **pipes))
+            return started[-1]
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", another)
+        with pytest.raises(EvaluatorEnded, match="metrics source `default` has ended or hangs"):
+            await answer(there, [question(time.time())])
+        assert [process.returncode for process in started] == [-signal.SIGKILL]
+
+
+PRINTS = """
+import sys
+from backstop.analysis import apart, tick
+def answered(*args, found=tick.answered, **more):
+    print("said by a library" * 999, flush=True)
+    return found(*args, **more)
+tick.answered = answered
+apart.main()
+"""
+
+
+async def test_what_is_printed_garbles_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    async with serving(says(response(series(now)))) as (url, _), apart(url, longest_seconds=60.0) as there:
+        start = asyncio.create_subprocess_exec
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", lambda python, *_, **pipes: start(python, "-c", PRINTS, **pipes))
+        assert [one.name for one in await answer(there, [question(now)])] == ["support"]
+
+
 async def test_a_process_that_does_not_answer_is_ended() -> None:
     async with serving(silence) as (url, _), apart(url, longest_seconds=0.2) as there:
         with pytest.raises(EvaluatorEnded):
@@ -102,6 +147,18 @@ async def test_a_tick_that_is_broken_off_leaves_no_answer_for_the_next() -> None
         with pytest.raises(asyncio.CancelledError):
             await broken
         assert there.pid is None
+
+
+async def test_ticks_at_the_same_time_have_a_process_each_and_no_answers_of_the_other() -> None:
+    now = time.time()
+    others = Question(replace(question(now).policy, name="other"))
+    async with serving(says(response(series(now)))) as (url, _), apart(url) as there:
+        first, second = await asyncio.gather(answer(there, [question(now)]), answer(there, [others]))
+        assert [[one.name for one in found] for found in (first, second)] == [["support"], ["other"]]
+        processes = [process.pid for process in there._idle]
+        await there.rest()
+        assert len(processes) == 2
+        assert all(is_gone(process) for process in processes)
 
 
 async def test_at_rest_there_is_no_process() -> None:

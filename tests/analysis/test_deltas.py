@@ -1,11 +1,12 @@
 """Counter deltas, with values computed by hand and from the shared fixtures."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from backstop.analysis.deltas import increases, scrapes_by_target
+from backstop.analysis.deltas import increases, scrapes_by_target, whole
 from backstop.analysis.samples import Counter, Series
 
 ONE = Counter("backstop_served_total", "canary", "miss", "success", "answered")
@@ -47,10 +48,35 @@ def test_all_counters_of_a_target_began_again_when_one_of_them_fell() -> None:
     assert added(one, other, base=5.0) == [(10.0, {ONE: 9.0, OTHER: 1.0})]
 
 
-def test_all_counters_of_a_target_began_again_when_one_is_no_longer_exported() -> None:
-    one = Series("pod", ONE, ((5.0, 7.0), (10.0, 8.0)))
-    other = Series("pod", OTHER, ((5.0, 3.0), (15.0, 3.0)))
-    assert added(one, other, base=5.0) == [(10.0, {ONE: 8.0}), (15.0, {OTHER: 3.0})]
+def kept(*series: Series) -> list[float]:
+    return [scrape.at for scrape in whole(scrapes_by_target(series)["pod"])]
+
+
+def test_a_scrape_of_which_a_counter_is_not_visible_yet_is_left_out() -> None:
+    one = Series("pod", ONE, ((5.0, 7.0), (10.0, 8.0), (15.0, 9.0)))
+    assert kept(one, Series("pod", OTHER, ((5.0, 3.0), (10.0, 3.0)))) == [5.0, 10.0]
+    assert kept(one, Series("pod", OTHER, ((5.0, 3.0), (15.0, 3.0)))) == [5.0, 15.0]
+
+
+def test_a_counter_that_two_scrapes_lack_has_ended_and_keeps_none_from_being_counted() -> None:
+    one = Series("pod", ONE, ((5.0, 7.0), (10.0, 8.0), (15.0, 9.0)))
+    other = Series("pod", OTHER, ((5.0, 3.0),))
+    assert kept(one, other) == [5.0, 10.0, 15.0]
+    assert added(one, other, base=5.0) == [(10.0, {ONE: 1.0}), (15.0, {ONE: 1.0})]
+
+
+def test_a_scrape_in_which_a_counter_fell_is_counted_whatever_it_lacks() -> None:
+    one = Series("pod", ONE, ((5.0, 7.0), (10.0, 2.0)))
+    other = Series("pod", OTHER, ((5.0, 3.0),))
+    assert kept(one, other) == [5.0, 10.0]
+    assert added(one, other, base=5.0) == [(10.0, {ONE: 2.0})]
+
+
+def test_a_counter_that_comes_back_lower_after_others_were_counted_begins_again_alone() -> None:
+    third = replace(ONE, outcome="truncated")
+    one = Series("pod", ONE, ((5.0, 900.0), (20.0, 2.0)))
+    new = Series("pod", third, ((10.0, 4.0), (15.0, 5.0), (20.0, 6.0)))
+    assert added(one, new, base=5.0) == [(10.0, {third: 4.0}), (15.0, {third: 1.0}), (20.0, {ONE: 2.0, third: 1.0})]
 
 
 def test_on_a_new_target_everything_is_counted() -> None:

@@ -234,6 +234,26 @@ def test_m09_a_counter_reset_counts_each_request_once() -> None:
     assert run(scraped([pod], interval=INTERVAL, until=60.0), errors_objective(), until=60.0).canary_requests == 550
 
 
+@pytest.mark.parametrize("late", ["success", "error"])
+def test_m09_a_counter_of_the_newest_scrape_that_is_visible_later_than_the_others_is_counted_once(late: str) -> None:
+    counters = {o: Counter("backstop_served_total", "canary", "miss", o, "answered") for o in ("success", "error")}
+    values = {"success": lambda at: 1000.0 + 10 * at, "error": lambda at: 300.0 + (at >= 40.0)}
+    state, judged = AnalysisState(), []
+    for newest in (30.0, 35.0, 40.0, 45.0):
+        for hidden in (late, ""):  # first without it, then whole
+            times = [INTERVAL * i for i in range(int(newest / INTERVAL) + 1)]
+            series = (
+                Series("pod", counter, tuple((at, values[o](at)) for at in times if (o, at) != (hidden, newest)))
+                for o, counter in counters.items()
+            )
+            policy = live_policy(errors_objective(percent="5"), since=10.0, state=state)
+            result = evaluate(Sample(tuple(series)), policy=policy, now=newest + 1, scrape_interval=INTERVAL)
+            assert isinstance(result.readings[0].state, Healthy)
+            state = result.state
+            judged.append(result.canary_requests)
+    assert judged == [150, 200, 200, 250, 250, 301, 301, 351]
+
+
 def test_m10_a_limit_without_a_bucket_is_unknown_and_names_the_nearest_bounds() -> None:
     samples = two_pods(slow_from=0.0, slow_to=120.0)
     reading = one(run(samples, latency_objective(milliseconds=170), until=60.0))

@@ -14,7 +14,7 @@ from backstop.analysis.reading import Breached, Counts, Healthy, Unknown, Waitin
 from backstop.analysis.samples import Fetched, NoData, Partial, ProviderError, Sample
 from backstop.analysis.state import AnalysisState
 from backstop.api.reasons import Reason
-from tests.analysis.history import Pod, errors_objective, live_policy, own_objective, scraped, steady
+from tests.analysis.history import Pod, errors_objective, live_policy, own_objective, scraped, steady, visible
 
 INTERVAL = 5.0
 CANARY = "support-canary-7f9c5d8b6-x2x4z"
@@ -107,6 +107,20 @@ def test_no_series_of_what_is_bad_beside_a_total_is_nothing_bad() -> None:
 def test_a_first_failure_begins_a_series_and_is_counted() -> None:
     fetched = read(own_objective(), total=[series(steps(100, 110, 130))], bad=[series(steps(7, start=10.0), state="failed")])
     assert counts(fetched, now=10.0)[0] == Counts(bad=7, total=30)
+
+
+def test_what_is_bad_on_another_target_reaches_no_further_back_than_the_total() -> None:
+    judge = series(steps(*[7.0] * 12, start=80.0), pod="support-canary-7f9c5d8b6-judge", instance="10.0.0.8:80")
+    app = [series(steps(*(50_000.0 + 10 * i for i in range(8)), start=100.0))]
+    assert counts(read(own_objective(), total=app, bad=[judge]), now=135.0, since=90.0) == (Counts(bad=0, total=20), 70)
+
+
+def test_counters_that_are_asked_for_at_another_time_make_those_of_the_gateways_no_newer() -> None:
+    gateways = scraped([Pod("gateway", steady(0.0, 60.0, per_second=10))], interval=INTERVAL, until=60.0)
+    seen = visible(gateways, until=60.0, after=22.0)
+    total = [series(steps(*(50_000.0 + i for i in range(12)), start=5.0))]
+    fetched = read(own_objective(), total=total, bad=[], gateways=seen)
+    assert judged(fetched, errors_objective(), own_objective(), now=60.0, since=3.0).canary_requests == 350
 
 
 def test_no_series_of_the_total_is_no_data_whatever_is_bad() -> None:

@@ -9,11 +9,14 @@ from dataclasses import replace
 
 import pytest
 
-from backstop.analysis.prometheus import THREADS, PrometheusSource
+from backstop.analysis.objective import objective_of
+from backstop.analysis.policy import LivePolicy
+from backstop.analysis.prometheus import OWN_THREADS, THREADS, PrometheusSource
 from backstop.analysis.queries import MetricsSourceConfig
 from backstop.analysis.samples import Partial, ProviderError, Sample
 from backstop.analysis.source import fetched_by_batch
 from backstop.analysis.state import AnalysisState
+from backstop.api.fallbackpolicy import SLO, PromQL
 from tests.analysis.history import errors_objective, live_policy
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -130,6 +133,56 @@ async def test_a_server_that_dripped_its_answers_is_heard_again_when_it_is_well(
                 assert isinstance(await source.query("up[5s]"), ProviderError)
             well.set()
             assert await source.query("up[5s]") == []
+
+
+async def test_a_query_s_own_deadline_begins_when_it_is_asked() -> None:
+    async with serving(silence) as (url, taken):
+        with closing(source_at(url, deadline_seconds=0.5)) as source:
+            results = await asyncio.gather(*(source.query("up[5s]") for _ in range(2 * THREADS)))
+    asked, waited = "did not answer within 0.5 s", "was not asked: the query waited 0.5 s for others"
+    assert len(taken) >= [asked in str(result) for result in results].count(True) >= THREADS
+    assert all(asked in str(result) or waited in str(result) for result in results)
+
+
+async def test_the_gateways_metrics_wait_for_no_selector_of_an_author() -> None:
+    async def answers_the_gateways(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"slow" in await reader.readuntil(b"\r\n\r\n"):
+            await reader.read()
+        writer.write(response(EMPTY))
+        await writer.drain()
+
+    async with serving(answers_the_gateways) as (url, taken):
+        with closing(source_at(url, deadline_seconds=60.0)) as source:
+            slow = [asyncio.create_task(source.query("slow[5s]", own=True)) for _ in range(2 * OWN_THREADS)]
+            while len(taken) < OWN_THREADS:  # noqa: ASYNC110 - what the server has taken is no event
+                await asyncio.sleep(0.01)
+            assert await source.query("up[5s]") == []
+            assert not any(task.done() for task in slow)
+            for task in slow:
+                task.cancel()
+
+
+async def test_a_slow_selector_holds_up_its_own_policies_alone() -> None:
+    def own(name: str, total: str) -> LivePolicy:
+        slo = SLO(name="own", promQL=PromQL(bad=f"failed_{total}", total=total), maxPercent="1")
+        return replace(live_policy(objective_of(slo), errors_objective(), since=None), name=name)
+
+    answered = asyncio.Event()
+
+    async def slow_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"slow_total" in await reader.readuntil(b"\r\n\r\n"):
+            await answered.wait()
+        writer.write(response(EMPTY))
+        await writer.drain()
+
+    found = []
+    async with serving(slow_once) as (url, _):
+        with closing(source_at(url, deadline_seconds=60.0)) as source:
+            live = [own("late", "slow_total"), replace(own("soon", "done_total"), namespace="other")]
+            async for batch in fetched_by_batch(live, source=source, now=10.0):
+                found.append([*batch])
+                answered.set()
+    assert found == [[("other", "soon")], [("shop", "late")]]
 
 
 async def test_warnings_are_partial() -> None:

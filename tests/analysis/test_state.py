@@ -3,6 +3,7 @@
 import base64
 import random
 import zlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,7 +23,7 @@ from backstop.analysis.state import (
     target_key,
     unpack,
 )
-from backstop.analysis.threshold import WINDOW_BLOCKS, Episode, ThresholdState
+from backstop.analysis.threshold import WINDOW_BLOCKS, Episode, ThresholdState, stable_of, total_of
 
 times = st.integers(1_600_000_000_000, 2_000_000_000_000).map(lambda ms: ms / 1000)
 counts = st.builds(Counts, bad=st.integers(0, 10**18), total=st.integers(0, 10**18))
@@ -93,6 +94,59 @@ def test_six_objectives_and_the_most_targets_fit_into_eight_kibibytes() -> None:
     )
 
     assert len(pack(state).encode()) <= PACKED_BYTES
+    assert unpack(pack(state)) == state
+
+
+def largest(*, count: int) -> AnalysisState:
+    """Whole windows with counts below `count`, and as many targets as there may be."""
+    draw = random.Random(7)
+    now = 1_763_000_000.0
+
+    def counts_below() -> Counts:
+        total = draw.randrange(count)
+        return Counts(draw.randrange(total + 1), total)
+
+    def arm_block(end: float) -> ArmBlock:
+        return ArmBlock(start=end - 5, end=end, canary=counts_below(), stable=counts_below(), after_gap=draw.random() < 0.5)
+
+    ends = [now - 5 * index - round(draw.random(), 3) for index in reversed(range(WINDOW_BLOCKS))]
+    return AnalysisState(
+        canary="7f9c0d1e2b",
+        stable="6b8f1a2c3d",
+        since=now - 600,
+        block_end=now,
+        watermarks={target_key(f"support-{i} 10.0.0.{i}:9090"): now - round(5 * draw.random(), 3) for i in range(MAX_TARGETS)},
+        step_requests=draw.randrange(count),
+        step_sent=draw.randrange(count),
+        requests=draw.randrange(count),
+        silence=Silence(since=now - 7.003, sent=draw.randrange(count)),
+        step_beside=draw.randrange(count),
+        objectives={
+            f"{draw.randrange(16**10):010x}": ObjectiveState(
+                rule=ThresholdState(
+                    window=tuple(arm_block(end) for end in ends), episode=Episode(now - 100, now, counts_below(), counts_below())
+                ),
+                step_requests=draw.randrange(count),
+                canary_quantile=DisplayQuantile(draw.randrange(120_000), "≈"),
+                stable_quantile=DisplayQuantile(draw.randrange(120_000), "≤"),
+            )
+            for _ in range(16)
+        },
+    )
+
+
+@pytest.mark.parametrize("count", [1000, 10**6, 10**19])
+def test_the_most_objectives_fit_with_windows_that_are_coarser_at_their_far_ends(count: int) -> None:
+    state = largest(count=count)
+    assert len(pack(state)) <= PACKED_BYTES
+    kept = unpack(pack(state))
+    assert isinstance(kept, AnalysisState)
+    assert replace(kept, objectives={}) == replace(state, objectives={})
+    for fingerprint, one in state.objectives.items():
+        rule = kept.objectives[fingerprint].rule
+        assert rule.episode == one.rule.episode
+        assert (total_of(rule.window), stable_of(rule.window)) == (total_of(one.rule.window), stable_of(one.rule.window))
+        assert rule.window[-1] == one.rule.window[-1]
 
 
 def _packed(text: bytes) -> str:

@@ -75,6 +75,37 @@ async def test_another_metrics_source_is_asked_from_when_the_spec_names_it() -> 
     assert len(old_asked) == 1
 
 
+async def test_policies_judged_by_the_gateways_alone_wait_for_no_selector_of_an_author() -> None:
+    asked: list[bytes] = []
+
+    async def answers_the_gateways(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        asked.append(request)
+        if b"jobs_total" in request:
+            await reader.read()
+        writer.write(response(EMPTY))
+        await writer.drain()
+
+    slo = SLO(name="own", promQL=PromQL(bad="failures_total", total="jobs_total"), maxPercent="1")
+    async with serving(answers_the_gateways) as (url, _):
+        with closing(source_at(url, deadline_seconds=60.0)) as source:
+            async with judging(default=source) as judge:
+                judge.watch(PolicyKey("shop", "own"), spec=policy().model_copy(update={"slos": [slo]}), place=place(), analysis=None)
+
+                async def is_slow() -> bool:
+                    return any(b"jobs_total" in request for request in asked)
+
+                await until("the author's selector is asked", is_slow)
+                judge.watch(KEY, spec=policy(), place=place(), analysis=None)
+
+                async def asked_again_and_again() -> bool:
+                    return sum(b"jobs_total" not in request for request in asked) >= 3
+
+                await until("the gateways' metrics are asked again and again", asked_again_and_again)
+                assert judge.judgement(KEY) is not None
+                assert judge.judgement(PolicyKey("shop", "own")) is None
+
+
 async def test_r04_counts_alone_are_told_twice_a_minute_and_a_verdict_at_once() -> None:
     turns_bad, now, woken = 60.0, [0.0], []
     judge = Judging({}, wake=lambda _key, _urgent: woken.append(now[0]), clock=lambda: now[0], jitter=lambda: 0.0)

@@ -27,8 +27,12 @@ ENDING_SECONDS: Final = 2.0
 _LENGTH: Final = struct.Struct(">I")
 
 
+class _GarbledError(Exception):
+    """A frame that is no pickle of answers."""
+
+
 class Apart:
-    """An Evaluator whose process is started with the first question, and again after it has ended."""
+    """An Evaluator whose process is started with the first question, and again after it has ended; one for each tick at the same time."""
 
     def __init__(
         self, config: MetricsSourceConfig, *, credentials: Credentials = NO_CREDENTIALS, longest_seconds: float = LONGEST_SECONDS
@@ -36,7 +40,7 @@ class Apart:
         self._config = config
         self._credentials = credentials
         self._longest_seconds = longest_seconds
-        self._process: Process | None = None
+        self._idle: list[Process] = []
 
     @property
     def scrape_interval(self) -> float:
@@ -45,38 +49,39 @@ class Apart:
 
     @property
     def pid(self) -> int | None:
-        """Of the process; None while there is none."""
-        return self._process.pid if self._process is not None else None
+        """Of a process that waits for questions; None while there is none."""
+        return self._idle[-1].pid if self._idle else None
 
     async def evaluate(self, questions: Sequence[Question]) -> AsyncIterator[Sequence[Answer]]:
         """The answers, batch by batch as they come. Raises EvaluatorEnded."""
+        new = not self._idle
+        process = await self._start() if new else self._idle.pop()
         try:
-            process = self._process or await self._start()
+            if new:
+                await self._send(process, (self._config, self._credentials))
             await self._send(process, questions)
             while (answers := await self._receive(process)) is not None:
                 yield answers
-        except (OSError, EOFError, TimeoutError) as error:
-            await self.rest()
+        except (OSError, EOFError, TimeoutError, _GarbledError) as error:
+            await _end(process)
             raise EvaluatorEnded(f"what evaluates metrics source `{self._config.name}` has ended or hangs ({error!r})") from None
         except BaseException:
-            await self.rest()  # what it still has to say would be taken for the answers to other questions
+            await _end(process)  # what it still has to say would be taken for the answers to other questions
             raise
+        self._idle.append(process)
 
     async def rest(self) -> None:
-        """End the process."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()  # it holds nothing that would be lost
-        await process.wait()
+        """End the processes that wait for questions."""
+        while self._idle:
+            await _end(self._idle.pop())
 
     async def _start(self) -> Process:
         command = (sys.executable, "-m", "backstop.analysis.apart")
         modules = {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}  # the same as here, wherever they are
-        self._process = process = await asyncio.create_subprocess_exec(*command, env=os.environ | modules, stdin=PIPE, stdout=PIPE)
-        await self._send(process, (self._config, self._credentials))
-        return process
+        try:
+            return await asyncio.create_subprocess_exec(*command, env=os.environ | modules, stdin=PIPE, stdout=PIPE)
+        except OSError as error:
+            raise EvaluatorEnded(f"what evaluates metrics source `{self._config.name}` cannot be started ({error!r})") from None
 
     async def _send(self, process: Process, told: object) -> None:
         assert process.stdin is not None
@@ -90,8 +95,18 @@ class Apart:
         assert process.stdout is not None
         async with asyncio.timeout(self._longest_seconds):
             (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
-            answers: Sequence[Answer] | None = pickle.loads(await process.stdout.readexactly(length))
+            frame = await process.stdout.readexactly(length)
+        try:
+            answers: Sequence[Answer] | None = pickle.loads(frame)
+        except Exception as error:  # noqa: BLE001 - of what is garbled, unpickling raises anything
+            raise _GarbledError(repr(error)) from None
         return answers
+
+
+async def _end(process: Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()  # it holds nothing that would be lost
+    await process.wait()
 
 
 async def _serve(source: PrometheusSource, *, questions: BinaryIO, answers: BinaryIO, clock: Callable[[], float]) -> None:
@@ -122,11 +137,13 @@ def _write(stream: BinaryIO, told: object) -> None:
 def main() -> None:
     """The process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for the parent: with that this ends too
+    frames = os.dup(1)
+    os.dup2(2, 1)  # what a library prints is for the log
     if (asked_of := _read(sys.stdin.buffer)) is not None:
         config, credentials = asked_of
         source = PrometheusSource(config, credentials=credentials)
-        with contextlib.suppress(BrokenPipeError):
-            asyncio.run(_serve(source, questions=sys.stdin.buffer, answers=sys.stdout.buffer, clock=time.time))
+        with contextlib.suppress(BrokenPipeError), os.fdopen(frames, "wb") as answers:
+            asyncio.run(_serve(source, questions=sys.stdin.buffer, answers=answers, clock=time.time))
 
 
 if __name__ == "__main__":

@@ -64,11 +64,11 @@ def close_blocks(
     """
     patience = (MISSED_SCRAPES + JITTER) * scrape_interval
     reach = (1 + JITTER) * scrape_interval if from_zero and not watermarks else 0.0
-    histories = _histories(scrapes, watermarks=watermarks, since=since, reach=reach, patience=patience)
+    parts = {target: next(iter(seen[0].values)).part for target, seen in scrapes.items()}
+    histories = _histories(scrapes, parts=parts, watermarks=watermarks, since=since, reach=reach, patience=patience)
     last_seen = {target: history.base for target, history in histories.items() if history.base is not None}
     # While samples are skipped (between two steps) nothing is missing.
     start = max([since, *([] if block_end is None else [block_end])])
-    parts = {target: next(iter(seen[0].values)).part for target, seen in scrapes.items()}
     resumed = block_end if block_end is not None and block_end >= since else None
     newest = {
         part: _newest(part, parts=parts, watermarks=watermarks, last_seen=last_seen, resumed=resumed, since=since)
@@ -113,17 +113,29 @@ def _newest(
 
 
 def _histories(
-    scrapes: Mapping[str, list[Scrape]], *, watermarks: Mapping[str, float], since: float, reach: float, patience: float
+    scrapes: Mapping[str, list[Scrape]],
+    *,
+    parts: Mapping[str, str],
+    watermarks: Mapping[str, float],
+    since: float,
+    reach: float,
+    patience: float,
 ) -> dict[str, _History]:
-    oldest = min((seen[0].at for seen in scrapes.values()), default=since)
-    times = {target: {scrape.at for scrape in seen} for target, seen in scrapes.items()}
-    reached = min((at for target, at in watermarks.items() if at >= since and at in times.get(target, ())), default=math.inf)
+    # By part: each is asked for apart, so that one answer may reach further back than another.
+    oldest: dict[str, float] = {}
+    reached: dict[str, float] = {}
+    for target, seen in scrapes.items():
+        part, mark = parts[target], watermarks.get(target)
+        oldest[part] = min(oldest.get(part, math.inf), seen[0].at)
+        if mark is not None and mark >= since and any(scrape.at == mark for scrape in seen):
+            reached[part] = min(reached.get(part, math.inf), mark)
     histories = {}
     for target, seen in scrapes.items():
         # Had it been there before, the block before would know it, or the answer, which reaches further back, would show an earlier
         # scrape: its counters started at 0. Where the canary had no traffic before, its counters did in any case.
-        first = seen[0].at
-        new = target not in watermarks and first > since and (first > reached or first - oldest > patience or reach > 0)
+        first, part = seen[0].at, parts[target]
+        late = first > reached.get(part, math.inf) or first - oldest[part] > patience
+        new = target not in watermarks and first > since and (late or reach > 0)
         base = None if new else _base(seen, watermark=watermarks.get(target), since=since, reach=reach)
         if new or base is not None:
             histories[target] = _History(base=base, pending=increases(seen, target=target, base=base))

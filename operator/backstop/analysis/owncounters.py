@@ -4,8 +4,9 @@ A foreign process is known by what it was scraped for alone: its series are told
 a label, or the name of their pod, says.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..api.metricnames import NAMESPACE, POD
 from ..api.names import revision_object
@@ -108,12 +109,19 @@ def _series(one: ArmSeries, *, metric: str, number: int, part: str) -> Series:
 
 
 def _beside(bads: Iterable[Series], *, totals: Iterable[Series]) -> list[Series]:
-    """What is bad at the scrapes that the total has; where a target has no total, at its own."""
+    """What is bad at the scrapes that the total has; where a target has no total, at its own.
+
+    Never from before the first of any total: what is bad is asked for further back, and the others are not newer than that for it.
+    """
     times: dict[str, set[float]] = {}
     for total in totals:
         times.setdefault(total.target, set()).update(at for at, _ in total.points)
-    beside = (Series(b.target, b.counter, tuple(p for p in b.points if b.target not in times or p[0] in times[b.target])) for b in bads)
-    return [series for series in beside if series.points]
+    oldest = min((at for seen in times.values() for at in seen), default=math.inf)
+    return [
+        replace(bad, points=points)
+        for bad in bads
+        if (points := tuple(p for p in bad.points if p[0] >= oldest and (bad.target not in times or p[0] in times[bad.target])))
+    ]
 
 
 def _scraped_twice(totals: Sequence[Series], *, labels: Sequence[dict[str, str]]) -> tuple[dict[str, str], dict[str, str]] | None:

@@ -1,10 +1,14 @@
 """Prometheus over HTTP, through `prometheus-api-client` on a session of our own: one attempt, one deadline, a bounded answer.
 
+A query that takes long keeps a thread until its deadline. Selectors that policies' authors declare have threads of their own, so that they
+keep none from the gateways' metrics. The deadline is of the asking; no longer than that, a query waits for a thread before.
+
 The library hides an answer's warnings and result type and would retry; the session reads and checks the whole answer before the
 library sees it. Messages name the source, never its URL or headers: these may hold secrets.
 """
 
 import asyncio
+import contextlib
 import functools
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +17,7 @@ from typing import Any
 import requests
 import urllib3
 from prometheus_api_client import PrometheusConnect
+from requests.adapters import HTTPAdapter
 
 from .answers import MatrixSeries, read_answer
 from .credentials import Credentials, CredentialsError, read_headers, tls_options
@@ -22,8 +27,10 @@ from .samples import Partial, ProviderError
 DEADLINE_SECONDS = 5.0
 LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
 THREADS = 4
+OWN_THREADS = 16
 _CHUNK_BYTES = 64 * 1024
 NO_CREDENTIALS = Credentials()
+_ONCE = urllib3.Retry(0, read=False)
 
 
 class _UnansweredError(Exception):
@@ -90,6 +97,19 @@ class _CheckingSession(requests.Session):
         return bytes(body)
 
 
+class _Lane:
+    """Threads for queries of one kind. `free`: how many of them are."""
+
+    def __init__(self, threads: int, *, name: str) -> None:
+        self.pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
+        self.free = asyncio.Semaphore(threads)
+
+    def let_go(self, _: object, *, loop: asyncio.AbstractEventLoop) -> None:
+        """One more is free; told by that thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+            loop.call_soon_threadsafe(self.free.release)
+
+
 class PrometheusSource:
     """A `MetricSource`. Its threads and connections are its own, so that a slow server holds up nobody else."""
 
@@ -105,29 +125,40 @@ class PrometheusSource:
         self._deadline_seconds = deadline_seconds
         own = credentials.authority is not None or credentials.certificate is not None
         self._tls_advice = "; see that what `tls` names is PEM, and that the key belongs to the certificate" if own else ""
-        self._pool = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix=f"metrics-{config.name}")
+        self._lanes = {own: _Lane(threads, name=f"metrics-{config.name}") for own, threads in ((False, THREADS), (True, OWN_THREADS))}
         self._session = _CheckingSession(
             source=config.name, credentials=credentials, deadline_seconds=deadline_seconds, largest_bytes=largest_bytes
         )
-        self._client = PrometheusConnect(url=config.url.rstrip("/"), session=self._session, retry=urllib3.Retry(0, read=False))
+        self._client = PrometheusConnect(url=config.url.rstrip("/"), session=self._session, retry=_ONCE)
+        connections = HTTPAdapter(max_retries=_ONCE, pool_maxsize=THREADS + OWN_THREADS)  # the library's keeps fewer
+        self._session.mount(config.url.rstrip("/"), connections)
 
     @property
     def config(self) -> MetricsSourceConfig:
         """Its name, URL and scrape interval."""
         return self._config
 
-    async def query(self, promql: str) -> list[MatrixSeries] | Partial | ProviderError:
-        """Asks once. Ends within the deadline, also where the server sends a byte now and then."""
-        loop = asyncio.get_running_loop()
-        asked = loop.run_in_executor(self._pool, functools.partial(self._ask, promql))
+    async def query(self, promql: str, *, own: bool = False) -> list[MatrixSeries] | Partial | ProviderError:
+        """Asks once. Ends within two deadlines, also where the server sends a byte now and then. `own`: the selector is an author's."""
+        lane = self._lanes[own]
         try:
-            return await asyncio.wait_for(asked, timeout=self._deadline_seconds)
+            async with asyncio.timeout(self._deadline_seconds):
+                await lane.free.acquire()
+        except TimeoutError:
+            waited = f"waited {self._deadline_seconds:g} s for others that it is slow to answer"
+            return ProviderError(f"Metrics source `{self._config.name}` was not asked: the query {waited}.")
+        asked = lane.pool.submit(self._ask, promql)
+        # Not when it is given up here: as long as a read goes on, its thread is free for no other.
+        asked.add_done_callback(functools.partial(lane.let_go, loop=asyncio.get_running_loop()))
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(asked), timeout=self._deadline_seconds)
         except TimeoutError:
             return self._late()
 
     def close(self) -> None:
         """Lets go of the connections; a request that is under way ends at its deadline."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for lane in self._lanes.values():
+            lane.pool.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
     def _ask(self, promql: str) -> list[MatrixSeries] | Partial | ProviderError:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from itertools import pairwise
 
-from .deltas import Scrape, scrapes_by_target
+from .deltas import Scrape, scrapes_by_target, whole
 from .indicators import SECONDS_BUCKET, SECONDS_COUNT
 from .samples import Counter, NotANumber, Series
 
@@ -22,7 +22,7 @@ def screened(series: Iterable[Series]) -> dict[str, list[Scrape]] | NotANumber:
         why = _unusable(seen[-1])
         if why is not None:
             return NotANumber(f"{why} (scrape target {target}); it is judged again when the pod exports counts.")
-        scrapes[target] = [scrape for scrape in seen if _unusable(scrape) is None]
+        scrapes[target] = whole(scrape for scrape in seen if _unusable(scrape) is None)
     return scrapes
 
 

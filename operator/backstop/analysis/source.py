@@ -1,55 +1,78 @@
 """Asks a metric source, all queries at once, and hands each policy its own result. A query that fails is `ProviderError` or `Partial` for
-each of its policies; the other queries are not held up by it.
+each of its policies, and holds up those alone: each policy is handed out when all of its own queries are answered.
 
-Of SLOs' own counters, what is bad is asked when the totals have been answered: a scrape that is in the total is then in both.
+Of SLOs' own counters, what is bad is asked when the totals that it is declared beside have been answered: a scrape that is in the total is
+then in both.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from .answers import MatrixSeries, sort_answer
 from .objective import GATEWAYS
 from .owncounters import OwnAnswer, by_policy, with_own
 from .policy import LivePolicy
-from .queries import MetricsSourceConfig, OwnSelector, PlannedQuery, plan_queries
+from .queries import MetricsSourceConfig, OwnSelector, PlannedQuery, own_selectors, plan_queries
 from .samples import Fetched, Partial, ProviderError
 
 PolicyName = tuple[str, str]  # namespace and name
+_Gateways = dict[PolicyName, asyncio.Task[dict[PolicyName, Fetched]]]
+_Own = dict[tuple[PolicyName, OwnSelector], asyncio.Task[Mapping[PolicyName, OwnAnswer]]]
+_Task = asyncio.Task[dict[PolicyName, Fetched]] | asyncio.Task[Mapping[PolicyName, OwnAnswer]]
 
 
 class MetricSource(Protocol):
-    """A server that holds the samples. An answer within its own deadline, whatever happens: it does not raise."""
+    """A server that holds the samples. An answer within a bounded time, whatever happens: it does not raise."""
 
     @property
     def config(self) -> MetricsSourceConfig:
         """Its name and scrape interval."""
         ...
 
-    async def query(self, promql: str) -> list[MatrixSeries] | Partial | ProviderError:
-        """Asks for a range vector, now."""
+    async def query(self, promql: str, *, own: bool = False) -> list[MatrixSeries] | Partial | ProviderError:
+        """Asks for a range vector, now. `own`: by a selector that a policy's author declared; the gateways' do not wait for these."""
         ...
 
 
 async def fetched_by_batch(live: Sequence[LivePolicy], *, source: MetricSource, now: float) -> AsyncIterator[dict[PolicyName, Fetched]]:
-    """Samples for each policy of this source, batch by batch, as they are answered; last, policies with counters of their own.
+    """Samples for each policy of this source, batch by batch, as they are answered.
 
-    `now`: seconds since the epoch. Ends within the source's deadline; with own counters, within two of them.
+    `now`: seconds since the epoch. Ends within the time that the source takes for an answer; with own counters, within two of these.
     """
-    planned = plan_queries(live, sources={source.config.name: source.config}, now=now)
-    named = {(p.namespace, p.name): p for query in planned if query.own is not None for p in query.policies}
-    own = asyncio.create_task(_own([query for query in planned if query.own is not None], source=source))
-    held: dict[PolicyName, Fetched] = {}
+    gateways: _Gateways = {}
+    own: _Own = {}
+    for query in plan_queries(live, sources={source.config.name: source.config}, now=now):
+        names = [(p.namespace, p.name) for p in query.policies]
+        if query.own is None:
+            gateways |= dict.fromkeys(names, asyncio.create_task(_answered(query, source=source)))
+        else:
+            answered = asyncio.create_task(_answered_own(query, own=query.own, asked=own, source=source))
+            own |= dict.fromkeys(((name, query.own) for name in names), answered)
+    together: dict[frozenset[_Task], dict[PolicyName, LivePolicy]] = {}
+    for policy in (policy for policy in live if policy.source == source.config.name):
+        name = policy.namespace, policy.name
+        needed: list[_Task] = [own[name, one] for one in own_selectors(policy)]
+        needed += [gateways[name]] if GATEWAYS in policy.parts else []
+        together.setdefault(frozenset(needed), {})[name] = policy
+    batches = [asyncio.create_task(_batch(members, needed=tasks, gateways=gateways, own=own)) for tasks, members in together.items()]
     try:
-        for answer in asyncio.as_completed([_answered(query, source=source) for query in planned if query.own is None]):
-            answered = await answer
-            held |= {name: fetched for name, fetched in answered.items() if name in named}
-            if whole := {name: fetched for name, fetched in answered.items() if name not in named}:
-                yield whole
-        if named:
-            yield await asyncio.to_thread(_whole, named, fetched=held, own=await own)
+        for batch in asyncio.as_completed(batches):
+            yield await batch
     finally:
-        own.cancel()
+        for task in {*batches, *gateways.values(), *own.values()}:
+            task.cancel()
+
+
+async def _batch(
+    live: Mapping[PolicyName, LivePolicy], *, needed: Iterable[_Task], gateways: _Gateways, own: _Own
+) -> dict[PolicyName, Fetched]:
+    """The samples of policies, as soon as what they all need is answered."""
+    await asyncio.gather(*needed)
+    fetched = {name: gateways[name].result()[name] for name, policy in live.items() if GATEWAYS in policy.parts}
+    answers = {name: {one: own[name, one].result()[name] for one in own_selectors(policy)} for name, policy in live.items()}
+    # In a thread: an answer for many pods takes longer than a route may wait.
+    return await asyncio.to_thread(_whole, live, fetched=fetched, own=answers) if any(answers.values()) else fetched
 
 
 def _whole(
@@ -65,22 +88,21 @@ def _whole(
     }
 
 
-async def _own(planned: Sequence[PlannedQuery], *, source: MetricSource) -> dict[PolicyName, dict[OwnSelector, OwnAnswer]]:
-    found: dict[PolicyName, dict[OwnSelector, OwnAnswer]] = {}
-    for bad in (False, True):
-        asked = [(query, query.own) for query in planned if query.own is not None and query.own.bad is bad]
-        answers = await asyncio.gather(*(_answered_own(query, own=own, source=source) for query, own in asked))
-        for (_, own), answered in zip(asked, answers, strict=True):
-            for name, answer in answered.items():
-                found.setdefault(name, {})[own] = answer
-    return found
-
-
-async def _answered_own(query: PlannedQuery, *, own: OwnSelector, source: MetricSource) -> Mapping[PolicyName, OwnAnswer]:
-    answer = await source.query(query.promql)
+async def _answered_own(query: PlannedQuery, *, own: OwnSelector, asked: _Own, source: MetricSource) -> Mapping[PolicyName, OwnAnswer]:
+    """`asked`: all selectors, those of the totals among them that are answered before what is bad is asked."""
+    if own.bad:
+        await asyncio.wait({asked[(p.namespace, p.name), total] for p in query.policies for total in _totals(p, bad=own)})
+    answer = await source.query(query.promql, own=True)
     if isinstance(answer, Partial | ProviderError):
         return {(p.namespace, p.name): answer for p in query.policies}
     return await asyncio.to_thread(by_policy, answer, policies=query.policies, revision_label=own.revision_label)
+
+
+def _totals(policy: LivePolicy, *, bad: OwnSelector) -> set[OwnSelector]:
+    """The totals that the policy has beside this selector."""
+    declared = [o.counters for o in policy.objectives if o.counters is not None]
+    beside = [counters for counters in declared if (counters.bad, counters.revision_label) == (bad.text, bad.revision_label)]
+    return {OwnSelector(counters.total, counters.revision_label, bad=False) for counters in beside}
 
 
 async def _answered(query: PlannedQuery, *, source: MetricSource) -> dict[PolicyName, Fetched]:

@@ -16,10 +16,12 @@ from typing import Any
 from .reading import Counts
 from .rule import ArmBlock
 from .silence import Silence
-from .threshold import Episode, ThresholdState
+from .threshold import WINDOW_BLOCKS, Episode, ThresholdState, coarser
 
 VERSION = "1"
 PACKED_BYTES = 8192
+# How many blocks of each window are kept, as many as fit: after a restart, windows of many objectives are coarser at their far ends.
+KEPT_BLOCKS = (WINDOW_BLOCKS, 16, 12, 8, 4, 2)
 # Newest first; more targets than this at once cannot be watched (evaluation says so).
 MAX_TARGETS = 256
 # What stands for the figures of a step that older versions did not write: judged requests of all steps, the silence, those of stable.
@@ -81,7 +83,15 @@ def target_key(target: str) -> str:
 
 
 def pack(state: AnalysisState) -> str:
-    """State → at most 8 KiB of text for up to 256 targets and six objectives."""
+    """State → at most 8 KiB of text for up to 256 targets and sixteen objectives, with windows as fine as fit."""
+    for blocks in KEPT_BLOCKS:
+        text = _packed(state, blocks=blocks)
+        if len(text) <= PACKED_BYTES:
+            break
+    return text
+
+
+def _packed(state: AnalysisState, *, blocks: int) -> str:
     newest = max(state.watermarks.values(), default=state.block_end or 0.0)
     origin = _to_ms(newest)
 
@@ -102,7 +112,7 @@ def pack(state: AnalysisState) -> str:
             state.step_beside,
         ],
         [[target, time(at)] for target, at in sorted(state.watermarks.items())],
-        [[key, _pack_objective(value, origin=origin)] for key, value in sorted(state.objectives.items())],
+        [[key, _pack_objective(value, origin=origin, blocks=blocks)] for key, value in sorted(state.objectives.items())],
     ]
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
     return f"{VERSION}.{base64.b85encode(zlib.compress(text.encode(), 9)).decode()}"
@@ -136,14 +146,14 @@ def _pack_counts(counts: Counts | None) -> list[int]:
     return [] if counts is None else [counts.bad, counts.total]
 
 
-def _pack_objective(state: ObjectiveState, *, origin: int) -> list[Any]:
+def _pack_objective(state: ObjectiveState, *, origin: int, blocks: int) -> list[Any]:
     episode = state.rule.episode
     return [
         state.step_requests,
         [[q.milliseconds, q.sign] if q else [] for q in (state.canary_quantile, state.stable_quantile)],
         [
             [origin - _to_ms(b.start), origin - _to_ms(b.end), _pack_counts(b.canary), _pack_counts(b.stable), int(b.after_gap)]
-            for b in state.rule.window
+            for b in coarser(state.rule.window, blocks=blocks)
         ],
         []
         if episode is None

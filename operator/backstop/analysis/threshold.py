@@ -98,9 +98,7 @@ class Threshold:
             if rest[-1].end - rest[0].start < WINDOW_SECONDS - CLOCK_SLACK_SECONDS or total_of(rest).total < requests:
                 break
             window = rest
-        if len(window) > WINDOW_BLOCKS:
-            window = (_joined(window[0], window[1]), *window[2:])
-        return window
+        return coarser(window, blocks=WINDOW_BLOCKS)
 
 
 def rule_of(objective: Objective) -> Threshold:
@@ -119,6 +117,13 @@ def stable_of(window: tuple[ArmBlock, ...]) -> Counts | None:
     for block in window:
         total = both(total, block.stable)
     return total
+
+
+def coarser(window: tuple[ArmBlock, ...], *, blocks: int) -> tuple[ArmBlock, ...]:
+    """The window in at most so many blocks (two or more), the oldest ones as one: the newest stays as it is."""
+    while len(window) > blocks:
+        window = (_joined(window[0], window[1]), *window[2:])
+    return window
 
 
 def both(one: Counts | None, other: Counts | None) -> Counts | None:

@@ -225,6 +225,11 @@ class SLO(ApiModel):
                 else s.maxPercent is not None and s.maxMilliseconds is None and s.quantilePercent is None
             ),
         ),
+        Rule(
+            cel="!has(self.promQL) || self.noTrafficAction == 'Hold'",
+            message="`spec.slos`: `noTrafficAction: Rollback` needs an `indicator`; of counters in `promQL`, what was sent is not known",
+            holds=lambda s: s.promQL is None or s.noTrafficAction is NoTrafficAction.HOLD,
+        ),
     )
 
 

@@ -91,7 +91,7 @@ def requests_of(canary: CanaryPlace | None, *, judgement: Judgement | None) -> i
 
 
 class Judging:
-    """One loop per source. `wake(key, urgent)` is called when a policy has new readings."""
+    """Two loops per source. `wake(key, urgent)` is called when a policy has new readings."""
 
     def __init__(
         self,
@@ -140,29 +140,38 @@ class Judging:
         self._due.pop(key, None)
 
     async def run(self, source: str) -> None:
-        """Evaluate the source's live policies for ever, once per poll interval; ask nothing while there are none."""
-        evaluator = self._evaluators[source]
-        try:
-            while True:
-                live = {key: policy for key, policy in self._live.items() if policy.source == source}
-                if not live:
-                    await self._until_live(evaluator)
-                    continue
-                now = self._clock()
-                due = {key: policy for key, policy in live.items() if self._due.get(key, now) <= now}
-                if due:
-                    await self._tick(evaluator, due=due)
-                await asyncio.sleep(poll_seconds(evaluator.scrape_interval) * (1 - self._jitter() / 10))
-        finally:
-            await evaluator.rest()
+        """Evaluate the source's live policies for ever, once per poll interval; ask nothing while there are none.
 
-    async def _until_live(self, evaluator: Evaluator) -> None:
+        Those with counters of their own have ticks of their own: how long their authors' selectors take holds up no others.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for own in (False, True):
+                    tasks.create_task(self._ticks(source, own=own))
+        finally:
+            await self._evaluators[source].rest()
+
+    async def _ticks(self, source: str, *, own: bool) -> None:
+        evaluator = self._evaluators[source]
+        while True:
+            live = {key: policy for key, policy in self._live.items() if policy.source == source and _has_own(policy) is own}
+            if not live:
+                await self._until_live(source)
+                continue
+            now = self._clock()
+            due = {key: policy for key, policy in live.items() if self._due.get(key, now) <= now}
+            if due:
+                await self._tick(evaluator, due=due)
+            await asyncio.sleep(poll_seconds(evaluator.scrape_interval) * (1 - self._jitter() / 10))
+
+    async def _until_live(self, source: str) -> None:
         self._changed.clear()
         try:
             async with asyncio.timeout(KEPT_SECONDS):
                 await self._changed.wait()
         except TimeoutError:
-            await evaluator.rest()
+            if not any(policy.source == source for policy in self._live.values()):
+                await self._evaluators[source].rest()
             await self._changed.wait()
 
     async def _tick(self, evaluator: Evaluator, *, due: Mapping[PolicyKey, LivePolicy]) -> None:
@@ -233,6 +242,10 @@ class Judging:
         self._judgements[key] = after
         if before is None or replace(after, at=before.at) != before:
             self._wake(key, any(isinstance(r.state, Breached) for r in readings))
+
+
+def _has_own(policy: LivePolicy) -> bool:
+    return any(part != GATEWAYS for part in policy.parts)
 
 
 def _states(readings: tuple[SLOReading, ...]) -> list[tuple[str, str, str]]:
