@@ -1,10 +1,15 @@
 """Starting the operator with a wrong configuration: exit code 2 and one sentence."""
 
+import gc
+import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from backstop.main import main
 
 START = "from backstop.main import main; main()"
 SOURCE = Path(__file__).parents[2] / "operator"
@@ -16,6 +21,18 @@ def start(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture
+def process() -> Iterator[None]:
+    """What a start changes of the process that it has for itself is put back."""
+    root, thresholds = logging.getLogger(), gc.get_threshold()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    gc.set_threshold(*thresholds)
+
+
+@pytest.mark.usefixtures("process")
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -47,15 +64,26 @@ def start(*arguments: str) -> subprocess.CompletedProcess[str]:
         ("{gatewayImage: x}", "`--kubeconfig`"),
     ],
 )
-def test_a_wrong_configuration_is_told_in_one_sentence(tmp_path: Path, text: str | None, said: str) -> None:
+def test_a_wrong_configuration_is_told_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, said: str
+) -> None:
     path = tmp_path / "operator.yaml"
     if text is not None:
         path.write_text(text)
-    ended = start("--config", str(path))
+    with pytest.raises(SystemExit) as ended:
+        main(["--config", str(path)])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said in told
+    assert len(told.strip().splitlines()) == 1
+    assert told.startswith("backstop-operator: ")
+
+
+def test_a_process_with_a_wrong_configuration_ends_with_one_sentence(tmp_path: Path) -> None:
+    ended = start("--config", str(tmp_path / "nowhere.yaml"))
     assert ended.returncode == 2
-    assert said in ended.stderr
-    assert len(ended.stderr.strip().splitlines()) == 1
     assert ended.stderr.startswith("backstop-operator: ")
+    assert len(ended.stderr.strip().splitlines()) == 1
 
 
 def test_without_a_configuration_it_says_what_it_needs() -> None:
