@@ -23,7 +23,6 @@ from .tick import Answer, EvaluatorEnded, Here, Question
 
 # Between two batches; a source that does not answer is given up within its own deadline.
 LONGEST_SECONDS: Final = 30.0
-ENDING_SECONDS: Final = 2.0
 _LENGTH: Final = struct.Struct(">I")
 
 

@@ -1,4 +1,7 @@
-"""FallbackPolicy: which prompt runs, the chain that answers, the SLOs that must hold, and how a new revision is rolled out."""
+"""FallbackPolicy: which prompt runs, the chain that answers, the SLOs that must hold, and how a new revision is rolled out.
+
+Over 400 lines, because it is one kind, read from the top as its reference is: half of it are descriptions and rules with their messages.
+"""
 
 import re
 from enum import StrEnum

@@ -187,19 +187,24 @@ class Judging:
             for key in waiting:
                 self._blind(key, why=str(ended))
 
+    def _before(self, key: PolicyKey, *, policy: LivePolicy) -> tuple[Judgement | None, bool]:
+        """What was told of this pair of revisions, and whether of the same step and objectives."""
+        before = self._judgements.get(key)
+        if before is None or (before.canary, before.stable) != (policy.canary, policy.stable):
+            return None, False
+        return before, (before.since, before.objectives) == (policy.since, policy.objectives)
+
     def _seen(self, key: PolicyKey, *, policy: LivePolicy) -> Newest | None:
         question, newest = self._evaluated.get(key, (None, None))
         return newest if question == replace(policy, state=AnalysisState()) else None
 
     def _blind(self, key: PolicyKey, *, why: str) -> None:
         """Nothing can be said of any objective, as where the source does not answer. Told once; the same samples are evaluated again."""
-        policy, before = self._live.get(key), self._judgements.get(key)
+        policy = self._live.get(key)
         self._evaluated.pop(key, None)
         if policy is None:
             return
-        if before is not None and (before.canary, before.stable) != (policy.canary, policy.stable):
-            before = None
-        same = before is not None and (before.since, before.objectives) == (policy.since, policy.objectives)
+        before, same = self._before(key, policy=policy)
         readings = _settled(unseen(policy.objectives, why=why), before=before.readings if before and same else ())
         if before and same and readings == before.readings:
             return
@@ -228,10 +233,7 @@ class Judging:
     def _judge(self, key: PolicyKey, *, policy: LivePolicy, result: Evaluation, newest: Newest, now: float) -> None:
         self._evaluated[key] = (replace(policy, state=AnalysisState()), newest)
         self._live[key] = replace(policy, state=result.state)
-        before = self._judgements.get(key)
-        if before is not None and (before.canary, before.stable) != (policy.canary, policy.stable):
-            before = None
-        same = before is not None and (before.since, before.objectives) == (policy.since, policy.objectives)
+        before, same = self._before(key, policy=policy)
         readings = _settled(result.readings, before=before.readings if before and same else ())
         quiet = WATCHED_SECONDS if policy.watched else JUDGED_SECONDS
         if before and same and now - before.at < quiet and _states(readings) == _states(before.readings):

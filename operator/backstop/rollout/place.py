@@ -292,6 +292,6 @@ def awaited_generation(place: Place) -> int | None:
 
 
 def is_losing(place: Place) -> bool:
-    """Whether what is waited for ends a canary's traffic, for good or for now: one that callers could reach, and has no weight."""
+    """Whether what is waited for ends a canary's traffic, also where it may come back: one that callers could reach, and has no weight."""
     canary = place.canary
     return canary is None or canary.halted is not None or (canary.weight == 0 and canary.exits_before is not None)

@@ -1,4 +1,7 @@
-"""Status ↔ place: how a rollout's place is written for users and read back after a restart."""
+"""Status ↔ place: how a rollout's place is written for users and read back after a restart.
+
+Over 400 lines, because the two directions of each part stand side by side: what is written and not read back is lost in a restart.
+"""
 
 from collections.abc import Mapping
 
