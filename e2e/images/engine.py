@@ -102,9 +102,13 @@ def _store() -> list[str]:
 
 
 def _bound_store() -> None:
-    """Drops intermediate layers, the build cache among them, once there are many: each change of the code adds a few small ones."""
+    """Drops intermediate layers, the build cache among them, once there are many: each change of the code adds a few small ones.
+
+    Under the lock every working container in this store is what a killed build left, and would keep its image from being dropped.
+    """
     listed = subprocess.run([*_store(), "images", "--all", "--quiet"], capture_output=True, text=True, check=True)
     if len(listed.stdout.split()) > KEPT_IMAGES:
+        _run([*_store(), "rm", "--all"])
         _run([*_store(), "rmi", "--prune"])
 
 
