@@ -6,6 +6,7 @@ frame is a length of four bytes and a pickle, from and to nobody but its parent.
 
 import asyncio
 import contextlib
+import gc
 import os
 import pickle
 import signal
@@ -23,6 +24,8 @@ from .tick import Answer, EvaluatorEnded, Here, Question
 
 # Between two batches; a source that does not answer is given up within its own deadline.
 LONGEST_SECONDS: Final = 30.0
+# Nothing of an answer is part of a cycle: with Python's own thresholds, looking for one takes longer than reading it.
+COLLECT_AFTER: Final = (100_000, 50, 100)
 _LENGTH: Final = struct.Struct(">I")
 
 
@@ -136,6 +139,7 @@ def _write(stream: BinaryIO, told: object) -> None:
 def main() -> None:
     """The process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for the parent: with that this ends too
+    gc.set_threshold(*COLLECT_AFTER)
     frames = os.dup(1)
     os.dup2(2, 1)  # what a library prints is for the log
     if (asked_of := _read(sys.stdin.buffer)) is not None:
