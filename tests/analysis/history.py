@@ -9,7 +9,7 @@ from backstop.analysis.objective import Objective, objective_of
 from backstop.analysis.policy import LivePolicy
 from backstop.analysis.samples import Counter, Sample, Series
 from backstop.analysis.state import AnalysisState
-from backstop.api.fallbackpolicy import SLO, PromQL
+from backstop.api.fallbackpolicy import SLO, EvaluationRule, PromQL
 
 BOUNDS = (0.1, 0.15, 0.2, 0.3)
 ANSWERED = ("success", "truncated")
@@ -90,7 +90,9 @@ def steady(
     return tuple(Request(start + (i + 0.5) / per_second, revision=revision, seconds=seconds, outcome=outcome) for i in range(count))
 
 
-def latency_objective(*, for_seconds: int = 30, min_requests: int = 20, milliseconds: int = 150) -> Objective:
+def latency_objective(
+    *, for_seconds: int = 30, min_requests: int = 20, milliseconds: int = 150, evaluation: EvaluationRule = EvaluationRule.THRESHOLD
+) -> Objective:
     """p95 of the first byte within 150 ms."""
     return objective_of(
         SLO(
@@ -100,13 +102,25 @@ def latency_objective(*, for_seconds: int = 30, min_requests: int = 20, millisec
             maxMilliseconds=milliseconds,
             forSeconds=for_seconds,
             minRequests=min_requests,
+            evaluation=evaluation,
         )
     )
 
 
-def errors_objective(*, percent: str = "1", for_seconds: int = 0, min_requests: int = 20) -> Objective:
+def errors_objective(
+    *, percent: str = "1", for_seconds: int = 0, min_requests: int = 20, evaluation: EvaluationRule = EvaluationRule.THRESHOLD
+) -> Objective:
     """Errors of at most `percent` of all requests."""
-    return objective_of(SLO(name="errors", indicator="ErrorRate", maxPercent=percent, forSeconds=for_seconds, minRequests=min_requests))
+    return objective_of(
+        SLO(
+            name="errors",
+            indicator="ErrorRate",
+            maxPercent=percent,
+            forSeconds=for_seconds,
+            minRequests=min_requests,
+            evaluation=evaluation,
+        )
+    )
 
 
 def live_policy(
@@ -143,4 +157,4 @@ def own_objective(
     """Failures of the author's own counters, of at most `percent` of all."""
     counters = PromQL(bad='jobs_total{state="failed"}', total="jobs_total", revisionLabel=revision_label)
     slo = SLO(name=name, promQL=counters, maxPercent=percent, forSeconds=for_seconds, minRequests=min_requests, required=required)
-    return objective_of(slo)
+    return objective_of(slo.model_copy(update={"evaluation": EvaluationRule.THRESHOLD}))

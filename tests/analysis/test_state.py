@@ -144,6 +144,8 @@ def test_the_most_objectives_fit_with_windows_that_are_coarser_at_their_far_ends
     assert replace(kept, objectives={}) == replace(state, objectives={})
     for fingerprint, one in state.objectives.items():
         rule = kept.objectives[fingerprint].rule
+        assert isinstance(rule, ThresholdState)
+        assert isinstance(one.rule, ThresholdState)
         assert rule.episode == one.rule.episode
         assert (total_of(rule.window), stable_of(rule.window)) == (total_of(one.rule.window), stable_of(one.rule.window))
         assert rule.window[-1] == one.rule.window[-1]

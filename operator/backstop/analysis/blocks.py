@@ -25,6 +25,7 @@ class Block:
 
     `watermarks`: the newest scrape of each target that is counted, or from which counting goes on.
     `gaps`: the parts (of samples.Counter) of which no target gave a scrape for more than two intervals before or in it.
+    `increases`: what `added` is the sum of, target by target.
     """
 
     start: float
@@ -32,6 +33,7 @@ class Block:
     added: Mapping[Counter, float] = field(hash=False)
     watermarks: Mapping[str, float] = field(hash=False)
     gaps: frozenset[str]
+    increases: tuple[Increase, ...] = field(default=(), hash=False)
 
     @property
     def after_gap(self) -> bool:
@@ -79,6 +81,7 @@ def close_blocks(
     added: dict[Counter, float] = {}
     fresh: set[str] = set()
     gaps: set[str] = set()
+    inside: list[Increase] = []
     for increase in sorted((i for h in histories.values() for i in h.pending), key=lambda i: (i.at, i.target)):
         part = parts[increase.target]
         if increase.at - newest[part] > patience:
@@ -86,11 +89,12 @@ def close_blocks(
         newest[part] = max(newest[part], increase.at)  # a late sample is no step back
         last_seen[increase.target] = increase.at
         fresh.add(increase.target)
+        inside.append(increase)
         for counter, count in increase.added.items():
             added[counter] = added.get(counter, 0.0) + count
         if all(target in fresh or increase.at - at > patience for target, at in last_seen.items()):
-            blocks.append(Block(start=start, end=increase.at, added=added, watermarks=dict(last_seen), gaps=frozenset(gaps)))
-            start, added, fresh, gaps = increase.at, {}, set(), set()
+            blocks.append(Block(start, increase.at, added, watermarks=dict(last_seen), gaps=frozenset(gaps), increases=tuple(inside)))
+            start, added, fresh, gaps, inside = increase.at, {}, set(), set(), []
     return blocks
 
 

@@ -9,18 +9,19 @@ from typing import assert_never
 from ..api.reasons import Reason
 from .blocks import JITTER, MISSED_SCRAPES, Block, close_blocks
 from .deltas import Scrape
-from .evidence import CANARY, WATCHED, bound_missing, counted, explained, limit_of, outlook, percent_of, query_of, unanswered, unjudged
-from .indicators import counts_of, judged_requests, missing_bound, sent_requests
+from .evidence import CANARY, WATCHED, Arms, bound_missing, limit_of, outlook, percent_of, unanswered
+from .folding import folded, rule_for, unmeasured, with_history
+from .indicators import judged_requests, missing_bound, sent_requests
 from .objective import GATEWAYS, Objective
 from .policy import Evaluation, LivePolicy
-from .quantile import display_quantile
-from .reading import Breached, Breaching, Counts, Healthy, ReadingState, SLOReading, Unknown, Waiting
-from .rule import ArmBlock
+from .reading import Breached, Breaching, Healthy, ReadingState, SLOReading, Unknown, Waiting
+from .rules import AnyRule, blocks_in, counts_in, fits, judged, rule_of, tests_among
 from .samples import Fetched, NoData, NotANumber, Partial, ProviderError, Sample, Series, Unread
 from .screening import screened
 from .silence import Silence, after_block
 from .state import MAX_TARGETS, AnalysisState, ObjectiveState, target_key
-from .threshold import CLOCK_SLACK_SECONDS, rule_of, stable_of, total_of
+from .telling import told
+from .threshold import CLOCK_SLACK_SECONDS
 
 # Newest sample older than this many scrape intervals: nothing is being scraped.
 STALE_INTERVALS = 4
@@ -40,8 +41,10 @@ def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interva
 
     `now` in seconds since the epoch, `scrape_interval` in seconds. Never raises for anything that a source can answer.
     """
-    before = _resumed(policy)
+    before = _resumed(policy, scrape_interval=scrape_interval)
     seen = _seen(fetched, parts=policy.parts, now=now, scrape_interval=scrape_interval)
+    if policy.wants_history and not seen.blind:
+        before = with_history(before, scrapes=seen.scrapes, policy=policy, now=now, scrape_interval=scrape_interval)
     blocks = []
     if policy.since is not None:
         blocks = close_blocks(
@@ -57,7 +60,7 @@ def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interva
     for block in blocks:
         after = _folded(after, block=block, policy=policy, missing=missing)
     return Evaluation(
-        readings=tuple(_reading(one, policy=policy, state=after, seen=seen, missing=missing) for one in policy.objectives),
+        readings=tuple(_reading(one, policy=policy, state=after, seen=seen, missing=missing, now=now) for one in policy.objectives),
         state=after,
         closed_block=bool(blocks),
         canary_requests=after.step_requests,
@@ -80,16 +83,26 @@ def is_stale(fetched: Fetched, *, now: float, scrape_interval: float) -> bool:
     return now - min(newest.values(), default=-math.inf) > STALE_INTERVALS * scrape_interval
 
 
-def _resumed(policy: LivePolicy) -> AnalysisState:
+def _resumed(policy: LivePolicy, *, scrape_interval: float) -> AnalysisState:
     """The state to go on from: anew for other revisions; with new step counts when the step is another."""
     state = policy.state
     if (state.canary, state.stable) != (policy.canary, policy.stable):
         state = AnalysisState(canary=policy.canary, stable=policy.stable)
-    objectives = {o.fingerprint: state.objectives.get(o.fingerprint) or ObjectiveState(rule=rule_of(o).start()) for o in policy.objectives}
+    planned = blocks_in(policy.planned_seconds, scrape_interval=scrape_interval)
+    objectives = {o.fingerprint: _kept(o, policy=policy, state=state, planned_blocks=planned) for o in policy.objectives}
     if not _same_time(state.since, policy.since):
         objectives = {key: replace(one, step_requests=0) for key, one in objectives.items()}
         return replace(state, since=policy.since, step_requests=0, step_sent=0, silence=None, step_beside=0, objectives=objectives)
     return replace(state, objectives=objectives)
+
+
+def _kept(objective: Objective, *, policy: LivePolicy, state: AnalysisState, planned_blocks: int) -> ObjectiveState:
+    """What is kept of an objective, or the beginning."""
+    kept = state.objectives.get(objective.fingerprint)
+    if kept is not None and fits(rule_for(objective, policy=policy, kept=kept), kept.rule):
+        return kept
+    rule = rule_of(objective, tests=tests_among(policy.objectives), planned_blocks=planned_blocks)
+    return ObjectiveState(rule=rule.start(), planned_blocks=planned_blocks)
 
 
 def _same_time(one: float | None, other: float | None) -> bool:
@@ -170,84 +183,56 @@ def _folded(state: AnalysisState, *, block: Block, policy: LivePolicy, missing: 
         silence=after_block(state.silence, added=block.added, end=block.end, revision=policy.canary),
         step_beside=state.step_beside + judged_requests(block.added, revision=policy.stable),
         objectives={
-            o.fingerprint: _unmeasured(state.objectives[o.fingerprint], o)
-            if o.fingerprint in missing
-            else _objective_folded(state.objectives[o.fingerprint], o, block, policy)
+            o.fingerprint: (unmeasured if o.fingerprint in missing else folded)(
+                state.objectives[o.fingerprint], o, block=block, policy=policy
+            )
             for o in policy.objectives
         },
     )
 
 
-def _unmeasured(state: ObjectiveState, objective: Objective) -> ObjectiveState:
-    """What cannot be measured is not counted, and no window goes on across it."""
-    return replace(state, rule=rule_of(objective).start())
-
-
-def _objective_folded(state: ObjectiveState, objective: Objective, block: Block, policy: LivePolicy) -> ObjectiveState:
-    canary = counts_of(objective, added=block.added, revision=policy.canary) or Counts()
-    arms = ArmBlock(
-        start=block.start,
-        end=block.end,
-        canary=canary,
-        stable=counts_of(objective, added=block.added, revision=policy.stable) if policy.stable else None,
-        after_gap=objective.part in block.gaps,
-    )
-    canary_quantile, stable_quantile = state.canary_quantile, state.stable_quantile
-    if objective.latency is not None:
-        percent = objective.latency.percent
-        canary_quantile = display_quantile(block.added, revision=policy.canary, percent=percent) or canary_quantile
-        stable_quantile = display_quantile(block.added, revision=policy.stable, percent=percent) or stable_quantile
-    return ObjectiveState(
-        rule=rule_of(objective).observe(state.rule, block=arms),
-        step_requests=state.step_requests + canary.total,
-        canary_quantile=canary_quantile,
-        stable_quantile=stable_quantile,
-    )
-
-
 def _reading(
-    objective: Objective, *, policy: LivePolicy, state: AnalysisState, seen: _Seen, missing: Mapping[str, tuple[float, ...]]
+    objective: Objective, *, policy: LivePolicy, state: AnalysisState, seen: _Seen, missing: Mapping[str, tuple[float, ...]], now: float
 ) -> SLOReading:
     kept = state.objectives[objective.fingerprint]
-    episode = kept.rule.episode
-    canary = episode.canary if episode else total_of(kept.rule.window)
-    stable = episode.stable if episode else stable_of(kept.rule.window)
-    arms = WATCHED if policy.watched else CANARY
+    rule = rule_for(objective, policy=policy, kept=kept)
+    canary, stable = counts_in(kept.rule)
     silence = state.silence if objective.part == GATEWAYS and state.silence is not None and state.silence.tells else None
-    ends = state.block_end or 0.0
-    verdict, reason = _judged(objective, state=kept, seen=seen, missing=missing, silence=silence, ends=ends)
-    text = counted(objective, canary=canary, stable=stable, arms=arms)
-    if isinstance(verdict, Waiting) and objective.part == GATEWAYS:
-        text += unjudged(sent=state.step_sent, judged=state.step_requests)
-    blind = seen.blind.get(objective.part)
-    if isinstance(verdict, Unknown):
-        evidence = verdict.why
-    elif blind is not None:
-        evidence = f"{blind.sentence.removesuffix('.')}; no step waits for it, for it is not `required`."
-    elif reason is Reason.NO_TRAFFIC and silence is not None:
-        evidence = unanswered(objective, silence=silence, ends=ends, policy=policy, arms=arms)
-    else:
-        evidence = explained(
-            objective,
-            state=verdict,
-            seen=text,
-            query=query_of(objective, namespace=policy.namespace, policy=policy.name, revisions=(policy.canary, policy.stable)),
-            quantiles=(kept.canary_quantile, kept.stable_quantile),
-            seconds=episode.newest_bad - episode.first_bad if episode else 0.0,
-            arms=arms,
-            outlook=_outlook(verdict, state=state, share=policy.share) if objective.part == GATEWAYS else "",
-        )
+    verdict, reason = _judged(objective, rule=rule, state=kept, seen=seen, missing=missing, silence=silence, ends=state.block_end or 0.0)
     return SLOReading(
         name=objective.name,
         state=verdict,
         reason=reason,
         value=percent_of(canary),
-        limit=limit_of(objective.allowed),
+        limit=limit_of(objective),
         canary=canary,
         stable=stable,
         step_requests=kept.step_requests,
-        evidence=evidence,
+        evidence=_evidence(objective, rule=rule, verdict=verdict, reason=reason, policy=policy, state=state, seen=seen, now=now),
     )
+
+
+def _evidence(
+    objective: Objective,
+    *,
+    rule: AnyRule,
+    verdict: ReadingState,
+    reason: Reason,
+    policy: LivePolicy,
+    state: AnalysisState,
+    seen: _Seen,
+    now: float,
+) -> str:
+    """The sentence of a reading."""
+    arms: Arms = WATCHED if policy.watched else CANARY
+    if isinstance(verdict, Unknown):
+        return verdict.why
+    if (blind := seen.blind.get(objective.part)) is not None:
+        return f"{blind.sentence.removesuffix('.')}; no step waits for it, for it is not `required`."
+    if reason is Reason.NO_TRAFFIC and state.silence is not None:
+        return unanswered(objective, silence=state.silence, ends=state.block_end or 0.0, policy=policy, arms=arms)
+    outlook_words = _outlook(verdict, state=state, share=policy.share) if objective.part == GATEWAYS else ""
+    return told(objective, rule=rule, verdict=verdict, policy=policy, state=state, arms=arms, outlook=outlook_words, now=now)
 
 
 def _outlook(verdict: ReadingState, *, state: AnalysisState, share: float | None) -> str:
@@ -261,6 +246,7 @@ def _outlook(verdict: ReadingState, *, state: AnalysisState, share: float | None
 def _judged(
     objective: Objective,
     *,
+    rule: AnyRule,
     state: ObjectiveState,
     seen: _Seen,
     missing: Mapping[str, tuple[float, ...]],
@@ -278,8 +264,10 @@ def _judged(
     if objective.latency is not None and objective.fingerprint in missing:
         bounds = missing[objective.fingerprint]
         return bound_missing(seconds=objective.latency.seconds, seen=bounds), Reason.BUCKET_BOUNDARY_MISSING
-    verdict = rule_of(objective).judge(state.rule)
+    verdict = judged(rule, state.rule)
     match verdict:
+        case Breaching(shared=True):
+            return verdict, Reason.SHARED_BREACH
         case Breached() | Breaching():
             return verdict, objective.breach
         case Healthy() if silence is not None:

@@ -27,9 +27,13 @@ def percent_of(counts: Counts) -> str | None:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def limit_of(allowed: Fraction) -> str:
-    """The allowed share in percent, exactly."""
-    return f"{float(allowed * 100):.10g}"
+def limit_of(objective: Objective) -> str:
+    """The allowed share in percent, exactly; or by how much it may be above stable's."""
+    return f"stable + {_percent(objective.allowed)}" if objective.above_stable else _percent(objective.allowed)
+
+
+def _percent(share: Fraction) -> str:
+    return f"{float(share * 100):.10g}"
 
 
 def query_of(objective: Objective, *, namespace: str, policy: str, revisions: tuple[str, ...]) -> str:
@@ -64,11 +68,11 @@ WATCHED = Arms("stable", beside="the other revision", since="since it serves")
 
 def counted(objective: Objective, *, canary: Counts, stable: Counts | None, arms: Arms) -> str:
     """`latency: 61 of 412 canary requests over 150 ms (14.8 %, allowed 5 %) against 20 of 7,811 on stable (0.256 %)`."""
-    allowed = f"allowed {limit_of(objective.allowed)} %"
+    allowed = f"allowed {limit_of(objective)} %"
     if canary.total == 0:
         return f"{objective.name}: no {arms.judged} request counted yet ({allowed})"
     judged = f"{canary.bad:,} of {canary.total:,} {arms.judged} requests"
-    text = f"{objective.name}: {judged} {_bad(objective)} ({percent_of(canary)} %, {allowed})"
+    text = f"{objective.name}: {judged} {bad_words(objective)} ({percent_of(canary)} %, {allowed})"
     if stable is None or stable.total == 0:
         return f"{text}, none on {arms.beside} to compare with"
     return f"{text} against {stable.bad:,} of {stable.total:,} on {arms.beside} ({percent_of(stable)} %)"
@@ -96,7 +100,7 @@ def explained(
 
     `outlook`: from `outlook`, for what waits.
     """
-    text = seen + _quantiles(objective, quantiles=quantiles, arms=arms)
+    text = seen + quantile_words(objective, quantiles=quantiles, arms=arms)
     match state:
         case Healthy():
             return f"{text}. Query: {query}"
@@ -151,7 +155,8 @@ def bound_missing(*, seconds: float, seen: tuple[float, ...]) -> Unknown:
     )
 
 
-def _bad(objective: Objective) -> str:
+def bad_words(objective: Objective) -> str:
+    """What makes a request bad, as in "over 150 ms"."""
     match objective.indicator:
         case Indicator.LATENCY:
             assert objective.latency is not None, "a Latency objective has its limit"
@@ -165,7 +170,8 @@ def _bad(objective: Objective) -> str:
     assert_never(objective.indicator)
 
 
-def _quantiles(objective: Objective, *, quantiles: tuple[DisplayQuantile | None, DisplayQuantile | None], arms: Arms) -> str:
+def quantile_words(objective: Objective, *, quantiles: tuple[DisplayQuantile | None, DisplayQuantile | None], arms: Arms) -> str:
+    """What the quantile that the objective names is on both arms; empty where it names none."""
     canary, stable = quantiles
     if objective.latency is None or canary is None:
         return ""

@@ -5,13 +5,14 @@ revision even where a later tier answered in time: a chain that hides a slow or 
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import assert_never
 
 from ..api.fallbackpolicy import Indicator
 from ..api.metricnames import JUDGED_OUTCOMES, SENT_TOTAL, SERVED_SECONDS, SERVED_TOTAL, CacheUse, FirstTier, Outcome
 from .objective import LatencyLimit, Objective, OwnCounters
 from .reading import Counts
+from .rule import BoundCounts
 from .samples import Counter
 
 SECONDS_COUNT = f"{SERVED_SECONDS}_count"
@@ -26,7 +27,7 @@ def counts_of(objective: Objective, *, added: Mapping[Counter, float], revision:
     match objective.indicator:
         case Indicator.LATENCY:
             assert objective.latency is not None, "a Latency objective has its limit"
-            return _latency(objective.latency, added=added, revision=revision)
+            return _latency(objective.latency, added=added, revision=revision, cold=objective.above_stable)
         case Indicator.ERROR_RATE:
             return _share(added, revision=revision, judged=lambda c: c.outcome in JUDGED_OUTCOMES, bad=_is_error)
         case Indicator.FALLBACK_RATE:
@@ -67,11 +68,50 @@ def missing_bound(limit: LatencyLimit, *, targets: Iterable[Mapping[Counter, flo
     return None
 
 
-def _latency(limit: LatencyLimit, *, added: Mapping[Counter, float], revision: str) -> Counts | None:
-    answered = {c: n for c, n in added.items() if c.metric == SECONDS_COUNT and c.revision == revision}
+def counts_over(
+    bounds: Sequence[float], *, targets: Iterable[Mapping[Counter, float]], canary: str, stable: str
+) -> tuple[BoundCounts, ...]:
+    """Requests of both arms over each latency bound (seconds), of those that no cache answered: a canary begins with cold ones.
+
+    None of a bound that a target lacks which has counted requests: what is over it is not known there.
+    """
+    wanted = frozenset(bounds)
+    totals = dict.fromkeys((canary, stable), 0.0)
+    in_time = {(revision, bound): 0.0 for revision in totals for bound in bounds}
+    lacking: set[float] = set()
+    for target in targets:
+        answered: dict[str, float] = {}
+        has: set[tuple[str, float]] = set()
+        for counter, count in target.items():
+            if counter.cache != CacheUse.MISS or counter.revision not in totals:
+                continue
+            if counter.metric == SECONDS_COUNT:
+                answered[counter.revision] = answered.get(counter.revision, 0.0) + count
+            elif counter.metric == SECONDS_BUCKET and counter.le in wanted:
+                assert counter.le is not None, "it is one of the bounds"
+                has.add((counter.revision, counter.le))
+                in_time[counter.revision, counter.le] += count if counter.first_tier != FirstTier.LATE else 0.0
+        for revision, count in answered.items():
+            totals[revision] += count
+            lacking |= {bound for bound in bounds if count > 0 and (revision, bound) not in has}
+
+    def over(revision: str, bound: float) -> Counts:
+        total = round(totals[revision])
+        return Counts(bad=max(0, total - round(in_time[revision, bound])), total=total)
+
+    return tuple(
+        BoundCounts(Counts(), stable=None) if bound in lacking else BoundCounts(over(canary, bound), stable=over(stable, bound))
+        for bound in bounds
+    )
+
+
+def _latency(limit: LatencyLimit, *, added: Mapping[Counter, float], revision: str, cold: bool) -> Counts | None:
+    """`cold`: of those that no cache answered."""
+    mine = [(c, n) for c, n in added.items() if c.revision == revision and (c.cache == CacheUse.MISS or not cold)]
+    answered = {c: n for c, n in mine if c.metric == SECONDS_COUNT}
     if not answered:
         return None
-    buckets = [(c, n) for c, n in added.items() if c.metric == SECONDS_BUCKET and c.revision == revision and c.le == limit.seconds]
+    buckets = [(c, n) for c, n in mine if c.metric == SECONDS_BUCKET and c.le == limit.seconds]
     if not buckets:
         return None
     late = FirstTier.LATE

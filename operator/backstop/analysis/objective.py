@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import assert_never
 
-from ..api.fallbackpolicy import SLO, Indicator, NoTrafficAction
+from ..api.fallbackpolicy import SLO, Analysis, EvaluationRule, FallbackPolicySpec, Indicator, NoTrafficAction
 from ..api.reasons import Reason
 
 
 @dataclass(frozen=True)
 class LatencyLimit:
-    """`percent` of answered requests must have their first byte within `seconds`."""
+    """A request is bad that has its first byte later than `seconds`; `percent` must not be, None where another limit is declared."""
 
-    percent: int
+    percent: int | None
     seconds: float
 
 
@@ -32,6 +32,17 @@ class OwnCounters:
         return hashlib.sha256(repr((self.bad, self.total, self.revision_label)).encode()).hexdigest()[:10]
 
 
+DEFAULT_RISK = Fraction(Analysis().falseRollbackPercent) / 100
+
+
+@dataclass(frozen=True)
+class SequentialTest:
+    """How the evidence against the canary is acted on: `risk`, above 0, is of all tests of a policy together."""
+
+    risk: Fraction
+    sustained: bool
+
+
 GATEWAYS = ""  # the part that is read from the gateways' own metrics
 
 
@@ -39,7 +50,8 @@ GATEWAYS = ""  # the part that is read from the gateways' own metrics
 class Objective:
     """One SLO: the canary's share of bad requests must not exceed `allowed` (a share, 0 to 1) for `for_seconds`.
 
-    `indicator`: None where it is judged by `counters` of its own.
+    `indicator`: None where it is judged by `counters` of its own. `above_stable`: whether `allowed` is what its share may be above
+    stable's. `sequential`: the risk of a false rollback of the whole policy (a share) and whether a breach must last; None: a threshold.
     """
 
     name: str
@@ -51,6 +63,8 @@ class Objective:
     counters: OwnCounters | None = None
     required: bool = True
     silent_seconds: int | None = None  # how long no answer may come before that is a breach; None: it never is one
+    above_stable: bool = False
+    sequential: SequentialTest | None = None
 
     @property
     def part(self) -> str:
@@ -75,18 +89,30 @@ class Objective:
     def fingerprint(self) -> str:
         """Changes when anything is edited that changes the judgement: an edited objective is judged anew."""
         measure = self.indicator.value if self.indicator is not None else self.counters
-        text = repr((self.name, measure, str(self.allowed), self.for_seconds, self.min_requests, self.latency))
+        told = (self.name, measure, str(self.allowed), self.for_seconds, self.min_requests, self.latency)
+        # Without what is not theirs, thresholds are known by what older versions called them.
+        text = repr(told if self.sequential is None else (*told, self.above_stable, str(self.sequential.risk), self.sequential.sustained))
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def objective_of(slo: SLO) -> Objective:
-    """The declared SLO → objective. The SLO is valid: its model has checked which fields go together."""
+def objectives_of(spec: FallbackPolicySpec) -> tuple[Objective, ...]:
+    """The objectives of a policy, in its order."""
+    risk = Fraction(spec.canary.analysis.falseRollbackPercent) / 100
+    return tuple(objective_of(slo, risk=risk) for slo in spec.slos)
+
+
+def objective_of(slo: SLO, *, risk: Fraction = DEFAULT_RISK) -> Objective:
+    """The declared SLO → objective. The SLO is valid: its model has checked which fields go together. `risk`: see `SequentialTest`."""
     latency = None
-    if slo.maxMilliseconds is not None and slo.quantilePercent is not None:
+    if slo.maxMilliseconds is not None:
         latency = LatencyLimit(percent=slo.quantilePercent, seconds=slo.maxMilliseconds / 1000)
+    if slo.quantilePercent is not None:
         allowed = Fraction(100 - slo.quantilePercent, 100)
     else:
-        allowed = Fraction(slo.maxPercent or "0") / 100
+        allowed = Fraction(slo.maxIncreasePercent or slo.maxPercent or "0") / 100
+    sequential = None
+    if slo.evaluation is EvaluationRule.SEQUENTIAL:
+        sequential = SequentialTest(risk=risk, sustained=slo.forSeconds > 0 and slo.waitForSustained is not False)
     return Objective(
         name=slo.name,
         indicator=slo.indicator,
@@ -97,4 +123,6 @@ def objective_of(slo: SLO) -> Objective:
         counters=OwnCounters(slo.promQL.bad, slo.promQL.total, slo.promQL.revisionLabel or "") if slo.promQL is not None else None,
         required=slo.required,
         silent_seconds=slo.noTrafficSeconds if slo.noTrafficAction is NoTrafficAction.ROLLBACK else None,
+        above_stable=slo.maxIncreasePercent is not None,
+        sequential=sequential,
     )

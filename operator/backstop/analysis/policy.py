@@ -27,6 +27,13 @@ class LivePolicy:
     from_zero: bool = False
     watched: bool = False
     share: float | None = None  # of all requests, that the canary is to get; None: that is no question
+    planned_seconds: float = 0.0  # for which all steps together are held
+
+    @property
+    def wants_history(self) -> bool:
+        """Whether what stable did before the canary came is still to be read: once, before the first block is counted."""
+        begun = self.state.seeded or self.state.block_end is not None
+        return not begun and not self.watched and self.stable != "" and any(one.sequential is not None for one in self.objectives)
 
     @property
     def parts(self) -> tuple[str, ...]:

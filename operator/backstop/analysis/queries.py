@@ -20,6 +20,9 @@ from .policy import LivePolicy
 # How far back counters are read again: a longer silence of a target is not made up for.
 LOOKBACK_SECONDS = 120.0
 LOOKBACK_INTERVALS = 6
+# How far back stable is read once, before the canary is judged: so long, but not over more scrapes than that.
+HISTORY_SECONDS = 600.0
+HISTORY_SCRAPES = 120
 # Bounds of one query: its URL stays under 8 KiB.
 POLICIES_PER_QUERY = 100
 NAMES_CHARACTERS = 4000
@@ -107,7 +110,13 @@ def window_seconds(policy: LivePolicy, *, now: float, scrape_interval: float) ->
     marks = [at for at in policy.state.watermarks.values() if at >= max(start, earliest)]
     # A new step has no watermark yet; a silence longer than the lookback has none that can be reached.
     start = min(marks, default=start)
-    return max(0.0, now - max(start, earliest)) + MARGIN_INTERVALS * scrape_interval
+    history = history_seconds(scrape_interval) if policy.wants_history else 0.0
+    return max(0.0, now - max(start, earliest)) + history + MARGIN_INTERVALS * scrape_interval
+
+
+def history_seconds(scrape_interval: float) -> float:
+    """How far back of the canary stable is read."""
+    return min(HISTORY_SECONDS, HISTORY_SCRAPES * scrape_interval)
 
 
 def selector(policies: Sequence[LivePolicy], *, window: int) -> str:

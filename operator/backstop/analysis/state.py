@@ -1,31 +1,40 @@
 """What must survive between two evaluations, and its compact form for `.status.analysis`.
 
 The counters themselves are not kept: they are read again from the source at each target's watermark. The packed form is a
-version, a dot, and base64 of compressed JSON; times are whole milliseconds, counted back from the newest watermark.
+version, a dot, and base85 of compressed JSON; times are whole milliseconds, counted back from the newest watermark.
+Version 1 knew thresholds alone, and is read as well: what is no threshold any more begins its tests anew, and counting goes on.
 """
 
 import base64
 import binascii
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 from .reading import Counts
 from .rule import ArmBlock
+from .rules import RuleState
+from .sequential.coarse import coarser as fewer_digits
+from .sequential.state import SequentialState, from_numbers, to_numbers
 from .silence import Silence
 from .threshold import WINDOW_BLOCKS, Episode, ThresholdState, coarser
 
-VERSION = "1"
+VERSION = "2"
+BEFORE = "1"
 PACKED_BYTES = 8192
-# How many blocks of each window are kept, as many as fit: after a restart, windows of many objectives are coarser at their far ends.
-KEPT_BLOCKS = (WINDOW_BLOCKS, 16, 12, 8, 4, 2)
+# How many blocks of each threshold's window are kept, and digits of each test's evidence, as many as fit: after a restart, windows of many
+# objectives are coarser at their far ends.
+KEPT = ((WINDOW_BLOCKS, 7), (16, 6), (12, 5), (8, 4), (4, 3), (2, 3), (2, 2))
+DIGITS = 7
 # Newest first; more targets than this at once cannot be watched (evaluation says so).
 MAX_TARGETS = 256
-# What stands for the figures of a step that older versions did not write: judged requests of all steps, the silence, those of stable.
-_ADDED_SINCE = (None, None, 0)
+# What stands for the figures of a step that older versions did not write: judged requests of all steps, the silence, those of stable, and
+# whether stable's history has been read.
+_ADDED_SINCE = (None, None, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -38,12 +47,16 @@ class DisplayQuantile:
 
 @dataclass(frozen=True)
 class ObjectiveState:
-    """One objective's part. The rule's state goes on over a change of weight; `step_requests` starts again."""
+    """One objective's part. The rule's state goes on over a change of weight; `step_requests` starts again.
 
-    rule: ThresholdState
+    `planned_blocks`: of the rollout, as it was planned when the rule's state began.
+    """
+
+    rule: RuleState
     step_requests: int = 0
     canary_quantile: DisplayQuantile | None = None
     stable_quantile: DisplayQuantile | None = None
+    planned_blocks: int = 1
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,7 @@ class AnalysisState:
     `objectives`: by fingerprint, so that an edited objective starts anew.
     `requests`: judged canary requests of all steps; None where an older version that did not count them has begun the state.
     `silence`: what was sent to the canary in this step and is not answered, if nothing was since. `step_beside`: judged requests of stable.
+    `seeded`: whether what stable did before the canary came has been read.
     """
 
     canary: str = ""
@@ -68,6 +82,7 @@ class AnalysisState:
     requests: int | None = 0
     silence: Silence | None = None
     step_beside: int = 0
+    seeded: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,15 +98,15 @@ def target_key(target: str) -> str:
 
 
 def pack(state: AnalysisState) -> str:
-    """State → at most 8 KiB of text for up to 256 targets and sixteen objectives, with windows as fine as fit."""
-    for blocks in KEPT_BLOCKS:
-        text = _packed(state, blocks=blocks)
+    """State → at most 8 KiB of text for up to 256 targets and sixteen objectives, with windows and evidence as fine as fit."""
+    for blocks, digits in KEPT:
+        text = _packed(state, blocks=blocks, digits=digits)
         if len(text) <= PACKED_BYTES:
             break
     return text
 
 
-def _packed(state: AnalysisState, *, blocks: int) -> str:
+def _packed(state: AnalysisState, *, blocks: int, digits: int) -> str:
     newest = max(state.watermarks.values(), default=state.block_end or 0.0)
     origin = _to_ms(newest)
 
@@ -110,9 +125,10 @@ def _packed(state: AnalysisState, *, blocks: int) -> str:
             state.requests,
             None if state.silence is None else [time(state.silence.since), state.silence.sent],
             state.step_beside,
+            int(state.seeded),
         ],
         [[target, time(at)] for target, at in sorted(state.watermarks.items())],
-        [[key, _pack_objective(value, origin=origin, blocks=blocks)] for key, value in sorted(state.objectives.items())],
+        [[key, _pack_objective(value, origin=origin, blocks=blocks, digits=digits)] for key, value in sorted(state.objectives.items())],
     ]
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
     return f"{VERSION}.{base64.b85encode(zlib.compress(text.encode(), 9)).decode()}"
@@ -121,11 +137,11 @@ def _packed(state: AnalysisState, *, blocks: int) -> str:
 def unpack(text: str) -> AnalysisState | UnreadableState:
     """The inverse of `pack`; anything else is `UnreadableState`, never an exception."""
     version, _, body = text.partition(".")
-    if version != VERSION:
+    if version not in (BEFORE, VERSION):
         return UnreadableState(f"`status.analysis` is of version {version[:20]!r}, not {VERSION!r}; the analysis starts anew.")
     try:
         document = json.loads(_inflate(base64.b85decode(body)))
-        return _unpack_document(document)
+        return _unpack_document(document, version=version)
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError, binascii.Error, zlib.error):
         return UnreadableState("`status.analysis` is damaged; the analysis starts anew.")
 
@@ -146,14 +162,41 @@ def _pack_counts(counts: Counts | None) -> list[int]:
     return [] if counts is None else [counts.bad, counts.total]
 
 
-def _pack_objective(state: ObjectiveState, *, origin: int, blocks: int) -> list[Any]:
-    episode = state.rule.episode
+def _pack_objective(state: ObjectiveState, *, origin: int, blocks: int, digits: int) -> list[Any]:
     return [
         state.step_requests,
         [[q.milliseconds, q.sign] if q else [] for q in (state.canary_quantile, state.stable_quantile)],
+        state.planned_blocks,
+        *_pack_rule(state.rule, origin=origin, blocks=blocks, digits=digits),
+    ]
+
+
+def _pack_rule(state: RuleState, *, origin: int, blocks: int, digits: int) -> list[Any]:
+    """What kind of state it is, and its figures."""
+    match state:
+        case ThresholdState():
+            return ["threshold", *_pack_threshold(state, origin=origin, blocks=blocks)]
+        case SequentialState():
+            kept = state if digits >= DIGITS else fewer_digits(state, digits=digits)
+            return ["sequential", [_figure(number) for number in to_numbers(kept, origin=origin / 1000)]]
+    assert_never(state)
+
+
+def _figure(number: float) -> float | None:
+    """A figure of seven digits, a whole one in full; minus infinity, which JSON does not have, as null."""
+    if number == -math.inf:
+        return None
+    if number == round(number) and abs(number) < 2**53:
+        return round(number)
+    return round(number, 3) if abs(number) >= 10 ** (DIGITS - 3) else float(f"{number:.{DIGITS}g}")  # times to the millisecond
+
+
+def _pack_threshold(state: ThresholdState, *, origin: int, blocks: int) -> list[Any]:
+    episode = state.episode
+    return [
         [
             [origin - _to_ms(b.start), origin - _to_ms(b.end), _pack_counts(b.canary), _pack_counts(b.stable), int(b.after_gap)]
-            for b in coarser(state.rule.window, blocks=blocks)
+            for b in coarser(state.window, blocks=blocks)
         ],
         []
         if episode is None
@@ -166,10 +209,10 @@ def _pack_objective(state: ObjectiveState, *, origin: int, blocks: int) -> list[
     ]
 
 
-def _unpack_document(document: Any) -> AnalysisState:
+def _unpack_document(document: Any, *, version: str) -> AnalysisState:
     canary, stable, origin, since, block_end, step, watermarks, objectives = document
-    # An older version has written the first two of them, or three.
-    step_requests, step_sent, requests, silence, step_beside = (*step, *_ADDED_SINCE[len(step) - 2 :])[:5]
+    # An older version has written the first two of them, or more.
+    step_requests, step_sent, requests, silence, step_beside, seeded = (*step, *_ADDED_SINCE[len(step) - 2 :])[:6]
 
     def time(back: int | None) -> float | None:
         return None if back is None else (origin - back) / 1000
@@ -184,33 +227,50 @@ def _unpack_document(document: Any) -> AnalysisState:
         watermarks={str(target): (origin - int(back)) / 1000 for target, back in watermarks},
         step_requests=int(step_requests),
         step_sent=int(step_sent),
-        objectives={str(key): _unpack_objective(value, origin=origin) for key, value in objectives},
+        objectives={str(key): _unpack_objective(value, origin=origin, version=version) for key, value in objectives},
         requests=None if requests is None else int(requests),
         silence=None if silence is None else Silence(since=(origin - int(silence[0])) / 1000, sent=int(silence[1])),
         step_beside=int(step_beside),
+        seeded=bool(seeded),
     )
 
 
-def _unpack_objective(document: Any, *, origin: int) -> ObjectiveState:
-    step_requests, quantiles, window, episode = document
+def _unpack_objective(document: Any, *, origin: int, version: str) -> ObjectiveState:
+    step_requests, quantiles, *rest = document
+    planned_blocks, kind, *figures = (1, "threshold", *rest) if version == BEFORE else rest
     canary_quantile, stable_quantile = (DisplayQuantile(milliseconds=int(q[0]), sign=str(q[1])) if q else None for q in quantiles)
     return ObjectiveState(
-        rule=ThresholdState(
-            window=tuple(
-                ArmBlock(
-                    start=(origin - start) / 1000,
-                    end=(origin - end) / 1000,
-                    canary=_unpack_counts(canary) or Counts(),
-                    stable=_unpack_counts(stable),
-                    after_gap=bool(gap),
-                )
-                for start, end, canary, stable, gap in window
-            ),
-            episode=_unpack_episode(episode, origin=origin),
-        ),
+        rule=_unpack_rule(kind, figures, origin=origin),
         step_requests=int(step_requests),
         canary_quantile=canary_quantile,
         stable_quantile=stable_quantile,
+        planned_blocks=int(planned_blocks),
+    )
+
+
+def _unpack_rule(kind: str, figures: list[Any], *, origin: int) -> RuleState:
+    match kind, figures:
+        case "threshold", [window, episode]:
+            return _unpack_threshold(window, episode, origin=origin)
+        case "sequential", [numbers]:
+            return from_numbers([-math.inf if number is None else float(number) for number in numbers], origin=origin / 1000)
+        case _:
+            raise ValueError("a state of a rule that there is not")
+
+
+def _unpack_threshold(window: Any, episode: Any, *, origin: int) -> ThresholdState:
+    return ThresholdState(
+        window=tuple(
+            ArmBlock(
+                start=(origin - start) / 1000,
+                end=(origin - end) / 1000,
+                canary=_unpack_counts(canary) or Counts(),
+                stable=_unpack_counts(stable),
+                after_gap=bool(gap),
+            )
+            for start, end, canary, stable, gap in window
+        ),
+        episode=_unpack_episode(episode, origin=origin),
     )
 
 

@@ -8,7 +8,6 @@ window alone decides, as soon as it holds `min_requests`. Blocks without a canar
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from .objective import Objective
 from .reading import Breached, Breaching, Counts, Healthy
 from .rule import ArmBlock, Verdict
 
@@ -99,11 +98,6 @@ class Threshold:
                 break
             window = rest
         return coarser(window, blocks=WINDOW_BLOCKS)
-
-
-def rule_of(objective: Objective) -> Threshold:
-    """The rule that judges an objective."""
-    return Threshold(allowed=objective.allowed, for_seconds=objective.for_seconds, min_requests=objective.min_requests)
 
 
 def total_of(window: tuple[ArmBlock, ...]) -> Counts:

@@ -16,7 +16,7 @@ def unseen(objectives: Sequence[Objective], *, why: str) -> tuple[SLOReading, ..
             state=Unknown(why),
             reason=Reason.METRICS_UNAVAILABLE,
             value=None,
-            limit=limit_of(objective.allowed),
+            limit=limit_of(objective),
             canary=Counts(),
             stable=None,
             step_requests=0,

@@ -125,6 +125,13 @@ class NoTrafficAction(StrEnum):
     ROLLBACK = "Rollback"
 
 
+class EvaluationRule(StrEnum):
+    """By which rule an SLO is judged; explained in docs/concepts/analysis.md."""
+
+    SEQUENTIAL = "Sequential"
+    THRESHOLD = "Threshold"
+
+
 SeriesSelector = Annotated[str, Field(min_length=1, max_length=LONGEST_SELECTOR)]
 _BEFORE_LABEL, _, _AFTER_LABEL = names_label("@").partition("@")
 
@@ -182,7 +189,10 @@ class SLO(ApiModel):
         "Unset: `promQL` says what is counted.",
     )
     quantilePercent: int | None = Field(
-        None, ge=1, le=99, description="For `Latency`: the share of requests that must be within `maxMilliseconds`."
+        None,
+        ge=1,
+        le=99,
+        description="For `Latency`: the share of requests that must be within `maxMilliseconds`. Left out with `maxIncreasePercent`.",
     )
     maxMilliseconds: int | None = Field(
         None,
@@ -195,10 +205,20 @@ class SLO(ApiModel):
         None, description='For rates: the allowed share of bad requests, a decimal as a string, such as "1" or "0.5".'
     )
     forSeconds: int = Field(
-        0, ge=0, le=86_400, description="How long the limit must be exceeded without a break. 0: the first evaluation over it decides."
+        0,
+        ge=0,
+        le=86_400,
+        description="How long the limit must be exceeded without a break. 0: enough evidence decides at once.",
     )
-    minRequests: int = Field(20, ge=1, le=1_000_000, description="Fewest canary requests behind any verdict and behind passing a step.")
-    promQL: PromQL | None = Field(None, description="Counters of the author's own, instead of an `indicator`; with `maxPercent`.")
+    minRequests: int = Field(
+        20,
+        ge=1,
+        le=1_000_000,
+        description="Fewest canary requests behind passing a step; with `evaluation: Threshold` behind a breach, too.",
+    )
+    promQL: PromQL | None = Field(
+        None, description="Counters of the author's own, instead of an `indicator`; with `maxPercent` or `maxIncreasePercent`."
+    )
     required: bool = Field(
         True, description="Whether a step waits for `minRequests` of it. A breach counts in any case, and what cannot be seen holds."
     )
@@ -210,6 +230,23 @@ class SLO(ApiModel):
         description="For an `indicator`, when 20 or more requests were sent to the canary and none was answered. `Hold`: the step holds. "
         "`Rollback`: after `noTrafficSeconds` that is a breach.",
     )
+    evaluation: EvaluationRule = Field(
+        EvaluationRule.SEQUENTIAL,
+        description="The rule. `Sequential`: evidence that is counted up from request to request, against the limit and against stable at "
+        "the same time; a healthy canary is rolled back in `falseRollbackPercent` of rollouts at most. `Threshold`: the share of bad "
+        "requests over the limit for `forSeconds`, whatever stable does.",
+    )
+    maxIncreasePercent: Percent | None = Field(
+        None,
+        description="Instead of a limit: how many percentage points the canary's share of bad requests may be above stable's at the same "
+        'time, a decimal as a string. With `Latency`, of requests later than `maxMilliseconds`. "0": no worse than stable. Says nothing '
+        "while stable has no requests.",
+    )
+    waitForSustained: bool | None = Field(
+        None,
+        description="For `Sequential`: whether a breach must also have lasted for `forSeconds`, or evidence decides at once. "
+        "Unset: it must, where `forSeconds` is given.",
+    )
     rules = (
         Rule(
             cel="has(self.indicator) != has(self.promQL)",
@@ -218,15 +255,26 @@ class SLO(ApiModel):
         ),
         Rule(
             cel="has(self.indicator) && self.indicator == 'Latency'"
-            " ? has(self.maxMilliseconds) && has(self.quantilePercent) && !has(self.maxPercent)"
-            " : has(self.maxPercent) && !has(self.maxMilliseconds) && !has(self.quantilePercent)",
-            message="`spec.slos`: `Latency` takes `quantilePercent` and `maxMilliseconds`; "
-            "every other indicator, and `promQL`, takes `maxPercent` alone",
+            " ? has(self.maxMilliseconds) && has(self.quantilePercent) != has(self.maxIncreasePercent) && !has(self.maxPercent)"
+            " : has(self.maxPercent) != has(self.maxIncreasePercent) && !has(self.maxMilliseconds) && !has(self.quantilePercent)",
+            message="`spec.slos`: `Latency` takes `maxMilliseconds` and one of `quantilePercent` and `maxIncreasePercent`; "
+            "every other indicator, and `promQL`, takes one of `maxPercent` and `maxIncreasePercent`",
             holds=lambda s: (
-                s.maxMilliseconds is not None and s.quantilePercent is not None and s.maxPercent is None
+                s.maxMilliseconds is not None and (s.quantilePercent is None) != (s.maxIncreasePercent is None) and s.maxPercent is None
                 if s.indicator is Indicator.LATENCY
-                else s.maxPercent is not None and s.maxMilliseconds is None and s.quantilePercent is None
+                else (s.maxPercent is None) != (s.maxIncreasePercent is None) and s.maxMilliseconds is None and s.quantilePercent is None
             ),
+        ),
+        Rule(
+            cel="self.evaluation == 'Sequential' || !(has(self.maxIncreasePercent) || has(self.waitForSustained))",
+            message="`spec.slos`: `evaluation: Threshold` compares with no stable and always waits for `forSeconds`; take out "
+            "`maxIncreasePercent` and `waitForSustained`, or take `Sequential`",
+            holds=lambda s: s.evaluation is EvaluationRule.SEQUENTIAL or (s.maxIncreasePercent is None and s.waitForSustained is None),
+        ),
+        Rule(
+            cel="!has(self.waitForSustained) || self.forSeconds > 0",
+            message="`spec.slos`: `waitForSustained` says whether `forSeconds` is waited for; give `forSeconds` too",
+            holds=lambda s: s.waitForSustained is None or s.forSeconds > 0,
         ),
         Rule(
             cel="!has(self.promQL) || self.noTrafficAction == 'Hold'",
@@ -259,6 +307,19 @@ class Analysis(ApiModel):
         description="How long a step whose hold is over may wait for its SLOs to be healthy before the canary is rolled back. "
         "A pause, an approval that is waited for, time in which metrics cannot be seen and time without a ready pod do not count. "
         "Unset: for ever; an event tells it after an hour.",
+    )
+    falseRollbackPercent: Annotated[str, Field(max_length=16, pattern=r"^(50(\.0+)?|[1-4]?[0-9](\.[0-9]{1,6})?)$")] = Field(
+        "1",
+        description="Of a hundred rollouts of a healthy canary, how many are rolled back by mistake at most: divided among the SLOs that "
+        'are judged as `Sequential`. A decimal as a string, above 0, at most "50". Less asks for more evidence, so that a breach takes '
+        "longer to be seen.",
+    )
+    rules = (
+        Rule(
+            cel="double(self.falseRollbackPercent) > 0.0",
+            message="`spec.canary.analysis.falseRollbackPercent`: must be above 0; no finite number of requests is proof",
+            holds=lambda a: float(a.falseRollbackPercent) > 0,
+        ),
     )
 
 

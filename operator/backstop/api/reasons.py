@@ -75,6 +75,7 @@ class Reason(StrEnum):
     NOTHING_TO_RETURN_TO = "NothingToReturnTo"
     REJECTION_CONFIRMED = "RejectionConfirmed"
     SHARED_INCIDENT = "SharedIncident"
+    SHARED_BREACH = "SharedBreach"
     ROLLED_BACK = "RolledBack"
     TRAFFIC_SHIFTED = "TrafficShifted"
     # What cannot be seen
@@ -114,6 +115,7 @@ WARNINGS = frozenset(
         Reason.RETURN_UNAVAILABLE,
         Reason.NOTHING_TO_RETURN_TO,
         Reason.SHARED_INCIDENT,
+        Reason.SHARED_BREACH,
         Reason.TOKEN_WITHOUT_EFFECT,
         Reason.CANARY_UNREADY,
         Reason.CANARY_UNAVAILABLE,
@@ -144,6 +146,7 @@ ADVICE = {
     Reason.NOTHING_TO_RETURN_TO: "roll out another version",
     Reason.SHARED_INCIDENT: "look for what both have in common, such as the model behind them, "
     "and then set a new value of the annotation `backstop.dev/retry` or change the spec",
+    Reason.SHARED_BREACH: "look for what both have in common, such as the model behind them; the rollout goes on when it is over",
     Reason.CANARY_UNREADY: "look at its pods; it is rolled back when it is short of them for `spec.canary.progressDeadlineSeconds`",
     Reason.PROBE_ENDED: "correct it in `spec.canary.probes`, and it begins anew; until then callers' requests alone are judged",
     Reason.HOLDING_LONG: "`.status.slos` says what is missing; `backstop.dev/skip-step` goes on, `backstop.dev/abort` ends it, and "

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
-from ..analysis.objective import GATEWAYS, Objective, objective_of
+from ..analysis.objective import GATEWAYS, Objective, objectives_of
 from ..analysis.policy import Evaluation, LivePolicy
 from ..analysis.queries import poll_seconds
 from ..analysis.reading import Breached, Healthy, SLOReading, Unknown, Waiting, state_name
@@ -60,12 +60,13 @@ def live_policy(key: PolicyKey, *, spec: FallbackPolicySpec, place: Place, state
         source=spec.metricsSource,
         canary=subject.revision,
         stable=subject.beside,
-        objectives=tuple(objective_of(slo) for slo in spec.slos),
+        objectives=objectives_of(spec),
         since=subject.since,
         state=state,
         from_zero=subject.from_zero,
         watched=subject.watched,
         share=place.canary.weight / 100 if place.canary is not None else None,
+        planned_seconds=float(sum(step.holdSeconds for step in spec.canary.steps)),
     )
 
 
@@ -74,7 +75,7 @@ def readings_for(place: Place, *, spec: FallbackPolicySpec, judgement: Judgement
     subject = judged(place, policy=spec)
     if subject is None or judgement is None or (judgement.canary, judgement.stable) != (subject.revision, subject.beside):
         return ()
-    if judgement.objectives != tuple(objective_of(slo) for slo in spec.slos):
+    if judgement.objectives != objectives_of(spec):
         return ()  # an edited objective is judged anew: what was healthy by the old limit says nothing
     if judgement.since == subject.since:
         return judgement.readings

@@ -1,0 +1,106 @@
+"""A closed block → what each objective sees of it, and its state after it. Knows counters, rules and states; no sentences, no sources."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from .blocks import JITTER, Block, close_blocks
+from .deltas import Scrape
+from .indicators import counts_of, counts_over
+from .objective import GATEWAYS, Objective
+from .policy import LivePolicy
+from .quantile import display_quantile
+from .queries import history_seconds
+from .reading import Counts
+from .rule import ArmBlock
+from .rules import AnyRule, bounds_beside, observed, rule_of, tests_among
+from .sequential.rule import Sequential
+from .sequential.state import SequentialState
+from .state import AnalysisState, ObjectiveState
+
+
+def rule_for(objective: Objective, *, policy: LivePolicy, kept: ObjectiveState) -> AnyRule:
+    """The rule that judges an objective of this policy, by the plan that its state began with."""
+    return rule_of(objective, tests=tests_among(policy.objectives), planned_blocks=kept.planned_blocks)
+
+
+def folded(kept: ObjectiveState, objective: Objective, *, block: Block, policy: LivePolicy) -> ObjectiveState:
+    """The objective's state after the block."""
+    arms = arm_block(objective, block=block, policy=policy)
+    canary_quantile, stable_quantile = kept.canary_quantile, kept.stable_quantile
+    if objective.latency is not None and (percent := objective.latency.percent) is not None:
+        canary_quantile = display_quantile(block.added, revision=policy.canary, percent=percent) or canary_quantile
+        stable_quantile = display_quantile(block.added, revision=policy.stable, percent=percent) or stable_quantile
+    return replace(
+        kept,
+        rule=observed(rule_for(objective, policy=policy, kept=kept), kept.rule, block=arms),
+        step_requests=kept.step_requests + arms.canary.total,
+        canary_quantile=canary_quantile,
+        stable_quantile=stable_quantile,
+    )
+
+
+def unmeasured(kept: ObjectiveState, objective: Objective, *, block: Block, policy: LivePolicy) -> ObjectiveState:
+    """What cannot be measured is not counted, and no window goes on across it."""
+    empty = ArmBlock(start=block.start, end=block.end, canary=Counts(), stable=None, after_gap=True)
+    return replace(kept, rule=observed(rule_for(objective, policy=policy, kept=kept), kept.rule, block=empty))
+
+
+def arm_block(objective: Objective, *, block: Block, policy: LivePolicy) -> ArmBlock:
+    """The objective's counts of a block."""
+    stable = counts_of(objective, added=block.added, revision=policy.stable) if policy.stable else None
+    arms = ArmBlock(
+        start=block.start,
+        end=block.end,
+        canary=counts_of(objective, added=block.added, revision=policy.canary) or Counts(),
+        stable=stable,
+        after_gap=objective.part in block.gaps,
+    )
+    if objective.sequential is None:
+        return arms
+    bounds = bounds_beside(objective)
+    targets = [increase.added for increase in block.increases]
+    return replace(
+        arms,
+        bounds=counts_over(bounds, targets=targets, canary=policy.canary, stable=policy.stable) if bounds else (),
+        stable_pods=_by_pod(objective, block=block, stable=policy.stable) if stable is not None else (),
+    )
+
+
+def _by_pod(objective: Objective, *, block: Block, stable: str) -> tuple[Counts, ...]:
+    """Stable's counts by the entry pod; none where there is one alone, or where two processes count what is bad and what is all of it."""
+    targets = {increase.target for increase in block.increases}
+    if len(targets) < 2 or objective.part != GATEWAYS:
+        return ()
+    found = dict.fromkeys(sorted(targets), Counts())
+    for increase in block.increases:
+        found[increase.target] += counts_of(objective, added=increase.added, revision=stable) or Counts()
+    return tuple(counts for counts in found.values() if counts.total > 0)
+
+
+def with_history(
+    state: AnalysisState, *, scrapes: dict[str, list[Scrape]], policy: LivePolicy, now: float, scrape_interval: float
+) -> AnalysisState:
+    """The state, with what stable did in the last minutes before the canary is judged: read once, before the first block is counted.
+
+    `scrapes`: as far back as they were asked for. `now`, `scrape_interval` in seconds.
+    """
+    # The first block may reach one scrape back.
+    until = (now if policy.since is None else min(now, policy.since)) - (1 + JITTER) * scrape_interval
+    blocks = close_blocks(
+        scrapes,
+        watermarks={},
+        block_end=None,
+        since=until - history_seconds(scrape_interval),
+        scrape_interval=scrape_interval,
+    )
+    before = [block for block in blocks if block.end <= until]
+    objectives = {o.fingerprint: _seeded(state.objectives[o.fingerprint], o, history=before, policy=policy) for o in policy.objectives}
+    return replace(state, seeded=True, objectives=objectives)
+
+
+def _seeded(kept: ObjectiveState, objective: Objective, *, history: Sequence[Block], policy: LivePolicy) -> ObjectiveState:
+    rule = rule_for(objective, policy=policy, kept=kept)
+    if not isinstance(rule, Sequential) or not isinstance(kept.rule, SequentialState):
+        return kept
+    blocks: Iterable[ArmBlock] = (arm_block(objective, block=block, policy=policy) for block in history)
+    return replace(kept, rule=rule.seeded(kept.rule, history=blocks))

@@ -1,0 +1,100 @@
+"""Which rule judges an objective, and what is asked of its state whichever that is. Knows objectives and rules; no sentences."""
+
+import math
+from collections.abc import Iterable
+
+from ..api.metricnames import GRID, LIMIT_MULTIPLES
+from .objective import Objective
+from .reading import Counts
+from .rule import ArmBlock, Verdict
+from .sequential.latency import further_bounds
+from .sequential.risk import Risk
+from .sequential.rule import AtMost, NoMoreThanStable, Sequential
+from .sequential.state import SequentialState
+from .sequential.window import canary_of
+from .sequential.window import stable_of as stable_beside
+from .threshold import Threshold, ThresholdState, stable_of, total_of
+
+AnyRule = Threshold | Sequential
+RuleState = ThresholdState | SequentialState
+
+
+def rule_of(objective: Objective, *, tests: int, planned_blocks: int) -> AnyRule:
+    """The rule that judges an objective.
+
+    `tests`: of how many objectives there is evidence, the risk being divided among them. `planned_blocks`: of the whole rollout, as it was
+    when this objective's tests began.
+    """
+    test = objective.sequential
+    if test is None:
+        return Threshold(allowed=objective.allowed, for_seconds=objective.for_seconds, min_requests=objective.min_requests)
+    allowed = float(objective.allowed)
+    return Sequential(
+        limit=NoMoreThanStable(allowed) if objective.above_stable else AtMost(allowed),
+        for_seconds=objective.for_seconds if test.sustained else 0,
+        risk=Risk(share=float(test.risk), tests=max(1, tests)),
+        planned_blocks=max(1, planned_blocks),
+        comparisons=1 + len(bounds_beside(objective)),
+    )
+
+
+def tests_among(objectives: Iterable[Objective]) -> int:
+    """How many of them are judged by evidence."""
+    return sum(objective.sequential is not None for objective in objectives)
+
+
+def blocks_in(seconds: float, *, scrape_interval: float) -> int:
+    """How many blocks there are in so many seconds, at least one."""
+    return max(1, math.ceil(seconds / scrape_interval))
+
+
+def bounds_beside(objective: Objective) -> tuple[float, ...]:
+    """The latency bounds that are compared beside the limit, in seconds, rising: those that gateways made with it have for that."""
+    if objective.latency is None or objective.sequential is None:
+        return ()
+    limit = objective.latency.seconds
+    available = {round(limit * multiple, 6) for multiple in LIMIT_MULTIPLES} | {bound for bound in GRID if bound < limit}
+    return further_bounds(limit, available=available, absolute=not objective.above_stable)
+
+
+def observed(rule: AnyRule, state: RuleState, *, block: ArmBlock) -> RuleState:
+    """The state, which is one of this rule, after one more block."""
+    match rule:
+        case Threshold():
+            assert isinstance(state, ThresholdState), "a state goes on under the rule that it began with"
+            return rule.observe(state, block=block)
+        case Sequential():
+            assert isinstance(state, SequentialState), "a state goes on under the rule that it began with"
+            return rule.observe(state, block=block)
+
+
+def judged(rule: AnyRule, state: RuleState) -> Verdict:
+    """The verdict on the state, which is one of this rule."""
+    match rule:
+        case Threshold():
+            assert isinstance(state, ThresholdState), "a state goes on under the rule that it began with"
+            return rule.judge(state)
+        case Sequential():
+            assert isinstance(state, SequentialState), "a state goes on under the rule that it began with"
+            return rule.judge(state)
+
+
+def fits(rule: AnyRule, state: RuleState) -> bool:
+    """Whether the state is one of this rule."""
+    match rule:
+        case Threshold():
+            return isinstance(state, ThresholdState)
+        case Sequential():
+            return isinstance(state, SequentialState) and len(state.relatives) == rule.comparisons
+
+
+def counts_in(state: RuleState) -> tuple[Counts, Counts | None]:
+    """Requests of the canary and of stable in the running episode, or else in the trailing window; None where stable has none."""
+    if state.episode is not None:
+        return state.episode.canary, state.episode.stable
+    match state:
+        case ThresholdState():
+            return total_of(state.window), stable_of(state.window)
+        case SequentialState():
+            beside = stable_beside(state.window)
+            return canary_of(state.window), beside if beside.total else None

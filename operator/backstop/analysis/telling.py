@@ -1,0 +1,59 @@
+"""The evidence sentence of an objective, by the rule that judges it: counts, evidence, what is missing, and where to look it up."""
+
+from .evidence import Arms, bad_words, counted, explained, quantile_words, query_of, unjudged
+from .objective import GATEWAYS, Objective
+from .policy import LivePolicy
+from .reading import Breached, Breaching, Healthy, Waiting
+from .rules import AnyRule, counts_in
+from .sequential.explanation import explained as evidence_of
+from .sequential.rule import Sequential
+from .sequential.state import SequentialState
+from .state import AnalysisState
+
+
+def told(
+    objective: Objective,
+    *,
+    rule: AnyRule,
+    verdict: Healthy | Breaching | Breached | Waiting,
+    policy: LivePolicy,
+    state: AnalysisState,
+    arms: Arms,
+    outlook: str,
+    now: float,
+) -> str:
+    """The sentence. `outlook`: how long what waits will take; `now`: of the decision, seconds since the epoch."""
+    kept = state.objectives[objective.fingerprint]
+    query = query_of(objective, namespace=policy.namespace, policy=policy.name, revisions=(policy.canary, policy.stable))
+    quantiles = kept.canary_quantile, kept.stable_quantile
+    left_out = ""
+    if isinstance(verdict, Waiting) and objective.part == GATEWAYS:
+        left_out = unjudged(sent=state.step_sent, judged=state.step_requests)
+    if isinstance(rule, Sequential):
+        assert isinstance(kept.rule, SequentialState), "a state goes on under the rule that it began with"
+        text = evidence_of(
+            objective.name,
+            bad=bad_words(objective),
+            rule=rule,
+            state=kept.rule,
+            verdict=Healthy() if isinstance(verdict, Waiting) else verdict,
+            now=now,
+            canary=arms.judged,
+            stable=arms.beside,
+        )
+        text += left_out + quantile_words(objective, quantiles=quantiles, arms=arms)
+        if isinstance(verdict, Waiting):
+            text += f"; needs {verdict.more:,} more {arms.judged} requests {arms.since}{outlook}"
+        return f"{text}. Query: {query}"
+    canary, stable = counts_in(kept.rule)
+    episode = kept.rule.episode
+    return explained(
+        objective,
+        state=verdict,
+        seen=counted(objective, canary=canary, stable=stable, arms=arms) + left_out,
+        query=query,
+        quantiles=quantiles,
+        seconds=episode.newest_bad - episode.first_bad if episode else 0.0,
+        arms=arms,
+        outlook=outlook,
+    )
