@@ -262,7 +262,7 @@ MUTANTS = (
         "The write that takes traffic away does not carry the verdict.",
         "rollout/move.py",
         "_rejecting",
-        "aborted=Abort(revision=revision.name, reason=str(reason), time=render_time(at)),",
+        "aborted=Abort(revision=revision.name, reason=str(reason), time=render_time(at), suspected=suspected),",
         "",
     ),
     Mutant(

@@ -102,3 +102,8 @@ class SLOReading:
             case Healthy() | Waiting() | Unknown():
                 return None
         assert_never(self.state)
+
+    @property
+    def suspected(self) -> bool:
+        """Whether it is breached, and stable had too few requests to compare with."""
+        return isinstance(self.state, Breached) and self.state.suspected

@@ -23,11 +23,12 @@ class TrafficError(ValueError):
 
 @dataclass(frozen=True)
 class Abort:
-    """The record of an abort: which revision, why (one word), when (RFC 3339)."""
+    """The record of an abort: which revision, why (one word), when (RFC 3339), and whether it is only suspected of it."""
 
     revision: str
     reason: str
     time: str
+    suspected: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def render(state: TrafficState) -> dict[str, str]:
         "stable": state.stable,
         "canary": state.canary or "",
         "permille": str(state.permille),
-        "aborted": json.dumps({"revision": aborted.revision, "reason": aborted.reason, "time": aborted.time}) if aborted else "",
+        "aborted": _abort_text(aborted) if aborted else "",
         **{key: name for key, name in headers.items() if name is not None},
     }
 
@@ -142,12 +143,18 @@ def _integer(data: Mapping[str, str], key: str) -> int:
         raise TrafficError(f"`{key}` is not a whole number in the traffic object") from None
 
 
+def _abort_text(aborted: Abort) -> str:
+    told = {"revision": aborted.revision, "reason": aborted.reason, "time": aborted.time}
+    return json.dumps(told | {"suspected": True} if aborted.suspected else told)
+
+
 def _abort(text: str) -> Abort | None:
     if not text:
         return None
     try:
         parsed = json.loads(text)
         parse_time(parsed["time"])
-        return Abort(revision=str(parsed["revision"]), reason=str(parsed["reason"]), time=parsed["time"])
+        suspected = parsed.get("suspected") is True
+        return Abort(revision=str(parsed["revision"]), reason=str(parsed["reason"]), time=parsed["time"], suspected=suspected)
     except (ValueError, KeyError, TypeError):
         raise TrafficError("`aborted` is not `{revision, reason, time}` in the traffic object") from None

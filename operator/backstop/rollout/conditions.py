@@ -12,6 +12,7 @@ from .place import CanaryPlace, Guard, Incident, PreviousPlace, StablePlace
 from .plan import ConditionState
 from .progress import hold_ends, open_slos
 from .rest import serves_already
+from .shared import shared_breaches
 from .wayback import is_late, late_words
 
 
@@ -190,6 +191,9 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
         return Reason.STABLE_UNREADY, f"{where}: no step is passed before it has one"
     if silent := [r for r in look.readings_in("Waiting") if r.reason == Reason.NO_TRAFFIC]:
         return Reason.NO_TRAFFIC, f"{where}: {silent[0].evidence}"
+    if broken := shared_breaches(look):
+        names = ", ".join(reading.name for reading in broken)
+        return Reason.SHARED_BREACH, f"{where}: holding, because stable breaks the limit of {names} too and the canary is no worse"
     if look.now >= hold_ends(look, canary) and (waited_for := open_slos(look)):
         unhealthy = f"not yet healthy: {', '.join(waited_for)} (`.status.slos` says why){probes.silent_words(look, canary)}"
         if canary.held_told:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.policystatus import Router
 
-from . import first, guard, holding, intent, leaving, probes, progress, recreation, replicas, rest, safety
+from . import first, guard, holding, intent, leaving, probes, progress, recreation, replicas, rest, safety, shared
 from .conditions import conditions_of, summary_of
 from .judged import same_subject
 from .look import Look
@@ -36,6 +36,7 @@ SAFETY: tuple[CanaryGate, ...] = (
     replicas.shared_with_others,
     probes.ended,
     progress.blindness,
+    shared.incident,
     probes.fell_silent,
     holding.held,
 )

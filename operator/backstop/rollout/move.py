@@ -33,9 +33,12 @@ def told(place: Place, reason: Reason, message: str) -> Move:
     return Move(place, (Announcement(reason, message),))
 
 
-def roll_back(look: Look, canary: CanaryPlace, *, reason: Reason | str, message: str, at: float) -> Move:
-    """The canary is rejected: all traffic to stable, its pods retire, and the revision is remembered."""
-    alone = reason in SLO_BREACHES and _served_alone(canary)
+def roll_back(look: Look, canary: CanaryPlace, *, reason: Reason | str, message: str, at: float, suspected: bool = False) -> Move:
+    """The canary is rejected: all traffic to stable, its pods retire, and the revision is remembered.
+
+    `suspected`: stable had too little traffic to compare with.
+    """
+    alone = suspected or (reason in SLO_BREACHES and _served_alone(canary))
     place = without_canary(look, canary)
     if place.previous is not None and place.previous.revision == canary.revision:
         place = replace(place, previous=None)  # nothing goes back to what is rejected
@@ -80,7 +83,7 @@ def _rejecting(look: Look, *, revision: Revision, place: Place, reason: Reason |
     return Move(
         place,
         (Announcement(Reason.ROLLED_BACK, text),),
-        aborted=Abort(revision=revision.name, reason=str(reason), time=render_time(at)),
+        aborted=Abort(revision=revision.name, reason=str(reason), time=render_time(at), suspected=suspected),
     )
 
 
@@ -90,8 +93,8 @@ def short_of_pods(look: Look, stable: Revision) -> str:
     return f" (stable has {ready} of {look.replicas} pods ready)" if ready < look.replicas else ""
 
 
-def halt(look: Look, canary: CanaryPlace, *, reason: Reason | str, message: str, at: float) -> Move:
-    """All traffic to stable, and the canary waits at weight 0 for a person."""
+def halt(look: Look, canary: CanaryPlace, *, reason: Reason | str, message: str, at: float, suspected: bool = False) -> Move:
+    """All traffic to stable, and the canary waits at weight 0 for a person. `suspected`: as with `roll_back`."""
     revision = canary.revision
     text = (
         f"{revision.prompt_version} ({revision.name}) has no traffic any more, and waits for a new value of the annotation "
@@ -103,14 +106,14 @@ def halt(look: Look, canary: CanaryPlace, *, reason: Reason | str, message: str,
             at,
             reason=str(reason),
             message=message,
-            alone=reason in SLO_BREACHES and _served_alone(canary),
+            alone=suspected or (reason in SLO_BREACHES and _served_alone(canary)),
             taken_at=None if at == look.now else look.now,
         ),
     )
     return Move(
         replace(look.place, canary=halted),
         (Announcement(Reason.HALTED, text),),
-        aborted=Abort(revision=revision.name, reason=str(reason), time=render_time(at)),
+        aborted=Abort(revision=revision.name, reason=str(reason), time=render_time(at), suspected=suspected),
     )
 
 

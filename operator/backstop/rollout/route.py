@@ -103,16 +103,14 @@ def _lost(place: Place, *, present: TrafficState) -> Abort | None:
     and an operator that dies or is overtaken in between leaves status waiting for that write.
     """
     last = place.last
-    if (
-        last is None
-        or last.outcome is not Outcome.ROLLED_BACK
-        or place.canary is not None
-        or place.rejection_of(last.revision.name) is None
-    ):
+    if last is None or last.outcome is not Outcome.ROLLED_BACK or place.canary is not None:
+        return None
+    rejection = place.rejection_of(last.revision.name)
+    if rejection is None:
         return None
     if present.aborted is not None and present.aborted.revision == last.revision.name:
         return None
-    return Abort(revision=last.revision.name, reason=last.reason, time=render_time(last.detected_at))
+    return Abort(revision=last.revision.name, reason=last.reason, time=render_time(last.detected_at), suspected=rejection.suspected)
 
 
 def _judged(place: Place) -> str | None:

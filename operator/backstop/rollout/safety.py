@@ -31,8 +31,8 @@ def finish_abort(look: Look, canary: CanaryPlace) -> Move | None:
         breached[0].evidence if breached else f"{aborted.reason} at {aborted.time}, as the traffic object says; no evidence was written"
     )
     if look.policy.rollback.mode is RollbackMode.PAUSE and aborted.reason not in FOR_GOOD:
-        return halt(look, canary, reason=aborted.reason, message=message, at=parse_time(aborted.time))
-    move = roll_back(look, canary, reason=aborted.reason, message=message, at=parse_time(aborted.time))
+        return halt(look, canary, reason=aborted.reason, message=message, at=parse_time(aborted.time), suspected=aborted.suspected)
+    move = roll_back(look, canary, reason=aborted.reason, message=message, at=parse_time(aborted.time), suspected=aborted.suspected)
     if aborted.reason != Reason.ABORTED:
         return move
     known = replace(look.place.acknowledged, abort=look.observed.tokens.abort or look.place.acknowledged.abort)
@@ -44,16 +44,18 @@ def breach(look: Look, canary: CanaryPlace) -> Move | None:
     breached = look.readings_in("Breached")
     if not breached or (canary.weight == 0 and canary.routed_at is None):
         return None
-    return against(look, canary, reason=breached[0].reason, message=breached[0].evidence)
+    # A verdict that stable was compared for is certain, whatever else is only suspected.
+    first = next((reading for reading in breached if not reading.suspected), breached[0])
+    return against(look, canary, reason=first.reason, message=first.evidence, suspected=first.suspected)
 
 
-def against(look: Look, canary: CanaryPlace, *, reason: Reason, message: str) -> Move | None:
+def against(look: Look, canary: CanaryPlace, *, reason: Reason, message: str, suspected: bool = False) -> Move | None:
     """What evidence against the canary leads to, by the policy's mode."""
     match look.policy.rollback.mode:
         case RollbackMode.AUTOMATIC:
-            return roll_back(look, canary, reason=reason, message=message, at=look.now)
+            return roll_back(look, canary, reason=reason, message=message, at=look.now, suspected=suspected)
         case RollbackMode.PAUSE:
-            return halt(look, canary, reason=reason, message=message, at=look.now)
+            return halt(look, canary, reason=reason, message=message, at=look.now, suspected=suspected)
         case RollbackMode.DRY_RUN:
             if reason in canary.reported:
                 return None
