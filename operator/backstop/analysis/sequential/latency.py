@@ -14,7 +14,8 @@ LOWEST_OF_INCREASE, HIGHEST = 0.6, 3.0
 def further_bounds(limit: float, *, available: Iterable[float], absolute: bool) -> tuple[float, ...]:
     """Bucket bounds (seconds, rising) that are compared beside `limit`; where there are too many, evenly chosen ones."""
     lowest = limit if absolute else LOWEST_OF_INCREASE * limit
-    found = sorted({bound for bound in available if lowest <= bound <= HIGHEST * limit and bound != limit})
+    highest = HIGHEST * limit * (1 + 1e-9)  # three times the limit is one of them, and no exact number
+    found = sorted({bound for bound in available if lowest <= bound <= highest and bound != limit})
     most = MOST_COMPARISONS - 1
     if len(found) <= most:
         return tuple(found)

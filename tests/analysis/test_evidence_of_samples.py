@@ -1,0 +1,291 @@
+"""One policy from samples to readings by the sequential rule: what it sees, what it says, and what it remembers over a restart.
+
+Requests are served by pods and scraped every five seconds, as in `test_evaluation`.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from backstop.analysis.evaluation import evaluate
+from backstop.analysis.objective import Objective, objective_of
+from backstop.analysis.policy import Evaluation, LivePolicy
+from backstop.analysis.queries import HISTORY_SECONDS, MARGIN_INTERVALS, window_seconds
+from backstop.analysis.reading import Breached, Breaching, Counts, Healthy, SLOReading, Waiting
+from backstop.analysis.rules import bounds_beside, rule_of
+from backstop.analysis.samples import ProviderError, Sample
+from backstop.analysis.sequential.bursts import correlation
+from backstop.analysis.sequential.rule import Sequential
+from backstop.analysis.sequential.state import SequentialState
+from backstop.analysis.state import AnalysisState, pack, unpack
+from backstop.api.fallbackpolicy import SLO, EvaluationRule
+from backstop.api.reasons import Reason
+from tests.analysis.history import Pod, errors_objective, latency_objective, live_policy, scraped, steady, visible
+
+INTERVAL = 5.0
+PLANNED = 300.0
+LATENCY = latency_objective(evaluation=EvaluationRule.SEQUENTIAL)
+ERRORS = errors_objective(percent="5", evaluation=EvaluationRule.SEQUENTIAL)
+INCREASE = objective_of(SLO(name="more", indicator="ErrorRate", maxIncreasePercent="0.5"))
+
+
+def served(
+    *, bad_from: float, bad_to: float = 1e9, until: float = 120.0, stable: float = 20.0, stable_bad: bool = False, began: float = 0.0
+) -> Sample:
+    """Over two pods: ten canary requests a second from `began` on, all late and failed between the two times; `stable` a second a pod."""
+    bad_from, to = min(bad_from, until), min(bad_to, until)
+
+    def bad(start: float, end: float, *, per_second: float, revision: str) -> tuple[object, ...]:
+        half = per_second / 2
+        return (
+            *steady(start, end, per_second=half, seconds=0.19, revision=revision),
+            *steady(start, end, per_second=half, outcome="error", revision=revision),
+        )
+
+    def pod(name: str, offset: float) -> Pod:
+        of_stable = (
+            (*steady(-700.0, bad_from, per_second=stable, revision="stable"), *bad(bad_from, to, per_second=stable, revision="stable"))
+            if stable_bad
+            else steady(-700.0, until, per_second=stable, revision="stable")
+        )
+        of_canary = (
+            *steady(began, bad_from, per_second=5),
+            *bad(bad_from, to, per_second=5, revision="canary"),
+            *steady(to, until, per_second=5),
+        )
+        return Pod(name=name, offset=offset, requests=(*of_canary, *of_stable))  # type: ignore[arg-type]  # requests, all of them
+
+    return scraped([pod("a", 0.0), pod("b", 2.0)], interval=INTERVAL, until=until)
+
+
+def asked(*objectives: Objective, state: AnalysisState, since: float | None = 0.0) -> LivePolicy:
+    return replace(live_policy(*objectives, state=state, since=since), planned_seconds=PLANNED)
+
+
+def run(samples: Sample, *objectives: Objective, until: float, restarting: bool = False) -> list[Evaluation]:
+    """An evaluation every second; with `restarting`, by another operator each."""
+    results: list[Evaluation] = []
+    state = AnalysisState()
+    for now in range(int(until) + 1):
+        seen = visible(samples, until=now, after=now - 60.0)
+        results.append(evaluate(seen, policy=asked(*objectives, state=state), now=float(now), scrape_interval=INTERVAL))
+        state = results[-1].state
+        if restarting:
+            resumed = unpack(pack(state))
+            assert isinstance(resumed, AnalysisState)
+            state = resumed
+    return results
+
+
+def first_breach(samples: Sample, objective: Objective, *, until: float = 119.0) -> float | None:
+    results = run(samples, objective, until=until)
+    return next((float(now) for now, result in enumerate(results) if isinstance(result.readings[0].state, Breached)), None)
+
+
+def last(results: list[Evaluation]) -> SLOReading:
+    return results[-1].readings[0]
+
+
+@pytest.mark.parametrize("onset", [40.0, 42.0, 44.0])
+def test_b01_an_outage_is_breached_within_thirty_seconds_and_one_scrape(onset: float) -> None:
+    detected = first_breach(served(bad_from=onset), LATENCY)
+    assert detected is not None
+    assert 30.0 <= detected - onset <= 30.0 + INTERVAL + 1.0
+
+
+@pytest.mark.parametrize("onset", [40.0, 42.0, 44.0])
+@pytest.mark.parametrize("objective", [ERRORS, INCREASE], ids=["limit", "increase"])
+def test_b01_without_a_time_to_wait_an_outage_is_breached_within_two_scrapes(onset: float, objective: Objective) -> None:
+    detected = first_breach(served(bad_from=onset), objective)
+    assert detected is not None
+    assert detected - onset <= 2 * INTERVAL + 1.0
+
+
+def test_b02_bad_for_less_than_the_time_by_a_scrape_and_a_second_never_fires() -> None:
+    assert first_breach(served(bad_from=40.0, bad_to=64.0), LATENCY) is None
+    assert first_breach(served(bad_from=40.0, bad_to=80.0), LATENCY) is not None
+
+
+def test_b03_a_breach_says_counts_evidence_and_beginning_and_where_to_look_it_up() -> None:
+    healthy, breached = run(
+        served(bad_from=42.0), objective_of(SLO(name="handoffs", indicator="FallbackRate", maxPercent="10")), LATENCY, until=77.0
+    )[-1].readings
+    assert isinstance(healthy.state, Healthy)
+    assert breached.state == Breached(since=47.0)  # the scrapes of 45 and of 47 s are one block
+    assert (breached.reason, breached.limit) == (Reason.LATENCY_BREACH, "5")
+    counted, evidence, *rest = breached.evidence.split("; ")
+    assert counted == (
+        f"latency: {breached.canary.bad} of {breached.canary.total} canary requests over 150 ms or handed over as late "
+        f"({breached.value} %, allowed 5 %) against 0 of {breached.stable.total:,} on stable (0 %)"  # type: ignore[union-attr]  # it has requests
+    )
+    assert evidence.startswith("evidence e = 10^")
+    assert evidence.endswith("≥ 200 (false-rollback risk of the whole rollout ≤ 1 %)")  # two tests share it
+    assert rest[0].startswith("began ≈ 1970-01-01T00:00:47.000Z, 30 s before the decision")
+    assert 'Query: {__name__=~"backstop_served_seconds_count|' in breached.evidence
+
+
+def test_b17_a_canary_worse_than_stable_but_within_its_limit_is_healthy() -> None:
+    pods = [
+        Pod(
+            name="a",
+            requests=(
+                *steady(0.0, 600.0, per_second=9.75),
+                *steady(0.0, 600.0, per_second=0.25, outcome="error"),
+                *steady(0.0, 600.0, per_second=89.1, revision="stable"),
+                *steady(0.0, 600.0, per_second=0.9, revision="stable", outcome="error"),
+            ),
+        )
+    ]
+    samples, state = scraped(pods, interval=INTERVAL, until=600.0), AnalysisState()
+    found: list[tuple[object, object]] = []
+    for now in range(5, 600, 5):
+        seen = visible(samples, until=now, after=now - 60.0)
+        result = evaluate(seen, policy=asked(ERRORS, INCREASE, state=state), now=float(now), scrape_interval=INTERVAL)
+        state = result.state
+        found.append(tuple(reading.state for reading in result.readings))  # type: ignore[arg-type]  # of two
+    assert {type(limit) for limit, _ in found} <= {Healthy, Waiting}
+    assert isinstance(found[-1][1], Breached), "an increase of 1.5 points where half a point is allowed"
+
+
+def test_an_incident_that_stable_shares_is_no_breach_and_is_called_so() -> None:
+    reading = last(run(served(bad_from=40.0, stable_bad=True), ERRORS, until=100.0))
+    assert isinstance(reading.state, Breaching)
+    assert reading.state.shared
+    assert reading.reason is Reason.SHARED_BREACH
+    assert "stable breaks the limit too and the canary is no worse, so that a rollback cannot help" in reading.evidence
+
+
+def test_beside_a_stable_that_hardly_anybody_calls_a_breach_is_suspected() -> None:
+    reading = last(run(served(bad_from=40.0, stable=0.2), ERRORS, until=60.0))
+    assert isinstance(reading.state, Breached)
+    assert reading.suspected
+    assert "only suspected, as stable had too few requests to compare with" in reading.evidence
+
+
+def test_m05_a_breach_needs_no_minimum_of_requests_and_a_step_does() -> None:
+    fussy = objective_of(SLO(name="errors", indicator="ErrorRate", maxPercent="5", minRequests=400))
+    assert isinstance(last(run(served(bad_from=20.0), fussy, until=30.0)).state, Breached)
+    waiting = last(run(served(bad_from=1e9), fussy, until=30.0))
+    assert isinstance(waiting.state, Waiting)
+    assert f"; needs {waiting.state.more} more canary requests in this step. Query: " in waiting.evidence
+    assert "evidence e = " in waiting.evidence
+
+
+def test_m01_a_source_that_fails_makes_nothing_known_and_costs_nothing() -> None:
+    samples = served(bad_from=40.0)
+    whole = run(samples, LATENCY, until=77.0)
+    blind = evaluate(ProviderError("It is down."), policy=asked(LATENCY, state=whole[60].state), now=61.0, scrape_interval=INTERVAL)
+    assert blind.state == whole[60].state
+    after = evaluate(visible(samples, until=77.0), policy=asked(LATENCY, state=blind.state), now=77.0, scrape_interval=INTERVAL)
+    assert after.readings[0] == last(whole)
+
+
+@pytest.mark.parametrize("bad_from", [30.0, 1e9])
+def test_another_operator_at_every_second_comes_to_the_same_verdicts(bad_from: float) -> None:
+    samples = served(bad_from=bad_from, bad_to=50.0, until=90.0)
+    one, many = (run(samples, LATENCY, ERRORS, INCREASE, until=90.0, restarting=restarting) for restarting in (False, True))
+    for plain, resumed in zip(one, many, strict=True):
+        assert [r.state for r in plain.readings] == [r.state for r in resumed.readings]
+        assert [(r.canary, r.stable) for r in plain.readings] == [(r.canary, r.stable) for r in resumed.readings]
+    kept = [
+        [o.rule.absolute.ln_capital for o in result.state.objectives.values() if isinstance(o.rule, SequentialState)]
+        for result in (one[-1], many[-1])
+    ]
+    for plain_one, resumed_one in zip(*kept, strict=True):
+        assert plain_one == pytest.approx(resumed_one, rel=1e-5, abs=1e-5)
+
+
+# -- what it remembers
+
+
+def test_what_stable_did_before_the_canary_came_is_read_once_and_for_the_whole_of_ten_minutes() -> None:
+    waiting = asked(ERRORS, state=AnalysisState(), since=None)
+    assert window_seconds(waiting, now=1000.0, scrape_interval=INTERVAL) == HISTORY_SECONDS + MARGIN_INTERVALS * INTERVAL
+
+    samples = served(bad_from=1e9, began=40.0)
+    first = evaluate(visible(samples, until=40.0), policy=waiting, now=40.0, scrape_interval=INTERVAL)
+    assert first.state.seeded
+    kept = first.state.objectives[ERRORS.fingerprint].rule
+    assert isinstance(kept, SequentialState)
+    # Forty requests a second; of the first seconds no scrape says when they came.
+    assert 40 * 20 <= kept.history.total <= 40 * 40
+    assert kept.history.bad == 0
+
+    begun = asked(ERRORS, state=first.state, since=40.0)
+    assert window_seconds(begun, now=45.0, scrape_interval=INTERVAL) < 60
+    second = evaluate(visible(samples, until=60.0), policy=begun, now=60.0, scrape_interval=INTERVAL)
+    again = second.state.objectives[ERRORS.fingerprint].rule
+    assert isinstance(again, SequentialState)
+    assert again.history == kept.history
+
+
+def test_a_policy_of_thresholds_asks_for_no_history() -> None:
+    policy = asked(errors_objective(), state=AnalysisState(), since=None)
+    assert window_seconds(policy, now=1000.0, scrape_interval=INTERVAL) == MARGIN_INTERVALS * INTERVAL
+
+
+def test_stable_is_counted_by_pod_so_that_bursts_are_told_from_chance() -> None:
+    # One pod of stable fails for a block of five seconds now and then, and the other one never: bad requests come together.
+    def pod(name: str, *, bursts: tuple[float, ...]) -> Pod:
+        bad = tuple(request for at in bursts for request in steady(at, at + 5.0, per_second=10, revision="stable", outcome="error"))
+        return Pod(name=name, requests=(*steady(0.0, 120.0, per_second=5), *steady(0.0, 120.0, per_second=30, revision="stable"), *bad))
+
+    samples = scraped([pod("a", bursts=(20.1, 60.1, 90.1)), pod("b", bursts=())], interval=INTERVAL, until=120.0)
+    kept = run(samples, ERRORS, until=120.0)[-1].state.objectives[ERRORS.fingerprint].rule
+    assert isinstance(kept, SequentialState)
+    assert kept.bursts.total_squares < kept.bursts.total**2 / 40, "about 46 blocks of a pod, not 23 of both"
+    assert correlation(kept.bursts) > 0.05
+
+
+def test_latency_is_compared_at_further_bounds_and_one_that_a_pod_lacks_says_nothing() -> None:
+    assert bounds_beside(LATENCY) == pytest.approx((0.1755, 0.1995, 0.255, 0.3, 0.45))
+    kept = run(served(bad_from=40.0), LATENCY, until=60.0)[-1].state.objectives[LATENCY.fingerprint].rule
+    assert isinstance(kept, SequentialState)
+    rule = rule_of(LATENCY, tests=1, planned_blocks=60)
+    assert isinstance(rule, Sequential)
+    assert len(kept.relatives) == rule.comparisons == 6
+    # The pods of this test have the bounds 0.1, 0.15, 0.2 and 0.3.
+    seen = [one.seen.canary_total > 0 for one in kept.relatives]
+    assert seen == [True, False, False, False, True, False]
+    assert kept.relatives[0].seen.canary_bad > 0
+    assert kept.relatives[4].seen.canary_bad == 0, "nothing took longer than 300 ms"
+
+
+def test_a_new_revision_and_an_edited_objective_begin_new_tests_and_a_change_of_weight_does_not() -> None:
+    state = run(served(bad_from=30.0), ERRORS, until=40.0)[-1].state
+    before = state.objectives[ERRORS.fingerprint].rule
+    assert isinstance(before, SequentialState)
+    assert before.absolute.blocks > 0
+
+    def rule_after(policy: LivePolicy) -> SequentialState:
+        result = evaluate(Sample(()), policy=policy, now=41.0, scrape_interval=INTERVAL)
+        rule = result.state.objectives[policy.objectives[0].fingerprint].rule
+        assert isinstance(rule, SequentialState)
+        return rule
+
+    assert rule_after(asked(ERRORS, state=state, since=50.0)) == before
+    edited = objective_of(SLO(name="errors", indicator="ErrorRate", maxPercent="4"))
+    assert rule_after(asked(edited, state=state)).absolute.blocks == 0
+    assert rule_after(replace(asked(ERRORS, state=state), canary="another")).absolute.blocks == 0
+    for other in (
+        SLO(name="errors", indicator="ErrorRate", maxPercent="5", forSeconds=30),
+        SLO(name="errors", indicator="ErrorRate", maxPercent="5", forSeconds=30, waitForSustained=False),
+        SLO(name="errors", indicator="ErrorRate", maxIncreasePercent="5"),
+        SLO(name="errors", indicator="ErrorRate", maxPercent="5", evaluation="Threshold"),
+    ):
+        assert objective_of(other).fingerprint != ERRORS.fingerprint
+
+
+def test_steps_that_are_edited_in_mid_canary_change_no_plan_that_the_tests_have_begun_with() -> None:
+    state = run(served(bad_from=1e9), ERRORS, until=40.0)[-1].state
+    longer = replace(asked(ERRORS, state=state), planned_seconds=9000.0)
+    result = evaluate(Sample(()), policy=longer, now=41.0, scrape_interval=INTERVAL)
+    assert result.state.objectives[ERRORS.fingerprint].planned_blocks == PLANNED / INTERVAL
+
+
+def test_counts_of_a_reading_are_of_the_episode_or_of_the_trailing_window() -> None:
+    reading = last(run(served(bad_from=1e9), ERRORS, until=60.0))
+    assert reading.canary.bad == 0
+    assert 20 <= reading.canary.total <= 200
+    assert reading.stable is not None
+    assert reading.stable == Counts(0, 4 * reading.canary.total)
