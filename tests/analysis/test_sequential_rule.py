@@ -123,6 +123,14 @@ def test_evidence_is_not_lost_in_a_gap() -> None:
     assert breached_at(rule(), stream) == 10.0
 
 
+@pytest.mark.parametrize("judge", [rule(), rule(increase=0.0005)])
+def test_a_regression_that_begins_five_times_as_late_as_planned_is_found(judge: Sequential) -> None:
+    stream = blocks([FINE, (1, 50), FINE, FINE] * 450 + [(5, 50)] * 20)
+    found = breached_at(judge, stream)
+    assert found is not None
+    assert 9000 < found <= 9050
+
+
 @pytest.mark.parametrize("limit", [0.0, 1.0])
 def test_a_limit_of_nothing_or_of_everything_is_judged_without_an_exception(limit: float) -> None:
     found = verdicts(rule(limit=limit), blocks([FINE, OUTAGE, (10**18, 10**18), (0, 10**18)], stable=(0, 10**18)))
@@ -155,6 +163,12 @@ def test_evidence_of_an_episode_that_is_over_is_given_up() -> None:
     assert sustained.evidence(over).decisive < 0
     again = after(sustained, blocks([OUTAGE] * 2, start=30.0), state=over)
     assert sustained.evidence(again).decisive > math.log(200)
+
+
+@pytest.mark.parametrize("judge", [rule(limit=0.05, for_seconds=30), rule(increase=0.01, for_seconds=30)])
+def test_after_an_episode_of_a_canary_that_lives_longer_than_planned_an_outage_still_fires(judge: Sequential) -> None:
+    stream = blocks([FINE] * 400 + [OUTAGE] * 3 + [FINE] * 1400 + [OUTAGE] * 7)
+    assert breached_at(judge, stream) == stream[-1].end
 
 
 def test_a_gap_ends_the_episode() -> None:

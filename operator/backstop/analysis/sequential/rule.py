@@ -18,7 +18,7 @@ from .likelihood import log_ratios
 from .odds import WORSE, inside
 from .promotion import log_promotion, with_evidence
 from .relative import given_up, log_average, stable_share, with_history, with_pair
-from .restarts import Restarts, dropped, log_value, with_block
+from .restarts import Restarts, log_value, settled, with_block
 from .risk import Risk
 from .state import Pending, SequentialState, nothing_pending, nothing_seen
 from .twosample import Pair
@@ -255,12 +255,13 @@ class Sequential:
             return state
         if not self.for_seconds:
             return replace(state, episode=None, drift=0.0)
+        planned = self.planned_blocks
         return replace(
             state,
             episode=None,
-            absolute=dropped(state.absolute),
-            stable_absolute=dropped(state.stable_absolute),
-            relatives=tuple(given_up(one) for one in state.relatives),
+            absolute=settled(state.absolute, planned=planned),
+            stable_absolute=settled(state.stable_absolute, planned=planned),
+            relatives=tuple(given_up(one, planned=planned) for one in state.relatives),
         )
 
     def _is_shared(self, state: SequentialState, *, evidence: Evidence) -> bool:
