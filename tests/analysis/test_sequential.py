@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Iterable
 from itertools import pairwise, product
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from backstop.analysis.sequential.betting import LN_STAKE_WEIGHTS, log_bets
-from backstop.analysis.sequential.bursts import Bursts, Succession, autocorrelation, correlation, design_effect, with_pod_block, with_share
+from backstop.analysis.sequential.bursts import Bursts, Succession, correlation, design_effect, duration, with_pod_block, with_share
 from backstop.analysis.sequential.likelihood import log_mixture, log_ratios
 from backstop.analysis.sequential.logspace import log_mean, log_sum
 from backstop.analysis.sequential.odds import BETTER, LN_WORSE_WEIGHTS, WORSE, share_at
@@ -278,17 +279,38 @@ def test_all_or_nothing_blocks_are_fully_correlated_and_even_ones_not_at_all() -
     assert correlation(even) == 0.0
 
 
-def test_shares_that_stay_for_a_while_are_autocorrelated_and_alternating_ones_are_not() -> None:
-    def seen(shares: list[float]) -> float:
-        state = Succession()
-        for share in shares:
-            state = with_share(state, share=share)
-        return autocorrelation(state)
+def lasting(bad: Iterable[int], *, total: int = 1000, seconds: float = 5.0) -> float:
+    state = Succession()
+    for one in bad:
+        state = with_share(state, bad=one, total=total)
+    return duration(state, seconds=seconds)
 
-    assert seen(([0.0] * 10 + [0.1] * 10) * 5) > 0.8
-    assert seen([0.0, 0.1] * 50) == 0.0
-    assert seen([0.05] * 100) == 0.0
-    assert seen([0.0, 0.0, 0.1]) == 0.0
+
+def test_shares_that_stay_for_a_while_last_for_blocks_and_alternating_ones_do_not() -> None:
+    assert lasting(([0] * 20 + [100] * 20) * 3) == 12.0
+    assert lasting(([0] * 20 + [100] * 20) * 3, seconds=30.0) == 2.0
+    assert lasting(([0] * 20 + [100] * 20) * 3, seconds=90.0) == 1.0
+    assert lasting([0, 100] * 60) == 1.0
+    assert lasting([50] * 120) == 1.0
+    assert lasting([0, 0, 100]) == 1.0
+
+
+@pytest.mark.parametrize("stays", [0.5, 0.7])
+def test_bursts_last_as_long_as_those_that_follow_from_the_one_before(stays: float) -> None:
+    # Each block keeps the share of the one before with the chance r, so that sums vary (1 + r)/(1 − r) times as much.
+    rng = random.Random(5)
+    shares, share = [], 0.05
+    for _ in range(20_000):
+        share = share if rng.random() < stays else rng.uniform(0, 0.1)
+        shares.append(sum(rng.random() < share for _ in range(100)))
+    assert lasting(shares, total=100) == pytest.approx((1 + stays) / (1 - stays), rel=0.1)
+
+
+@pytest.mark.parametrize("share", [0.005, 0.3])
+def test_independent_requests_are_hardly_ever_taken_for_bursts_that_last(share: float) -> None:
+    rng = random.Random(6)
+    streams = [[sum(rng.random() < share for _ in range(50)) for _ in range(120)] for _ in range(60)]
+    assert sum(lasting(stream, total=50) > 1 for stream in streams) <= 2
 
 
 # -- promotion and risk

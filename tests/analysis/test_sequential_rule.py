@@ -216,14 +216,20 @@ def test_what_stable_did_before_counts_for_bursts_and_for_its_share() -> None:
     assert judge.evidence(after(judge, burst, state=seeded)).decisive < judge.evidence(after(judge, burst)).decisive
 
 
-def test_blocks_are_tested_two_by_two_where_stables_share_goes_on() -> None:
-    waves = [ArmBlock(start=0, end=5, canary=Counts(), stable=Counts(45 if i % 20 < 10 else 0, 450)) for i in range(120)]
+def test_while_stables_bursts_go_on_evidence_counts_for_less_and_an_outage_waits_for_no_further_block() -> None:
+    waves = [ArmBlock(start=0, end=5, canary=Counts(), stable=Counts(9 if i % 20 < 10 else 0, 450)) for i in range(120)]
+    mixed = [ArmBlock(start=0, end=5, canary=Counts(), stable=Counts(9 if i % 2 else 0, 450)) for i in range(120)]
     judge = rule()
-    state = after(judge, blocks([FINE]), state=judge.seeded(judge.start(), history=waves))
-    assert state.merged == 2
-    one, two = after(judge, blocks([OUTAGE], start=5.0), state=state), after(judge, blocks([OUTAGE] * 2, start=5.0), state=state)
-    assert judge.evidence(one) == judge.evidence(state)
-    assert isinstance(judge.judge(two), Breached)
+    wavy, even = (after(judge, blocks([FINE]), state=judge.seeded(judge.start(), history=history)) for history in (waves, mixed))
+    worse = blocks([(5, 50)] * 3, start=5.0)
+    assert judge.evidence(after(judge, worse, state=wavy)).decisive < judge.evidence(after(judge, worse, state=even)).decisive
+    outage, found = blocks([OUTAGE] * 4, start=5.0), []
+    for block in outage:
+        wavy = judge.observe(wavy, block=block)
+        found.append(judge.evidence(wavy).decisive)
+    assert found == sorted(found)
+    assert found[0] > 0
+    assert isinstance(judge.judge(wavy), Breached)
 
 
 def test_a_good_canary_becomes_promotable_and_a_bad_one_does_not() -> None:
