@@ -25,7 +25,8 @@ class Truth:
     """What is so: the bad shares of both arms over time (seconds from the canary's first request).
 
     `correlation` (ICC): each arm's share of each block is drawn from a Beta distribution around the truth; `stays`: the chance that it is
-    the one of the block before instead, so that bursts go on. `missing`: the part of all scrapes that fail; what came in is then in the block after. `tails`: at further latency bounds, the two shares.
+    the one of the block before instead, so that bursts go on. `missing`: the part of all scrapes that fail; what came in is then in the
+    block after. `tails`: at further latency bounds, the two shares.
     """
 
     canary: Share

@@ -16,6 +16,8 @@ from backstop.analysis.sequential.risk import Risk
 from backstop.analysis.sequential.rule import AtMost, NoMoreThanStable, Sequential
 from backstop.analysis.sequential.state import MOST_COMPARISONS, SequentialState, from_numbers, to_numbers
 from backstop.analysis.sequential.window import SPANS, WINDOW_REQUESTS, Span, canary_of, stable_of, widened
+from bench.analysis.judges import Ours
+from bench.analysis.streams import Truth, always, stream
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 OUTAGE = (50, 50)
@@ -152,6 +154,45 @@ def test_twenty_five_seconds_of_total_failure_and_two_blips_never_fire(requests:
     beside = (4, 9 * requests)
     assert breached_at(sustained, blocks([fine] * 20 + [bad] * 5 + [fine] * 20, stable=beside)) is None
     assert breached_at(sustained, blocks([fine] * 20 + [bad] * 4 + [fine] * 6 + [bad] * 4 + [fine] * 20, stable=beside)) is None
+
+
+STRAY, CLEAN, FAILED = (1, 5), (0, 5), (5, 5)
+
+
+@pytest.mark.parametrize(
+    "canary",
+    [
+        [CLEAN] * 20 + [FAILED] * 5 + [CLEAN, STRAY] + [CLEAN] * 10,
+        [CLEAN] * 20 + [FAILED] * 5 + [STRAY, CLEAN, STRAY] + [CLEAN] * 10,
+        [CLEAN] * 16 + [STRAY, CLEAN, (2, 5), CLEAN] + [FAILED] * 5 + [CLEAN] * 10,
+    ],
+)
+def test_stray_errors_beside_a_failure_of_twenty_five_seconds_do_not_make_it_longer(canary: list[tuple[int, int]]) -> None:
+    assert breached_at(rule(limit=0.05, for_seconds=30), blocks(canary, stable=(0, 45))) is None
+
+
+def test_at_one_request_a_second_a_failure_of_twenty_five_seconds_is_never_rolled_back_and_one_that_stays_is_at_once() -> None:
+    sustained = Ours(AtMost(0.05), for_seconds=30)
+
+    def decided(until: float) -> list[float | None]:
+        truth = Truth(lambda t: 1.0 if 100 <= t < until else 0.01, always(0.01))
+        return [sustained(stream(truth, rate=1, seconds=200, seed=f"{until} {run}")) for run in range(60)]
+
+    assert decided(125.0) == [None] * 60
+    assert sorted(at or math.inf for at in decided(200.0))[30] == 135.0
+
+
+def test_twenty_percent_bad_at_one_request_a_second_is_one_episode_whatever_its_clean_blocks() -> None:
+    sustained = rule(limit=0.05, for_seconds=30)
+    state = after(sustained, blocks([CLEAN] * 20 + [STRAY, (2, 5), CLEAN, CLEAN, STRAY, (2, 5), CLEAN, STRAY], stable=(0, 45)))
+    assert state.episode is not None
+    assert (state.episode.first_bad, state.episode.newest_bad) == (110.0, 140.0)
+
+
+def test_a_failure_that_becomes_a_smaller_one_goes_on() -> None:
+    sustained = rule(limit=0.05, for_seconds=30)
+    assert breached_at(sustained, blocks([CLEAN] * 20 + [FAILED] * 4 + [(3, 5)] * 3, stable=(0, 45))) == 135.0
+    assert breached_at(sustained, blocks([FINE] * 20 + [OUTAGE] * 4 + [(10, 50)] * 3)) == 135.0
 
 
 def test_evidence_of_an_episode_that_is_over_is_given_up() -> None:

@@ -2,8 +2,9 @@
 
 With an absolute limit the evidence is min(absolute, relative with δ = a tenth of the limit): e-value of "within the limit, or no worse
 than stable". With an allowed increase it is the relative test alone, δ the increase. Without `for_seconds` evidence decides at once.
-With it, the breach episode must also have lasted so long: from the end of its first bad block to the end of its newest; it ends when the
-trailing window is within the limit, or at a gap, and then what was won is given up. Knows nothing of queries, weights or revisions.
+With it, the breach episode must also have lasted so long: from the end of its first bad block to the end of its newest. It ends when the
+trailing window is within the limit or the newest 10 s say that it is over (`episode`), and at a gap; then what was won is given up. Knows
+nothing of queries, weights or revisions.
 """
 
 import math
@@ -12,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from ..reading import Breached, Breaching, Counts, Healthy
 from ..rule import ArmBlock, Verdict
-from ..threshold import Episode, both
 from .bursts import Bursts, Succession, correlation, duration, thinned, with_pod_block, with_share
+from .episode import begins_now, continued, is_over
 from .likelihood import log_ratios
 from .odds import WORSE, inside
 from .promotion import log_promotion, with_evidence
@@ -22,7 +23,7 @@ from .restarts import Restarts, log_value, settled, with_block
 from .risk import Risk
 from .state import SequentialState, nothing_seen
 from .twosample import Pair
-from .window import CLOCK_SLACK_SECONDS, WINDOW_REQUESTS, canary_of, stable_of, widened
+from .window import CLOCK_SLACK_SECONDS, WINDOW_REQUESTS, canary_of, newest_of, stable_of, widened
 
 LN_EQUAL = tuple(-math.log(len(WORSE)) for _ in WORSE)
 TOLERATED_PART = 0.1  # δ of the relative test beside an absolute limit
@@ -106,8 +107,12 @@ class Sequential:
             return replace(state, window=window)
         level = self._level(state)
         bad = block.canary.bad > level * block.canary.total
-        seen = canary_of(window)
         if self.for_seconds:
+            if state.episode is not None and is_over(state.episode, block=block, window=window, level=level):
+                state, window = self._ended(state), newest_of(window)
+            elif state.episode is not None and bad and begins_now(state.episode, block=block, level=level):
+                state = replace(state, episode=None)
+            seen = canary_of(window)
             goes_on, drift = seen.bad > level * seen.total, 0.0
         else:
             # Page's cumulative sum: a regression began when the running evidence for it was last at its lowest.
@@ -118,7 +123,7 @@ class Sequential:
         if not goes_on:
             state, episode = self._ended(state), None
         elif episode is not None or bad or not self.for_seconds:
-            episode = _continued(episode, block=block, bad=bad)
+            episode = continued(episode, block=block, bad=bad)
         return replace(state, window=window, newest_is_bad=bad, seen_until=block.end, drift=drift, episode=episode)
 
     def judge(self, state: SequentialState) -> Verdict:
@@ -261,17 +266,6 @@ class Sequential:
             return False
         stable = stable_of(state.window)
         return stable.bad > self._level(state) * stable.total and evidence.relative < self.risk.ln_threshold
-
-
-def _continued(episode: Episode | None, *, block: ArmBlock, bad: bool) -> Episode:
-    if episode is None:
-        return Episode(first_bad=block.end, newest_bad=block.end, canary=block.canary, stable=block.stable)
-    return Episode(
-        first_bad=episode.first_bad,
-        newest_bad=block.end if bad else episode.newest_bad,
-        canary=episode.canary + block.canary,
-        stable=both(episode.stable, block.stable),
-    )
 
 
 def _bursts_with(state: Bursts, *, block: ArmBlock) -> Bursts:
