@@ -24,13 +24,15 @@ Share = Callable[[float], float]
 class Truth:
     """What is so: the bad shares of both arms over time (seconds from the canary's first request).
 
-    `correlation` (ICC): each arm's share of each block is drawn from a Beta distribution around the truth. `missing`: the part of all
-    scrapes that fail; what came in is then in the block after. `tails`: at further latency bounds, the two shares.
+    `correlation` (ICC): each arm's share of each block is drawn from a Beta distribution around the truth; `stays`: the chance that it is
+    the one of the block before instead, so that bursts go on. `missing`: the part of all scrapes that fail; what came in is then in the
+    block after. `tails`: at further latency bounds, the two shares.
     """
 
     canary: Share
     stable: Share
     correlation: float = 0.0
+    stays: float = 0.0
     missing: float = 0.0
     tails: tuple[tuple[float, float], ...] = ()
 
@@ -51,18 +53,19 @@ def always(share: float) -> Share:
 def stream(truth: Truth, *, rate: float, seconds: float, seed: str) -> Stream:
     """A run of so many seconds at `rate` canary requests per second, and nine times as many on stable."""
     rng = random.Random(seed)
+    canary_arm, stable_arm = (_Arm(truth=truth, rng=rng, tail=tail) for tail in (0, 1))
     history = []
     for index in range(round(HISTORY_SECONDS / SCRAPE_SECONDS)):
         at = index * SCRAPE_SECONDS - HISTORY_SECONDS
-        stable, at_bounds = _arm(rng, rate=(STABLE_PER_CANARY + 1) * rate, share=truth.stable(0.0), truth=truth, tail=1)
+        stable, at_bounds = stable_arm.counted(rate=(STABLE_PER_CANARY + 1) * rate, share=truth.stable(0.0))
         bounds = tuple(BoundCounts(canary=Counts(), stable=one) for one in at_bounds)
         history.append(ArmBlock(start=at, end=at + SCRAPE_SECONDS, canary=Counts(), stable=stable, bounds=bounds))
     blocks: list[ArmBlock] = []
     pending: list[ArmBlock] = []
     for index in range(round(seconds / SCRAPE_SECONDS)):
         at = index * SCRAPE_SECONDS
-        canary, canary_bounds = _arm(rng, rate=rate, share=truth.canary(at), truth=truth, tail=0)
-        stable, stable_bounds = _arm(rng, rate=STABLE_PER_CANARY * rate, share=truth.stable(at), truth=truth, tail=1)
+        canary, canary_bounds = canary_arm.counted(rate=rate, share=truth.canary(at))
+        stable, stable_bounds = stable_arm.counted(rate=STABLE_PER_CANARY * rate, share=truth.stable(at))
         bounds = tuple(BoundCounts(canary=c, stable=s) for c, s in zip(canary_bounds, stable_bounds, strict=True))
         pending.append(ArmBlock(start=at, end=at + SCRAPE_SECONDS, canary=canary, stable=stable, bounds=bounds))
         if truth.missing and rng.random() < truth.missing:
@@ -72,27 +75,43 @@ def stream(truth: Truth, *, rate: float, seconds: float, seed: str) -> Stream:
     return Stream(history=tuple(history), blocks=tuple(blocks))
 
 
-def _arm(rng: random.Random, *, rate: float, share: float, truth: Truth, tail: int) -> tuple[Counts, list[Counts]]:
-    """Counts of one arm in one block: at the limit, and at each further bound. `tail`: which of the two shares of a bound is its."""
-    mean = rate * SCRAPE_SECONDS
-    if truth.correlation:
-        if 0 < share < 1:
-            strength = 1 / truth.correlation - 1
-            share = rng.betavariate(share * strength, (1 - share) * strength)
-        bad, good = (_searched_poisson(rng, mean=part) for part in (mean * share, mean * (1 - share)))
-        return Counts(bad=bad, total=bad + good), []
-    if not truth.tails:
-        bad, good = (_poisson(rng, mean=part) for part in (mean * share, mean * (1 - share)))
-        return Counts(bad=bad, total=bad + good), []
-    # Requests over the lowest bound, then how many of them are over the next, and so on: the limit is one of the bounds.
-    levels = sorted([(share, -1), *((one[tail], index) for index, one in enumerate(truth.tails))], key=lambda level: -level[0])
-    total = seen = _poisson(rng, mean=mean)
-    at, found = 1.0, {}
-    for level, index in levels:
-        part = level / at if at > 0 else 0.0
-        seen = sum(rng.random() < part for _ in range(seen))
-        found[index], at = Counts(bad=seen, total=total), level
-    return found[-1], [found[index] for index in range(len(truth.tails))]
+class _Arm:
+    """One arm of a stream. `tail`: which of the two shares of a bound is its; what it keeps is where its burst stands."""
+
+    def __init__(self, *, truth: Truth, rng: random.Random, tail: int) -> None:
+        self._truth, self._rng, self._tail = truth, rng, tail
+        self._burst: tuple[float, float] | None = None
+
+    def counted(self, *, rate: float, share: float) -> tuple[Counts, list[Counts]]:
+        """Counts of one block: at the limit, and at each further bound."""
+        mean, rng = rate * SCRAPE_SECONDS, self._rng
+        if self._truth.correlation:
+            share = self._in_burst(share)
+            bad, good = (_searched_poisson(rng, mean=part) for part in (mean * share, mean * (1 - share)))
+            return Counts(bad=bad, total=bad + good), []
+        if not self._truth.tails:
+            bad, good = (_poisson(rng, mean=part) for part in (mean * share, mean * (1 - share)))
+            return Counts(bad=bad, total=bad + good), []
+        # Requests over the lowest bound, then how many of them are over the next, and so on: the limit is one of the bounds.
+        tails = self._truth.tails
+        levels = sorted([(share, -1), *((one[self._tail], index) for index, one in enumerate(tails))], key=lambda level: -level[0])
+        total = seen = _poisson(rng, mean=mean)
+        at, found = 1.0, {}
+        for level, index in levels:
+            part = level / at if at > 0 else 0.0
+            seen = sum(rng.random() < part for _ in range(seen))
+            found[index], at = Counts(bad=seen, total=total), level
+        return found[-1], [found[index] for index in range(len(tails))]
+
+    def _in_burst(self, share: float) -> float:
+        """The share of this block, around the true one: that of the block before, or drawn anew."""
+        if not 0 < share < 1:
+            return share
+        kept = self._burst
+        if kept is None or kept[0] != share or not (self._truth.stays and self._rng.random() < self._truth.stays):
+            strength = 1 / self._truth.correlation - 1
+            kept = self._burst = (share, self._rng.betavariate(share * strength, (1 - share) * strength))
+        return kept[1]
 
 
 def _as_one(blocks: list[ArmBlock]) -> ArmBlock:

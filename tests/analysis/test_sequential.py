@@ -2,20 +2,21 @@
 
 import math
 import random
-from itertools import pairwise
+from collections.abc import Iterable
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from backstop.analysis.sequential.betting import LN_STAKE_WEIGHTS, log_bets
-from backstop.analysis.sequential.bursts import Bursts, Succession, autocorrelation, correlation, design_effect, with_pod_block, with_share
+from backstop.analysis.sequential.bursts import Bursts, Succession, correlation, design_effect, duration, with_pod_block, with_share
 from backstop.analysis.sequential.likelihood import log_mixture, log_ratios
 from backstop.analysis.sequential.logspace import log_mean, log_sum
 from backstop.analysis.sequential.odds import BETTER, LN_WORSE_WEIGHTS, WORSE, share_at
 from backstop.analysis.sequential.promotion import Promotion, clean_needed, log_point, log_promotion, more_needed, with_evidence
 from backstop.analysis.sequential.relative import Relative, compared, given_up, log_relative, with_pair
-from backstop.analysis.sequential.restarts import dropped, idle_weight, log_value, started, with_block
+from backstop.analysis.sequential.restarts import idle_weight, log_value, settled, started, with_block
 from backstop.analysis.sequential.risk import Risk
 from backstop.analysis.sequential.twosample import Pair, log_e, projected
 
@@ -94,12 +95,14 @@ def test_bets_stay_a_number_over_any_blocks(blocks: list[tuple[int, int]]) -> No
 
 @PATIENT
 @given(st.integers(1, 50))
-def test_the_weights_of_all_starts_add_up_to_one(planned: int) -> None:
-    idle = [idle_weight(blocks, planned=planned) for blocks in range(planned + 3)]
-    assert idle[0] == 1.0
-    assert idle[1] == 0.5
-    assert all(later <= one for one, later in pairwise(idle))
-    assert idle[planned + 1] == idle[planned + 2] == 0.0
+def test_the_weights_of_all_starts_add_up_to_one_and_never_come_to_an_end(planned: int) -> None:
+    idle = [idle_weight(blocks, planned=planned) for blocks in range(20 * planned)]
+    assert idle[:2] == [1.0, 0.5]
+    assert all(0 < later < one for one, later in pairwise(idle))
+    assert idle_weight(10**6 * planned, planned=planned) < 1e-6
+    starts = [one - later for one, later in pairwise(idle[1:])]
+    assert all(start == pytest.approx(0.5 / planned) for start in starts[: planned // 2])
+    assert all(later <= one * (1 + 1e-9) for one, later in pairwise(starts))
 
 
 @PATIENT
@@ -111,12 +114,28 @@ def test_without_evidence_restarts_say_neither_yes_nor_no(blocks: int) -> None:
     assert log_value(state, ln_weights=EQUAL, planned=10) == pytest.approx(0.0)
 
 
-def test_what_is_dropped_is_not_spent_again() -> None:
-    state = started(1)
+def test_what_was_won_is_given_up_and_what_was_put_in_goes_on() -> None:
+    state = started(2)
     for _ in range(4):
-        state = with_block(state, ln_e=[5.0], planned=10)
-    state = dropped(state)
-    assert log_value(state, ln_weights=[0.0], planned=10) == pytest.approx(math.log(idle_weight(4, planned=10)))
+        state = with_block(state, ln_e=[5.0, -5.0], planned=10)
+    before, state = state, settled(state, planned=10)
+    assert state.ln_capital == (pytest.approx(math.log(1 - idle_weight(4, planned=10))), before.ln_capital[1])
+    assert log_value(state, ln_weights=[0.0, -math.inf], planned=10) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("planned", [1, 4, 100])
+def test_however_long_it_goes_on_and_whenever_it_is_settled_the_mean_is_at_most_one(planned: int) -> None:
+    # All streams of ten requests, each with its chance, at a limit of a quarter; settled after each good one that follows a bad one.
+    total = 0.0
+    for stream in product((0, 1), repeat=10):
+        state, last = started(len(WORSE)), 0
+        for bad in stream:
+            state = with_block(state, ln_e=log_ratios(bad=bad, total=1, allowed=0.25), planned=planned)
+            state = settled(state, planned=planned) if last > bad else state
+            last = bad
+        chance = 0.25 ** sum(stream) * 0.75 ** (10 - sum(stream))
+        total += chance * math.exp(log_value(state, ln_weights=EQUAL, planned=planned))
+    assert 0.1 < total <= 1 + 1e-9
 
 
 # -- two arms
@@ -160,7 +179,7 @@ def test_evidence_of_two_arms_is_a_number_whatever_is_counted(blocks: list[Pair]
     for block in blocks:
         state = with_pair(state, block=block, prior=prior, delta=delta, planned=360)
     assert math.isfinite(log_relative(state, planned=360))
-    assert math.isfinite(log_relative(given_up(state), planned=360)) or len(blocks) > 360
+    assert log_relative(given_up(state, planned=360), planned=360) <= min(1e-9, log_relative(state, planned=360) + 1e-9)
 
 
 def test_a_block_without_one_of_the_arms_says_nothing() -> None:
@@ -260,17 +279,38 @@ def test_all_or_nothing_blocks_are_fully_correlated_and_even_ones_not_at_all() -
     assert correlation(even) == 0.0
 
 
-def test_shares_that_stay_for_a_while_are_autocorrelated_and_alternating_ones_are_not() -> None:
-    def seen(shares: list[float]) -> float:
-        state = Succession()
-        for share in shares:
-            state = with_share(state, share=share)
-        return autocorrelation(state)
+def lasting(bad: Iterable[int], *, total: int = 1000, seconds: float = 5.0) -> float:
+    state = Succession()
+    for one in bad:
+        state = with_share(state, bad=one, total=total)
+    return duration(state, seconds=seconds)
 
-    assert seen(([0.0] * 10 + [0.1] * 10) * 5) > 0.8
-    assert seen([0.0, 0.1] * 50) == 0.0
-    assert seen([0.05] * 100) == 0.0
-    assert seen([0.0, 0.0, 0.1]) == 0.0
+
+def test_shares_that_stay_for_a_while_last_for_blocks_and_alternating_ones_do_not() -> None:
+    assert lasting(([0] * 20 + [100] * 20) * 3) == 12.0
+    assert lasting(([0] * 20 + [100] * 20) * 3, seconds=30.0) == 2.0
+    assert lasting(([0] * 20 + [100] * 20) * 3, seconds=90.0) == 1.0
+    assert lasting([0, 100] * 60) == 1.0
+    assert lasting([50] * 120) == 1.0
+    assert lasting([0, 0, 100]) == 1.0
+
+
+@pytest.mark.parametrize("stays", [0.5, 0.7])
+def test_bursts_last_as_long_as_those_that_follow_from_the_one_before(stays: float) -> None:
+    # Each block keeps the share of the one before with the chance r, so that sums vary (1 + r)/(1 − r) times as much.
+    rng = random.Random(5)
+    shares, share = [], 0.05
+    for _ in range(20_000):
+        share = share if rng.random() < stays else rng.uniform(0, 0.1)
+        shares.append(sum(rng.random() < share for _ in range(100)))
+    assert lasting(shares, total=100) == pytest.approx((1 + stays) / (1 - stays), rel=0.1)
+
+
+@pytest.mark.parametrize("share", [0.005, 0.3])
+def test_independent_requests_are_hardly_ever_taken_for_bursts_that_last(share: float) -> None:
+    rng = random.Random(6)
+    streams = [[sum(rng.random() < share for _ in range(50)) for _ in range(120)] for _ in range(60)]
+    assert sum(lasting(stream, total=50) > 1 for stream in streams) <= 2
 
 
 # -- promotion and risk

@@ -16,6 +16,8 @@ from backstop.analysis.sequential.risk import Risk
 from backstop.analysis.sequential.rule import AtMost, NoMoreThanStable, Sequential
 from backstop.analysis.sequential.state import MOST_COMPARISONS, SequentialState, from_numbers, to_numbers
 from backstop.analysis.sequential.window import SPANS, WINDOW_REQUESTS, Span, canary_of, stable_of, widened
+from bench.analysis.judges import Ours
+from bench.analysis.streams import Truth, always, stream
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 OUTAGE = (50, 50)
@@ -123,6 +125,14 @@ def test_evidence_is_not_lost_in_a_gap() -> None:
     assert breached_at(rule(), stream) == 10.0
 
 
+@pytest.mark.parametrize("judge", [rule(), rule(increase=0.0005)])
+def test_a_regression_that_begins_five_times_as_late_as_planned_is_found(judge: Sequential) -> None:
+    stream = blocks([FINE, (1, 50), FINE, FINE] * 450 + [(5, 50)] * 20)
+    found = breached_at(judge, stream)
+    assert found is not None
+    assert 9000 < found <= 9050
+
+
 @pytest.mark.parametrize("limit", [0.0, 1.0])
 def test_a_limit_of_nothing_or_of_everything_is_judged_without_an_exception(limit: float) -> None:
     found = verdicts(rule(limit=limit), blocks([FINE, OUTAGE, (10**18, 10**18), (0, 10**18)], stable=(0, 10**18)))
@@ -146,6 +156,45 @@ def test_twenty_five_seconds_of_total_failure_and_two_blips_never_fire(requests:
     assert breached_at(sustained, blocks([fine] * 20 + [bad] * 4 + [fine] * 6 + [bad] * 4 + [fine] * 20, stable=beside)) is None
 
 
+STRAY, CLEAN, FAILED = (1, 5), (0, 5), (5, 5)
+
+
+@pytest.mark.parametrize(
+    "canary",
+    [
+        [CLEAN] * 20 + [FAILED] * 5 + [CLEAN, STRAY] + [CLEAN] * 10,
+        [CLEAN] * 20 + [FAILED] * 5 + [STRAY, CLEAN, STRAY] + [CLEAN] * 10,
+        [CLEAN] * 16 + [STRAY, CLEAN, (2, 5), CLEAN] + [FAILED] * 5 + [CLEAN] * 10,
+    ],
+)
+def test_stray_errors_beside_a_failure_of_twenty_five_seconds_do_not_make_it_longer(canary: list[tuple[int, int]]) -> None:
+    assert breached_at(rule(limit=0.05, for_seconds=30), blocks(canary, stable=(0, 45))) is None
+
+
+def test_at_one_request_a_second_a_failure_of_twenty_five_seconds_is_never_rolled_back_and_one_that_stays_is_at_once() -> None:
+    sustained = Ours(AtMost(0.05), for_seconds=30)
+
+    def decided(until: float) -> list[float | None]:
+        truth = Truth(lambda t: 1.0 if 100 <= t < until else 0.01, always(0.01))
+        return [sustained(stream(truth, rate=1, seconds=200, seed=f"{until} {run}")) for run in range(60)]
+
+    assert decided(125.0) == [None] * 60
+    assert sorted(at or math.inf for at in decided(200.0))[30] == 135.0
+
+
+def test_twenty_percent_bad_at_one_request_a_second_is_one_episode_whatever_its_clean_blocks() -> None:
+    sustained = rule(limit=0.05, for_seconds=30)
+    state = after(sustained, blocks([CLEAN] * 20 + [STRAY, (2, 5), CLEAN, CLEAN, STRAY, (2, 5), CLEAN, STRAY], stable=(0, 45)))
+    assert state.episode is not None
+    assert (state.episode.first_bad, state.episode.newest_bad) == (110.0, 140.0)
+
+
+def test_a_failure_that_becomes_a_smaller_one_goes_on() -> None:
+    sustained = rule(limit=0.05, for_seconds=30)
+    assert breached_at(sustained, blocks([CLEAN] * 20 + [FAILED] * 4 + [(3, 5)] * 3, stable=(0, 45))) == 135.0
+    assert breached_at(sustained, blocks([FINE] * 20 + [OUTAGE] * 4 + [(10, 50)] * 3)) == 135.0
+
+
 def test_evidence_of_an_episode_that_is_over_is_given_up() -> None:
     sustained = rule(limit=0.05, for_seconds=30)
     during = after(sustained, blocks([OUTAGE] * 3))
@@ -155,6 +204,12 @@ def test_evidence_of_an_episode_that_is_over_is_given_up() -> None:
     assert sustained.evidence(over).decisive < 0
     again = after(sustained, blocks([OUTAGE] * 2, start=30.0), state=over)
     assert sustained.evidence(again).decisive > math.log(200)
+
+
+@pytest.mark.parametrize("judge", [rule(limit=0.05, for_seconds=30), rule(increase=0.01, for_seconds=30)])
+def test_after_an_episode_of_a_canary_that_lives_longer_than_planned_an_outage_still_fires(judge: Sequential) -> None:
+    stream = blocks([FINE] * 400 + [OUTAGE] * 3 + [FINE] * 1400 + [OUTAGE] * 7)
+    assert breached_at(judge, stream) == stream[-1].end
 
 
 def test_a_gap_ends_the_episode() -> None:
@@ -202,14 +257,20 @@ def test_what_stable_did_before_counts_for_bursts_and_for_its_share() -> None:
     assert judge.evidence(after(judge, burst, state=seeded)).decisive < judge.evidence(after(judge, burst)).decisive
 
 
-def test_blocks_are_tested_two_by_two_where_stables_share_goes_on() -> None:
-    waves = [ArmBlock(start=0, end=5, canary=Counts(), stable=Counts(45 if i % 20 < 10 else 0, 450)) for i in range(120)]
+def test_while_stables_bursts_go_on_evidence_counts_for_less_and_an_outage_waits_for_no_further_block() -> None:
+    waves = [ArmBlock(start=0, end=5, canary=Counts(), stable=Counts(9 if i % 20 < 10 else 0, 450)) for i in range(120)]
+    mixed = [ArmBlock(start=0, end=5, canary=Counts(), stable=Counts(9 if i % 2 else 0, 450)) for i in range(120)]
     judge = rule()
-    state = after(judge, blocks([FINE]), state=judge.seeded(judge.start(), history=waves))
-    assert state.merged == 2
-    one, two = after(judge, blocks([OUTAGE], start=5.0), state=state), after(judge, blocks([OUTAGE] * 2, start=5.0), state=state)
-    assert judge.evidence(one) == judge.evidence(state)
-    assert isinstance(judge.judge(two), Breached)
+    wavy, even = (after(judge, blocks([FINE]), state=judge.seeded(judge.start(), history=history)) for history in (waves, mixed))
+    worse = blocks([(5, 50)] * 3, start=5.0)
+    assert judge.evidence(after(judge, worse, state=wavy)).decisive < judge.evidence(after(judge, worse, state=even)).decisive
+    outage, found = blocks([OUTAGE] * 4, start=5.0), []
+    for block in outage:
+        wavy = judge.observe(wavy, block=block)
+        found.append(judge.evidence(wavy).decisive)
+    assert found == sorted(found)
+    assert found[0] > 0
+    assert isinstance(judge.judge(wavy), Breached)
 
 
 def test_a_good_canary_becomes_promotable_and_a_bad_one_does_not() -> None:

@@ -2,13 +2,19 @@
 
 ρ̂ = max(0, Σ[(k − n·p̂)² − n·p̂(1 − p̂)] / Σ n(n − 1)·p̂(1 − p̂)) over stable's blocks of each pod, p̂ = (Σk + ½)/(Σn + 1): by moments.
 A burst of n requests is worth n / (1 + (n − 1)·ρ) independent ones; the counts of each arm are divided by that design effect with its
-own n, and with 1.5·ρ̂, as ρ̂ itself is uncertain. Counts that are divided before a test divide its logarithms too: with independent
-requests it stays an e-value (Jensen's inequality), as the projection of `twosample` is made with the divided counts.
-Sums are kept, not blocks: five figures for ρ̂, five for the correlation of a block's share with the next one's.
+own n, and with 1.5·ρ̂, as ρ̂ itself is uncertain. Where a burst goes on from block to block, with r the correlation of two blocks' shares
+once the chance of counting is taken off, T blocks hold no more than T/τ of them, τ = (1 + r)/(1 − r): ρ̂ is multiplied by τ, up to
+what is left of a minute. So no block waits for others: an outage is told by the blocks in which it is.
 
-Symbols: k bad of n requests of one pod in one block.
+Counts that are divided before a test divide its logarithms too: with independent requests it stays an e-value (Jensen's inequality),
+whatever they are divided by, as long as that is known from past blocks, since the projection of `twosample` is made with the divided
+counts. With dependent ones it is one approximately, as far as the variance of sums tells.
+Sums are kept, not blocks: five figures for ρ̂, six for r.
+
+Symbols: k bad of n requests of one pod in one block; ρ, r, τ see above.
 Source: L. Kish, "Survey Sampling" (1965), the design effect; M. S. Ridout, C. G. B. Demétrio and D. Firth, "Estimating intraclass
-correlation for binary data", Biometrics 55 (1999), section 2, the moment estimator.
+correlation for binary data", Biometrics 55 (1999), section 2, the moment estimator; M. S. Bartlett, "Some aspects of the time-correlation
+problem in regard to tests of significance", J. R. Stat. Soc. 98 (1935), the sum of a series in which each follows from the one before.
 """
 
 import math
@@ -22,6 +28,10 @@ AUTOCORRELATED = 0.2
 # The shares of independent blocks are correlated by chance, with a standard error of about 1/√blocks.
 ENOUGH_BLOCKS = 60
 CERTAIN_ERRORS = 3.0
+# Below it a variance of shares is what floats leave of none.
+VARIES = 1e-15
+# Bursts are taken to last so long at most.
+LONGEST_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -37,13 +47,14 @@ class Bursts:
 
 @dataclass(frozen=True)
 class Succession:
-    """Blocks, Σx, Σx², Σx·x_before and the newest x, of stable's shares x."""
+    """Blocks, Σx, Σx², Σx·x_before and the newest x, of stable's shares x; Σ1/n of their requests."""
 
     blocks: int = 0
     sum: float = 0.0
     squares: float = 0.0
     products: float = 0.0
     newest: float = 0.0
+    inverses: float = 0.0
 
 
 def with_pod_block(state: Bursts, *, bad: float, total: float) -> Bursts:
@@ -76,7 +87,7 @@ def design_effect(total: float, *, correlation: float) -> float:
 
 
 def thinned(block: Pair, *, correlation: float) -> Pair:
-    """The block's counts, each arm's divided by its design effect."""
+    """The block's counts, each arm's divided by its design effect. `correlation`: ρ̂, times τ where bursts go on."""
     canary = design_effect(block.canary_total, correlation=SAFETY * correlation)
     stable = design_effect(block.stable_total, correlation=SAFETY * correlation)
     return Pair(
@@ -87,24 +98,30 @@ def thinned(block: Pair, *, correlation: float) -> Pair:
     )
 
 
-def with_share(state: Succession, *, share: float) -> Succession:
-    """The next block's share."""
+def with_share(state: Succession, *, bad: float, total: float) -> Succession:
+    """The next block's share; it has a request."""
+    share = bad / total
     return Succession(
         blocks=state.blocks + 1,
         sum=state.sum + share,
         squares=state.squares + share * share,
         products=state.products + (share * state.newest if state.blocks else 0.0),
         newest=share,
+        inverses=state.inverses + 1 / total,
     )
 
 
-def autocorrelation(state: Succession) -> float:
-    """The correlation of a block's share with the one before; 0 where it could be chance, or all are the same."""
+def duration(state: Succession, *, seconds: float) -> float:
+    """τ, 1 or more: how many blocks of so many seconds a burst lasts; 1 where what shares have in common could be chance."""
     if state.blocks < ENOUGH_BLOCKS:
-        return 0.0
+        return 1.0
     mean = state.sum / state.blocks
     variance = state.squares / state.blocks - mean * mean
-    if not math.isfinite(variance) or variance <= 1e-15:
-        return 0.0
-    found = (state.products / (state.blocks - 1) - mean * mean) / variance
-    return found if found >= CERTAIN_ERRORS / math.sqrt(state.blocks) else 0.0
+    if not variance > VARIES:
+        return 1.0
+    common = state.products / (state.blocks - 1) - mean * mean
+    if common < max(AUTOCORRELATED, CERTAIN_ERRORS / math.sqrt(state.blocks)) * variance:
+        return 1.0
+    most = max(1.0, LONGEST_SECONDS / seconds) if seconds > 0 else 1.0
+    of_bursts = variance - mean * (1 - mean) * state.inverses / state.blocks
+    return min(most, (of_bursts + common) / (of_bursts - common)) if of_bursts > common else most

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from .logspace import log_mean, log_sum
 from .odds import LN_WORSE_WEIGHTS, MOST, WORSE, inside, share_at
-from .restarts import Restarts, dropped, log_value, started, with_block
+from .restarts import Restarts, log_value, settled, started, with_block
 from .twosample import Pair, log_es
 
 LN_HALF = math.log(0.5)
@@ -88,9 +88,9 @@ def with_history(state: Relative, *, block: Pair) -> Relative:
     )
 
 
-def given_up(state: Relative) -> Relative:
-    """What was won so far is given up; the guesses stay."""
-    return replace(state, ln_plug_in=-math.inf, restarts=dropped(state.restarts))
+def given_up(state: Relative, *, planned: int) -> Relative:
+    """What was won so far is given up, in both halves; what was put in goes on, and the guesses stay."""
+    return replace(state, ln_plug_in=min(0.0, state.ln_plug_in), restarts=settled(state.restarts, planned=planned))
 
 
 def log_relative(state: Relative, *, planned: int) -> float:

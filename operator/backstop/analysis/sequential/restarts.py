@@ -1,8 +1,15 @@
 """Mixture over the time at which a regression begins, so that a late one is found as fast as an early one.
 
-R_t = (R_{t−1} + π_t)·e_t and E_t = R_t + (1 − Σ_{s≤t} π_s), for each member of a mixture by itself. π_1 = ½; π_t = ½ / planned from
-block 2 on, until the plan is used up. E is the mixture, weighted π_s, of the e-processes that begin at block s (before it: 1), and
-so an e-process. Empty blocks have e = 1 and use up their π_t all the same.
+R_t = (R_{t−1} + π_t)·e_t and E_t = R_t + (1 − Σ_{s≤t} π_s), for each member of a mixture by itself. E is the mixture, weighted π_s, of
+the e-processes that begin at block s (before it: 1), and so an e-process. Empty blocks have e = 1 and use up their π_t all the same.
+
+The prior π never ends, as a canary may live longer than planned: π_1 = ½, and with u = (t − 1)/planned what has not been put to work
+after block t is ½·(1 − u) up to u = ½ (π_t = ½ / planned), and 1/(8u) from there on, which has the same value and slope at u = ½. So
+Σπ = 1 over all time: the mixture's mean stays at most 1 however long it goes on, and Ville's bound holds for the canary's whole life. A
+start at the end of the plan has a quarter of an even prior's weight; one at ten plans a four-hundredth, ln 400 of evidence more.
+
+Between blocks capital may be given away, never added: with `settled` R_t is a non-negative supermartingale all the same, so that
+Ville's bound is on all episodes of a canary together.
 
 Symbols: R capital at work, π_t prior weight of a start at block t, e_t the block's e-value, w weight of a member.
 Source: A. N. Shiryaev, "On optimum methods in quickest detection problems", Theory Probab. Appl. 8 (1963), the recursion;
@@ -17,6 +24,8 @@ from math import exp, log1p
 from .logspace import log_sum
 
 FIRST = 0.5
+# The part of the plan over which starts are equally likely; then ever less, without an end.
+EVEN = 0.5
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ def started(members: int) -> Restarts:
 
 def with_block(state: Restarts, *, ln_e: Sequence[float], planned: int) -> Restarts:
     """One more block, of which each member has `ln_e`."""
-    start = _weight(state.blocks + 1, planned=planned)
+    start = idle_weight(state.blocks, planned=planned) - idle_weight(state.blocks + 1, planned=planned)
     capital = state.ln_capital
     if start > 0:
         new = math.log(start)
@@ -43,26 +52,23 @@ def with_block(state: Restarts, *, ln_e: Sequence[float], planned: int) -> Resta
     return Restarts(ln_capital=tuple([r + e for r, e in zip(capital, ln_e, strict=True)]), blocks=state.blocks + 1)
 
 
-def dropped(state: Restarts) -> Restarts:
-    """R := 0: what was at work is given up, and only what starts later counts. The bound is not spent twice."""
-    return Restarts(ln_capital=(-math.inf,) * len(state.ln_capital), blocks=state.blocks)
+def settled(state: Restarts, *, planned: int) -> Restarts:
+    """R := min(R, Σπ): what was won is given up, and what was put in goes on, so that evidence is 1 at most."""
+    stake = 1 - idle_weight(state.blocks, planned=planned)
+    most = math.log(stake) if stake > 0 else -math.inf
+    return Restarts(ln_capital=tuple([min(r, most) for r in state.ln_capital]), blocks=state.blocks)
 
 
 def log_value(state: Restarts, *, ln_weights: Sequence[float], planned: int) -> float:
     """ln E of the weighted mixture."""
-    idle = idle_weight(state.blocks, planned=planned)
     terms = list(map(float.__add__, state.ln_capital, ln_weights))
-    if idle > 0:
-        terms.append(math.log(idle))
+    terms.append(math.log(idle_weight(state.blocks, planned=planned)))
     return log_sum(terms)
 
 
 def idle_weight(blocks: int, *, planned: int) -> float:
-    """1 − Σπ: what has not been put to work after so many blocks."""
-    return 1.0 if blocks == 0 else FIRST * (1 - min(blocks - 1, planned) / planned)
-
-
-def _weight(block: int, *, planned: int) -> float:
-    if block == 1:
-        return FIRST
-    return (1 - FIRST) / planned if block - 1 <= planned else 0.0
+    """1 − Σπ: what has not been put to work after so many blocks; never 0."""
+    if blocks == 0:
+        return 1.0
+    elapsed = (blocks - 1) / planned
+    return (1 - FIRST) * (1 - elapsed) if elapsed <= EVEN else (1 - FIRST) * (1 - EVEN) * EVEN / elapsed

@@ -2,8 +2,9 @@
 
 With an absolute limit the evidence is min(absolute, relative with δ = a tenth of the limit): e-value of "within the limit, or no worse
 than stable". With an allowed increase it is the relative test alone, δ the increase. Without `for_seconds` evidence decides at once.
-With it, the breach episode must also have lasted so long: from the end of its first bad block to the end of its newest; it ends when the
-trailing window is within the limit, or at a gap, and then what was won is given up. Knows nothing of queries, weights or revisions.
+With it, the breach episode must also have lasted so long: from the end of its first bad block to the end of its newest. It ends when the
+trailing window is within the limit or the newest 10 s say that it is over (`episode`), and at a gap; then what was won is given up. Knows
+nothing of queries, weights or revisions.
 """
 
 import math
@@ -12,22 +13,21 @@ from dataclasses import dataclass, replace
 
 from ..reading import Breached, Breaching, Counts, Healthy
 from ..rule import ArmBlock, Verdict
-from ..threshold import Episode, both
-from .bursts import AUTOCORRELATED, Bursts, Succession, autocorrelation, correlation, thinned, with_pod_block, with_share
+from .bursts import Bursts, Succession, correlation, duration, thinned, with_pod_block, with_share
+from .episode import begins_now, continued, is_over
 from .likelihood import log_ratios
 from .odds import WORSE, inside
 from .promotion import log_promotion, with_evidence
 from .relative import given_up, log_average, stable_share, with_history, with_pair
-from .restarts import Restarts, dropped, log_value, with_block
+from .restarts import Restarts, log_value, settled, with_block
 from .risk import Risk
-from .state import Pending, SequentialState, nothing_pending, nothing_seen
+from .state import SequentialState, nothing_seen
 from .twosample import Pair
-from .window import CLOCK_SLACK_SECONDS, WINDOW_REQUESTS, canary_of, stable_of, widened
+from .window import CLOCK_SLACK_SECONDS, WINDOW_REQUESTS, canary_of, newest_of, stable_of, widened
 
 LN_EQUAL = tuple(-math.log(len(WORSE)) for _ in WORSE)
 TOLERATED_PART = 0.1  # δ of the relative test beside an absolute limit
 MARGIN_PART = 0.5  # margin of a promotion, of the limit
-LONGEST_BLOCK_SECONDS = 60.0
 # Stable's share before anything is known of it, and how many requests that is worth.
 PRIOR_SHARE, PRIOR_REQUESTS = 0.01, 50.0
 # The odds multiplier by which the beginning of a regression is dated.
@@ -85,7 +85,7 @@ class Sequential:
             state = replace(
                 state,
                 bursts=_bursts_with(state.bursts, block=block),
-                succession=_succeeded(state.succession, block=self._pairs(block)[0]),
+                succession=_succeeded(state.succession, block=block),
                 history=state.history + (block.stable or Counts()),
             )
         found = correlation(state.bursts)
@@ -101,14 +101,18 @@ class Sequential:
         """Adds one closed block."""
         if block.after_gap:
             state = replace(self._ended(state), window=())
-        state = self._collected(state, block=block)
-        bursts, window = _bursts_with(state.bursts, block=block), widened(state.window, block=block)
+        state = self._tested(state, block=block)
+        window = widened(state.window, block=block)
         if block.canary.total == 0:
-            return replace(state, bursts=bursts, window=window)
+            return replace(state, window=window)
         level = self._level(state)
         bad = block.canary.bad > level * block.canary.total
-        seen = canary_of(window)
         if self.for_seconds:
+            if state.episode is not None and is_over(state.episode, block=block, window=window, level=level):
+                state, window = self._ended(state), newest_of(window)
+            elif state.episode is not None and bad and begins_now(state.episode, block=block, level=level):
+                state = replace(state, episode=None)
+            seen = canary_of(window)
             goes_on, drift = seen.bad > level * seen.total, 0.0
         else:
             # Page's cumulative sum: a regression began when the running evidence for it was last at its lowest.
@@ -119,8 +123,8 @@ class Sequential:
         if not goes_on:
             state, episode = self._ended(state), None
         elif episode is not None or bad or not self.for_seconds:
-            episode = _continued(episode, block=block, bad=bad)
-        return replace(state, bursts=bursts, window=window, newest_is_bad=bad, seen_until=block.end, drift=drift, episode=episode)
+            episode = continued(episode, block=block, bad=bad)
+        return replace(state, window=window, newest_is_bad=bad, seen_until=block.end, drift=drift, episode=episode)
 
     def judge(self, state: SequentialState) -> Verdict:
         """`Breached` on enough evidence, and with `for_seconds` only while an episode has lasted as long and goes on."""
@@ -187,20 +191,10 @@ class Sequential:
         arms += [(Counts(), None)] * (self.comparisons - len(arms))
         return tuple(_pair(canary, stable=stable or Counts()) for canary, stable in arms)
 
-    def _collected(self, state: SequentialState, *, block: ArmBlock) -> SequentialState:
-        """Tests the block; or, where several are tested as one, keeps it until there are as many. Guesses come from past blocks only."""
+    def _tested(self, state: SequentialState, *, block: ArmBlock) -> SequentialState:
+        """The state with this block's evidence; bursts and guesses come from past blocks only."""
         pairs = self._pairs(block)
-        if state.merged == 1:
-            return self._tested(state, pairs=pairs, seconds=block.end - block.start)
-        pairs = tuple(_sum(one, other) for one, other in zip(state.pending.pairs, pairs, strict=True))
-        count = state.pending.count + 1
-        if count < state.merged:
-            return replace(state, pending=Pending(count=count, pairs=pairs))
-        return self._tested(state, pairs=pairs, seconds=block.end - block.start)
-
-    def _tested(self, state: SequentialState, *, pairs: tuple[Pair, ...], seconds: float) -> SequentialState:
-        """The state with this evidence. `seconds`: of one block; twice as many are tested as one while stable's shares go on and on."""
-        found = correlation(state.bursts)
+        found = self._bursts(state, seconds=block.end - block.start)
         thin = tuple(thinned(pair, correlation=found) for pair in pairs)
         prior = self._prior(state)
         absolute, stable_absolute = state.absolute, state.stable_absolute
@@ -210,8 +204,6 @@ class Sequential:
         promotion = state.promotion
         if self.weighs_promotion:
             promotion = with_evidence(promotion, block=thin[0], allowed=self.allowed, b=self.expected(state), margin=self.margin)
-        merged = state.merged
-        correlated = autocorrelation(state.succession) >= AUTOCORRELATED and 2 * merged * seconds <= LONGEST_BLOCK_SECONDS
         return replace(
             state,
             absolute=absolute,
@@ -221,10 +213,14 @@ class Sequential:
                 for one, pair in zip(state.relatives, thin, strict=True)
             ),
             promotion=promotion,
-            pending=nothing_pending(comparisons=self.comparisons) if state.pending.count else state.pending,
-            merged=2 * merged if correlated else merged,
-            succession=Succession() if correlated else _succeeded(state.succession, block=pairs[0]),
+            bursts=_bursts_with(state.bursts, block=block),
+            succession=_succeeded(state.succession, block=block),
         )
+
+    def _bursts(self, state: SequentialState, *, seconds: float) -> float:
+        """ρ̂·τ."""
+        found = correlation(state.bursts)
+        return found * duration(state.succession, seconds=seconds) if found > 0 else 0.0
 
     def _absolute(self, state: Restarts, *, bad: float, total: float) -> Restarts:
         assert isinstance(self.limit, AtMost), "only an absolute limit is tested by itself"
@@ -255,12 +251,13 @@ class Sequential:
             return state
         if not self.for_seconds:
             return replace(state, episode=None, drift=0.0)
+        planned = self.planned_blocks
         return replace(
             state,
             episode=None,
-            absolute=dropped(state.absolute),
-            stable_absolute=dropped(state.stable_absolute),
-            relatives=tuple(given_up(one) for one in state.relatives),
+            absolute=settled(state.absolute, planned=planned),
+            stable_absolute=settled(state.stable_absolute, planned=planned),
+            relatives=tuple(given_up(one, planned=planned) for one in state.relatives),
         )
 
     def _is_shared(self, state: SequentialState, *, evidence: Evidence) -> bool:
@@ -271,35 +268,16 @@ class Sequential:
         return stable.bad > self._level(state) * stable.total and evidence.relative < self.risk.ln_threshold
 
 
-def _continued(episode: Episode | None, *, block: ArmBlock, bad: bool) -> Episode:
-    if episode is None:
-        return Episode(first_bad=block.end, newest_bad=block.end, canary=block.canary, stable=block.stable)
-    return Episode(
-        first_bad=episode.first_bad,
-        newest_bad=block.end if bad else episode.newest_bad,
-        canary=episode.canary + block.canary,
-        stable=both(episode.stable, block.stable),
-    )
-
-
 def _bursts_with(state: Bursts, *, block: ArmBlock) -> Bursts:
     for pod in block.stable_pods or (() if block.stable is None else (block.stable,)):
         state = with_pod_block(state, bad=pod.bad, total=pod.total)
     return state
 
 
-def _succeeded(state: Succession, *, block: Pair) -> Succession:
-    return with_share(state, share=block.stable_bad / block.stable_total) if block.stable_total > 0 else state
+def _succeeded(state: Succession, *, block: ArmBlock) -> Succession:
+    stable = block.stable
+    return with_share(state, bad=stable.bad, total=stable.total) if stable is not None and stable.total > 0 else state
 
 
 def _pair(canary: Counts, *, stable: Counts) -> Pair:
     return Pair(canary_bad=canary.bad, canary_total=canary.total, stable_bad=stable.bad, stable_total=stable.total)
-
-
-def _sum(one: Pair, other: Pair) -> Pair:
-    return Pair(
-        canary_bad=one.canary_bad + other.canary_bad,
-        canary_total=one.canary_total + other.canary_total,
-        stable_bad=one.stable_bad + other.stable_bad,
-        stable_total=one.stable_total + other.stable_total,
-    )

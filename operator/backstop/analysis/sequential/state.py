@@ -11,16 +11,7 @@ from .odds import BETTER, WORSE
 from .promotion import Promotion
 from .relative import Relative, Seen, compared
 from .restarts import Restarts, started
-from .twosample import Pair
 from .window import SPANS, Span
-
-
-@dataclass(frozen=True)
-class Pending:
-    """Blocks that are not tested yet, as one; at every bound. `count`: how many they are."""
-
-    count: int
-    pairs: tuple[Pair, ...]
 
 
 @dataclass(frozen=True)
@@ -28,9 +19,8 @@ class SequentialState:
     """State of one objective.
 
     `absolute`, `stable_absolute`: against the limit, of the canary and of stable. `relatives`: canary against stable, at the limit and at
-    each further latency bound. `history`: stable's bad and all requests of before the canary. `merged`: how many blocks are tested as
-    one. `drift`: the running sum by which the beginning of a regression is told. `newest_is_bad`: of the newest block with a request;
-    `seen_until`: its end.
+    each further latency bound. `history`: stable's bad and all requests of before the canary. `drift`: the running sum by which the
+    beginning of a regression is told. `newest_is_bad`: of the newest block with a request; `seen_until`: its end.
     """
 
     absolute: Restarts
@@ -39,11 +29,9 @@ class SequentialState:
     promotion: Promotion
     bursts: Bursts
     succession: Succession
-    pending: Pending
     window: tuple[Span, ...] = ()
     episode: Episode | None = None
     history: Counts = field(default_factory=Counts)
-    merged: int = 1
     drift: float = 0.0
     newest_is_bad: bool = False
     seen_until: float = 0.0
@@ -58,18 +46,12 @@ def nothing_seen(*, comparisons: int) -> SequentialState:
         promotion=Promotion(),
         bursts=Bursts(),
         succession=Succession(),
-        pending=nothing_pending(comparisons=comparisons),
     )
-
-
-def nothing_pending(*, comparisons: int) -> Pending:
-    """No block waits to be tested."""
-    return Pending(count=0, pairs=(Pair(canary_bad=0, canary_total=0, stable_bad=0, stable_total=0),) * comparisons)
 
 
 def to_numbers(state: SequentialState, *, origin: float) -> list[float]:
     """The state as a flat list; times are seconds before `origin`. Minus infinity (nothing at work) is one of the figures."""
-    numbers: list[float] = [len(state.relatives), state.merged, state.drift, int(state.newest_is_bad), origin - state.seen_until]
+    numbers: list[float] = [len(state.relatives), state.drift, int(state.newest_is_bad), origin - state.seen_until]
     numbers += _restarts_out(state.absolute)
     numbers += _restarts_out(state.stable_absolute)
     for one in state.relatives:
@@ -79,10 +61,7 @@ def to_numbers(state: SequentialState, *, origin: float) -> list[float]:
     numbers += [*state.promotion.ln_absolute, *state.promotion.ln_relative]
     b, s = state.bursts, state.succession
     numbers += [b.bad, b.total, b.bad_squares, b.products, b.total_squares]
-    numbers += [s.blocks, s.sum, s.squares, s.products, s.newest]
-    numbers.append(state.pending.count)
-    for pair in state.pending.pairs:
-        numbers += [pair.canary_bad, pair.canary_total, pair.stable_bad, pair.stable_total]
+    numbers += [s.blocks, s.sum, s.squares, s.products, s.newest, s.inverses]
     numbers += [state.history.bad, state.history.total, len(state.window)]
     for span in state.window:
         numbers += [span.seconds, span.canary.bad, span.canary.total, span.stable.bad, span.stable.total]
@@ -109,7 +88,7 @@ def from_numbers(numbers: Sequence[float], *, origin: float) -> SequentialState:
 
 
 def _state_in(left: Iterator[float], *, origin: float) -> SequentialState:
-    comparisons, merged, drift, newest_is_bad = int(next(left)), int(next(left)), next(left), bool(next(left))
+    comparisons, drift, newest_is_bad = int(next(left)), next(left), bool(next(left))
     seen_until = origin - next(left)
     absolute, stable_absolute = _restarts_in(left), _restarts_in(left)
     relatives = tuple(_relative_in(left) for _ in range(_bounded(comparisons, most=MOST_COMPARISONS)))
@@ -118,8 +97,7 @@ def _state_in(left: Iterator[float], *, origin: float) -> SequentialState:
         ln_relative=tuple(next(left) for _ in BETTER),
     )
     bursts = Bursts(*(next(left) for _ in range(5)))
-    succession = Succession(int(next(left)), *(next(left) for _ in range(4)))
-    pending = Pending(count=int(next(left)), pairs=tuple(Pair(*(next(left) for _ in range(4))) for _ in relatives))
+    succession = Succession(int(next(left)), *(next(left) for _ in range(5)))
     history = _counts_in(left)
     window = tuple(
         Span(seconds=next(left), canary=_counts_in(left), stable=_counts_in(left)) for _ in range(_bounded(int(next(left)), most=SPANS))
@@ -131,11 +109,9 @@ def _state_in(left: Iterator[float], *, origin: float) -> SequentialState:
         promotion=promotion,
         bursts=bursts,
         succession=succession,
-        pending=pending,
         window=window,
         episode=_episode_in(list(left), origin=origin),
         history=history,
-        merged=merged,
         drift=drift,
         newest_is_bad=newest_is_bad,
         seen_until=seen_until,

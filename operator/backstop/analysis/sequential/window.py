@@ -41,6 +41,13 @@ def canary_of(window: tuple[Span, ...]) -> Counts:
     return sum((span.canary for span in window), Counts())
 
 
+def newest_of(window: tuple[Span, ...]) -> tuple[Span, ...]:
+    """The newest 10 s of it, however few requests they have."""
+    while len(window) > 1 and sum(span.seconds for span in window[1:]) >= WINDOW_SECONDS - CLOCK_SLACK_SECONDS:
+        window = window[1:]
+    return window
+
+
 def stable_of(window: tuple[Span, ...]) -> Counts:
     """Stable's requests at the same time."""
     return sum((span.stable for span in window), Counts())
