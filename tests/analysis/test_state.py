@@ -9,8 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backstop.analysis.reading import Counts
-from backstop.analysis.rule import ArmBlock
+from backstop.analysis.reading import Breached, Breaching, Counts, Healthy
+from backstop.analysis.rule import ArmBlock, BoundCounts
+from backstop.analysis.sequential.risk import Risk
+from backstop.analysis.sequential.rule import AtMost, NoMoreThanStable, Sequential
+from backstop.analysis.sequential.state import SequentialState
 from backstop.analysis.silence import Silence
 from backstop.analysis.state import (
     MAX_TARGETS,
@@ -149,6 +152,145 @@ def test_the_most_objectives_fit_with_windows_that_are_coarser_at_their_far_ends
         assert rule.episode == one.rule.episode
         assert (total_of(rule.window), stable_of(rule.window)) == (total_of(one.rule.window), stable_of(one.rule.window))
         assert rule.window[-1] == one.rule.window[-1]
+
+
+# -- sequential tests
+
+NOW = 1_763_000_000.123
+
+
+def evidence_after(draw: random.Random, *, rule: Sequential, blocks: int, worse: float = 1.0) -> SequentialState:
+    """What a rule remembers after so many blocks of five seconds, until NOW."""
+
+    def counts_of(total: int, share: float) -> Counts:
+        return Counts(sum(draw.random() < share for _ in range(total)), total)
+
+    state = rule.start()
+    for index in range(blocks):
+        end = NOW - 5 * (blocks - 1 - index) - round(draw.random(), 3)
+        canary, stable = draw.randrange(60), draw.randrange(50, 400)
+        further = tuple(
+            BoundCounts(counts_of(canary, 0.02 / (position + 2)), counts_of(stable, 0.02 / (position + 2)))
+            for position in range(rule.comparisons - 1)
+        )
+        pods = counts_of(stable // 2, 0.02), counts_of(stable - stable // 2, 0.02)
+        block = ArmBlock(end - 5, end, counts_of(canary, 0.02 * worse), pods[0] + pods[1], bounds=further, stable_pods=pods)
+        state = rule.observe(state, block=block)
+    return state
+
+
+def remembered(states_of: list[SequentialState], *, targets: int = 20) -> AnalysisState:
+    return AnalysisState(
+        canary="7f9c0d1e2b",
+        stable="6b8f1a2c3d",
+        since=NOW - 600,
+        block_end=NOW,
+        watermarks={target_key(f"support-{i} 10.0.0.{i}:9090"): round(NOW - i / 1000, 3) for i in range(targets)},
+        seeded=True,
+        objectives={
+            f"{index:010x}": ObjectiveState(
+                rule=one,
+                step_requests=1_234_567,
+                canary_quantile=DisplayQuantile(412, "≈"),
+                stable_quantile=DisplayQuantile(95, "≤"),
+                planned_blocks=360,
+            )
+            for index, one in enumerate(states_of)
+        },
+    )
+
+
+def rules(*, comparisons: int) -> list[Sequential]:
+    limits = (AtMost(0.03), NoMoreThanStable(0.01))
+    times_waited = (0, 30)
+    return [Sequential(limit, seconds, Risk(0.01, tests=6), 360, comparisons) for limit in limits for seconds in times_waited]
+
+
+def test_six_objectives_with_eight_bounds_fit_after_a_long_run_with_all_their_digits() -> None:
+    draw = random.Random(3)
+    state = remembered([evidence_after(draw, rule=rule, blocks=150) for rule in (2 * rules(comparisons=8))[:6]])
+    assert len(pack(state)) <= PACKED_BYTES
+    kept = unpack(pack(state))
+    assert isinstance(kept, AnalysisState)
+    assert replace(kept, objectives={}) == replace(state, objectives={})
+    for fingerprint, one in state.objectives.items():
+        assert_the_same(kept.objectives[fingerprint], one, digits=7)
+    assert unpack(pack(kept)) == kept, "nothing is lost from one restart to the next"
+
+
+def assert_the_same(kept: ObjectiveState, one: ObjectiveState, *, digits: int) -> None:
+    assert isinstance(kept.rule, SequentialState)
+    assert isinstance(one.rule, SequentialState)
+    assert replace(kept, rule=one.rule) == one
+    assert kept.rule.absolute.ln_capital == pytest.approx(one.rule.absolute.ln_capital, rel=10.0 ** (1 - digits))
+    for mine, theirs in zip(kept.rule.relatives, one.rule.relatives, strict=True):
+        assert mine.restarts.ln_capital == pytest.approx(theirs.restarts.ln_capital, rel=10.0 ** (1 - digits))
+        assert mine.seen.canary_total == pytest.approx(theirs.seen.canary_total, rel=1e-6)
+    assert (kept.rule.history, [span.canary for span in kept.rule.window]) == (one.rule.history, [span.canary for span in one.rule.window])
+
+
+def test_on_the_most_targets_evidence_has_fewer_digits_and_counts_have_all() -> None:
+    draw = random.Random(4)
+    six = (2 * rules(comparisons=8))[:6]
+    state = remembered([evidence_after(draw, rule=rule, blocks=100) for rule in six], targets=MAX_TARGETS)
+    kept = unpack(pack(state))
+    assert len(pack(state)) <= PACKED_BYTES
+    assert isinstance(kept, AnalysisState)
+    for fingerprint, one in state.objectives.items():
+        assert_the_same(kept.objectives[fingerprint], one, digits=3)
+
+
+def test_of_more_evidence_than_fits_some_is_left_out_and_counting_goes_on() -> None:
+    draw = random.Random(5)
+    state = remembered([evidence_after(draw, rule=rule, blocks=50) for rule in 4 * rules(comparisons=8)], targets=MAX_TARGETS)
+    kept = unpack(pack(state))
+    assert len(pack(state)) <= PACKED_BYTES
+    assert isinstance(kept, AnalysisState)
+    assert replace(kept, objectives={}) == replace(state, objectives={})
+    assert 6 <= len(kept.objectives) < len(state.objectives)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=40)
+@given(seed=st.integers(0, 10**6), blocks=st.integers(0, 60), worse=st.sampled_from([1.0, 3.0, 30.0]), comparisons=st.sampled_from([1, 6]))
+def test_a_restart_changes_no_verdict(seed: int, blocks: int, worse: float, comparisons: int) -> None:
+    draw = random.Random(seed)
+    for rule in rules(comparisons=comparisons):
+        before = evidence_after(draw, rule=rule, blocks=blocks, worse=worse)
+        kept = unpack(pack(remembered([before])))
+        assert isinstance(kept, AnalysisState)
+        (resumed,) = (one.rule for one in kept.objectives.values())
+        assert isinstance(resumed, SequentialState)
+        plain, after = rule.evidence(before), rule.evidence(resumed)
+        assert after.decisive == pytest.approx(plain.decisive, rel=1e-5, abs=1e-5)
+        near = any(abs(plain.decisive - level) < 1e-3 for level in (rule.risk.ln_threshold, rule.risk.ln_pass))
+        one, other = rule.judge(before), rule.judge(resumed)
+        assert near or type(one) is type(other)
+        match one, other:
+            case (Breached() | Breaching(), Breached() | Breaching()):
+                assert other.since == pytest.approx(one.since, abs=0.002)
+            case _:
+                assert near or isinstance(one, Healthy)
+
+
+def test_a_state_of_the_version_before_is_read_and_goes_on() -> None:
+    # As it was written: revisions, origin, start, end of the block, the step's figures, watermarks, and one threshold with an episode.
+    text = (
+        b'["canary","stable",1763000000000,60000,0,[120,125,400,null,900],[["AbCdEfGh",0],["IjKlMnOp",1500]],'
+        b'[["0123456789",[77,[[412,"\\u2248"],[]],[[10000,5000,[3,40],[1,360],0],[5000,0,[9,41],[],0]],[5000,0,[9,41],[]]]]]]'
+    )
+    kept = unpack(_packed(text))
+    assert isinstance(kept, AnalysisState)
+    assert (kept.step_requests, kept.step_sent, kept.requests, kept.step_beside, kept.seeded) == (120, 125, 400, 900, False)
+    assert kept.watermarks == {"AbCdEfGh": 1763000000.0, "IjKlMnOp": 1762999998.5}
+    one = kept.objectives["0123456789"]
+    assert one.rule == ThresholdState(
+        window=(
+            ArmBlock(1762999990.0, 1762999995.0, Counts(3, 40), Counts(1, 360)),
+            ArmBlock(1762999995.0, 1763000000.0, Counts(9, 41), None),
+        ),
+        episode=Episode(1762999995.0, 1763000000.0, Counts(9, 41), None),
+    )
+    assert (one.step_requests, one.planned_blocks) == (77, 1)
 
 
 def _packed(text: bytes) -> str:
