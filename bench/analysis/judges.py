@@ -23,7 +23,7 @@ PLANNED_SECONDS = 1800.0
 
 @dataclass(frozen=True)
 class Ours:
-    """The sequential rule, which policies cannot choose yet; α of one objective."""
+    """The sequential rule; α of one objective."""
 
     limit: AtMost | NoMoreThanStable
     for_seconds: int = 0
