@@ -50,6 +50,7 @@ def _healthy() -> list[Cell]:
     promised = dict.fromkeys(RATES, RISK)
     both = _all()
     increase = {name: judge for name, judge in both.items() if name != OURS_LIMIT}
+    ours = {name: both[name] for name in (OURS_LIMIT, OURS_INCREASE)}
     fine = always(0.005)
     return [
         Cell(HEALTHY, Truth(fine, fine), both, targets=promised),
@@ -58,6 +59,8 @@ def _healthy() -> list[Cell]:
         Cell("shared incident, 10 % for 5 min", Truth(_incident, _incident), both, targets=promised),
         Cell("bursts, ICC 0.02", Truth(fine, fine, correlation=0.02), increase, targets=promised),
         Cell("bursts, ICC 0.1", Truth(fine, fine, correlation=0.1), increase, targets=promised),
+        Cell("bursts of 25 s in each arm by itself, ICC 0.02", Truth(fine, fine, correlation=0.02, stays=0.8), ours),
+        Cell("waves of two minutes in both arms, 0.1 % to 0.9 %", Truth(_waves, _waves), increase),
         Cell("gaps, one scrape of five fails", Truth(fine, fine, missing=0.2), increase, targets=promised),
     ]
 
@@ -77,6 +80,14 @@ def _worse() -> list[Cell]:
         Cell("0.5 → 10 %", Truth(always(0.1), fine), judges, 0.0, {1: 55, 10: 10, 100: 5}, _both_bounds(0.1)),
         Cell("outage", Truth(always(1.0), fine), judges, 0.0, {1: 10, 10: 5, 100: 5}, _both_bounds(1.0)),
         Cell("0.5 → 2 %, at 600 s", Truth(_late(0.02, at=600.0), fine), judges, 600.0, {1: 820, 10: 110, 100: 15}),
+        Cell("0.5 → 10 %, at 2 h, four times the plan", Truth(_late(0.1, at=7200.0), fine), ours, 7200.0, seconds=9000.0),
+        Cell(
+            "outage at 600 s, bursts of 25 s in each arm by itself, ICC 0.02",
+            Truth(_late(1.0, at=600.0), fine, correlation=0.02, stays=0.8),
+            ours,
+            600.0,
+            seconds=900.0,
+        ),
         Cell(
             "over 150 ms 1 → 5 %, 1.3 × as slow, six bounds",
             Truth(always(0.05), always(0.01), tails=tails),
@@ -101,7 +112,8 @@ def _sustained() -> list[Cell]:
 
     return [
         Cell("canary at the limit of 5 %, stable 1 %, for 30 s", Truth(always(0.05), fine), judge, targets=dict.fromkeys(RATES, RISK)),
-        Cell("25 s of total failure", Truth(_blip, fine), judge, targets=dict.fromkeys(RATES, RISK)),
+        Cell("25 s of total failure", Truth(_blip, fine), judge, targets=dict.fromkeys(RATES, RISK), seconds=300.0),
+        Cell("two failures of 20 s, 30 s apart", Truth(_blips, fine), judge, targets=dict.fromkeys(RATES, RISK), seconds=300.0),
         row("outage", 1.0, dict.fromkeys(RATES, 35.0)),
         row("1 → 20 %", 0.2, {1: 90, 10: 35}),
         row("1 → 10 %", 0.1, {10: 70}),
@@ -147,9 +159,17 @@ def _blip(t: float) -> float:
     return 1.0 if 100.0 <= t < 125.0 else 0.01
 
 
+def _blips(t: float) -> float:
+    return 1.0 if 100.0 <= t < 120.0 or 150.0 <= t < 170.0 else 0.01
+
+
 def _incident(t: float) -> float:
     return 0.1 if 600.0 <= t < 900.0 else 0.005
 
 
 def _drift(t: float) -> float:
     return 0.005 * 2 ** math.sin(2 * math.pi * t / 1200.0)
+
+
+def _waves(t: float) -> float:
+    return 0.005 + 0.004 * math.sin(2 * math.pi * t / 120.0)

@@ -1,5 +1,6 @@
-"""Processor time per update of the rule, in the same process, one core."""
+"""Time per update of the rule: the quickest of many rounds, so that what else the machine does is left out."""
 
+import math
 import time
 
 from backstop.analysis.sequential.rule import AtMost, NoMoreThanStable, Sequential
@@ -7,7 +8,7 @@ from backstop.analysis.sequential.rule import AtMost, NoMoreThanStable, Sequenti
 from .judges import Ours
 from .streams import Truth, always, stream
 
-UPDATES = 3000
+ROUNDS, UPDATES = 500, 10
 
 
 def measured() -> str:
@@ -25,9 +26,12 @@ def measured() -> str:
 
 def _micros(rule: Sequential, *, truth: Truth) -> float:
     blocks = stream(truth, rate=10, seconds=1800.0, seed="cost").blocks
-    state = rule.start()
-    began = time.process_time()
-    for index in range(UPDATES):
-        state = rule.observe(state, block=blocks[index % len(blocks)])
-        rule.judge(state)
-    return (time.process_time() - began) / UPDATES * 1e6
+    quickest, state = math.inf, rule.start()
+    for index in range(0, ROUNDS * UPDATES, UPDATES):
+        part = [blocks[(index + offset) % len(blocks)] for offset in range(UPDATES)]
+        began = time.perf_counter()
+        for block in part:
+            state = rule.observe(state, block=block)
+            rule.judge(state)
+        quickest = min(quickest, time.perf_counter() - began)
+    return quickest / UPDATES * 1e6

@@ -10,6 +10,7 @@ m > 1 the ratio's mean falls with the true share, so that it is an e-value for e
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import log, log1p
 
 from .logspace import log_mean, scale_of
@@ -25,9 +26,15 @@ def log_ratios(*, bad: float, total: float, allowed: float, multipliers: Sequenc
     """ln e_m of one block for each multiplier. Counts are finite and 0 ≤ bad ≤ total; `allowed` from 0 to 1."""
     scale = scale_of(total)
     bad, total = bad * scale, total * scale
-    return tuple([bad * log(m) - total * log1p((m - 1) * allowed) for m in multipliers])
+    return tuple([bad * of_bad - total * of_all for of_bad, of_all in _slopes(allowed, tuple(multipliers))])
 
 
 def log_mixture(*, bad: float, total: float, allowed: float, multipliers: Sequence[float] = WORSE) -> float:
     """ln E of all requests at once: the mixture with equal weights, without restarts."""
     return log_mean(log_ratios(bad=bad, total=total, allowed=allowed, multipliers=multipliers))
+
+
+@lru_cache(maxsize=256)
+def _slopes(allowed: float, multipliers: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
+    """ln m and ln D_m of each multiplier: a limit is the same for all blocks of an objective."""
+    return tuple([(log(m), log1p((m - 1) * allowed)) for m in multipliers])

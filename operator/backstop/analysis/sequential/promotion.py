@@ -28,9 +28,7 @@ class Promotion:
     ln_relative: tuple[float, ...] = (0.0,) * len(BETTER)
 
 
-def with_evidence(
-    state: Promotion, *, block: Pair, allowed: float | None, b: float, margin: float, design_effect: float = 1.0
-) -> Promotion:
+def with_evidence(state: Promotion, *, block: Pair, allowed: float | None, b: float, margin: float) -> Promotion:
     """One more block, bursts divided out of its counts already; `b` is the guess of stable's share from past blocks."""
     absolute = state.ln_absolute
     if allowed is not None:

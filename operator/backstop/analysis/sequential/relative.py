@@ -64,7 +64,8 @@ def with_pair(state: Relative, *, block: Pair, prior: float, delta: float, plann
     if block.canary_total > 0 and block.stable_total > 0:
         b = stable_share(seen, prior=prior)
         null = inside(b + delta)
-        guesses = [canary_share(seen, null=null), *(min(share_at(m, of=null), MOST) for m in WORSE)]
+        good = 1 - null
+        guesses = [canary_share(seen, null=null), *[min(m * null / (good + m * null), MOST) for m in WORSE]]
         ln_plug_in, *ln_members = log_es(block, guesses=guesses, b=b, delta=delta)
     else:
         ln_plug_in, ln_members = 0.0, [0.0] * len(WORSE)

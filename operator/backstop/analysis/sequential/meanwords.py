@@ -1,0 +1,60 @@
+"""The sentence that says why a rule on a mean decided, or what it still needs. Knows figures and words."""
+
+from ...api.clock import render_time
+from ..reading import Breached, Breaching
+from ..rule import Verdict
+from .explanation import written
+from .mean import Mean, MeanState, Sum
+
+
+def explained(
+    name: str,
+    *,
+    unit: str,
+    rule: Mean,
+    state: MeanState,
+    verdict: Verdict,
+    now: float,
+    canary: str = "canary",
+    stable: str = "stable",
+) -> str:
+    """`cost: 0.0312 USD per request over 412 canary requests (allowed 0.02) against …; evidence e = 4,072 ≥ 1,000 (…); began ≈ …`.
+
+    `unit`: of the sum, as in "USD" or "tokens". `now`: of the decision, seconds since the epoch.
+    """
+    text = f"{name}: {_counted(rule, state=state, unit=unit, canary=canary, stable=stable)}"
+    ln_e, threshold = rule.evidence(state), rule.risk.ln_threshold
+    sign = "≥" if ln_e >= threshold else "of"
+    text += f"; evidence e = {written(ln_e)} {sign} {written(threshold)}"
+    text += f" (false-rollback risk of the whole rollout ≤ {100 * rule.risk.share:.10g} %)"
+    match verdict:
+        case Breached(since=since, suspected=suspected):
+            text += f"; began ≈ {render_time(since)}, {max(0.0, now - since):.0f} s before the decision"
+            return f"{text}; only suspected, as {stable} had no requests to compare with" if suspected else text
+        case Breaching(since=since, shared=True):
+            return f"{text}; {stable} is over it too, so that a rollback cannot help; since {render_time(since)}"
+        case Breaching(since=since):
+            return f"{text}; since {render_time(since)}{_needed(rule, state=state)}"
+    return text
+
+
+def _counted(rule: Mean, *, state: MeanState, unit: str, canary: str, stable: str) -> str:
+    allowed = f"allowed {rule.target:.10g}"
+    episode = state.episode
+    if episode is None:
+        return f"{canary} not over {rule.target:.10g} {unit} per request"
+    text = f"{_per_request(episode.canary, unit=unit)} over {episode.canary.requests:,} {canary} requests ({allowed})"
+    if episode.stable.mean is None:
+        return f"{text}, none on {stable} to compare with"
+    return f"{text} against {_per_request(episode.stable, unit=unit)} over {episode.stable.requests:,} on {stable}"
+
+
+def _per_request(total: Sum, *, unit: str) -> str:
+    return f"{total.amount / total.requests:.3g} {unit} per request"
+
+
+def _needed(rule: Mean, *, state: MeanState) -> str:
+    blocks, episode = rule.blocks_needed(state), state.episode
+    if blocks is None or episode is None:
+        return ""
+    return f"; needs ≈ {round(blocks * episode.canary.requests / episode.blocks):,} more requests"

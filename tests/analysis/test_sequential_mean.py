@@ -1,0 +1,173 @@
+"""The rule for means: when it fires, that it hardly ever does without cause, what it says and remembers."""
+
+import math
+import random
+from collections.abc import Iterable
+from itertools import product
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backstop.analysis.reading import Breached, Breaching, Healthy
+from backstop.analysis.rule import Verdict
+from backstop.analysis.sequential.mean import Mean, MeanBlock, MeanState, Sum, from_numbers, to_numbers
+from backstop.analysis.sequential.meanwords import explained
+from backstop.analysis.sequential.risk import Risk
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
+TARGET = 0.02
+
+
+def rule(*, for_seconds: int = 0, target: float = TARGET, planned: int = 360) -> Mean:
+    return Mean(target=target, for_seconds=for_seconds, risk=Risk(share=0.005, tests=1), planned_blocks=planned)
+
+
+def blocks(means: Iterable[float], *, requests: int = 50, stable: float | None = 0.012, start: float = 0.0) -> list[MeanBlock]:
+    beside = Sum() if stable is None else Sum(amount=stable * 450, requests=450)
+    return [
+        MeanBlock(start=start + 5 * i, end=start + 5 * i + 5, canary=Sum(amount=mean * requests, requests=requests), stable=beside)
+        for i, mean in enumerate(means)
+    ]
+
+
+def after(judge: Mean, stream: Iterable[MeanBlock], *, state: MeanState | None = None) -> MeanState:
+    state = judge.start() if state is None else state
+    for block in stream:
+        state = judge.observe(state, block=block)
+    return state
+
+
+def verdicts(judge: Mean, stream: Iterable[MeanBlock]) -> list[Verdict]:
+    found, state = [], judge.start()
+    for block in stream:
+        state = judge.observe(state, block=block)
+        found.append(judge.judge(state))
+    return found
+
+
+def breached_at(judge: Mean, stream: list[MeanBlock]) -> float | None:
+    return next((b.end for b, v in zip(stream, verdicts(judge, stream), strict=True) if isinstance(v, Breached)), None)
+
+
+def test_three_times_the_target_is_decided_in_a_good_minute_and_dated_to_its_beginning() -> None:
+    stream = blocks([0.015] * 40 + [0.06] * 20)
+    at = breached_at(rule(), stream)
+    assert at is not None
+    assert 250 < at <= 280
+    assert Breached(since=205.0) in verdicts(rule(), stream)
+
+
+def test_a_mean_at_the_target_is_not_rolled_back_however_it_is_compared_with_stable() -> None:
+    assert breached_at(rule(), blocks([0.01, 0.03] * 500)) is None
+
+
+@pytest.mark.parametrize("planned", [4, 360])
+def test_the_mean_of_the_evidence_is_at_most_one_however_skewed_requests_are(planned: int) -> None:
+    # All streams of ten blocks at the target: nineteen times of twenty nothing, and once twenty times the target; whatever ended them.
+    for judge in (rule(planned=planned), rule(planned=planned, for_seconds=5)):
+        total = 0.0
+        for stream in product((0, 20 * TARGET), repeat=10):
+            large = sum(mean > 0 for mean in stream)
+            total += 0.05**large * 0.95 ** (10 - large) * math.exp(judge.evidence(after(judge, blocks(stream))))
+        assert 0.1 < total <= 1 + 1e-9
+
+
+def test_skewed_costs_at_the_target_fire_in_one_of_two_hundred_streams_at_most() -> None:
+    # Lognormal with σ = 1.5: the mean is three times the median. 300 streams of half an hour: at 0.5 % six or more are one in 500.
+    rng = random.Random(3)
+    judge, scale = rule(), TARGET / math.exp(1.5**2 / 2)
+    fired = 0
+    for _ in range(300):
+        means = [sum(scale * math.exp(1.5 * rng.gauss(0, 1)) for _ in range(5)) / 5 for _ in range(360)]
+        fired += breached_at(judge, blocks(means, requests=5)) is not None
+    assert fired <= 5
+
+
+def test_with_seconds_a_breach_must_last_and_one_dear_request_is_none() -> None:
+    judge = rule(for_seconds=30)
+    assert breached_at(judge, blocks([0.015] * 20 + [0.2] * 20)) == 135.0
+    assert breached_at(judge, blocks([0.015] * 20 + [0.2] * 5 + [0.015] * 20)) is None
+    assert breached_at(judge, blocks([0.015] * 20 + [20.0] + [0.015] * 40)) is None
+    over = after(judge, blocks([0.06] * 5 + [0.005] * 20))
+    assert judge.evidence(over) <= 0
+    assert over.episode is None
+
+
+def test_after_a_breach_that_is_over_a_later_one_is_found_beyond_the_plan() -> None:
+    judge = rule(for_seconds=30, planned=40)
+    stream = blocks([0.015] * 60 + [0.06] * 5 + [0.015] * 200 + [0.1] * 10)
+    at = breached_at(judge, stream)
+    assert at is not None
+    assert at <= stream[-1].end
+
+
+def test_an_incident_that_stable_shares_is_held_and_without_stable_it_is_only_suspected() -> None:
+    shared = verdicts(rule(), blocks([0.2] * 5, stable=0.2))
+    assert not any(isinstance(one, Breached) for one in shared)
+    assert shared[-1] == Breaching(since=5.0, shared=True)
+    assert verdicts(rule(), blocks([0.2] * 5, stable=None))[-1] == Breached(since=5.0, suspected=True)
+    assert verdicts(rule(), blocks([0.2] * 5))[-1] == Breached(since=5.0)
+
+
+@pytest.mark.parametrize("amount", [math.nan, math.inf, -math.inf, -1.0])
+def test_a_sum_that_is_no_amount_says_nothing(amount: float) -> None:
+    odd = MeanBlock(start=10, end=15, canary=Sum(amount=amount, requests=50), stable=Sum(amount=amount, requests=450))
+    empty = MeanBlock(start=10, end=15, canary=Sum(), stable=Sum())
+    before = blocks([0.06] * 2)
+    assert after(rule(), [*before, odd]) == after(rule(), [*before, empty])
+    assert verdicts(rule(), [odd]) == [Healthy()]
+
+
+def test_a_target_of_nothing_is_broken_by_anything_and_only_by_that() -> None:
+    assert breached_at(rule(target=0.0), blocks([0.0] * 20, stable=0.0)) is None
+    assert breached_at(rule(target=0.0), blocks([1e-6], stable=0.0)) == 5.0
+
+
+def test_a_gap_ends_a_breach() -> None:
+    judge = rule(for_seconds=30)
+    first, then = blocks([0.06] * 4), blocks([0.06] * 4, start=20.0)
+    gap = MeanBlock(start=then[0].start, end=then[0].end, canary=then[0].canary, stable=then[0].stable, after_gap=True)
+    assert breached_at(judge, [*first, *then]) is not None
+    assert breached_at(judge, [*first, gap, *then[1:]]) is None
+
+
+def test_the_sentences_have_all_figures() -> None:
+    judge = rule()
+    stream = blocks([0.06] * 8, start=1_000_000.0)
+    open_, closed = after(judge, stream[:2]), after(judge, stream)
+    text = explained("cost", unit="USD", rule=judge, state=closed, verdict=judge.judge(closed), now=1_000_040.0)
+    assert text.startswith(
+        "cost: 0.06 USD per request over 400 canary requests (allowed 0.02) against 0.012 USD per request over 3,600 on stable; "
+    )
+    assert "≥ 200 (false-rollback risk of the whole rollout ≤ 0.5 %); began ≈ 1970-01-12T13:46:45.000Z, 35 s before the decision" in text
+    waits = explained("cost", unit="USD", rule=judge, state=open_, verdict=Breaching(since=1_000_005.0), now=1_000_010.0)
+    blocks_needed = judge.blocks_needed(open_)
+    assert blocks_needed is not None
+    assert waits.endswith(f"; needs ≈ {50 * blocks_needed:,} more requests")
+    assert isinstance(judge.judge(after(judge, blocks([0.06] * (blocks_needed + 1), start=1_000_010.0), state=open_)), Breached)
+
+
+AMOUNTS = st.one_of(st.sampled_from([0.0, 1e-9, 1e18]), st.floats(0, 1e6))
+
+
+@PATIENT
+@given(st.lists(st.tuples(AMOUNTS, st.integers(0, 10**9), st.booleans()), max_size=30), st.sampled_from([0, 30]))
+def test_whatever_comes_in_there_is_a_verdict_and_a_bounded_state_that_can_be_kept(
+    stream: list[tuple[float, int, bool]], for_seconds: int
+) -> None:
+    judge = rule(for_seconds=for_seconds)
+    state = judge.start()
+    for index, (amount, requests, gap) in enumerate(stream):
+        arm = Sum(amount=amount, requests=requests)
+        state = judge.observe(state, block=MeanBlock(start=5.0 * index, end=5.0 * index + 5, canary=arm, stable=arm, after_gap=gap))
+        assert explained("cost", unit="USD", rule=judge, state=state, verdict=judge.judge(state), now=1e9).startswith("cost: ")
+    numbers = to_numbers(state, origin=1000.0)
+    assert len(numbers) <= 28
+    assert from_numbers(numbers, origin=1000.0) == state
+
+
+@pytest.mark.parametrize("numbers", [[], [1.0] * 20, [1.0] * 27, [math.nan] * 28, [math.inf] * 21])
+def test_what_cannot_have_been_written_is_refused(numbers: list[float]) -> None:
+    with pytest.raises(ValueError):
+        from_numbers(numbers, origin=0.0)
