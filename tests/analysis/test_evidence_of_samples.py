@@ -290,3 +290,17 @@ def test_counts_of_a_reading_are_of_the_episode_or_of_the_trailing_window() -> N
     assert 20 <= reading.canary.total <= 200
     assert reading.stable is not None
     assert reading.stable == Counts(0, 4 * reading.canary.total)
+
+
+def test_a_canary_is_known_to_be_good_enough_after_some_hundred_clean_requests_where_that_is_asked_for() -> None:
+    slo = SLO(name="errors", indicator="ErrorRate", maxPercent="5")
+    results = run(served(bad_from=1e9), objective_of(slo, promotes=True), until=60.0)
+    good = [result.readings[0] for result in results if result.readings[0].promotable]
+    # ln 20 / -ln 0.95: no test can know it sooner than with 59 clean requests.
+    assert good
+    assert good[0].step_requests >= 59
+    assert "; good enough to end the step early. Query: " in good[0].evidence
+    before = results[results.index(next(result for result in results if result.readings[0].promotable)) - 1].readings[0]
+    assert "the step early" in before.evidence
+    assert not any(result.readings[0].promotable for result in run(served(bad_from=1e9), objective_of(slo), until=60.0))
+    assert not any(result.readings[0].promotable for result in run(served(bad_from=20.0), objective_of(slo, promotes=True), until=60.0))

@@ -15,7 +15,7 @@ from .indicators import judged_requests, missing_bound, sent_requests
 from .objective import GATEWAYS, Objective
 from .policy import Evaluation, LivePolicy
 from .reading import Breached, Breaching, Healthy, ReadingState, SLOReading, Unknown, Waiting
-from .rules import AnyRule, blocks_in, counts_in, fits, judged, rule_of, tests_among
+from .rules import AnyRule, blocks_in, counts_in, fits, is_promotable, judged, rule_of, tests_among
 from .samples import Fetched, NoData, NotANumber, Partial, ProviderError, Sample, Series, Unread
 from .screening import screened
 from .silence import Silence, after_block
@@ -209,6 +209,7 @@ def _reading(
         stable=stable,
         step_requests=kept.step_requests,
         evidence=_evidence(objective, rule=rule, verdict=verdict, reason=reason, policy=policy, state=state, seen=seen, now=now),
+        promotable=isinstance(verdict, Healthy) and is_promotable(rule, kept.rule),
     )
 
 

@@ -37,10 +37,11 @@ DEFAULT_RISK = Fraction(Analysis().falseRollbackPercent) / 100
 
 @dataclass(frozen=True)
 class SequentialTest:
-    """How the evidence against the canary is acted on: `risk`, above 0, is of all tests of a policy together."""
+    """How evidence is acted on: `risk`, above 0, is of all tests of a policy. `promotes`: whether evidence for the canary counts, too."""
 
     risk: Fraction
     sustained: bool
+    promotes: bool = False
 
 
 GATEWAYS = ""  # the part that is read from the gateways' own metrics
@@ -91,18 +92,18 @@ class Objective:
         measure = self.indicator.value if self.indicator is not None else self.counters
         told = (self.name, measure, str(self.allowed), self.for_seconds, self.min_requests, self.latency)
         # Without what is not theirs, thresholds are known by what older versions called them.
-        text = repr(told if self.sequential is None else (*told, self.above_stable, str(self.sequential.risk), self.sequential.sustained))
+        text = repr(told if self.sequential is None else (*told, self.above_stable, self.sequential))
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def objectives_of(spec: FallbackPolicySpec) -> tuple[Objective, ...]:
     """The objectives of a policy, in its order."""
     risk = Fraction(spec.canary.analysis.falseRollbackPercent) / 100
-    return tuple(objective_of(slo, risk=risk) for slo in spec.slos)
+    return tuple(objective_of(slo, risk=risk, promotes=spec.canary.analysis.promoteEarly) for slo in spec.slos)
 
 
-def objective_of(slo: SLO, *, risk: Fraction = DEFAULT_RISK) -> Objective:
-    """The declared SLO → objective. The SLO is valid: its model has checked which fields go together. `risk`: see `SequentialTest`."""
+def objective_of(slo: SLO, *, risk: Fraction = DEFAULT_RISK, promotes: bool = False) -> Objective:
+    """The declared SLO → objective. The SLO is valid: its model has checked which fields go together. The rest: see `SequentialTest`."""
     latency = None
     if slo.maxMilliseconds is not None:
         latency = LatencyLimit(percent=slo.quantilePercent, seconds=slo.maxMilliseconds / 1000)
@@ -112,7 +113,7 @@ def objective_of(slo: SLO, *, risk: Fraction = DEFAULT_RISK) -> Objective:
         allowed = Fraction(slo.maxIncreasePercent or slo.maxPercent or "0") / 100
     sequential = None
     if slo.evaluation is EvaluationRule.SEQUENTIAL:
-        sequential = SequentialTest(risk=risk, sustained=slo.forSeconds > 0 and slo.waitForSustained is not False)
+        sequential = SequentialTest(risk=risk, sustained=slo.forSeconds > 0 and slo.waitForSustained is not False, promotes=promotes)
     return Objective(
         name=slo.name,
         indicator=slo.indicator,

@@ -92,6 +92,7 @@ class SLOReading:
     stable: Counts | None
     step_requests: int  # canary requests of this indicator since the start of the step
     evidence: str
+    promotable: bool = False  # it is healthy, and there is evidence that the canary is good enough
 
     @property
     def breached_since(self) -> float | None:

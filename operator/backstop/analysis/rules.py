@@ -17,6 +17,7 @@ from .threshold import Threshold, ThresholdState, stable_of, total_of
 
 AnyRule = Threshold | Sequential
 RuleState = ThresholdState | SequentialState
+PROMOTION_RISK = 0.05  # β: of a hundred canaries that are just not good enough, so many pass a step early at most
 
 
 def rule_of(objective: Objective, *, tests: int, planned_blocks: int) -> AnyRule:
@@ -35,6 +36,7 @@ def rule_of(objective: Objective, *, tests: int, planned_blocks: int) -> AnyRule
         risk=Risk(share=float(test.risk), tests=max(1, tests)),
         planned_blocks=max(1, planned_blocks),
         comparisons=1 + len(bounds_beside(objective)),
+        weighs_promotion=test.promotes,
     )
 
 
@@ -77,6 +79,14 @@ def judged(rule: AnyRule, state: RuleState) -> Verdict:
         case Sequential():
             assert isinstance(state, SequentialState), "a state goes on under the rule that it began with"
             return rule.judge(state)
+
+
+def is_promotable(rule: AnyRule, state: RuleState) -> bool:
+    """Whether there is evidence that the canary is good enough, at the risk of PROMOTION_RISK."""
+    if not isinstance(rule, Sequential) or not rule.weighs_promotion:
+        return False
+    assert isinstance(state, SequentialState), "a state goes on under the rule that it began with"
+    return rule.promotable(state) >= -math.log(PROMOTION_RISK)
 
 
 def fits(rule: AnyRule, state: RuleState) -> bool:

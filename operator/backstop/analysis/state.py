@@ -160,6 +160,11 @@ def unpack(text: str) -> AnalysisState | UnreadableState:
         return UnreadableState("`status.analysis` is damaged; the analysis starts anew.")
 
 
+def is_of_version_before(text: str) -> bool:
+    """Whether an older version has packed it, of which only thresholds go on."""
+    return text.startswith(f"{BEFORE}.")
+
+
 def _inflate(packed: bytes) -> bytes:
     inflater = zlib.decompressobj()
     text = inflater.decompress(packed, 64 * PACKED_BYTES)

@@ -4,10 +4,12 @@ from .evidence import Arms, bad_words, counted, explained, quantile_words, query
 from .objective import GATEWAYS, Objective
 from .policy import LivePolicy
 from .reading import Breached, Breaching, Healthy, Waiting
-from .rules import AnyRule, counts_in
+from .rules import PROMOTION_RISK, AnyRule, counts_in, is_promotable
 from .sequential.explanation import explained as evidence_of
+from .sequential.explanation import needed_for_promotion
 from .sequential.rule import Sequential
 from .sequential.state import SequentialState
+from .sequential.window import canary_of
 from .state import AnalysisState
 
 
@@ -42,6 +44,8 @@ def told(
             stable=arms.beside,
         )
         text += left_out + quantile_words(objective, quantiles=quantiles, arms=arms)
+        if isinstance(verdict, Healthy):
+            text += _to_promotion(rule, kept.rule)
         if isinstance(verdict, Waiting):
             text += f"; needs {verdict.more:,} more {arms.judged} requests {arms.since}{outlook}"
         return f"{text}. Query: {query}"
@@ -57,3 +61,17 @@ def told(
         arms=arms,
         outlook=outlook,
     )
+
+
+def _to_promotion(rule: Sequential, state: SequentialState) -> str:
+    """What is missing for the step to end early; empty where that is not asked for."""
+    if not rule.weighs_promotion:
+        return ""
+    if is_promotable(rule, state):
+        return "; good enough to end the step early"
+    seen = canary_of(state.window)
+    need = needed_for_promotion(rule, state=state, share=seen.bad / seen.total if seen.total else 0.0, risk=PROMOTION_RISK)
+    if need is None or need.requests == 0:
+        return "; not yet known to be good enough to end the step early"
+    seconds = "" if need.seconds is None else f" (≈ {need.seconds:,.0f} s)"
+    return f"; to end the step early needs ≈ {need.requests:,} more requests{seconds} like these"

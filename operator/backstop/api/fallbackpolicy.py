@@ -314,6 +314,12 @@ class Analysis(ApiModel):
         'are judged as `Sequential`. A decimal as a string, above 0, at most "50". Less asks for more evidence, so that a breach takes '
         "longer to be seen.",
     )
+    promoteEarly: bool = Field(
+        False,
+        description="Whether a step ends before its hold does, as soon as there is evidence for every SLO that the canary is good enough: "
+        "within its limit, and no worse than stable by half of the limit (by `maxIncreasePercent`, where that is what is declared). "
+        "It may be wrong in one of twenty. SLOs with `evaluation: Threshold` have no such evidence, and no step ends early beside one.",
+    )
     rules = (
         Rule(
             cel="double(self.falseRollbackPercent) > 0.0",

@@ -50,6 +50,7 @@ class Reason(StrEnum):
     PAUSED = "Paused"
     WAITING_FOR_APPROVAL = "WaitingForApproval"
     APPROVED = "Approved"
+    STEP_PASSED_EARLY = "StepPassedEarly"
     STEP_SKIPPED = "StepSkipped"
     PROMOTED_BY_HAND = "PromotedByHand"
     ABORTED = "Aborted"

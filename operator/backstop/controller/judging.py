@@ -14,7 +14,7 @@ from ..analysis.objective import GATEWAYS, Objective, objectives_of
 from ..analysis.policy import Evaluation, LivePolicy
 from ..analysis.queries import poll_seconds
 from ..analysis.reading import Breached, Healthy, SLOReading, Unknown, Waiting, state_name
-from ..analysis.state import AnalysisState, UnreadableState, pack, unpack
+from ..analysis.state import AnalysisState, UnreadableState, is_of_version_before, pack, unpack
 from ..analysis.tick import Answer, Evaluator, EvaluatorEnded, Newest, NotEvaluated, NothingNew, Question
 from ..analysis.unseen import unseen
 from ..api.fallbackpolicy import FallbackPolicySpec
@@ -257,9 +257,9 @@ def _has_own(policy: LivePolicy) -> bool:
     return any(part != GATEWAYS for part in policy.parts)
 
 
-def _states(readings: tuple[SLOReading, ...]) -> list[tuple[str, str, str]]:
+def _states(readings: tuple[SLOReading, ...]) -> list[tuple[str, str, str, bool]]:
     """What a decision may follow from."""
-    return [(reading.name, state_name(reading.state), reading.reason) for reading in readings]
+    return [(reading.name, state_name(reading.state), reading.reason, reading.promotable) for reading in readings]
 
 
 def _settled(readings: tuple[SLOReading, ...], *, before: tuple[SLOReading, ...]) -> tuple[SLOReading, ...]:
@@ -273,4 +273,6 @@ def _unpacked(analysis: str | None) -> AnalysisState:
     if isinstance(state, UnreadableState):
         _log.warning(state.sentence)
         return AnalysisState()
+    if analysis and is_of_version_before(analysis):
+        _log.info("`status.analysis` is of an older version: counting goes on, and SLOs with sequential tests begin them anew")
     return state

@@ -10,7 +10,7 @@ from dataclasses import replace
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.policystatus import Router
 
-from . import first, guard, holding, intent, leaving, probes, progress, recreation, replicas, rest, safety, shared
+from . import early, first, guard, holding, intent, leaving, probes, progress, recreation, replicas, rest, safety, shared
 from .conditions import conditions_of, summary_of
 from .judged import same_subject
 from .look import Look
@@ -47,6 +47,7 @@ PROGRESS: tuple[CanaryGate, ...] = (
     probes.begin,
     progress.begin_step,
     progress.switch,
+    early.pass_step,
     progress.pass_step,
 )
 # Without a canary: what takes traffic away from stable, or finds out whether that was right.

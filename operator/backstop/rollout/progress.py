@@ -106,15 +106,18 @@ def verify(look: Look, canary: CanaryPlace) -> Move | None:
 
 def pass_step(look: Look, canary: CanaryPlace) -> Move | None:
     """The hold is over, every SLO is healthy, and there is a stable to go back to: on to the next step, or to promotion."""
+    return past_step(look, canary) if may_pass(look, canary) and look.now >= hold_ends(look, canary) else None
+
+
+def may_pass(look: Look, canary: CanaryPlace) -> bool:
+    """Whether nothing but the time of its hold keeps the step from passing."""
     if canary.step_started_at is None or canary.verified_at is None or canary.promoting_since is not None:
-        return None
-    if look.now < hold_ends(look, canary) or not all_healthy(look) or canary.blind_since is not None or canary.unready_since is not None:
-        return None
+        return False
+    if not all_healthy(look) or canary.blind_since is not None or canary.unready_since is not None:
+        return False
     if look.step_of(canary).approval and not canary.approved:
-        return None
-    if replicas.beside_nothing(look):
-        return None
-    return past_step(look, canary)
+        return False
+    return not replicas.beside_nothing(look)
 
 
 def past_step(look: Look, canary: CanaryPlace) -> Move:

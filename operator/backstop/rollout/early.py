@@ -1,0 +1,22 @@
+"""A step that ends before its hold does, where the policy asks for that: there is evidence for every SLO that the canary is good enough."""
+
+from backstop.api.reasons import Reason
+
+from .look import Look
+from .move import Move
+from .place import CanaryPlace
+from .plan import Announcement
+from .progress import hold_ends, may_pass, past_step
+
+
+def pass_step(look: Look, canary: CanaryPlace) -> Move | None:
+    """On to the next step, before the hold is over. All else that keeps a step from passing keeps it here too."""
+    if not look.policy.canary.analysis.promoteEarly or not may_pass(look, canary) or look.now >= hold_ends(look, canary):
+        return None
+    good = {reading.name for reading in look.readings_in("Healthy") if reading.promotable}
+    if not look.policy.slos or any(slo.name not in good for slo in look.policy.slos):
+        return None
+    left = hold_ends(look, canary) - look.now
+    message = f"step {canary.step + 1} of {len(look.policy.canary.steps)} ends {left:.0f} s early: every SLO is good enough"
+    move = past_step(look, canary)
+    return Move(move.place, (Announcement(Reason.STEP_PASSED_EARLY, message), *move.announcements))
