@@ -13,7 +13,7 @@ from backstop.analysis.objective import Objective, objective_of
 from backstop.analysis.policy import Evaluation, LivePolicy
 from backstop.analysis.queries import HISTORY_SECONDS, window_seconds
 from backstop.analysis.reading import Breached, Breaching, Counts, Healthy, SLOReading, Waiting
-from backstop.analysis.rules import bounds_beside, rule_of
+from backstop.analysis.rules import rule_of
 from backstop.analysis.samples import ProviderError, Sample
 from backstop.analysis.sequential.bursts import correlation
 from backstop.analysis.sequential.rule import Sequential
@@ -239,7 +239,7 @@ def test_stable_is_counted_by_pod_so_that_bursts_are_told_from_chance() -> None:
 
 
 def test_latency_is_compared_at_further_bounds_and_one_that_a_pod_lacks_says_nothing() -> None:
-    assert bounds_beside(LATENCY) == pytest.approx((0.1755, 0.1995, 0.255, 0.3, 0.45))
+    assert LATENCY.bounds_beside == pytest.approx((0.1755, 0.1995, 0.255, 0.3, 0.45))
     kept = run(served(bad_from=40.0), LATENCY, until=60.0)[-1].state.objectives[LATENCY.fingerprint].rule
     assert isinstance(kept, SequentialState)
     rule = rule_of(LATENCY, tests=1, planned_blocks=60)

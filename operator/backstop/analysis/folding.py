@@ -12,7 +12,7 @@ from .quantile import display_quantile
 from .queries import history_seconds
 from .reading import Counts
 from .rule import ArmBlock
-from .rules import AnyRule, bounds_beside, observed, rule_of, tests_among
+from .rules import AnyRule, observed, rule_of, tests_among
 from .sequential.rule import Sequential
 from .sequential.state import SequentialState
 from .state import AnalysisState, ObjectiveState
@@ -57,7 +57,7 @@ def arm_block(objective: Objective, *, block: Block, policy: LivePolicy) -> ArmB
     )
     if objective.sequential is None:
         return arms
-    bounds = bounds_beside(objective)
+    bounds = objective.bounds_beside
     targets = [increase.added for increase in block.increases]
     return replace(
         arms,

@@ -7,7 +7,9 @@ from fractions import Fraction
 from typing import assert_never
 
 from ..api.fallbackpolicy import SLO, Analysis, EvaluationRule, FallbackPolicySpec, Indicator, NoTrafficAction
+from ..api.metricnames import GRID, LIMIT_MULTIPLES
 from ..api.reasons import Reason
+from .sequential.latency import further_bounds
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,15 @@ class Objective:
     def part(self) -> str:
         """Which part of a policy's samples it is judged by."""
         return GATEWAYS if self.counters is None else self.counters.part
+
+    @functools.cached_property
+    def bounds_beside(self) -> tuple[float, ...]:
+        """The latency bounds that are compared beside the limit, in seconds, rising: those that gateways made with it have for that."""
+        if self.latency is None or self.sequential is None:
+            return ()
+        limit = self.latency.seconds
+        available = {round(limit * multiple, 6) for multiple in LIMIT_MULTIPLES} | {bound for bound in GRID if bound < limit}
+        return further_bounds(limit, available=available, absolute=not self.above_stable)
 
     @property
     def breach(self) -> Reason:

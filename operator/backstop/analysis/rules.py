@@ -3,11 +3,9 @@
 import math
 from collections.abc import Iterable
 
-from ..api.metricnames import GRID, LIMIT_MULTIPLES
 from .objective import Objective
 from .reading import Counts
 from .rule import ArmBlock, Verdict
-from .sequential.latency import further_bounds
 from .sequential.risk import Risk
 from .sequential.rule import AtMost, NoMoreThanStable, Sequential
 from .sequential.state import SequentialState
@@ -35,7 +33,7 @@ def rule_of(objective: Objective, *, tests: int, planned_blocks: int) -> AnyRule
         for_seconds=objective.for_seconds if test.sustained else 0,
         risk=Risk(share=float(test.risk), tests=max(1, tests)),
         planned_blocks=max(1, planned_blocks),
-        comparisons=1 + len(bounds_beside(objective)),
+        comparisons=1 + len(objective.bounds_beside),
         weighs_promotion=test.promotes,
     )
 
@@ -48,15 +46,6 @@ def tests_among(objectives: Iterable[Objective]) -> int:
 def blocks_in(seconds: float, *, scrape_interval: float) -> int:
     """How many blocks there are in so many seconds, at least one."""
     return max(1, math.ceil(seconds / scrape_interval))
-
-
-def bounds_beside(objective: Objective) -> tuple[float, ...]:
-    """The latency bounds that are compared beside the limit, in seconds, rising: those that gateways made with it have for that."""
-    if objective.latency is None or objective.sequential is None:
-        return ()
-    limit = objective.latency.seconds
-    available = {round(limit * multiple, 6) for multiple in LIMIT_MULTIPLES} | {bound for bound in GRID if bound < limit}
-    return further_bounds(limit, available=available, absolute=not objective.above_stable)
 
 
 def observed(rule: AnyRule, state: RuleState, *, block: ArmBlock) -> RuleState:
