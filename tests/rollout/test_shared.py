@@ -83,3 +83,15 @@ def test_an_incident_that_stable_shares_is_held_and_told_once_and_the_rollout_go
     world.run(120)
     assert world.place.stable is not None
     assert world.place.stable.revision.name == "rev2"
+
+
+def test_time_in_which_an_incident_is_shared_is_not_held_against_the_canary() -> None:
+    declared = policy(steps=((50, 20), (100, 20)))
+    analysis = declared.canary.analysis.model_copy(update={"maxHoldSeconds": 60})
+    world = started(policy=declared.model_copy(update={"canary": declared.canary.model_copy(update={"analysis": analysis})}))
+    world.want("2")
+    world.run(10)
+    world.judged = SHARED
+    world.run(300)
+    assert shares(world) == ("rev1", "rev2", 500)
+    assert world.place.rejected == ()

@@ -305,7 +305,8 @@ class Analysis(ApiModel):
         ge=1,
         le=2_592_000,
         description="How long a step whose hold is over may wait for its SLOs to be healthy before the canary is rolled back. "
-        "A pause, an approval that is waited for, time in which metrics cannot be seen and time without a ready pod do not count. "
+        "A pause, an approval that is waited for, an incident that stable shares, time in which metrics cannot be seen and time without a "
+        "ready pod do not count. "
         "Unset: for ever; an event tells it after an hour.",
     )
     falseRollbackPercent: Annotated[str, Field(max_length=16, pattern=r"^(50(\.0+)?|[1-4]?[0-9](\.[0-9]{1,6})?)$")] = Field(

@@ -165,15 +165,18 @@ class SLOStatus(StatusModel):
 
     name: str = Field(max_length=63, description="Name of the SLO.")
     state: Literal["Healthy", "Breaching", "Breached", "Waiting", "Unknown"] = Field(
-        description="`Breaching`: over the limit, not yet for long enough. `Waiting`: too few requests so far. "
-        "`Unknown`: it could not be seen."
+        description="`Breaching`: there is evidence against the canary, not yet enough or not yet for long enough, or stable breaks the "
+        "limit too. `Waiting`: too few requests so far. `Unknown`: it could not be seen."
     )
     value: str | None = Field(None, max_length=32, description="Measured share of bad requests, in percent.")
-    limit: str = Field(max_length=32, description="Allowed share of bad requests, in percent.")
+    limit: str = Field(
+        max_length=32,
+        description="Allowed share of bad requests, in percent; `stable + 5` where an increase of so many points over stable is allowed.",
+    )
     canary: ArmStatus | None = Field(None, description="Counts of the canary.")
     stable: ArmStatus | None = Field(None, description="Counts of stable over the same time.")
     breachedSince: Time | None = time_field("End of the first bad block of the present episode.")
-    evidence: str = Field("", max_length=2048, description="In words: metric, value, limit, counts, query.")
+    evidence: str = Field("", max_length=2048, description="In words: metric, value, limit, counts of both arms, evidence, query.")
 
 
 class LastRolloutStatus(StatusModel):

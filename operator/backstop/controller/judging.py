@@ -82,7 +82,7 @@ def readings_for(place: Place, *, spec: FallbackPolicySpec, judgement: Judgement
         return judgement.readings
     fewest = {slo.name: slo.minRequests for slo in spec.slos}
     return tuple(
-        replace(r, state=Waiting(fewest.get(r.name, 1)), step_requests=0) if isinstance(r.state, Healthy | Waiting) else r
+        replace(r, state=Waiting(fewest.get(r.name, 1)), step_requests=0, promotable=False) if isinstance(r.state, Healthy | Waiting) else r
         for r in judgement.readings
     )
 

@@ -1,7 +1,8 @@
 """A step whose hold is over and which does not pass: for how long, when that is told, and when it is enough.
 
-Only time counts in which nothing else keeps the step from passing: no pause, no approval that is waited for, no blindness, no pods
-that are missing (stable's, where callers enter, included), no spec or traffic object that cannot be read, no warm-up. What was never
+Only time counts in which nothing else keeps the step from passing: no pause, no approval that is waited for, no blindness, no incident
+that stable shares, no pods that are missing (stable's, where callers enter, included), no spec or traffic object that cannot be read, no
+warm-up. What was never
 evaluated says nothing: time without a reading of every SLO does not count, nor what ran up to it, as after a restart nobody knows
 since when nobody looked.
 """
@@ -17,6 +18,7 @@ from .observed import Known
 from .place import CanaryPlace
 from .progress import hold_ends, open_slos
 from .safety import against
+from .shared import shared_breaches
 
 ALERT_SECONDS: Final = 3600.0
 
@@ -66,6 +68,8 @@ def _holds(look: Look, canary: CanaryPlace) -> bool:
         return False
     if look.policy.canary.paused or canary.blind_since is not None or canary.unready_since is not None:
         return False
+    if shared_breaches(look):
+        return False  # which is nothing that the canary could be held against
     if look.wanted is None or not isinstance(look.observed.route, Known):
         return False
     stable = look.place.stable
