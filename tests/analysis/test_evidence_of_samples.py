@@ -7,14 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from backstop.analysis.blocks import MARGIN_INTERVALS
+from backstop.analysis.blocks import MARGIN_INTERVALS, Block
+from backstop.analysis.deltas import Increase
 from backstop.analysis.evaluation import evaluate
+from backstop.analysis.folding import arm_block
 from backstop.analysis.objective import Objective, objective_of
 from backstop.analysis.policy import Evaluation, LivePolicy
-from backstop.analysis.queries import HISTORY_SECONDS, window_seconds
+from backstop.analysis.queries import HISTORY_SECONDS, MetricsSourceConfig, plan_queries, window_seconds
 from backstop.analysis.reading import Breached, Breaching, Counts, Healthy, SLOReading, Waiting
-from backstop.analysis.rules import rule_of
-from backstop.analysis.samples import ProviderError, Sample
+from backstop.analysis.rules import judged, observed, rule_of
+from backstop.analysis.samples import Counter, ProviderError, Sample
 from backstop.analysis.sequential.bursts import correlation
 from backstop.analysis.sequential.rule import Sequential
 from backstop.analysis.sequential.state import SequentialState
@@ -220,6 +222,21 @@ def test_what_stable_did_before_the_canary_came_is_read_once_and_for_the_whole_o
     assert again.history == kept.history
 
 
+def test_history_that_cannot_be_had_is_not_asked_for_again() -> None:
+    policy = asked(ERRORS, state=AnalysisState(), since=None)
+    result = evaluate(ProviderError("More than 64 MiB."), policy=policy, now=40.0, scrape_interval=INTERVAL)
+    assert result.state.seeded
+    assert window_seconds(replace(policy, state=result.state), now=45.0, scrape_interval=INTERVAL) == MARGIN_INTERVALS * INTERVAL
+
+
+def test_policies_that_want_history_are_asked_for_ten_at_a_time() -> None:
+    config = MetricsSourceConfig("default", "http://prometheus:9090", INTERVAL)
+    waiting = [replace(asked(ERRORS, state=AnalysisState(), since=None), name=f"p{number:02d}") for number in range(25)]
+    begun = [replace(policy, state=replace(policy.state, seeded=True), name=f"q{policy.name}") for policy in waiting]
+    planned = plan_queries([*waiting, *begun], sources={"default": config}, now=1000.0)
+    assert sorted(len(query.policies) for query in planned) == [5, 10, 10, 25]
+
+
 def test_a_policy_of_thresholds_asks_for_no_history() -> None:
     policy = asked(errors_objective(), state=AnalysisState(), since=None)
     assert window_seconds(policy, now=1000.0, scrape_interval=INTERVAL) == MARGIN_INTERVALS * INTERVAL
@@ -304,3 +321,31 @@ def test_a_canary_is_known_to_be_good_enough_after_some_hundred_clean_requests_w
     assert "the step early" in before.evidence
     assert not any(result.readings[0].promotable for result in run(served(bad_from=1e9), objective_of(slo), until=60.0))
     assert not any(result.readings[0].promotable for result in run(served(bad_from=20.0), objective_of(slo, promotes=True), until=60.0))
+
+
+def test_b18_a_canary_with_cold_caches_is_compared_with_what_stable_answered_without_its_own() -> None:
+    slow = objective_of(SLO(name="slow", indicator="Latency", maxMilliseconds=150, maxIncreasePercent="1"))
+
+    def answers(revision: str, *, cache: str, total: float, within: float) -> dict[Counter, float]:
+        count = Counter("backstop_served_seconds_count", revision, cache, "", "answered")
+        bounds = (0.1, 0.15, *slow.bounds_beside)
+        buckets = {count._replace(metric="backstop_served_seconds_bucket", le=bound): within for bound in bounds}
+        return {count: total, **buckets}
+
+    # Of what a model has to answer, 5 % is late on both; stable answers 40 % from its cache.
+    added = {
+        **answers("canary", cache="miss", total=40, within=38),
+        **answers("stable", cache="miss", total=240, within=228),
+        **answers("stable", cache="hit", total=160, within=160),
+    }
+    block = Block(0.0, 5.0, added, watermarks={}, gaps=frozenset(), increases=(Increase(5.0, "a", added),))
+    policy = asked(slow, LATENCY, state=AnalysisState())
+    beside, limited = (arm_block(objective, block=block, policy=policy) for objective in (slow, LATENCY))
+    assert (beside.canary, beside.stable) == (Counts(2, 40), Counts(12, 240))
+    assert {(one.canary, one.stable) for one in beside.bounds} == {(Counts(2, 40), Counts(12, 240))}
+    assert (limited.canary, limited.stable) == (Counts(2, 40), Counts(12, 400)), "callers feel a limit whatever answers them"
+    rule = rule_of(slow, tests=1, planned_blocks=120)
+    state = rule.start()
+    for index in range(120):
+        state = observed(rule, state, block=replace(beside, start=5.0 * index, end=5.0 * index + 5.0))
+        assert isinstance(judged(rule, state), Healthy)

@@ -43,7 +43,7 @@ def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interva
     """
     before = _resumed(policy, scrape_interval=scrape_interval)
     seen = _seen(fetched, parts=policy.parts, now=now, scrape_interval=scrape_interval)
-    if policy.wants_history and not seen.blind:
+    if policy.wants_history:  # once, also where nothing could be read: the answer may have been too large
         before = with_history(before, scrapes=seen.scrapes, policy=policy, now=now, scrape_interval=scrape_interval)
     blocks = []
     if policy.since is not None:

@@ -23,6 +23,8 @@ LOOKBACK_INTERVALS = 6
 # How far back stable is read once, before the canary is judged: so long, but not over more scrapes than that.
 HISTORY_SECONDS = 600.0
 HISTORY_SCRAPES = 120
+# An answer with history is as long as thirty others.
+HISTORIES_PER_QUERY = 10
 # Bounds of one query: its URL stays under 8 KiB.
 POLICIES_PER_QUERY = 100
 NAMES_CHARACTERS = 4000
@@ -179,7 +181,8 @@ def _batches(policies: Sequence[LivePolicy]) -> list[tuple[LivePolicy, ...]]:
     taken, namespace = 0, None
     for policy in sorted(policies, key=lambda p: (p.namespace, p.name)):
         takes = _characters(policy) + (len(policy.namespace) if policy.namespace != namespace else 0)
-        if batch and (len(batch) == POLICIES_PER_QUERY or taken + takes > NAMES_CHARACTERS):
+        most = HISTORIES_PER_QUERY if any(p.wants_history for p in (policy, *batch[:1])) else POLICIES_PER_QUERY
+        if batch and (len(batch) >= most or taken + takes > NAMES_CHARACTERS):
             batches.append(tuple(batch))
             batch, taken, takes = [], 0, _characters(policy) + len(policy.namespace)
         batch.append(policy)
