@@ -1,6 +1,6 @@
 """What every rule has in common: it folds closed blocks into a small state and judges from that state alone.
 
-A sequential test is another class with this interface and a state of its own beside `ThresholdState`.
+`Threshold` and `Sequential` are the two, each with a state of its own; `rules` says which of them judges an objective.
 """
 
 from dataclasses import dataclass
