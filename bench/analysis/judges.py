@@ -23,7 +23,7 @@ PLANNED_SECONDS = 1800.0
 
 @dataclass(frozen=True)
 class Ours:
-    """The sequential rule; α of one objective."""
+    """The sequential rule, by which SLOs are judged unless they ask for a threshold; α of one objective."""
 
     limit: AtMost | NoMoreThanStable
     for_seconds: int = 0
@@ -52,7 +52,7 @@ class Ours:
 
 @dataclass(frozen=True)
 class Shipped:
-    """The threshold that judges policies; `allowed` is a share. The defaults are those of an SLO."""
+    """The threshold of `evaluation: Threshold`; `allowed` is a share. The defaults are those of an SLO."""
 
     allowed: Fraction
     for_seconds: int = 0
@@ -159,7 +159,7 @@ def shipped(*, limit: Fraction) -> dict[str, Judge]:
     """What judges policies today: an SLO as it is without further fields, and as the README writes it."""
     percent = f"{float(100 * limit):g} %"
     return {
-        f"Backstop's threshold, {percent}, at once (default)": Shipped(limit),
+        f"Backstop's threshold, {percent}, at once": Shipped(limit),
         f"Backstop's threshold, {percent} for 30 s": Shipped(limit, for_seconds=30),
     }
 
