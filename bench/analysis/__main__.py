@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from .cells import RATES, Cell, cells
@@ -14,30 +14,31 @@ from .streams import stream
 from .table import Outcome, printed
 
 Times = dict[str, list[float | None]]
+Part = tuple[str, int, int]  # a cell, a rate, and the first of so many streams
+STREAMS = 100
 
 
 def main() -> None:
     """One command, no arguments needed."""
     options = _options()
     chosen = [cell for cell in cells() if options.only in cell.what]
-    jobs = [(cell, rate, options.runs if cell.onset is None and cell.targets else options.detections) for cell in chosen for rate in RATES]
+    runs = {cell.what: options.runs if cell.onset is None and cell.targets else options.detections for cell in chosen}
+    firsts = range(0, max(options.runs, options.detections), STREAMS)
+    parts = [(cell.what, rate, first) for first in firsts for cell in chosen for rate in RATES if first < runs[cell.what]]
     done = kept(options.results)
-    outcomes: list[Outcome] = []
     began = time.monotonic()
     with ProcessPoolExecutor(max_workers=options.processes) as pool:
-        pending = {
-            (cell.what, rate): pool.submit(judged, cell.what, rate, runs)
-            for cell, rate, runs in jobs
-            if (cell.what, rate, runs) not in done
-        }
-        for cell, rate, runs in jobs:
-            if (future := pending.get((cell.what, rate))) is None:
-                times = done[cell.what, rate, runs]
-            else:
-                times = future.result()
-                keep(options.results, what=cell.what, rate=rate, runs=runs, times=times)
-            outcomes += [_outcome(cell, judge=name, rate=rate, times=tuple(found)) for name, found in times.items()]
-            print(f"{time.monotonic() - began:6.0f} s  {cell.what}, {rate} requests/s", file=sys.stderr, flush=True)
+        pending = {pool.submit(judged, part): part for part in parts if part not in done}
+        for future in as_completed(pending):
+            done[pending[future]] = future.result()
+            keep(options.results, part=pending[future], times=future.result())
+            print(f"{time.monotonic() - began:6.0f} s  {pending[future]}", file=sys.stderr, flush=True)
+    outcomes = [
+        _outcome(cell, judge=name, rate=rate, times=tuple(found[: runs[cell.what]]))
+        for cell in chosen
+        for rate in RATES
+        for name, found in _joined([done[part] for part in parts if part[:2] == (cell.what, rate)]).items()
+    ]
     print(printed(outcomes, rates=RATES))
     print()
     print(measured())
@@ -45,30 +46,36 @@ def main() -> None:
         options.plot.write_text(drawn(outcomes, rates=RATES))
 
 
-def judged(what: str, rate: int, runs: int) -> Times:
-    """One cell at one rate, all judges over the same streams; a process of its own."""
+def judged(part: Part) -> Times:
+    """A part of one cell at one rate, all judges over the same streams; in any process."""
+    what, rate, first = part
     cell = next(cell for cell in cells() if cell.what == what)
     times: Times = {name: [] for name in cell.judges}
-    for run in range(runs):
+    for run in range(first, first + STREAMS):
         one = stream(cell.truth, rate=rate, seconds=cell.seconds, seed=f"{cell.what} {rate} {run}")
         for name, judge in cell.judges.items():
             times[name].append(judge(one))
     return times
 
 
-def kept(path: Path | None) -> dict[tuple[str, int, int], Times]:
-    """What an earlier run left, by cell, rate and number of streams."""
+def kept(path: Path | None) -> dict[Part, Times]:
+    """What earlier runs left."""
     if path is None or not path.exists():
         return {}
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return {(row["what"], row["rate"], row["runs"]): row["times"] for row in rows}
+    return {(row["what"], row["rate"], row["first"]): row["times"] for row in rows}
 
 
-def keep(path: Path | None, *, what: str, rate: int, runs: int, times: Times) -> None:
+def keep(path: Path | None, *, part: Part, times: Times) -> None:
     """One line more."""
     if path is not None:
+        what, rate, first = part
         with path.open("a") as file:
-            file.write(json.dumps({"what": what, "rate": rate, "runs": runs, "times": times}) + "\n")
+            file.write(json.dumps({"what": what, "rate": rate, "first": first, "times": times}) + "\n")
+
+
+def _joined(parts: list[Times]) -> Times:
+    return {name: [at for part in parts for at in part[name]] for name in parts[0]}
 
 
 def _outcome(cell: Cell, *, judge: str, rate: int, times: tuple[float | None, ...]) -> Outcome:
@@ -90,7 +97,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--detections", type=int, default=400, help="streams per cell of a regression, or without a promise (400)")
     parser.add_argument("--processes", type=int, default=None, help="processes to spread over (one per processor)")
     parser.add_argument("--only", default="", help="only cells whose name has this text in it")
-    parser.add_argument("--results", type=Path, default=None, help="keeps what is judged, and goes on from there")
+    parser.add_argument("--results", type=Path, default=None, help="keeps what is judged, and goes on from there (JSON lines)")
     parser.add_argument("--plot", type=Path, default=None, help="where to write the plot (SVG)")
     return parser.parse_args()
 

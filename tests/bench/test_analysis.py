@@ -5,18 +5,26 @@ import random
 import xml.etree.ElementTree as ET
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from backstop.analysis.reading import Counts
 from backstop.analysis.rule import ArmBlock
 from backstop.analysis.sequential.bursts import Bursts, correlation, with_pod_block
+from bench.analysis.__main__ import STREAMS, judged, keep, kept
 from bench.analysis.bounds import divergence, information
 from bench.analysis.cells import DETECTED, HEALTHY, cells
 from bench.analysis.judges import Failures, MannWhitney, Shipped
 from bench.analysis.plot import COLOURS, drawn
 from bench.analysis.streams import Stream, Truth, always, stream
 from bench.analysis.table import Outcome, median, printed, wilson
+
+
+def correlated(one: list[float], *, other: list[float]) -> float:
+    x, y = sum(one) / len(one), sum(other) / len(other)
+    spread = math.sqrt(sum((a - x) ** 2 for a in one) * sum((b - y) ** 2 for b in other))
+    return sum((a - x) * (b - y) for a, b in zip(one, other, strict=True)) / spread
 
 
 def totals(blocks: tuple[ArmBlock, ...]) -> tuple[Counts, Counts]:
@@ -55,6 +63,20 @@ def test_bursts_have_the_correlation_that_is_asked_for(icc: float) -> None:
         assert block.stable is not None
         sums = with_pod_block(sums, bad=block.stable.bad, total=block.stable.total)
     assert correlation(sums) == pytest.approx(icc, rel=0.15)
+
+
+def test_bursts_that_stay_go_on_in_each_arm_by_itself() -> None:
+    one = stream(Truth(always(0.05), always(0.05), correlation=0.1, stays=0.8), rate=100, seconds=20000, seed="d")
+
+    def persistence(shares: list[float]) -> float:
+        mean = sum(shares) / len(shares)
+        return sum((x - mean) * (y - mean) for x, y in pairwise(shares)) / sum((x - mean) ** 2 for x in shares)
+
+    canary = [block.canary.bad / block.canary.total for block in one.blocks]
+    stable = [block.stable.bad / block.stable.total for block in one.blocks if block.stable]
+    assert persistence(canary) == pytest.approx(0.8, abs=0.06)
+    assert persistence(stable) == pytest.approx(0.8, abs=0.06)
+    assert abs(correlated(canary, other=stable)) < 0.1
 
 
 def test_the_same_seed_is_the_same_stream_and_another_is_not() -> None:
@@ -140,6 +162,16 @@ def test_every_judge_of_the_plot_has_a_colour_of_its_own() -> None:
     judges = next(cell.judges for cell in cells() if cell.what == DETECTED)
     assert len(judges) <= len(set(COLOURS)) == len(COLOURS)
     assert next(iter(cells())).judges.keys() == judges.keys()
+
+
+def test_what_is_judged_is_kept_line_by_line_and_read_again(tmp_path: Path) -> None:
+    results, part = tmp_path / "results", ("25 s of total failure", 1, 100)
+    assert kept(results) == {}
+    times = judged(part)
+    assert {len(found) for found in times.values()} == {STREAMS}
+    keep(results, part=part, times=times)
+    keep(results, part=("outage", 10, 0), times={})
+    assert kept(results) == {part: times, ("outage", 10, 0): {}}
 
 
 def test_every_row_has_a_name_of_its_own() -> None:
