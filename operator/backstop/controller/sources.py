@@ -157,7 +157,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.peering.standalone = True
     settings.queueing.worker_limit = None
-    # It keeps a task, a queue and the whole object for so long after an event; at a start that is one of each for every object.
+    # It keeps a task, a queue and the whole object for so long after an event: where many policies move, one of each for all of them.
     settings.queueing.idle_timeout = 0.1
     settings.watching.chunk_size = 500
     settings.watching.connect_timeout = 10.0
