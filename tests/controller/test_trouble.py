@@ -123,6 +123,25 @@ async def test_r10_what_was_deleted_across_a_410_is_no_ghost(api_server: ApiServ
         assert {found for found in left if found[1].startswith("doomed")} == kept
 
 
+async def test_r10_watches_that_are_not_let_in_go_on_asking_with_patience(api_server: ApiServer, world: World, tmp_path: Path) -> None:
+    def watches(request: Request) -> bool:
+        return "kopf" in request.agent
+
+    async with proxy(api_server, folder=tmp_path) as (between, kubeconfig):
+        between.refusal = Refusal(401, fits=watches)
+        async with running(await connect(kubeconfig), world):
+
+            async def asked_again() -> bool:
+                return between.count(watches, since=0) > 2
+
+            await until("they are asked for again", asked_again)
+            assert await per_minute(between, "all") < 200
+            between.refusal = None
+            await world.prompt("v1")
+            await world.apply("v1")
+            await world.stable_on("v1", within=60)
+
+
 @pytest.mark.parametrize("refused", [0, 2], ids=["at once", "refused at first"])
 async def test_r10_what_was_deleted_across_a_410_is_known_without_a_sweep(
     api_server: ApiServer, world: World, tmp_path: Path, client: Client, refused: int

@@ -41,6 +41,8 @@ from .watchsession import Where, watch_session
 WATCHED: Final = (POLICIES, PROMPT_VERSIONS, CONFIG_MAPS, DEPLOYMENTS, SERVICES, PODS, JOBS)
 OURS: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_POLICY}"
 
+LOGIN_AGAIN_SECONDS: Final = 2.0
+
 # (what was seen, whether it is gone)
 OnNews = Callable[[Seen, bool], None]
 OnBodies = Callable[[Resource, Sequence[Body]], None]
@@ -61,6 +63,7 @@ class Watches:
         self._namespaces = namespaces
         self._on_news = on_news
         self._on_begin = on_begin
+        self._logged_in = False
         self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -134,6 +137,9 @@ class Watches:
             self._loop.call_soon_threadsafe(call)
 
     async def _login(self, **_: Any) -> kopf.AiohttpSession:
+        if self._logged_in:  # and let in no longer: a token that has run out is soon another one, and else it is not asked without end
+            await asyncio.sleep(LOGIN_AGAIN_SECONDS)
+        self._logged_in = True
         given = await self._connection.credentials()
         scheme, _space, token = (given.authorization or "").partition(" ")
         info = kopf.ConnectionInfo(
