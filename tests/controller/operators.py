@@ -44,7 +44,7 @@ class Mortal:
             raise aiohttp.ClientConnectionError("dead")
         if method == "GET":
             self.reads.append(url.split("/", 3)[3].split("?")[0])
-            if "/fallbackpolicies?" in url:
+            if "/serviceaccounts?" in url:  # which sweeps alone list
                 self.listed += 1
             if self._held is not None and url.partition("?")[0].endswith(self._held[0]):
                 (_, release, begun), self._held = self._held, None
@@ -76,7 +76,7 @@ class Mortal:
         return release, begun
 
     async def lists(self, times: int) -> None:
-        """Wait until the operator has listed all policies so many times more: that many sweeps have gone by."""
+        """Wait until the operator has listed everything so many times more: that many sweeps have gone by."""
         enough = self.listed + times
 
         async def listed() -> bool:

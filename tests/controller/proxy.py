@@ -27,6 +27,7 @@ class Request:
     method: str
     path: str
     watch: bool
+    agent: str
 
     @property
     def write(self) -> bool:
@@ -73,7 +74,9 @@ class Proxy:
 
     async def handle(self, incoming: web.Request) -> web.StreamResponse:
         """One request."""
-        request = Request(time.monotonic(), incoming.method, incoming.path, "watch" in incoming.query)
+        request = Request(
+            time.monotonic(), incoming.method, incoming.path, "watch" in incoming.query, incoming.headers.get("User-Agent", "")
+        )
         self.requests.append(request)
         if self.refusal is not None and self.refusal.fits(request):
             status = {"kind": "Status", "message": "as scripted"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from backstop.api.names import KEEP_UNTIL
 from backstop.kube.client import MERGE, Client
 from backstop.kube.connection import connect
 from backstop.kube.errors import NotFound
@@ -122,6 +123,48 @@ async def test_r10_what_was_deleted_across_a_410_is_no_ghost(api_server: ApiServ
         assert {found for found in left if found[1].startswith("doomed")} == kept
 
 
+async def test_r10_watches_that_are_not_let_in_go_on_asking_with_patience(api_server: ApiServer, world: World, tmp_path: Path) -> None:
+    def watches(request: Request) -> bool:
+        return "kopf" in request.agent
+
+    async with proxy(api_server, folder=tmp_path) as (between, kubeconfig):
+        between.refusal = Refusal(401, fits=watches)
+        async with running(await connect(kubeconfig), world):
+
+            async def asked_again() -> bool:
+                return between.count(watches, since=0) > 2
+
+            await until("they are asked for again", asked_again)
+            assert await per_minute(between, "all") < 200
+            between.refusal = None
+            await world.prompt("v1")
+            await world.apply("v1")
+            await world.stable_on("v1", within=60)
+
+
+@pytest.mark.parametrize("refused", [0, 2], ids=["at once", "refused at first"])
+async def test_r10_what_was_deleted_across_a_410_is_known_without_a_sweep(
+    api_server: ApiServer, world: World, tmp_path: Path, client: Client, refused: int
+) -> None:
+    await world.prompt("v1")
+    await world.apply("v1")
+    await world.apply("v1", name="doomed")
+    async with proxy(api_server, folder=tmp_path) as (between, kubeconfig), running(await connect(kubeconfig), world):
+        stable = (await world.stable_on("v1"))["stable"]["revision"]
+        await until("the other one is stable too", lambda: _is_stable(world, "doomed"))
+        await world.quiet()
+        between.freeze_watches()
+        await delete_with_children(client, world, policy="doomed")
+        await world.delete_deployment(f"support-{stable}")
+        await until("its deletion is held back", lambda: _is_held(between, "/fallbackpolicies"))
+        refusing = Scarce(refused)
+        between.refusal = Refusal(503, fits=refusing.fits)
+        between.end_watches(GONE)
+        await until("what belongs to a policy that lives is made anew", lambda: _exists(world, f"support-{stable}"))
+        await until("what is left of the other says until when it stays", lambda: _says_until_when(client, world, f"doomed-{stable}"))
+        assert refusing.left == 0
+
+
 async def test_r10_a_watch_that_ends_with_another_error_is_begun_anew(api_server: ApiServer, world: World, tmp_path: Path) -> None:
     failed = {"kind": "Status", "code": 500, "reason": "InternalError", "message": "etcdserver: leader changed"}
     async with proxy(api_server, folder=tmp_path) as (between, kubeconfig), running(await connect(kubeconfig), world):
@@ -209,6 +252,28 @@ async def _calm(between: Proxy) -> bool:
 
 async def _exists(world: World, deployment: str) -> bool:
     return deployment in await world.names(DEPLOYMENTS)
+
+
+async def _is_held(between: Proxy, path: str) -> bool:
+    return any(held.endswith(path) for held in between.held)
+
+
+async def _says_until_when(client: Client, world: World, record: str) -> bool:
+    body = await client.get(CONFIG_MAPS, namespace=world.namespace, name=record)
+    return KEEP_UNTIL in body["metadata"].get("annotations", {})
+
+
+class Scarce:
+    """Lists of policies by the operator itself, so many of them."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def fits(self, request: Request) -> bool:
+        if self.left == 0 or request.watch or "kopf" in request.agent or not request.path.endswith("/fallbackpolicies"):
+            return False
+        self.left -= 1
+        return True
 
 
 async def _is_stable(world: World, name: str) -> bool:

@@ -1,6 +1,7 @@
 """The running operator: what is started, in which order, and how it ends. Wires by hand; decides nothing."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import random
@@ -33,10 +34,11 @@ from .reconcile import Reconcile
 from .recorded import Recorded
 from .reporting import Reports
 from .seen import Seen
-from .sources import OnBodies, Watches, list_all
+from .sources import OnBodies, Watches, list_all, list_one
 from .store import Store
 from .telling import Telling
 from .verification import Verification
+from .watchsession import Where
 from .writes import Writes
 
 _log = logging.getLogger(__name__)
@@ -85,6 +87,9 @@ class Operator:
         )
         self._listed = False
         self._listed_at = 0.0
+        # Where a watch has begun since it was last listed there: what it does not tell of is not known yet.
+        self._begun: set[Where] = set()
+        self._watch_began = asyncio.Event()
         self.heartbeat = Heartbeat(clock=time.monotonic)
         self._passes: dict[Key, float] = {}  # the running ones, by when they began; monotonic seconds
 
@@ -102,7 +107,7 @@ class Operator:
             beating = asyncio.create_task(self._beat())
             stack.callback(beating.cancel)
             await self._first_list(children)
-            watches = Watches(self._connection, namespaces=self._config.namespaces, on_news=self._on_news)
+            watches = Watches(self._connection, namespaces=self._config.namespaces, on_news=self._on_news, on_begin=self._on_begin)
             watches.start()
             stack.push_async_callback(watches.stop, within=STOP_SECONDS)
             async with asyncio.TaskGroup() as tasks:
@@ -192,7 +197,10 @@ class Operator:
         self._queue.add(key, urgent=urgent)
 
     def _on_news(self, news: Seen, gone: bool) -> None:
-        for key in self._store.remove(news) if gone else self._store.put(news):
+        self._concern(self._store.remove(news) if gone else self._store.put(news))
+
+    def _concern(self, keys: frozenset[Key]) -> None:
+        for key in keys:
             self._queue.add(key)
 
     async def _first_list(self, children: Children) -> None:
@@ -215,11 +223,33 @@ class Operator:
                 self._listed = True
                 return
 
+    def _on_begin(self, where: Where) -> None:
+        self._begun.add(where)
+        self._watch_began.set()
+
     async def _sweep(self) -> None:
-        """Compare with a fresh list now and then: a watch can miss a deletion."""
+        """Compare with a fresh list now and then: a watch can miss a deletion. And where a watch has begun, as soon as it has."""
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._sweep_seconds * (1 + self._jitter() / 10))
+            due = loop.time() + self._sweep_seconds * (1 + self._jitter() / 10)
+            while (wait := due - loop.time()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._watch_began.wait()
+                await self._list_begun()
             await self._list_once()
+
+    async def _list_begun(self) -> None:
+        self._watch_began.clear()
+        for where in tuple(self._begun):
+            self._begun.discard(where)  # before the list: a watch that begins during it wants another one
+            try:
+                async for concerned in list_one(self._client, where=where, store=self._store):
+                    self._concern(concerned)
+            except KubeError as error:
+                _log.warning("what was there before a watch cannot be listed; trying again", extra=fields(error=str(error)))
+                self._on_begin(where)
+                await asyncio.sleep(FIRST_LIST_RETRY_SECONDS * (1 + self._jitter()))
 
     async def _list_once(self) -> None:
         try:
@@ -229,8 +259,7 @@ class Operator:
 
     async def _list(self, *, on_news: OnBodies = lambda _resource, _bodies: None) -> None:
         async for concerned in list_all(self._client, namespaces=self._config.namespaces, store=self._store, on_news=on_news):
-            for key in concerned:
-                self._queue.add(key)
+            self._concern(concerned)
         self._listed_at = self._clock()
 
     async def _work(self, reconcile: Reconcile) -> None:

@@ -9,8 +9,9 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import kopf
 
@@ -35,9 +36,12 @@ from ..kube.resources import (
 from .keys import Key
 from .seen import Seen, seen
 from .store import Listing, Store
+from .watchsession import Where, watch_session
 
 WATCHED: Final = (POLICIES, PROMPT_VERSIONS, CONFIG_MAPS, DEPLOYMENTS, SERVICES, PODS, JOBS)
 OURS: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY},{LABEL_POLICY}"
+
+LOGIN_AGAIN_SECONDS: Final = 2.0
 
 # (what was seen, whether it is gone)
 OnNews = Callable[[Seen, bool], None]
@@ -49,12 +53,17 @@ class WatchesEnded(Exception):  # noqa: N818 - the name says what happened
 
 
 class Watches:
-    """kopf, watching in a thread of its own. `on_news` is called in the loop that made this object."""
+    """kopf, watching in a thread of its own. `on_news` and `on_begin` are called in the loop that made this object.
 
-    def __init__(self, connection: Connection, *, namespaces: Sequence[str], on_news: OnNews) -> None:
+    `on_begin`: a watch tells of what comes from now on; what is there already has to be listed after this call.
+    """
+
+    def __init__(self, connection: Connection, *, namespaces: Sequence[str], on_news: OnNews, on_begin: Callable[[Where], None]) -> None:
         self._connection = connection
         self._namespaces = namespaces
         self._on_news = on_news
+        self._on_begin = on_begin
+        self._logged_in = False
         self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -127,10 +136,13 @@ class Watches:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the operator has ended, and wants no news
             self._loop.call_soon_threadsafe(call)
 
-    async def _login(self, **_: Any) -> kopf.ConnectionInfo:
+    async def _login(self, **_: Any) -> kopf.AiohttpSession:
+        if self._logged_in:  # and let in no longer: a token that has run out is soon another one, and else it is not asked without end
+            await asyncio.sleep(LOGIN_AGAIN_SECONDS)
+        self._logged_in = True
         given = await self._connection.credentials()
         scheme, _space, token = (given.authorization or "").partition(" ")
-        return kopf.ConnectionInfo(
+        info = kopf.ConnectionInfo(
             server=given.server,
             ca_path=given.ca_file,
             insecure=not given.verify,
@@ -139,6 +151,10 @@ class Watches:
             scheme=scheme or None,
             token=token or None,
         )
+        prefix = urlsplit(given.server).path.rstrip("/")
+        watched = {prefix + where[0].path(namespace=where[1]): where for where in _everywhere(WATCHED, namespaces=self._namespaces)}
+        session = watch_session(info, watched=watched, on_begin=lambda where: self._report(lambda: self._on_begin(where)))
+        return kopf.AiohttpSession(server=given.server, aiohttp_session=session)
 
 
 def _settings() -> kopf.OperatorSettings:
@@ -147,7 +163,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.peering.standalone = True
     settings.queueing.worker_limit = None
-    # It keeps a task, a queue and the whole object for so long after an event; at a start that is one of each for every object.
+    # It keeps a task, a queue and the whole object for so long after an event: where many policies move, one of each for all of them.
     settings.queueing.idle_timeout = 0.1
     settings.watching.chunk_size = 500
     settings.watching.connect_timeout = 10.0
@@ -205,6 +221,11 @@ class _NoProgress(kopf.ProgressStorage):
         return essence
 
 
+def _everywhere(resources: Iterable[Resource], *, namespaces: Sequence[str]) -> Iterator[Where]:
+    everywhere: Sequence[str | None] = [None]
+    return ((resource, namespace) for resource in resources for namespace in namespaces or everywhere)
+
+
 async def list_all(
     client: Client, *, namespaces: Sequence[str], store: Store, on_news: OnBodies = lambda _resource, _bodies: None
 ) -> AsyncIterator[frozenset[Key]]:
@@ -212,20 +233,25 @@ async def list_all(
 
     `on_news` gets the whole objects of each page that the store does not have, before the store.
     """
-    for resource in (POLICIES, PROMPT_VERSIONS, *CHILDREN, PODS):
-        labels = None if resource in (POLICIES, PROMPT_VERSIONS) else OURS
-        everywhere: Sequence[str | None] = [None]
-        for namespace in namespaces or everywhere:
-            present: set[tuple[str, str]] = set()
-            version = ""
-            async for page in client.pages(resource, namespace=namespace, labels=labels):
-                version = page.version
-                present.update((item.namespace, item.name) for item in page.items)
-                news = [
-                    item.body()
-                    for item in page.items
-                    if not store.has(resource, namespace=item.namespace, name=item.name, version=item.version)
-                ]
-                on_news(resource, news)
-                yield frozenset(key for body in news for key in store.put(seen(body, resource=resource)))
-            yield store.retire(Listing(resource, namespace, version, frozenset(present)))
+    for where in _everywhere((POLICIES, PROMPT_VERSIONS, *CHILDREN, PODS), namespaces=namespaces):
+        async for concerned in list_one(client, where=where, store=store, on_news=on_news):
+            yield concerned
+
+
+async def list_one(
+    client: Client, *, where: Where, store: Store, on_news: OnBodies = lambda _resource, _bodies: None
+) -> AsyncIterator[frozenset[Key]]:
+    """The same of one resource, in one namespace or in all."""
+    resource, namespace = where
+    labels = None if resource in (POLICIES, PROMPT_VERSIONS) else OURS
+    present: set[tuple[str, str]] = set()
+    version = ""
+    async for page in client.pages(resource, namespace=namespace, labels=labels):
+        version = page.version
+        present.update((item.namespace, item.name) for item in page.items)
+        news = [
+            item.body() for item in page.items if not store.has(resource, namespace=item.namespace, name=item.name, version=item.version)
+        ]
+        on_news(resource, news)
+        yield frozenset(key for body in news for key in store.put(seen(body, resource=resource)))
+    yield store.retire(Listing(resource, namespace, version, frozenset(present)))
