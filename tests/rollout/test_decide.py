@@ -551,40 +551,6 @@ def test_a_gateway_that_never_says_what_it_acts_on_is_waited_for_at_weight_0() -
     assert world.shares[-1][2:] == ("rev2", 50)
 
 
-def test_a_lost_status_neither_promotes_another_revision_nor_forgets_a_verdict() -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
-    world.judged = BREACHED
-    world.run(5)
-    world.judged = HEALTHY
-    world.status = FallbackPolicyStatus()
-    world.arms["rev2"] = Arm(desired=2, ready=2)
-    world.run(60)
-    assert world.place.stable is None
-    assert (world.decide().phase, world.serving) == ("RolledBack", "rev1")
-    world.want("3")
-    world.run(3)
-    assert world.place.stable is None
-    assert (world.decide().reason, world.serving) == (Reason.STATUS_LOST, "rev1")
-    world.want("1")
-    world.run(3)
-    assert world.place.stable is not None
-    assert world.place.stable.revision == revision("1")
-    world.want("2")
-    world.run(200)
-    assert world.shares[-1][3] == 0
-    assert world.place.rejection_of("rev2") is not None
-
-
-def test_a_lost_status_makes_no_other_revision_stable_because_its_pods_are_ready() -> None:
-    world = started()
-    world.status = FallbackPolicyStatus()
-    world.want("2")
-    world.arms["rev2"] = Arm(desired=2, ready=2)
-    assert world.one_pass().place.stable is None
-
-
 def test_a_breach_while_the_traffic_object_is_missing_writes_it_first() -> None:
     world = started()
     world.want("2")

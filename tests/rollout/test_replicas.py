@@ -326,18 +326,6 @@ def test_pods_that_stable_loses_are_said_and_no_step_passes_while_it_has_none() 
     assert "(stable has" not in said_of(world)[1]
 
 
-def test_nobody_is_told_to_delete_the_service_that_callers_reach() -> None:
-    world = own()
-    world.status = FallbackPolicyStatus()
-    world.want("2")
-    world.run(3)
-    plan = world.decide()
-    assert plan.reason is Reason.STATUS_LOST
-    said = [c.message for c in plan.conditions if c.reason is Reason.STATUS_LOST]
-    assert said
-    assert all("apply the version of that revision" in message and "delete" not in message for message in said)
-
-
 @pytest.mark.parametrize("deaf", [False, True])
 def test_a_halt_is_told_in_the_words_of_a_service(deaf: bool) -> None:
     world = own(mode="Pause")

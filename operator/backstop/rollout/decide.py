@@ -10,7 +10,7 @@ from dataclasses import replace
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.policystatus import Router
 
-from . import first, guard, holding, intent, leaving, probes, progress, recreation, replicas, rest, safety
+from . import first, guard, holding, intent, leaving, probes, progress, recovery, recreation, replicas, rest, safety
 from .conditions import conditions_of, summary_of
 from .judged import same_subject
 from .look import Look
@@ -50,6 +50,7 @@ PROGRESS: tuple[CanaryGate, ...] = (
 )
 # Without a canary: what takes traffic away from stable, or finds out whether that was right.
 GUARD: tuple[Gate, ...] = (
+    recovery.recover,
     recreation.recall,
     guard.finish_return,
     guard.breach,
