@@ -14,7 +14,7 @@ from backstop.rollout.move import LEAST_SUSPICION_SECONDS
 from backstop.rollout.route import share_of
 from backstop.rollout.verdict import verdict_on_prompt
 
-from .cluster import POLICY_ID, REPLICAS, TRAFFIC_ID, Cluster, spec
+from .cluster import POLICY_ID, REPLICAS, Cluster, spec
 from .process import EVALUATION_SECONDS, LEASE_SECONDS, SWEEP_SECONDS
 from .wire import Fault
 from .witness import Witness
@@ -45,9 +45,11 @@ class WholePasses(RuleBasedStateMachine):
         mode=st.sampled_from(("Automatic", "Automatic", "Pause")),
         approval=st.sampled_from(((), (), (50,))),
         bar=st.sampled_from((None, None, 90)),
+        own=st.sampled_from((False, False, True)),
     )
-    def version_1_is_stable(self, mode: str, approval: tuple[int, ...], bar: int | None = None) -> None:
-        self.mode, self.approval, self.bar = mode, approval, bar
+    def version_1_is_stable(self, mode: str, approval: tuple[int, ...], bar: int | None = None, own: bool = False) -> None:
+        """`own`: with a workload of its author's own."""
+        self.mode, self.approval, self.bar, self.cluster.own = mode, approval, bar, own
         for name in VERSIONS:
             self.cluster.prompt(name)
         self._apply()
@@ -96,9 +98,9 @@ class WholePasses(RuleBasedStateMachine):
         self.witness.promoted_by_hand |= token in ("promote", "skip-step")
         self.cluster.ask(token, str(self.asked))
 
-    @rule(id_=st.sampled_from((POLICY_ID, TRAFFIC_ID)))
-    def somebody_touches(self, id_: tuple[str, str, str]) -> None:
-        self.cluster.touch(id_)
+    @rule(route=st.booleans())
+    def somebody_touches(self, route: bool) -> None:
+        self.cluster.touch(self.cluster.traffic_id if route else POLICY_ID)
 
     # What the world does
 
@@ -180,9 +182,7 @@ class WholePasses(RuleBasedStateMachine):
             return
         self.cluster.judge(self.cluster.prompts[canary], "breached")
         self._pass_time(AT_ONCE_SECONDS)
-        traffic = self.cluster.traffic
-        assert traffic is not None
-        assert share_of(canary, state=traffic) == 0, f"4: {canary} breached and has {share_of(canary, state=traffic)} ‰"
+        assert self.cluster.share(canary) == 0, f"4: {canary} breached and has {self.cluster.share(canary)} ‰"
 
     @precondition(lambda self: self._canary_has_traffic() and self.mode == "Automatic")
     @rule()
@@ -195,9 +195,7 @@ class WholePasses(RuleBasedStateMachine):
             process.wire.faults.append(Fault.CONTENDED)
         self.cluster.judge(self.cluster.prompts[canary], "breached")
         self._pass_time(AT_ONCE_SECONDS)
-        traffic = self.cluster.traffic
-        assert traffic is not None
-        assert share_of(canary, state=traffic) == 0, f"4: {canary} breached and has {share_of(canary, state=traffic)} ‰"
+        assert self.cluster.share(canary) == 0, f"4: {canary} breached and has {self.cluster.share(canary)} ‰"
 
     @precondition(lambda self: self._canary_has_traffic())
     @rule()
@@ -212,6 +210,7 @@ class WholePasses(RuleBasedStateMachine):
         traffic = self.cluster.traffic
         assert traffic is not None
         assert share_of(canary, state=traffic) == 0, f"2: {canary} has no ready pod and {share_of(canary, state=traffic)} ‰"
+        assert self.cluster.reached(), "12: nobody serves callers"
 
     @rule()
     def what_is_at_rest_stays_so(self) -> None:
@@ -305,7 +304,8 @@ class WholePasses(RuleBasedStateMachine):
 
     def _apply(self) -> None:
         self.witness.bars.append((self.cluster.now(), self.bar))
-        self.cluster.apply(spec(self.wanted, mode=self.mode, approval=self.approval, paused=self.paused, bar=self.bar))
+        wanted = spec(self.wanted, own=self.cluster.own, mode=self.mode, approval=self.approval, paused=self.paused, bar=self.bar)
+        self.cluster.apply(wanted)
 
     def _pass_time(self, seconds: float) -> None:
         self.cluster.loop.let_pass(seconds)

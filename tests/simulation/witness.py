@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 
 from backstop.api.clock import parse_time
-from backstop.api.traffic import TrafficState, parse
+from backstop.api.traffic import TrafficState
 from backstop.controller.reconcile import LONGEST_LEAVE_SECONDS
 from backstop.kube.resources import DEPLOYMENTS, Body
+from backstop.rendering.route import selector_of
 from backstop.rollout.route import share_of
 
 from .api import Change, Id
-from .cluster import NAMESPACE, POLICY, POLICY_ID, REPLICAS, TRAFFIC_ID, Cluster
+from .cluster import NAMESPACE, POLICY, POLICY_ID, REPLICAS, Cluster, state_in
 from .process import SWEEP_SECONDS
 
 WEIGHTS = (0, 50, 500, 1000)
@@ -42,9 +43,9 @@ class Witness:
     def look(self, change: Change) -> None:
         """One change."""
         try:
-            if change.id == TRAFFIC_ID and change.after is not None and change.who.startswith("operator"):
+            if change.id == self.cluster.traffic_id and change.after is not None and change.who.startswith("operator"):
                 if self._is_of_this_policy(change.after):
-                    self._route(parse(change.after["data"]), by=change.who)
+                    self._wrote(change.after)
             elif change.id == POLICY_ID and change.before is not None and change.after is None:
                 self._gone(change.before)
             elif change.id == POLICY_ID:
@@ -77,7 +78,16 @@ class Witness:
         assert not self.broken, "\n".join(self.broken)
         assert not self.cluster.loop.failures, self.cluster.loop.failures
 
-    def _route(self, after: TrafficState, *, by: str) -> None:
+    def _wrote(self, body: Body) -> None:
+        after = state_in(body, own=self.cluster.own)
+        assert after is not None, "what an operator writes can be read"
+        if self.cluster.own:
+            assert body["spec"]["selector"] == selector_of(POLICY, state=after), f"the Service does something else than {after}"
+            if self.routes and after == self.routes[-1]:
+                return  # what it does was put right
+        self._route(after)
+
+    def _route(self, after: TrafficState) -> None:
         before = self.routes[-1] if self.routes else None
         self.routes.append(after)
         assert after.generation > self._newest, f"generation {after.generation} after {self._newest}: gateways would not look at it"
