@@ -23,6 +23,7 @@ from ..rollout.decide import decide
 from ..rollout.judged import WATCH_SHIFT_SECONDS, same_subject
 from ..rollout.observed import Known, Unresolved
 from ..rollout.place import Place, awaited_generation, is_losing
+from ..rollout.route import says_another
 from ..rollout.statusmap import place_of
 from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics, PolicyShown
@@ -40,6 +41,7 @@ from .probes import Probes, ProbesSeen
 from .prompts import judged_status
 from .queue import KeyQueue
 from .references import MapName, maps_of
+from .repairs import Repairs
 from .reporting import Reports
 from .seen import Declared
 from .store import Store
@@ -95,6 +97,7 @@ class Reconcile:
         self._metrics = metrics
         self._sources = sources
         self._clock = clock
+        self._repairs = Repairs()
         self._problems: dict[PolicyKey, Problem | None] = {}
         # Each policy as it was when its spec was last valid: nothing of it is kept in memory that the store does not keep.
         self._valid: dict[PolicyKey, Declared] = {}
@@ -241,6 +244,9 @@ class Reconcile:
             reporting=self._reports.reporting(key, status=status),
             refused=refused_deployments(known, policy=key.name, revisions=live),
         )
+        if observed.strays and (due := self._repairs.due_at(key, now=now)) > now:
+            self._queue.add_at(key, at=due)
+            observed = replace(observed, strays=False)
         plan = decide(observed, policy=wish.spec, now=now)
         return Subject(key=key, policy=policy, wish=wish, status=status, observed=observed, plan=plan, now=now, traffic=traffic)
 
@@ -272,6 +278,8 @@ class Reconcile:
         elif subject.policy.deleting:
             # What is refused now is refused again: gateways whose canary goes serve its requests themselves.
             problem = await self._apply.release(subject.policy)
+        if subject.observed.strays and plan.route is not None and not says_another(plan.route, than=subject.observed.route):
+            self._put_right(subject)
         self._problems[key] = problem
         if plan.wake_at is not None and problem is None:  # else it comes again after a pause
             self._queue.add_at(key, at=plan.wake_at)
@@ -281,6 +289,13 @@ class Reconcile:
         if problem != known or self._reports.reporting(key, status=subject.status) != subject.observed.reporting:
             self._queue.add(key)
         return problem is not None
+
+    def _put_right(self, subject: Subject) -> None:
+        """The route was written again with the same words."""
+        key = subject.key
+        if (waited := self._repairs.made(key, now=subject.now)) > 0:
+            what = f"{router_of(subject.wish.spec).resource.kind} of its route"
+            _log.warning(f"somebody keeps changing the {what}", extra=fields(namespace=key.namespace, policy=key.name, waited=waited))
 
     async def _block(self, policy: Declared, *, status: FallbackPolicyStatus | None, why: Unresolved) -> None:
         """Nothing can be decided: say so, and leave the rest of the status (None: unreadable) and the traffic as they are."""
@@ -300,6 +315,7 @@ class Reconcile:
     def _forget(self, key: PolicyKey) -> None:
         self._problems.pop(key, None)
         self._valid.pop(key, None)
+        self._repairs.forget(key)
         self._children.forget(key)
         self._reports.forget(key)
         self._judging.forget(key)
