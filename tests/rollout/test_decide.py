@@ -9,7 +9,6 @@ import pytest
 
 from backstop.analysis.reading import Breaching, Waiting
 from backstop.api.condition import ConditionType
-from backstop.api.policystatus import FallbackPolicyStatus
 from backstop.api.reasons import Reason
 from backstop.rollout.observed import Arm, Known, Unknown, Unresolved
 from backstop.rollout.place import Outcome

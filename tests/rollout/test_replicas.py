@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from backstop.api.policystatus import FallbackPolicyStatus, Router
+from backstop.api.policystatus import Router
 from backstop.api.reasons import Reason
 from backstop.rollout.decide import decide
 from backstop.rollout.look import pods_for_share
