@@ -168,3 +168,38 @@ def test_a_route_that_was_written_right_before_the_status_was_lost_is_believed()
     world.one_pass()
     assert world.place.stable is not None
     assert world.place.stable.revision == revision("2")
+
+
+def test_a_policy_that_is_deleted_without_its_status_takes_the_canary_back_first() -> None:
+    world = in_mid_canary(of_pods=False, weight=50)
+    assert world.finalizer
+    lose_status(world)
+    world.delete()
+    assert world.exists
+    world.one_pass()
+    assert world.shares[-1][1:] == ("rev1", None, 0)
+    assert not world.exists
+
+
+def test_what_was_accepted_last_goes_on_serving_where_the_route_was_lost_too() -> None:
+    world = started()
+    lose_status(world)
+    world.traffic = None
+    world.want("2")
+    world.arms["rev2"] = Arm(desired=2, ready=2)
+    world.run(3)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("1")
+    assert world.place.canary is not None
+    assert "which was accepted last" in world.told[0].message
+
+
+def test_a_new_policy_of_the_name_does_not_take_the_pods_of_a_former_one_for_its_own() -> None:
+    world = started()
+    world.delete()
+    world.create_anew()
+    world.want("2")
+    world.run(3)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("2")
+    assert "StatusLost" not in world.reasons()

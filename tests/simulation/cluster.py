@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final
 
 from backstop.analysis.reading import SLOReading
@@ -11,6 +12,7 @@ from backstop.api.clock import render_time
 from backstop.api.names import (
     API_VERSION,
     GROUP,
+    LABEL_POLICY,
     LABEL_REVISION,
     RECORD_KEY,
     callers_service,
@@ -39,6 +41,22 @@ VERDICTS: Final = {"healthy": (HEALTHY,), "breached": (BREACHED,), "unseen": (UN
 POLICY_ID: Final[Id] = (POLICIES.plural, NAMESPACE, POLICY)
 SERVICE_ID: Final[Id] = (SERVICES.plural, NAMESPACE, callers_service(POLICY))
 SLICE_ID: Final[Id] = (ENDPOINT_SLICES.plural, NAMESPACE, f"{POLICY}-slice")
+
+
+class Edit(StrEnum):
+    """What somebody changes of a Service by hand."""
+
+    LABELS = "its labels are taken off"
+    SELECTOR = "it selects all pods of the policy"
+    PORTS = "it has another port"
+    TYPE = "it leads elsewhere"
+
+
+EDITS: Final[dict[Edit, Body]] = {
+    Edit.SELECTOR: {"selector": {LABEL_POLICY: POLICY}},
+    Edit.PORTS: {"ports": [{"name": "http", "port": 81, "targetPort": "http", "protocol": "TCP"}]},
+    Edit.TYPE: {"type": "ExternalName", "externalName": "elsewhere.example"},
+}
 
 
 def spec(
@@ -172,6 +190,20 @@ class Cluster:
         if self.exists and "deletionTimestamp" not in self.policy["metadata"]:
             self.api.delete(POLICY_ID, who="person")
 
+    def lose_status(self) -> None:
+        """A backup is restored that has no status."""
+        self.api.write(POLICY_ID, {"status": {}}, who="person")
+
+    def edit_route(self, edit: Edit) -> None:
+        """Somebody changes what the route does, or takes its labels off; not what it says."""
+        present = self.api.objects.get(self.traffic_id)
+        if present is None:
+            return
+        change: Body = {"metadata": present["metadata"] | {"labels": {}}}
+        if edit is not Edit.LABELS and self.own:
+            change = {"spec": present["spec"] | EDITS[edit]}
+        self.api.write(self.traffic_id, change, who="person")
+
     def lose_jobs(self) -> None:
         """Somebody cleans up."""
         for job in self.api.of(JOBS.plural):
@@ -251,7 +283,7 @@ class Cluster:
     def _endpoints(self) -> list[Body]:
         """The ready pods that the callers' Service selects."""
         service = self.api.objects.get(SERVICE_ID)
-        if service is None:
+        if service is None or service["spec"]["type"] != "ClusterIP":
             return []
         wanted = service["spec"]["selector"].items()
         return [pod for pod in self.api.of(PODS.plural) if _is_ready(pod) and wanted <= pod["metadata"]["labels"].items()]

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from backstop.controller.reconcile import LONGEST_LEAVE_SECONDS
+from backstop.rendering.route import revisions_of
+from backstop.rollout.look import pods_for_share
 from backstop.rollout.move import LEAST_SUSPICION_SECONDS
 from backstop.rollout.route import share_of
 from backstop.rollout.verdict import verdict_on_prompt
 
-from .cluster import POLICY_ID, REPLICAS, Cluster, spec
+from .cluster import POLICY_ID, REPLICAS, Cluster, Edit, spec
 from .process import EVALUATION_SECONDS, LEASE_SECONDS, SWEEP_SECONDS
 from .wire import Fault
 from .witness import Witness
@@ -101,6 +103,15 @@ class WholePasses(RuleBasedStateMachine):
     @rule(route=st.booleans())
     def somebody_touches(self, route: bool) -> None:
         self.cluster.touch(self.cluster.traffic_id if route else POLICY_ID)
+
+    @precondition(lambda self: self.cluster.exists)
+    @rule()
+    def the_status_is_lost(self) -> None:
+        self.cluster.lose_status()
+
+    @rule(edit=st.sampled_from(Edit))
+    def somebody_edits_the_route(self, edit: Edit) -> None:
+        self.cluster.edit_route(edit)
 
     # What the world does
 
@@ -211,6 +222,20 @@ class WholePasses(RuleBasedStateMachine):
         assert traffic is not None
         assert share_of(canary, state=traffic) == 0, f"2: {canary} has no ready pod and {share_of(canary, state=traffic)} ‰"
         assert self.cluster.reached(), "12: nobody serves callers"
+
+    @rule()
+    def callers_reach_whom_the_route_names(self) -> None:
+        """1 and 10: of the share that ready pods really make, whatever the route says of itself."""
+        self._well_again()
+        canary, traffic, reached = self.cluster.place.canary, self.cluster.traffic, self.cluster.reached()
+        if not self.cluster.own or traffic is None:
+            return
+        assert set(reached) <= set(revisions_of(traffic)), f"1: {reached} are reached at {traffic}"
+        if canary is not None and traffic.permille < 1000:
+            weight = (5, 50, 100)[canary.step]
+            most = pods_for_share(weight, beside=REPLICAS)
+            assert reached[canary.revision.name] <= most, f"1: {reached} are reached on the way to {weight} %"
+        assert reached, "12: nobody serves callers"
 
     @rule()
     def what_is_at_rest_stays_so(self) -> None:

@@ -228,8 +228,10 @@ class Process:
 
     def _tell(self, operator: Operator, *, plural: str, body: Mapping[str, Any], gone: bool) -> None:
         resource = WATCHED.get(plural)
-        if resource is not None and (resource in (POLICIES, PROMPT_VERSIONS) or _is_ours(body)):
-            operator._on_news(seen(dict(body), resource=resource), gone)
+        if resource is not None:
+            # To a watch by labels an object that has lost them is gone.
+            mine = resource in (POLICIES, PROMPT_VERSIONS) or _is_ours(body)
+            operator._on_news(seen(dict(body), resource=resource), gone or not mine)
 
 
 def _is_ours(body: Mapping[str, Any]) -> bool:

@@ -59,6 +59,8 @@ GUARD: tuple[Gate, ...] = (
     guard.compare,
     guard.end,
 )
+# The same, of a policy that is being deleted.
+LEAVING: tuple[Gate, ...] = (recovery.recover, guard.finish_return)
 # What does not wait while a rollout is paused: no gate that raises the canary's weight.
 WHILE_PAUSED: tuple[CanaryGate, ...] = (progress.replan, progress.promote, progress.verify)
 REST: tuple[Gate, ...] = (
@@ -129,7 +131,7 @@ def _safe_move(look: Look) -> Move | None:
     """The first of the gates that take traffic away, or keep it from what was rejected."""
     canary = look.place.canary
     if canary is None:
-        for question in (guard.finish_return,) if look.observed.leaving else GUARD:
+        for question in LEAVING if look.observed.leaving else GUARD:
             if (move := question(look)) is not None:
                 return move
     elif look.place.stable is not None:

@@ -1,6 +1,7 @@
 """A status that was lost: a backup that was restored without it, or somebody who took it away. What the route says goes on from there.
 
-The route belongs to this very policy and is written after status, so a route beside an empty status says that there was more.
+The route belongs to this very policy and is written after status, so a route beside an empty status says that there was more. So do pods
+of what was accepted last, where the route is gone too.
 """
 
 from dataclasses import replace
@@ -12,7 +13,7 @@ from .move import RETIRE_SECONDS, Move, told
 from .observed import Known
 from .place import Retiring, Revision, StablePlace
 from .replicas import route_words
-from .rest import first_guard, recalled
+from .rest import first_guard, recalled, serves_already
 
 
 def recover(look: Look) -> Move | None:
@@ -22,9 +23,9 @@ def recover(look: Look) -> Move | None:
     acted on, and ask for nothing.
     """
     place, route = look.place, look.observed.route
-    if place.stable is not None or not isinstance(route, Known) or route.value is None:
+    if place.stable is not None or not isinstance(route, Known) or (name := serves_already(look)) is None:
         return None
-    serving, canary = _named(look, route.value.stable), route.value.canary
+    serving, canary = _named(look, name), route.value.canary if route.value is not None else None
     if look.observed.arm(serving.name).ready == 0:
         return None
     wanted = look.wanted
@@ -34,7 +35,8 @@ def recover(look: Look) -> Move | None:
         if r.revision.name != serving.name
     )
     retiring = (Retiring(canary, until=look.now + RETIRE_SECONDS),) if canary is not None and canary != serving.name else ()
-    message = f"status was lost; {serving.prompt_version} ({serving.name}) goes on serving as stable, as {route_words(look)}"
+    message = f"status was lost; {serving.prompt_version} ({serving.name}) goes on serving as stable"
+    message += f", as {route_words(look)}" if route.value is not None else ", which was accepted last"
     if retiring:
         message += f", and the canary {canary} beside it, of which nothing is known any more, is ended"
     return told(
