@@ -85,7 +85,7 @@ def test_series_go_to_the_policy_and_revision_that_they_belong_to() -> None:
     target = "support-abc 10.0.0.7:9090"
     bucket = Counter("backstop_served_seconds_bucket", "canary", "miss", "", "late", 20.0)
     assert found["shop", "support"] == Sample((Series(target, bucket, ((5.0, 3.0),)),))
-    assert found["shop", "other"] == Sample((Series(target, replace(bucket, revision="stable"), ((5.0, 3.0),)),))
+    assert found["shop", "other"] == Sample((Series(target, bucket._replace(revision="stable"), ((5.0, 3.0),)),))
     assert found["shop", "lonely"] == NoData("Metrics source `default` has no samples of this policy's gateways; are their pods scraped?")
 
 

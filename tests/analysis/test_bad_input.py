@@ -195,7 +195,7 @@ def test_m03_a_histogram_that_is_none_is_unknown_and_says_so(histogram: Sample, 
 @pytest.mark.parametrize("bound", [float("inf"), float("nan")])
 def test_a_bucket_without_a_finite_bound_is_no_bound(bound: float) -> None:
     slow = buckets(0, 0, 0, count=40)
-    endless = replace(slow.series[1], counter=replace(slow.series[1].counter, le=bound), points=((0.0, 0.0), (5.0, 40.0)))
+    endless = replace(slow.series[1], counter=slow.series[1].counter._replace(le=bound), points=((0.0, 0.0), (5.0, 40.0)))
     for sample in (Sample((*slow.series, endless)), Sample((slow.series[0], endless))):
         (reading,) = evaluate(sample, policy=live_policy(latency_objective(for_seconds=0)), now=5.0, scrape_interval=INTERVAL).readings
         assert "inf" not in reading.evidence

@@ -1,7 +1,6 @@
 """Counter deltas, with values computed by hand and from the shared fixtures."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,7 +72,7 @@ def test_a_scrape_in_which_a_counter_fell_is_counted_whatever_it_lacks() -> None
 
 
 def test_a_counter_that_comes_back_lower_after_others_were_counted_begins_again_alone() -> None:
-    third = replace(ONE, outcome="truncated")
+    third = ONE._replace(outcome="truncated")
     one = Series("pod", ONE, ((5.0, 900.0), (20.0, 2.0)))
     new = Series("pod", third, ((10.0, 4.0), (15.0, 5.0), (20.0, 6.0)))
     assert added(one, new, base=5.0) == [(10.0, {third: 4.0}), (15.0, {third: 1.0}), (20.0, {ONE: 2.0, third: 1.0})]

@@ -168,7 +168,7 @@ def test_m03_a_sample_that_is_not_a_count_is_skipped_when_a_newer_one_is() -> No
 
 def test_buckets_above_their_count_are_unknown() -> None:
     count = Counter("backstop_served_seconds_count", "canary", "miss", "", "answered")
-    bucket = replace(count, metric="backstop_served_seconds_bucket", le=0.15)
+    bucket = count._replace(metric="backstop_served_seconds_bucket", le=0.15)
     result = run(Sample((Series("a", count, ((5.0, 9.0),)), Series("a", bucket, ((5.0, 10.0),)))), latency_objective(), until=6.0)
     state = one(result).state
     assert isinstance(state, Unknown)

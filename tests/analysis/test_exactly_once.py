@@ -2,15 +2,16 @@
 
 import random
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backstop.analysis.evaluation import evaluate
 from backstop.analysis.queries import window_seconds
-from backstop.analysis.reading import Counts
+from backstop.analysis.reading import Breached, Counts
 from backstop.analysis.samples import Sample
 from backstop.analysis.state import AnalysisState, pack, unpack
-from tests.analysis.history import Pod, Request, latency_objective, live_policy, scrape_times, scraped, visible
+from tests.analysis.history import Pod, Request, latency_objective, live_policy, scrape_times, scraped, steady, visible
 
 INTERVAL = 5.0
 SINCE = 20.0
@@ -114,3 +115,28 @@ def test_m09_each_request_is_counted_once_whatever_the_times_of_the_evaluations(
     assert once == expected(pods, until=END)
     assert counted(pods, polls=[*polls, END], restart=False, order=order) == once
     assert counted(pods, polls=[*polls, END], restart=True, order=order) == once
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_m09_two_replicas_of_prometheus_that_answer_in_turns_count_no_request_twice_and_show_a_breach(seed: int) -> None:
+    draw = random.Random(seed)
+    bad, good = steady(0, END, per_second=2, seconds=0.3), steady(0, END, per_second=8, revision="stable")
+    # Each replica scrapes the same pods, at moments of its own.
+    replicas = [
+        scraped([Pod(name, (*bad, *good), offset=draw.uniform(0, INTERVAL)) for name in ("pod-0", "pod-1")], interval=INTERVAL, until=END)
+        for _ in range(2)
+    ]
+    state, breached_at = AnalysisState(), None
+    for now in range(int(SINCE), int(END)):
+        policy = live_policy(ANSWERED, since=SINCE, state=state)
+        after = now - window_seconds(policy, now=now, scrape_interval=INTERVAL)
+        result = evaluate(visible(draw.choice(replicas), until=now, after=after), policy=policy, now=now, scrape_interval=INTERVAL)
+        state = result.state
+        if breached_at is None and isinstance(result.readings[0].state, Breached):
+            breached_at = now
+    assert state.block_end is not None
+    served = 2 * sum(SINCE < request.at <= state.block_end for request in bad)
+    # What came in between the last scrape of one replica and the next one of the other is lost when they change places.
+    assert 0.6 * served < state.step_requests <= served
+    assert breached_at is not None
+    assert breached_at <= SINCE + 30 + 4 * INTERVAL

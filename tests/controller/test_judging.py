@@ -16,7 +16,7 @@ from backstop.analysis.samples import Counter, Sample, Series
 from backstop.analysis.tick import Answer, Here, NotEvaluated, Question, answered
 from backstop.api.fallbackpolicy import SLO, Analysis, PromQL
 from backstop.api.reasons import Reason
-from backstop.controller.judging import JUDGED_SECONDS, Judging, readings_for
+from backstop.controller.judging import JUDGED_SECONDS, WATCHED_SECONDS, Judging, quiet_seconds, readings_for
 from backstop.controller.keys import PolicyKey
 from backstop.rollout.place import CanaryPlace, Place, StablePlace
 from tests.analysis.history import Pod, Request, scraped
@@ -130,6 +130,11 @@ async def test_r04_counts_alone_are_told_twice_a_minute_and_a_verdict_at_once() 
     assert quiet, "what is healthy is told now and then"
     assert all(later - earlier >= JUDGED_SECONDS for earlier, later in pairwise([at for at in woken if at <= turns_bad][1:]))
     assert turns_bad + SCRAPE in woken
+
+
+def test_r04_of_a_thousand_canaries_counts_are_told_half_as_often_as_of_few() -> None:
+    assert quiet_seconds(1) == quiet_seconds(400) == JUDGED_SECONDS
+    assert quiet_seconds(1000) == quiet_seconds(50_000) == WATCHED_SECONDS
 
 
 async def test_of_a_policy_with_own_counters_alone_no_number_of_requests_is_claimed() -> None:

@@ -1,13 +1,22 @@
-"""How often gateways are asked, where few and where very many policies wait."""
+"""How often gateways are asked, where few and where very many policies wait, and what their answers wake."""
 
+import asyncio
 from itertools import accumulate
 
 import pytest
+from kubernetes.aio.client import ApiClient, Configuration
 
-from backstop.controller.verification import ASK_AGAIN_SECONDS, ASKED_PER_SECOND, LONGEST_PAUSE_SECONDS, pause_after
+from backstop.api.names import LABEL_POLICY, LABEL_REVISION
+from backstop.controller.keys import PolicyKey
+from backstop.controller.seen import pod
+from backstop.controller.store import Store
+from backstop.controller.verification import ASK_AGAIN_SECONDS, ASKED_PER_SECOND, LONGEST_PAUSE_SECONDS, Verification, pause_after
+from backstop.kube.client import Client
+from backstop.rollout.observed import Known
 from backstop.rollout.place import is_losing
 from backstop.rollout.progress import SWITCH_SECONDS, VERIFY_SECONDS
 from tests.rollout.world import World, policy, started
+from tests.traffic.test_acting import acts_on, gateways
 
 
 def moments(waiting: int) -> list[float]:
@@ -65,3 +74,32 @@ def test_a_canary_that_waits_for_its_probes_comes_after_those_that_fall() -> Non
     assert canary is not None
     assert canary.generation is not None
     assert not is_losing(world.place)
+
+
+@pytest.mark.parametrize("falling", [True, False])
+async def test_that_a_canarys_traffic_has_ended_waits_behind_no_other_policy(falling: bool) -> None:
+    woken: asyncio.Queue[tuple[PolicyKey, bool]] = asyncio.Queue()
+    store, key = Store(), PolicyKey("shop", "support")
+    async with gateways(acts_on(7)) as [gateway], ApiClient(Configuration()) as api:
+        store.put(pod(ready_pod(gateway.pod, of=key, address=gateway.address)))
+        verification = Verification(store, client=Client(api, timeout=1.0), wake=lambda *woke: woken.put_nowait(woke), jitter=lambda: 0.0)
+        verification.keep_asking(key, waiting=True, falling=falling)
+        try:
+            async with asyncio.timeout(10.0):
+                assert await woken.get() == (key, falling)
+            assert verification.acting(key) == Known(7)
+        finally:
+            await verification.close()
+
+
+def ready_pod(name: str, *, of: PolicyKey, address: str) -> dict[str, object]:
+    return {
+        "metadata": {
+            "namespace": of.namespace,
+            "name": name,
+            "uid": name,
+            "resourceVersion": "1",
+            "labels": {LABEL_POLICY: of.name, LABEL_REVISION: "6b8f"},
+        },
+        "status": {"podIP": address, "conditions": [{"type": "Ready", "status": "True"}]},
+    }

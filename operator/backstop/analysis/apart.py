@@ -6,6 +6,7 @@ frame is a length of four bytes and a pickle, from and to nobody but its parent.
 
 import asyncio
 import contextlib
+import gc
 import os
 import pickle
 import signal
@@ -23,6 +24,9 @@ from .tick import Answer, EvaluatorEnded, Here, Question
 
 # Between two batches; a source that does not answer is given up within its own deadline.
 LONGEST_SECONDS: Final = 30.0
+# Futures of threads keep themselves, and the answers in them, alive. They are looked for after each tick, when little else is there: with
+# Python's own thresholds, looking for them takes longer than reading the answers.
+COLLECT_AFTER: Final = 10_000_000
 _LENGTH: Final = struct.Struct(">I")
 
 
@@ -115,6 +119,7 @@ async def _serve(source: PrometheusSource, *, questions: BinaryIO, answers: Bina
             async for batch in evaluator.evaluate(asked):
                 _write(answers, batch)
             _write(answers, None)
+            gc.collect()
     finally:
         source.close()
 
@@ -136,6 +141,8 @@ def _write(stream: BinaryIO, told: object) -> None:
 def main() -> None:
     """The process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for the parent: with that this ends too
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
     frames = os.dup(1)
     os.dup2(2, 1)  # what a library prints is for the log
     if (asked_of := _read(sys.stdin.buffer)) is not None:

@@ -49,7 +49,7 @@ def whole(scrapes: Iterable[Scrape]) -> list[Scrape]:
     known: Mapping[Counter, float] = {}
     result: list[Scrape] = []
     for scrape, later in zip_longest(seen, seen[1:]):
-        missing = {counter for counter in known if not counter.part and counter not in scrape.values}
+        missing = {counter for counter in known.keys() - scrape.values.keys() if not counter.part}
         comes = later is None or not missing.isdisjoint(later.values)
         if missing and comes and not _began_again(scrape.values, known=known):
             continue

@@ -1,5 +1,6 @@
 """An objective in the terms of the analysis. Knows limits and shares; not where counts come from, nor what a breach leads to."""
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
@@ -70,7 +71,7 @@ class Objective:
                 return Reason.PROMQL_BREACH
         assert_never(self.indicator)
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Changes when anything is edited that changes the judgement: an edited objective is judged anew."""
         measure = self.indicator.value if self.indicator is not None else self.counters

@@ -57,9 +57,11 @@ class _CheckedAnswer(requests.Response):
 class _CheckingSession(requests.Session):
     """One attempt per request: no redirect, nothing from the environment, a deadline over connect, headers and body together."""
 
-    def __init__(self, *, source: str, credentials: Credentials, deadline_seconds: float, largest_bytes: int) -> None:
+    def __init__(self, *, source: str, url: str, credentials: Credentials, deadline_seconds: float, largest_bytes: int) -> None:
         super().__init__()
         self.trust_env = False  # proxies and netrc of the pod's environment are no part of a declared source
+        # A plain source is near. Packing costs it more time than sending, and unpacking costs here an eighth of a tick.
+        self.headers["Accept-Encoding"] = "gzip" if url.startswith("https:") else "identity"
         self._source = source
         self._credentials = credentials
         self._deadline_seconds = deadline_seconds
@@ -127,7 +129,7 @@ class PrometheusSource:
         self._tls_advice = "; see that what `tls` names is PEM, and that the key belongs to the certificate" if own else ""
         self._lanes = {own: _Lane(threads, name=f"metrics-{config.name}") for own, threads in ((False, THREADS), (True, OWN_THREADS))}
         self._session = _CheckingSession(
-            source=config.name, credentials=credentials, deadline_seconds=deadline_seconds, largest_bytes=largest_bytes
+            source=config.name, url=config.url, credentials=credentials, deadline_seconds=deadline_seconds, largest_bytes=largest_bytes
         )
         self._client = PrometheusConnect(url=config.url.rstrip("/"), session=self._session, retry=_ONCE)
         connections = HTTPAdapter(max_retries=_ONCE, pool_maxsize=THREADS + OWN_THREADS)  # the library's keeps fewer

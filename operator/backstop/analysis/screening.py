@@ -1,8 +1,9 @@
 """Scrapes that cannot be counted with are left out; if the newest one of a target is such, nothing is said of what it is a part of."""
 
 import math
+import operator
 from collections.abc import Iterable
-from itertools import pairwise
+from dataclasses import dataclass
 
 from .deltas import Scrape, scrapes_by_target, whole
 from .indicators import SECONDS_BUCKET, SECONDS_COUNT
@@ -19,33 +20,44 @@ def screened(series: Iterable[Series]) -> dict[str, list[Scrape]] | NotANumber:
     """
     scrapes = scrapes_by_target(series)
     for target, seen in scrapes.items():
-        why = _unusable(seen[-1])
+        chains = _chains({counter for scrape in seen for counter in scrape.values})
+        why = _unusable(seen[-1], chains=chains)
         if why is not None:
             return NotANumber(f"{why} (scrape target {target}); it is judged again when the pod exports counts.")
-        scrapes[target] = whole(scrape for scrape in seen if _unusable(scrape) is None)
+        scrapes[target] = whole(scrape for scrape in seen if _unusable(scrape, chains=chains) is None)
     return scrapes
 
 
-def _unusable(scrape: Scrape) -> str | None:
-    for counter, value in scrape.values.items():
-        if not math.isfinite(value) or not 0 <= value <= LARGEST_COUNT:
+@dataclass(frozen=True)
+class _Chain:
+    """The buckets of one histogram, in the order in which they must not fall; and the count of all, which none may exceed."""
+
+    buckets: tuple[Counter, ...]
+    count: Counter
+
+
+def _chains(counters: Iterable[Counter]) -> list[_Chain]:
+    """One for each histogram of a target: its scrapes have the same ones."""
+    found: dict[Counter, list[Counter]] = {}
+    for counter in counters:
+        if counter.metric == SECONDS_BUCKET:
+            found.setdefault(counter._replace(metric=SECONDS_COUNT, le=None), []).append(counter)
+    return [_Chain(buckets=tuple(sorted(buckets, key=_bound_of)), count=count) for count, buckets in found.items()]
+
+
+def _bound_of(bucket: Counter) -> float:
+    return math.inf if bucket.le is None else bucket.le
+
+
+def _unusable(scrape: Scrape, *, chains: Iterable[_Chain]) -> str | None:
+    values = scrape.values
+    for counter, value in values.items():
+        if not 0 <= value <= LARGEST_COUNT:  # nor is NaN
             return f"`{counter.metric}` of revision {counter.revision} is {value}, which is not a count"
-        if counter.metric == SECONDS_BUCKET and value > scrape.values.get(_count_of(counter), math.inf):
-            return f"`{counter.metric}` of revision {counter.revision} has a bucket above its count"
-    return _not_cumulative(scrape)
-
-
-def _not_cumulative(scrape: Scrape) -> str | None:
-    buckets: dict[Counter, list[tuple[float, float]]] = {}
-    for counter, value in scrape.values.items():
-        if counter.metric == SECONDS_BUCKET and counter.le is not None:
-            buckets.setdefault(_count_of(counter), []).append((counter.le, value))
-    for of, found in buckets.items():
-        rising = [value for _, value in sorted(found)]
-        if any(later < one for one, later in pairwise(rising)):
-            return f"`{SECONDS_BUCKET}` of revision {of.revision} has buckets that are not cumulative"
+    for chain in chains:
+        rising = [value for value in map(values.get, chain.buckets) if value is not None]
+        if rising and max(rising) > values.get(chain.count, math.inf):
+            return f"`{SECONDS_BUCKET}` of revision {chain.count.revision} has a bucket above its count"
+        if any(map(operator.gt, rising, rising[1:])):
+            return f"`{SECONDS_BUCKET}` of revision {chain.count.revision} has buckets that are not cumulative"
     return None
-
-
-def _count_of(bucket: Counter) -> Counter:
-    return Counter(metric=SECONDS_COUNT, revision=bucket.revision, cache=bucket.cache, outcome=bucket.outcome, first_tier=bucket.first_tier)

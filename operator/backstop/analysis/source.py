@@ -71,8 +71,7 @@ async def _batch(
     await asyncio.gather(*needed)
     fetched = {name: gateways[name].result()[name] for name, policy in live.items() if GATEWAYS in policy.parts}
     answers = {name: {one: own[name, one].result()[name] for one in own_selectors(policy)} for name, policy in live.items()}
-    # In a thread: an answer for many pods takes longer than a route may wait.
-    return await asyncio.to_thread(_whole, live, fetched=fetched, own=answers) if any(answers.values()) else fetched
+    return _whole(live, fetched=fetched, own=answers) if any(answers.values()) else fetched
 
 
 def _whole(
@@ -95,7 +94,7 @@ async def _answered_own(query: PlannedQuery, *, own: OwnSelector, asked: _Own, s
     answer = await source.query(query.promql, own=True)
     if isinstance(answer, Partial | ProviderError):
         return {(p.namespace, p.name): answer for p in query.policies}
-    return await asyncio.to_thread(by_policy, answer, policies=query.policies, revision_label=own.revision_label)
+    return by_policy(answer, policies=query.policies, revision_label=own.revision_label)
 
 
 def _totals(policy: LivePolicy, *, bad: OwnSelector) -> set[OwnSelector]:
@@ -109,5 +108,4 @@ async def _answered(query: PlannedQuery, *, source: MetricSource) -> dict[Policy
     answer = await source.query(query.promql)
     if isinstance(answer, Partial | ProviderError):
         return {(p.namespace, p.name): answer for p in query.policies}
-    # In a thread: an answer for many pods takes longer than a route may wait.
-    return await asyncio.to_thread(sort_answer, answer, policies=query.policies, source=query.source)
+    return sort_answer(answer, policies=query.policies, source=query.source)

@@ -3,7 +3,6 @@
 Knows nothing of rollouts, nor in which process it runs; everything that goes in and comes out can be pickled.
 """
 
-import asyncio
 import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -74,7 +73,7 @@ class Evaluator(Protocol):
 
 
 class Here:
-    """An Evaluator in this process."""
+    """An Evaluator in this process; its loop is kept busy for as long as an evaluation takes."""
 
     def __init__(self, source: MetricSource, *, clock: Callable[[], float]) -> None:
         self._source = source
@@ -92,7 +91,7 @@ class Here:
         live = [question.policy for question in questions]
         async for fetched in fetched_by_batch(live, source=self._source, now=asked):
             batch = [(by_name[name], found) for name, found in fetched.items()]
-            yield [await asyncio.to_thread(answered, q, fetched=f, asked=asked, now=self._clock(), interval=interval) for q, f in batch]
+            yield [answered(question, fetched=found, asked=asked, now=self._clock(), interval=interval) for question, found in batch]
 
     async def rest(self) -> None:
         """Nothing is held that could be given back."""

@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 
 def render_time(seconds: float) -> str:
     """Seconds since the epoch → `2026-01-31T09:30:00.123Z`."""
-    moment = datetime.fromtimestamp(round(seconds, 3), UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return datetime.fromtimestamp(round(seconds, 3), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def parse_time(text: str) -> float:

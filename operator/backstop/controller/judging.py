@@ -26,7 +26,8 @@ from .keys import PolicyKey
 # While only counts change, they are told this often: each time is a pass and a write of status. Well inside of the time for which
 # counters are read again, so that a restart loses nothing.
 JUDGED_SECONDS: Final = 30.0
-WATCHED_SECONDS: Final = 60.0  # a stable that is watched for long
+WATCHED_SECONDS: Final = 60.0  # a stable that is watched for long, and where very many are live
+TOLD_PER_SECOND: Final = 16
 # How long what evaluates is kept while nothing is live: the next canary often comes soon.
 KEPT_SECONDS: Final = 300.0
 
@@ -235,7 +236,7 @@ class Judging:
         self._live[key] = replace(policy, state=result.state)
         before, same = self._before(key, policy=policy)
         readings = _settled(result.readings, before=before.readings if before and same else ())
-        quiet = WATCHED_SECONDS if policy.watched else JUDGED_SECONDS
+        quiet = WATCHED_SECONDS if policy.watched else quiet_seconds(len(self._live))
         if before and same and now - before.at < quiet and _states(readings) == _states(before.readings):
             return
         requests = result.state.requests if result.state.block_end is not None and GATEWAYS in policy.parts else None
@@ -244,6 +245,11 @@ class Judging:
         self._judgements[key] = after
         if before is None or replace(after, at=before.at) != before:
             self._wake(key, any(isinstance(r.state, Breached) for r in readings))
+
+
+def quiet_seconds(live: int) -> float:
+    """How long mere counts of a canary are not told, among so many live policies."""
+    return min(max(JUDGED_SECONDS, live / TOLD_PER_SECOND), WATCHED_SECONDS)
 
 
 def _has_own(policy: LivePolicy) -> bool:

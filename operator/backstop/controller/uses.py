@@ -25,8 +25,9 @@ def uses_of(policy: Declared | None) -> frozenset[Use]:
     if policy is None or policy.deleting:
         return frozenset()
     uses = {_use(policy, policy.spec.get("promptVersion"), role=PromptRole.WANTED, digest=None)}
+    status = policy.status  # unpacked each time
     for part, role in _RUNNING.items():
-        running = policy.status.get(part)
+        running = status.get(part)
         if isinstance(running, Mapping):
             uses.add(_use(policy, running.get("promptVersion"), role=role, digest=running.get("promptDigest")))
     return frozenset(use for use in uses if use is not None)

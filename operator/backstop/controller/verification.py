@@ -50,9 +50,9 @@ _log = logging.getLogger(__name__)
 
 
 class Verification:
-    """The running questions, one task per waiting policy."""
+    """The running questions, one task per waiting policy. `wake(key, urgent)` is called when the answer is another one."""
 
-    def __init__(self, store: Store, *, client: Client, wake: Callable[[PolicyKey], None], jitter: Callable[[], float]) -> None:
+    def __init__(self, store: Store, *, client: Client, wake: Callable[[PolicyKey, bool], None], jitter: Callable[[], float]) -> None:
         self._store = store
         self._client = client
         self._wake = wake
@@ -105,7 +105,7 @@ class Verification:
             news = answer != watched.answer if isinstance(answer, Known) else isinstance(watched.answer, Known)
             watched.answer = answer
             if news:
-                self._wake(key)
+                self._wake(key, watched.falling)
             least = LOOK_AGAIN_SECONDS if watched.by_endpoints else ASK_AGAIN_SECONDS
             pause = least if watched.falling else pause_after(asked, waiting=len(self._watched), least=least)
             asked += 1
