@@ -68,6 +68,59 @@ async def read(contents: Contents, of: MapName, *, by: PolicyKey) -> Content:
     return await until("it is read", look)
 
 
+async def test_c08_what_a_watch_is_heard_of_is_not_read_again(api_server: ApiServer, world: World, tmp_path: Path) -> None:
+    kb, policy = MapName(world.namespace, "kb"), PolicyKey(world.namespace, "support")
+    woken: list[PolicyKey] = []
+    now = 1000.0
+    async with proxy(api_server, folder=tmp_path) as (between, kubeconfig):
+        client = Client((await connect(kubeconfig)).api_client(), timeout=10.0)
+        contents = Contents(
+            client,
+            store=store_with(policy, referring_to="kb"),
+            namespaces=[world.namespace],
+            wake=woken.append,
+            clock=lambda: now,
+            jitter=lambda: 0.0,
+        )
+        running = asyncio.create_task(contents.run())
+
+        async def is_woken() -> bool:
+            return bool(woken)
+
+        async def watches() -> bool:
+            return between.watches == 1
+
+        try:
+            await put(world, OLD)
+            await read(contents, kb, by=policy)
+            await until("it is watched", watches)
+            await read(contents, kb, by=policy)
+            for note in ("a", "b", "c"):
+                now += 200.0
+                woken.clear()
+                await put(world, OLD, notes=note)
+                await until("it is heard", is_woken)
+                await read(contents, kb, by=policy)
+            woken.clear()
+            seen = len(between.requests)
+            between.freeze_watches()
+            await put(world, NEW)
+
+            async def held() -> bool:
+                return bool(between.held)
+
+            await until("it would be told", held)
+            between.end_watches()
+            await until("the next watch tells of it", is_woken)
+            assert await read(contents, kb, by=policy) == Found(content_digest(NEW))
+            assert [(r.path.rsplit("/", 1)[1], r.watch) for r in between.requests[seen:]] == [("configmaps", True), ("kb", False)]
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+            await client.close()
+
+
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
 async def test_c08_what_no_watch_tells_of_is_read_again_after_minutes(
     api_server: ApiServer, world: World, tmp_path: Path, refusal: Refusal

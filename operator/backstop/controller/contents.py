@@ -3,7 +3,7 @@ not wait for it: what takes traffic away must not.
 
 A cluster may have tens of thousands of ConfigMaps, of which a few matter. So changes are learned from a watch of metadata, which runs
 only while a policy refers to any; what has changed is forgotten and its policies are woken, and their passes read it again. A watch may
-have nothing to tell for ever (it is refused, or goes on from a version that the API server has lost), so about every five minutes all is
+have nothing to tell for ever (it is refused, or goes on from a version that the API server has lost), so after minutes of silence all is
 read again. No text is kept: it is read once more when a revision is recorded. Decides nothing.
 """
 
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 REST_SECONDS: Final = 0.5
 RETRY_SECONDS: Final = 5.0
 READ_AT_ONCE: Final = 8
-# What was read is trusted for so long without a new beginning: less than an undisturbed watch lasts, so that each begins anew.
+# What was read is trusted for so long after a watch was heard last, if only that nothing has changed, which it says once a minute.
 TRUSTED_SECONDS: Final = 240.0
 
 
@@ -224,7 +224,11 @@ class Contents:
                 self._read_again(namespace)
             async with aclosing(self._client.heads(CONFIG_MAPS, namespace=namespace, version=version)) as heads:
                 async for head in heads:
+                    if int(head.version) < int(version):
+                        raise Expired("the API server has gone back behind what was seen")
                     version = head.version
+                    # Whoever hears has missed nothing until then, and goes on from there.
+                    self._trust(namespace)
                     self._changed(head)
         except Expired:
             version = ""
@@ -241,8 +245,11 @@ class Contents:
     def _is_old(self, namespace: str | None) -> bool:
         return self._clock() >= self._trusted_until.get(namespace, 0.0)
 
-    def _read_again(self, namespace: str | None) -> None:
+    def _trust(self, namespace: str | None) -> None:
         self._trusted_until[namespace] = self._clock() + TRUSTED_SECONDS
+
+    def _read_again(self, namespace: str | None) -> None:
+        self._trust(namespace)
         self._forget(namespace)
         for key in self._store.referring_in(namespace):
             self._wake(key)
