@@ -17,7 +17,7 @@ from backstop.kube.client import Client
 from backstop.kube.connection import Connection
 from backstop.telemetry.metrics import Metrics
 
-from .until import until
+from .until import alongside, until
 from .world import SCRAPE_SECONDS, World
 
 
@@ -124,14 +124,9 @@ async def running(
         instance="test",
         sweep_seconds=sweep_seconds,
     )
-    task = asyncio.create_task(operator.run())
     try:
-        yield mortal
-        if task.done():
-            await task
+        async with alongside(operator.run()):
+            yield mortal
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
         source.close()
         await mortal.close()

@@ -7,7 +7,7 @@ import pytest
 from backstop.api.policystatus import FallbackPolicyStatus
 from backstop.api.reasons import Reason
 from backstop.rollout.observed import Arm, Known, Unresolved
-from tests.rollout.world import BREACHED, HEALTHY, World, policy, revision, started
+from tests.rollout.world import BREACHED, HEALTHY, World, in_rollout, policy, revision, started
 
 STEPS = ((50, 20), (100, 600))
 
@@ -84,9 +84,7 @@ def test_the_pods_of_a_canary_that_is_ended_finish_what_they_have() -> None:
 
 
 def test_a_verdict_survives_a_status_that_is_lost() -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
+    world = in_rollout()
     world.judged = BREACHED
     world.run(5)
     world.judged = HEALTHY

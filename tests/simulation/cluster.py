@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Final
 
 from backstop.analysis.reading import SLOReading
@@ -12,7 +11,6 @@ from backstop.api.clock import render_time
 from backstop.api.names import (
     API_VERSION,
     GROUP,
-    LABEL_POLICY,
     LABEL_REVISION,
     RECORD_KEY,
     callers_service,
@@ -33,65 +31,13 @@ from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN
 from .api import Api, Id
 from .loop import SimulatedLoop
 from .process import Process
+from .wishes import EDITS, POLICY, Edit
 
 NAMESPACE: Final = "shop"
-POLICY: Final = "support"
-REPLICAS: Final = 2
 VERDICTS: Final = {"healthy": (HEALTHY,), "breached": (BREACHED,), "unseen": (UNSEEN,), "silent": ()}
 POLICY_ID: Final[Id] = (POLICIES.plural, NAMESPACE, POLICY)
 SERVICE_ID: Final[Id] = (SERVICES.plural, NAMESPACE, callers_service(POLICY))
 SLICE_ID: Final[Id] = (ENDPOINT_SLICES.plural, NAMESPACE, f"{POLICY}-slice")
-
-
-class Edit(StrEnum):
-    """What somebody changes of a Service by hand."""
-
-    LABELS = "its labels are taken off"
-    SELECTOR = "it selects all pods of the policy"
-    PORTS = "it has another port"
-    TYPE = "it leads elsewhere"
-
-
-EDITS: Final[dict[Edit, Body]] = {
-    Edit.SELECTOR: {"selector": {LABEL_POLICY: POLICY}},
-    Edit.PORTS: {"ports": [{"name": "http", "port": 81, "targetPort": "http", "protocol": "TCP"}]},
-    Edit.TYPE: {"type": "ExternalName", "externalName": "elsewhere.example"},
-}
-
-
-def spec(
-    prompt: str, *, own: bool = False, mode: str = "Automatic", approval: tuple[int, ...] = (), paused: bool = False, bar: int | None = None
-) -> Body:
-    """A policy with three steps and one latency objective. `bar`: what a probe before traffic asks for; None: there is no probe.
-
-    `own`: it runs a workload of its author's own, whose image has the name of the prompt.
-    """
-    probes = [] if bar is None else [{"name": "golden", "job": {"image": "prober:1", "args": [str(bar)]}}]
-    runs: Body = {
-        "promptVersion": prompt,
-        "latencyBudgetMilliseconds": 400,
-        "chain": [
-            {"name": "primary", "model": {"baseURL": "http://model/v1", "name": "m"}},
-            {"name": "static", "static": {"default": "Sorry."}},
-        ],
-        "slos": [{"name": "latency", "indicator": "Latency", "quantilePercent": 95, "maxMilliseconds": 150}],
-        "serving": {"replicas": REPLICAS},
-    }
-    if own:
-        runs = {
-            "slos": [{"name": "latency", "promQL": {"bad": "late_total", "total": "all_total"}, "maxPercent": "5"}],
-            "serving": {"replicas": REPLICAS, "workload": {"image": prompt, "port": 80}},
-        }
-    return runs | {
-        "canary": {
-            "steps": [{"weight": w, "holdSeconds": 8, "approval": w in approval} for w in (5, 50, 100)],
-            "analysis": {"warmUpSeconds": 0},
-            "progressDeadlineSeconds": 60,
-            "paused": paused,
-            "probes": probes,
-        },
-        "rollback": {"mode": mode, "keepPreviousSeconds": 40, "guardSeconds": 20},
-    }
 
 
 @dataclass

@@ -16,9 +16,10 @@ from backstop.rollout.move import LEAST_SUSPICION_SECONDS
 from backstop.rollout.route import share_of
 from backstop.rollout.verdict import verdict_on_prompt
 
-from .cluster import POLICY_ID, REPLICAS, Cluster, Edit, spec
+from .cluster import POLICY_ID, Cluster
 from .process import EVALUATION_SECONDS, LEASE_SECONDS, SWEEP_SECONDS
 from .wire import Fault
+from .wishes import REPLICAS, Edit, spec
 from .witness import Witness
 
 VERSIONS = ("v1", "v2", "v3")

@@ -12,8 +12,9 @@ from backstop.rendering.route import selector_of
 from backstop.rollout.route import share_of
 
 from .api import Change, Id
-from .cluster import NAMESPACE, POLICY, POLICY_ID, REPLICAS, Cluster, state_in
+from .cluster import NAMESPACE, POLICY_ID, Cluster, state_in
 from .process import SWEEP_SECONDS
+from .wishes import POLICY, REPLICAS
 
 WEIGHTS = (0, 50, 500, 1000)
 # The longest that a write can be under way after it was decided: given up by its sender, and still not arrived.
