@@ -31,7 +31,7 @@ from e2e.cluster.progress import step
 from e2e.images.packing import docker_archive
 
 READY_DEADLINE_S = 90.0
-DOWN_DEADLINE_S = 30.0
+DOWN_DEADLINE_S = 180.0
 POLL_S = 0.05
 LOG_TAIL_LINES = 8
 
