@@ -1,12 +1,14 @@
 """What tests of several rooms share: one API server with the project's CRDs, started when the first test asks for it."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import Phase, settings
 
+from backstop.kube.client import Client
+from backstop.kube.connection import Connection, connect
 from e2e.cluster.apiserver import ApiServer
 from e2e.cluster.build import program
 
@@ -36,3 +38,17 @@ def api_server() -> Iterator[ApiServer]:
         subprocess.run([*kubectl, "apply", "-f", str(CRDS)], check=True, capture_output=True, timeout=60)
         subprocess.run([*kubectl, "wait", "--for=condition=Established", "crd", "--all"], check=True, capture_output=True, timeout=60)
         yield server
+
+
+@pytest.fixture
+async def connection(api_server: ApiServer) -> Connection:
+    """That API server, with all rights."""
+    return await connect(api_server.kubeconfig)
+
+
+@pytest.fixture
+async def client(connection: Connection) -> AsyncIterator[Client]:
+    """A client of it."""
+    client = Client(connection.api_client(), timeout=10.0)
+    yield client
+    await client.close()

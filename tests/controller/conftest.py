@@ -5,22 +5,8 @@ from uuid import uuid4
 import pytest
 
 from backstop.kube.client import Client
-from backstop.kube.connection import Connection, connect
-from e2e.cluster.apiserver import ApiServer
 
 from .world import World, small_world
-
-
-@pytest.fixture
-async def connection(api_server: ApiServer) -> Connection:
-    return await connect(api_server.kubeconfig)
-
-
-@pytest.fixture
-async def client(connection: Connection) -> AsyncIterator[Client]:
-    client = Client(connection.api_client(), timeout=10.0)
-    yield client
-    await client.close()
 
 
 @pytest.fixture

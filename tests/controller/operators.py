@@ -17,7 +17,7 @@ from backstop.kube.client import Client
 from backstop.kube.connection import Connection
 from backstop.telemetry.metrics import Metrics
 
-from .until import until
+from .until import alongside, until
 from .world import SCRAPE_SECONDS, World
 
 
@@ -33,6 +33,7 @@ class Mortal:
         self._interference: tuple[str, Callable[[], Awaitable[None]]] | None = None
         self._held: tuple[str, asyncio.Event, asyncio.Event] | None = None
         self.died = asyncio.Event()
+        self.gave_up = asyncio.Event()  # waiting for a read that was held back
 
     async def param_serialize(self, *arguments: Any, **named: Any) -> Any:
         """As the real one."""
@@ -50,7 +51,11 @@ class Mortal:
                 (_, release, begun), self._held = self._held, None
                 response = await self._api.call_api(method, url, *rest, **named)
                 begun.set()
-                await release.wait()
+                try:
+                    await release.wait()
+                except asyncio.CancelledError:
+                    self.gave_up.set()
+                    raise
                 return response
             return await self._api.call_api(method, url, *rest, **named)
         if self._interference is not None and self._interference[0] in f"{method} {url}":
@@ -119,14 +124,9 @@ async def running(
         instance="test",
         sweep_seconds=sweep_seconds,
     )
-    task = asyncio.create_task(operator.run())
     try:
-        yield mortal
-        if task.done():
-            await task
+        async with alongside(operator.run()):
+            yield mortal
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
         source.close()
         await mortal.close()

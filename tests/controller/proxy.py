@@ -67,9 +67,10 @@ class Proxy:
         """They stay open and say nothing; new ones too."""
         self._flowing.clear()
 
-    def end_watches(self, with_event: dict[str, object]) -> None:
-        """What they had to say is lost; they say this instead, and end. New ones work."""
-        self._last_words = json.dumps({"type": "ERROR", "object": with_event}).encode() + b"\n"
+    def end_watches(self, with_event: dict[str, object] | None = None) -> None:
+        """What they had to say is lost; they say this instead, or nothing, and end. New ones work."""
+        said = json.dumps({"type": "ERROR", "object": with_event}).encode() if with_event is not None else b""
+        self._last_words = said + b"\n"
         self._flowing.set()
 
     async def handle(self, incoming: web.Request) -> web.StreamResponse:

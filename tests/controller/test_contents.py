@@ -1,14 +1,14 @@
 """What is known of ConfigMaps where a watch tells nothing, on a real API server."""
 
-import asyncio
 import contextlib
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backstop.api.record import content_digest
-from backstop.controller.contents import Contents, Found
+from backstop.controller.contents import Content, Contents, Found
 from backstop.controller.keys import PolicyKey
 from backstop.controller.references import MapName
 from backstop.controller.seen import declared
@@ -20,7 +20,7 @@ from e2e.cluster.apiserver import ApiServer
 
 from .proxy import Proxy, Refusal, Request, proxy
 from .test_knowledge import NEW, OLD, put
-from .until import until
+from .until import alongside, until
 from .world import World
 
 pytestmark = pytest.mark.apiserver
@@ -58,6 +58,71 @@ async def requests_of(between: Proxy, *, more: int) -> None:
     await until("it was begun again", begun)
 
 
+@contextlib.asynccontextmanager
+async def known(
+    kubeconfig: Path, *, of: PolicyKey, wake: Callable[[PolicyKey], None], clock: Callable[[], float], jitter: float
+) -> AsyncIterator[Contents]:
+    """What is known of ConfigMaps, while the context lasts, through this kubeconfig; the policy refers to `kb`."""
+    client = Client((await connect(kubeconfig)).api_client(), timeout=10.0)
+    store = store_with(of, referring_to="kb")
+    contents = Contents(client, store=store, namespaces=[of.namespace], wake=wake, clock=clock, jitter=lambda: jitter)
+    try:
+        async with alongside(contents.run()):
+            yield contents
+    finally:
+        await client.close()
+
+
+async def read(contents: Contents, of: MapName, *, by: PolicyKey) -> Content:
+    """What is under the key, once it has been read."""
+
+    async def look() -> Content | None:
+        found = contents.look([(of, KEY)], by=by)
+        return found[of, KEY] if found is not None else None
+
+    return await until("it is read", look)
+
+
+async def test_c08_what_a_watch_is_heard_of_is_not_read_again(api_server: ApiServer, world: World, tmp_path: Path) -> None:
+    kb, policy = MapName(world.namespace, "kb"), PolicyKey(world.namespace, "support")
+    woken: list[PolicyKey] = []
+    now = 1000.0
+    async with (
+        proxy(api_server, folder=tmp_path) as (between, kubeconfig),
+        known(kubeconfig, of=policy, wake=woken.append, clock=lambda: now, jitter=0.0) as contents,
+    ):
+
+        async def is_woken() -> bool:
+            return bool(woken)
+
+        async def watches() -> bool:
+            return between.watches == 1
+
+        await put(world, OLD)
+        await read(contents, kb, by=policy)
+        await until("it is watched", watches)
+        await read(contents, kb, by=policy)
+        for note in ("a", "b", "c"):
+            now += 200.0
+            woken.clear()
+            await put(world, OLD, notes=note)
+            await until("it is heard", is_woken)
+            await read(contents, kb, by=policy)
+        woken.clear()
+        seen = len(between.requests)
+        between.freeze_watches()
+        await put(world, NEW)
+
+        async def held() -> bool:
+            return bool(between.held)
+
+        await until("it would be told", held)
+        between.end_watches()
+        await until("the next watch tells of it", is_woken)
+        assert await read(contents, kb, by=policy) == Found(content_digest(NEW))
+        assert [(r.path.rsplit("/", 1)[1], r.watch) for r in between.requests[seen:]] == [("configmaps", True), ("kb", False)]
+
+
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
 async def test_c08_what_no_watch_tells_of_is_read_again_after_minutes(
     api_server: ApiServer, world: World, tmp_path: Path, refusal: Refusal
@@ -67,21 +132,13 @@ async def test_c08_what_no_watch_tells_of_is_read_again_after_minutes(
     now = 1000.0
     async with proxy(api_server, folder=tmp_path) as (between, kubeconfig):
         between.refusal = refusal
-        client = Client((await connect(kubeconfig)).api_client(), timeout=10.0)
-        contents = Contents(
-            client,
-            store=store_with(policy, referring_to="kb"),
-            namespaces=[world.namespace],
-            wake=woken.append,
-            clock=lambda: now,
-            jitter=lambda: -0.95,  # of the pauses between two watches
-        )
-        running = asyncio.create_task(contents.run())
-        try:
+        async with known(
+            kubeconfig, of=policy, wake=woken.append, clock=lambda: now, jitter=-0.95
+        ) as contents:  # of the pauses between two watches
             await put(world, OLD)
-            assert await contents.look(kb, key=KEY) == Found(content_digest(OLD))
+            assert await read(contents, kb, by=policy) == Found(content_digest(OLD))
             await requests_of(between, more=4)
-            assert await contents.look(kb, key=KEY) == Found(content_digest(OLD))
+            assert await read(contents, kb, by=policy) == Found(content_digest(OLD))
             woken.clear()
             await put(world, NEW)
             await requests_of(between, more=4)
@@ -94,11 +151,7 @@ async def test_c08_what_no_watch_tells_of_is_read_again_after_minutes(
 
             await until("its policy is woken", is_woken)
             assert woken == [policy]
-            assert await contents.look(kb, key=KEY) == Found(content_digest(NEW))
+            assert await read(contents, kb, by=policy) == Found(content_digest(NEW))
+            woken.clear()
             await requests_of(between, more=4)
-            assert woken == [policy]
-        finally:
-            running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
-            await client.close()
+            assert woken == []

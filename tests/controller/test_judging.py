@@ -14,7 +14,7 @@ from backstop.analysis.queries import MetricsSourceConfig
 from backstop.analysis.reading import Breached, Healthy, Unknown
 from backstop.analysis.samples import Counter, Sample, Series
 from backstop.analysis.tick import Answer, Here, NotEvaluated, Question, answered
-from backstop.api.fallbackpolicy import SLO, Analysis, PromQL
+from backstop.api.fallbackpolicy import SLO, Analysis, FallbackPolicySpec, PromQL
 from backstop.api.reasons import Reason
 from backstop.controller.judging import JUDGED_SECONDS, WATCHED_SECONDS, Judging, quiet_seconds, readings_for
 from backstop.controller.keys import PolicyKey
@@ -104,6 +104,37 @@ async def test_policies_judged_by_the_gateways_alone_wait_for_no_selector_of_an_
                 await until("the gateways' metrics are asked again and again", asked_again_and_again)
                 assert judge.judgement(KEY) is not None
                 assert judge.judgement(PolicyKey("shop", "own")) is None
+
+
+async def test_a_selector_that_takes_long_holds_up_its_own_policy_alone() -> None:
+    asked: list[bytes] = []
+
+    async def answers_all_but_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        asked.append(request)
+        if b"slow_total" in request:
+            await reader.read()
+        writer.write(response(EMPTY))
+        await writer.drain()
+
+    def spec(total: str) -> FallbackPolicySpec:
+        slo = SLO(name="own", promQL=PromQL(bad="failures_total", total=total), maxPercent="1")
+        return policy().model_copy(update={"slos": [slo]})
+
+    slow, quick = PolicyKey("shop", "slow"), PolicyKey("shop", "quick")
+    async with serving(answers_all_but_one) as (url, _):
+        with closing(source_at(url, deadline_seconds=60.0)) as source:
+            async with judging(default=source) as judge:
+                judge.watch(slow, spec=spec("slow_total"), place=place(), analysis=None)
+                judge.watch(quick, spec=spec("jobs_total"), place=place(), analysis=None)
+
+                async def asked_again_and_again() -> bool:
+                    return sum(b"jobs_total" in request for request in asked) >= 4
+
+                await until("the quick ones are asked again and again", asked_again_and_again)
+                assert judge.judgement(quick) is not None
+                assert judge.judgement(slow) is None
+                assert sum(b"slow_total" in request for request in asked) == 1, "who waits is not asked again"
 
 
 async def test_r04_counts_alone_are_told_twice_a_minute_and_a_verdict_at_once() -> None:

@@ -292,6 +292,39 @@ async def test_a_knowledge_base_that_cannot_be_read_keeps_no_canary_from_being_t
             await world.until_status("it is read", lambda s: condition(s, "Stalled")["reason"] == "RolledBack", within=60)
 
 
+async def test_b01_a_knowledge_base_that_is_slow_to_read_does_not_delay_the_write_that_takes_traffic_away(
+    connection: Connection, world: World
+) -> None:
+    await world.prompt("v1")
+    await world.prompt("v2")
+    await put(world, OLD)
+    await world.apply("v1", chain=chain(), canary=HELD)
+    async with running(connection, world) as operator:
+        first = await stable(world, knows=OLD)
+        await world.apply("v2", chain=chain(), canary=HELD)
+        await world.until_status("it has traffic", lambda s: s.get("canary", {}).get("weightVerifiedAt"))
+        release, asked = operator.hold_read("/configmaps/kb")
+        await put(world, OLD, notes="So that it is read again.")
+        await asked.wait()
+        world.behaviour["v2"] = Behaviour(bad=0.5)
+
+        async def away() -> bool:
+            return (await world.route()).permille == 0
+
+        waited = []
+
+        async def note() -> None:
+            waited.append(operator.gave_up.is_set())
+
+        operator.interfere("/configmaps/support-traffic", note)
+        await until("its traffic is away", away)
+        assert waited == [False], "the read was still waited for"
+        release.set()
+        status = await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout", {}).get("outcome") == "RolledBack")
+        assert status["stable"]["revision"] == first
+        assert status["lastRollout"]["reason"] == "LatencyBreach"
+
+
 async def test_c08_the_shipped_rights_are_enough_in_one_namespace(api_server: ApiServer, client: Client, world: World) -> None:
     user = f"operator-of-{world.namespace}"
     await grant(client, user=user, namespace=world.namespace)

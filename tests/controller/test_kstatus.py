@@ -14,6 +14,7 @@ from e2e.cluster.apiserver import ApiServer
 from tests.apiserver.kubectl import Refused, kubectl
 
 from .operators import running
+from .until import alongside
 from .world import Behaviour, World
 
 pytestmark = pytest.mark.apiserver
@@ -52,15 +53,8 @@ class Watched:
 
     @contextlib.asynccontextmanager
     async def watching(self) -> Any:
-        task = asyncio.create_task(self.watch())
-        try:
+        async with alongside(self.watch()):
             yield self
-            if task.done():
-                await task
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
 
 def is_there(body: Body) -> bool:

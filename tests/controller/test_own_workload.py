@@ -1,6 +1,8 @@
 """A workload of its author's own, by the real operator on a real API server: the Service is the route, and nothing of ours runs in it."""
 
+import contextlib
 from collections.abc import AsyncIterator
+from itertools import groupby
 from uuid import uuid4
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from backstop.api.traffic import TrafficState
 from backstop.kube.client import Client
 from backstop.kube.connection import Connection
-from backstop.kube.errors import NotFound
+from backstop.kube.errors import Conflict, NotFound
 from backstop.kube.resources import CONFIG_MAPS, PODS, POLICIES, ROLES, SERVICE_ACCOUNTS, SERVICES, Body
 
 from .operators import Mortal, running
@@ -171,6 +173,29 @@ async def test_b01_a_service_that_somebody_else_writes_at_that_moment_is_left_al
         service = await world.service()
     assert reaches(service) == stable
     assert "touched" in service["metadata"]["annotations"], "what others put there stays"
+
+
+async def test_a_canary_whose_status_somebody_takes_away_loses_its_share_and_begins_anew(connection: Connection, world: OwnWorld) -> None:
+    await world.run_image("w:1", canary=HELD)
+    async with running(connection, world):
+        stable = str((await world.stable_on("w:1"))["stable"]["revision"])
+        canary = await shared(world)
+        shares = len(world.history)
+
+        async def taken_away() -> bool:
+            policy = await world.client.get(POLICIES, namespace=world.namespace, name=world.policy)
+            where = {"namespace": world.namespace, "name": world.policy, "resource_version": policy["metadata"]["resourceVersion"]}
+            with contextlib.suppress(Conflict):
+                await world.client.patch_status(POLICIES, **where, patch=dict.fromkeys(policy["status"]), manager=MANAGER)
+                return True
+            return False
+
+        await until("the status is gone", taken_away)
+        status = await world.until_status("it has a share again", lambda s: s.get("canary", {}).get("weightVerifiedAt"), within=60)
+    assert (status["stable"]["revision"], status["stable"]["promptVersion"]) == (stable, "w:1")
+    assert (status["canary"]["revision"], status["canary"]["step"]) == (canary, 0)
+    assert {state.stable for _, state in world.history[shares:]} == {stable}
+    assert [permille for permille, _ in groupby(state.permille for _, state in world.history[shares:])] == [0, 200]
 
 
 async def test_c03_the_image_from_before_is_returned_to_at_once(connection: Connection, world: OwnWorld) -> None:

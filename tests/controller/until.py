@@ -1,8 +1,9 @@
-"""Waiting for a condition, with a deadline."""
+"""Waiting for a condition, with a deadline; and what runs meanwhile."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -20,3 +21,17 @@ async def until(what: str, condition: Callable[[], Awaitable[T | None]], *, with
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
         raise AssertionError(f"not within {within:g} s: {what}") from None
+
+
+@contextlib.asynccontextmanager
+async def alongside(what: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """While the context lasts, `what` runs; raises what ended it before."""
+    task = asyncio.create_task(what)
+    try:
+        yield
+        if task.done():
+            await task
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

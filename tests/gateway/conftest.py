@@ -7,9 +7,10 @@ from random import Random
 import aiohttp
 import pytest
 
+from backstop.api.record import RevisionRecord
 from e2e.fakemodel.app import FakeModel
 
-from .harness import Gateways, Model, TrafficApi, listening
+from .harness import Gateways, Model, TrafficApi, listening, make_record, model_tier
 
 
 @pytest.fixture
@@ -57,3 +58,15 @@ async def gateways(http: aiohttp.ClientSession, account: Path) -> AsyncIterator[
     gateways = Gateways(http, account=account)
     yield gateways
     await gateways.close()
+
+
+@pytest.fixture
+def stable(model: Model) -> RevisionRecord:
+    """The stable revision's record."""
+    return make_record([model_tier(model.url)])
+
+
+@pytest.fixture
+def canary(model: Model) -> RevisionRecord:
+    """The canary's record: another prompt."""
+    return make_record([model_tier(model.url)], prompt="You are the canary prompt.")

@@ -29,18 +29,6 @@ from .harness import (
 HOP = "x-backstop-hop"
 
 
-@pytest.fixture
-def stable(model: Model) -> RevisionRecord:
-    """The stable revision's record."""
-    return make_record([model_tier(model.url)])
-
-
-@pytest.fixture
-def canary(model: Model) -> RevisionRecord:
-    """The canary's record: another prompt."""
-    return make_record([model_tier(model.url)], prompt="You are the canary prompt.")
-
-
 async def _served(entry: Gateway, revision: str, **labels: str) -> float:
     return await entry.total("backstop_served_total", revision=revision, **labels)
 

@@ -5,23 +5,11 @@ import pytest
 from backstop.api.record import RevisionRecord
 from backstop.api.traffic import Steering
 
-from .harness import Gateways, Model, TrafficApi, eventually, make_record, model_tier, state
+from .harness import Gateways, Model, TrafficApi, eventually, state
 
 PIN = "x-backstop-track"
 REVISION_PIN = "x-backstop-pin"
 HEADERS = Steering(sticky="x-user-id", pin=PIN)
-
-
-@pytest.fixture
-def stable(model: Model) -> RevisionRecord:
-    """The stable revision's record."""
-    return make_record([model_tier(model.url)])
-
-
-@pytest.fixture
-def canary(model: Model) -> RevisionRecord:
-    """The canary's record: another prompt."""
-    return make_record([model_tier(model.url)], prompt="You are the canary prompt.")
 
 
 async def test_t03_a_pin_reaches_a_ready_canary_at_weight_0_and_is_not_judged(

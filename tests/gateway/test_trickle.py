@@ -14,19 +14,7 @@ from backstop.api.names import REQUEST_VARIABLE, SYNTHETIC_HEADER
 from backstop.api.record import RevisionRecord
 from backstop.gateway.trickle import ENDED, Trickle
 
-from .harness import NOBODY, ROOT, Gateways, Model, TrafficApi, eventually, listening, make_record, model_tier, state
-
-
-@pytest.fixture
-def stable(model: Model) -> RevisionRecord:
-    """The stable revision's record."""
-    return make_record([model_tier(model.url)])
-
-
-@pytest.fixture
-def canary(model: Model) -> RevisionRecord:
-    """The canary's record: another prompt."""
-    return make_record([model_tier(model.url)], prompt="You are the canary prompt.")
+from .harness import NOBODY, ROOT, Gateways, Model, TrafficApi, eventually, listening, state
 
 
 async def test_a_probes_request_is_served_by_the_canary_and_judged_as_a_callers_is(

@@ -1,28 +1,17 @@
 """The client against a real API server: preconditions, ownership of fields, pages, status."""
 
-from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
 
 from backstop.kube.client import PAGE, Client
-from backstop.kube.connection import connect
 from backstop.kube.errors import Conflict, NotFound, Rejected
 from backstop.kube.events import event
 from backstop.kube.resources import CONFIG_MAPS, EVENTS, PROMPT_VERSIONS, Body
-from e2e.cluster.apiserver import ApiServer
 
 pytestmark = pytest.mark.apiserver
 
 ME = "me"
-
-
-@pytest.fixture
-async def client(api_server: ApiServer) -> AsyncIterator[Client]:
-    connection = await connect(api_server.kubeconfig)
-    client = Client(connection.api_client(), timeout=10.0)
-    yield client
-    await client.close()
 
 
 def config_map(name: str, **data: str) -> Body:

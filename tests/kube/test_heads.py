@@ -1,7 +1,6 @@
 """Watches of metadata: on a real API server, and what may come over the wire."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from uuid import uuid4
 
@@ -15,14 +14,6 @@ from backstop.kube.resources import CONFIG_MAPS, Body, Resource
 from e2e.cluster.apiserver import ApiServer
 
 HUGE = "x" * 250_000  # what `kubectl apply` leaves in an annotation; longer than what aiohttp takes for a line
-
-
-@pytest.fixture
-async def client(api_server: ApiServer) -> AsyncIterator[Client]:
-    connection = await connect(api_server.kubeconfig)
-    client = Client(connection.api_client(), timeout=10.0)
-    yield client
-    await client.close()
 
 
 def config_map(name: str, **data: str) -> Body:

@@ -1,6 +1,6 @@
 """The mutants of the rollout engine, and of the order in which its plans are carried out.
 
-Each stands for a mistake that somebody could make; none may survive.
+Each stands for a mistake that somebody could make; none may survive. In one file although it is long: it is a list, and is read as one.
 """
 
 from .mutant import Mutant
@@ -229,8 +229,32 @@ MUTANTS = (
         "A lost status makes whatever is wanted stable, without a canary.",
         "rollout/first.py",
         "_starting",
-        "return wanted if serves_already(look) in (None, wanted.name) else None",
+        "return wanted if serves_already(look) is None else None",
         "return wanted",
+    ),
+    Mutant(
+        "lost-status-leaves-a-canary",
+        "A canary whose status was lost keeps its traffic, and nobody judges it.",
+        "rollout/decide.py",
+        "GUARD",
+        "recovery.recover,",
+        "",
+    ),
+    Mutant(
+        "lost-status-serves-nobody",
+        "What a lost status leaves behind moves to a stable revision without a ready pod.",
+        "rollout/recovery.py",
+        "recover",
+        "if look.observed.arm(serving.name).ready == 0:",
+        "if False:",
+    ),
+    Mutant(
+        "lost-status-is-written-first",
+        "A canary whose status was lost has traffic until a status is written.",
+        "rollout/route.py",
+        "route_for",
+        "_judged(before) if before.stable is not None or present is None else present.canary",
+        "_judged(before)",
     ),
     # What is remembered
     Mutant(

@@ -1,36 +1,11 @@
-"""What people ask for: approvals, pauses, tokens, and breaches that wait for them.
-
-In one file although it is long: each token is tried in every state, beside the other tokens.
-"""
+"""What people ask for: approvals, pauses and tokens."""
 
 import pytest
 
 from backstop.api.condition import ConditionType
 from backstop.api.reasons import Reason
-from backstop.rollout.observed import Unresolved
 from backstop.rollout.place import Outcome
-from tests.rollout.test_decide import condition
-from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy, revision, started
-
-
-def share(world: World) -> tuple[str | None, int]:
-    assert world.route is not None
-    return world.route.canary, world.route.permille
-
-
-def is_stable(world: World, version: str) -> bool:
-    return world.place.stable is not None and world.place.stable.revision == revision(version) and world.place.canary is None
-
-
-def breached(*, mode: str = "Automatic") -> World:
-    """A world in which version 2 had its breach, and would be healthy now."""
-    world = started(policy=policy(mode=mode))
-    world.want("2")
-    world.run(20)
-    world.judged = BREACHED
-    world.run(30)
-    world.judged = HEALTHY
-    return world
+from tests.rollout.world import BREACHED, HEALTHY, breached, in_rollout, is_stable, policy, revision, share, started
 
 
 def test_a04_an_approval_is_waited_for_beyond_every_deadline_and_the_condition_says_so() -> None:
@@ -87,9 +62,7 @@ def test_a06_a_promote_token_makes_the_wanted_version_stable_without_its_remaini
 
 
 def test_a07_a_breach_beats_a_pause() -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
+    world = in_rollout()
     world.policy = policy(paused=True)
     world.run(500)
     assert share(world) == ("rev2", 50)
@@ -100,9 +73,7 @@ def test_a07_a_breach_beats_a_pause() -> None:
 
 
 def test_a_pause_that_ends_goes_on_where_it_was() -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
+    world = in_rollout()
     world.policy = policy(paused=True)
     world.run(500)
     world.policy = policy()
@@ -184,34 +155,6 @@ def test_a_skip_token_ends_the_present_step_at_once_and_no_other() -> None:
     assert share(world) == ("rev2", 500)
 
 
-def test_in_pause_mode_a_breach_takes_the_traffic_away_and_waits() -> None:
-    world = started(policy=policy(mode="Pause"))
-    world.want("2")
-    world.run(80)
-    world.judged = BREACHED
-    world.one_pass()
-    assert share(world) == (None, 0)
-    world.run(1000)
-    assert share(world) == (None, 0)
-    plan = world.decide()
-    assert (plan.phase, plan.reason) == ("Halted", Reason.HALTED)
-    assert condition(plan, ConditionType.STALLED) == "True"
-    assert condition(plan, ConditionType.RECONCILING) is None
-    assert world.place.rejected == ()
-    assert world.verdicts == []
-    assert world.route is not None
-    assert world.route.aborted is not None, "gateways let nobody pin it"
-
-
-def test_a_halted_canary_whose_spec_cannot_be_resolved_has_each_condition_once() -> None:
-    world = breached(mode="Pause")
-    world.wanted = Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, "it is gone")
-    world.run(5)
-    types = [c.type for c in world.decide().conditions]
-    assert len(types) == len(set(types)), "the API server refuses a status with two of a type"
-    assert condition(world.decide(), ConditionType.STALLED) == "True"
-
-
 def test_a_promote_token_beats_a_pause() -> None:
     world = started(policy=policy(paused=True))
     world.want("2")
@@ -219,88 +162,6 @@ def test_a_promote_token_beats_a_pause() -> None:
     world.ask(promote="1")
     world.run(30)
     assert is_stable(world, "2")
-
-
-def test_in_pause_mode_retry_begins_anew_and_abort_rejects() -> None:
-    world = started(policy=policy(mode="Pause"))
-    world.want("2")
-    world.run(80)
-    world.judged = BREACHED
-    world.run(10)
-    world.judged = HEALTHY
-    world.ask(retry="1")
-    world.run(10)
-    assert share(world) == ("rev2", 50)
-    assert world.route is not None
-    assert world.route.aborted is None
-    world.judged = BREACHED
-    world.run(10)
-    world.ask(abort="1")
-    world.run(5)
-    assert world.place.canary is None
-    assert world.place.rejection_of("rev2") is not None
-
-
-def test_in_pause_mode_a_version_that_was_left_halted_does_not_come_back_by_itself() -> None:
-    world = started(policy=policy(mode="Pause"))
-    world.want("2")
-    world.run(80)
-    world.judged = BREACHED
-    world.run(10)
-    world.judged = HEALTHY
-    world.want("1")
-    world.run(20)
-    assert is_stable(world, "1")
-    world.want("2")
-    world.run(300)
-    assert share(world) == (None, 0)
-    assert world.decide().phase == "RolledBack"
-
-
-def test_in_pause_mode_a_death_after_the_route_write_still_waits_for_a_person() -> None:
-    world = started(policy=policy(mode="Pause"))
-    world.want("2")
-    world.run(20)
-    world.judged = BREACHED
-    world.one_pass(stop_after=1)
-    world.judged = HEALTHY
-    world.run(500)
-    assert share(world) == (None, 0)
-    assert world.decide().phase == "Halted"
-
-
-@pytest.mark.parametrize("version", ["1", "3"], ids=["stable again", "another one"])
-def test_in_pause_mode_a_version_that_its_spec_leaves_was_rolled_back_and_its_prompt_hears_of_it(version: str) -> None:
-    world = breached(mode="Pause")
-    world.judged = HEALTHY
-    world.want(version)
-    world.run(2)
-    assert world.place.last is not None
-    assert (world.place.last.outcome, world.place.last.reason) == (Outcome.ROLLED_BACK, "LatencyBreach")
-    assert [v.revision.name for v in world.verdicts] == ["rev2"]
-
-
-def test_m07_in_a_dry_run_a_breach_is_told_once_and_changes_nothing() -> None:
-    world = started(policy=policy(mode="DryRun"))
-    world.want("2")
-    world.run(20)
-    world.judged = BREACHED
-    world.run(500)
-    assert share(world) == ("rev2", 50)
-    assert world.reasons().count("WouldRollBack") == 1
-    assert world.place.rejected == ()
-
-
-@pytest.mark.parametrize(("action", "left"), [("Hold", ("rev2", 50)), ("Rollback", (None, 0))])
-def test_m02_metrics_that_stay_away_lead_to_what_was_declared(action: str, left: tuple[str | None, int]) -> None:
-    world = started(policy=policy(blind={"afterSeconds": 60, "action": action}))
-    world.want("2")
-    world.run(20)
-    world.judged = UNSEEN
-    world.run(55)
-    assert share(world) == ("rev2", 50)
-    world.run(30)
-    assert share(world) == left
 
 
 @pytest.mark.parametrize("again", range(4))
@@ -316,21 +177,8 @@ def test_a06_a_promotion_after_a_verdict_survives_deaths_after_any_two_writes(be
     assert world.reasons().count("TokenWithoutEffect") == 0
 
 
-@pytest.mark.parametrize("again", range(4))
-@pytest.mark.parametrize("writes", range(6))
-def test_in_pause_mode_a_retry_survives_deaths_after_any_two_writes(writes: int, again: int) -> None:
-    world = breached(mode="Pause")
-    world.ask(retry="1")
-    world.one_pass(stop_after=writes)
-    world.one_pass(stop_after=again)
-    world.run(20)
-    assert share(world) == ("rev2", 50)
-
-
 def test_an_abort_without_traffic_whose_route_was_not_written_any_more_is_written_again_and_seen() -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
+    world = in_rollout()
     world.ask(abort="1")
     world.run(30)
     world.want("3")
@@ -355,9 +203,7 @@ def test_an_abort_without_traffic_whose_route_was_not_written_any_more_is_writte
 
 
 def test_an_abort_that_an_operator_died_in_is_finished_without_asking_what_for() -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
+    world = in_rollout()
     world.ask(abort="1")
     world.one_pass(stop_after=1)
     world.run(10)
@@ -366,9 +212,7 @@ def test_an_abort_that_an_operator_died_in_is_finished_without_asking_what_for()
 
 
 def test_a_promotion_from_weight_0_waits_for_every_gateway() -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
+    world = in_rollout()
     world.ask(abort="1")
     world.run(30)
     world.ask(promote="1")
@@ -380,28 +224,6 @@ def test_a_promotion_from_weight_0_waits_for_every_gateway() -> None:
     world.deaf = False
     world.run(2)
     assert is_stable(world, "2")
-
-
-def test_m02_metrics_that_stay_away_are_counted_also_while_the_spec_cannot_be_resolved() -> None:
-    world = started(policy=policy(blind={"afterSeconds": 60, "action": "Rollback"}))
-    world.want("2")
-    world.run(20)
-    world.wanted = Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, "it is gone")
-    world.judged = UNSEEN
-    world.run(90)
-    assert share(world) == (None, 0)
-
-
-def test_in_a_dry_run_each_reason_is_told_once() -> None:
-    world = started(policy=policy(mode="DryRun", blind={"afterSeconds": 30, "action": "Rollback"}))
-    world.want("2")
-    world.run(20)
-    world.judged = UNSEEN
-    world.run(60)
-    world.judged = BREACHED
-    world.run(60)
-    assert share(world) == ("rev2", 50)
-    assert world.reasons().count("WouldRollBack") == 2
 
 
 def test_refresh_rolls_the_same_version_out_as_a_new_revision_once() -> None:

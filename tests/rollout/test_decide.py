@@ -9,12 +9,11 @@ import pytest
 
 from backstop.analysis.reading import Breaching, Waiting
 from backstop.api.condition import ConditionType
-from backstop.api.policystatus import FallbackPolicyStatus
 from backstop.api.reasons import Reason
 from backstop.rollout.observed import Arm, Known, Unknown, Unresolved
 from backstop.rollout.place import Outcome
 from backstop.rollout.plan import Plan
-from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy, reading, revision, started
+from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, in_rollout, policy, reading, revision, started
 
 
 def condition(plan: Plan, kind: ConditionType) -> str | None:
@@ -97,9 +96,7 @@ def test_canary_pods_are_at_the_size_of_a_step_before_its_weight_rises() -> None
 
 
 def test_b01_a_breach_shifts_the_route_before_any_other_write() -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
+    world = in_rollout()
     world.judged = BREACHED
     world.writes.clear()
     plan = world.one_pass()
@@ -121,9 +118,7 @@ def test_b01_a_breach_shifts_the_route_before_any_other_write() -> None:
 
 
 def test_b05_canary_pods_stay_until_the_route_is_back_and_are_then_scaled_away() -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
+    world = in_rollout()
     world.judged = BREACHED
     world.run(5)
     assert world.arms["rev2"].desired == 1
@@ -175,9 +170,7 @@ def test_b08_the_first_of_two_failed_versions_is_not_tried_again_either() -> Non
 
 
 def test_b14_a_crash_between_the_route_write_of_an_abort_and_status_loses_nothing() -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
+    world = in_rollout()
     world.judged = BREACHED
     world.one_pass(stop_after=1)
     assert world.place.rejection_of("rev2") is None
@@ -249,9 +242,7 @@ def test_c03_returning_to_stable_is_immediate() -> None:
 
 
 def test_a_rejected_version_is_not_tried_again_until_the_spec_names_another() -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
+    world = in_rollout()
     world.judged = BREACHED
     world.run(5)
     world.judged = HEALTHY
@@ -265,9 +256,7 @@ def test_a_rejected_version_is_not_tried_again_until_the_spec_names_another() ->
 
 
 def test_m01_metrics_that_cannot_be_seen_hold_the_step_and_its_clock() -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
+    world = in_rollout()
     world.judged = UNSEEN
     world.run(500)
     assert world.shares[-1][2:] == ("rev2", 50)
@@ -439,9 +428,7 @@ def test_a_breach_during_promotion_returns_to_the_old_stable() -> None:
 
 
 def test_the_previous_stable_is_kept_at_full_size_for_its_time() -> None:
-    world = started(policy=policy(steps=((100, 10),)))
-    world.want("2")
-    world.run(20)
+    world = in_rollout(policy=policy(steps=((100, 10),)))
     assert world.place.stable is not None
     assert world.place.stable.revision == revision("2")
     assert world.arms["rev1"].desired == 2
@@ -450,9 +437,7 @@ def test_the_previous_stable_is_kept_at_full_size_for_its_time() -> None:
 
 
 def test_an_unresolved_spec_holds_a_running_canary() -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
+    world = in_rollout()
     world.wanted = Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, "`spec.promptVersion` names `v2`, which does not exist; create it")
     world.run(300)
     assert world.shares[-1][2:] == ("rev2", 50)
@@ -462,9 +447,7 @@ def test_an_unresolved_spec_holds_a_running_canary() -> None:
 def test_an_unreadable_traffic_object_holds_but_a_breach_still_leaves() -> None:
     from backstop.rollout.decide import decide
 
-    world = started()
-    world.want("2")
-    world.run(20)
+    world = in_rollout()
     observed = replace(world.observe(), route=Unknown("`permille` is not a whole number in the traffic object"))
     plan = decide(observed, policy=world.policy, now=world.now + 500)
     assert plan.route is None
@@ -478,9 +461,7 @@ def test_an_unreadable_traffic_object_holds_but_a_breach_still_leaves() -> None:
 
 
 def test_a_missing_traffic_object_is_written_anew_ahead_of_every_former_generation() -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
+    world = in_rollout()
     assert world.route is not None
     former = world.route.generation
     world.traffic = None
@@ -551,44 +532,8 @@ def test_a_gateway_that_never_says_what_it_acts_on_is_waited_for_at_weight_0() -
     assert world.shares[-1][2:] == ("rev2", 50)
 
 
-def test_a_lost_status_neither_promotes_another_revision_nor_forgets_a_verdict() -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
-    world.judged = BREACHED
-    world.run(5)
-    world.judged = HEALTHY
-    world.status = FallbackPolicyStatus()
-    world.arms["rev2"] = Arm(desired=2, ready=2)
-    world.run(60)
-    assert world.place.stable is None
-    assert (world.decide().phase, world.serving) == ("RolledBack", "rev1")
-    world.want("3")
-    world.run(3)
-    assert world.place.stable is None
-    assert (world.decide().reason, world.serving) == (Reason.STATUS_LOST, "rev1")
-    world.want("1")
-    world.run(3)
-    assert world.place.stable is not None
-    assert world.place.stable.revision == revision("1")
-    world.want("2")
-    world.run(200)
-    assert world.shares[-1][3] == 0
-    assert world.place.rejection_of("rev2") is not None
-
-
-def test_a_lost_status_makes_no_other_revision_stable_because_its_pods_are_ready() -> None:
-    world = started()
-    world.status = FallbackPolicyStatus()
-    world.want("2")
-    world.arms["rev2"] = Arm(desired=2, ready=2)
-    assert world.one_pass().place.stable is None
-
-
 def test_a_breach_while_the_traffic_object_is_missing_writes_it_first() -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
+    world = in_rollout()
     world.traffic = None
     world.judged = BREACHED
     world.writes.clear()
@@ -597,9 +542,7 @@ def test_a_breach_while_the_traffic_object_is_missing_writes_it_first() -> None:
 
 
 def test_the_evidence_is_kept_when_only_the_status_write_of_an_abort_failed() -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
+    world = in_rollout()
     world.judged = BREACHED
     world.one_pass(stop_after=1)
     world.run(2)
@@ -610,9 +553,7 @@ def test_the_evidence_is_kept_when_only_the_status_write_of_an_abort_failed() ->
 
 @pytest.mark.parametrize("ready", [0, 1])
 def test_a_breach_leaves_at_once_though_stable_is_short_of_pods_and_says_so(ready: int) -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
+    world = in_rollout()
     world.arms["rev1"] = replace(world.arms["rev1"], ready=ready)
     world.judged = BREACHED
     world.one_pass()
@@ -622,9 +563,7 @@ def test_a_breach_leaves_at_once_though_stable_is_short_of_pods_and_says_so(read
 
 
 def test_a_stable_deployment_that_is_gone_is_made_anew_and_the_canary_is_not_promoted_for_it() -> None:
-    world = started()
-    world.want("2")
-    world.run(20)
+    world = in_rollout()
     canary = world.place.canary
     del world.arms["rev1"]
     world.broken.add("rev1")

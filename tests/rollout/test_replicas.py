@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from backstop.api.policystatus import FallbackPolicyStatus, Router
+from backstop.api.policystatus import Router
 from backstop.api.reasons import Reason
 from backstop.rollout.decide import decide
 from backstop.rollout.look import pods_for_share
@@ -324,18 +324,6 @@ def test_pods_that_stable_loses_are_said_and_no_step_passes_while_it_has_none() 
     world.pace = 1000
     at(world, 50)
     assert "(stable has" not in said_of(world)[1]
-
-
-def test_nobody_is_told_to_delete_the_service_that_callers_reach() -> None:
-    world = own()
-    world.status = FallbackPolicyStatus()
-    world.want("2")
-    world.run(3)
-    plan = world.decide()
-    assert plan.reason is Reason.STATUS_LOST
-    said = [c.message for c in plan.conditions if c.reason is Reason.STATUS_LOST]
-    assert said
-    assert all("apply the version of that revision" in message and "delete" not in message for message in said)
 
 
 @pytest.mark.parametrize("deaf", [False, True])

@@ -2,6 +2,7 @@
 
 It carries out plans in the order of writes of the operator, and can stop after any of them, as a crash would. Everything that is
 kept between passes goes through the real status mapping, so that a pass after a crash knows only what a restarted operator knows.
+In one file although it is long: what a pass writes is what the next one sees.
 """
 
 from collections.abc import Callable, Mapping
@@ -423,4 +424,32 @@ def started(**changes: object) -> World:
     world.policy = declared
     assert world.place.stable is not None
     assert world.place.stable.revision == revision("1")
+    return world
+
+
+def in_rollout(**changes: object) -> World:
+    """A world in which version 1 is stable, and version 2 has the share of its first step."""
+    world = started(**changes)
+    world.want("2")
+    world.run(20)
+    return world
+
+
+def share(world: World) -> tuple[str | None, int]:
+    """The canary that the traffic object names, and its share in thousandths."""
+    assert world.route is not None
+    return world.route.canary, world.route.permille
+
+
+def is_stable(world: World, version: str) -> bool:
+    """Whether this version is stable, and nothing under judgement."""
+    return world.place.stable is not None and world.place.stable.revision == revision(version) and world.place.canary is None
+
+
+def breached(*, mode: str = "Automatic") -> World:
+    """A world in which version 2 had its breach, and would be healthy now."""
+    world = in_rollout(policy=policy(mode=mode))
+    world.judged = BREACHED
+    world.run(30)
+    world.judged = HEALTHY
     return world

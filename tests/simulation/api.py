@@ -159,12 +159,11 @@ class Api:
     def _apply(self, id_: Id, body: Body, *, who: str, manager: str) -> Body:
         present = self.objects.get(id_)
         if present is None:
-            if "uid" in body["metadata"]:
-                raise Refused(409, "the uid is of an object that is gone")
+            if {"uid", "resourceVersion"} & body["metadata"].keys():
+                raise Refused(409, "it names an object that is gone")
             self._applied[id_, manager] = body
             return self._create(id_, body, who=who)
-        if body["metadata"].get("uid") not in (None, present["metadata"]["uid"]):
-            raise Refused(409, "the uid is another")
+        self._same_version(present, body)
         before = self._applied.get((id_, manager), {})
         self._applied[id_, manager] = body
         return self._store(id_, _laid_over(_without(present, before, body), body), who=who)
@@ -173,6 +172,8 @@ class Api:
         metadata = body.get("metadata", {})
         if metadata.get("resourceVersion") not in (None, present["metadata"]["resourceVersion"]):
             raise Refused(409, "the object has been modified")
+        if metadata.get("uid") not in (None, present["metadata"]["uid"]):
+            raise Refused(409, "the uid is another")
 
     def _store(self, id_: Id, body: Body, *, who: str) -> Body:
         before = self.objects.get(id_)

@@ -2,60 +2,51 @@
 
 import asyncio
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from backstop.analysis.reading import SLOReading
 from backstop.api.clock import render_time
-from backstop.api.names import API_VERSION, GROUP, LABEL_REVISION, RECORD_KEY, canary_service, stable_service, traffic_object
+from backstop.api.names import (
+    API_VERSION,
+    GROUP,
+    LABEL_REVISION,
+    RECORD_KEY,
+    callers_service,
+    canary_service,
+    stable_service,
+)
 from backstop.api.policystatus import FallbackPolicyStatus
-from backstop.api.traffic import TrafficState, parse
-from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, JOBS, PODS, POLICIES, PROMPT_VERSIONS, SERVICES, Body
+from backstop.api.traffic import TrafficState
+from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, JOBS, PODS, POLICIES, PROMPT_VERSIONS, SERVICES, Body
+from backstop.rollout.observed import Known
 from backstop.rollout.place import Place
+from backstop.rollout.route import share_of
 from backstop.rollout.statusmap import place_of
+from backstop.traffic import router
+from backstop.traffic.replicas import OF_SERVICE
 from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN
 
 from .api import Api, Id
 from .loop import SimulatedLoop
 from .process import Process
+from .wishes import EDITS, POLICY, Edit
 
 NAMESPACE: Final = "shop"
-POLICY: Final = "support"
-REPLICAS: Final = 2
 VERDICTS: Final = {"healthy": (HEALTHY,), "breached": (BREACHED,), "unseen": (UNSEEN,), "silent": ()}
 POLICY_ID: Final[Id] = (POLICIES.plural, NAMESPACE, POLICY)
-TRAFFIC_ID: Final[Id] = (CONFIG_MAPS.plural, NAMESPACE, traffic_object(POLICY))
-
-
-def spec(prompt: str, *, mode: str = "Automatic", approval: tuple[int, ...] = (), paused: bool = False, bar: int | None = None) -> Body:
-    """A policy with three steps and one latency objective. `bar`: what a probe before traffic asks for; None: there is no probe."""
-    probes = [] if bar is None else [{"name": "golden", "job": {"image": "prober:1", "args": [str(bar)]}}]
-    return {
-        "promptVersion": prompt,
-        "latencyBudgetMilliseconds": 400,
-        "chain": [
-            {"name": "primary", "model": {"baseURL": "http://model/v1", "name": "m"}},
-            {"name": "static", "static": {"default": "Sorry."}},
-        ],
-        "slos": [{"name": "latency", "indicator": "Latency", "quantilePercent": 95, "maxMilliseconds": 150}],
-        "canary": {
-            "steps": [{"weight": w, "holdSeconds": 8, "approval": w in approval} for w in (5, 50, 100)],
-            "analysis": {"warmUpSeconds": 0},
-            "progressDeadlineSeconds": 60,
-            "paused": paused,
-            "probes": probes,
-        },
-        "rollback": {"mode": mode, "keepPreviousSeconds": 40, "guardSeconds": 20},
-        "serving": {"replicas": REPLICAS},
-    }
+SERVICE_ID: Final[Id] = (SERVICES.plural, NAMESPACE, callers_service(POLICY))
+SLICE_ID: Final[Id] = (ENDPOINT_SLICES.plural, NAMESPACE, f"{POLICY}-slice")
 
 
 @dataclass
 class Cluster:
-    """One policy and its pods. Sets of names are PromptVersions."""
+    """One policy and its pods. Sets of names are PromptVersions, or images of the same names where `own`."""
 
     loop: SimulatedLoop = field(default_factory=SimulatedLoop)
     namespace: str = NAMESPACE
+    own: bool = False
     broken: set[str] = field(default_factory=set)
     verdicts: dict[str, str] = field(default_factory=dict)
     healthy_until: dict[str, float] = field(default_factory=dict)  # of those that are not healthy now
@@ -145,6 +136,20 @@ class Cluster:
         if self.exists and "deletionTimestamp" not in self.policy["metadata"]:
             self.api.delete(POLICY_ID, who="person")
 
+    def lose_status(self) -> None:
+        """A backup is restored that has no status."""
+        self.api.write(POLICY_ID, {"status": {}}, who="person")
+
+    def edit_route(self, edit: Edit) -> None:
+        """Somebody changes what the route does, or takes its labels off; not what it says."""
+        present = self.api.objects.get(self.traffic_id)
+        if present is None:
+            return
+        change: Body = {"metadata": present["metadata"] | {"labels": {}}}
+        if edit is not Edit.LABELS and self.own:
+            change = {"spec": present["spec"] | EDITS[edit]}
+        self.api.write(self.traffic_id, change, who="person")
+
     def lose_jobs(self) -> None:
         """Somebody cleans up."""
         for job in self.api.of(JOBS.plural):
@@ -199,10 +204,35 @@ class Cluster:
         return status
 
     @property
+    def traffic_id(self) -> Id:
+        """Where the traffic state is written."""
+        kind = router.REPLICAS if self.own else router.GATEWAYS
+        return kind.resource.plural, NAMESPACE, kind.name(POLICY)
+
+    @property
     def traffic(self) -> TrafficState | None:
-        """The traffic object."""
-        body = self.api.objects.get(TRAFFIC_ID)
-        return parse(body["data"]) if body is not None else None
+        """The traffic state; None where there is none that could be read."""
+        body = self.api.objects.get(self.traffic_id)
+        return state_in(body, own=self.own) if body is not None else None
+
+    def reached(self) -> Counter[str]:
+        """Ready pods, by revision, that connections of callers go to."""
+        return Counter(pod["metadata"]["labels"][LABEL_REVISION] for pod in self._endpoints())
+
+    def share(self, revision: str) -> int:
+        """Thousandths of what callers send that this revision gets: as gateways are told, or as the pods really make it."""
+        if not self.own:
+            return share_of(revision, state=self.traffic) if self.traffic is not None else 0
+        reached = self.reached()
+        return 1000 * reached[revision] // max(1, reached.total())
+
+    def _endpoints(self) -> list[Body]:
+        """The ready pods that the callers' Service selects."""
+        service = self.api.objects.get(SERVICE_ID)
+        if service is None or service["spec"]["type"] != "ClusterIP":
+            return []
+        wanted = service["spec"]["selector"].items()
+        return [pod for pod in self.api.of(PODS.plural) if _is_ready(pod) and wanted <= pod["metadata"]["labels"].items()]
 
     def heal(self) -> None:
         """Nothing is wrong any more with the network, the processes, the gateways and the pods."""
@@ -232,6 +262,8 @@ class Cluster:
                 self._collect_garbage()
                 self._run_pods()
             self._run_jobs()
+            if self.own and not self.deaf:
+                self._fill_slice()
             traffic = self.traffic
             if traffic is not None and not self.deaf:
                 for pod in self.api.of(PODS.plural):
@@ -246,6 +278,19 @@ class Cluster:
             owners = body["metadata"].get("ownerReferences") or ()
             if owners and id_[0] != PODS.plural and not any(owner["uid"] in there for owner in owners):
                 self.api.delete(id_, who="collector")
+
+    def _fill_slice(self) -> None:
+        """The ready pods that the callers' Service selects are its endpoints."""
+        service, present = self.api.objects.get(SERVICE_ID), self.api.objects.get(SLICE_ID)
+        if service is None:
+            return
+        endpoints = [{"targetRef": {"name": pod["metadata"]["name"]}, "conditions": {"ready": True}} for pod in self._endpoints()]
+        if present is None:
+            metadata = {"name": SLICE_ID[2], "namespace": NAMESPACE, "labels": {OF_SERVICE: POLICY}}
+            owned = {"ownerReferences": [{"uid": service["metadata"]["uid"]}]}
+            self.api.write(SLICE_ID, {"metadata": metadata | owned, "endpoints": endpoints}, who="endpoints")
+        else:
+            self.api.write(SLICE_ID, {"endpoints": endpoints}, who="endpoints")
 
     def _run_jobs(self) -> None:
         """Two seconds after its begin a probe ends, as it is to."""
@@ -301,6 +346,13 @@ class Cluster:
     def _prompt_of(self, revision: str) -> str:
         record = self.api.objects[CONFIG_MAPS.plural, NAMESPACE, f"{POLICY}-{revision}"]
         return str(json.loads(record["data"][RECORD_KEY])["promptVersion"])
+
+
+def state_in(body: Body, *, own: bool) -> TrafficState | None:
+    """The traffic state in the object that carries it."""
+    kind = router.REPLICAS if own else router.GATEWAYS
+    said = kind.observe(body.get("data", {}), annotations=body["metadata"].get("annotations", {}))
+    return said.value if isinstance(said, Known) else None
 
 
 def _is_ready(pod: Body) -> bool:

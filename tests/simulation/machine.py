@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from backstop.controller.reconcile import LONGEST_LEAVE_SECONDS
+from backstop.rendering.route import revisions_of
+from backstop.rollout.look import pods_for_share
 from backstop.rollout.move import LEAST_SUSPICION_SECONDS
 from backstop.rollout.route import share_of
 from backstop.rollout.verdict import verdict_on_prompt
 
-from .cluster import POLICY_ID, REPLICAS, TRAFFIC_ID, Cluster, spec
+from .cluster import POLICY_ID, Cluster
 from .process import EVALUATION_SECONDS, LEASE_SECONDS, SWEEP_SECONDS
 from .wire import Fault
+from .wishes import REPLICAS, Edit, spec
 from .witness import Witness
 
 VERSIONS = ("v1", "v2", "v3")
@@ -45,9 +48,11 @@ class WholePasses(RuleBasedStateMachine):
         mode=st.sampled_from(("Automatic", "Automatic", "Pause")),
         approval=st.sampled_from(((), (), (50,))),
         bar=st.sampled_from((None, None, 90)),
+        own=st.sampled_from((False, False, True)),
     )
-    def version_1_is_stable(self, mode: str, approval: tuple[int, ...], bar: int | None = None) -> None:
-        self.mode, self.approval, self.bar = mode, approval, bar
+    def version_1_is_stable(self, mode: str, approval: tuple[int, ...], bar: int | None = None, own: bool = False) -> None:
+        """`own`: with a workload of its author's own."""
+        self.mode, self.approval, self.bar, self.cluster.own = mode, approval, bar, own
         for name in VERSIONS:
             self.cluster.prompt(name)
         self._apply()
@@ -96,9 +101,18 @@ class WholePasses(RuleBasedStateMachine):
         self.witness.promoted_by_hand |= token in ("promote", "skip-step")
         self.cluster.ask(token, str(self.asked))
 
-    @rule(id_=st.sampled_from((POLICY_ID, TRAFFIC_ID)))
-    def somebody_touches(self, id_: tuple[str, str, str]) -> None:
-        self.cluster.touch(id_)
+    @rule(route=st.booleans())
+    def somebody_touches(self, route: bool) -> None:
+        self.cluster.touch(self.cluster.traffic_id if route else POLICY_ID)
+
+    @precondition(lambda self: self.cluster.exists)
+    @rule()
+    def the_status_is_lost(self) -> None:
+        self.cluster.lose_status()
+
+    @rule(edit=st.sampled_from(Edit))
+    def somebody_edits_the_route(self, edit: Edit) -> None:
+        self.cluster.edit_route(edit)
 
     # What the world does
 
@@ -180,9 +194,7 @@ class WholePasses(RuleBasedStateMachine):
             return
         self.cluster.judge(self.cluster.prompts[canary], "breached")
         self._pass_time(AT_ONCE_SECONDS)
-        traffic = self.cluster.traffic
-        assert traffic is not None
-        assert share_of(canary, state=traffic) == 0, f"4: {canary} breached and has {share_of(canary, state=traffic)} ‰"
+        assert self.cluster.share(canary) == 0, f"4: {canary} breached and has {self.cluster.share(canary)} ‰"
 
     @precondition(lambda self: self._canary_has_traffic() and self.mode == "Automatic")
     @rule()
@@ -195,9 +207,7 @@ class WholePasses(RuleBasedStateMachine):
             process.wire.faults.append(Fault.CONTENDED)
         self.cluster.judge(self.cluster.prompts[canary], "breached")
         self._pass_time(AT_ONCE_SECONDS)
-        traffic = self.cluster.traffic
-        assert traffic is not None
-        assert share_of(canary, state=traffic) == 0, f"4: {canary} breached and has {share_of(canary, state=traffic)} ‰"
+        assert self.cluster.share(canary) == 0, f"4: {canary} breached and has {self.cluster.share(canary)} ‰"
 
     @precondition(lambda self: self._canary_has_traffic())
     @rule()
@@ -212,6 +222,21 @@ class WholePasses(RuleBasedStateMachine):
         traffic = self.cluster.traffic
         assert traffic is not None
         assert share_of(canary, state=traffic) == 0, f"2: {canary} has no ready pod and {share_of(canary, state=traffic)} ‰"
+        assert self.cluster.reached(), "12: nobody serves callers"
+
+    @rule()
+    def callers_reach_whom_the_route_names(self) -> None:
+        """1 and 10: of the share that ready pods really make, whatever the route says of itself."""
+        self._well_again()
+        canary, traffic, reached = self.cluster.place.canary, self.cluster.traffic, self.cluster.reached()
+        if not self.cluster.own or traffic is None:
+            return
+        assert set(reached) <= set(revisions_of(traffic)), f"1: {reached} are reached at {traffic}"
+        if canary is not None and traffic.permille < 1000:
+            weight = (5, 50, 100)[canary.step]
+            most = pods_for_share(weight, beside=REPLICAS)
+            assert reached[canary.revision.name] <= most, f"1: {reached} are reached on the way to {weight} %"
+        assert reached, "12: nobody serves callers"
 
     @rule()
     def what_is_at_rest_stays_so(self) -> None:
@@ -305,7 +330,8 @@ class WholePasses(RuleBasedStateMachine):
 
     def _apply(self) -> None:
         self.witness.bars.append((self.cluster.now(), self.bar))
-        self.cluster.apply(spec(self.wanted, mode=self.mode, approval=self.approval, paused=self.paused, bar=self.bar))
+        wanted = spec(self.wanted, own=self.cluster.own, mode=self.mode, approval=self.approval, paused=self.paused, bar=self.bar)
+        self.cluster.apply(wanted)
 
     def _pass_time(self, seconds: float) -> None:
         self.cluster.loop.let_pass(seconds)

@@ -18,7 +18,7 @@ from backstop.controller.keys import PolicyKey
 from backstop.controller.leadership import Leadership, LeadershipLost, lost_in
 from backstop.controller.run import REQUEST_SECONDS, Operator
 from backstop.controller.seen import seen
-from backstop.controller.verification import NOBODY_ASKED, Verification
+from backstop.controller.verification import NOBODY_ASKED, Verification, endpoints_of
 from backstop.kube.client import Client
 from backstop.kube.lease import LeaseObject
 from backstop.kube.resources import POLICIES, PROMPT_VERSIONS
@@ -74,12 +74,14 @@ class _SimulatedJudging(Judging):
 
 
 class _SimulatedVerification:
-    """Asks the gateways that the operator knows of."""
+    """Asks the gateways that the operator knows of, or looks at the endpoints as the real one does."""
 
-    def __init__(self, world: Surroundings, operator: Operator) -> None:
+    def __init__(self, world: Surroundings, operator: Operator, *, client: Client) -> None:
         self._world = world
         self._operator = operator
+        self._client = client
         self._answers: dict[PolicyKey, Known[int] | Unknown] = {}
+        self._by_endpoints: set[PolicyKey] = set()
         self._asked = asyncio.Event()
 
     def acting(self, key: PolicyKey) -> Known[int] | Unknown:
@@ -87,6 +89,7 @@ class _SimulatedVerification:
 
     def keep_asking(self, key: PolicyKey, *, waiting: bool, falling: bool = False, by_endpoints: bool = False) -> None:
         if waiting:
+            self._by_endpoints |= {key} if by_endpoints else set()
             self._answers.setdefault(key, NOBODY_ASKED)
             self._asked.set()
         else:
@@ -98,13 +101,20 @@ class _SimulatedVerification:
                 self._asked.clear()
                 await self._asked.wait()
             for key, before in list(self._answers.items()):
-                pods = [p.name for p in self._operator._store.pods(key) if p.ready and not p.deleting]
-                lowest = self._world.acting(pods) if pods else None
-                answer = Known(lowest) if lowest is not None else Unknown("a gateway does not say")
-                self._answers[key] = answer
-                if answer != before:
-                    self._operator._wake(key)
+                answer = await self._ask(key)
+                if key in self._answers:
+                    self._answers[key] = answer
+                    if answer != before:
+                        self._operator._wake(key)
             await asyncio.sleep(0.5)
+
+    async def _ask(self, key: PolicyKey) -> Known[int] | Unknown:
+        store = self._operator._store
+        if key in self._by_endpoints:
+            return await endpoints_of(self._client, store=store, key=key)
+        pods = [p.name for p in store.pods(key) if p.ready and not p.deleting]
+        lowest = self._world.acting(pods) if pods else None
+        return Known(lowest) if lowest is not None else Unknown("a gateway does not say")
 
 
 class Process:
@@ -182,7 +192,7 @@ class Process:
             clock=world.now,
             jitter=lambda: 0.5,
         )
-        verification = _SimulatedVerification(world, operator)
+        verification = _SimulatedVerification(world, operator, client=client)
         judging = _SimulatedJudging(world, wake=operator._wake)
         reconcile, children = operator._passes_with(judging, verification=cast(Verification, verification))
         try:
@@ -218,8 +228,10 @@ class Process:
 
     def _tell(self, operator: Operator, *, plural: str, body: Mapping[str, Any], gone: bool) -> None:
         resource = WATCHED.get(plural)
-        if resource is not None and (resource in (POLICIES, PROMPT_VERSIONS) or _is_ours(body)):
-            operator._on_news(seen(dict(body), resource=resource), gone)
+        if resource is not None:
+            # To a watch by labels an object that has lost them is gone.
+            mine = resource in (POLICIES, PROMPT_VERSIONS) or _is_ours(body)
+            operator._on_news(seen(dict(body), resource=resource), gone or not mine)
 
 
 def _is_ours(body: Mapping[str, Any]) -> bool:

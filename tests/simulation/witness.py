@@ -3,14 +3,18 @@
 from dataclasses import dataclass, field
 
 from backstop.api.clock import parse_time
-from backstop.api.traffic import TrafficState, parse
+from backstop.api.names import REJECTED
+from backstop.api.traffic import TrafficState
+from backstop.controller.kept import rejections_in
 from backstop.controller.reconcile import LONGEST_LEAVE_SECONDS
-from backstop.kube.resources import DEPLOYMENTS, Body
+from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, PROMPT_VERSIONS, Body
+from backstop.rendering.route import selector_of
 from backstop.rollout.route import share_of
 
 from .api import Change, Id
-from .cluster import NAMESPACE, POLICY, POLICY_ID, REPLICAS, TRAFFIC_ID, Cluster
+from .cluster import NAMESPACE, POLICY_ID, Cluster, state_in
 from .process import SWEEP_SECONDS
+from .wishes import POLICY, REPLICAS
 
 WEIGHTS = (0, 50, 500, 1000)
 # The longest that a write can be under way after it was decided: given up by its sender, and still not arrived.
@@ -42,12 +46,14 @@ class Witness:
     def look(self, change: Change) -> None:
         """One change."""
         try:
-            if change.id == TRAFFIC_ID and change.after is not None and change.who.startswith("operator"):
+            if change.id == self.cluster.traffic_id and change.after is not None and change.who.startswith("operator"):
                 if self._is_of_this_policy(change.after):
-                    self._route(parse(change.after["data"]), by=change.who)
+                    self._wrote(change.after)
             elif change.id == POLICY_ID and change.before is not None and change.after is None:
                 self._gone(change.before)
             elif change.id == POLICY_ID:
+                if change.who == "person" and not self.cluster.policy.get("status"):
+                    self._forget()
                 self._remember()
             elif change.id[0] == DEPLOYMENTS.plural and change.who.startswith("operator"):
                 self._deployment(change)
@@ -64,7 +70,9 @@ class Witness:
         traffic, since = self.cluster.traffic, policy["metadata"].get("deletionTimestamp")
         waited = self.cluster.now() - parse_time(since) if since is not None else 0.0
         if traffic is not None and traffic.permille:
-            assert self.refused or waited >= LONGEST_LEAVE_SECONDS, f"the policy went after {waited:.0f} s with {traffic}"
+            # Where status was lost, and what is to take the canary's traffic back has no pod that could.
+            nobody = policy.get("status", {}).get("stable") is None and self.cluster.ready(traffic.stable) == 0
+            assert self.refused or nobody or waited >= LONGEST_LEAVE_SECONDS, f"the policy went after {waited:.0f} s with {traffic}"
         self.routes.clear()
         self._reached.clear()
         # What was rejected is known to the next policy of the name, from what is left of this one.
@@ -72,12 +80,33 @@ class Witness:
             self.rejected.clear()
         self.rejected_in_status.clear()
 
+    def _forget(self) -> None:
+        """Status was lost: what was rejected is known if it stands anywhere else."""
+        cluster, known = self.cluster, set[str]()
+        if cluster.traffic is not None and cluster.traffic.aborted is not None:
+            known.add(cluster.traffic.aborted.revision)
+        for record in cluster.api.of(CONFIG_MAPS.plural):
+            known |= {r.revision.name for r in rejections_in(record["metadata"].get("annotations", {}).get(REJECTED, "[]"))}
+        for prompt in cluster.api.of(PROMPT_VERSIONS.plural):
+            known |= {r["revision"] for r in prompt.get("status", {}).get("rejections", ())}
+        self.rejected &= known
+        self.rejected_in_status.clear()
+
     def check(self) -> None:
         """Raise what has been seen."""
         assert not self.broken, "\n".join(self.broken)
         assert not self.cluster.loop.failures, self.cluster.loop.failures
 
-    def _route(self, after: TrafficState, *, by: str) -> None:
+    def _wrote(self, body: Body) -> None:
+        after = state_in(body, own=self.cluster.own)
+        assert after is not None, "what an operator writes can be read"
+        if self.routes and after == self.routes[-1]:
+            return  # what it does was put right
+        if self.cluster.own:
+            assert body["spec"]["selector"] == selector_of(POLICY, state=after), f"the Service does something else than {after}"
+        self._route(after)
+
+    def _route(self, after: TrafficState) -> None:
         before = self.routes[-1] if self.routes else None
         self.routes.append(after)
         assert after.generation > self._newest, f"generation {after.generation} after {self._newest}: gateways would not look at it"

@@ -81,7 +81,7 @@ def poll_seconds(scrape_interval: float) -> float:
 def plan_queries(live: Sequence[LivePolicy], *, sources: Mapping[str, MetricsSourceConfig], now: float) -> tuple[PlannedQuery, ...]:
     """Queries for all policies whose source is in `sources`, batched by source and by how far back they must read."""
     gateways: dict[tuple[str, int], list[LivePolicy]] = {}
-    own: dict[tuple[str, int, OwnSelector], list[LivePolicy]] = {}
+    own: dict[tuple[str, int, OwnSelector, frozenset[OwnSelector]], list[LivePolicy]] = {}
     for policy in live:
         config = sources.get(policy.source)
         if config is not None:
@@ -90,7 +90,8 @@ def plan_queries(live: Sequence[LivePolicy], *, sources: Mapping[str, MetricsSou
             if GATEWAYS in policy.parts:
                 gateways.setdefault((policy.source, window), []).append(policy)
             for one in own_selectors(policy):
-                own.setdefault((policy.source, window, one), []).append(policy)
+                # What is bad waits for the totals beside it: not for those that only others have.
+                own.setdefault((policy.source, window, one, totals_beside(policy, bad=one)), []).append(policy)
     return (
         *(
             PlannedQuery(source=source, promql=selector(batch, window=window), policies=batch)
@@ -99,7 +100,7 @@ def plan_queries(live: Sequence[LivePolicy], *, sources: Mapping[str, MetricsSou
         ),
         *(
             PlannedQuery(source=source, promql=_own_query(one, policies=batch, window=window), policies=batch, own=one)
-            for (source, window, one), members in sorted(own.items(), key=lambda item: item[0])
+            for (source, window, one, _), members in sorted(own.items(), key=lambda item: (*item[0][:3], sorted(item[0][3])))
             for batch in _batches(members)
         ),
     )
@@ -140,6 +141,13 @@ def own_selectors(policy: LivePolicy) -> set[OwnSelector]:
     """The selectors that the policy's objectives declare."""
     declared = {o.counters for o in policy.objectives if o.counters is not None}
     return {OwnSelector(text, c.revision_label, bad=bad) for c in declared for text, bad in ((c.total, False), (c.bad, True))}
+
+
+def totals_beside(policy: LivePolicy, *, bad: OwnSelector) -> frozenset[OwnSelector]:
+    """The totals that the policy has beside this selector of what is bad; none beside a total."""
+    declared = [o.counters for o in policy.objectives if o.counters is not None]
+    beside = [c for c in declared if bad.bad and (c.bad, c.revision_label) == (bad.text, bad.revision_label)]
+    return frozenset(OwnSelector(counters.total, counters.revision_label, bad=False) for counters in beside)
 
 
 def narrowed(text: str, *, revision_label: str, arms: Iterable[tuple[str, str, str]]) -> str:

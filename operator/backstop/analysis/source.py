@@ -13,7 +13,7 @@ from .answers import MatrixSeries, sort_answer
 from .objective import GATEWAYS
 from .owncounters import OwnAnswer, by_policy, with_own
 from .policy import LivePolicy
-from .queries import MetricsSourceConfig, OwnSelector, PlannedQuery, own_selectors, plan_queries
+from .queries import MetricsSourceConfig, OwnSelector, PlannedQuery, own_selectors, plan_queries, totals_beside
 from .samples import Fetched, Partial, ProviderError
 
 PolicyName = tuple[str, str]  # namespace and name
@@ -90,18 +90,11 @@ def _whole(
 async def _answered_own(query: PlannedQuery, *, own: OwnSelector, asked: _Own, source: MetricSource) -> Mapping[PolicyName, OwnAnswer]:
     """`asked`: all selectors, those of the totals among them that are answered before what is bad is asked."""
     if own.bad:
-        await asyncio.wait({asked[(p.namespace, p.name), total] for p in query.policies for total in _totals(p, bad=own)})
+        await asyncio.wait({asked[(p.namespace, p.name), total] for p in query.policies for total in totals_beside(p, bad=own)})
     answer = await source.query(query.promql, own=True)
     if isinstance(answer, Partial | ProviderError):
         return {(p.namespace, p.name): answer for p in query.policies}
     return by_policy(answer, policies=query.policies, revision_label=own.revision_label)
-
-
-def _totals(policy: LivePolicy, *, bad: OwnSelector) -> set[OwnSelector]:
-    """The totals that the policy has beside this selector."""
-    declared = [o.counters for o in policy.objectives if o.counters is not None]
-    beside = [counters for counters in declared if (counters.bad, counters.revision_label) == (bad.text, bad.revision_label)]
-    return {OwnSelector(counters.total, counters.revision_label, bad=False) for counters in beside}
 
 
 async def _answered(query: PlannedQuery, *, source: MetricSource) -> dict[PolicyName, Fetched]:

@@ -129,6 +129,7 @@ WARNINGS = frozenset(
         Reason.BUCKET_BOUNDARY_MISSING,
         Reason.TRAFFIC_UNREADABLE,
         Reason.STABLE_UNREADY,
+        Reason.STATUS_LOST,
     }
 )
 
@@ -154,6 +155,7 @@ ADVICE = {
     "`spec.canary.analysis.maxHoldSeconds` bounds the wait",
     Reason.METRICS_UNAVAILABLE: "see that the metrics source answers, and that it scrapes the gateways",
     Reason.STABLE_UNREADY: "look at its pods",
+    Reason.STATUS_LOST: "see who took it away: a backup is restored with its status, and a client changes what is its own",
 }
 
 

@@ -65,6 +65,14 @@ class Apply:
         self._telling = telling
         self._metrics = metrics
 
+    async def ahead(self, subject: Subject) -> None:
+        """Write the route, if it falls, and nothing else: a pass that is cut short there is finished by the next look. Raises Overtaken.
+
+        What is refused is met again by `place`, and told then.
+        """
+        if subject.plan.route is not None and subject.plan.route.falling:
+            await self._route(subject)
+
     async def place(self, subject: Subject, *, known: Problem | None, analysis: str | None) -> Problem | None:
         """Write the place. `known`: the problem that status tells of already. Raises Overtaken.
 

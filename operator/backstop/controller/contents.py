@@ -1,14 +1,15 @@
-"""What stands in the ConfigMaps that policies refer to: digests, and what is wrong. Read by name when a pass first asks.
+"""What stands in the ConfigMaps that policies refer to: digests, and what is wrong. Read by name when a pass first asks, which does
+not wait for it: what takes traffic away must not.
 
 A cluster may have tens of thousands of ConfigMaps, of which a few matter. So changes are learned from a watch of metadata, which runs
 only while a policy refers to any; what has changed is forgotten and its policies are woken, and their passes read it again. A watch may
-have nothing to tell for ever (it is refused, or goes on from a version that the API server has lost), so about every five minutes all is
+have nothing to tell for ever (it is refused, or goes on from a version that the API server has lost), so after minutes of silence all is
 read again. No text is kept: it is read once more when a revision is recorded. Decides nothing.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -30,7 +31,8 @@ _log = logging.getLogger(__name__)
 # Between the end of a watch and the next one, which goes on where that ended.
 REST_SECONDS: Final = 0.5
 RETRY_SECONDS: Final = 5.0
-# What was read is trusted for so long without a new beginning: less than an undisturbed watch lasts, so that each begins anew.
+READ_AT_ONCE: Final = 8
+# What was read is trusted for so long after a watch was heard last, if only that nothing has changed, which it says once a minute.
 TRUSTED_SECONDS: Final = 240.0
 
 
@@ -66,6 +68,9 @@ class Unread:
 
 
 Content = Found | NoMap | NoKey | Bad | Unread
+MapKey = tuple[MapName, str]  # a ConfigMap, and a key in it
+
+NOT_READ: Final = Unread("it was not read yet")
 
 
 class _Entry:
@@ -102,31 +107,80 @@ class Contents:
         self._jitter = jitter
         self._trusted_until: dict[str | None, float] = {}
         self._entries: dict[MapName, _Entry] = {}
+        self._turns = asyncio.Semaphore(READ_AT_ONCE)
+        self._reading: dict[MapKey, asyncio.Task[None]] = {}
+        self._waiting: dict[MapKey, dict[PolicyKey, bool]] = {}  # the value: with its text
+        # What was read for a policy, until its pass has taken it.
+        self._answers: dict[PolicyKey, dict[MapKey, tuple[Content, str]]] = {}
         self._needed: dict[str | None, asyncio.Event] = {namespace: asyncio.Event() for namespace in namespaces or (None,)}
 
-    async def look(self, of: MapName, *, key: str) -> Content:
-        """What is under this key. A failure is an answer too, for a canary has to be judged and left whether it can be read or not."""
-        self._needed[of.namespace if of.namespace in self._needed else None].set()
-        entry = self._entries.get(of)
-        if entry is not None and (known := entry.contents.get(key)) is not None:
-            return known
-        content, _ = await self._read(of, key=key)
-        return content
+    def look(self, wanted: Collection[MapKey], *, by: PolicyKey) -> Mapping[MapKey, Content] | None:
+        """What is under these keys; None while one of them is being read, and `by` is woken when it has been.
 
-    async def text(self, of: MapName, *, key: str) -> tuple[Content, str]:
-        """The same, as it is now, and its text; empty where there is none that can be used."""
-        return await self._read(of, key=key)
+        A failure is an answer too, for a canary has to be judged and left whether it can be read or not. It is given once.
+        """
+        for of, _ in wanted:
+            self._needed[of.namespace if of.namespace in self._needed else None].set()
+        known = {at: content for at in wanted if (content := self._known(at)) is not None}
+        answers = self._answers_to([at for at in wanted if at not in known], by=by, whole=False)
+        return known | {at: content for at, (content, _) in answers.items()} if answers is not None else None
+
+    def texts(self, wanted: Collection[MapKey], *, by: PolicyKey) -> Mapping[MapKey, tuple[Content, str]] | None:
+        """The same, as it is now, and its texts; empty where there is none that can be used."""
+        return self._answers_to(wanted, by=by, whole=True)
+
+    def forget(self, by: PolicyKey) -> None:
+        """The policy is gone."""
+        self._answers.pop(by, None)
 
     async def run(self) -> None:
         """See changes until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            for namespace in self._needed:
-                tasks.create_task(self._watch(namespace))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for namespace in self._needed:
+                    tasks.create_task(self._watch(namespace))
+        finally:
+            for reading in self._reading.values():
+                reading.cancel()
+
+    def _known(self, at: MapKey) -> Content | None:
+        entry = self._entries.get(at[0])
+        return entry.contents.get(at[1]) if entry is not None else None
+
+    def _answers_to(self, wanted: Collection[MapKey], *, by: PolicyKey, whole: bool) -> Mapping[MapKey, tuple[Content, str]] | None:
+        """What was read for `by`, once all of it has been; what has not is begun to be read. `whole`: with its text."""
+        if not wanted:
+            return {}
+        mine = self._answers.setdefault(by, {})
+        for at in wanted:
+            if at not in mine:
+                waiting = self._waiting.setdefault(at, {})
+                waiting[by] = whole or waiting.get(by, False)
+                if at not in self._reading:
+                    self._reading[at] = asyncio.create_task(self._answer(at), name=f"read {at}")
+        if any(at not in mine for at in wanted):
+            return None
+        return {at: mine.pop(at) for at in wanted}
+
+    async def _answer(self, at: MapKey) -> None:
+        """Read it for whoever waits. In a task of its own: a pass that waited would keep what takes traffic away waiting with it."""
+        try:
+            async with self._turns:
+                answer = await self._read(at[0], key=at[1])
+        finally:
+            del self._reading[at]
+        for key, whole in self._waiting.pop(at, {}).items():
+            # What is known is found without an answer, which would grow old.
+            if self._store.policy(key) is not None and (whole or self._known(at) is None):
+                self._answers.setdefault(key, {})[at] = answer
+            self._wake(key)
 
     async def _read(self, of: MapName, *, key: str) -> tuple[Content, str]:
-        # A change that is told of while this is read takes the entry away, and with it what is found out here.
-        entry = self._entries.setdefault(of, _Entry())
-        content, text = await self._judged(of, key=key, before=entry.before.get(key))
+        # A change that is told of while this is read takes the entry away, and with it what is found out here: it is read again.
+        entry = None
+        while entry is None or (self._entries.get(of) is not entry and self._store.referring(of)):
+            entry = self._entries.setdefault(of, _Entry())
+            content, text = await self._judged(of, key=key, before=entry.before.get(key))
         if not isinstance(content, Unread):
             entry.contents[key] = content
         return content, text
@@ -170,7 +224,11 @@ class Contents:
                 self._read_again(namespace)
             async with aclosing(self._client.heads(CONFIG_MAPS, namespace=namespace, version=version)) as heads:
                 async for head in heads:
+                    if int(head.version) < int(version):
+                        raise Expired("the API server has gone back behind what was seen")
                     version = head.version
+                    # Whoever hears has missed nothing until then, and goes on from there.
+                    self._trust(namespace)
                     self._changed(head)
         except Expired:
             version = ""
@@ -187,8 +245,11 @@ class Contents:
     def _is_old(self, namespace: str | None) -> bool:
         return self._clock() >= self._trusted_until.get(namespace, 0.0)
 
-    def _read_again(self, namespace: str | None) -> None:
+    def _trust(self, namespace: str | None) -> None:
         self._trusted_until[namespace] = self._clock() + TRUSTED_SECONDS
+
+    def _read_again(self, namespace: str | None) -> None:
+        self._trust(namespace)
         self._forget(namespace)
         for key in self._store.referring_in(namespace):
             self._wake(key)
@@ -202,6 +263,8 @@ class Contents:
     def _let_go(self) -> None:
         """Of what nobody refers to any more."""
         self._entries = {of: entry for of, entry in self._entries.items() if self._store.referring(of)}
+        for by, answers in list(self._answers.items()):
+            self._answers[by] = {at: answer for at, answer in answers.items() if by in self._store.referring(at[0])}
 
     def _forget(self, namespace: str | None) -> None:
         self._entries = {

@@ -31,6 +31,9 @@ TOLD_PER_SECOND: Final = 16
 # How long what evaluates is kept while nothing is live: the next canary often comes soon.
 KEPT_SECONDS: Final = 300.0
 
+# Ticks at the same time of policies with own counters: in each but the last, some have selectors that take long. One process each.
+OWN_TICKS: Final = 4
+
 _log = logging.getLogger(__name__)
 
 
@@ -112,6 +115,7 @@ class Judging:
         self._evaluated: dict[PolicyKey, tuple[LivePolicy, Newest]] = {}
         self._judgements: dict[PolicyKey, Judgement] = {}
         self._due: dict[PolicyKey, float] = {}
+        self._asked: set[PolicyKey] = set()  # with a question under way
         self._changed = asyncio.Event()
 
     def judgement(self, key: PolicyKey) -> Judgement | None:
@@ -144,7 +148,8 @@ class Judging:
     async def run(self, source: str) -> None:
         """Evaluate the source's live policies for ever, once per poll interval; ask nothing while there are none.
 
-        Those with counters of their own have ticks of their own: how long their authors' selectors take holds up no others.
+        Those with counters of their own have ticks of their own, several at the same time: how long an author's selectors take holds up
+        nobody else.
         """
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -154,17 +159,22 @@ class Judging:
             await self._evaluators[source].rest()
 
     async def _ticks(self, source: str, *, own: bool) -> None:
-        evaluator = self._evaluators[source]
-        while True:
-            live = {key: policy for key, policy in self._live.items() if policy.source == source and _has_own(policy) is own}
-            if not live:
-                await self._until_live(source)
-                continue
-            now = self._clock()
-            due = {key: policy for key, policy in live.items() if self._due.get(key, now) <= now}
-            if due:
-                await self._tick(evaluator, due=due)
-            await asyncio.sleep(poll_seconds(evaluator.scrape_interval) * (1 - self._jitter() / 10))
+        evaluator, running = self._evaluators[source], set[asyncio.Task[None]]()
+        async with asyncio.TaskGroup() as ticks:
+            while True:
+                live = {key: policy for key, policy in self._live.items() if policy.source == source and _has_own(policy) is own}
+                if not live and not running:
+                    await self._until_live(source)
+                    continue
+                now = self._clock()
+                due = {key: policy for key, policy in live.items() if self._due.get(key, now) <= now and key not in self._asked}
+                if due and len(running) < OWN_TICKS:
+                    tick = ticks.create_task(self._tick(evaluator, due=due))
+                    running.add(tick)
+                    tick.add_done_callback(running.discard)
+                    if not own:
+                        await tick
+                await asyncio.sleep(poll_seconds(evaluator.scrape_interval) * (1 - self._jitter() / 10))
 
     async def _until_live(self, source: str) -> None:
         self._changed.clear()
@@ -178,16 +188,20 @@ class Judging:
 
     async def _tick(self, evaluator: Evaluator, *, due: Mapping[PolicyKey, LivePolicy]) -> None:
         waiting = dict(due)
+        self._asked |= due.keys()
         questions = [Question(policy, seen=self._seen(key, policy=policy)) for key, policy in due.items()]
         try:
             async for answers in evaluator.evaluate(questions):
                 for answer in answers:
                     key = PolicyKey(answer.namespace, answer.name)
+                    self._asked.discard(key)
                     self._learn(key, policy=waiting.pop(key), answer=answer)
         except EvaluatorEnded as ended:
             _log.error(str(ended), extra=fields(policies=len(waiting)))
             for key in waiting:
                 self._blind(key, why=str(ended))
+        finally:
+            self._asked -= waiting.keys()
 
     def _before(self, key: PolicyKey, *, policy: LivePolicy) -> tuple[Judgement | None, bool]:
         """What was told of this pair of revisions, and whether of the same step and objectives."""

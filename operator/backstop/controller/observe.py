@@ -47,7 +47,8 @@ def observe(
     elif traffic is not None:
         route = router.observe(traffic.content, annotations=traffic.annotations)
         state = route.value if isinstance(route, Known) else None
-        strays = router.strays(traffic.content, policy=traffic.name, state=state)
+        # Without its labels it is watched no more.
+        strays = traffic.policy != traffic.owning_policy or router.strays(traffic.content, policy=traffic.name, state=state)
     return Observed(
         place=place,
         wanted=wanted,

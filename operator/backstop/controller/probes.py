@@ -56,6 +56,11 @@ class Probes:
                 found[job.probe] = Known(ProbeSeen(job.state, how, mark=job.mark))
         return found
 
+    def must_read(self, key: PolicyKey, *, probed: Probed) -> bool:
+        """Whether `look` would ask the API server for how one failed."""
+        failed = (job for job in self._store.jobs(key) if job.state is ProbeState.FAILED and not job.deleting)
+        return probed is not None and any(_is_of(job, probed=probed) and job.uid not in self._ends for job in failed)
+
     async def run(self, subject: Subject) -> Problem | None:
         """Make the Jobs that the plan names, and end those that it does not. Returns the first problem."""
         probed, plan = subject.plan.place.probed, subject.plan

@@ -1,7 +1,7 @@
 """One pass: look at the store, decide, apply. Knows the order of things in a pass; what is decided and how it is written is elsewhere."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -23,6 +23,7 @@ from ..rollout.decide import decide
 from ..rollout.judged import WATCH_SHIFT_SECONDS, same_subject
 from ..rollout.observed import Known, Unresolved
 from ..rollout.place import Place, awaited_generation, is_losing
+from ..rollout.route import says_another
 from ..rollout.statusmap import place_of
 from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics, PolicyShown
@@ -31,7 +32,7 @@ from .apply import Apply, Overtaken
 from .blocked import blocked_states, blocked_status, problem_in
 from .changes import changes_told
 from .children import Children
-from .contents import Content, Contents, Found
+from .contents import NOT_READ, Content, Contents, Found, MapKey
 from .judging import Judging, readings_for, requests_of
 from .kept import NOTHING_KEPT, KeptRecords, Memory
 from .keys import Key, PolicyKey, PromptKey
@@ -40,6 +41,7 @@ from .probes import Probes, ProbesSeen
 from .prompts import judged_status
 from .queue import KeyQueue
 from .references import MapName, maps_of
+from .repairs import Repairs
 from .reporting import Reports
 from .seen import Declared
 from .store import Store
@@ -95,6 +97,7 @@ class Reconcile:
         self._metrics = metrics
         self._sources = sources
         self._clock = clock
+        self._repairs = Repairs()
         self._problems: dict[PolicyKey, Problem | None] = {}
         # Each policy as it was when its spec was last valid: nothing of it is kept in memory that the store does not keep.
         self._valid: dict[PolicyKey, Declared] = {}
@@ -138,28 +141,25 @@ class Reconcile:
         status, place = read
         named = policy.spec.get("promptVersion")
         prompt = self._store.prompt(PromptKey(key.namespace, named)) if isinstance(named, str) else None
-        contents = await self._look_up(policy)
-        wish = wish_of(policy, prompt=prompt, sources=self._sources, refresh=place.acknowledged.refresh or "", contents=contents)
+        references = _references(policy)
+        contents = self._contents.look(references, by=key)
+        wish = self._wish(policy, prompt=prompt, place=place, contents=contents or dict.fromkeys(references, NOT_READ))
         if isinstance(wish, Unresolved):
-            valid = self._valid.get(key)
-            if valid is None and policy.deleting:
+            if policy.deleting:
                 return await self._apply.release(policy) is not None
-            if valid is None:
-                await self._block(policy, status=status, why=wish)
-                return False
-            # A canary that runs is judged by the last spec that was valid, and goes no further.
-            last = wish_of(valid, prompt=None, sources=self._sources)
-            assert isinstance(last, Wish), "it was valid, whatever else has gone"
-            wish = replace(last, revision=wish, prompt=None)
-        else:
-            self._valid[key] = policy
-        if prompt is not None:
-            conflict = conflict_of(prompt, older=self._store.older(prompt))
-            wish = unambiguous(wish, conflict=conflict, stable=place.stable.revision.name if place.stable else None)
-        wish = await self._fitting(policy, wish=wish)
-        probes = await self._probes.look(key, owner=policy.uid, probed=place.probed)
-        memory = NOTHING_KEPT if place.stable is not None else await self._kept.memory(key)
+            await self._block(policy, status=status, why=wish)
+            return False
+        fitting = self._fitting(policy, wish=wish) if contents is not None else None
         try:
+            if fitting is None or place.stable is None or self._probes.must_read(key, probed=place.probed):
+                # Reading may take long, and what takes traffic away does not wait for it. The decision is made again with what was read.
+                await self._apply.ahead(self._look(policy, wish=wish, status=status, place=place, memory=NOTHING_KEPT, probes={}))
+            if fitting is None:
+                self._judging.watch(key, spec=wish.spec, place=place, analysis=self._analysis(key, status=status))
+                return True
+            wish = fitting
+            probes = await self._probes.look(key, owner=policy.uid, probed=place.probed)
+            memory = NOTHING_KEPT if place.stable is not None else await self._kept.memory(key)
             subject = self._look(policy, wish=wish, status=status, place=place, memory=memory, probes=probes)
             return await self._decide(subject) or wish.unread
         except KubeError as error:
@@ -173,40 +173,53 @@ class Reconcile:
         """Whether a deletion has waited for as long as it may for writes that fail."""
         return policy.deleted_at is not None and self._clock() - parse_time(policy.deleted_at) >= LONGEST_LEAVE_SECONDS
 
-    async def _look_up(self, policy: Declared) -> dict[tuple[str, str], Content]:
-        """What stands in the ConfigMaps that the policy refers to, by name and key; empty where its spec is not valid."""
-        if not maps_of(policy):
-            return {}
-        try:
-            references = references_of(parse_strictly(FallbackPolicySpec, policy.spec, prefix="spec"))
-        except InputError:
-            return {}  # as is told of it elsewhere
-        return {
-            (reference.name, reference.key): await self._contents.look(MapName(policy.namespace, reference.name), key=reference.key)
-            for _, reference in references.values()
-        }
+    def _wish(self, policy: Declared, *, prompt: Declared | None, place: Place, contents: Mapping[MapKey, Content]) -> Wish | Unresolved:
+        """What the policy asks for; Unresolved where its spec is not valid, and never was."""
+        key = PolicyKey(policy.namespace, policy.name)
+        wish = wish_of(policy, prompt=prompt, sources=self._sources, refresh=place.acknowledged.refresh or "", contents=contents)
+        if isinstance(wish, Wish):
+            self._valid[key] = policy
+        elif (valid := self._valid.get(key)) is None:
+            return wish
+        else:
+            # A canary that runs is judged by the last spec that was valid, and goes no further.
+            last = wish_of(valid, prompt=None, sources=self._sources)
+            assert isinstance(last, Wish), "it was valid, whatever else has gone"
+            wish = replace(last, revision=wish, prompt=None)
+        if prompt is None:
+            return wish
+        conflict = conflict_of(prompt, older=self._store.older(prompt))
+        return unambiguous(wish, conflict=conflict, stable=place.stable.revision.name if place.stable else None)
 
-    async def _with_texts(self, policy: Declared, *, wish: Wish) -> Wish:
-        """The wish with what its revision is recorded with. Raises Overtaken where that has become another since it was looked at."""
-        texts: dict[str, str] = {}
-        for tier, (path, reference) in references_of(wish.spec).items():
-            content, texts[tier] = await self._contents.text(MapName(policy.namespace, reference.name), key=reference.key)
+    def _is_recorded(self, policy: Declared, *, wish: Wish) -> bool:
+        if not isinstance(wish.revision, Known):
+            return False
+        name = revision_object(policy.name, revision=wish.revision.value.name)
+        return self._store.child(CONFIG_MAPS, namespace=policy.namespace, name=name) is not None
+
+    def _with_texts(self, policy: Declared, *, wish: Wish) -> Wish | None:
+        """The wish with what its revision is recorded with; None while that is read. Raises Overtaken where it has become another."""
+        references, texts = references_of(wish.spec), dict[str, str]()
+        where = {tier: (MapName(policy.namespace, reference.name), reference.key) for tier, (_, reference) in references.items()}
+        found = self._contents.texts(list(where.values()), by=PolicyKey(policy.namespace, policy.name))
+        if found is None:
+            return None
+        for tier, (path, reference) in references.items():
+            content, texts[tier] = found[where[tier]]
             if not isinstance(content, Found):
                 return without_content(wish.spec, path=path, reference=reference, content=content, namespace=policy.namespace)
             if content.digest != wish.digests[tier]:
                 raise Overtaken
         return replace(wish, texts=texts)
 
-    async def _fitting(self, policy: Declared, *, wish: Wish) -> Wish:
-        """The wish, unless its revision is too large to be recorded; asked only while there is no record."""
-        if not isinstance(wish.revision, Known):
+    def _fitting(self, policy: Declared, *, wish: Wish) -> Wish | None:
+        """The wish, unless its revision is too large to be recorded; asked only while there is no record. None while its texts are read."""
+        if not isinstance(wish.revision, Known) or self._is_recorded(policy, wish=wish):
             return wish
-        name = revision_object(policy.name, revision=wish.revision.value.name)
-        if self._store.child(CONFIG_MAPS, namespace=policy.namespace, name=name) is not None:
-            return wish
-        wish = await self._with_texts(policy, wish=wish)
-        if not isinstance(wish.revision, Known):
-            return wish
+        written = self._with_texts(policy, wish=wish)
+        if written is None or not isinstance(written.revision, Known):
+            return written
+        wish = written
         try:
             self._children.record_body(Owner(policy.namespace, policy.name, policy.uid), wish=wish)
         except RevisionTooLarge as error:
@@ -241,13 +254,15 @@ class Reconcile:
             reporting=self._reports.reporting(key, status=status),
             refused=refused_deployments(known, policy=key.name, revisions=live),
         )
+        if observed.strays and (due := self._repairs.due_at(key, now=now)) > now:
+            self._queue.add_at(key, at=due)
+            observed = replace(observed, strays=False)
         plan = decide(observed, policy=wish.spec, now=now)
         return Subject(key=key, policy=policy, wish=wish, status=status, observed=observed, plan=plan, now=now, traffic=traffic)
 
     async def _decide(self, subject: Subject) -> bool:
         key, plan = subject.key, subject.plan
-        judgement = self._judging.judgement(key)
-        analysis = judgement.analysis if judgement is not None and judgement.analysis is not None else subject.status.analysis
+        analysis = self._analysis(key, status=subject.status)
         if not same_subject(subject.observed.place, plan.place):
             analysis = None
         # Until this process has tried for itself, what status says is what is known.
@@ -272,6 +287,8 @@ class Reconcile:
         elif subject.policy.deleting:
             # What is refused now is refused again: gateways whose canary goes serve its requests themselves.
             problem = await self._apply.release(subject.policy)
+        if subject.observed.strays and plan.route is not None and not says_another(plan.route, than=subject.observed.route):
+            self._put_right(subject)
         self._problems[key] = problem
         if plan.wake_at is not None and problem is None:  # else it comes again after a pause
             self._queue.add_at(key, at=plan.wake_at)
@@ -281,6 +298,18 @@ class Reconcile:
         if problem != known or self._reports.reporting(key, status=subject.status) != subject.observed.reporting:
             self._queue.add(key)
         return problem is not None
+
+    def _put_right(self, subject: Subject) -> None:
+        """The route was written again with the same words."""
+        key = subject.key
+        if (waited := self._repairs.made(key, now=subject.now)) > 0:
+            what = f"{router_of(subject.wish.spec).resource.kind} of its route"
+            _log.warning(f"somebody keeps changing the {what}", extra=fields(namespace=key.namespace, policy=key.name, waited=waited))
+
+    def _analysis(self, key: PolicyKey, *, status: FallbackPolicyStatus) -> str | None:
+        """The packed state of the tests, as it is now, or as it was last written."""
+        judgement = self._judging.judgement(key)
+        return judgement.analysis if judgement is not None and judgement.analysis is not None else status.analysis
 
     async def _block(self, policy: Declared, *, status: FallbackPolicyStatus | None, why: Unresolved) -> None:
         """Nothing can be decided: say so, and leave the rest of the status (None: unreadable) and the traffic as they are."""
@@ -300,12 +329,25 @@ class Reconcile:
     def _forget(self, key: PolicyKey) -> None:
         self._problems.pop(key, None)
         self._valid.pop(key, None)
+        self._contents.forget(key)
+        self._repairs.forget(key)
         self._children.forget(key)
         self._reports.forget(key)
         self._judging.forget(key)
         self._verification.keep_asking(key, waiting=False)
         self._metrics.forget_policy(key.namespace, key.name)
         self._queue.agenda.forget(key)
+
+
+def _references(policy: Declared) -> list[MapKey]:
+    """The ConfigMaps that the policy refers to, and where in them; nothing where its spec is not valid."""
+    if not maps_of(policy):
+        return []
+    try:
+        references = references_of(parse_strictly(FallbackPolicySpec, policy.spec, prefix="spec"))
+    except InputError:
+        return []  # as is told of it elsewhere
+    return [(MapName(policy.namespace, reference.name), reference.key) for _, reference in references.values()]
 
 
 def _conditions_in(policy: Declared) -> list[Condition]:

@@ -46,13 +46,17 @@ class Store:
         # What has gone: uid → the version up to which it is known to be gone, oldest first.
         self._gone: dict[str, str] = {}
 
-    def put(self, seen: Seen) -> frozenset[Key]:
-        """A version of an object. Returns whom it concerns; nobody when it is not news."""
+    def put(self, seen: Seen, *, read: bool = False) -> frozenset[Key]:
+        """A version of an object. Returns whom it concerns; nobody when it is not news.
+
+        `read`: it was just asked for by its name. To a watch by labels an object is gone when it has lost them.
+        """
         objects = self._objects.setdefault(seen.resource.plural, {})
         known = objects.get((seen.namespace, seen.name))
         if known is not None and not _newer(seen.version, than=known.version):
             return frozenset()
-        if (gone := self._gone.get(seen.uid)) is not None and not _newer(seen.version, than=gone):
+        gone = self._gone.get(seen.uid)
+        if gone is not None and not _newer(seen.version, than=gone) and not (read and seen.version == gone):
             return frozenset()
         if isinstance(known, Declared) and isinstance(seen, Declared) and _rank(known) == _rank(seen):
             concerned: frozenset[Key] = frozenset()  # the same version of the same prompt as before

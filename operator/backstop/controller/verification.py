@@ -99,7 +99,7 @@ class Verification:
             watched = self._watched[key]
             async with contextlib.nullcontext() if watched.falling else self._turns:
                 if watched.by_endpoints:
-                    answer = await self._endpoints(key)
+                    answer = await endpoints_of(self._client, store=self._store, key=key)
                 else:
                     answer = await acting_generation(self._session, gateways=gateways_of(self._store.pods(key)))
             news = answer != watched.answer if isinstance(answer, Known) else isinstance(watched.answer, Known)
@@ -111,18 +111,19 @@ class Verification:
             asked += 1
             await asyncio.sleep(pause * (1 + self._jitter() / 4))
 
-    async def _endpoints(self, key: PolicyKey) -> Known[int] | Unknown:
-        """The generation that the Service carries, once its endpoints are those pods that it selects and that are ready."""
-        name = callers_service(key.name)
-        service = self._store.child(SERVICES, namespace=key.namespace, name=name)
-        if service is None:
-            return Unknown(f"Service `{name}` does not exist")
-        said = REPLICAS.observe(service.content, annotations=service.annotations)
-        if not isinstance(said, Known) or said.value is None:
-            return said if isinstance(said, Unknown) else NOBODY_ASKED
-        serving = revisions_of(said.value)
-        pods = [pod.name for pod in self._store.pods(key) if pod.revision in serving and pod.ready and not pod.deleting]
-        return await endpoints_follow(self._client, namespace=key.namespace, service=name, pods=pods, generation=said.value.generation)
+
+async def endpoints_of(client: Client, *, store: Store, key: PolicyKey) -> Known[int] | Unknown:
+    """The generation that the Service of the policy carries, once its endpoints are those pods that it selects and that are ready."""
+    name = callers_service(key.name)
+    service = store.child(SERVICES, namespace=key.namespace, name=name)
+    if service is None:
+        return Unknown(f"Service `{name}` does not exist")
+    said = REPLICAS.observe(service.content, annotations=service.annotations)
+    if not isinstance(said, Known) or said.value is None:
+        return said if isinstance(said, Unknown) else NOBODY_ASKED
+    serving = revisions_of(said.value)
+    pods = [pod.name for pod in store.pods(key) if pod.revision in serving and pod.ready and not pod.deleting]
+    return await endpoints_follow(client, namespace=key.namespace, service=name, pods=pods, generation=said.value.generation)
 
 
 def pause_after(asked: int, *, waiting: int, least: float) -> float:

@@ -13,7 +13,8 @@ from ..api.refs import ConfigMapKeyRef
 from ..api.template import TemplateError, compile_prompt
 from ..rollout.observed import Known, Unresolved
 from ..rollout.place import Revision
-from .contents import Bad, Content, Found, NoKey, NoMap, Unread
+from .contents import Bad, Content, Found, MapKey, NoKey, NoMap, Unread
+from .references import MapName
 from .seen import Declared
 
 
@@ -41,12 +42,12 @@ def wish_of(
     prompt: Declared | None,
     sources: frozenset[str],
     refresh: str = "",
-    contents: Mapping[tuple[str, str], Content] | None = None,
+    contents: Mapping[MapKey, Content] | None = None,
 ) -> Wish | Unresolved:
     """What the policy asks for; Unresolved where its spec is not valid.
 
     `sources`: names of the metric sources that are configured. `refresh`: the token with which the spec was last made anew.
-    `contents`: what stands in ConfigMaps of its namespace, by name and key; needed for all that it refers to, where there is a prompt.
+    `contents`: what stands in ConfigMaps; needed for all that it refers to, where there is a prompt.
     """
     try:
         spec = parse_strictly(FallbackPolicySpec, policy.spec, prefix="spec")
@@ -76,11 +77,11 @@ def wish_of(
     return Wish(spec, Known(revision), accepted, refresh, digests)
 
 
-def _digests(spec: FallbackPolicySpec, *, namespace: str, contents: Mapping[tuple[str, str], Content]) -> dict[str, str] | Wish:
+def _digests(spec: FallbackPolicySpec, *, namespace: str, contents: Mapping[MapKey, Content]) -> dict[str, str] | Wish:
     """By tier, of what it refers to; a wish without a revision for the first that is not there or cannot be used."""
     digests: dict[str, str] = {}
     for tier, (path, reference) in references_of(spec).items():
-        content = contents[reference.name, reference.key]
+        content = contents[MapName(namespace, reference.name), reference.key]
         if not isinstance(content, Found):
             return without_content(spec, path=path, reference=reference, content=content, namespace=namespace)
         digests[tier] = content.digest

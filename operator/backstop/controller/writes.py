@@ -46,7 +46,7 @@ class Writes:
         """Look at the object again: somebody else has changed it. `by`: who looks, and needs not be woken."""
         body = await self.get(resource, namespace=namespace, name=name)
         if body is not None:
-            concerned = self._store.put(seen(body, resource=resource))
+            concerned = self._store.put(seen(body, resource=resource), read=True)
         else:
             concerned = self._store.gone(resource, namespace=namespace, name=name)
         for key in concerned - {by}:

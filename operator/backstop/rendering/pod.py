@@ -19,8 +19,10 @@ from ..api.names import (
     revision_object,
 )
 from ..api.podtemplate import PodTemplate
+from ..api.probe import ProbeVariable
 from ..api.record import RevisionRecord
 from ..api.serving import Resources, Serving
+from ..api.workload import WorkloadVariable
 from .owner import Body, labels, pod_selector
 
 # Longer than endpoints and gateways need to learn that a pod is going: until then it accepts what still comes.
@@ -94,6 +96,13 @@ def spread_over_nodes(policy: str, *, revision: str) -> Body:
         "whenUnsatisfiable": "ScheduleAnyway",
         "labelSelector": {"matchLabels": pod_selector(policy, revision=revision)},
     }
+
+
+def declared_variable(variable: ProbeVariable | WorkloadVariable) -> Body:
+    """An environment variable as its author declared it."""
+    if variable.secretKeyRef is None:
+        return {"name": variable.name, "value": variable.value}
+    return {"name": variable.name, "valueFrom": {"secretKeyRef": variable.secretKeyRef.model_dump(mode="json")}}
 
 
 def grace_seconds(record: RevisionRecord) -> int:

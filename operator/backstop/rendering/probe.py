@@ -23,9 +23,9 @@ from ..api.names import (
     probe_job,
     revision_address,
 )
-from ..api.probe import Probe, ProbeJob, ProbeResources, ProbeVariable
+from ..api.probe import Probe, ProbeJob, ProbeResources
 from .owner import Body, Owner, metadata
-from .pod import USER
+from .pod import USER, declared_variable
 
 # How long an ended Job is kept, for its log.
 KEPT_SECONDS: Final = 3600
@@ -135,7 +135,7 @@ def _container(owner: Owner, *, revision: str, prompt_version: str, job: ProbeJo
             {"name": "BACKSTOP_POLICY", "value": owner.name},
             {"name": "BACKSTOP_REVISION", "value": revision},
             {"name": "BACKSTOP_PROMPT_VERSION", "value": prompt_version},
-            *(_variable(variable) for variable in job.env),
+            *(declared_variable(variable) for variable in job.env),
         ],
         "resources": job.resources.model_dump(mode="json", exclude_none=True),
         **_confined(),
@@ -145,12 +145,6 @@ def _container(owner: Owner, *, revision: str, prompt_version: str, job: ProbeJo
     if job.args:
         container["args"] = list(job.args)
     return container
-
-
-def _variable(variable: ProbeVariable) -> Body:
-    if variable.secretKeyRef is None:
-        return {"name": variable.name, "value": variable.value}
-    return {"name": variable.name, "valueFrom": {"secretKeyRef": variable.secretKeyRef.model_dump(mode="json")}}
 
 
 def _confined() -> Body:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from ..api.names import LABEL_COMPONENT, LABEL_NAME, WORKLOAD_COMPONENT, WORKLOAD_CONTAINER
 from ..api.record import WorkloadRecord
 from ..api.serving import Serving
-from ..api.workload import Workload, WorkloadVariable
+from ..api.workload import Workload
 from .owner import Body, labels
-from .pod import DRAIN_SECONDS, spread_over_nodes, with_added
+from .pod import DRAIN_SECONDS, declared_variable, spread_over_nodes, with_added
 
 
 def render_workload(record: WorkloadRecord, *, serving: Serving, pull_secrets: Sequence[str]) -> Body:
@@ -48,7 +48,7 @@ def _container(record: WorkloadRecord, *, serving: Serving) -> Body:
         "env": [
             {"name": "BACKSTOP_POLICY", "value": record.policy},
             {"name": "BACKSTOP_REVISION", "value": record.revision},
-            *(_variable(variable) for variable in workload.env),
+            *(declared_variable(variable) for variable in workload.env),
         ],
         "ports": [{"name": "http", "containerPort": workload.port, "protocol": "TCP"}],
         "resources": serving.resources.model_dump(mode="json", exclude_none=True),
@@ -62,9 +62,3 @@ def _container(record: WorkloadRecord, *, serving: Serving) -> Body:
     if workload.args:
         container["args"] = list(workload.args)
     return container
-
-
-def _variable(variable: WorkloadVariable) -> Body:
-    if variable.secretKeyRef is None:
-        return {"name": variable.name, "value": variable.value}
-    return {"name": variable.name, "valueFrom": {"secretKeyRef": variable.secretKeyRef.model_dump(mode="json")}}

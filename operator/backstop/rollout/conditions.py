@@ -141,8 +141,8 @@ def _doing(look: Look) -> tuple[Reason, str]:
         if stable is not None and guard is not None and guard.returning is not None and previous is not None:
             return _returning(look, guard, stable=stable, previous=previous)
         name = wanted.name if wanted is not None else "the wanted revision"
-        if look.place.stable is None and serves_already(look) not in (None, name):
-            return Reason.STATUS_LOST, _lost(look, name)
+        if look.place.stable is None and (serving := serves_already(look)) is not None:
+            return Reason.STATUS_LOST, _lost(look, name, serving=serving)
         if (failed := first.failed(look)) is not None:
             return Reason.PROBE_FAILED, f"{failed.message}; {WAY_BACK}; nothing serves before"
         if wanted is not None and look.observed.arm(name).ready > 0 and first.missing(look, wanted):
@@ -166,13 +166,14 @@ def _doing(look: Look) -> tuple[Reason, str]:
     return _holding(look, canary)
 
 
-def _lost(look: Look, name: str) -> str:
-    """Status is gone, and something else serves than what is wanted."""
-    where = "the Service says" if look.by_replicas else "the traffic object says"
-    message = f"status was lost, and {where} that {serves_already(look)} serves: apply the version of that revision"
-    if look.by_replicas:  # the Service is what callers reach: nobody is told to delete it
-        return f"{message}; {name} can be rolled out after that"
-    return f"{message}, or delete the traffic object to make {name} stable without a canary"
+def _lost(look: Look, name: str, *, serving: str) -> str:
+    """Status is gone, and what serves has no pod that could."""
+    trouble = look.observed.arm(serving).trouble
+    message = f"status was lost, and {replicas.route_words(look)} that {serving} serves: waiting for a ready pod of it"
+    message += f" ({trouble})" if trouble else ""
+    if look.by_replicas or serving == name:  # the Service is what callers reach: nobody is told to delete it
+        return message
+    return f"{message}; delete the traffic object to make {name} stable without a canary"
 
 
 def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.policystatus import Router
 
-from . import early, first, guard, holding, intent, leaving, probes, progress, recreation, replicas, rest, safety, shared
+from . import early, first, guard, holding, intent, leaving, probes, progress, recovery, recreation, replicas, rest, safety, shared
 from .conditions import conditions_of, summary_of
 from .judged import same_subject
 from .look import Look
@@ -52,6 +52,7 @@ PROGRESS: tuple[CanaryGate, ...] = (
 )
 # Without a canary: what takes traffic away from stable, or finds out whether that was right.
 GUARD: tuple[Gate, ...] = (
+    recovery.recover,
     recreation.recall,
     guard.finish_return,
     guard.breach,
@@ -60,6 +61,8 @@ GUARD: tuple[Gate, ...] = (
     guard.compare,
     guard.end,
 )
+# The same, of a policy that is being deleted.
+LEAVING: tuple[Gate, ...] = (recovery.recover, guard.finish_return)
 # What does not wait while a rollout is paused: no gate that raises the canary's weight.
 WHILE_PAUSED: tuple[CanaryGate, ...] = (progress.replan, progress.promote, progress.verify)
 REST: tuple[Gate, ...] = (
@@ -130,7 +133,7 @@ def _safe_move(look: Look) -> Move | None:
     """The first of the gates that take traffic away, or keep it from what was rejected."""
     canary = look.place.canary
     if canary is None:
-        for question in (guard.finish_return,) if look.observed.leaving else GUARD:
+        for question in LEAVING if look.observed.leaving else GUARD:
             if (move := question(look)) is not None:
                 return move
     elif look.place.stable is not None:

@@ -90,11 +90,11 @@ def said(look: Look, wanted: Revision) -> str:
 
 
 def _starting(look: Look) -> Revision | None:
-    """The wanted revision, if it is to be the first; not one that was rejected before, nor beside what has served before."""
+    """The wanted revision, if it is to be the first; not one that was rejected before, nor where anything has served before."""
     wanted = look.wanted
     if look.place.stable is not None or wanted is None or look.place.rejection_of(wanted.name) is not None:
         return None
-    return wanted if serves_already(look) in (None, wanted.name) else None
+    return wanted if serves_already(look) is None else None
 
 
 def _is_edited(look: Look, first: FirstPlace) -> bool:

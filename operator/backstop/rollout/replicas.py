@@ -87,6 +87,11 @@ def seen_everywhere(look: Look, what: str) -> str:
     return f"the endpoints of the Service are those of {what}" if look.by_replicas else f"every gateway acts on {what}"
 
 
+def route_words(look: Look) -> str:
+    """That it stands in the route, in words."""
+    return "the Service says" if look.by_replicas else "the traffic object says"
+
+
 def everywhere(look: Look) -> str:
     """Where it has to be seen."""
     return "at the endpoints of the Service" if look.by_replicas else "on every gateway"

@@ -34,9 +34,18 @@ def recalled(look: Look) -> tuple[Rejection, ...]:
 
 
 def serves_already(look: Look) -> str | None:
-    """The revision that the traffic object calls stable; None where there is none, or it cannot be read."""
-    route = look.observed.route
-    return route.value.stable if isinstance(route, Known) and route.value is not None else None
+    """The revision that the traffic object calls stable; None where it cannot be read, or nothing says that any has served.
+
+    Without a traffic object it is the one that was accepted last, where its pods are this policy's and not a former one's of the name.
+    """
+    route, accepted = look.observed.route, look.observed.accepted
+    if not isinstance(route, Known):
+        return None
+    if route.value is not None:
+        return route.value.stable
+    if accepted is None or accepted == look.wanted or look.observed.arm(accepted.name).desired == 0:
+        return None
+    return accepted.name
 
 
 def recall_rejection(look: Look) -> Move | None:

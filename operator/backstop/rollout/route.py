@@ -38,7 +38,8 @@ def route_for(
     )
     if present is not None and wanted == present:
         return RouteWrite(wanted, falling=False) if strays else None
-    judged = _judged(before)
+    # Where status was lost nobody knows the canary: what it has is taken away as from one that is known.
+    judged = _judged(before) if before.stable is not None or present is None else present.canary
     if present is None:
         # What gateways act on cannot be seen: any way out of the canary goes first.
         falling = _leaves(before, after=move.place)

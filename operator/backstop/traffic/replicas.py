@@ -17,6 +17,7 @@ from ..rendering.route import ANNOTATION, routed_service
 from ..rollout.observed import Known, Unknown
 
 OF_SERVICE: Final = "kubernetes.io/service-name"
+EXTERNAL: Final = "ExternalName"
 
 
 def observe_service(annotations: Mapping[str, str]) -> Known[TrafficState | None] | Unknown:
@@ -29,14 +30,19 @@ def observe_service(annotations: Mapping[str, str]) -> Known[TrafficState | None
 
 
 def strays_from(content: Mapping[str, Any], *, policy: str, state: TrafficState | None) -> bool:
-    """Whether the Service selects other pods, or another port of them, than its own state says. `content`: with its `spec`.
+    """Whether the Service leads to other pods, or another port of them, than its own state says. `content`: with its `spec`.
 
     One whose state cannot be read does what nobody has said.
     """
     if state is None:
         return True
     live, wanted = content.get("spec") or {}, routed_service(Owner("", policy, ""), state=state)["spec"]
-    return bool(live.get("selector") != wanted["selector"] or _ports(live) != _ports(wanted))
+    return bool(live.get("selector") != wanted["selector"] or _ports(live) != _ports(wanted) or _leads_elsewhere(live))
+
+
+def _leads_elsewhere(spec: Mapping[str, Any]) -> bool:
+    """Whether callers reach something else than ready pods. Types that only add ways in are their author's choice."""
+    return spec.get("type") == EXTERNAL or bool(spec.get("publishNotReadyAddresses"))
 
 
 def _ports(spec: Mapping[str, Any]) -> list[tuple[Any, ...]]:
@@ -47,7 +53,8 @@ async def set_selector(client: Client, *, body: Body, over: str | None, content:
     """Write the rendered Service over the version `over`, with this `content`; None: it must not exist yet. Conflict if that is not so.
 
     What others have put on it (addresses, annotations of load balancers) stays. It is merged and not applied: ports are a list that
-    others may have edited, and the whole of it is replaced where it is wrong, but by no write that takes traffic away.
+    others may have edited, and the whole of it is replaced where it is wrong, but by no write that takes traffic away. Nor does that one
+    put right a Service that leads elsewhere.
     """
     if over is None:
         return await client.create(SERVICES, body=body, manager=TRAFFIC_MANAGER)
@@ -56,7 +63,12 @@ async def set_selector(client: Client, *, body: Body, over: str | None, content:
     spec = {"selector": dict.fromkeys(live.get("selector") or {}) | wanted["selector"]}
     if not falling and _ports(live) != _ports(wanted):
         spec["ports"] = wanted["ports"]
-    patch = {"metadata": {"resourceVersion": over, "annotations": unsaid | metadata["annotations"]}, "spec": spec}
+    if not falling and _leads_elsewhere(live):
+        spec |= {"publishNotReadyAddresses": None} | (
+            {"type": wanted["type"], "externalName": None} if live.get("type") == EXTERNAL else {}
+        )
+    said = {"labels": metadata["labels"], "annotations": unsaid | metadata["annotations"]}
+    patch = {"metadata": {"resourceVersion": over} | said, "spec": spec}
     return await client.patch(SERVICES, namespace=metadata["namespace"], name=metadata["name"], patch=patch, manager=TRAFFIC_MANAGER)
 
 

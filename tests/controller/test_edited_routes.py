@@ -1,0 +1,127 @@
+"""A route that somebody changes by hand: what it does is put right, and nobody who keeps changing it is answered write for write."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+
+from backstop.api.names import LABEL_MANAGED_BY, LABEL_POLICY
+from backstop.controller.keys import PolicyKey
+from backstop.controller.repairs import FORGOTTEN_SECONDS, LONGEST_PAUSE_SECONDS, Repairs
+from backstop.kube.client import Client
+from backstop.kube.connection import Connection
+from backstop.kube.resources import CONFIG_MAPS, SERVICES, Body, Resource
+
+from .operators import running
+from .ownworld import OwnWorld
+from .until import until
+from .world import MANAGER, World, living
+
+KEY = PolicyKey("shop", "support")
+
+
+def test_a_first_repair_is_made_at_once_and_further_ones_after_pauses_that_double() -> None:
+    repairs, now, pauses = Repairs(), 1000.0, []
+    for _ in range(8):
+        due = repairs.due_at(KEY, now=now)
+        pauses.append(due - now)
+        now = due
+        repairs.made(KEY, now=now)
+    assert pauses == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, LONGEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS]
+    assert repairs.due_at(KEY, now=now + FORGOTTEN_SECONDS) == now + FORGOTTEN_SECONDS
+    assert repairs.due_at(PolicyKey("shop", "other"), now=now) == now
+
+
+@pytest.fixture
+async def own(client: Client) -> AsyncIterator[OwnWorld]:
+    async with living(OwnWorld(client, f"t-{uuid4().hex[:8]}")) as world:
+        yield world
+
+
+def does_what_it_should(service: Body, *, stable: str) -> bool:
+    spec = service["spec"]
+    elsewhere = spec["type"] == "ExternalName" or spec.get("publishNotReadyAddresses")
+    return not elsewhere and spec.get("selector", {}).get("backstop.dev/revision") == stable
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"type": "ExternalName", "externalName": "elsewhere.example", "clusterIP": None, "clusterIPs": None},
+        {"publishNotReadyAddresses": True},
+    ],
+    ids=["it leads elsewhere", "it leads to pods that are not ready"],
+)
+async def test_g05_a_service_that_does_not_lead_to_ready_pods_is_put_right(connection: Connection, own: OwnWorld, spec: Body) -> None:
+    await own.run_image("w:1")
+    async with running(connection, own):
+        stable = str((await own.stable_on("w:1"))["stable"]["revision"])
+        await own.quiet()
+        await own.client.patch(SERVICES, namespace=own.namespace, name=own.policy, patch={"spec": spec}, manager=MANAGER)
+
+        async def back() -> bool:
+            return does_what_it_should(await own.service(), stable=stable)
+
+        await until("the Service leads to ready pods", back)
+
+
+@pytest.mark.apiserver
+async def test_a_type_that_only_adds_ways_in_is_left_alone(connection: Connection, own: OwnWorld) -> None:
+    await own.run_image("w:1")
+    async with running(connection, own, sweep_seconds=1.0) as operator:
+        await own.stable_on("w:1")
+        await own.quiet()
+        writes = len(operator.writes)
+        await own.edit_service(type="NodePort")
+        await operator.lists(3)
+        assert operator.writes[writes:] == []
+    assert (await own.service())["spec"]["type"] == "NodePort"
+
+
+@pytest.mark.apiserver
+async def test_somebody_who_keeps_changing_the_service_is_not_answered_write_for_write(connection: Connection, own: OwnWorld) -> None:
+    await own.run_image("w:1")
+    async with running(connection, own) as operator:
+        stable = str((await own.stable_on("w:1"))["stable"]["revision"])
+        await own.quiet()
+        writes, edits = len(operator.writes), 0
+        loop = asyncio.get_running_loop()
+        end = loop.time() + 5.0
+        while loop.time() < end:
+            if does_what_it_should(await own.service(), stable=stable):
+                await own.edit_service(selector={"backstop.dev/policy": "support"})
+                edits += 1
+            await asyncio.sleep(0.01)
+        repairs = [write for write in operator.writes[writes:] if write.endswith("/services/support")]
+    assert edits > 1, "it was put right, and changed again"
+    assert len(repairs) <= 4, "at once, and after 1, 2 and 4 s"
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize("of_pods", [False, True], ids=["gateways", "own workload"])
+async def test_a_route_whose_labels_somebody_takes_off_is_labelled_again(connection: Connection, client: Client, of_pods: bool) -> None:
+    kind = OwnWorld if of_pods else World
+    async with living(kind(client, f"t-{uuid4().hex[:8]}")) as world:
+        resource: Resource = SERVICES if of_pods else CONFIG_MAPS
+        name = world.policy if of_pods else f"{world.policy}-traffic"
+        if isinstance(world, OwnWorld):
+            await world.run_image("w:1")
+        else:
+            await world.prompt("v1")
+            await world.apply("v1")
+        async with running(connection, world) as operator:
+            await world.stable_on("w:1" if of_pods else "v1")
+            await world.quiet()
+            writes = len(operator.writes)
+            patch = {"metadata": {"labels": {LABEL_POLICY: None, LABEL_MANAGED_BY: None}}}
+            await world.client.patch(resource, namespace=world.namespace, name=name, patch=patch, manager=MANAGER)
+
+            async def back() -> bool:
+                body = await world.client.get(resource, namespace=world.namespace, name=name)
+                return LABEL_POLICY in (body["metadata"].get("labels") or {})
+
+            await until("the labels are back", back)
+            await world.quiet()
+            assert len(operator.writes) - writes <= 2, "one that is refused, and one that is not"
