@@ -1,4 +1,4 @@
-"""Loopback addresses and ports that tests running side by side do not share."""
+"""Loopback addresses that tests running side by side do not share."""
 
 import errno
 import functools
@@ -28,11 +28,3 @@ def _claimed() -> tuple[int, socket.socket]:
             continue
         return block, claim
     raise AssertionError("every block of loopback addresses is taken by another test process")
-
-
-def free_port() -> int:
-    """A port of the loopback that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -6,7 +6,6 @@ The API server writes each request of the operator into an audit log; that log i
 import asyncio
 import json
 import os
-import socket
 import tempfile
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ from backstop.api.names import OPERATOR_MANAGER
 from backstop.kube.resources import CHILDREN, PODS, POLICIES, PROMPT_VERSIONS, Body, Resource
 from e2e.cluster.apiserver import ApiServer
 from e2e.cluster.paths import REPOSITORY
+from e2e.cluster.ports import free_port
 from e2e.cluster.problems import ClusterProblem
 from e2e.cluster.progress import step
 
@@ -182,12 +182,6 @@ def resource_of(body: Body) -> Resource:
 def load() -> str:
     """The machine's load average over a minute."""
     return f"{os.getloadavg()[0]:.1f}"
-
-
-def free_port() -> int:
-    """A port of the loopback that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @asynccontextmanager

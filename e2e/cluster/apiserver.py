@@ -9,12 +9,10 @@ from __future__ import annotations
 import argparse
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,6 +23,7 @@ from e2e.cluster.build import program
 from e2e.cluster.lifetime import Keeper, Owner, bound_to_parent
 from e2e.cluster.paths import REPOSITORY
 from e2e.cluster.pki import Authority
+from e2e.cluster.ports import free_ports
 from e2e.cluster.problems import ClusterProblem
 
 READY_DEADLINE_S = 60.0
@@ -51,7 +50,7 @@ class ApiServer:
         self._authority = Authority.create(self._folder / "pki")
         self.certificate_authority = self._authority.bundle
         (self._folder / "tokens.csv").write_text(f"{self.token},admin,admin,system:masters\n")
-        client, peer, port = _free_ports(3)
+        client, peer, port = free_ports(3)
         self.url = f"https://127.0.0.1:{port}"
         self.etcd = f"http://127.0.0.1:{client}"
         self.kubeconfig = self.identity_kubeconfig("admin", group="system:masters")
@@ -105,13 +104,6 @@ class ApiServer:
                 words = log.read_text(errors="replace")[-3000:] if log.exists() else "none (its folder is gone)"
                 raise ClusterProblem(f"kube-apiserver did not get ready; the last words of its log:\n{words}")
             time.sleep(POLL_S)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(held_socket.getsockname()[1]) for held_socket in sockets]
 
 
 def keep() -> None:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_
 
 from backstop.api.metricnames import SENT_TOTAL, SERVED_SECONDS, SERVED_TOTAL, latency_bounds
 from e2e.cluster.build import program
-from tests.loopback import free_port
+from e2e.cluster.ports import free_port
 
 START_SECONDS = 20.0
 SCRAPE_SECONDS = 1

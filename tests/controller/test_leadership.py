@@ -21,7 +21,7 @@ from backstop.kube.lease import LeaseObject
 from backstop.kube.resources import CONFIG_MAPS, LEASES, POLICIES
 from backstop.main import LOST
 from e2e.cluster.apiserver import ApiServer
-from tests.loopback import free_port
+from e2e.cluster.ports import free_port
 
 from .test_main import SOURCE, START
 from .test_outage import wire

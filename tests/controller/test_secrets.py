@@ -11,7 +11,7 @@ from backstop.kube.client import Client
 from backstop.kube.connection import connect
 from backstop.kube.resources import CHILDREN, EVENTS, POLICIES, PROMPT_VERSIONS
 from e2e.cluster.apiserver import ApiServer
-from tests.loopback import free_port
+from e2e.cluster.ports import free_port
 
 from .operators import running
 from .proxy import proxy

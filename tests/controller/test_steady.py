@@ -13,7 +13,7 @@ from backstop.kube.connection import Connection
 from backstop.kube.resources import CHILDREN, CONFIG_MAPS, DEPLOYMENTS, PODS, POLICIES, PROMPT_VERSIONS, SERVICES
 from backstop.rendering.owner import Owner
 from backstop.rendering.revision import deployment, template_of
-from tests.loopback import free_port
+from e2e.cluster.ports import free_port
 
 from .operators import running
 from .until import until

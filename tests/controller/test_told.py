@@ -14,7 +14,7 @@ from backstop.api.reasons import Reason
 from backstop.kube.client import Client
 from backstop.kube.connection import Connection
 from backstop.kube.resources import POLICIES
-from tests.loopback import free_port
+from e2e.cluster.ports import free_port
 
 from .operators import running
 from .until import until
