@@ -142,6 +142,7 @@ def test_while_what_serves_has_no_pod_it_is_waited_for_and_nobody_is_told_to_del
     world.want("2")
     world.broken.add("rev1")
     world.arms["rev1"] = replace(world.arms["rev1"], ready=0)
+    world.arms["rev2"] = Arm(desired=2, ready=2)
     world.run(60)
     assert world.place.stable is None
     assert world.serving == "rev1"
