@@ -96,6 +96,7 @@ STATUS = {
         {"name": "latency", "state": "Healthy", "limit": "5"},
         {"name": "errors", "state": "Breaching", "limit": "1"},
     ],
+    "decidingSLO": "errors",
     "router": "Builtin",
 }
 

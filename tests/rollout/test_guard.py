@@ -3,15 +3,18 @@
 In one file although it is long: every way into and out of one state is read beside the others.
 """
 
+from dataclasses import replace
+
 import pytest
 
-from backstop.analysis.reading import Waiting
+from backstop.analysis.reading import Breached, Breaching, Healthy, Unknown, Waiting
 from backstop.api.condition import ConditionType
 from backstop.api.reasons import Reason
 from backstop.gateway.split import Forward, route
 from backstop.rollout.place import Outcome
 from backstop.rollout.plan import Plan
-from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy, reading, revision, started
+from backstop.rollout.statusmap import status_of
+from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN, World, policy, reading, revision, started
 
 GUARD = 600
 STEPS = ((50, 20), (100, 20))
@@ -404,9 +407,27 @@ def test_b03_what_a_rollback_was_decided_from_stays_in_status_while_stable_is_wa
     world.run(COMPARED)
     assert world.place.stable is not None
     assert [slo.state for slo in world.status.slos] == ["Breached"]
+    assert world.status.decidingSLO == "latency"
     world.want("4")
     world.run(5)
     assert [slo.state for slo in world.status.slos] == ["Healthy"]
+    assert world.status.decidingSLO is None
+
+
+def test_b03_b04_of_several_slos_the_one_that_breached_is_named_before_those_that_cannot_be_seen() -> None:
+    def decides(*states: Healthy | Breaching | Breached | Waiting | Unknown) -> str | None:
+        world = promoted()
+        readings = tuple(replace(reading(state), name=type(state).__name__) for state in states)
+        return status_of(
+            world.decide(), previous=world.status, generation=1, readings=readings, analysis=None, arms=world.arms, now=world.now
+        ).decidingSLO
+
+    since = START
+    assert decides(Healthy(), Waiting(3), Unknown("no answer"), Breaching(since=since), Breached(since=since)) == "Breached"
+    assert decides(Healthy(), Waiting(3), Unknown("no answer"), Breaching(since=since)) == "Breaching"
+    assert decides(Healthy(), Waiting(3), Unknown("no answer")) == "Unknown"
+    assert decides(Healthy(), Waiting(3)) == "Waiting"
+    assert decides(Healthy()) is None
 
 
 def test_unknown_never_goes_back() -> None:

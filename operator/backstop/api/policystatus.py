@@ -305,6 +305,12 @@ class FallbackPolicyStatus(StatusModel):
     slos: list[SLOStatus] = Field(
         default_factory=list, max_length=16, description="The latest evaluation of each SLO.", json_schema_extra=LIST_MAP_BY_NAME
     )
+    decidingSLO: str | None = Field(
+        None,
+        max_length=63,
+        description="Of `slos`, the name of the one that decided, or that is nearest to it: breached, else breaching, else unknown, else the "
+        "first that is waited for. Unset: all are healthy.",
+    )
     lastRollout: LastRolloutStatus | None = Field(None, description="How the latest rollout ended.")
     rejected: list[RejectedStatus] = Field(default_factory=list, max_length=20, description="Revisions that were rolled back, newest last.")
     analysis: str | None = Field(None, max_length=8192, description="Packed state of the evaluation.")

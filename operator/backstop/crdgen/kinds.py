@@ -82,7 +82,7 @@ KINDS: Final = (
             Column("Phase", ".status.phase", "Summary of the rollout."),
             Column("Reason", ".status.reason", "Why it is in this phase."),
             Column("Step", ".status.canary.step", "Step in effect, counted from 0.", type="integer", wide=True),
-            Column("SLO", '.status.slos[?(@.state!="Healthy")].name', "The first SLO that is not healthy.", wide=True),
+            Column("SLO", ".status.decidingSLO", "The SLO that decided, or is nearest to it.", wide=True),
             Column("Router", ".status.router", "What makes weights true.", wide=True),
             _AGE,
         ),

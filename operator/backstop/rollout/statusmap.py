@@ -4,8 +4,9 @@ Over 400 lines, because the two directions of each part stand side by side: what
 """
 
 from collections.abc import Mapping
+from typing import Final
 
-from backstop.analysis.reading import SLOReading, state_name
+from backstop.analysis.reading import SLOReading, StateName, state_name
 from backstop.api.clock import parse_time, render_time
 from backstop.api.condition import Condition
 from backstop.api.policystatus import (
@@ -51,6 +52,10 @@ from .place import (
 from .plan import ConditionState, Plan
 
 
+# Which SLO is told of first.
+_MOST_TELLING: Final[tuple[StateName, ...]] = ("Breached", "Breaching", "Unknown", "Waiting")
+
+
 def place_of(status: FallbackPolicyStatus) -> Place:
     """The place that a status describes. Raises ValueError for a time that is not RFC 3339."""
     stable, previous = status.stable, status.previous
@@ -94,6 +99,7 @@ def status_of(
         previous=PreviousStatus(**_identity(place.previous.revision), until=render_time(place.previous.until)) if place.previous else None,
         retiring=[RetiringStatus(revision=r.revision, until=render_time(r.until)) for r in place.retiring],
         slos=slos,
+        decidingSLO=_deciding(slos),
         lastRollout=_last_status(place.last) if place.last else None,
         rejected=[_rejected_status(rejection) for rejection in place.rejected],
         # Not that of an earlier rollout, were it of the same two revisions.
@@ -122,6 +128,14 @@ def _slos(plan: Plan, *, readings: tuple[SLOReading, ...], previous: FallbackPol
         return [_slo_status(reading) for reading in readings]
     judged = place.canary is not None and place.canary.halted is None
     return [] if judged and _is_new(plan, previous) else previous.slos
+
+
+def _deciding(slos: list[SLOStatus]) -> str | None:
+    for state in _MOST_TELLING:
+        for slo in slos:
+            if slo.state == state:
+                return slo.name
+    return None
 
 
 def conditions_after(previous: list[Condition], *, states: tuple[ConditionState, ...], generation: int, now: float) -> list[Condition]:
