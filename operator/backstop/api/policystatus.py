@@ -308,8 +308,8 @@ class FallbackPolicyStatus(StatusModel):
     decidingSLO: str | None = Field(
         None,
         max_length=63,
-        description="Of `slos`, the name of the one that decided, or that is nearest to it: breached, else breaching, else unknown, else the "
-        "first that is waited for. Unset: all are healthy.",
+        description="Of `slos`, the name of the one that decided, or that is nearest to it: breached, else breaching, else unknown, else "
+        "waited for. Unset: all are healthy.",
     )
     lastRollout: LastRolloutStatus | None = Field(None, description="How the latest rollout ended.")
     rejected: list[RejectedStatus] = Field(default_factory=list, max_length=20, description="Revisions that were rolled back, newest last.")

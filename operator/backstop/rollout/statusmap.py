@@ -51,7 +51,6 @@ from .place import (
 )
 from .plan import ConditionState, Plan
 
-
 # Which SLO is told of first.
 _MOST_TELLING: Final[tuple[StateName, ...]] = ("Breached", "Breaching", "Unknown", "Waiting")
 
