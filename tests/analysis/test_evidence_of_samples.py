@@ -4,6 +4,7 @@ Requests are served by pods and scraped every five seconds, as in `test_evaluati
 """
 
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 
@@ -163,6 +164,16 @@ def test_beside_a_stable_that_hardly_anybody_calls_a_breach_is_suspected() -> No
     assert isinstance(reading.state, Breached)
     assert reading.suspected
     assert "only suspected, as stable had too few requests to compare with" in reading.evidence
+
+
+def test_what_is_over_its_limit_on_too_little_evidence_is_healthy_and_known_to_be_over() -> None:
+    few = (*steady(0.0, 30.0, per_second=4), *steady(12.0, 16.0, per_second=1, outcome="error"))
+    pod = Pod(name="a", requests=(*few, *steady(-60.0, 30.0, per_second=40, revision="stable")))
+    over, within = run(
+        scraped([pod], interval=INTERVAL, until=30.0), ERRORS, replace(ERRORS, name="ten", allowed=Fraction(1, 10)), until=20.0
+    )[-1].readings
+    assert (over.state, over.over) == (Healthy(), True), over.evidence
+    assert (within.state, within.over) == (Healthy(), False), within.evidence
 
 
 def test_m05_a_breach_needs_no_minimum_of_requests_and_a_step_does() -> None:

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -104,10 +105,38 @@ def test_an_incident_that_stable_shares_is_held_and_said() -> None:
     assert found[-1] == Breaching(since=105.0, shared=True)
 
 
+@pytest.mark.parametrize("seconds", [30, 300])
+def test_a_shared_incident_that_is_over_is_not_held_against_a_canary_that_serves_alone_later(seconds: int) -> None:
+    # At 50 %, both at 20 % for a while; then healthy, and at 100 %.
+    times = seconds // 5
+    shared = blocks([FINE] * 20, stable=FINE) + blocks([(10, 50)] * times, stable=(10, 50), start=100.0)
+    fine = blocks([FINE] * 12, stable=FINE, start=100.0 + seconds)
+    alone = blocks([FINE] * 60, stable=None, start=160.0 + seconds)
+    found = verdicts(rule(), shared + fine + alone)
+    assert Breaching(since=105.0, shared=True) in found
+    assert not any(isinstance(one, Breached) for one in found)
+    assert found[-1] == Healthy()
+    worse = blocks([(10, 50)] * 24, stable=None, start=160.0 + seconds)
+    assert breached_at(rule(), shared + fine + worse) is not None
+
+
+def test_a_canary_that_stays_bad_when_a_shared_incident_is_over_is_rolled_back() -> None:
+    shared = blocks([FINE] * 20) + blocks([(10, 50)] * 12, stable=(90, 450), start=100.0)
+    assert breached_at(rule(), shared) is None
+    assert breached_at(rule(), shared + blocks([(10, 50)] * 24, stable=(2, 450), start=160.0)) is not None
+
+
 def test_where_stable_has_too_few_requests_the_limit_decides_alone_and_it_is_only_suspected() -> None:
     assert verdicts(rule(), blocks([OUTAGE], stable=(0, 3)))[-1] == Breached(since=5.0, suspected=True)
     assert verdicts(rule(), blocks([OUTAGE], stable=None))[-1] == Breached(since=5.0, suspected=True)
     assert verdicts(rule(), blocks([OUTAGE], stable=(0, 450)))[-1] == Breached(since=5.0)
+
+
+def test_at_half_of_little_traffic_stable_is_compared_with_and_a_shared_incident_is_held() -> None:
+    few = [(2, 10), (3, 11), (1, 9)] * 40
+    assert breached_at(rule(), blocks(few, stable=(2, 9))) is None
+    assert breached_at(rule(), blocks(few, stable=(0, 9))) is not None
+    assert not any(isinstance(one, Breached) and one.suspected for one in verdicts(rule(), blocks(few, stable=(0, 9))))
 
 
 def test_without_stable_an_allowed_increase_cannot_be_judged() -> None:
@@ -273,6 +302,14 @@ def test_while_stables_bursts_go_on_evidence_counts_for_less_and_an_outage_waits
     assert isinstance(judge.judge(wavy), Breached)
 
 
+def test_an_outage_of_stable_before_the_canary_came_does_not_hide_one_of_the_canary() -> None:
+    judge = rule()
+    history = [replace(b, canary=Counts()) for b in blocks([(0, 0)] * 120, start=-600.0)]
+    history[60:62] = [replace(b, stable=Counts(450, 450)) for b in history[60:62]]
+    state = judge.seeded(judge.start(), history=history)
+    assert isinstance(judge.judge(after(judge, blocks([OUTAGE] * 7), state=state)), Breached)
+
+
 def test_a_good_canary_becomes_promotable_and_a_bad_one_does_not() -> None:
     judge = rule(promotion=True)
     good, bad = after(judge, blocks([FINE] * 30)), after(judge, blocks([(1, 50)] * 30))
@@ -321,6 +358,15 @@ def test_while_it_is_open_the_sentence_says_how_many_requests_are_missing_and_th
     )
     more = blocks([(3, 50)] * (need.requests // 50 + 3), start=20.0)
     assert isinstance(judge.judge(after(judge, more, state=state)), Breached)
+
+
+def test_a_breach_that_has_not_lasted_yet_says_for_how_long_it_must() -> None:
+    judge = rule(for_seconds=30)
+    state = after(judge, blocks([OUTAGE] * 4))
+    verdict = judge.judge(state)
+    assert isinstance(verdict, Breaching)
+    words = explained("errors", bad="failed", rule=judge, state=state, verdict=verdict, now=20.0)
+    assert words.endswith("; since 1970-01-01T00:00:05.000Z, 15 of the 30 s that it must last")
 
 
 def test_a_shared_incident_and_a_suspicion_are_said() -> None:

@@ -7,7 +7,7 @@ import pytest
 from backstop.analysis.evaluation import evaluate
 from backstop.analysis.objective import Objective, objective_of
 from backstop.analysis.policy import Evaluation
-from backstop.analysis.reading import Breached, Healthy, Unknown, Waiting
+from backstop.analysis.reading import Breached, Breaching, Healthy, Unknown, Waiting
 from backstop.analysis.samples import Counter, NoData, ProviderError, Sample, Series
 from backstop.analysis.state import AnalysisState, pack, unpack
 from backstop.api.fallbackpolicy import SLO
@@ -98,6 +98,16 @@ def test_a_canary_that_stops_to_answer_after_a_healthy_beginning_holds_too() -> 
     assert judged(sample, errors(), until=15.0).readings[0].state == Healthy()
     (reading,) = judged(sample, errors(), until=30.0).readings
     assert (reading.state, reading.reason) == (Waiting(1), Reason.NO_TRAFFIC)
+
+
+@pytest.mark.parametrize("action", ["Hold", "Rollback"])
+def test_a_canary_that_stops_to_answer_with_too_little_evidence_against_it_is_rolled_back_where_that_is_asked_for(action: str) -> None:
+    counts = {SENT: (50,) * 9, served("success"): (50, 46) + (0,) * 7, served("error"): (0, 4) + (0,) * 7, STABLE: (500,) * 9}
+    objective = errors(action=action, seconds=20)
+    before = judged(every_scrape(counts), objective, until=10.0).readings[0]
+    assert isinstance(before.state, Breaching)
+    after = judged(every_scrape(counts), objective, until=45.0).readings[0]
+    assert (type(after.state), after.reason) == ((Breached, Reason.NO_TRAFFIC) if action == "Rollback" else (Breaching, before.reason))
 
 
 def test_another_step_begins_without_a_silence() -> None:

@@ -85,7 +85,11 @@ def test_the_verdict_on_the_prompt_waits_until_the_previous_stable_is_seen_to_do
     assert world.place.guard is None
 
 
-@pytest.mark.parametrize("judged", [UNSEEN, None, reading(Waiting(more=20))], ids=["unknown", "not evaluated", "too few requests"])
+@pytest.mark.parametrize(
+    "judged",
+    [UNSEEN, None, reading(Waiting(more=20)), replace(HEALTHY, over=True)],
+    ids=["unknown", "not evaluated", "too few requests", "over the limit, too little evidence"],
+)
 def test_what_cannot_be_compared_stays_a_suspicion(judged: object) -> None:
     world = promoted()
     world.judged = BREACHED

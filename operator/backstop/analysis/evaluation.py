@@ -171,14 +171,14 @@ def _missing_bounds(policy: LivePolicy, *, seen: _Seen) -> dict[str, tuple[float
 
 
 def _folded(state: AnalysisState, *, block: Block, policy: LivePolicy, missing: Container[str]) -> AnalysisState:
-    judged = judged_requests(block.added, revision=policy.canary)
+    answered = judged_requests(block.added, revision=policy.canary)
     newest_first = sorted((dict(state.watermarks) | dict(block.watermarks)).items(), key=lambda item: (-item[1], item[0]))
     return replace(
         state,
         block_end=block.end,
         watermarks=dict(newest_first[:MAX_TARGETS]),
-        step_requests=state.step_requests + judged,
-        requests=None if state.requests is None else state.requests + judged,
+        step_requests=state.step_requests + answered,
+        requests=None if state.requests is None else state.requests + answered,
         step_sent=state.step_sent + sent_requests(block.added, revision=policy.canary),
         silence=after_block(state.silence, added=block.added, end=block.end, revision=policy.canary),
         step_beside=state.step_beside + judged_requests(block.added, revision=policy.stable),
@@ -210,6 +210,7 @@ def _reading(
         step_requests=kept.step_requests,
         evidence=_evidence(objective, rule=rule, verdict=verdict, reason=reason, policy=policy, state=state, seen=seen, now=now),
         promotable=isinstance(verdict, Healthy) and is_promotable(rule, kept.rule),
+        over=not objective.above_stable and canary.bad > objective.allowed * canary.total,
     )
 
 
@@ -266,14 +267,16 @@ def _judged(
         bounds = missing[objective.fingerprint]
         return bound_missing(seconds=objective.latency.seconds, seen=bounds), Reason.BUCKET_BOUNDARY_MISSING
     verdict = judged(rule, state.rule)
+    if silence is not None and objective.silent_seconds is not None and not isinstance(verdict, Breached):
+        long_enough = ends - silence.since >= objective.silent_seconds - CLOCK_SLACK_SECONDS
+        if long_enough:  # whatever was counted before: what hangs adds nothing to it any more
+            return Breached(since=silence.since), Reason.NO_TRAFFIC
     match verdict:
         case Breaching(shared=True):
             return verdict, Reason.SHARED_BREACH
         case Breached() | Breaching():
             return verdict, objective.breach
         case Healthy() if silence is not None:
-            if objective.silent_seconds is not None and ends - silence.since >= objective.silent_seconds - CLOCK_SLACK_SECONDS:
-                return Breached(since=silence.since), Reason.NO_TRAFFIC
             return Waiting(max(1, objective.min_requests - state.step_requests)), Reason.NO_TRAFFIC
         case Healthy():
             more = objective.min_requests - state.step_requests

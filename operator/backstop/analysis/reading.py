@@ -93,6 +93,7 @@ class SLOReading:
     step_requests: int  # canary requests of this indicator since the start of the step
     evidence: str
     promotable: bool = False  # it is healthy, and there is evidence that the canary is good enough
+    over: bool = False  # what is counted is over the limit, however little evidence that is
 
     @property
     def breached_since(self) -> float | None:

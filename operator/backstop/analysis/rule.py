@@ -1,14 +1,11 @@
-"""What every rule has in common: it folds closed blocks into a small state and judges from that state alone.
+"""What goes into every rule and what comes out: it folds closed blocks, in order, each once, into a small state and judges from that alone.
 
 `Threshold` and `Sequential` are the two, each with a state of its own; `rules` says which of them judges an objective.
 """
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 from .reading import Breached, Breaching, Counts, Healthy
-
-S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -38,19 +35,3 @@ class ArmBlock:
 
 
 Verdict = Healthy | Breaching | Breached
-
-
-class Rule(Protocol[S]):
-    """Blocks in, verdict out. Blocks come in order, each once."""
-
-    def start(self) -> S:
-        """The state before the first block."""
-        ...
-
-    def observe(self, state: S, *, block: ArmBlock) -> S:
-        """The state after one more block. Its size is bounded whatever the number of blocks."""
-        ...
-
-    def judge(self, state: S) -> Verdict:
-        """The verdict on the state so far."""
-        ...

@@ -112,8 +112,8 @@ def compare(look: Look) -> Move | None:
         last = replace(look.place.last, reason=str(Reason.SHARED_INCIDENT), message=message) if look.place.last is not None else None
         place = replace(look.place, rejected=withdrawn, guard=None, incident=incident, last=last)
         return told(place, Reason.SHARED_INCIDENT, message)
-    if look.now < ends or not all_healthy(look):
-        return None
+    if look.now < ends or not all_healthy(look) or any(reading.over for reading in look.observed.readings):
+        return None  # where evidence is slow to come, what is over the limit is not yet seen to do better
     certain = tuple(replace(r, suspected=False) if r is rejection else r for r in look.place.rejected)
     message = f"{serving.prompt_version} ({serving.name}) holds every SLO where {suspect.prompt_version} ({suspect.name}) did not"
     return told(replace(look.place, rejected=certain, guard=None), Reason.REJECTION_CONFIRMED, message)

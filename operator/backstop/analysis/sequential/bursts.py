@@ -88,8 +88,9 @@ def design_effect(total: float, *, correlation: float) -> float:
 
 def thinned(block: Pair, *, correlation: float) -> Pair:
     """The block's counts, each arm's divided by its design effect. `correlation`: ρ̂, times τ where bursts go on."""
-    canary = design_effect(block.canary_total, correlation=SAFETY * correlation)
-    stable = design_effect(block.stable_total, correlation=SAFETY * correlation)
+    most = min(1.0, SAFETY * correlation)
+    canary = design_effect(block.canary_total, correlation=most)
+    stable = design_effect(block.stable_total, correlation=most)
     return Pair(
         canary_bad=block.canary_bad / canary,
         canary_total=block.canary_total / canary,

@@ -54,7 +54,7 @@ def explained(
             text += f"; {stable} breaks the limit too and the {canary} is no worse, so that a rollback cannot help"
             return f"{text}; since {render_time(since)}"
         case Breaching(since=since):
-            return f"{text}; since {render_time(since)}{_needed(rule, state=state)}"
+            return f"{text}; since {render_time(since)}{_lasting(rule, state=state)}{_needed(rule, state=state)}"
     return text
 
 
@@ -118,6 +118,13 @@ def _evidence(rule: Sequential, *, state: SequentialState) -> str:
     sign = "≥" if ln_e >= threshold else "of"
     risk = f"{100 * rule.risk.share:.10g} %"
     return f"evidence e = {written(ln_e)} {sign} {written(threshold)} (false-rollback risk of the whole rollout ≤ {risk})"
+
+
+def _lasting(rule: Sequential, *, state: SequentialState) -> str:
+    """How much of the time it must last is over; empty where evidence decides at once."""
+    if not rule.for_seconds or state.episode is None:
+        return ""
+    return f", {state.episode.newest_bad - state.episode.first_bad:.0f} of the {rule.for_seconds} s that it must last"
 
 
 def _needed(rule: Sequential, *, state: SequentialState) -> str:

@@ -23,13 +23,15 @@ from .restarts import Restarts, log_value, settled, with_block
 from .risk import Risk
 from .state import SequentialState, nothing_seen
 from .twosample import Pair
-from .window import CLOCK_SLACK_SECONDS, WINDOW_REQUESTS, canary_of, newest_of, stable_of, widened
+from .window import CLOCK_SLACK_SECONDS, WINDOW_REQUESTS, Span, canary_of, newest_of, stable_of, widened
 
 LN_EQUAL = tuple(-math.log(len(WORSE)) for _ in WORSE)
 TOLERATED_PART = 0.1  # δ of the relative test beside an absolute limit
 MARGIN_PART = 0.5  # margin of a promotion, of the limit
 # Stable's share before anything is known of it, and how many requests that is worth.
 PRIOR_SHARE, PRIOR_REQUESTS = 0.01, 50.0
+# Stable has too few requests to compare with where it has fewer than a window's, and not even one for so many of the canary's.
+FEWEST_BESIDE = 4
 # The odds multiplier by which the beginning of a regression is dated.
 DATING = 1.5
 
@@ -106,6 +108,8 @@ class Sequential:
         if block.canary.total == 0:
             return replace(state, window=window)
         level = self._level(state)
+        if self._incident_is_over(state, window=window, level=level):
+            state = self._forgiven(state)
         bad = block.canary.bad > level * block.canary.total
         if self.for_seconds:
             if state.episode is not None and is_over(state.episode, block=block, window=window, level=level):
@@ -151,7 +155,8 @@ class Sequential:
                 return Evidence(decisive=relative, absolute=None, relative=relative, stable_absolute=None, suspected=False)
             case AtMost():
                 absolute = log_value(state.absolute, ln_weights=LN_EQUAL, planned=self.planned_blocks)
-                suspected = stable_of(state.window).total < WINDOW_REQUESTS
+                beside, judged = stable_of(state.window).total, canary_of(state.window).total
+                suspected = beside < WINDOW_REQUESTS and FEWEST_BESIDE * beside <= judged
                 return Evidence(
                     decisive=absolute if suspected else min(absolute, relative),
                     absolute=absolute,
@@ -258,6 +263,27 @@ class Sequential:
             absolute=settled(state.absolute, planned=planned),
             stable_absolute=settled(state.stable_absolute, planned=planned),
             relatives=tuple(given_up(one, planned=planned) for one in state.relatives),
+        )
+
+    def _incident_is_over(self, state: SequentialState, *, window: tuple[Span, ...], level: float) -> bool:
+        """Stable's own test spoke against it and it is within the limit now, and the canary was no worse. Ends of episodes tell it else."""
+        if self.for_seconds or not isinstance(self.limit, AtMost):
+            return False
+        stable = stable_of(window)
+        if stable.total == 0 or stable.bad > level * stable.total:
+            return False
+        shared = log_value(state.stable_absolute, ln_weights=LN_EQUAL, planned=self.planned_blocks) > self.risk.ln_pass
+        return shared and log_average(state.relatives, planned=self.planned_blocks) < self.risk.ln_threshold
+
+    def _forgiven(self, state: SequentialState) -> SequentialState:
+        """What an incident won against the limit is given up: where nothing serves beside the canary the limit decides alone."""
+        planned = self.planned_blocks
+        return replace(
+            state,
+            episode=None,
+            drift=0.0,
+            absolute=settled(state.absolute, planned=planned),
+            stable_absolute=settled(state.stable_absolute, planned=planned),
         )
 
     def _is_shared(self, state: SequentialState, *, evidence: Evidence) -> bool:
