@@ -421,13 +421,16 @@ def test_b03_what_a_rollback_was_decided_from_stays_in_status_while_stable_is_wa
 def test_b03_b04_of_several_slos_the_one_that_breached_is_named_before_those_that_cannot_be_seen() -> None:
     def decides(*states: Healthy | Breaching | Breached | Waiting | Unknown) -> str | None:
         world = promoted()
-        readings = tuple(replace(reading(state), name=type(state).__name__) for state in states)
+        names = ["Suspected" if isinstance(state, Breached) and state.suspected else type(state).__name__ for state in states]
+        readings = tuple(replace(reading(state), name=name) for name, state in zip(names, states, strict=True))
         return status_of(
             world.decide(), previous=world.status, generation=1, readings=readings, analysis=None, arms=world.arms, now=world.now
         ).decidingSLO
 
     since = START
     assert decides(Healthy(), Waiting(3), Unknown("no answer"), Breaching(since=since), Breached(since=since)) == "Breached"
+    assert decides(Breached(since=since, suspected=True), Breached(since=since)) == "Breached"
+    assert decides(Breaching(since=since), Breached(since=since, suspected=True)) == "Suspected"
     assert decides(Healthy(), Waiting(3), Unknown("no answer"), Breaching(since=since)) == "Breaching"
     assert decides(Healthy(), Waiting(3), Unknown("no answer")) == "Unknown"
     assert decides(Healthy(), Waiting(3)) == "Waiting"

@@ -98,7 +98,7 @@ def status_of(
         previous=PreviousStatus(**_identity(place.previous.revision), until=render_time(place.previous.until)) if place.previous else None,
         retiring=[RetiringStatus(revision=r.revision, until=render_time(r.until)) for r in place.retiring],
         slos=slos,
-        decidingSLO=_deciding(slos),
+        decidingSLO=previous.decidingSLO if slos and slos is previous.slos else _deciding(readings),
         lastRollout=_last_status(place.last) if place.last else None,
         rejected=[_rejected_status(rejection) for rejection in place.rejected],
         # Not that of an earlier rollout, were it of the same two revisions.
@@ -129,12 +129,10 @@ def _slos(plan: Plan, *, readings: tuple[SLOReading, ...], previous: FallbackPol
     return [] if judged and _is_new(plan, previous) else previous.slos
 
 
-def _deciding(slos: list[SLOStatus]) -> str | None:
-    for state in _MOST_TELLING:
-        for slo in slos:
-            if slo.state == state:
-                return slo.name
-    return None
+def _deciding(readings: tuple[SLOReading, ...]) -> str | None:
+    """As a rollback chooses: a verdict that stable was compared for comes first."""
+    telling = [reading for reading in readings if state_name(reading.state) in _MOST_TELLING]
+    return min(telling, key=lambda r: (_MOST_TELLING.index(state_name(r.state)), r.suspected)).name if telling else None
 
 
 def conditions_after(previous: list[Condition], *, states: tuple[ConditionState, ...], generation: int, now: float) -> list[Condition]:
