@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from e2e.cluster.paths import REPOSITORY, cluster_state
 from e2e.cluster.prerequisites import is_root_on_linux
 from e2e.cluster.problems import ClusterProblem
 from e2e.images.packing import docker_archive
-from tests.e2e_cluster.leftovers import DEADLINE_S, eventually, of_cluster, process_namespace, started
+from tests.e2e_cluster.leftovers import DEADLINE_S, eventually, of_cluster, started
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(not is_root_on_linux(), reason="the native provider needs root on Linux")]
 
@@ -61,11 +62,20 @@ def server_manifest() -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "List", "items": [deployment, service]}
 
 
-def namespace_of(name: str) -> str:
-    pid = int((cluster_state(name) / "node.pid").read_text())
-    namespace = process_namespace(Path("/proc") / str(pid))
-    assert namespace is not None
-    return namespace
+@pytest.fixture
+def namespace_of() -> Iterator[Callable[[str], str]]:
+    """Names the process namespace of a cluster. It is held open until the test ends: else the kernel would give its name to the next
+    one, as to a pod's that another cluster has just begun.
+    """
+    with ExitStack() as held:
+
+        def named(name: str) -> str:
+            pid = int((cluster_state(name) / "node.pid").read_text())
+            namespace = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY)
+            held.callback(os.close, namespace)
+            return str(Path(f"/proc/self/fd/{namespace}").readlink())
+
+        yield named
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +107,7 @@ def test_one_kubeconfig_holds_on_the_machine_and_inside_the_node(cluster: Cluste
     assert outside.stdout == cluster.run(query).stdout == cluster.run(query, net_only=True).stdout == "node/node\n"
 
 
-def test_two_clusters_run_side_by_side_and_down_leaves_nothing_of_one(cluster: Cluster) -> None:
+def test_two_clusters_run_side_by_side_and_down_leaves_nothing_of_one(cluster: Cluster, namespace_of: Callable[[str], str]) -> None:
     with native.up("test-second", detached=False) as second:
         namespace = namespace_of("test-second")
         second.kubectl("create", "namespace", "only-in-second")
@@ -113,7 +123,7 @@ def test_a_second_start_under_the_same_name_is_refused_in_one_sentence(cluster: 
     assert cluster.api.ready()
 
 
-def test_nothing_is_left_of_a_cluster_whose_caller_was_killed() -> None:
+def test_nothing_is_left_of_a_cluster_whose_caller_was_killed(namespace_of: Callable[[str], str]) -> None:
     with started([sys.executable, "-c", START, "test-killed"]) as caller:
         assert caller.stdout is not None
         assert caller.stdout.readline() == "up\n"
@@ -123,7 +133,7 @@ def test_nothing_is_left_of_a_cluster_whose_caller_was_killed() -> None:
     assert eventually(lambda: not of_cluster("test-killed", namespace=namespace)), of_cluster("test-killed", namespace=namespace)
 
 
-def test_nothing_is_left_of_a_start_that_was_interrupted() -> None:
+def test_nothing_is_left_of_a_start_that_was_interrupted(namespace_of: Callable[[str], str]) -> None:
     started = cluster_state("test-stopped") / "node.pid"
     try:
         with subprocess.Popen(
@@ -142,7 +152,7 @@ def test_nothing_is_left_of_a_start_that_was_interrupted() -> None:
         native.take_down("test-stopped")
 
 
-def test_a_node_dies_with_its_keeper_and_down_takes_the_rest_away() -> None:
+def test_a_node_dies_with_its_keeper_and_down_takes_the_rest_away(namespace_of: Callable[[str], str]) -> None:
     cluster = native.up("test-orphan", detached=True)
     namespace = namespace_of("test-orphan")
     assert isinstance(cluster, native.NativeCluster)
