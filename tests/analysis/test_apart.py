@@ -51,8 +51,8 @@ def is_gone(process: int) -> bool:
 
 
 @asynccontextmanager
-async def apart(url: str, *, longest_seconds: float = 30.0) -> AsyncIterator[Apart]:
-    evaluator = Apart(MetricsSourceConfig("default", url, 5.0), longest_seconds=longest_seconds)
+async def apart(url: str, *, longest_seconds: float = 30.0, idle_seconds: float = 300.0) -> AsyncIterator[Apart]:
+    evaluator = Apart(MetricsSourceConfig("default", url, 5.0), longest_seconds=longest_seconds, idle_seconds=idle_seconds)
     try:
         yield evaluator
     finally:
@@ -71,6 +71,32 @@ async def test_the_answers_are_those_of_an_evaluation_in_this_process_tick_after
     assert not isinstance(first.found, NothingNew)
     assert (first.found, first.newest, first.due) == (here.found, here.newest, here.due)
     assert again.found == NothingNew()
+
+
+async def test_the_loop_turns_between_two_evaluations_so_that_no_answer_is_taken_for_late() -> None:
+    turns, at = 0, list[int]()
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def clock() -> float:
+        at.append(turns)
+        return time.time()
+
+    questions = [Question(replace(question(time.time()).policy, name=name)) for name in ("a", "b", "c")]
+    async with serving(says(response(series(time.time())))) as (url, _):
+        with closing(source_at(url)) as source:
+            turning = asyncio.create_task(turn())
+            try:
+                await answer(Here(source, clock=clock), questions)
+            finally:
+                turning.cancel()
+    _, *evaluations = at
+    assert len(evaluations) == 3
+    assert evaluations == sorted(set(evaluations))
 
 
 async def test_a_process_that_dies_is_said_and_the_next_tick_has_another() -> None:
@@ -155,10 +181,29 @@ async def test_ticks_at_the_same_time_have_a_process_each_and_no_answers_of_the_
     async with serving(says(response(series(now)))) as (url, _), apart(url) as there:
         first, second = await asyncio.gather(answer(there, [question(now)]), answer(there, [others]))
         assert [[one.name for one in found] for found in (first, second)] == [["support"], ["other"]]
-        processes = [process.pid for process in there._idle]
+        processes = [idle.process.pid for idle in there._idle]
         await there.rest()
         assert len(processes) == 2
         assert all(is_gone(process) for process in processes)
+
+
+async def test_a_process_that_was_needed_beside_another_ends_when_it_was_idle_for_long() -> None:
+    now = time.time()
+    others = Question(replace(question(now).policy, name="other"))
+    async with serving(says(response(series(now)))) as (url, _), apart(url, idle_seconds=0.0) as there:
+        start, started = asyncio.create_subprocess_exec, list[int]()
+
+        async def noted(*command: str, **pipes: Any) -> asyncio.subprocess.Process:
+            process = await start(*command, **pipes)
+            started.append(process.pid)
+            return process
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(asyncio, "create_subprocess_exec", noted)
+            await asyncio.gather(answer(there, [question(now)]), answer(there, [others]))
+        assert len(started) == 2
+        assert [process for process in started if not is_gone(process)] == [there.pid]
+        assert [one.name for one in await answer(there, [question(now)])] == ["support"]
 
 
 async def test_at_rest_there_is_no_process() -> None:

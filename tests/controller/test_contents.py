@@ -1,6 +1,7 @@
 """What is known of ConfigMaps where a watch tells nothing, on a real API server."""
 
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from backstop.api.record import content_digest
-from backstop.controller.contents import Content, Contents, Found
+from backstop.controller.contents import Content, Contents, Found, Unread
 from backstop.controller.keys import PolicyKey
 from backstop.controller.references import MapName
 from backstop.controller.seen import declared
@@ -155,3 +156,38 @@ async def test_c08_what_no_watch_tells_of_is_read_again_after_minutes(
             woken.clear()
             await requests_of(between, more=4)
             assert woken == []
+
+
+async def test_a_text_that_changes_faster_than_it_can_be_read_is_said_to_be_unread_and_keeps_no_turn_from_others(
+    api_server: ApiServer, world: World, tmp_path: Path
+) -> None:
+    kb, policy = MapName(world.namespace, "kb"), PolicyKey(world.namespace, "support")
+    async with (
+        proxy(api_server, folder=tmp_path) as (between, kubeconfig),
+        known(kubeconfig, of=policy, wake=lambda _: None, clock=lambda: 1000.0, jitter=0.0) as contents,
+    ):
+
+        async def watches() -> bool:
+            return between.watches == 1
+
+        async def change() -> None:
+            for number in itertools.count():
+                await put(world, OLD, notes=str(number))
+
+        await put(world, OLD)
+        await read(contents, kb, by=policy)
+        await until("it is watched", watches)
+        between.delay = 1.0  # for which it is changed many times
+        async with alongside(change()):
+
+            async def unread() -> bool:
+                found = contents.look([(kb, KEY)], by=policy)
+                return found is not None and isinstance(found[kb, KEY], Unread)
+
+            await until("it is given up for now", unread, within=60)
+        between.delay = 0.0
+
+        async def is_read() -> bool:
+            return await read(contents, kb, by=policy) == Found(content_digest(OLD))
+
+        await until("it is read when it changes no more", is_read)

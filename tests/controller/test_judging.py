@@ -6,6 +6,8 @@ import time
 from contextlib import closing
 from itertools import pairwise
 
+import pytest
+
 from backstop.analysis.apart import Apart
 from backstop.analysis.indicators import OWN_TOTAL
 from backstop.analysis.objective import objective_of
@@ -135,6 +137,43 @@ async def test_a_selector_that_takes_long_holds_up_its_own_policy_alone() -> Non
                 assert judge.judgement(quick) is not None
                 assert judge.judgement(slow) is None
                 assert sum(b"slow_total" in request for request in asked) == 1, "who waits is not asked again"
+
+
+async def test_what_becomes_live_while_its_source_is_put_to_rest_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backstop.controller.judging.KEPT_SECONDS", 0.01)
+    resting, rested = asyncio.Event(), asyncio.Event()
+
+    class TakesLong(Here):
+        """To give back what it holds."""
+
+        async def rest(self) -> None:
+            resting.set()
+            await rested.wait()
+
+    async with serving(says(response(EMPTY))) as (url, asked):
+        with closing(source_at(url)) as source, closing(source_at(url, name="other")) as other:
+            evaluators = {"default": TakesLong(source, clock=time.time), "other": Here(other, clock=time.time)}
+            judge = Judging(evaluators, wake=lambda _key, _urgent: None, clock=time.time, jitter=lambda: 0.0)
+            loops = [asyncio.create_task(judge.run(name)) for name in evaluators]
+
+            async def heard_by_the_other() -> bool:
+                return not judge._changed.is_set()
+
+            async def is_asked() -> bool:
+                return bool(asked)
+
+            try:
+                async with asyncio.timeout(30):
+                    await resting.wait()
+                judge.watch(KEY, spec=policy(), place=place(), analysis=None)
+                await until("the other source has looked", heard_by_the_other)
+                rested.set()
+                await until("its source is asked", is_asked)
+            finally:
+                rested.set()
+                for loop in loops:
+                    loop.cancel()
+                await asyncio.gather(*loops, return_exceptions=True)
 
 
 async def test_r04_counts_alone_are_told_twice_a_minute_and_a_verdict_at_once() -> None:

@@ -49,6 +49,31 @@ def test_a_canary_whose_status_is_lost_loses_its_traffic_in_the_next_pass_and_be
 
 
 @pytest.mark.parametrize("of_pods", [False, True])
+def test_a_canary_beside_a_stable_that_status_does_not_name_any_more_has_no_traffic_and_begins_anew(of_pods: bool) -> None:
+    world = in_mid_canary(of_pods=of_pods, weight=50)
+    world.status = world.status.model_copy(update={"stable": None})
+    world.one_pass()
+    assert world.shares[-1][1:] == ("rev1", None, 0)
+    assert world.place.stable is not None
+    assert (world.place.stable.revision, world.place.canary) == (revision("1"), None)
+    world.run(1200, tick=5)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("2")
+
+
+def test_a_canary_that_status_names_without_a_stable_ends_though_the_route_does_not_name_it_yet() -> None:
+    world = started(policy=policy(steps=STEPS))
+    world.want("2")
+    world.one_pass(stop_after=1)
+    assert world.place.canary is not None
+    assert world.route is not None
+    assert world.route.canary is None
+    world.status = world.status.model_copy(update={"stable": None})
+    world.one_pass()
+    assert [retiring.revision for retiring in world.place.retiring] == ["rev2"]
+
+
+@pytest.mark.parametrize("of_pods", [False, True])
 @pytest.mark.parametrize("writes", range(4))
 def test_a_death_after_any_write_of_the_recovery_ends_in_the_same_place(of_pods: bool, writes: int) -> None:
     world = in_mid_canary(of_pods=of_pods, weight=50)
@@ -156,6 +181,27 @@ def test_while_what_serves_has_no_pod_it_is_waited_for_and_nobody_is_told_to_del
     world.run(3)
     assert world.place.stable is not None
     assert world.place.stable.revision == revision("1")
+
+
+def test_who_does_what_the_condition_says_gets_the_wanted_version_though_what_served_never_comes_back() -> None:
+    world = started()
+    lose_status(world)
+    world.want("2")
+    world.broken.add("rev1")
+    world.arms["rev1"] = replace(world.arms["rev1"], ready=0)
+    world.arms["rev2"] = Arm(desired=2, ready=2)
+    world.run(3)
+    (said, *_) = (c.message for c in world.decide().conditions if c.reason is Reason.STATUS_LOST)
+    assert said.endswith("delete the traffic object and then the Deployment of rev1 to make rev2 stable without a canary")
+    world.traffic = None
+    world.run(3)
+    (said, *_) = (c.message for c in world.decide().conditions if c.reason is Reason.STATUS_LOST)
+    assert "rev1 was accepted last" in said
+    assert said.endswith("delete the Deployment of rev1 to make rev2 stable without a canary")
+    del world.arms["rev1"]
+    world.run(3)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("2")
 
 
 def test_a_route_that_was_written_right_before_the_status_was_lost_is_believed() -> None:

@@ -15,6 +15,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
 from .credentials import Credentials
@@ -24,6 +25,8 @@ from .tick import Answer, EvaluatorEnded, Here, Question
 
 # Between two batches; a source that does not answer is given up within its own deadline.
 LONGEST_SECONDS: Final = 30.0
+# Beside the one that was needed last, a process is kept for so long after its last tick.
+IDLE_SECONDS: Final = 300.0
 # Futures of threads keep themselves, and the answers in them, alive. They are looked for after each tick, when little else is there: with
 # Python's own thresholds, looking for them takes longer than reading the answers.
 COLLECT_AFTER: Final = 10_000_000
@@ -34,16 +37,30 @@ class _GarbledError(Exception):
     """A frame that is no pickle of answers."""
 
 
+@dataclass(frozen=True)
+class _Idle:
+    """A process that waits for questions, since then (seconds of the loop's clock)."""
+
+    process: Process
+    since: float
+
+
 class Apart:
     """An Evaluator whose process is started with the first question, and again after it has ended; one for each tick at the same time."""
 
     def __init__(
-        self, config: MetricsSourceConfig, *, credentials: Credentials = NO_CREDENTIALS, longest_seconds: float = LONGEST_SECONDS
+        self,
+        config: MetricsSourceConfig,
+        *,
+        credentials: Credentials = NO_CREDENTIALS,
+        longest_seconds: float = LONGEST_SECONDS,
+        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._config = config
         self._credentials = credentials
         self._longest_seconds = longest_seconds
-        self._idle: list[Process] = []
+        self._idle_seconds = idle_seconds
+        self._idle: list[_Idle] = []  # the newest last, which is taken first
 
     @property
     def scrape_interval(self) -> float:
@@ -53,12 +70,12 @@ class Apart:
     @property
     def pid(self) -> int | None:
         """Of a process that waits for questions; None while there is none."""
-        return self._idle[-1].pid if self._idle else None
+        return self._idle[-1].process.pid if self._idle else None
 
     async def evaluate(self, questions: Sequence[Question]) -> AsyncIterator[Sequence[Answer]]:
         """The answers, batch by batch as they come. Raises EvaluatorEnded."""
         new = not self._idle
-        process = await self._start() if new else self._idle.pop()
+        process = await self._start() if new else self._idle.pop().process
         try:
             if new:
                 await self._send(process, (self._config, self._credentials))
@@ -71,12 +88,15 @@ class Apart:
         except BaseException:
             await _end(process)  # what it still has to say would be taken for the answers to other questions
             raise
-        self._idle.append(process)
+        now = asyncio.get_running_loop().time()
+        self._idle.append(_Idle(process, since=now))
+        while len(self._idle) > 1 and now - self._idle[0].since >= self._idle_seconds:
+            await _end(self._idle.pop(0).process)
 
     async def rest(self) -> None:
         """End the processes that wait for questions."""
         while self._idle:
-            await _end(self._idle.pop())
+            await _end(self._idle.pop().process)
 
     async def _start(self) -> Process:
         command = (sys.executable, "-m", "backstop.analysis.apart")

@@ -3,6 +3,7 @@
 Knows nothing of rollouts, nor in which process it runs; everything that goes in and comes out can be pickled.
 """
 
+import asyncio
 import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -90,8 +91,12 @@ class Here:
         by_name = {(q.policy.namespace, q.policy.name): q for q in questions}
         live = [question.policy for question in questions]
         async for fetched in fetched_by_batch(live, source=self._source, now=asked):
-            batch = [(by_name[name], found) for name, found in fetched.items()]
-            yield [answered(question, fetched=found, asked=asked, now=self._clock(), interval=interval) for question, found in batch]
+            answers: list[Answer] = []
+            for name, found in fetched.items():
+                answers.append(answered(by_name[name], fetched=found, asked=asked, now=self._clock(), interval=interval))
+                # Else what the source answers meanwhile is heard after its deadline, and taken for late.
+                await asyncio.sleep(0)
+            yield answers
 
     async def rest(self) -> None:
         """Nothing is held that could be given back."""

@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 REST_SECONDS: Final = 0.5
 RETRY_SECONDS: Final = 5.0
 READ_AT_ONCE: Final = 8
+# A text that goes on changing while it is read is given up for now, or it would keep a turn from others for ever.
+READS: Final = 3
 # What was read is trusted for so long after a watch was heard last, if only that nothing has changed, which it says once a minute.
 TRUSTED_SECONDS: Final = 240.0
 
@@ -177,13 +179,14 @@ class Contents:
 
     async def _read(self, of: MapName, *, key: str) -> tuple[Content, str]:
         # A change that is told of while this is read takes the entry away, and with it what is found out here: it is read again.
-        entry = None
-        while entry is None or (self._entries.get(of) is not entry and self._store.referring(of)):
+        for _ in range(READS):
             entry = self._entries.setdefault(of, _Entry())
             content, text = await self._judged(of, key=key, before=entry.before.get(key))
-        if not isinstance(content, Unread):
-            entry.contents[key] = content
-        return content, text
+            if self._entries.get(of) is entry or not self._store.referring(of):
+                if not isinstance(content, Unread):
+                    entry.contents[key] = content
+                return content, text
+        return Unread("it changes faster than it can be read"), ""
 
     async def _judged(self, of: MapName, *, key: str, before: Content | None) -> tuple[Content, str]:
         try:

@@ -182,9 +182,9 @@ class Judging:
             async with asyncio.timeout(KEPT_SECONDS):
                 await self._changed.wait()
         except TimeoutError:
+            # Whoever called looks again: what becomes live meanwhile is told of once, and the loop of another source may hear it first.
             if not any(policy.source == source for policy in self._live.values()):
                 await self._evaluators[source].rest()
-            await self._changed.wait()
 
     async def _tick(self, evaluator: Evaluator, *, due: Mapping[PolicyKey, LivePolicy]) -> None:
         waiting = dict(due)

@@ -166,6 +166,7 @@ def _settings() -> kopf.OperatorSettings:
     # It keeps a task, a queue and the whole object for so long after an event: where many policies move, one of each for all of them.
     settings.queueing.idle_timeout = 0.1
     settings.watching.chunk_size = 500
+    settings.watching.initial_streaming = False  # where a watch begins is told by the list before it
     settings.watching.connect_timeout = 10.0
     settings.networking.request_timeout = 30.0
     settings.networking.error_backoffs = _Patience()

@@ -7,7 +7,7 @@ from backstop.api.reasons import WAY_BACK, Reason, reason_of
 from . import first, probes, replicas
 from .judged import judged
 from .look import Look
-from .observed import Unknown, Unresolved
+from .observed import Known, Unknown, Unresolved
 from .place import CanaryPlace, Guard, Incident, PreviousPlace, StablePlace
 from .plan import ConditionState
 from .progress import hold_ends, open_slos
@@ -169,11 +169,13 @@ def _doing(look: Look) -> tuple[Reason, str]:
 def _lost(look: Look, name: str, *, serving: str) -> str:
     """Status is gone, and what serves has no pod that could."""
     trouble = look.observed.arm(serving).trouble
-    message = f"status was lost, and {replicas.route_words(look)} that {serving} serves: waiting for a ready pod of it"
-    message += f" ({trouble})" if trouble else ""
+    routed = isinstance(look.observed.route, Known) and look.observed.route.value is not None
+    says = f"{replicas.route_words(look)} that {serving} serves" if routed else f"{serving} was accepted last"
+    message = f"status was lost, and {says}: waiting for a ready pod of it" + (f" ({trouble})" if trouble else "")
     if look.by_replicas or serving == name:  # the Service is what callers reach: nobody is told to delete it
         return message
-    return f"{message}; delete the traffic object to make {name} stable without a canary"
+    what = f"the Deployment of {serving}"
+    return f"{message}; delete {f'the traffic object and then {what}' if routed else what} to make {name} stable without a canary"
 
 
 def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:

@@ -132,11 +132,11 @@ def _first_move(look: Look) -> Move | None:
 def _safe_move(look: Look) -> Move | None:
     """The first of the gates that take traffic away, or keep it from what was rejected."""
     canary = look.place.canary
-    if canary is None:
+    if canary is None or look.place.stable is None:
         for question in LEAVING if look.observed.leaving else GUARD:
             if (move := question(look)) is not None:
                 return move
-    elif look.place.stable is not None:
+    else:
         for gate in SAFETY:
             if (move := gate(look, canary)) is not None:
                 return move

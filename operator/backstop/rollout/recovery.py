@@ -25,7 +25,7 @@ def recover(look: Look) -> Move | None:
     place, route = look.place, look.observed.route
     if place.stable is not None or not isinstance(route, Known) or (name := serves_already(look)) is None:
         return None
-    serving, canary = _named(look, name), route.value.canary if route.value is not None else None
+    serving = _named(look, name)
     if look.observed.arm(serving.name).ready == 0:
         return None
     wanted = look.wanted
@@ -34,6 +34,8 @@ def recover(look: Look) -> Move | None:
         for r in recalled(look)
         if r.revision.name != serving.name
     )
+    # What is left of status may name it where the route does not yet, or no more.
+    canary = (route.value.canary if route.value is not None else None) or (place.canary.revision.name if place.canary is not None else None)
     retiring = (Retiring(canary, until=look.now + RETIRE_SECONDS),) if canary is not None and canary != serving.name else ()
     message = f"status was lost; {serving.prompt_version} ({serving.name}) goes on serving as stable"
     message += f", as {route_words(look)}" if route.value is not None else ", which was accepted last"
@@ -43,6 +45,7 @@ def recover(look: Look) -> Move | None:
         replace(
             place,
             stable=StablePlace(serving, since=look.now),
+            canary=None,
             rejected=rejected,
             retiring=retiring,
             guard=first_guard(look),
