@@ -127,14 +127,14 @@ async def test_an_unreadable_traffic_object_holds_the_rollout_and_says_so(connec
         assert broken["data"]["permille"] == "many"
 
 
-@pytest.mark.parametrize("written_first", ["/status", "support-traffic"])
+@pytest.mark.parametrize("written_first", ["fallbackpolicies/support/status", "support-traffic"])
 async def test_whoever_writes_first_is_read_again_and_nothing_is_lost(connection: Connection, world: World, written_first: str) -> None:
     async with running(connection, world) as operator:
         await at_40_percent(world)
         touched: list[str] = []
 
         async def touch() -> None:
-            touched.append(await (world.touch_status() if written_first == "/status" else world.touch_route()))
+            touched.append(await (world.touch_route() if written_first == "support-traffic" else world.touch_status()))
 
         operator.interfere(written_first, touch)
         await world.apply("v1", canary=LONG)
