@@ -51,7 +51,7 @@ parts: venv  ## build the cluster's parts into the cache (minutes the first time
 test: check parts  ## everything: the quick loop, a real API server, a real Prometheus, a whole cluster
 	$(BIN)/python -m e2e.manifests --check
 	$(BIN)/python -m tests.simulation --steps 20000 --first-seed 1
-	$(BIN)/python -m pytest -n 4 -m "apiserver or prometheus" tests
+	$(BIN)/python -m pytest -n 3 -m "apiserver or prometheus" tests
 	$(BIN)/python -m e2e.tests
 
 .PHONY: mutants
