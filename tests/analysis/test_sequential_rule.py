@@ -1,4 +1,7 @@
-"""The sequential rule: when it fires, what it says, and what it remembers."""
+"""The sequential rule: when it fires, what it says, and what it remembers.
+
+Over 400 lines, because all of it is one rule, and its cases are read against one another.
+"""
 
 import math
 import random
