@@ -55,7 +55,7 @@ test: check parts  ## everything: the quick loop, a real API server, a real Prom
 	$(BIN)/python -m e2e.tests
 
 .PHONY: mutants
-mutants: venv  ## the engine with one mistake in it, fifty times over: its tests must see each (minutes)
+mutants: venv  ## the engine with one mistake in it, another one each time: its tests must see each (minutes)
 	$(BIN)/python -m pytest -q -n 2 -m mutants tests/mutants
 
 .PHONY: nightly

@@ -8,7 +8,6 @@ WORSE = (1.5, 2.0, 3.0, 4.5, 7.0, 12.0, 20.0, 40.0, 100.0, 400.0, 2000.0, 1e5)
 WORSE_WEIGHTS = tuple(weight / 23 for weight in (2, 4, 4, 3, 2, 2, 1, 1, 1, 1, 1, 1))
 BETTER = (0.9, 0.75, 0.6, 0.45, 0.3, 0.2, 0.1, 0.03)
 
-LN_WORSE = tuple(math.log(multiplier) for multiplier in WORSE)
 LN_WORSE_WEIGHTS = tuple(math.log(weight) for weight in WORSE_WEIGHTS)
 
 # Estimates are kept off 0 and 1, where a logarithm has no value.
