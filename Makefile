@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/backstop
 export PYTHONPATH := operator:.
+# Several runs of pytest import the same tests: what the first one made of them is kept for the others.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help:  ## this list
@@ -36,7 +38,7 @@ check: venv  ## the quick loop: format, lint, types, import contracts, generated
 	$(BIN)/mypy
 	$(BIN)/lint-imports | tail -n 8
 	$(BIN)/python -m backstop.crdgen --check
-	$(BIN)/python -m pytest -q -n 4 --dist worksteal -m "not apiserver and not prometheus and not cluster and not mutants" tests
+	$(BIN)/python -m pytest -q -n 7 --dist worksteal -m "not apiserver and not prometheus and not cluster and not mutants" tests
 
 .PHONY: format
 format: venv  ## format and fix what can be fixed
@@ -50,9 +52,15 @@ parts: venv  ## build the cluster's parts into the cache (minutes the first time
 .PHONY: test
 test: check parts  ## everything: the quick loop, a real API server, a real Prometheus, a whole cluster
 	$(BIN)/python -m e2e.manifests --check
-	$(BIN)/python -m tests.simulation --steps 20000 --first-seed 1
-	$(BIN)/python -m pytest -n 3 -m "apiserver or prometheus" tests
+	$(MAKE) -j 2 served simulated
 	$(BIN)/python -m e2e.tests
+
+# Beside each other: what is served waits half of its time.
+.PHONY: served simulated
+served:
+	$(BIN)/python -m pytest -n 3 -m "apiserver or prometheus" tests
+simulated:
+	nice -n 19 $(BIN)/python -m tests.simulation --steps 20000 --first-seed 1
 
 .PHONY: mutants
 mutants: venv  ## the engine with one mistake in it, another one each time: its tests must see each (minutes)

@@ -147,16 +147,17 @@ class Scenario:
         return last
 
     @asynccontextmanager
-    async def slow_model(self, *, for_prompts_with: str) -> AsyncIterator[None]:
-        """While the context lasts the model answers late where the prompt has these words."""
+    async def slow_model(self, *, for_prompts_with: str) -> AsyncIterator[float]:
+        """While the context lasts the model answers late where the prompt has these words. Gives the time from when on."""
         async with streaming(self._connection) as session:
             async with session.get(MODEL_SCRIPT) as response:
                 rules = await response.json()
             slow = {"match": for_prompts_with, "latencyMilliseconds": 300, "text": "After long thought: at ten."}
+            began = time.time()
             async with session.post(MODEL_SCRIPT, json=[slow, *rules]) as response:
                 assert response.status == 200, await response.text()
             try:
-                yield
+                yield began
             finally:
                 async with session.post(MODEL_SCRIPT, json=rules) as response:
                     assert response.status == 200, await response.text()

@@ -93,7 +93,7 @@ async def test_b01_b07_a_version_that_turns_slow_after_its_promotion_is_taken_ba
         await scenario.want("2.0.0")
         promoted = await scenario.until_stable("2.0.0", within=90)
         revision = promoted["stable"]["revision"]
-        async with scenario.slow_model(for_prompts_with="one patient sentence"):
+        async with scenario.slow_model(for_prompts_with="one patient sentence") as slow_since:
             status = await scenario.until(
                 lambda s: s if (s.get("lastRollout") or {}).get("outcome") == "RolledBack" else None, within=60, what="the way back"
             )
@@ -107,7 +107,8 @@ async def test_b01_b07_a_version_that_turns_slow_after_its_promotion_is_taken_ba
     after = load.since(parse_time(last["shiftedAt"]) + 1)
     assert len(after) > 50
     assert {answer.revision for answer in after} == {before["stable"]["revision"]}
-    slow = min(answer.ended for answer in load.answers if answer.revision == revision and answer.seconds > 0.150)
+    # One answer before that may be late by itself on a busy machine; that is no breach yet.
+    slow = min(answer.ended for answer in load.since(slow_since) if answer.revision == revision and answer.seconds > 0.150)
     assert parse_time(last["detectedAt"]) - slow <= 2 * 5 + 1, "two scrapes, and the evaluation after them"
     rejected = (await scenario.client.get(PROMPT_VERSIONS, namespace=scenario.namespace, name=name_of("2.0.0")))["status"]
     assert rejected["rejections"][0]["revision"] == revision

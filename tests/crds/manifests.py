@@ -5,6 +5,7 @@ models' sentence where it is another; `none: …` where a model alone cannot kno
 """
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,10 +39,12 @@ class Manifest:
         return self.path.stem
 
 
+@cache
 def valid() -> list[Manifest]:
     return [Manifest(path, documents=_documents(path)) for path in sorted((_HERE / "valid").glob("*.yaml"))]
 
 
+@cache
 def invalid() -> list[Manifest]:
     return [_invalid(path) for path in sorted((_HERE / "invalid").glob("*.yaml"))]
 

@@ -61,7 +61,7 @@ async def outcomes(gateway: Gateway) -> dict[str, float]:
     """Requests served, by outcome, once one has ended."""
 
     async def look() -> dict[str, float]:
-        found = (await gateway.metrics())["backstop_served_total"]
+        found = (await gateway.metrics("backstop_served_total")).get("backstop_served_total", [])
         return {labels["outcome"]: value for labels, value in found if value}
 
     return await eventually(look)

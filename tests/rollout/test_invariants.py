@@ -374,5 +374,5 @@ TestRolloutsByHand = RolloutsByHand.TestCase
 TestRolloutsWithProbes = RolloutsWithProbes.TestCase
 TestRolloutsByReplicas = RolloutsByReplicas.TestCase
 TestRolloutsByReplicas.settings = TestRollouts.settings = TestRolloutsByHand.settings = TestRolloutsWithProbes.settings = settings(
-    max_examples=80 if settings().derandomize else 24, stateful_step_count=40, deadline=None
+    max_examples=80 if settings().derandomize else 12, stateful_step_count=40, deadline=None
 )

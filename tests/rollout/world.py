@@ -133,11 +133,14 @@ class World:
     deleting: bool = False
     finalizer: bool = False
     kept: tuple[Revision, tuple[Rejection, ...]] | None = None  # the record of the last accepted revision, and what stands on it
+    _read: tuple[FallbackPolicyStatus, Place] | None = field(default=None, init=False)
 
     @property
     def place(self) -> Place:
-        """The place that a restarted operator would read."""
-        return place_of(FallbackPolicyStatus.model_validate_json(self.status.model_dump_json()))
+        """The place that a restarted operator would read: found once for each status that was written, as much asks for it."""
+        if self._read is None or self._read[0] is not self.status:
+            self._read = self.status, place_of(FallbackPolicyStatus.model_validate_json(self.status.model_dump_json()))
+        return self._read[1]
 
     @property
     def route(self) -> TrafficState | None:

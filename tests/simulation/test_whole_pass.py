@@ -6,7 +6,7 @@ from .machine import WholePasses
 
 TestWholePasses = WholePasses.TestCase
 TestWholePasses.settings = settings(
-    max_examples=15 if settings().derandomize else 8, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=15 if settings().derandomize else 5, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 
