@@ -38,7 +38,7 @@ check: venv  ## the quick loop: format, lint, types, import contracts, generated
 	$(BIN)/mypy
 	$(BIN)/lint-imports | tail -n 8
 	$(BIN)/python -m backstop.crdgen --check
-	$(BIN)/python -m pytest -q -n 7 --dist worksteal -m "not apiserver and not prometheus and not cluster and not mutants" tests
+	$(BIN)/python -m pytest -q -n 6 --dist worksteal -m "not apiserver and not prometheus and not cluster and not mutants" tests
 
 .PHONY: format
 format: venv  ## format and fix what can be fixed

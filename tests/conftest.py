@@ -1,6 +1,7 @@
 """What tests of several rooms share: one API server with the project's CRDs, started when the first test asks for it."""
 
 import gc
+import random
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -19,6 +20,18 @@ ANALYSIS_FIXTURES = Path(__file__).parent / "analysis" / "fixtures" / "analysis.
 # Where it matters that something fails, and not what the shortest way to it is; the same ways each time. A state machine tries more of
 # them here than in the quick loop, after which `make test` has thousands of its steps.
 settings.register_profile("found", derandomize=True, database=None, phases=(Phase.explicit, Phase.generate))
+
+
+@pytest.hookimpl(trylast=True)  # of what is left to run
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the tests that wait, for sockets and for time, among those that calculate: every worker has some of both until the end."""
+    waiting = [item for item in items if "/tests/gateway/" in str(item.path)]
+    others = [item for item in items if "/tests/gateway/" not in str(item.path)]
+    random.Random(len(waiting)).shuffle(waiting)  # those of one file wait about as long: not all for one worker
+    if waiting and others:
+        place = {item: number / len(waiting) for number, item in enumerate(waiting)}
+        place |= {item: number / len(others) for number, item in enumerate(others)}
+        items.sort(key=place.__getitem__)
 
 
 def pytest_collection_finish() -> None:

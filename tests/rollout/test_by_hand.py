@@ -11,7 +11,7 @@ from tests.rollout.world import BREACHED, HEALTHY, breached, in_rollout, is_stab
 def test_a04_an_approval_is_waited_for_beyond_every_deadline_and_the_condition_says_so() -> None:
     world = started(policy=policy(approval=(50,), deadline=120))
     world.want("2")
-    world.run(1000)
+    world.run(1000, tick=5)
     assert share(world) == ("rev2", 500)
     plan = world.decide()
     assert plan.reason is Reason.WAITING_FOR_APPROVAL
@@ -24,10 +24,10 @@ def test_a05_an_approve_token_passes_exactly_one_step() -> None:
     world.run(100)
     assert share(world) == ("rev2", 50)
     world.ask(approve="1")
-    world.run(200)
+    world.run(200, tick=2)
     assert share(world) == ("rev2", 500)
     world.ask(approve="2")
-    world.run(200)
+    world.run(200, tick=2)
     assert is_stable(world, "2")
 
 
@@ -36,7 +36,7 @@ def test_an_approval_that_nobody_waits_for_passes_nothing_later() -> None:
     world.ask(approve="early")
     world.run(2)
     world.want("2")
-    world.run(500)
+    world.run(500, tick=5)
     assert share(world) == ("rev2", 500)
     assert world.reasons().count("TokenWithoutEffect") == 1
 
@@ -64,7 +64,7 @@ def test_a06_a_promote_token_makes_the_wanted_version_stable_without_its_remaini
 def test_a07_a_breach_beats_a_pause() -> None:
     world = in_rollout()
     world.policy = policy(paused=True)
-    world.run(500)
+    world.run(500, tick=5)
     assert share(world) == ("rev2", 50)
     assert world.decide().reason is Reason.PAUSED
     world.judged = BREACHED
@@ -75,16 +75,16 @@ def test_a07_a_breach_beats_a_pause() -> None:
 def test_a_pause_that_ends_goes_on_where_it_was() -> None:
     world = in_rollout()
     world.policy = policy(paused=True)
-    world.run(500)
+    world.run(500, tick=5)
     world.policy = policy()
-    world.run(300)
+    world.run(300, tick=3)
     assert is_stable(world, "2")
 
 
 def test_a_paused_policy_gives_a_new_canary_no_traffic() -> None:
     world = started(policy=policy(paused=True))
     world.want("2")
-    world.run(300)
+    world.run(300, tick=3)
     assert share(world) == ("rev2", 0)
     assert world.arms["rev2"].ready == 1
 
@@ -102,7 +102,7 @@ def test_b09_a_retry_token_tries_a_rejected_version_again_from_step_0_once() -> 
     world.judged = BREACHED
     world.run(30)
     world.judged = HEALTHY
-    world.run(300)
+    world.run(300, tick=3)
     assert share(world) == (None, 0)
     assert world.place.rejection_of("rev2") is not None
     assert world.reasons().count("Retried") == 1
@@ -142,7 +142,7 @@ def test_b11_an_abort_without_a_canary_changes_nothing() -> None:
     assert world.place.stable == before.stable
     assert world.place.rejected == ()
     world.want("2")
-    world.run(300)
+    world.run(300, tick=3)
     assert is_stable(world, "2")
 
 
@@ -198,7 +198,7 @@ def test_an_abort_without_traffic_whose_route_was_not_written_any_more_is_writte
     assert world.route.aborted is not None
     assert world.route.aborted.revision == "rev3", "a status that is lost then finds it again"
     generation = world.route.generation
-    world.run(200)
+    world.run(200, tick=2)
     assert world.route.generation == generation
 
 
@@ -232,7 +232,7 @@ def test_refresh_rolls_the_same_version_out_as_a_new_revision_once() -> None:
     world.run(10)
     assert world.place.canary is not None
     assert (world.place.canary.revision.name, world.place.canary.revision.prompt_version) == ("rev1-1", "1")
-    world.run(200)
+    world.run(200, tick=2)
     assert world.place.stable is not None
     assert world.place.stable.revision.name == "rev1-1"
     assert world.reasons().count("Refreshed") == 1

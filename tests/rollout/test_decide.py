@@ -56,7 +56,7 @@ def test_a02_the_weight_stays_0_until_a_pod_of_the_canary_is_ready() -> None:
 def test_a03_steps_are_taken_in_order_with_one_announcement_each_and_end_in_promotion() -> None:
     world = started()
     world.want("2")
-    world.run(300)
+    world.run(300, tick=3)
     weights = [(canary, permille) for _, _, canary, permille in world.shares if permille]
     assert weights == [("rev2", 50), ("rev2", 500), ("rev2", 1000)]
     assert world.reasons().count("StepStarted") == 3
@@ -164,7 +164,7 @@ def test_b08_the_first_of_two_failed_versions_is_not_tried_again_either() -> Non
     world.judged = HEALTHY
     written = len(world.shares)
     world.want("2")
-    world.run(300)
+    world.run(300, tick=3)
     assert all(permille == 0 for *_, permille in world.shares[written:])
     assert world.decide().phase == "RolledBack"
 
@@ -175,7 +175,7 @@ def test_b14_a_crash_between_the_route_write_of_an_abort_and_status_loses_nothin
     world.one_pass(stop_after=1)
     assert world.place.rejection_of("rev2") is None
     world.judged = HEALTHY
-    world.run(200)
+    world.run(200, tick=2)
     assert world.place.rejection_of("rev2") is not None
     assert world.place.canary is None
     assert world.shares[-1][3] == 0
@@ -218,7 +218,7 @@ def test_c02_a_version_without_a_ready_pod_gets_no_traffic_though_the_one_before
     written = len(world.shares)
     world.broken.add("rev3")
     world.want("3")
-    world.run(300)
+    world.run(300, tick=3)
     assert {permille for *_, permille in world.shares[written:]} == {0}
     rejection = world.place.rejection_of("rev3")
     assert rejection is not None
@@ -250,7 +250,7 @@ def test_a_rejected_version_is_not_tried_again_until_the_spec_names_another() ->
     world.want("1")
     world.run(30)
     world.want("2")
-    world.run(200)
+    world.run(200, tick=2)
     assert all(permille == 0 for *_, permille in world.shares[written:])
     assert world.decide().phase == "RolledBack"
 
@@ -258,7 +258,7 @@ def test_a_rejected_version_is_not_tried_again_until_the_spec_names_another() ->
 def test_m01_metrics_that_cannot_be_seen_hold_the_step_and_its_clock() -> None:
     world = in_rollout()
     world.judged = UNSEEN
-    world.run(500)
+    world.run(500, tick=5)
     assert world.shares[-1][2:] == ("rev2", 50)
     assert condition(world.decide(), ConditionType.METRICS_AVAILABLE) == "False"
     world.judged = HEALTHY
@@ -286,7 +286,7 @@ def without_requirement(world: World) -> World:
 def test_an_slo_that_is_not_required_is_not_waited_for() -> None:
     world = without_requirement(started(judged=reading(Waiting(more=12))))
     world.want("2")
-    world.run(300)
+    world.run(300, tick=3)
     assert world.place.stable is not None
     assert world.place.stable.revision == revision("2")
 
@@ -439,7 +439,7 @@ def test_the_previous_stable_is_kept_at_full_size_for_its_time() -> None:
 def test_an_unresolved_spec_holds_a_running_canary() -> None:
     world = in_rollout()
     world.wanted = Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, "`spec.promptVersion` names `v2`, which does not exist; create it")
-    world.run(300)
+    world.run(300, tick=3)
     assert world.shares[-1][2:] == ("rev2", 50)
     assert condition(world.decide(), ConditionType.RESOLVED_REFS) == "False"
 
@@ -568,7 +568,7 @@ def test_a_stable_deployment_that_is_gone_is_made_anew_and_the_canary_is_not_pro
     del world.arms["rev1"]
     world.broken.add("rev1")
     world.judged = reading(Waiting(20))  # callers enter through stable's pods
-    world.run(300)
+    world.run(300, tick=3)
     assert world.arms["rev1"].desired == world.policy.serving.replicas
     assert world.place.stable is not None
     assert world.place.stable.revision == revision("1")

@@ -67,7 +67,7 @@ def test_a_first_revision_whose_probe_fails_is_not_stable_and_stalled_with_what_
     assert world.reasons().count("ProbeFailed") == 1
     assert ProbeState.RUNNING not in world.jobs.values()
     world.jobs.clear()  # its time to live is over
-    world.run(300)
+    world.run(300, tick=3)
     assert sorted(world.begun) == ["golden", "smoke"], "it is not tried again by itself"
 
 

@@ -93,11 +93,11 @@ def test_time_that_something_else_takes_does_not_count() -> None:
     world.run(HOLD + 100)
     calm = world.policy
     world.policy = calm.model_copy(update={"canary": calm.canary.model_copy(update={"paused": True})})
-    world.run(1000)
+    world.run(1000, tick=5)
     world.policy = calm
     world.run(100)
     world.judged = UNSEEN
-    world.run(1000)
+    world.run(1000, tick=5)
     assert shares(world) == ("rev1", "rev2", 500)
     world.judged = STARVED
     world.run(80)

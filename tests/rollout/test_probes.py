@@ -47,7 +47,7 @@ def test_a02_no_weight_before_pods_are_ready_and_every_probe_has_passed() -> Non
     world.run(20)
     assert (canary_at(world), world.begun) == (0, [])
     world.broken.clear()
-    world.run(500)
+    world.run(500, tick=5)
     assert canary_at(world) == 0
     assert sorted(world.begun) == ["golden", "smoke"]
     assert world.decide().reason is Reason.WAITING_FOR_PROBES
@@ -58,7 +58,7 @@ def test_a02_no_weight_before_pods_are_ready_and_every_probe_has_passed() -> Non
     world.run(3)
     assert canary_at(world) == 50
     assert world.reasons().count("ProbePassed") == 2
-    world.run(300)
+    world.run(300, tick=3)
     assert world.place.stable is not None
     assert world.place.stable.revision == revision("2")
     assert sorted(world.begun) == ["golden", "smoke"], "each ran once"
@@ -89,7 +89,7 @@ def test_a_failed_probe_rolls_the_canary_back_with_what_it_said() -> None:
     assert condition(world, ConditionType.ROLLED_BACK).reason is Reason.PROBE_FAILED
     assert {permille for _, _, _, permille in world.shares} == {0}
     assert states(world) == {"golden": FAILED}, "no other is left running; the failed one is left for its log"
-    world.run(300)
+    world.run(300, tick=3)
     assert world.begun.count("golden") == 1
 
 
@@ -263,7 +263,7 @@ def test_a_probe_that_is_declared_after_the_first_weight_is_for_the_next_rollout
     world.run(5)
     assert canary_at(world) == 50
     world.policy = policy(probes=("golden",))
-    world.run(300)
+    world.run(300, tick=3)
     assert world.place.stable is not None
     assert (world.place.stable.revision, world.begun) == (revision("2"), [])
 
@@ -311,7 +311,7 @@ def test_requests_beside_callers_begin_with_the_first_weight_and_end_with_the_pr
     world.broken.clear()
     world.run(5)
     assert (canary_at(world), states(world)) == (50, {"synthetic": RUNNING})
-    world.run(300)
+    world.run(300, tick=3)
     assert world.place.stable is not None
     assert (world.place.stable.revision, world.jobs) == (revision("2"), {})
     assert world.begun == ["synthetic"]
@@ -337,7 +337,7 @@ def test_requests_beside_callers_that_end_are_told_once_and_decide_nothing() -> 
     world.run(5)
     world.judged = reading(Waiting(more=7))
     world.come_to = {"synthetic": FAILED}
-    world.run(200)
+    world.run(200, tick=2)
     assert world.reasons().count("ProbeEnded") == 1
     message = next(said.message for said in world.told if said.reason is Reason.PROBE_ENDED)
     assert message == "probe `synthetic` sends nothing to rev2 any more: it exited with code 3"
