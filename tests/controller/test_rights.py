@@ -9,7 +9,7 @@ import yaml
 
 from backstop.kube.client import Client
 from backstop.kube.connection import connect
-from backstop.kube.resources import AUTOSCALERS, JOBS, ROLE_BINDINGS, ROLES, Resource
+from backstop.kube.resources import AUTOSCALERS, JOBS, PROMPT_VERSIONS, ROLE_BINDINGS, ROLES, Resource
 from e2e.cluster.apiserver import ApiServer
 
 from .operators import running
@@ -64,7 +64,15 @@ async def test_the_shipped_rights_are_enough_for_a_promotion_and_a_rollback(api_
 
         async def told() -> bool:
             assert not await world.names(AUTOSCALERS)
-            return {"FirstRevision", "CanaryStarted", "StepStarted", "Promoted", "RolledBack"} <= await world.events()
+            of_versions = {event["reason"] for event in await world.told(of=PROMPT_VERSIONS)}
+            of_policies = {event["reason"] for event in await world.told()}
+            return {"Accepted", "RolledBack"} <= of_versions and {
+                "FirstRevision",
+                "CanaryStarted",
+                "StepStarted",
+                "Promoted",
+                "RolledBack",
+            } <= of_policies
 
         await until("every transition has its event", told)
 

@@ -13,7 +13,7 @@ from backstop.api.clock import parse_time
 from backstop.api.reasons import Reason
 from backstop.kube.client import Client
 from backstop.kube.connection import Connection
-from backstop.kube.resources import POLICIES
+from backstop.kube.resources import POLICIES, PROMPT_VERSIONS, Resource
 from e2e.cluster.ports import free_port
 
 from .operators import running
@@ -24,6 +24,10 @@ pytestmark = pytest.mark.apiserver
 
 ROLLED_BACK = ["FirstRevision", "CanaryStarted", "StepStarted", "WeightVerified", "RolledBack", "TrafficShifted"]
 UNWATCHED = {"keepPreviousSeconds": 15, "guardSeconds": 0}
+
+
+def is_transition(name: str, labels: dict[str, str], *, of: Resource) -> bool:
+    return name == "backstop_operator_transitions_total" and labels["kind"] == of.kind
 
 
 async def a_rollback(world: World) -> None:
@@ -51,16 +55,61 @@ async def test_r06_a_transition_is_told_once_in_an_event_a_log_line_and_a_count_
     # A scrape may come late on a busy machine; that is a transition like others.
     assert [reason for reason in told if not reason.startswith("Metrics")] == ROLLED_BACK
     lines = [record.__dict__["fields"] for record in caplog.records if record.name == "backstop.controller.telling"]
+    lines = [line for line in lines if "promptVersion" not in line]
     assert [line["reason"] for line in lines] == told
     assert {(line["namespace"], line["policy"]) for line in lines} == {(world.namespace, world.policy)}
     assert json.dumps(lines)
-    transitions = {labels["reason"]: value for name, labels, value in counted if name == "backstop_operator_transitions_total"}
+    transitions = {labels["reason"]: value for name, labels, value in counted if is_transition(name, labels, of=POLICIES)}
     assert transitions == Counter(told)
     (report,) = await world.reports()
     assert [transition["reason"] for transition in report["spec"]["transitions"]] == told[1:]
     async with running(connection, world, sweep_seconds=0.5) as second:
         await second.lists(4)
     assert [event["reason"] for event in await world.told()] == told
+
+
+async def test_r06_what_becomes_of_a_prompt_version_is_told_on_it_once_in_an_event_a_log_line_and_a_count(
+    connection: Connection, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    caplog.set_level(logging.INFO, logger="backstop.controller.telling")
+    async with running(connection, world, telemetry_port=port):
+        await a_rollback(world)
+        counted = await scrape(port)
+    of_v1, of_v2 = [], []
+    for event in await world.told(of=PROMPT_VERSIONS):
+        {"v1": of_v1, "v2": of_v2}[event["regarding"]["name"]].append((event["type"], event["reason"]))
+    assert (of_v1, of_v2) == ([("Normal", "Accepted")], [("Normal", "Accepted"), ("Warning", "RolledBack")])
+    lines = [record.__dict__["fields"] for record in caplog.records if record.name == "backstop.controller.telling"]
+    named = Counter((line["promptVersion"], line["reason"]) for line in lines if "promptVersion" in line)
+    assert named == {("v1", "Accepted"): 1, ("v2", "Accepted"): 1, ("v2", "RolledBack"): 1}
+    transitions = {labels["reason"]: value for name, labels, value in counted if is_transition(name, labels, of=PROMPT_VERSIONS)}
+    assert transitions == {"Accepted": 2.0, "RolledBack": 1.0}
+    async with running(connection, world, sweep_seconds=0.5) as second:
+        await second.lists(4)
+    assert len(await world.told(of=PROMPT_VERSIONS)) == 3
+
+
+async def test_r06_two_texts_of_one_version_are_told_on_the_policy_and_the_prompt_version_and_when_it_is_over(
+    connection: Connection, world: World
+) -> None:
+    older = await world.prompt("a-first", text="One.", version="1.0.0")
+    await world.prompt("b-later", text="Another.", version="1.0.0")
+    await world.apply("b-later")
+    async with running(connection, world, sweep_seconds=0.5) as operator:
+        await world.until_status("the conflict is told", lambda s: condition(s, "Accepted")["reason"] == "VersionConflict")
+        await world.until_prompt_status("b-later", "it says so too", lambda s: condition(s, "Accepted")["status"] == "False")
+        await operator.lists(2)
+        assert [event["reason"] for event in await world.told()] == ["VersionConflict"]
+        uid = older["metadata"]["uid"]
+        await world.client.delete(PROMPT_VERSIONS, namespace=world.namespace, name="a-first", uid=uid)
+        await world.stable_on("b-later", within=60)
+        await world.quiet()
+    assert [event["reason"] for event in await world.told()] == ["VersionConflict", "Accepted", "FirstRevision"]
+    later = [event for event in await world.told(of=PROMPT_VERSIONS) if event["regarding"]["name"] == "b-later"]
+    assert [(event["type"], event["reason"]) for event in later] == [("Warning", "VersionConflict"), ("Normal", "Accepted")]
+    assert "`a-first`" in later[0]["note"]
+    assert "create this one anew with another `spec.version`" in later[0]["note"]
 
 
 async def test_r06_a_spec_that_cannot_be_run_is_told_once_and_told_when_it_can_be(connection: Connection, world: World) -> None:

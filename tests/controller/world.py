@@ -140,10 +140,10 @@ class World:
         found, _ = await self.client.list(REPORTS, namespace=self.namespace, labels=f"{LABEL_POLICY}={self.policy}")
         return sorted(found, key=lambda report: str(report["spec"]["endedAt"]))
 
-    async def told(self) -> list[Body]:
-        """The events that were told, oldest first."""
+    async def told(self, *, of: Resource = POLICIES) -> list[Body]:
+        """The events that were told of objects of this kind, oldest first."""
         found, _ = await self.client.list(EVENTS, namespace=self.namespace)
-        return sorted(found, key=lambda event: str(event["eventTime"]))
+        return sorted((event for event in found if event["regarding"]["kind"] == of.kind), key=lambda event: str(event["eventTime"]))
 
     async def events(self) -> set[str]:
         """Reasons of the events that were told in the namespace."""

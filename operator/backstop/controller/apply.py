@@ -204,7 +204,7 @@ class Apply:
             prompt = self._prompt(subject, verdict.revision)
             if prompt is not None:
                 status = rejected_status(prompt, policy=subject.key.name, verdict=verdict, now=subject.now)
-                problem = await self._write_prompt(prompt, status=status, by=subject.key)
+                problem = await self._write_prompt(prompt, status=status, subject=subject)
         tried = place.canary.revision if place.canary is not None and place.canary.halted is None else None
         # A stable revision is not rejected: a person has made it the first one nevertheless.
         revision = tried or (place.stable.revision if place.stable is not None else None)
@@ -212,7 +212,7 @@ class Apply:
             prompt = self._prompt(subject, revision)
             if prompt is not None:
                 status = withdrawn_status(prompt, policy=subject.key.name, revision=revision.name, now=subject.now)
-                problem = await self._write_prompt(prompt, status=status, by=subject.key) or problem
+                problem = await self._write_prompt(prompt, status=status, subject=subject) or problem
         return problem
 
     def _prompt(self, subject: Subject, revision: Revision) -> Declared | None:
@@ -222,14 +222,16 @@ class Apply:
         prompt = self._store.prompt(PromptKey(subject.key.namespace, revision.prompt_version))
         return prompt if prompt is not None and prompt.status.get("digest") in (None, revision.prompt_digest) else None
 
-    async def _write_prompt(self, prompt: Declared, *, status: dict[str, Any], by: PolicyKey) -> Problem | None:
+    async def _write_prompt(self, prompt: Declared, *, status: dict[str, Any], subject: Subject) -> Problem | None:
         try:
-            await self._writes.status(prompt, status=status)
+            written = await self._writes.status(prompt, status=status)
         except (Conflict, NotFound):
-            await self._writes.refresh(PROMPT_VERSIONS, namespace=prompt.namespace, name=prompt.name, by=by)
+            await self._writes.refresh(PROMPT_VERSIONS, namespace=prompt.namespace, name=prompt.name, by=subject.key)
             raise Overtaken from None
         except Rejected as error:
             return refusal(PROMPT_VERSIONS, name=prompt.name, why=error)
+        if written:
+            await self._telling.tell_of_prompt(prompt, before=prompt.status, after=status, now=subject.now)
         return None
 
     async def _announce(self, subject: Subject, announcement: Announcement) -> None:

@@ -1,28 +1,22 @@
-"""Which changes of a policy's conditions are told, beside the transitions of its rollout. Pure.
+"""Which changes of conditions are told: of a policy, beside the transitions of its rollout, and of a prompt version. Pure.
 
 What status said before is what has been told: so a change is told once, by whichever operator writes it.
 """
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from ..api.condition import Condition, ConditionType
-from ..api.reasons import Reason
+from ..api.promptversion import PromptVersionStatus
+from ..api.reasons import WARNINGS, Reason, reason_of
 from ..rollout.plan import Announcement, ConditionState
-from .blocked import PROBLEMS
+from .prompts import read_status
 from .subject import Problem
 
-# What no move of a rollout tells: told when it comes, and when its condition is true again.
+# What no move of a rollout tells: told when it comes, and when its condition is true again. Moves say nothing of the input.
 TOLD: Final = {
-    ConditionType.ACCEPTED: {
-        Reason.INVALID,
-        Reason.TEMPLATE_INVALID,
-        Reason.REVISION_TOO_LARGE,
-        Reason.PROMPT_VERSION_INVALID,
-        Reason.KNOWLEDGE_BASE_INVALID,
-        *PROBLEMS,
-    },
-    ConditionType.RESOLVED_REFS: {Reason.PROMPT_VERSION_NOT_FOUND, Reason.METRICS_SOURCE_NOT_FOUND, Reason.CONFIG_MAP_NOT_FOUND},
+    ConditionType.ACCEPTED: WARNINGS,
+    ConditionType.RESOLVED_REFS: WARNINGS,
     ConditionType.READY: {Reason.STABLE_UNREADY},
     ConditionType.PROGRESSING: {Reason.TRAFFIC_UNREADABLE, Reason.STATUS_LOST},
 }
@@ -42,3 +36,24 @@ def changes_told(before: list[Condition], *, after: Sequence[ConditionState], pr
         if new.reason in reasons or over:
             told.append(Announcement(new.reason, new.message))
     return tuple(told)
+
+
+def prompt_changes_told(before: Mapping[str, Any], *, after: Mapping[str, Any]) -> tuple[Announcement, ...]:
+    """What is to be told when a prompt version's status becomes this: whether it can be used, who rejects it, and who no longer does."""
+    was, now = read_status(before), read_status(after)
+    told = []
+    old, new = _accepted(was), _accepted(now)
+    if new is not None and (old is None or old.reason != new.reason):
+        told.append(Announcement(reason_of(new.reason), new.message))
+    rejected = {(r.policy, r.revision) for r in was.rejections}
+    come = [r for r in now.rejections if (r.policy, r.revision) not in rejected]
+    told += [Announcement(Reason.ROLLED_BACK, f"policy `{r.policy}`: {r.message}") for r in come]
+    if not come:  # else the oldest was pushed out, as many as are kept
+        still = {(r.policy, r.revision) for r in now.rejections}
+        gone = [r for r in was.rejections if (r.policy, r.revision) not in still]
+        told += [Announcement(Reason.RETRIED, f"policy `{r.policy}` no longer rejects it: revision {r.revision} runs again") for r in gone]
+    return tuple(told)
+
+
+def _accepted(status: PromptVersionStatus) -> Condition | None:
+    return next((c for c in status.conditions if c.type == ConditionType.ACCEPTED), None)

@@ -114,12 +114,15 @@ class Reconcile:
         prompt = self._store.prompt(key)
         if prompt is None or prompt.deleting:
             return False
-        status = judged_status(prompt, older=self._store.older(prompt), users=self._store.users(key), now=self._clock())
+        now = self._clock()
+        status = judged_status(prompt, older=self._store.older(prompt), users=self._store.users(key), now=now)
         try:
-            await self._writes.status(prompt, status=status)
+            written = await self._writes.status(prompt, status=status)
         except (Conflict, NotFound):
             await self._writes.refresh(PROMPT_VERSIONS, namespace=key.namespace, name=key.name, by=key)
             raise Overtaken from None
+        if written:
+            await self._telling.tell_of_prompt(prompt, before=prompt.status, after=status, now=now)
         return False
 
     async def _policy(self, key: PolicyKey) -> bool:

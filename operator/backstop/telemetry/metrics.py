@@ -64,7 +64,10 @@ class Metrics:
         self._policies: Final = _Policies()
         self.registry.register(self._policies)
         self.transitions = Counter(
-            "backstop_operator_transitions_total", "Transitions of rollouts, by reason.", ("reason",), registry=self.registry
+            "backstop_operator_transitions_total",
+            "Transitions that were told, by the kind of object they are told of and reason.",
+            ("kind", "reason"),
+            registry=self.registry,
         )
         self.shift = Histogram(
             "backstop_operator_decision_to_shift_seconds",
