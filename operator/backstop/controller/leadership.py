@@ -68,13 +68,17 @@ class Leadership:
     async def gain(self) -> None:
         """Wait until this process leads."""
         while not self.leads():
+            began, pause = self._monotonic(), RETRY_SECONDS * (1 + self._jitter() / 4)
             try:
                 await self._try_once()
             except Conflict:
-                continue  # another was first: look again
+                pass  # another was first: look again
             except KubeError as error:
                 _log.warning("the Lease cannot be seen; trying again", extra=fields(error=str(error)))
-                await asyncio.sleep(RETRY_SECONDS * (1 + self._jitter() / 4))
+                began = self._monotonic()
+            if not self.leads():
+                # A watch that has lasted is begun again at once; one that ends as soon as it begins is not followed by the next one.
+                await asyncio.sleep(began + pause - self._monotonic())
         _log.info("this operator leads", extra=fields(identity=self._identity))
 
     async def keep(self) -> None:
