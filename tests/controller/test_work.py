@@ -1,11 +1,12 @@
 """The workers that make passes."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from backstop.controller.config import OperatorConfig
 from backstop.controller.keys import Key, PolicyKey
-from backstop.controller.run import Operator
+from backstop.controller.run import URGENT_WORKERS, WORKERS, Operator
 from backstop.telemetry.metrics import Metrics
 
 from .until import until
@@ -43,3 +44,41 @@ async def test_passes_that_wait_for_nothing_let_the_event_loop_turn_between_them
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     assert len(set(turns_at_pass)) == PASSES
+
+
+async def test_a_breach_is_acted_on_while_every_other_worker_waits_for_a_slow_write() -> None:
+    nobody = cast(Any, None)  # nothing is asked of the API server
+    config = OperatorConfig(gatewayImage="localhost/backstop:test")
+    operator = Operator(config, connection=nobody, client=nobody, evaluators={}, metrics=Metrics(), instance="test")
+    slow = {PolicyKey("shop", f"slow-{number}") for number in range(2 * WORKERS)}
+    breaches = {PolicyKey("shop", f"bad-{number}") for number in range(URGENT_WORKERS)}
+    begun: set[Key] = set()
+    written = asyncio.Event()
+
+    async def make_pass(key: Key) -> bool:
+        begun.add(key)
+        if key in slow:
+            await written.wait()
+        return False
+
+    for key in slow:
+        operator._queue.add(key)
+    working = asyncio.create_task(operator._passes_and_judging(cast(Any, make_pass), judging=nobody))
+    try:
+        await until("all workers wait for a write", has(lambda: len(begun) >= WORKERS))
+        for key in breaches:
+            operator._queue.add(key, urgent=True)
+        await until("the breaches are acted on", has(lambda: breaches <= begun))
+        assert len(begun - breaches) == WORKERS
+        written.set()
+        await until("the others are made too", has(lambda: slow <= begun))
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+def has(what: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
+    async def look() -> bool:
+        return what()
+
+    return look

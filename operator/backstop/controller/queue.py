@@ -55,10 +55,10 @@ class Agenda(Generic[K]):
                 self._heap = [(when, next(self._ticket), due) for due, when in self._deadlines.items()]
                 heapq.heapify(self._heap)
 
-    def take(self, *, now: float) -> K | None:
+    def take(self, *, now: float, urgent_only: bool = False) -> K | None:
         """The next key, which is then running until `done`; None when there is nothing to do."""
         self._come_due(now)
-        for line in (self._urgent, self._normal):
+        for line in (self._urgent,) if urgent_only else (self._urgent, self._normal):
             while line:
                 key = line.popleft()
                 if key in self._dirty and key not in self._running:
@@ -129,11 +129,11 @@ class KeyQueue(Generic[K]):
         self.agenda.done(key)
         self._changed.set()
 
-    async def get(self) -> K:
-        """Wait for the next key."""
+    async def get(self, *, urgent_only: bool = False) -> K:
+        """Wait for the next key, or for the next that is urgent."""
         while True:
             now = self._clock()
-            key = self.agenda.take(now=now)
+            key = self.agenda.take(now=now, urgent_only=urgent_only)
             if key is not None:
                 return key
             self._changed.clear()

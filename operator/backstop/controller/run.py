@@ -45,6 +45,7 @@ _log = logging.getLogger(__name__)
 
 REQUEST_SECONDS: Final = 10.0
 WORKERS: Final = 8
+URGENT_WORKERS: Final = 2  # more, which take nothing else: the others may all wait for slow writes when a canary turns bad
 SWEEP_SECONDS: Final = 300.0
 FRESH_SECONDS: Final = 10.0
 FIRST_LIST_RETRY_SECONDS: Final = 2.0
@@ -168,8 +169,8 @@ class Operator:
             tasks.create_task(self._contents.run())
             for source in self._evaluators:
                 tasks.create_task(judging.run(source))
-            for _ in range(WORKERS):
-                tasks.create_task(self._work(reconcile))
+            for number in range(WORKERS + URGENT_WORKERS):
+                tasks.create_task(self._work(reconcile, urgent_only=number >= WORKERS))
 
     def _is_live(self, key: PolicyKey) -> bool:
         policy = self._store.policy(key)
@@ -262,10 +263,10 @@ class Operator:
             self._concern(concerned)
         self._listed_at = self._clock()
 
-    async def _work(self, reconcile: Reconcile) -> None:
+    async def _work(self, reconcile: Reconcile, *, urgent_only: bool = False) -> None:
         agenda = self._queue.agenda
         while True:
-            key = await self._queue.get()
+            key = await self._queue.get(urgent_only=urgent_only)
             self._passes[key] = time.monotonic()
             try:
                 with self._metrics.passes.time():
