@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from e2e.cluster.build import KUBERNETES, PROMETHEUS
 
 from .baseline import measure_baseline
+from .handover import measure_handover
 from .idle import measure_idle
 from .live import measure_live, measure_queries
 from .stage import Stage, load, stage
@@ -40,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--idle-seconds", type=float, default=330.0, metavar="S", help="how long to look at rest (default: 330, so with a sweep)"
     )
+    parser.add_argument(
+        "--handover", type=int, default=10, metavar="N", help="times that the operator that leads is told to end (default: 10; 0: none)"
+    )
     parser.add_argument("--replicas", type=int, default=2, metavar="N", help="gateway pods per policy (default: 2)")
     return parser
 
@@ -67,6 +71,9 @@ async def _run(options: argparse.Namespace) -> list[Row]:
         async with AsyncExitStack() as stack:
             ten = await stack.enter_async_context(stage(scrape_seconds=10, replicas=options.replicas))
             tell(await measure_queries(ten, count=options.analysing))
+    if options.handover:
+        async with AsyncExitStack() as stack:
+            tell(await measure_handover(await fresh(stack), count=options.handover))
     for count in sorted(options.live):
         async with AsyncExitStack() as stack:
             live = await fresh(stack)

@@ -90,6 +90,17 @@ class Operator:
         """Its process."""
         return self._process.pid
 
+    def end(self) -> None:
+        """Tell it to end, as a kubelet does."""
+        self._process.terminate()
+
+    async def is_ready(self) -> bool:
+        """Whether it says that it has listed the cluster."""
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with self._session.get(f"{self._url}/readyz") as answer:
+                return answer.status == 200
+        return False
+
     async def metrics(self) -> dict[str, float]:
         """Its own metrics, by name and labels as they are spelled; none while it does not answer."""
         if self._process.poll() is not None:
