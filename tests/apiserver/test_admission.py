@@ -14,7 +14,7 @@ from .kubectl import Refused, kubectl
 
 pytestmark = pytest.mark.apiserver
 
-SAMPLES = sorted((Path(__file__).parents[2] / "manifests" / "samples").glob("*.yaml"))
+SAMPLES = sorted((Path(__file__).parents[2] / "manifests" / "samples").rglob("*.yaml"))
 
 
 def apply(document: object, *, kubeconfig: Path, namespace: str) -> str:
@@ -52,6 +52,10 @@ def test_a_sample_is_accepted_as_it_is(sample: Path, kubeconfig: Path, namespace
     kubectl("apply", "--validate=strict", "-n", namespace, "-f", "-", kubeconfig=kubeconfig, text=text)
     kinds = {document["kind"] for document in yaml.safe_load_all(text)}
     assert kinds & SPECS.keys()
+
+
+def test_there_is_a_sample_of_every_kind() -> None:
+    assert {d["kind"] for sample in SAMPLES for d in yaml.safe_load_all(sample.read_text(encoding="utf-8"))} >= SPECS.keys()
 
 
 def test_what_is_stored_is_what_the_models_fill_in(kubeconfig: Path, namespace: str) -> None:

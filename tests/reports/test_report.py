@@ -1,6 +1,9 @@
 """What a report is made of: the status alone, and who answers for the policy."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from backstop.api.fallbackpolicy import PolicyOwner
 from backstop.api.policystatus import FallbackPolicyStatus
@@ -11,6 +14,7 @@ from backstop.reports.report import report_of
 from backstop.reports.severity import severity_of
 
 POLICY = Owner("shop", "support", "uid-1")
+SAMPLE = Path(__file__).parents[2] / "manifests" / "samples" / "written-by-the-operator" / "rolloutreport.yaml"
 
 
 def status(*, last: dict[str, object] | None = None, timeline: dict[str, object] | None = None) -> FallbackPolicyStatus:
@@ -104,3 +108,14 @@ def test_a_warning_names_what_is_known_of_the_owner() -> None:
         "backstop.dev/contact": "#ml-oncall",
         "backstop.dev/runbook-url": "https://runbooks.example/support",
     }
+
+
+def test_the_sample_is_what_is_written_of_such_a_rollout() -> None:
+    sample = yaml.safe_load(SAMPLE.read_text(encoding="utf-8"))
+    spec = sample["spec"]
+    last = {name: spec[name] for name in ("revision", "promptVersion", "outcome", "reason", "message", "detectedAt", "shiftedAt")}
+    seen = {name: spec[name] for name in ("revision", "startedAt", "endedAt", "peakWeight", "canaryRequests", "slos", "transitions")}
+    ended = status(last=last, timeline=seen | {"against": spec["stable"]})
+    body = report_of(ended, policy=POLICY, owner=PolicyOwner.model_validate(spec["owner"]))
+    assert body["spec"] == spec
+    assert body["metadata"]["name"] == sample["metadata"]["name"]
