@@ -262,6 +262,7 @@ class Place:
     guard: Guard | None = None
     incident: Incident | None = None
     first: FirstPlace | None = None
+    generation: int = 0  # the latest of the traffic object that was decided; the write of it may be missing
 
     @property
     def probed(self) -> CanaryPlace | FirstPlace | None:
@@ -292,17 +293,6 @@ def _awaited_of(canary: CanaryPlace) -> int | None:
         return canary.generation
     # After a weight that was not seen everywhere: the generation that took it back.
     return canary.generation if canary.weight == 0 else None
-
-
-def seen_generation(place: Place) -> int:
-    """The latest traffic generation that every gateway was seen to act on, as far as status says; none of them acts on one before it.
-
-    0 where it says nothing. What was only to be written may never have been.
-    """
-    canary, last = place.canary, place.last
-    seen = canary.generation if canary is not None and canary.verified_at is not None else None
-    ended = last.generation if last is not None and last.shifted_at is not None else None
-    return max(seen or 0, ended or 0)
 
 
 def is_losing(place: Place) -> bool:

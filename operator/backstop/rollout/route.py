@@ -8,7 +8,7 @@ from backstop.api.traffic import Abort, Steering, TrafficState
 
 from .move import Move
 from .observed import Known, Unknown
-from .place import CanaryPlace, Outcome, Place, is_another_end, seen_generation
+from .place import CanaryPlace, Outcome, Place, awaited_generation, is_another_end
 from .plan import RouteWrite
 
 
@@ -34,10 +34,13 @@ def route_for(
     if isinstance(route, Unknown) and not _leaves(before, after=move.place) and not (strays and _serves_alone(move.place)):
         return None
     known = before.canary.generation if before.canary is not None else None
-    wanted = _wanted(move, present=present, steering=steering_of(policy), now=now, newer_than=known or 0)
-    if present is not None and present.generation < (seen := seen_generation(before)):
+    newer_than = max(known or 0, before.generation)
+    wanted = _wanted(move, present=present, steering=steering_of(policy), now=now, newer_than=newer_than)
+    # While a generation is waited for, the operator may have died before its write.
+    unwritten = 1 if awaited_generation(before) is not None else 0
+    if present is not None and present.generation < before.generation - unwritten:
         # An older object that somebody put back: gateways would not act on it, whatever it says.
-        wanted = replace(wanted, generation=seen + 1)
+        wanted = replace(wanted, generation=before.generation + 1)
     if present is not None and wanted == present:
         return RouteWrite(wanted, falling=False) if strays else None
     # Where status was lost nobody knows the canary: what it has is taken away as from one that is known.
@@ -153,7 +156,8 @@ def with_generation(
     if canary is not None and canary.halted is not None and halt is None:
         # Its write may be there already, as that of an end may.
         generation = write.state.generation if write is not None else _generation_of(present)
-        return replace(place, canary=replace(canary, halted=replace(canary.halted, generation=generation)))
+        halted = replace(canary, halted=replace(canary.halted, generation=generation))
+        return replace(place, canary=halted, generation=max(place.generation, generation or 0))
     if write is None:
         # The end of a rollout may be in the traffic object already: written by an operator that died before it wrote status.
         if ended is not None and isinstance(present, Known) and present.value is not None:
@@ -163,6 +167,7 @@ def with_generation(
             place = replace(place, canary=replace(canary, generation=_generation_of(present)))
         return place
     generation = write.state.generation
+    place = replace(place, generation=max(place.generation, generation))
     if canary is not None and canary.generation is not None and _same_shares(write.state, present=present):
         pass  # only what callers are told apart by, or the verdict on another revision: the weight is what it was seen to be
     elif canary is not None and _is_to_be_seen(canary):
