@@ -34,6 +34,10 @@ GOLDEN = [
         f'{{"chain":{CHAIN},{BETWEEN},"serving":{{"image":"{IMAGE}","resources":{RESOURCES}}}}}',
     ),
     (
+        spec() | {"chain": [*json.loads(CHAIN), {"name": "kept", "cache": {"hot": {"maxMebibytes": 32}, "staleIfErrorSeconds": 0}}]},
+        f'{{"chain":[{CHAIN[1:-1]},{{"cache":{{"hot":{{}},"staleIfErrorSeconds":0}},"name":"kept"}}],{BETWEEN}}}',
+    ),
+    (
         spec() | {"chain": [{"name": "static", "static": {"default": "Later."}}]},
         f'{{"chain":[{{"name":"static","static":{{"default":"Later."}}}}],{BETWEEN}}}',
     ),

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.config import JsonDict
 
+from .cachetier import CacheTarget
 from .model import ApiModel, Rule
 from .probe import Probe
 from .promptversion import Name
@@ -96,16 +97,21 @@ class Tier(ApiModel):
     model: ModelTarget | None = Field(None, description="A model behind an OpenAI-compatible API.")
     static: StaticTarget | None = Field(None, description="A fixed answer. Only as the last tier.")
     timeouts: Timeouts | None = Field(None, description="Timers of an attempt; for model tiers.")
+    cache: CacheTarget | None = Field(
+        None,
+        description="Answers that were given before. At most one, behind a model tier. All callers of the policy share it "
+        "(docs/concepts/gateway.md says what is kept, and for which requests).",
+    )
     rules = (
         Rule(
-            cel="has(self.model) != has(self.static)",
-            message="`spec.chain`: each tier has exactly one of `model` and `static`",
-            holds=lambda t: (t.model is None) != (t.static is None),
+            cel="[has(self.model), has(self.cache), has(self.static)].filter(x, x).size() == 1",
+            message="`spec.chain`: each tier has exactly one of `model`, `cache` and `static`",
+            holds=lambda t: [t.model, t.cache, t.static].count(None) == 2,
         ),
         Rule(
-            cel="!has(self.static) || !has(self.timeouts)",
-            message="`spec.chain`: `timeouts` belong to `model` tiers; a static answer needs none",
-            holds=lambda t: t.static is None or t.timeouts is None,
+            cel="has(self.model) || !has(self.timeouts)",
+            message="`spec.chain`: `timeouts` belong to `model` tiers; a cache and a static answer need none",
+            holds=lambda t: t.model is not None or t.timeouts is None,
         ),
     )
 
@@ -503,6 +509,12 @@ class FallbackPolicySpec(ApiModel):
             " && self.chain.filter(t, has(t.static)).size() == 1)",
             message="`spec.chain`: a `static` tier is only allowed as the last tier",
             holds=lambda s: all(t.static is None for t in s.chain[:-1]),
+        ),
+        Rule(
+            cel="!has(self.chain) || self.chain.filter(t, has(t.cache)).size() == 0 || (!has(self.chain[0].cache)"
+            " && self.chain.filter(t, has(t.cache)).size() == 1)",
+            message="`spec.chain`: at most one tier is a `cache`, and never the first, whose answers it keeps",
+            holds=lambda s: [t.cache is None for t in s.chain[1:]].count(False) <= 1 and all(t.cache is None for t in s.chain[:1]),
         ),
         Rule(
             cel="!has(self.chain) || self.chain.filter(t, has(t.model)"
