@@ -3,8 +3,10 @@
 Knows when a tier may be tried, how long it has, and what a failure hands over to; knows neither HTTP nor the caller.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
 import aiohttp
 
@@ -12,7 +14,8 @@ from ..api.metricnames import FailureMode, FirstTier
 from .body import ChatRequest
 from .errors import Failure
 from .metrics import GatewayMetrics
-from .revision import STATIC_MODEL, ModelTier, Revision, StaticTier
+from .replay import Replay
+from .revision import STATIC_MODEL, CacheTier, ModelTier, Revision, StaticTier
 from .targets import TargetGate
 from .upstream import Failed, PassedBack, Streaming, Upstream, Whole
 
@@ -35,7 +38,7 @@ class Answered:
 
     tier: str
     model: str
-    answer: Whole | Streaming | PassedBack | StaticTier
+    answer: Whole | Streaming | PassedBack | StaticTier | Replay
     upstream: ModelTier | None
     attempt_started: float
 
@@ -45,6 +48,19 @@ class Exhausted:
     """No tier answered; `failure` is the first one's."""
 
     failure: Failure
+
+
+Result = Whole | Streaming | PassedBack | Failure
+
+
+class Cache(Protocol):
+    """What a cache does for one request on its way along the chain."""
+
+    async def ask_first(self, ask: Callable[[], Awaitable[Result]], *, until: float, walk: Walk) -> Result:
+        """What the first tier answers: `ask`, or another request like this one that is asking already, until then."""
+
+    def instead(self) -> Replay | None:
+        """A kept answer in place of one that the tiers before have failed to give."""
 
 
 class Chain:
@@ -58,18 +74,33 @@ class Chain:
         self._gate = gate
         self._metrics = metrics
         self._clock = clock
+        self._first_model = next((t.model for t in revision.tiers if isinstance(t, ModelTier)), STATIC_MODEL)
         self._upstreams = {t.name: Upstream(t, session=session, clock=clock) for t in revision.tiers if isinstance(t, ModelTier)}
 
-    async def answer(self, request: ChatRequest, *, trace: Mapping[str, str], walk: Walk) -> Answered | Exhausted:
-        """The first good answer. `walk` is filled in as it goes, so that it tells the truth also when the caller leaves."""
+    async def answer(
+        self, request: ChatRequest, *, trace: Mapping[str, str], walk: Walk, cache: Cache | None = None
+    ) -> Answered | Exhausted:
+        """The first good answer. `walk` is filled in as it goes, so that it tells the truth also when the caller leaves.
+
+        `cache`: set where a tier is one.
+        """
         for position, tier in enumerate(self._tiers):
             if isinstance(tier, StaticTier):
                 if position == 0:
                     walk.first_tier = FirstTier.ANSWERED
                 return Answered(tier=tier.name, model=STATIC_MODEL, answer=tier, upstream=None, attempt_started=self._clock())
             started = self._clock()
-            result = await self._try(tier, request=request, trace=trace, walk=walk)
+            if isinstance(tier, CacheTier):
+                replay = cache.instead() if cache is not None else None
+                if replay is not None:
+                    return Answered(tier=tier.name, model=self._first_model, answer=replay, upstream=None, attempt_started=started)
+                result: Result = walk.failures[-1]  # with nothing kept, what led here leads on
+            else:
+                ask = partial(self._try, tier, request=request, trace=trace, walk=walk)
+                until = content_deadline(tier, now=started, budget_end=walk.started + self._budget)
+                result = await (cache.ask_first(ask, until=until, walk=walk) if cache is not None and position == 0 else ask())
             if not isinstance(result, Failure):
+                assert isinstance(tier, ModelTier)
                 if position == 0:
                     walk.first_tier = FirstTier.ANSWERED
                 return Answered(tier=tier.name, model=tier.model, answer=result, upstream=tier, attempt_started=started)

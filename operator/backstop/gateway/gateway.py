@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from ..api.heartbeat import BEAT_SECONDS, Heartbeat
 from ..api.names import traffic_object
 from ..api.traffic import TrafficState
+from .answercache import AnswerCache
 from .app import GatewayApp
 from .chain import Chain
 from .forward import Forwarder
@@ -84,9 +85,11 @@ async def run_gateway(
     peers = Peers(address=settings.address, budget=revision.budget, clock=clock)
     async with upstream_session() as session:
         chain = Chain(revision, session=session, gate=TargetGate(metrics=metrics, clock=clock), metrics=metrics, clock=clock)
+        tier = revision.cache
+        cache = None if tier is None else AnswerCache(tier, revision=revision, metrics=metrics, clock=clock)
         app = GatewayApp(
             revision,
-            local=LocalServer(revision, chain=chain, metrics=metrics, clock=clock, now=now),
+            local=LocalServer(revision, chain=chain, metrics=metrics, clock=clock, now=now, cache=cache),
             forwarder=Forwarder(revision, peers=peers, metrics=metrics),
             view=view,
             lifecycle=lifecycle,
