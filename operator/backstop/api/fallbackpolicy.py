@@ -95,13 +95,13 @@ class Tier(ApiModel):
 
     name: Name = Field(description="Name of the tier, said in headers and metrics.")
     model: ModelTarget | None = Field(None, description="A model behind an OpenAI-compatible API.")
-    static: StaticTarget | None = Field(None, description="A fixed answer. Only as the last tier.")
-    timeouts: Timeouts | None = Field(None, description="Timers of an attempt; for model tiers.")
     cache: CacheTarget | None = Field(
         None,
         description="Answers that were given before. At most one, behind a model tier. All callers of the policy share it "
         "(docs/concepts/gateway.md says what is kept, and for which requests).",
     )
+    static: StaticTarget | None = Field(None, description="A fixed answer. Only as the last tier.")
+    timeouts: Timeouts | None = Field(None, description="Timers of an attempt; for model tiers.")
     rules = (
         Rule(
             cel="[has(self.model), has(self.cache), has(self.static)].filter(x, x).size() == 1",

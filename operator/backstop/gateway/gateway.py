@@ -82,11 +82,11 @@ async def run_gateway(
         )
 
     view = TrafficView(on_change=on_change)
+    tier = revision.cache
+    cache = None if tier is None else AnswerCache(tier, revision=revision, metrics=metrics, clock=clock)
     peers = Peers(address=settings.address, budget=revision.budget, clock=clock)
     async with upstream_session() as session:
         chain = Chain(revision, session=session, gate=TargetGate(metrics=metrics, clock=clock), metrics=metrics, clock=clock)
-        tier = revision.cache
-        cache = None if tier is None else AnswerCache(tier, revision=revision, metrics=metrics, clock=clock)
         app = GatewayApp(
             revision,
             local=LocalServer(revision, chain=chain, metrics=metrics, clock=clock, now=now, cache=cache),
