@@ -10,7 +10,6 @@ from decimal import Decimal
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..api.cachetier import CacheTarget
 from ..api.fallbackpolicy import StaticTarget, Tier, Timeouts
 from ..api.knowledge import KnowledgeError, read_knowledge_base
 from ..api.names import api_key_variable
@@ -143,7 +142,7 @@ def _compile_tier(
     if tier.static is not None:
         return StaticTier(name=tier.name, text=tier.static.default, answers=_answers(tier.static, text=record.contents.get(tier.name)))
     if tier.cache is not None:
-        return _cache_tier(tier.name, target=tier.cache)
+        return _cache_tier(tier)
     model = tier.model
     if model is None:
         raise ConfigurationError(f"`spec.chain[{position}]` has none of `model`, `cache` and `static`; set one")
@@ -164,9 +163,10 @@ def _compile_tier(
     )
 
 
-def _cache_tier(name: str, *, target: CacheTarget) -> CacheTier:
-    fresh, stale = float(target.hot.ttlSeconds), float(target.staleIfErrorSeconds)
-    return CacheTier(name=name, hot_bytes=target.hot.maxMebibytes << 20, fresh=fresh, stale=stale)
+def _cache_tier(tier: Tier) -> CacheTier:
+    assert tier.cache is not None
+    hot, stale = tier.cache.hot, float(tier.cache.staleIfErrorSeconds)
+    return CacheTier(name=tier.name, hot_bytes=hot.maxMebibytes << 20, fresh=float(hot.ttlSeconds), stale=stale)
 
 
 def _answers(static: StaticTarget, *, text: str | None) -> StaticAnswers | None:
