@@ -121,7 +121,8 @@ def test_w36_what_is_no_answer_is_not_kept(text: bytes) -> None:
 UNFIT_STREAMS = {
     "length": events(*TEXT, finish="length"),
     "filtered": events(*TEXT, finish="content_filter"),
-    "unfinished": events(*TEXT)[:200],
+    "filtered, then stopped": events(*TEXT, finish="content_filter").replace(b"data: [DONE]\n\n", events()),
+    "unfinished": events(*TEXT).partition(b'"finish_reason": "stop"')[0],
     "tool calls": events(*TEXT, CALL),
     "refusal": events(*TEXT, {"refusal": "No."}),
     "logprobs": events(*TEXT, logprobs={"content": []}),
