@@ -181,8 +181,9 @@ async def test_w35_the_same_request_is_known_again_and_no_other_is(model: Model,
     reordered = b'{"temperature": 1, "messages": [{"content": "Hello", "role": "user"}]}'
     assert (await gateway.post(reordered)).said("cache") == "hit"
     assert model.fake.total == 1
-    for other in ({"temperature": 2}, {"metadata": {"place": "Bonn"}}, {"messages": [USER, USER]}):
-        assert (await gateway.chat(**{"temperature": 1, **other})).said("cache") == "miss"
+    others: list[dict[str, Any]] = [{"temperature": 2}, {"temperature": 1, "metadata": {"place": "Bonn"}}]
+    for other in (*others, {"temperature": 1, "messages": [USER, USER]}):
+        assert (await gateway.chat(**other)).said("cache") == "miss"
     assert model.fake.total == 4
 
     model.script(Rule(match="new", text="From the new prompt."), Rule(text="From the old one."))
@@ -241,7 +242,8 @@ async def test_a_kept_answer_is_given_as_a_whole_or_as_a_stream_whichever_way_it
     model.script(Rule(text=text, line_end="\r\n", slice_bytes=7))
     gateway = await gateways.start(make_record([model_tier(model.url), cache_tier()]))
     first = await gateway.chat(seed=1)
-    for options in ({}, {"stream_options": {"include_usage": True}}):
+    wishes: list[dict[str, Any]] = [{}, {"stream_options": {"include_usage": True}}]
+    for options in wishes:
         got = await gateway.chat(seed=1, stream=True, **options)
         assert (got.said("cache"), got.text, got.is_done) == ("hit", text, True)
         assert got.headers["Content-Type"].startswith("text/event-stream")
