@@ -126,6 +126,7 @@ class World:
     lingering: set[str] = field(default_factory=set)  # revisions whose Deployment is smaller or gone, and whose pods are not yet
     linger: bool = False  # they stay for as long
     strays: bool = False  # somebody has made the route do something else than it says
+    put_back: bool = False  # somebody has put an older traffic object in the place of the newest
     exists: bool = True
     acted: TrafficState | None = None  # what gateways act on
     # What they acted on when the policy went, and how long they had been watched for it.
@@ -304,7 +305,9 @@ class World:
     def _set_route(self, plan: Plan) -> None:
         assert plan.route is not None
         state = plan.route.state
-        assert self.route is None or state.generation - self.route.generation in ((0, 1) if self.strays else (1,))
+        if self.route is not None and not self.put_back:
+            assert state.generation - self.route.generation in ((0, 1) if self.strays else (1,))
+        self.put_back = False
         self.traffic, self.strays = render(state), False
         self.shares.append((self.now, state.stable, state.canary, state.permille))
 
@@ -353,7 +356,8 @@ class World:
             ends = self.come_to.get(key[2], ProbeState.PASSED)
             if state is ProbeState.RUNNING and ends is not None:
                 self.jobs[key] = ends
-        if self.route is not None and not self.deaf:
+        # Gateways never go back to a generation before the one that they act on.
+        if self.route is not None and not self.deaf and self.route.generation > self.acting:
             self.acting, self.acted = self.route.generation, self.route
 
     def run(self, seconds: float, *, tick: float = 1.0) -> None:
@@ -397,6 +401,11 @@ class World:
             dict(self.jobs),
             self.strays,
         )
+
+    def put_older_route(self, generation: int) -> None:
+        """Somebody restores the traffic object as it was at this generation, with what it says now."""
+        assert self.route is not None
+        self.traffic, self.put_back = render(replace(self.route, generation=generation)), True
 
     def want(self, version: str) -> None:
         """The spec names another version."""
