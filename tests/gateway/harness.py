@@ -291,6 +291,13 @@ def model_tier(url: str, *, name: str = "primary", model: str = "m1", key: bool 
     return {"name": name, "model": target} | ({"timeouts": timeouts} if timeouts else {})
 
 
+def guarded_tier(
+    url: str, *, name: str = "primary", retries: int = 0, breaker: dict[str, int] | None = None, **timeouts: int
+) -> dict[str, Any]:
+    """A model tier that is asked again, or left alone, as these say."""
+    return model_tier(url, name=name, **timeouts) | {"retries": retries} | ({"circuitBreaker": breaker} if breaker else {})
+
+
 def static_tier(text: str = "Not now.") -> dict[str, Any]:
     """The static tier."""
     return {"name": "static", "static": {"default": text}}
