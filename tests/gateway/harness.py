@@ -292,10 +292,11 @@ def model_tier(url: str, *, name: str = "primary", model: str = "m1", key: bool 
 
 
 def guarded_tier(
-    url: str, *, name: str = "primary", retries: int = 0, breaker: dict[str, int] | None = None, **timeouts: int
+    url: str, *, name: str = "primary", retries: int = 0, breaker: dict[str, int] | None = None, first_token: int | None = None
 ) -> dict[str, Any]:
     """A model tier that is asked again, or left alone, as these say."""
-    return model_tier(url, name=name, **timeouts) | {"retries": retries} | ({"circuitBreaker": breaker} if breaker else {})
+    tier = model_tier(url, name=name) if first_token is None else model_tier(url, name=name, firstTokenMilliseconds=first_token)
+    return tier | {"retries": retries} | ({"circuitBreaker": breaker} if breaker else {})
 
 
 def static_tier(text: str = "Not now.") -> dict[str, Any]:

@@ -42,9 +42,8 @@ class World:
         for lesson in lessons:
             self.breaker.leave(self.permit(), lesson=lesson)
 
-    @property
     def state(self) -> BreakerState:
-        """Of the breaker."""
+        """Of the breaker, now."""
         return self.breaker.state
 
 
@@ -52,7 +51,7 @@ def opened() -> World:
     """A breaker that has just opened, for 5 s."""
     world = World()
     world.attempts(FAILED, FAILED, FAILED, FAILED)
-    assert world.state is BreakerState.OPEN
+    assert world.state() is BreakerState.OPEN
     return world
 
 
@@ -60,23 +59,23 @@ def half_open() -> World:
     """A breaker that waits for a probe."""
     world = opened()
     world.clock.now += 5
-    assert world.state is BreakerState.HALF_OPEN
+    assert world.state() is BreakerState.HALF_OPEN
     return world
 
 
 def test_w26_it_opens_on_the_rate_and_not_before_the_fewest_requests() -> None:
     world = World()
     world.attempts(FAILED, FAILED, FAILED)
-    assert world.state is BreakerState.CLOSED, "three are fewer than the fewest"
+    assert world.state() is BreakerState.CLOSED, "three are fewer than the fewest"
     world.attempts(FAILED)
-    assert world.state is BreakerState.OPEN
+    assert world.state() is BreakerState.OPEN
     assert world.breaker.enter() == LeftAlone(FailureMode.DEPENDENCY_FAILURE)
 
     world = World()
     world.attempts(Worked(), Worked(), Worked(), FAILED, FAILED)
-    assert world.state is BreakerState.CLOSED, "two of five are less than half"
+    assert world.state() is BreakerState.CLOSED, "two of five are less than half"
     world.attempts(FAILED)
-    assert world.state is BreakerState.OPEN
+    assert world.state() is BreakerState.OPEN
 
 
 def test_w26_what_is_older_than_the_window_does_not_count() -> None:
@@ -84,20 +83,20 @@ def test_w26_what_is_older_than_the_window_does_not_count() -> None:
     world.attempts(FAILED, FAILED, FAILED)
     world.clock.now += 10
     world.attempts(FAILED)
-    assert world.state is BreakerState.CLOSED
+    assert world.state() is BreakerState.CLOSED
     world.clock.now += 8
     world.attempts(FAILED, FAILED)
-    assert world.state is BreakerState.CLOSED
+    assert world.state() is BreakerState.CLOSED
     world.attempts(FAILED)
-    assert world.state is BreakerState.OPEN
+    assert world.state() is BreakerState.OPEN
 
 
 def test_w26_callers_errors_and_cancellations_count_for_nothing() -> None:
     world = World()
     world.attempts(*[Unclear()] * 20, FAILED, FAILED, FAILED)
-    assert world.state is BreakerState.CLOSED
+    assert world.state() is BreakerState.CLOSED
     world.attempts(*[Unclear()] * 20, FAILED)
-    assert world.state is BreakerState.OPEN, "they do not thin out what failed either"
+    assert world.state() is BreakerState.OPEN, "they do not thin out what failed either"
 
 
 def test_w27_a_half_open_breaker_lets_one_probe_through() -> None:
@@ -105,23 +104,23 @@ def test_w27_a_half_open_breaker_lets_one_probe_through() -> None:
     permits = [world.breaker.enter() for _ in range(100)]
     (probe,) = (permit for permit in permits if isinstance(permit, Permit))
     world.breaker.leave(probe, lesson=Worked())
-    assert world.state is BreakerState.CLOSED
+    assert world.state() is BreakerState.CLOSED
     world.attempts(FAILED, FAILED, FAILED)
-    assert world.state is BreakerState.CLOSED, "it begins to count anew"
+    assert world.state() is BreakerState.CLOSED, "it begins to count anew"
 
 
 def test_w27_a_probe_that_fails_opens_it_again() -> None:
     world = half_open()
     world.attempts(LATE)
-    assert (world.state, world.breaker.open_for, world.breaker.mode) == (BreakerState.OPEN, 5, FailureMode.LATENCY_BREACH)
+    assert (world.state(), world.breaker.open_for, world.breaker.mode) == (BreakerState.OPEN, 5, FailureMode.LATENCY_BREACH)
 
 
 def test_w27_a_probe_that_taught_nothing_gives_its_permit_back() -> None:
     world = half_open()
     world.attempts(Unclear())
-    assert world.state is BreakerState.HALF_OPEN
+    assert world.state() is BreakerState.HALF_OPEN
     world.attempts(Worked())
-    assert world.state is BreakerState.CLOSED
+    assert world.state() is BreakerState.CLOSED
 
 
 @pytest.mark.parametrize("moved", [0.0, 5.0])
@@ -130,9 +129,9 @@ def test_w28_a_late_success_from_before_does_not_close_it(moved: float) -> None:
     early = world.permit()
     world.attempts(FAILED, FAILED, FAILED, FAILED)
     world.clock.now += moved
-    before = world.state
+    before = world.state()
     world.breaker.leave(early, lesson=Worked())
-    assert world.state is before is not BreakerState.CLOSED
+    assert world.state() is before is not BreakerState.CLOSED
 
 
 def test_w28_a_late_failure_from_before_neither_counts_nor_opens_it() -> None:
@@ -143,7 +142,7 @@ def test_w28_a_late_failure_from_before_neither_counts_nor_opens_it() -> None:
     world.attempts(Worked())
     for permit in early:
         world.breaker.leave(permit, lesson=FAILED)
-    assert world.state is BreakerState.CLOSED
+    assert world.state() is BreakerState.CLOSED
 
 
 def test_w29_of_two_ends_the_later_one_stays() -> None:
@@ -164,7 +163,7 @@ def test_w29_a_probe_that_worked_does_not_cut_a_later_end_short() -> None:
     probe = world.permit()
     world.breaker.leave(early, lesson=Broke(FailureMode.RESOURCE_EXHAUSTION, leave_alone=7))
     world.breaker.leave(probe, lesson=Worked())
-    assert (world.state, world.breaker.open_for) == (BreakerState.OPEN, 7)
+    assert (world.state(), world.breaker.open_for) == (BreakerState.OPEN, 7)
 
 
 def test_w29_a_probe_that_is_told_to_wait_less_waits_as_any_other_that_failed() -> None:
@@ -194,7 +193,7 @@ def test_w30_a_minute_of_failures_costs_few_attempts_and_recovery_is_soon() -> N
     while not isinstance(permit := world.breaker.enter(), Permit):
         world.clock.now += 1
     world.breaker.leave(permit, lesson=Worked())
-    assert world.state is BreakerState.CLOSED
+    assert world.state() is BreakerState.CLOSED
     assert world.clock.now - healed <= 30
 
 
@@ -217,7 +216,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def enter(self) -> None:
         """Another request."""
-        before = self.world.state
+        before = self.world.state()
         permit = self.world.breaker.enter()
         assert isinstance(permit, Permit) or before is not BreakerState.CLOSED
         if isinstance(permit, Permit):
@@ -231,11 +230,11 @@ class AnyOrder(RuleBasedStateMachine):
     def leave(self, position: int, lesson: Lesson) -> None:
         """Any attempt ends, however old it is."""
         permit = self.out.pop(position % len(self.out))
-        before = self.world.state
+        before = self.world.state()
         self.world.breaker.leave(permit, lesson=lesson)
         if isinstance(lesson, Broke):
             self.until = max(self.until, self.world.clock.now + lesson.leave_alone)
-        if before is not BreakerState.CLOSED and self.world.state is BreakerState.CLOSED:
+        if before is not BreakerState.CLOSED and self.world.state() is BreakerState.CLOSED:
             assert permit.probe
             assert isinstance(lesson, Worked)
 
@@ -288,7 +287,10 @@ def test_a_date_without_the_answers_own_says_nothing() -> None:
     assert seconds_to_wait("Sat, 31 Jan 2026 09:30:07 GMT", date=None) == 0
 
 
-@given(said=st.text(), date=st.none() | st.text())
-@settings(max_examples=50)
+HEADERS = st.text(alphabet="0129.,:- GMTSatJan", max_size=40)
+
+
+@given(said=HEADERS, date=st.none() | HEADERS)
+@settings(max_examples=50, deadline=None)
 def test_any_retry_after_is_a_bounded_time(said: str, date: str | None) -> None:
     assert 0 <= seconds_to_wait(said, date=date) <= LONGEST_SECONDS

@@ -74,111 +74,57 @@ async def breaker(gateway: Gateway, tier: str = "primary") -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(("status", "said"), [(429, "2"), (503, "2"), (429, "Sat, 31 Jan 2026 09:30:02 GMT")])
-async def test_w01_a_target_that_says_retry_after_is_left_alone_so_long_and_the_next_tier_answers(
-    start: Start, time: Time, status: int, said: str
-) -> None:
-    asked = 0
+async def test_w01_a_target_that_says_retry_after_is_left_alone_so_long_and_the_next_tier_answers(start: Start, time: Time) -> None:
+    asked, says = 0, web.Response()
 
     async def chat(_: web.Request) -> web.Response:
         nonlocal asked
         asked += 1
-        if asked > 1:
-            return answered("Back.")
-        return web.Response(status=status, headers={"Retry-After": said, "Date": "Sat, 31 Jan 2026 09:30:00 GMT"})
+        return says
 
     app = web.Application()
     app.router.add_post("/v1/chat/completions", chat)
     async with listening(app) as address:
-        # The budget is shorter than what the target asks for: who waits for it does not get its answer.
-        gateway = await start(make_record([guarded_tier(address, retries=3), static_tier()], budget=1900))
+        for status, wait in ((429, "2"), (503, "2"), (429, "Sat, 31 Jan 2026 09:30:02 GMT")):
+            asked, says = 0, web.Response(status=status, headers={"Retry-After": wait, "Date": "Sat, 31 Jan 2026 09:30:00 GMT"})
+            # The budget is shorter than what the target asks for: who waits for it does not get its answer.
+            gateway = await start(make_record([guarded_tier(address, retries=3), static_tier()], budget=1900))
+            first = await gateway.chat()
+            assert (first.text, first.said("reason"), first.said("attempts")) == ("Not now.", "ResourceExhaustion", "1"), wait
+            time.now += 1.5
+            second = await gateway.chat()
+            assert (second.text, second.said("reason"), second.said("attempts")) == ("Not now.", "ResourceExhaustion", "0"), wait
+            assert second.said("first-tier") == "failed"
+            assert asked == 1
+            time.now += 0.5
+            says = answered("Back.")
+            assert (await gateway.chat()).text == "Back."
+
+
+async def test_w02_a_target_that_goes_on_failing_is_asked_a_bounded_number_of_times(model: Model, start: Start) -> None:
+    for status in (429, 503):
+        model.script(Rule(error_percent=100, error_status=status))
+        before = model.fake.total
+        gateway = await start(make_record([guarded_tier(model.url, retries=2, breaker=QUICK | {"minRequests": 6}), static_tier()]))
         first = await gateway.chat()
-        assert (first.text, first.said("reason"), first.said("attempts")) == ("Not now.", "ResourceExhaustion", "1")
-        time.now += 1.5
-        second = await gateway.chat()
-        assert (second.text, second.said("reason"), second.said("attempts")) == ("Not now.", "ResourceExhaustion", "0")
-        assert second.said("first-tier") == "failed"
-        assert asked == 1
-        time.now += 0.5
-        assert (await gateway.chat()).text == "Back."
+        assert (first.text, first.said("attempts"), first.said("hand-offs")) == ("Not now.", "3", "1")
+        assert model.fake.total == before + 3
+        for _ in range(10):
+            assert (await gateway.chat()).text == "Not now."
+        assert model.fake.total == before + 6, "then the breaker is open"
 
 
-@pytest.mark.parametrize("status", [429, 503])
-async def test_w02_a_target_that_goes_on_failing_is_asked_a_bounded_number_of_times(model: Model, start: Start, status: int) -> None:
-    model.script(Rule(error_percent=100, error_status=status))
-    gateway = await start(make_record([guarded_tier(model.url, retries=2, breaker=QUICK | {"minRequests": 6}), static_tier()]))
-    first = await gateway.chat()
-    assert (first.text, first.said("attempts"), first.said("hand-offs")) == ("Not now.", "3", "1")
-    assert model.fake.total == 3
-    for _ in range(10):
-        assert (await gateway.chat()).text == "Not now."
-    assert model.fake.total == 6, "then the breaker is open"
+async def test_w02_what_would_fail_again_is_not_asked_again(model: Model, start: Start) -> None:
+    errors = [Rule(error_percent=100, error_status=status) for status in (400, 401, 302)]
+    for rule in (*errors, Rule(fault=Fault.MALFORMED), Rule(fault=Fault.EMPTY)):
+        model.script(_once(rule))
+        before = model.fake.total
+        gateway = await start(make_record([guarded_tier(model.url, retries=3), static_tier()]))
+        assert (await gateway.chat()).said("attempts") == "1", rule
+        assert model.fake.total == before + 1
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("rule", [*(Rule(error_percent=100, error_status=n) for n in (429, 500, 502, 503, 504)), Rule(fault=Fault.RESET)])
-async def test_w03_what_failed_at_once_is_asked_again_and_there_is_one_answer(model: Model, start: Start, rule: Rule, stream: bool) -> None:
-    model.script(_once(rule), Rule(text="Fine."))
-    gateway = await start(make_record([guarded_tier(model.url, retries=1), static_tier()]))
-    got = await gateway.chat(stream=stream)
-    assert (got.status, got.text, got.said("tier"), got.said("attempts"), got.said("hand-offs")) == (200, "Fine.", "primary", "2", "0")
-    assert got.said("first-tier") == "answered"
-    assert model.fake.requests[0]["body"] == model.fake.requests[1]["body"]
-    assert await gateway.total("backstop_attempts_total", outcome="success") == 1
-    assert await gateway.total("backstop_attempts_total") == 2
-    assert await gateway.total("backstop_served_total") == 1
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_w04_a_reset_before_headers_goes_to_the_next_target_and_is_counted_once(
-    model: Model, other_model: Model, start: Start, stream: bool
-) -> None:
-    model.script(Rule(fault=Fault.RESET))
-    other_model.script(Rule(text="From the second."))
-    chain = [guarded_tier(model.url, firstTokenMilliseconds=4000), guarded_tier(other_model.url, name="second")]
-    gateway = await start(make_record(chain))
-    assert (await gateway.chat(stream=stream)).text == "From the second."
-    assert model.fake.total == 1
-    assert await gateway.total("backstop_attempts_total", target="primary", outcome="DependencyFailure") == 1
-    assert await gateway.total("backstop_attempts_total", target="primary") == 1
-    assert await gateway.total("backstop_handoffs_total") == 1
-
-
-@pytest.mark.parametrize("timeout", ["headersMilliseconds", "firstTokenMilliseconds"])
-async def test_w05_a_target_that_never_sends_headers_is_not_asked_again(model: Model, start: Start, timeout: str) -> None:
-    model.script(Rule(fault=Fault.HANG))
-    tier = guarded_tier(model.url, retries=3) | {"timeouts": {timeout: 80}}
-    gateway = await start(make_record([tier, static_tier()], budget=LONG))
-    got = await gateway.chat()
-    assert (got.text, got.said("reason"), got.said("attempts")) == ("Not now.", "LatencyBreach", "1")
-    assert model.fake.total == 1
-
-
-@pytest.mark.parametrize(
-    "rule",
-    [
-        Rule(error_percent=100, error_status=401),
-        Rule(error_percent=100, error_status=400),
-        Rule(error_percent=100, error_status=302),
-        Rule(fault=Fault.MALFORMED),
-        Rule(fault=Fault.EMPTY),
-    ],
-)
-async def test_w02_what_would_fail_again_is_not_asked_again(model: Model, start: Start, rule: Rule) -> None:
-    model.script(_once(rule))
-    gateway = await start(make_record([guarded_tier(model.url, retries=3), static_tier()]))
-    assert (await gateway.chat()).said("attempts") == "1"
-    assert model.fake.total == 1
-
-
-async def test_w05_what_is_late_when_asked_again_was_late(model: Model, start: Start) -> None:
-    model.script(_once(ERROR), Rule(fault=Fault.HANG))
-    gateway = await start(make_record([guarded_tier(model.url, retries=3, headersMilliseconds=80), static_tier()], budget=LONG))
-    got = await gateway.chat()
-    assert (got.text, got.said("attempts"), got.said("reason"), got.said("first-tier")) == ("Not now.", "2", "LatencyBreach", "late")
-
-
-async def test_w02_nobody_is_asked_again_when_the_tiers_time_is_over(start: Start, time: Time) -> None:
+async def test_w02_nobody_is_asked_again_when_the_tiers_time_is_over_or_the_breaker_opens(model: Model, start: Start, time: Time) -> None:
     async def chat(_: web.Request) -> web.Response:
         time.now += 2
         return web.Response(status=500)
@@ -186,16 +132,57 @@ async def test_w02_nobody_is_asked_again_when_the_tiers_time_is_over(start: Star
     app = web.Application()
     app.router.add_post("/v1/chat/completions", chat)
     async with listening(app) as address:
-        chain = [guarded_tier(address, retries=3, firstTokenMilliseconds=4000), static_tier()]
+        chain = [guarded_tier(address, retries=3, first_token=4000), static_tier()]
         got = await (await start(make_record(chain, budget=LONG))).chat()
     assert (got.text, got.said("attempts"), got.said("reason")) == ("Not now.", "2", "DependencyFailure")
 
-
-async def test_w02_nobody_is_asked_again_when_the_breaker_opens(model: Model, start: Start) -> None:
     model.script(ERROR)
     gateway = await start(make_record([guarded_tier(model.url, retries=3, breaker=QUICK), static_tier()]))
     got = await gateway.chat()
     assert (got.text, got.said("attempts"), got.said("reason")) == ("Not now.", "2", "DependencyFailure")
+
+
+async def test_w03_what_failed_at_once_is_asked_again_and_there_is_one_answer(model: Model, start: Start) -> None:
+    errors = [Rule(error_percent=100, error_status=status) for status in (429, 500, 502, 503, 504)]
+    for rule, stream in ((rule, stream) for rule in (*errors, Rule(fault=Fault.RESET)) for stream in (False, True)):
+        model.script(_once(rule), Rule(text="Fine."))
+        gateway = await start(make_record([guarded_tier(model.url, retries=1), static_tier()]))
+        got = await gateway.chat(stream=stream)
+        said = (got.status, got.text, got.said("tier"), got.said("attempts"), got.said("hand-offs"), got.said("first-tier"))
+        assert said == (200, "Fine.", "primary", "2", "0", "answered"), rule
+        assert model.fake.requests[-2]["body"] == model.fake.requests[-1]["body"]
+        assert await gateway.total("backstop_attempts_total", outcome="success") == 1
+        assert await gateway.total("backstop_attempts_total") == 2
+        assert await gateway.total("backstop_served_total") == 1
+
+
+async def test_w04_a_reset_before_headers_goes_to_the_next_target_and_is_counted_once(
+    model: Model, other_model: Model, start: Start
+) -> None:
+    model.script(Rule(fault=Fault.RESET))
+    other_model.script(Rule(text="From the second."))
+    chain = [guarded_tier(model.url, first_token=4000), guarded_tier(other_model.url, name="second")]
+    gateway = await start(make_record(chain))
+    for number, stream in ((1, False), (2, True)):
+        assert (await gateway.chat(stream=stream)).text == "From the second."
+        assert model.fake.total == number
+        assert await gateway.total("backstop_attempts_total", target="primary", outcome="DependencyFailure") == number
+        assert await gateway.total("backstop_attempts_total", target="primary") == number
+        assert await gateway.total("backstop_handoffs_total") == number
+
+
+async def test_w05_a_target_that_never_sends_headers_is_not_asked_again(model: Model, start: Start) -> None:
+    for timeout in ("headersMilliseconds", "firstTokenMilliseconds"):
+        tier = guarded_tier(model.url, retries=3) | {"timeouts": {timeout: 80}}
+        gateway = await start(make_record([tier, static_tier()], budget=LONG))
+        # The second time, where it hangs when it is asked again.
+        for before, attempts in (((), "1"), ((_once(ERROR),), "2")):
+            model.script(*before, Rule(fault=Fault.HANG))
+            total = model.fake.total
+            got = await gateway.chat()
+            assert (got.text, got.said("reason"), got.said("first-tier")) == ("Not now.", "LatencyBreach", "late")
+            assert got.said("attempts") == attempts
+            assert model.fake.total == total + int(attempts)
 
 
 async def test_w26_a_breaker_opens_on_the_rate_with_fewest_requests_and_says_so(model: Model, start: Start, time: Time) -> None:
@@ -304,13 +291,13 @@ async def test_w30_a_minute_of_failures_costs_few_attempts_and_recovery_is_soon(
     assert texts == sorted(texts, reverse=True), "once it is back it stays"
 
 
-async def test_w31_with_all_targets_open_and_no_static_tier_there_is_an_error_at_once(
+async def test_w31_with_all_targets_open_there_is_an_error_or_the_static_answer_at_once(
     model: Model, other_model: Model, start: Start
 ) -> None:
     model.script(ERROR)
     other_model.script(ERROR)
     chain = [
-        guarded_tier(model.url, breaker=QUICK, firstTokenMilliseconds=LONG),
+        guarded_tier(model.url, breaker=QUICK, first_token=LONG),
         guarded_tier(other_model.url, name="second", breaker=QUICK),
     ]
     gateway = await start(make_record(chain, budget=2 * LONG))
@@ -329,24 +316,24 @@ async def test_w31_with_all_targets_open_and_no_static_tier_there_is_an_error_at
         }
     assert await gateway.total("backstop_served_total", outcome="error", first_tier="failed") == 4
 
-
-async def test_w31_with_all_targets_open_the_static_tier_answers(model: Model, start: Start) -> None:
+    with_static = await start(make_record([guarded_tier(model.url, breaker=QUICK), static_tier()]))
     model.script(ERROR)
-    gateway = await start(make_record([guarded_tier(model.url, breaker=QUICK), static_tier()]))
+    before = model.fake.total
     for _ in range(4):
-        assert (await gateway.chat()).text == "Not now."
-    assert model.fake.total == 2
+        assert (await with_static.chat()).text == "Not now."
+    assert model.fake.total == before + 2
 
 
-@pytest.mark.parametrize(("rule", "first"), [(ERROR, "failed"), (Rule(fault=Fault.HANG), "late")])
-async def test_a_first_tier_that_is_left_alone_counts_as_what_it_did_before(model: Model, start: Start, rule: Rule, first: str) -> None:
-    model.script(rule)
-    chain = [guarded_tier(model.url, breaker=QUICK, firstTokenMilliseconds=80 if first == "late" else LONG), static_tier()]
-    gateway = await start(make_record(chain, budget=LONG))
-    for _ in range(5):
-        assert (await gateway.chat()).said("first-tier") == first
-    assert model.fake.total == 2
-    assert await gateway.total("backstop_served_total", outcome="success", first_tier=first) == 5
+async def test_a_first_tier_that_is_left_alone_counts_as_what_it_did_before(model: Model, start: Start) -> None:
+    for rule, first, patience in ((ERROR, "failed", LONG), (Rule(fault=Fault.HANG), "late", 80)):
+        model.script(rule)
+        before = model.fake.total
+        chain = [guarded_tier(model.url, breaker=QUICK, first_token=patience), static_tier()]
+        gateway = await start(make_record(chain, budget=LONG))
+        for _ in range(5):
+            assert (await gateway.chat()).said("first-tier") == first
+        assert model.fake.total == before + 2
+        assert await gateway.total("backstop_served_total", outcome="success", first_tier=first) == 5
 
 
 async def _open(gateway: Gateway, *, model: Model, time: Time) -> None:
