@@ -1,6 +1,5 @@
 """What tests of several rooms share: one API server with the project's CRDs, started when the first test asks for it."""
 
-import gc
 import random
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +12,8 @@ from backstop.kube.client import Client
 from backstop.kube.connection import Connection, connect
 from e2e.cluster.apiserver import ApiServer
 from e2e.cluster.build import program
+
+from .garbage import set_aside
 
 CRDS = Path(__file__).parents[1] / "crds"
 ANALYSIS_FIXTURES = Path(__file__).parent / "analysis" / "fixtures" / "analysis.json"
@@ -35,10 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave the modules and tests out of what the collector of garbage goes through again and again: a seventh of the whole time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    set_aside()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

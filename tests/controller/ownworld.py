@@ -40,18 +40,17 @@ class OwnWorld(World):
         return await self.client.apply(POLICIES, body=body, manager=MANAGER)
 
     async def service(self) -> Body:
-        """The Service that callers use."""
-        return await self.client.get(SERVICES, namespace=self.namespace, name=self.policy)
+        """The Service that callers use; waits until there is one: status names the first revision before."""
+        return await until("the Service exists", self._present_service)
+
+    async def _present_service(self) -> Body | None:
+        with contextlib.suppress(NotFound):
+            return await self.client.get(SERVICES, namespace=self.namespace, name=self.policy)
+        return None
 
     async def route(self) -> TrafficState:
         """What the Service says; waits until there is one."""
-
-        async def look() -> TrafficState | None:
-            with contextlib.suppress(NotFound):
-                return _said(await self.service())
-            return None
-
-        return await until("the Service exists", look)
+        return _said(await self.service())
 
     async def edit_service(self, **spec: Any) -> str:
         """Somebody edits these fields of the Service's spec; returns the version of it."""
@@ -66,9 +65,8 @@ class OwnWorld(World):
         return await self._touched(SERVICES, name=self.policy)
 
     async def _read_traffic(self) -> None:
-        try:
-            service = await self.service()
-        except NotFound:
+        service = await self._present_service()
+        if service is None:
             return
         with contextlib.suppress(ValueError):
             state = _said(service)

@@ -12,6 +12,8 @@ import time
 
 from .play import LENGTHS, play
 
+TOLD_EVERY = 50_000  # steps
+
 
 def main() -> int:
     """The command."""
@@ -30,8 +32,11 @@ def main() -> int:
             if len(waiting) < options.processes and options.seed is None:
                 continue
             made, problem = waiting.pop(0).get()
+            before = sum(total.values())
             for name, steps in made.items():
                 total[name] += steps
+            if sum(total.values()) // TOLD_EVERY > before // TOLD_EVERY:
+                print(f"{sum(total.values()):,} steps after {time.monotonic() - began:.0f} s", flush=True)
             if problem is not None:
                 problems.append(problem)
             if problems or sum(total.values()) >= options.steps:

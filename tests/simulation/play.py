@@ -5,6 +5,7 @@ import traceback
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
+from tests.garbage import set_aside
 from tests.rollout.test_invariants import Rollouts, RolloutsByHand, RolloutsWithProbes
 
 from .machine import WholePasses
@@ -15,6 +16,7 @@ LENGTHS: dict[type[RuleBasedStateMachine], int] = {WholePasses: 30, Rollouts: 50
 
 def play(number: int) -> tuple[dict[str, int], str | None]:
     """Every machine, with this seed. Returns the steps made by each, and what went wrong."""
+    set_aside()
     made: dict[str, int] = {}
     for machine, length in LENGTHS.items():
         before = machine.steps  # type: ignore[attr-defined]  # each of them counts its steps
