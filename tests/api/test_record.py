@@ -45,6 +45,10 @@ GOLDEN = [
         spec(podTemplate=json.loads(POD_TEMPLATE)),
         f'{{"chain":{CHAIN},{BETWEEN},"serving":{{"podTemplate":{POD_TEMPLATE}}}}}',
     ),
+    (
+        spec() | {"chain": [json.loads(CHAIN)[0] | {"retries": 2, "circuitBreaker": {"openSeconds": 9, "minRequests": 20}}]},
+        f'{{"chain":[{{"circuitBreaker":{{"openSeconds":9}},{CHAIN[2:-2]},"retries":2}}],{BETWEEN}}}',
+    ),
 ]
 
 

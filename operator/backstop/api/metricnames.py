@@ -28,6 +28,7 @@ ATTEMPTS_TOTAL: Final = "backstop_attempts_total"
 HANDOFFS_TOTAL: Final = "backstop_handoffs_total"
 BUDGET_EXCEEDED_TOTAL: Final = "backstop_budget_exceeded_total"
 TARGET_UP: Final = "backstop_target_up"
+BREAKER_STATE: Final = "backstop_breaker_state"
 SPLIT_TOTAL: Final = "backstop_split_total"
 CACHE_LOOKUPS_TOTAL: Final = "backstop_cache_lookups_total"  # {namespace, policy, revision, level, result}
 CACHE_BYTES: Final = "backstop_cache_bytes"  # {namespace, policy, revision, level}
@@ -61,8 +62,8 @@ class FirstTier(StrEnum):
     """What became of the chain's first tier: a chain that hides a slow or failing model still shows it."""
 
     ANSWERED = "answered"
-    LATE = "late"  # handed over because it was late (LatencyBreach)
-    FAILED = "failed"  # its attempt failed, other than by being late, or it is taken out because it refused the key
+    LATE = "late"  # handed over because it was late (LatencyBreach), or taken out because it was
+    FAILED = "failed"  # its attempt failed, other than by being late, or it is taken out because it failed so
     SKIPPED = "skipped"  # not tried: no time left
 
 

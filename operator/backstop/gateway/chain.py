@@ -12,6 +12,7 @@ import aiohttp
 
 from ..api.metricnames import FailureMode, FirstTier
 from .body import ChatRequest
+from .breaker import LeftAlone
 from .errors import Failure
 from .metrics import GatewayMetrics
 from .replay import Replay
@@ -117,28 +118,44 @@ class Chain:
         content_by = content_deadline(tier, now=started, budget_end=walk.started + self._budget)
         if content_by <= started:
             return Failure(FailureMode.LATENCY_BREACH, f"no time was left for tier `{tier.name}`")
-        if not self._gate.enter(tier.name):
-            # A canary with a wrong key must not look healthy between two tries.
-            if tier is self._tiers[0]:
-                walk.first_tier = FirstTier.FAILED
-            return Failure(FailureMode.DEPENDENCY_FAILURE, f"tier `{tier.name}` does not take the configured key")
+        result = await self._attempt(tier, request=request, trace=trace, walk=walk, content_by=content_by)
+        for _ in range(tier.retries):
+            if not (isinstance(result, Failed) and result.safe_to_retry) or self._clock() >= content_by:
+                break
+            again = await self._attempt(tier, request=request, trace=trace, walk=walk, content_by=content_by)
+            if isinstance(again, LeftAlone):
+                break
+            result = again
+        match result:
+            case LeftAlone(mode=mode):
+                failure = Failure(mode, f"tier `{tier.name}` is left alone after it failed ({mode})", left_alone=True)
+            case Failed(failure=failure):
+                pass
+            case _:
+                return result
+        # Left alone or not: a canary with a broken target must not look healthy between two tries.
+        if tier is self._tiers[0]:
+            walk.first_tier = FirstTier.LATE if failure.mode is FailureMode.LATENCY_BREACH else FirstTier.FAILED
+        return failure
+
+    async def _attempt(
+        self, tier: ModelTier, *, request: ChatRequest, trace: Mapping[str, str], walk: Walk, content_by: float
+    ) -> Whole | Streaming | PassedBack | Failed | LeftAlone:
+        permit = self._gate.enter(tier.name)
+        if isinstance(permit, LeftAlone):
+            return permit
         walk.attempts += 1
-        refused: bool | None = None
-        outcome = "cancelled"
+        started = self._clock()
+        result: Whole | Streaming | PassedBack | Failed | None = None
         try:
             result = await self._upstreams[tier.name].attempt(
                 request.for_model(tier.model), trace=trace, stream=request.wanted.stream, content_by=content_by
             )
-            refused, outcome = _learned(result), _outcome(result)
-        finally:
-            self._gate.leave(tier.name, refused=refused)
-            self._metrics.count_attempt(tier.name, outcome=outcome)
-            walk.waited += self._clock() - started
-        if not isinstance(result, Failed):
             return result
-        if tier is self._tiers[0]:
-            walk.first_tier = FirstTier.LATE if result.failure.mode is FailureMode.LATENCY_BREACH else FirstTier.FAILED
-        return result.failure
+        finally:
+            self._gate.leave(tier.name, permit=permit, result=result)
+            self._metrics.count_attempt(tier.name, outcome=_outcome(result))
+            walk.waited += self._clock() - started
 
 
 def content_deadline(tier: ModelTier, *, now: float, budget_end: float) -> float:
@@ -148,14 +165,7 @@ def content_deadline(tier: ModelTier, *, now: float, budget_end: float) -> float
     return min(now + tier.first_token, budget_end)
 
 
-def _learned(result: Whole | Streaming | PassedBack | Failed) -> bool | None:
-    """Whether the target refused our key; None when it did not get as far as saying."""
-    if isinstance(result, Failed):
-        return True if result.refused_key else None
-    return False
-
-
-def _outcome(result: Whole | Streaming | PassedBack | Failed) -> str:
+def _outcome(result: Whole | Streaming | PassedBack | Failed | None) -> str:
     match result:
         case Whole() | Streaming():
             return "success"
@@ -163,3 +173,5 @@ def _outcome(result: Whole | Streaming | PassedBack | Failed) -> str:
             return "passed_back"
         case Failed():
             return result.failure.mode.value
+        case None:
+            return "cancelled"

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from ..api import metricnames as names
 from ..api.metricnames import SEVERITY, CacheLevel, CacheLookup, CacheUse, FailureMode, FirstTier, Outcome, Overload
 from ..api.traffic import TrafficState
+from .breaker import Breaker
 from .revision import ModelTier, Revision
 
 # Revisions whose series one pod keeps. More than live at once; the oldest goes first.
@@ -103,6 +104,12 @@ class GatewayMetrics:
             names.TARGET_UP,
             "1 while the target takes our key, 0 while it is taken out after a 401 or 403.",
             (*own, "target"),
+            registry=registry,
+        )
+        self._breaker_state = Gauge(
+            names.BREAKER_STATE,
+            "This pod's breaker of a tier's target: 0 closed, 1 half-open, 2 open.",
+            (*own, "tier"),
             registry=registry,
         )
         self._split = Counter(
@@ -200,3 +207,7 @@ class GatewayMetrics:
     def set_target_up(self, target: str, *, up: bool) -> None:
         """Whether the target takes our key."""
         self._target_up.labels(*self._labels, target).set(1 if up else 0)
+
+    def watch_breaker(self, tier: str, *, breaker: Breaker) -> None:
+        """Tell the state of `breaker` whenever it is asked for: time alone changes it."""
+        self._breaker_state.labels(*self._labels, tier).set_function(lambda: breaker.state)

@@ -10,12 +10,13 @@ from decimal import Decimal
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..api.fallbackpolicy import StaticTarget, Tier, Timeouts
+from ..api.fallbackpolicy import CircuitBreaker, StaticTarget, Tier, Timeouts
 from ..api.knowledge import KnowledgeError, read_knowledge_base
 from ..api.names import api_key_variable
 from ..api.promptversion import ModelParameters, Variable
 from ..api.record import RevisionRecord
 from ..api.template import TemplateError, compile_prompt
+from .breaker import BreakerSettings
 from .jsontext import quoted
 from .knowledge import StaticAnswers
 from .prompt import Prompt, compile_for_json
@@ -45,6 +46,8 @@ class ModelTier:
     reserved: float  # seconds of the budget that belong to later model tiers
     stall: float
     total: float
+    retries: int
+    breaker: BreakerSettings
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,17 @@ def _compile_tier(
         reserved=sum((t.firstTokenMilliseconds or 0) / 1000 for t in later if t is not None),
         stall=timeouts.stallMilliseconds / 1000,
         total=float(timeouts.totalSeconds),
+        retries=tier.retries,
+        breaker=_breaker(tier.circuitBreaker or CircuitBreaker()),
+    )
+
+
+def _breaker(declared: CircuitBreaker) -> BreakerSettings:
+    return BreakerSettings(
+        window=float(declared.windowSeconds),
+        min_requests=declared.minRequests,
+        failure_percent=declared.failurePercent,
+        open=float(declared.openSeconds),
     )
 
 
