@@ -134,11 +134,13 @@ class World:
     deleting: bool = False
     finalizer: bool = False
     kept: tuple[Revision, tuple[Rejection, ...]] | None = None  # the record of the last accepted revision, and what stands on it
+    # What was worked out for the status that was read last, and for the present policy: much asks for it.
     _read: tuple[FallbackPolicyStatus, Place] | None = field(default=None, init=False)
+    _marked: tuple[FallbackPolicySpec, dict[str, str]] | None = field(default=None, init=False)
 
     @property
     def place(self) -> Place:
-        """The place that a restarted operator would read: found once for each status that was written, as much asks for it."""
+        """The place that a restarted operator would read."""
         if self._read is None or self._read[0] is not self.status:
             self._read = self.status, place_of(FallbackPolicyStatus.model_validate_json(self.status.model_dump_json()))
         return self._read[1]
@@ -335,7 +337,9 @@ class World:
         self.jobs = after
 
     def _marks(self) -> dict[str, str]:
-        return {probe.name: probe.mark for probe in self.policy.canary.probes}
+        if self._marked is None or self._marked[0] is not self.policy:
+            self._marked = self.policy, {probe.name: probe.mark for probe in self.policy.canary.probes}
+        return self._marked[1]
 
     def _size(self, name: str, *, plan: Plan) -> int:
         """What the operator writes: the size of what an autoscaler scales is left as it is."""
