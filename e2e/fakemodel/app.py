@@ -38,12 +38,22 @@ class FakeModel:
     """State of one server: rules, counters, and the last requests."""
 
     def __init__(self, *, random: Random) -> None:
-        self.rules: tuple[Rule, ...] = ()
+        self._rules: tuple[Rule, ...] = ()
+        self._used: list[int] = []  # by rule
         self.requests: deque[dict[str, Any]] = deque(maxlen=KEPT_REQUESTS)
         self.cancelled = 0  # requests whose caller left before the answer was complete
         self._counts: dict[str, int] = {}
         self._random = random
         self._chat = msgspec.json.Decoder(_Chat)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """What it does; to be replaced as a whole."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: tuple[Rule, ...]) -> None:
+        self._rules, self._used = rules, [0] * len(rules)
 
     @property
     def total(self) -> int:
@@ -96,9 +106,11 @@ class FakeModel:
         except ValueError as error:  # msgspec's and json's errors alike
             return _error(400, message=f"fakemodel: {error}")
         prompt = "\n".join(str(m.content) for m in chat.messages if m.role in ("system", "developer"))
-        position = choose(self.rules, prompt=prompt)
+        position = choose(self.rules, prompt=prompt, used=self._used)
         rule = DEFAULT_RULE if position is None else self.rules[position]
         name = "" if position is None else rule.match
+        if position is not None:
+            self._used[position] += 1
         self._counts[name] = self._counts.get(name, 0) + 1
         try:
             return await self._answer(request, chat=chat, rule=rule)
@@ -116,9 +128,10 @@ class FakeModel:
 
     async def _answer(self, request: web.Request, *, chat: _Chat, rule: Rule) -> web.StreamResponse:
         if rule.fails(self._random):
+            said = {} if rule.error_retry_after is None else {"Retry-After": rule.error_retry_after}
             if rule.error_body is not None:
-                return web.Response(status=rule.error_status, text=rule.error_body, content_type="application/json")
-            return _error(rule.error_status, message=f"scripted {rule.error_status}")
+                return web.Response(status=rule.error_status, text=rule.error_body, content_type="application/json", headers=said)
+            return _error(rule.error_status, message=f"scripted {rule.error_status}", headers=said)
         if seconds := rule.latency(self._random):
             await asyncio.sleep(seconds)
         match rule.fault:
@@ -216,12 +229,12 @@ def _usage(tokens: int) -> dict[str, int]:
     return {"prompt_tokens": 8, "completion_tokens": tokens, "total_tokens": 8 + tokens}
 
 
-def _json(value: object, *, status: int = 200) -> web.Response:
-    return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")
+def _json(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json", headers=headers)
 
 
-def _error(status: int, *, message: str) -> web.Response:
-    return _json({"error": {"message": message, "type": "scripted", "param": None, "code": None}}, status=status)
+def _error(status: int, *, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    return _json({"error": {"message": message, "type": "scripted", "param": None, "code": None}}, status=status, headers=headers)
 
 
 def _abort(request: web.Request) -> None:

@@ -39,11 +39,13 @@ class Rule(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=T
     error_percent: float = 0
     error_status: int = 500
     error_body: str | None = None
+    error_retry_after: str | None = None  # the error's `Retry-After`
     fault: Fault = Fault.NONE
     cut_after_tokens: int = 0
     tokens: int | None = None  # so many pieces; unset: one for each word of `text`
     line_end: Literal["\n", "\r\n"] = "\n"
     slice_bytes: int | None = None  # send streams in slices of so many bytes, wherever they fall
+    times: int | None = None  # after so many requests the rule is over, and the next one that matches decides; unset: never
 
     def latency(self, random: Random) -> float:
         """Seconds until this answer begins."""
@@ -69,6 +71,9 @@ def parse_rules(text: bytes) -> tuple[Rule, ...]:
     return msgspec.json.decode(text, type=tuple[Rule, ...])
 
 
-def choose(rules: Sequence[Rule], *, prompt: str) -> int | None:
-    """Index of the first rule that matches; None when none does."""
-    return next((position for position, rule in enumerate(rules) if rule.match in prompt), None)
+def choose(rules: Sequence[Rule], *, prompt: str, used: Sequence[int]) -> int | None:
+    """Index of the first rule that matches and is not over; None when none does. `used`: how often each rule has decided."""
+    for position, rule in enumerate(rules):
+        if rule.match in prompt and (rule.times is None or used[position] < rule.times):
+            return position
+    return None

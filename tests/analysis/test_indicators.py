@@ -21,6 +21,10 @@ def seconds(first_tier: str, *, le: float | None = None, revision: str = "canary
     return Counter(metric, revision, "miss", "", first_tier, le)
 
 
+def errors_above_stable() -> Objective:
+    return objective_of(SLO(name="more-errors", indicator="ErrorRate", maxIncreasePercent="1"))
+
+
 def fallback_objective() -> Objective:
     return objective_of(SLO(name="fallbacks", indicator="FallbackRate", maxPercent="10"))
 
@@ -35,7 +39,9 @@ OUTCOMES = {
     served("truncated"): 5.0,
     served("caller_error", "failed"): 50.0,
     served("cancelled"): 60.0,
-    served("success", "late", cache="hit"): 20.0,
+    served("success", "skipped", cache="hit"): 20.0,
+    served("success", "late", cache="stale"): 8.0,
+    served("success", "failed", cache="stale"): 6.0,
     served("error", revision="stable"): 9.0,
 }
 
@@ -43,11 +49,13 @@ OUTCOMES = {
 @pytest.mark.parametrize(
     ("objective", "revision", "counts"),
     [
-        # error 4 + 1, truncated 5, success with a failed first tier 3; of 100+7+3+2+4+1+5+20.
-        (errors_objective(), "canary", Counts(bad=13, total=142)),
+        # error 4 + 1, truncated 5, success with a failed first tier 3 + 6; of 100+7+3+2+4+1+5+20+8+6.
+        (errors_objective(), "canary", Counts(bad=19, total=156)),
+        # Beside stable alone without what a cache gave at once: a canary begins with a cold one.
+        (errors_above_stable(), "canary", Counts(bad=19, total=136)),
         (errors_objective(), "stable", Counts(bad=9, total=9)),
-        # late 7, failed 3, skipped 2; of the successes past the cache, 112.
-        (fallback_objective(), "canary", Counts(bad=12, total=112)),
+        # late 7 + 8, failed 3 + 6, skipped 2; of the successes that a model was asked for, 126.
+        (fallback_objective(), "canary", Counts(bad=26, total=126)),
         (errors_objective(), "unheard-of", None),
         (latency_objective(), "canary", None),
     ],
@@ -75,7 +83,7 @@ def test_latency_counts_what_is_over_the_limit_and_all_that_was_handed_over_as_l
 
 def test_judged_and_sent_requests_leave_out_what_is_the_callers() -> None:
     added = OUTCOMES | {Counter("backstop_sent_total", "canary"): 300.0}
-    assert judged_requests(added, revision="canary") == 142
+    assert judged_requests(added, revision="canary") == 156
     assert sent_requests(added, revision="canary") == 300
 
 

@@ -34,12 +34,20 @@ GOLDEN = [
         f'{{"chain":{CHAIN},{BETWEEN},"serving":{{"image":"{IMAGE}","resources":{RESOURCES}}}}}',
     ),
     (
+        spec() | {"chain": [*json.loads(CHAIN), {"name": "kept", "cache": {"hot": {"maxMebibytes": 32}, "staleIfErrorSeconds": 0}}]},
+        f'{{"chain":[{CHAIN[1:-1]},{{"cache":{{"hot":{{}},"staleIfErrorSeconds":0}},"name":"kept"}}],{BETWEEN}}}',
+    ),
+    (
         spec() | {"chain": [{"name": "static", "static": {"default": "Later."}}]},
         f'{{"chain":[{{"name":"static","static":{{"default":"Later."}}}}],{BETWEEN}}}',
     ),
     (
         spec(podTemplate=json.loads(POD_TEMPLATE)),
         f'{{"chain":{CHAIN},{BETWEEN},"serving":{{"podTemplate":{POD_TEMPLATE}}}}}',
+    ),
+    (
+        spec() | {"chain": [json.loads(CHAIN)[0] | {"retries": 2, "circuitBreaker": {"openSeconds": 9, "minRequests": 20}}]},
+        f'{{"chain":[{{"circuitBreaker":{{"openSeconds":9}},{CHAIN[2:-2]},"retries":2}}],{BETWEEN}}}',
     ),
 ]
 

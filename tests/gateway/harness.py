@@ -291,6 +291,14 @@ def model_tier(url: str, *, name: str = "primary", model: str = "m1", key: bool 
     return {"name": name, "model": target} | ({"timeouts": timeouts} if timeouts else {})
 
 
+def guarded_tier(
+    url: str, *, name: str = "primary", retries: int = 0, breaker: dict[str, int] | None = None, first_token: int | None = None
+) -> dict[str, Any]:
+    """A model tier that is asked again, or left alone, as these say."""
+    tier = model_tier(url, name=name) if first_token is None else model_tier(url, name=name, firstTokenMilliseconds=first_token)
+    return tier | {"retries": retries} | ({"circuitBreaker": breaker} if breaker else {})
+
+
 def static_tier(text: str = "Not now.") -> dict[str, Any]:
     """The static tier."""
     return {"name": "static", "static": {"default": text}}

@@ -35,6 +35,7 @@ async def test_names_and_labels_are_those_of_the_contract(model: Model, gateways
     assert labels[metricnames.ATTEMPTS_TOTAL] == OWN | {"target", "outcome"}
     assert labels[metricnames.REFUSED_TOTAL] == OWN | {"reason"}
     assert labels[metricnames.TARGET_UP] == OWN | {"target"}
+    assert labels[metricnames.BREAKER_STATE] == OWN | {"tier"}
     assert labels[metricnames.BUDGET_EXCEEDED_TOTAL] == labels[metricnames.INFLIGHT] == OWN
     assert labels[metricnames.REVISION_INFO] == OWN | {"prompt_version", "prompt_digest"}
     assert samples[metricnames.REVISION_INFO][0][0]["revision"] == gateway.revision

@@ -327,7 +327,7 @@ MUTANTS = (
         "A traffic object that is written anew has a generation that gateways take for an old one.",
         "rollout/route.py",
         "_wanted",
-        "generation = max(int(now), (newer_than or 0) + 1)",
+        "generation = max(int(now), newer_than + 1)",
         "generation = 1",
     ),
     Mutant(
@@ -335,7 +335,7 @@ MUTANTS = (
         "A weight that is written anew counts as seen by every gateway.",
         "rollout/route.py",
         "with_generation",
-        "verified = canary.verified_at if canary.generation == generation else None",
+        "verified = None if anew else canary.verified_at",
         "verified = canary.verified_at",
     ),
     Mutant(

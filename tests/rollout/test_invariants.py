@@ -369,10 +369,40 @@ class RolloutsByReplicas(RolloutsByHand):
         assert not self.world.strays
 
 
+class RolloutsEdited(Rollouts):
+    """Steps are edited at any moment, and somebody deletes the traffic object or puts back an older one."""
+
+    steps = 0
+
+    @rule(steps=st.sampled_from((((5, 20), (50, 20), (100, 20)), ((5, 30), (50, 20), (100, 20)), ((50, 10), (100, 20)), ((100, 20),))))
+    def the_steps_are_edited(self, steps: tuple[tuple[int, int], ...]) -> None:
+        self.world.policy = policy(steps=steps, deadline=60, guard=GUARD)
+
+    @precondition(lambda self: self.world.exists and self.world.route is not None)
+    @rule()
+    def the_traffic_object_is_deleted(self) -> None:
+        self.world.traffic = None
+
+    @precondition(lambda self: self.world.exists and self.world.route is not None and self.world.route.generation > 5)
+    @rule(behind=st.integers(1, 4))
+    def an_older_traffic_object_is_put_back(self, behind: int) -> None:
+        assert self.world.route is not None
+        self.world.put_older_route(self.world.route.generation - behind)
+
+    def teardown(self) -> None:
+        """8: and gateways do what the traffic object says, whatever was done to it."""
+        super().teardown()
+        route, acted = self.world.route, self.world.acted
+        if route is not None:
+            assert acted is not None
+            assert (acted.stable, acted.canary, acted.permille) == (route.stable, route.canary, route.permille)
+
+
 TestRollouts = Rollouts.TestCase
+TestRolloutsEdited = RolloutsEdited.TestCase
 TestRolloutsByHand = RolloutsByHand.TestCase
 TestRolloutsWithProbes = RolloutsWithProbes.TestCase
 TestRolloutsByReplicas = RolloutsByReplicas.TestCase
-TestRolloutsByReplicas.settings = TestRollouts.settings = TestRolloutsByHand.settings = TestRolloutsWithProbes.settings = settings(
-    max_examples=80 if settings().derandomize else 12, stateful_step_count=40, deadline=None
-)
+TestRolloutsByReplicas.settings = TestRolloutsEdited.settings = TestRollouts.settings = TestRolloutsByHand.settings = (
+    TestRolloutsWithProbes.settings
+) = settings(max_examples=80 if settings().derandomize else 12, stateful_step_count=40, deadline=None)

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from .play import LENGTHS, play
+from .play import LENGTHS, play, prepare
 
 TOLD_EVERY = 50_000  # steps
 
@@ -25,7 +25,7 @@ def main() -> int:
     options = parser.parse_args()
     began, total, problems = time.monotonic(), {machine.__name__: 0 for machine in LENGTHS}, []
     seeds = itertools.count(options.first_seed) if options.seed is None else (options.seed,)
-    with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=20) as pool:
+    with multiprocessing.get_context("spawn").Pool(options.processes, initializer=prepare, maxtasksperchild=20) as pool:
         waiting = []
         for number in seeds:
             waiting.append(pool.apply_async(play, (number,)))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import assert_never
 
 from ..api.fallbackpolicy import Indicator
-from ..api.metricnames import JUDGED_OUTCOMES, SENT_TOTAL, SERVED_SECONDS, SERVED_TOTAL, CacheUse, FirstTier, Outcome
+from ..api.metricnames import ASKED_A_MODEL, JUDGED_OUTCOMES, SENT_TOTAL, SERVED_SECONDS, SERVED_TOTAL, FirstTier, Outcome
 from .objective import LatencyLimit, Objective, OwnCounters
 from .reading import Counts
 from .rule import BoundCounts
@@ -29,13 +29,19 @@ def counts_of(objective: Objective, *, added: Mapping[Counter, float], revision:
             assert objective.latency is not None, "a Latency objective has its limit"
             return _latency(objective.latency, added=added, revision=revision, cold=objective.above_stable)
         case Indicator.ERROR_RATE:
-            return _share(added, revision=revision, judged=lambda c: c.outcome in JUDGED_OUTCOMES, bad=_is_error)
-        case Indicator.FALLBACK_RATE:
-            # Answers from the cache say nothing about the chain.
+            cold = objective.above_stable
             return _share(
                 added,
                 revision=revision,
-                judged=lambda c: c.outcome == Outcome.SUCCESS and c.cache == CacheUse.MISS,
+                judged=lambda c: c.outcome in JUDGED_OUTCOMES and (c.cache in ASKED_A_MODEL or not cold),
+                bad=_is_error,
+            )
+        case Indicator.FALLBACK_RATE:
+            # Answers that the cache gave at once say nothing about the chain.
+            return _share(
+                added,
+                revision=revision,
+                judged=lambda c: c.outcome == Outcome.SUCCESS and c.cache in ASKED_A_MODEL,
                 bad=lambda c: c.first_tier != FirstTier.ANSWERED,
             )
         case None:
@@ -71,7 +77,7 @@ def missing_bound(limit: LatencyLimit, *, targets: Iterable[Mapping[Counter, flo
 def counts_over(
     bounds: Sequence[float], *, targets: Iterable[Mapping[Counter, float]], canary: str, stable: str
 ) -> tuple[BoundCounts, ...]:
-    """Requests of both arms over each latency bound (seconds), of those that no cache answered: a canary begins with cold ones.
+    """Requests of both arms over each latency bound (seconds), of those that a model was asked for: a canary begins with cold caches.
 
     None of a bound that a target lacks which has counted requests: what is over it is not known there.
     """
@@ -83,7 +89,7 @@ def counts_over(
         answered: dict[str, float] = {}
         has: set[tuple[str, float]] = set()
         for counter, count in target.items():
-            if counter.cache != CacheUse.MISS or counter.revision not in totals:
+            if counter.cache not in ASKED_A_MODEL or counter.revision not in totals:
                 continue
             if counter.metric == SECONDS_COUNT:
                 answered[counter.revision] = answered.get(counter.revision, 0.0) + count
@@ -106,8 +112,8 @@ def counts_over(
 
 
 def _latency(limit: LatencyLimit, *, added: Mapping[Counter, float], revision: str, cold: bool) -> Counts | None:
-    """`cold`: of those that no cache answered."""
-    mine = [(c, n) for c, n in added.items() if c.revision == revision and (c.cache == CacheUse.MISS or not cold)]
+    """`cold`: of those that a model was asked for."""
+    mine = [(c, n) for c, n in added.items() if c.revision == revision and (c.cache in ASKED_A_MODEL or not cold)]
     answered = {c: n for c, n in mine if c.metric == SECONDS_COUNT}
     if not answered:
         return None

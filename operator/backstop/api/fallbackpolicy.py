@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.config import JsonDict
 
+from .cachetier import CacheTarget
 from .model import ApiModel, Rule
 from .probe import Probe
 from .promptversion import Name
@@ -89,23 +90,60 @@ class Timeouts(ApiModel):
     totalSeconds: int = Field(300, ge=1, le=3600, description="The whole attempt, to the end of the stream.")
 
 
+class CircuitBreaker(ApiModel):
+    """When a target that fails is left alone, and for how long. Every gateway pod goes by what it sees itself."""
+
+    windowSeconds: int = Field(10, ge=1, le=600, description="How far back attempts count.")
+    minRequests: int = Field(20, ge=1, le=10_000, description="Fewest attempts of that time by which a target is left alone.")
+    failurePercent: int = Field(
+        50,
+        ge=1,
+        le=100,
+        description="Share of them that failed or were late, from which on it is left alone. The caller's own mistakes, and callers who "
+        "left, do not count.",
+    )
+    openSeconds: int = Field(
+        5, ge=1, le=600, description="How long nobody asks it. Then one request at a time does, until one is answered."
+    )
+
+
 class Tier(ApiModel):
     """One step of the chain: exactly one kind of target."""
 
     name: Name = Field(description="Name of the tier, said in headers and metrics.")
     model: ModelTarget | None = Field(None, description="A model behind an OpenAI-compatible API.")
+    cache: CacheTarget | None = Field(
+        None,
+        description="Answers that were given before. At most one, behind a model tier. All callers of the policy share it "
+        "(docs/concepts/gateway.md says what is kept, and for which requests).",
+    )
     static: StaticTarget | None = Field(None, description="A fixed answer. Only as the last tier.")
     timeouts: Timeouts | None = Field(None, description="Timers of an attempt; for model tiers.")
+    retries: int = Field(
+        0,
+        ge=0,
+        le=3,
+        description="How often a model that failed at once is asked again, within the tier's time: a connection that was refused or reset "
+        "before the response headers, 429, 500, 502, 503, 504. Never one that was late, nor one that says `Retry-After`.",
+    )
+    circuitBreaker: CircuitBreaker | None = Field(
+        None, description="When a model that fails is left alone, so that callers do not wait for it. Unset: by the defaults of its fields."
+    )
     rules = (
         Rule(
-            cel="has(self.model) != has(self.static)",
-            message="`spec.chain`: each tier has exactly one of `model` and `static`",
-            holds=lambda t: (t.model is None) != (t.static is None),
+            cel="[has(self.model), has(self.cache), has(self.static)].filter(x, x).size() == 1",
+            message="`spec.chain`: each tier has exactly one of `model`, `cache` and `static`",
+            holds=lambda t: [t.model, t.cache, t.static].count(None) == 2,
         ),
         Rule(
-            cel="!has(self.static) || !has(self.timeouts)",
-            message="`spec.chain`: `timeouts` belong to `model` tiers; a static answer needs none",
-            holds=lambda t: t.static is None or t.timeouts is None,
+            cel="has(self.model) || !has(self.timeouts)",
+            message="`spec.chain`: `timeouts` belong to `model` tiers; a cache and a static answer need none",
+            holds=lambda t: t.model is not None or t.timeouts is None,
+        ),
+        Rule(
+            cel="has(self.model) || (self.retries == 0 && !has(self.circuitBreaker))",
+            message="`spec.chain`: `retries` and `circuitBreaker` belong to `model` tiers; a cache and a static answer do not fail",
+            holds=lambda t: t.model is not None or (t.retries == 0 and t.circuitBreaker is None),
         ),
     )
 
@@ -503,6 +541,12 @@ class FallbackPolicySpec(ApiModel):
             " && self.chain.filter(t, has(t.static)).size() == 1)",
             message="`spec.chain`: a `static` tier is only allowed as the last tier",
             holds=lambda s: all(t.static is None for t in s.chain[:-1]),
+        ),
+        Rule(
+            cel="!has(self.chain) || self.chain.filter(t, has(t.cache)).size() == 0 || (!has(self.chain[0].cache)"
+            " && self.chain.filter(t, has(t.cache)).size() == 1)",
+            message="`spec.chain`: at most one tier is a `cache`, and never the first, whose answers it keeps",
+            holds=lambda s: [t.cache is None for t in s.chain[1:]].count(False) <= 1 and all(t.cache is None for t in s.chain[:1]),
         ),
         Rule(
             cel="!has(self.chain) || self.chain.filter(t, has(t.model)"

@@ -28,7 +28,10 @@ ATTEMPTS_TOTAL: Final = "backstop_attempts_total"
 HANDOFFS_TOTAL: Final = "backstop_handoffs_total"
 BUDGET_EXCEEDED_TOTAL: Final = "backstop_budget_exceeded_total"
 TARGET_UP: Final = "backstop_target_up"
+BREAKER_STATE: Final = "backstop_breaker_state"
 SPLIT_TOTAL: Final = "backstop_split_total"
+CACHE_LOOKUPS_TOTAL: Final = "backstop_cache_lookups_total"  # {namespace, policy, revision, level, result}
+CACHE_BYTES: Final = "backstop_cache_bytes"  # {namespace, policy, revision, level}
 REFUSED_TOTAL: Final = "backstop_refused_total"  # {namespace, policy, revision, reason}: by the pod that had no room
 INFLIGHT: Final = "backstop_inflight_requests"
 REVISION_INFO: Final = "backstop_revision_info"
@@ -59,15 +62,36 @@ class FirstTier(StrEnum):
     """What became of the chain's first tier: a chain that hides a slow or failing model still shows it."""
 
     ANSWERED = "answered"
-    LATE = "late"  # handed over because it was late (LatencyBreach)
-    FAILED = "failed"  # its attempt failed, other than by being late, or it is taken out because it refused the key
+    LATE = "late"  # handed over because it was late (LatencyBreach), or taken out because it was
+    FAILED = "failed"  # its attempt failed, other than by being late, or it is taken out because it failed so
     SKIPPED = "skipped"  # not tried: no time left
 
 
 class CacheUse(StrEnum):
     """Whether an answer came from a cache."""
 
+    MISS = "miss"  # also where there is no cache, or it was passed by
+    HIT = "hit"  # at once, without a model being asked
+    STALE = "stale"  # because the tiers before had failed
+
+
+# A model was asked. A stale answer is of these: to leave it out would leave out the failures of whoever has a warm cache.
+ASKED_A_MODEL: Final = (CacheUse.MISS, CacheUse.STALE)
+
+
+class CacheLookup(StrEnum):
+    """What a request found in a level of the cache, or that it did not look."""
+
+    HIT = "hit"
     MISS = "miss"
+    STALE = "stale"  # after a miss, and the failure of the tiers before
+    BYPASS = "bypass"  # its caller, or what it asks for, wants no kept answer
+
+
+class CacheLevel(StrEnum):
+    """Where answers are kept."""
+
+    HOT = "hot"  # in the gateway's memory
 
 
 class FailureMode(StrEnum):

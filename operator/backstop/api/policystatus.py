@@ -311,6 +311,9 @@ class FallbackPolicyStatus(StatusModel):
         description="Of `slos`, the name of the one that decided, or that is nearest to it: breached, else breaching, else unknown, else "
         "waited for. Unset: all are healthy.",
     )
+    trafficGeneration: int | None = Field(
+        None, description="The latest generation of the traffic object that was decided: an object with an older one is written again."
+    )
     lastRollout: LastRolloutStatus | None = Field(None, description="How the latest rollout ended.")
     rejected: list[RejectedStatus] = Field(default_factory=list, max_length=20, description="Revisions that were rolled back, newest last.")
     analysis: str | None = Field(None, max_length=8192, description="Packed state of the evaluation.")

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from ..api.metricnames import FirstTier, Outcome, Overload
+from ..api.metricnames import CacheUse, FirstTier, Outcome, Overload
 from ..api.traffic import NO_STEERING, PodRole, role_of, takes_forwarded
 from .errors import CallerError, envelope
 from .exchange import Body, CallerGoneError, Receive, Reply, RequestHeaders, Scope, Send, read_headers
@@ -199,7 +199,7 @@ class GatewayApp:
     def _take_back(self, passage: Passage, *, reason: SplitReason) -> None:
         """Nobody took the request and nothing of an answer has left: this pod serves it."""
         self._metrics.count_split("self", reason=reason.value)
-        passage.revision, passage.first_tier = self._revision.name, FirstTier.SKIPPED
+        passage.revision, passage.first_tier, passage.cache = self._revision.name, FirstTier.SKIPPED, CacheUse.MISS
 
     async def _interrupted(self, passage: Passage, *, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
         """The gateway ends before the request: say so to the caller. A cancellation from elsewhere goes on."""
@@ -215,7 +215,9 @@ class GatewayApp:
         if entry and passage.judged:
             answered = passage.outcome in ANSWERED and reply.first_byte_at is not None
             seconds = reply.first_byte_at - passage.started if answered and reply.first_byte_at is not None else None
-            self._metrics.served_by(passage.revision).count_served(passage.outcome, first=passage.first_tier, seconds=seconds)
+            self._metrics.served_by(passage.revision).count_served(
+                passage.outcome, first=passage.first_tier, seconds=seconds, cache=passage.cache
+            )
 
 
 async def _cancel_when_gone(receive: Receive, *, task: asyncio.Task[None], reply: Reply) -> None:

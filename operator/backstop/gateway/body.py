@@ -1,7 +1,7 @@
 """Bodies of chat requests: parsed only where the prompt version has a say, the rest as the caller spelled it. PURE."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -32,12 +32,14 @@ class Wanted:
 class ChatRequest:
     """A checked request: members of the upstream body but for `model`, and how the caller wants the answer.
 
-    `question`: what the caller asks, where the revision has a knowledge base to look it up in.
+    `question`: what the caller asks, where the revision has a knowledge base to look it up in. `values`: of the declared variables, as
+    JSON strings without quotes.
     """
 
     members: dict[str, bytes]
     wanted: Wanted
     question: str = ""
+    values: Mapping[str, bytes] = field(default_factory=dict)
 
     def for_model(self, model: str) -> bytes:
         """The upstream body for one target."""
@@ -61,6 +63,7 @@ def parse_chat(text: bytes, *, revision: Revision, header_variables: Mapping[str
         members=members,
         wanted=Wanted(stream=stream, include_usage=_include_usage(members.get("stream_options"))),
         question=question_in(history) if revision.has_knowledge else "",
+        values=values,
     )
 
 

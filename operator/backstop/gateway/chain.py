@@ -3,16 +3,20 @@
 Knows when a tier may be tried, how long it has, and what a failure hands over to; knows neither HTTP nor the caller.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
 import aiohttp
 
 from ..api.metricnames import FailureMode, FirstTier
 from .body import ChatRequest
+from .breaker import LeftAlone
 from .errors import Failure
 from .metrics import GatewayMetrics
-from .revision import STATIC_MODEL, ModelTier, Revision, StaticTier
+from .replay import Replay
+from .revision import STATIC_MODEL, CacheTier, ModelTier, Revision, StaticTier
 from .targets import TargetGate
 from .upstream import Failed, PassedBack, Streaming, Upstream, Whole
 
@@ -35,7 +39,7 @@ class Answered:
 
     tier: str
     model: str
-    answer: Whole | Streaming | PassedBack | StaticTier
+    answer: Whole | Streaming | PassedBack | StaticTier | Replay
     upstream: ModelTier | None
     attempt_started: float
 
@@ -45,6 +49,19 @@ class Exhausted:
     """No tier answered; `failure` is the first one's."""
 
     failure: Failure
+
+
+Result = Whole | Streaming | PassedBack | Failure
+
+
+class Cache(Protocol):
+    """What a cache does for one request on its way along the chain."""
+
+    async def ask_first(self, ask: Callable[[], Awaitable[Result]], *, until: float, walk: Walk) -> Result:
+        """What the first tier answers: `ask`, or another request like this one that is asking already, until then."""
+
+    def instead(self) -> Replay | None:
+        """A kept answer in place of one that the tiers before have failed to give."""
 
 
 class Chain:
@@ -58,18 +75,33 @@ class Chain:
         self._gate = gate
         self._metrics = metrics
         self._clock = clock
+        self._first_model = next((t.model for t in revision.tiers if isinstance(t, ModelTier)), STATIC_MODEL)
         self._upstreams = {t.name: Upstream(t, session=session, clock=clock) for t in revision.tiers if isinstance(t, ModelTier)}
 
-    async def answer(self, request: ChatRequest, *, trace: Mapping[str, str], walk: Walk) -> Answered | Exhausted:
-        """The first good answer. `walk` is filled in as it goes, so that it tells the truth also when the caller leaves."""
+    async def answer(
+        self, request: ChatRequest, *, trace: Mapping[str, str], walk: Walk, cache: Cache | None = None
+    ) -> Answered | Exhausted:
+        """The first good answer. `walk` is filled in as it goes, so that it tells the truth also when the caller leaves.
+
+        `cache`: set where a tier is one.
+        """
         for position, tier in enumerate(self._tiers):
             if isinstance(tier, StaticTier):
                 if position == 0:
                     walk.first_tier = FirstTier.ANSWERED
                 return Answered(tier=tier.name, model=STATIC_MODEL, answer=tier, upstream=None, attempt_started=self._clock())
             started = self._clock()
-            result = await self._try(tier, request=request, trace=trace, walk=walk)
+            if isinstance(tier, CacheTier):
+                replay = cache.instead() if cache is not None else None
+                if replay is not None:
+                    return Answered(tier=tier.name, model=self._first_model, answer=replay, upstream=None, attempt_started=started)
+                result: Result = walk.failures[-1]  # with nothing kept, what led here leads on
+            else:
+                ask = partial(self._try, tier, request=request, trace=trace, walk=walk)
+                until = content_deadline(tier, now=started, budget_end=walk.started + self._budget)
+                result = await (cache.ask_first(ask, until=until, walk=walk) if cache is not None and position == 0 else ask())
             if not isinstance(result, Failure):
+                assert isinstance(tier, ModelTier)
                 if position == 0:
                     walk.first_tier = FirstTier.ANSWERED
                 return Answered(tier=tier.name, model=tier.model, answer=result, upstream=tier, attempt_started=started)
@@ -86,28 +118,44 @@ class Chain:
         content_by = content_deadline(tier, now=started, budget_end=walk.started + self._budget)
         if content_by <= started:
             return Failure(FailureMode.LATENCY_BREACH, f"no time was left for tier `{tier.name}`")
-        if not self._gate.enter(tier.name):
-            # A canary with a wrong key must not look healthy between two tries.
-            if tier is self._tiers[0]:
-                walk.first_tier = FirstTier.FAILED
-            return Failure(FailureMode.DEPENDENCY_FAILURE, f"tier `{tier.name}` does not take the configured key")
+        result = await self._attempt(tier, request=request, trace=trace, walk=walk, content_by=content_by)
+        for _ in range(tier.retries):
+            if not (isinstance(result, Failed) and result.safe_to_retry) or self._clock() >= content_by:
+                break
+            again = await self._attempt(tier, request=request, trace=trace, walk=walk, content_by=content_by)
+            if isinstance(again, LeftAlone):
+                break
+            result = again
+        match result:
+            case LeftAlone(mode=mode):
+                failure = Failure(mode, f"tier `{tier.name}` is left alone after it failed ({mode})", left_alone=True)
+            case Failed(failure=failure):
+                pass
+            case _:
+                return result
+        # Left alone or not: a canary with a broken target must not look healthy between two tries.
+        if tier is self._tiers[0]:
+            walk.first_tier = FirstTier.LATE if failure.mode is FailureMode.LATENCY_BREACH else FirstTier.FAILED
+        return failure
+
+    async def _attempt(
+        self, tier: ModelTier, *, request: ChatRequest, trace: Mapping[str, str], walk: Walk, content_by: float
+    ) -> Whole | Streaming | PassedBack | Failed | LeftAlone:
+        permit = self._gate.enter(tier.name)
+        if isinstance(permit, LeftAlone):
+            return permit
         walk.attempts += 1
-        refused: bool | None = None
-        outcome = "cancelled"
+        started = self._clock()
+        result: Whole | Streaming | PassedBack | Failed | None = None
         try:
             result = await self._upstreams[tier.name].attempt(
                 request.for_model(tier.model), trace=trace, stream=request.wanted.stream, content_by=content_by
             )
-            refused, outcome = _learned(result), _outcome(result)
-        finally:
-            self._gate.leave(tier.name, refused=refused)
-            self._metrics.count_attempt(tier.name, outcome=outcome)
-            walk.waited += self._clock() - started
-        if not isinstance(result, Failed):
             return result
-        if tier is self._tiers[0]:
-            walk.first_tier = FirstTier.LATE if result.failure.mode is FailureMode.LATENCY_BREACH else FirstTier.FAILED
-        return result.failure
+        finally:
+            self._gate.leave(tier.name, permit=permit, result=result)
+            self._metrics.count_attempt(tier.name, outcome=_outcome(result))
+            walk.waited += self._clock() - started
 
 
 def content_deadline(tier: ModelTier, *, now: float, budget_end: float) -> float:
@@ -117,14 +165,7 @@ def content_deadline(tier: ModelTier, *, now: float, budget_end: float) -> float
     return min(now + tier.first_token, budget_end)
 
 
-def _learned(result: Whole | Streaming | PassedBack | Failed) -> bool | None:
-    """Whether the target refused our key; None when it did not get as far as saying."""
-    if isinstance(result, Failed):
-        return True if result.refused_key else None
-    return False
-
-
-def _outcome(result: Whole | Streaming | PassedBack | Failed) -> str:
+def _outcome(result: Whole | Streaming | PassedBack | Failed | None) -> str:
     match result:
         case Whole() | Streaming():
             return "success"
@@ -132,3 +173,5 @@ def _outcome(result: Whole | Streaming | PassedBack | Failed) -> str:
             return "passed_back"
         case Failed():
             return result.failure.mode.value
+        case None:
+            return "cancelled"

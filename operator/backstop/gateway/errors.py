@@ -32,16 +32,22 @@ def caller_error_body(error: CallerError) -> bytes:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a tier gave no answer. `status` is the target's own, where it sent one; `detail` is for the caller, in our words."""
+    """Why a tier gave no answer. `status` is the target's own, where it sent one; `detail` is for the caller, in our words.
+
+    `left_alone`: it was not asked, because of how it failed before.
+    """
 
     mode: FailureMode
     detail: str
     status: int | None = None
+    left_alone: bool = False
 
 
 def exhausted(failure: Failure) -> tuple[int, bytes]:
     """Status and body when no tier answered: the error class of the first target."""
     message = f"no tier of the chain answered: {failure.detail}"
+    if failure.left_alone:
+        return 503, envelope(message, kind="server_error", code=failure.mode.value)
     match failure.mode:
         case FailureMode.LATENCY_BREACH:
             return 504, envelope(message, kind="timeout", code=failure.mode.value)

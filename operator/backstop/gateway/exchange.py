@@ -23,9 +23,11 @@ REQUEST_ID_HEADER: Final = "x-backstop-request-id"
 VARIABLE_PREFIX: Final = "x-backstop-var-"
 _TRACE_HEADERS: Final = ("traceparent", "tracestate")
 LANGUAGE_HEADER: Final = "accept-language"
+CACHE_CONTROL_HEADER: Final = "cache-control"
 # What no header may hold: aiohttp lets some of it in, uvicorn none of it out.
 _UNCARRIED: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LANGUAGES: Final = re.compile(rb"[A-Za-z0-9*,;=. -]+")
+_DIRECTIVES: Final = re.compile(rb"[\x20-\x7e\t]*")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 MAX_BODY_BYTES: Final = 20 << 20
@@ -49,6 +51,7 @@ class RequestHeaders:
     variables: Mapping[str, str]
     trace: Mapping[str, str]
     languages: str = ""  # that the caller wants to be answered in, as its `Accept-Language` says
+    cache_control: str = ""
 
     def to_forward(self, revision: str, *, pinned: bool = False) -> dict[str, str]:
         """Headers of the same request, forwarded to `revision`; `pinned`: because its caller named the track."""
@@ -60,6 +63,7 @@ class RequestHeaders:
             REQUEST_ID_HEADER: self.identity,
             **self.trace,
             **({LANGUAGE_HEADER: self.languages} if self.languages else {}),
+            **({CACHE_CONTROL_HEADER: self.cache_control} if self.cache_control else {}),
             **{VARIABLE_PREFIX + name: value for name, value in self.variables.items()},
         }
 
@@ -78,7 +82,7 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = N
     length: int | None = None
     variables: dict[str, str] = {}
     trace: dict[str, str] = {}
-    languages = ""
+    wishes: dict[str, list[bytes]] = {}
     for raw_name, raw_value in pairs:
         name = raw_name.decode("latin-1")
         if name in steering_names:
@@ -87,8 +91,8 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = N
             length = int(raw_value)  # the HTTP parser has let digits through only
         elif name in _TRACE_HEADERS:
             trace[name] = raw_value.decode("latin-1")
-        elif name == LANGUAGE_HEADER:
-            languages = languages or _languages(raw_value)
+        elif name in (LANGUAGE_HEADER, CACHE_CONTROL_HEADER):
+            wishes.setdefault(name, []).append(raw_value)
         elif name.startswith("x-backstop-"):
             value = _text(raw_value)
             if name == HOP_HEADER:
@@ -111,13 +115,19 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = N
         content_length=length,
         variables=variables,
         trace=trace,
-        languages=languages,
+        languages=next(filter(None, map(_languages, wishes.get(LANGUAGE_HEADER, ()))), ""),
+        cache_control=",".join(map(_directives, wishes.get(CACHE_CONTROL_HEADER, ()))),
     )
 
 
 def _languages(raw: bytes) -> str:
     """An `Accept-Language` header that can be one; else nothing."""
     return raw.decode("ascii") if len(raw) <= LONGEST_HEADER and _LANGUAGES.fullmatch(raw) else ""
+
+
+def _directives(raw: bytes) -> str:
+    """A `Cache-Control` header; one that can be none asks for the least: an answer of its own, which nobody keeps."""
+    return raw.decode("ascii") if len(raw) <= LONGEST_HEADER and _DIRECTIVES.fullmatch(raw) else "no-store"
 
 
 def _text(raw: bytes) -> str:

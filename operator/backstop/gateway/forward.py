@@ -6,7 +6,7 @@ from typing import Final
 
 import aiohttp
 
-from ..api.metricnames import FirstTier, Outcome
+from ..api.metricnames import CacheUse, FirstTier, Outcome
 from ..api.steering import TRACK_HEADER
 from ..api.traffic import PodRole
 from .answer import MalformedError
@@ -15,7 +15,7 @@ from .exchange import UNREAD_SECONDS, Body, Reply, RequestHeaders, carried
 from .metrics import GatewayMetrics
 from .peers import NotTaken, PeerAnswer, PeerFailedError, Peers
 from .revision import Revision
-from .serve import BUDGET_HEADER, FIRST_TIER_HEADER, OVERLOAD, REASON_HEADER, Passage
+from .serve import BUDGET_HEADER, CACHE_HEADER, FIRST_TIER_HEADER, OVERLOAD, REASON_HEADER, Passage
 from .split import Forward, SplitReason
 from .sse import DONE, Event, EventSplitter, EventTooLongError
 from .upstream import read_bounded
@@ -55,6 +55,7 @@ class Forwarder:
         self._metrics.count_split(to.to.value, reason=to.reason.value)
         try:
             passage.first_tier = _first_tier(answer.response.headers.get(FIRST_TIER_HEADER))
+            passage.cache = _cache_use(answer.response.headers.get(CACHE_HEADER))
             await self._relay(answer, to=to, identity=headers.identity, reply=reply, passage=passage)
         finally:
             await answer.close()
@@ -148,6 +149,10 @@ def _track(to: Forward) -> bytes:
 
 def _first_tier(said: str | None) -> FirstTier:
     return next((tier for tier in FirstTier if tier.value == said), FirstTier.SKIPPED)
+
+
+def _cache_use(said: str | None) -> CacheUse:
+    return next((use for use in CacheUse if use.value == said), CacheUse.MISS)
 
 
 def _once(count: Callable[[], None]) -> Callable[[], None]:

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from ..api.heartbeat import BEAT_SECONDS, Heartbeat
 from ..api.names import traffic_object
 from ..api.traffic import TrafficState
+from .answercache import AnswerCache
 from .app import GatewayApp
 from .chain import Chain
 from .forward import Forwarder
@@ -81,12 +82,15 @@ async def run_gateway(
         )
 
     view = TrafficView(on_change=on_change)
+    tier = revision.cache
+    cache = None if tier is None else AnswerCache(tier, revision=revision, metrics=metrics, clock=clock)
     peers = Peers(address=settings.address, budget=revision.budget, clock=clock)
     async with upstream_session() as session:
-        chain = Chain(revision, session=session, gate=TargetGate(metrics=metrics, clock=clock), metrics=metrics, clock=clock)
+        gate = TargetGate(revision, metrics=metrics, clock=clock)
+        chain = Chain(revision, session=session, gate=gate, metrics=metrics, clock=clock)
         app = GatewayApp(
             revision,
-            local=LocalServer(revision, chain=chain, metrics=metrics, clock=clock, now=now),
+            local=LocalServer(revision, chain=chain, metrics=metrics, clock=clock, now=now, cache=cache),
             forwarder=Forwarder(revision, peers=peers, metrics=metrics),
             view=view,
             lifecycle=lifecycle,
@@ -95,7 +99,7 @@ async def run_gateway(
             clock=clock,
             random=split,
         )
-        ops = OpsApp(revision, view=view, lifecycle=lifecycle, room=room, metrics=metrics, heartbeat=heartbeat)
+        ops = OpsApp(revision, view=view, lifecycle=lifecycle, room=room, gate=gate, metrics=metrics, heartbeat=heartbeat)
         beating = asyncio.create_task(_beat(heartbeat))
         watching = asyncio.create_task(_watch_traffic(revision, settings=settings, view=view, ops=ops, now=now, jitter=jitter))
         watching.add_done_callback(lambda task: _told_of_end(task, stop=stop))

@@ -20,6 +20,7 @@ import uvloop
 
 from ..api.names import METRICS_PORT, TRAFFIC_PORT, revision_address
 from .gateway import Settings, run_gateway
+from .hotcache import most_bytes
 from .listen import bind, stop_on_signals
 from .manifests import read_record, record_from_manifests
 from .memory import memory_limit
@@ -97,6 +98,7 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
         record, keys = record_from_manifests(options.manifests, policy=options.policy)
         host, api_server, drain = options.host or "127.0.0.1", None, 0.0
     revision = compile_revision(record, environment={**environment, **keys})
+    refuse_too_large_a_cache(revision, memory=memory_limit())
     settings = Settings(
         traffic_socket=bind(host, port=parse_port(options.port, option="--port"), option="--port"),
         metrics_socket=bind(host, port=parse_port(options.metrics_port, option="--metrics-port"), option="--metrics-port"),
@@ -107,6 +109,16 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
         body_bytes=body_bytes(memory_limit()),
     )
     return revision, settings
+
+
+def refuse_too_large_a_cache(revision: Revision, *, memory: int | None) -> None:
+    """Raise ConfigurationError where the cache could fill so much of `memory` (bytes; None: there is no limit) that the pod is killed."""
+    tier, most = revision.cache, most_bytes(memory)
+    if tier is not None and most is not None and tier.hot_bytes > most:
+        raise ConfigurationError(
+            f"`cache.hot.maxMebibytes` of tier `{tier.name}` is {tier.hot_bytes >> 20}, and this container's memory has room for"
+            f" {most >> 20}; lower it, or raise `spec.serving.resources.limits.memory`"
+        )
 
 
 def _addresses(given: Sequence[str], *, revision: Revision) -> Callable[[str], str]:

@@ -4,14 +4,16 @@ Children are looked up once and kept: a request costs increments, not lookups. A
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ..api import metricnames as names
-from ..api.metricnames import SEVERITY, CacheUse, FailureMode, FirstTier, Outcome, Overload
+from ..api.metricnames import SEVERITY, CacheLevel, CacheLookup, CacheUse, FailureMode, FirstTier, Outcome, Overload
 from ..api.traffic import TrafficState
+from .breaker import Breaker
 from .revision import ModelTier, Revision
 
 # Revisions whose series one pod keeps. More than live at once; the oldest goes first.
@@ -21,25 +23,31 @@ _OVERHEAD_BOUNDS: Final = (0.0001, 0.00025, 0.0005, 0.00075, 0.001, 0.002, 0.005
 
 
 class ServedSeries:
-    """What the entry pod counts of one revision, with every child made at the start: first events are never lost."""
+    """What the entry pod counts of one revision, with every child made at the start: first events are never lost.
+
+    Those of kept answers are made when there is one: most revisions have no cache, and the analysis takes them from 0.
+    """
 
     def __init__(self, served: Counter, *, seconds: Histogram, sent: Counter, labels: tuple[str, str, str]) -> None:
-        miss = CacheUse.MISS.value
-        self._served = {
-            (outcome, first): served.labels(*labels, miss, outcome.value, first.value) for outcome in Outcome for first in FirstTier
-        }
-        self._seconds = {first: seconds.labels(*labels, miss, first.value) for first in FirstTier}
+        self._served = lru_cache(maxsize=None)(  # bounded by the three enums
+            lambda cache, outcome, first: served.labels(*labels, cache.value, outcome.value, first.value)
+        )
+        self._seconds = lru_cache(maxsize=None)(lambda cache, first: seconds.labels(*labels, cache.value, first.value))
         self._sent = sent.labels(*labels)
+        for first in FirstTier:
+            self._seconds(CacheUse.MISS, first)
+            for outcome in Outcome:
+                self._served(CacheUse.MISS, outcome, first)
 
     def count_sent(self) -> None:
         """The request is on its way to this revision."""
         self._sent.inc()
 
-    def count_served(self, outcome: Outcome, *, first: FirstTier, seconds: float | None) -> None:
+    def count_served(self, outcome: Outcome, *, first: FirstTier, seconds: float | None, cache: CacheUse = CacheUse.MISS) -> None:
         """The request ended; `seconds` to the first byte the caller got, None when there was no answer."""
-        self._served[outcome, first].inc()
+        self._served(cache, outcome, first).inc()
         if seconds is not None:
-            self._seconds[first].observe(seconds)
+            self._seconds(cache, first).observe(seconds)
 
 
 class GatewayMetrics:
@@ -98,6 +106,12 @@ class GatewayMetrics:
             (*own, "target"),
             registry=registry,
         )
+        self._breaker_state = Gauge(
+            names.BREAKER_STATE,
+            "This pod's breaker of a tier's target: 0 closed, 1 half-open, 2 open.",
+            (*own, "tier"),
+            registry=registry,
+        )
         self._split = Counter(
             names.SPLIT_TOTAL, "Requests at the entry that went elsewhere, or came back.", (*own, "to", "reason"), registry=registry
         )
@@ -105,6 +119,10 @@ class GatewayMetrics:
             names.REFUSED_TOTAL, "Requests this pod had no room for, by what was used up.", (*own, "reason"), registry=registry
         )
         self._refused = {reason: refused.labels(*labels, reason.value) for reason in Overload}
+        self._lookups = Counter(
+            names.CACHE_LOOKUPS_TOTAL, "Requests by what they found in the cache.", (*own, "level", "result"), registry=registry
+        )
+        self._cache_bytes = Gauge(names.CACHE_BYTES, "Bytes that kept answers take.", (*own, "level"), registry=registry)
         self.inflight = Gauge(names.INFLIGHT, "Requests in flight.", own, registry=registry).labels(*labels)
         info = Gauge(
             names.REVISION_INFO, "1, with what the revision runs on.", (*own, "prompt_version", "prompt_digest"), registry=registry
@@ -120,6 +138,7 @@ class GatewayMetrics:
         )
         self._overhead_children = lru_cache(maxsize=8)(lambda track: self._overhead_seconds.labels(*labels, track))
         self._attempt_children = lru_cache(maxsize=512)(lambda target, outcome: self._attempts.labels(*labels, target, outcome))
+        self._lookup_children = lru_cache(maxsize=32)(lambda level, result: self._lookups.labels(*labels, level.value, result.value))
         self._series: OrderedDict[str, ServedSeries] = OrderedDict()
         self.served_by(revision.name)
 
@@ -175,6 +194,20 @@ class GatewayMetrics:
         """This pod had no room for a request."""
         self._refused[reason].inc()
 
+    def show_cache(self, level: CacheLevel, *, held: Callable[[], int]) -> None:
+        """There is a cache of this level, which holds so many bytes."""
+        self._cache_bytes.labels(*self._labels, level.value).set_function(held)
+        for result in CacheLookup:
+            self._lookups.labels(*self._labels, level.value, result.value)
+
+    def count_cache_lookup(self, level: CacheLevel, *, result: CacheLookup) -> None:
+        """A request looked, or passed by."""
+        self._lookup_children(level, result).inc()
+
     def set_target_up(self, target: str, *, up: bool) -> None:
         """Whether the target takes our key."""
         self._target_up.labels(*self._labels, target).set(1 if up else 0)
+
+    def watch_breaker(self, tier: str, *, breaker: Breaker) -> None:
+        """Tell the state of `breaker` whenever it is asked for: time alone changes it."""
+        self._breaker_state.labels(*self._labels, tier).set_function(lambda: breaker.state)

@@ -14,6 +14,7 @@ from .lifecycle import Lifecycle
 from .metrics import GatewayMetrics
 from .revision import Revision
 from .room import BodyRoom
+from .targets import TargetGate
 from .view import TrafficView
 
 _TEXT: Final = b"text/plain; charset=utf-8"
@@ -23,12 +24,21 @@ class OpsApp:
     """The ASGI application of the metrics port. `ready` is set when the first look at the traffic object is over."""
 
     def __init__(
-        self, revision: Revision, *, view: TrafficView, lifecycle: Lifecycle, room: BodyRoom, metrics: GatewayMetrics, heartbeat: Heartbeat
+        self,
+        revision: Revision,
+        *,
+        view: TrafficView,
+        lifecycle: Lifecycle,
+        room: BodyRoom,
+        gate: TargetGate,
+        metrics: GatewayMetrics,
+        heartbeat: Heartbeat,
     ) -> None:
         self._revision = revision
         self._view = view
         self._lifecycle = lifecycle
         self._room = room
+        self._gate = gate
         self._metrics = metrics
         self._heartbeat = heartbeat
         self.ready = False
@@ -72,5 +82,6 @@ class OpsApp:
                 "draining": self._lifecycle.draining,
                 "inFlight": self._lifecycle.in_flight,
                 "bodyBytes": self._room.held,
+                "breakers": self._gate.status(),
             }
         )

@@ -10,12 +10,13 @@ from decimal import Decimal
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..api.fallbackpolicy import StaticTarget, Tier, Timeouts
+from ..api.fallbackpolicy import CircuitBreaker, StaticTarget, Tier, Timeouts
 from ..api.knowledge import KnowledgeError, read_knowledge_base
 from ..api.names import api_key_variable
 from ..api.promptversion import ModelParameters, Variable
 from ..api.record import RevisionRecord
 from ..api.template import TemplateError, compile_prompt
+from .breaker import BreakerSettings
 from .jsontext import quoted
 from .knowledge import StaticAnswers
 from .prompt import Prompt, compile_for_json
@@ -45,6 +46,8 @@ class ModelTier:
     reserved: float  # seconds of the budget that belong to later model tiers
     stall: float
     total: float
+    retries: int
+    breaker: BreakerSettings
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,16 @@ class StaticTier:
 
 
 @dataclass(frozen=True)
+class CacheTier:
+    """Answers that were given before. `hot_bytes` of memory; `fresh` and then `stale` seconds."""
+
+    name: str
+    hot_bytes: int
+    fresh: float
+    stale: float
+
+
+@dataclass(frozen=True)
 class Revision:
     """One revision, ready to serve. `budget` is in seconds; `parameters` are the members of a request body that the prompt sets."""
 
@@ -66,7 +79,7 @@ class Revision:
     prompt_version: str
     prompt_digest: str
     budget: float
-    tiers: tuple[ModelTier | StaticTier, ...]
+    tiers: tuple[ModelTier | StaticTier | CacheTier, ...]
     prompt: Prompt
     parameters: Mapping[str, bytes]
     latency_bounds: tuple[float, ...]
@@ -74,7 +87,13 @@ class Revision:
     @property
     def models(self) -> tuple[str, ...]:
         """Names of what may answer, in the chain's order, each once."""
-        return tuple(dict.fromkeys(t.model if isinstance(t, ModelTier) else STATIC_MODEL for t in self.tiers))
+        answering = (tier for tier in self.tiers if not isinstance(tier, CacheTier))
+        return tuple(dict.fromkeys(tier.model if isinstance(tier, ModelTier) else STATIC_MODEL for tier in answering))
+
+    @property
+    def cache(self) -> CacheTier | None:
+        """The tier of kept answers, where there is one."""
+        return next((tier for tier in self.tiers if isinstance(tier, CacheTier)), None)
 
     @property
     def has_knowledge(self) -> bool:
@@ -118,14 +137,18 @@ def is_forbidden(address: str) -> bool:
     return any(parsed in network for network in FORBIDDEN_NETWORKS)
 
 
-def _compile_tier(record: RevisionRecord, *, position: int, override: str | None, environment: Mapping[str, str]) -> ModelTier | StaticTier:
+def _compile_tier(
+    record: RevisionRecord, *, position: int, override: str | None, environment: Mapping[str, str]
+) -> ModelTier | StaticTier | CacheTier:
     chain = record.chain
     tier = chain[position]
     if tier.static is not None:
         return StaticTier(name=tier.name, text=tier.static.default, answers=_answers(tier.static, text=record.contents.get(tier.name)))
+    if tier.cache is not None:
+        return _cache_tier(tier)
     model = tier.model
     if model is None:
-        raise ConfigurationError(f"`spec.chain[{position}]` has neither `model` nor `static`; set one")
+        raise ConfigurationError(f"`spec.chain[{position}]` has none of `model`, `cache` and `static`; set one")
     timeouts = tier.timeouts or Timeouts()
     _refuse_forbidden(model.baseURL, position=position)
     later = [t.timeouts for t in chain[position + 1 :] if t.model is not None]
@@ -140,7 +163,24 @@ def _compile_tier(record: RevisionRecord, *, position: int, override: str | None
         reserved=sum((t.firstTokenMilliseconds or 0) / 1000 for t in later if t is not None),
         stall=timeouts.stallMilliseconds / 1000,
         total=float(timeouts.totalSeconds),
+        retries=tier.retries,
+        breaker=_breaker(tier.circuitBreaker or CircuitBreaker()),
     )
+
+
+def _breaker(declared: CircuitBreaker) -> BreakerSettings:
+    return BreakerSettings(
+        window=float(declared.windowSeconds),
+        min_requests=declared.minRequests,
+        failure_percent=declared.failurePercent,
+        open=float(declared.openSeconds),
+    )
+
+
+def _cache_tier(tier: Tier) -> CacheTier:
+    assert tier.cache is not None
+    hot, stale = tier.cache.hot, float(tier.cache.staleIfErrorSeconds)
+    return CacheTier(name=tier.name, hot_bytes=hot.maxMebibytes << 20, fresh=float(hot.ttlSeconds), stale=stale)
 
 
 def _answers(static: StaticTarget, *, text: str | None) -> StaticAnswers | None:

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from ..api.metricnames import FirstTier, Outcome
+from ..api.metricnames import CacheUse, FirstTier, Outcome
 from ..api.steering import TRACK_HEADER
 from ..api.traffic import PodRole
-from .body import Wanted, parse_chat
+from .answercache import AnswerCache, CacheAccess, RecordedStream
+from .body import ChatRequest, Wanted, parse_chat
 from .chain import Answered, Chain, Exhausted, Walk
 from .errors import SLOW_CALLER_EVENT, CallerError, error_event, exhausted
 from .exchange import Body, Reply, RequestHeaders, carried
 from .metrics import GatewayMetrics
+from .replay import Replay, as_stream
 from .revision import ModelTier, Revision, StaticTier
 from .static import static_completion, static_stream
 from .timing import on_loop
@@ -22,6 +24,8 @@ from .upstream import CutError, PassedBack, Streaming, Whole
 FIRST_TIER_HEADER: Final = "x-backstop-first-tier"
 REASON_HEADER: Final = "x-backstop-reason"
 OVERLOAD: Final = "Overload"  # said in REASON_HEADER of a 429 that is a gateway's own
+CACHE_HEADER: Final = "x-backstop-cache"
+CACHE_AGE_HEADER: Final = "x-backstop-cache-age"  # whole seconds
 BUDGET_HEADER: Final = "x-backstop-budget-ms"
 NO_TIER: Final = "none"
 TIMER_SLACK: Final = 0.05  # seconds: timers may fire a little early
@@ -37,6 +41,7 @@ class Passage:
         self.judged = True  # counted for the analysis
         self.outcome = Outcome.ERROR
         self.first_tier = FirstTier.SKIPPED
+        self.cache = CacheUse.MISS
         # Of a request that this pod's own chain served:
         self.served_as: PodRole | None = None
         self.tier = NO_TIER
@@ -55,13 +60,21 @@ class LocalServer:
     """Serves requests by this pod's own revision. `clock` is monotonic, `now` the wall clock, in seconds."""
 
     def __init__(
-        self, revision: Revision, *, chain: Chain, metrics: GatewayMetrics, clock: Callable[[], float], now: Callable[[], float]
+        self,
+        revision: Revision,
+        *,
+        chain: Chain,
+        metrics: GatewayMetrics,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+        cache: AnswerCache | None = None,
     ) -> None:
         self._revision = revision
         self._chain = chain
         self._metrics = metrics
         self._clock = clock
         self._now = now
+        self._cache = cache
         self._constant = [
             (b"x-backstop-policy", revision.policy.encode()),
             (b"x-backstop-revision", revision.name.encode()),
@@ -86,16 +99,31 @@ class LocalServer:
                 passage.outcome = Outcome.CALLER_ERROR
                 await reply.caller_error(error, headers=said)
                 return
-            answer = await self._chain.answer(request, trace=headers.trace, walk=walk)
+            kept = None if self._cache is None else self._cache.open(request, cache_control=headers.cache_control)
+            answer = await self._find(request, headers=headers, walk=walk, kept=kept)
             wanted, asked = request.wanted, Asked(request.question, headers.languages)
             del request  # with the body it was made of
             body.let_go()
             passage.overhead = max(0.0, self._clock() - passage.started - walk.waited)
             passage.tier = answer.tier if isinstance(answer, Answered) else NO_TIER
             said += _say(answer, walk=walk, overhead=passage.overhead)
-            passage.outcome = await self._answer(answer, wanted=wanted, asked=asked, reply=reply, headers=said, identity=headers.identity)
+            if kept is not None:
+                said.append((CACHE_HEADER.encode(), kept.lookup.value.encode()))
+            if isinstance(answer, Answered) and isinstance(answer.answer, Replay):
+                passage.cache = answer.answer.use
+                said.append((CACHE_AGE_HEADER.encode(), b"%d" % answer.answer.age))
+            passage.outcome = await self._answer(
+                answer, wanted=wanted, asked=asked, reply=reply, headers=said, identity=headers.identity, kept=kept
+            )
         finally:
             passage.first_tier = walk.first_tier
+
+    async def _find(self, request: ChatRequest, *, headers: RequestHeaders, walk: Walk, kept: CacheAccess | None) -> Answered | Exhausted:
+        """A fresh answer that is kept, or what the chain gives."""
+        if self._cache is not None and kept is not None and (replay := kept.fresh()) is not None:
+            model = self._cache.first.model
+            return Answered(tier=self._cache.tier.name, model=model, answer=replay, upstream=None, attempt_started=walk.started)
+        return await self._chain.answer(request, trace=headers.trace, walk=walk, cache=kept)
 
     async def _answer(
         self,
@@ -106,6 +134,7 @@ class LocalServer:
         reply: Reply,
         headers: list[tuple[bytes, bytes]],
         identity: str,
+        kept: CacheAccess | None,
     ) -> Outcome:
         if isinstance(answer, Exhausted):
             status, body = exhausted(answer.failure)
@@ -124,7 +153,15 @@ class LocalServer:
                     text = answers.answer(asked.question, languages=asked.languages)
                 await self._answer_statically(text, wanted=wanted, reply=reply, headers=headers, identity=identity)
                 return Outcome.SUCCESS
-            case Streaming() as stream:
+            case Replay(body=body):
+                if wanted.stream:
+                    await reply.begin_stream(headers=headers, head=as_stream(body, include_usage=wanted.include_usage))
+                    await reply.end_stream()
+                else:
+                    await reply.whole(200, headers=headers, body=body)
+                return Outcome.SUCCESS
+            case Streaming() as streaming:
+                stream = streaming if kept is None else kept.recorded(streaming, tier=answer.tier)
                 try:
                     return await self._relay(stream, answer=answer, reply=reply, headers=headers)
                 finally:
@@ -141,7 +178,9 @@ class LocalServer:
         else:
             await reply.whole(200, headers=headers, body=static_completion(text, identity=completion, created=created))
 
-    async def _relay(self, stream: Streaming, *, answer: Answered, reply: Reply, headers: list[tuple[bytes, bytes]]) -> Outcome:
+    async def _relay(
+        self, stream: Streaming | RecordedStream, *, answer: Answered, reply: Reply, headers: list[tuple[bytes, bytes]]
+    ) -> Outcome:
         """Pass a stream on as it comes. Content restarts the stall timer, comments do not; nothing outlives the total.
 
         Time in which the caller does not take what has come is not the target's silence.

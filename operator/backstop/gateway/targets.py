@@ -1,42 +1,61 @@
-"""Which targets are taken out: one that refuses our key (401, 403) is left alone, then tried again by one request at a time."""
+"""Which targets are taken out: a breaker for each, taught by what became of an attempt."""
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
+from .breaker import Breaker, BreakerState, Broke, LeftAlone, Lesson, Permit, Unclear, Worked
 from .metrics import GatewayMetrics
+from .revision import ModelTier, Revision
+from .upstream import Failed, PassedBack, Streaming, Whole
 
 # How long a target that refused our key is left alone before one request tries it again.
-RETRY_AFTER_SECONDS: Final = 30.0
+REFUSED_KEY_SECONDS: Final = 30.0
 
 
 class TargetGate:
-    """Opens and closes targets by name. `clock` is monotonic, in seconds."""
+    """Opens and closes the targets of one revision, by their tiers' names. `clock` is monotonic, in seconds."""
 
-    def __init__(self, *, metrics: GatewayMetrics, clock: Callable[[], float]) -> None:
+    def __init__(self, revision: Revision, *, metrics: GatewayMetrics, clock: Callable[[], float]) -> None:
         self._metrics = metrics
-        self._clock = clock
-        self._closed_until: dict[str, float] = {}
-        self._trying: set[str] = set()
+        self._breakers = {tier.name: Breaker(tier.breaker, clock=clock) for tier in revision.tiers if isinstance(tier, ModelTier)}
+        self._refused: set[str] = set()  # whose last word on our key was no
+        for name, breaker in self._breakers.items():
+            metrics.watch_breaker(name, breaker=breaker)
 
-    def enter(self, target: str) -> bool:
-        """Whether an attempt may be made. Every True is followed by exactly one `leave`."""
-        closed_until = self._closed_until.get(target)
-        if closed_until is None:
-            return True
-        if target in self._trying or self._clock() < closed_until:
-            return False
-        self._trying.add(target)
-        return True
+    def enter(self, target: str) -> Permit | LeftAlone:
+        """Whether an attempt may be made. Every Permit is followed by exactly one `leave`."""
+        return self._breakers[target].enter()
 
-    def leave(self, target: str, *, refused: bool | None) -> None:
-        """The attempt ended. `refused`: the key was (not) refused; None: nothing was learned (late, cut, cancelled)."""
-        self._trying.discard(target)
-        match refused:
-            case None:
-                return
-            case True:
-                self._closed_until[target] = self._clock() + RETRY_AFTER_SECONDS
-                self._metrics.set_target_up(target, up=False)
-            case False:
-                if self._closed_until.pop(target, None) is not None:
-                    self._metrics.set_target_up(target, up=True)
+    def leave(self, target: str, *, permit: Permit, result: Whole | Streaming | PassedBack | Failed | None) -> None:
+        """The attempt ended; `result` is None when it was cancelled."""
+        breaker = self._breakers[target]
+        breaker.leave(permit, lesson=_lesson(result))
+        if isinstance(result, Failed) and result.refused_key:
+            self._refused.add(target)
+            self._metrics.set_target_up(target, up=False)
+        elif target in self._refused and breaker.state is BreakerState.CLOSED:
+            self._refused.discard(target)
+            self._metrics.set_target_up(target, up=True)
+
+    def status(self) -> Mapping[str, Mapping[str, Any]]:
+        """The breakers by tier, for people: state, how the target failed, seconds until it is tried again."""
+        return {
+            name: {
+                "state": breaker.state.name.lower().replace("_", "-"),
+                "failureMode": breaker.mode,
+                "openForSeconds": round(breaker.open_for, 1),
+            }
+            for name, breaker in self._breakers.items()
+        }
+
+
+def _lesson(result: Whole | Streaming | PassedBack | Failed | None) -> Lesson:
+    match result:
+        case Whole() | Streaming():
+            return Worked()
+        case PassedBack() | None:
+            return Unclear()
+        case Failed(failure=failure, refused_key=True):
+            return Broke(failure.mode, leave_alone=REFUSED_KEY_SECONDS)
+        case Failed(failure=failure, retry_after=seconds):
+            return Broke(failure.mode, leave_alone=seconds)

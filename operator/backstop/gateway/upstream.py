@@ -14,6 +14,7 @@ import aiohttp
 from ..api.metricnames import FailureMode
 from .answer import MalformedError, check_whole, read_delta
 from .errors import JSON_TYPE, Failure
+from .retryafter import seconds_to_wait
 from .revision import ModelTier
 from .sse import DONE, DONE_EVENT, EventSplitter, EventTooLongError
 from .timing import on_loop
@@ -24,6 +25,7 @@ _TAIL_SECONDS: Final = 1.0
 _PASSED_BACK: Final = (400, 404, 422)
 _REFUSED_KEY: Final = (401, 403)
 _EXHAUSTED: Final = (429, 503)
+_PASSING: Final = (429, 500, 502, 503, 504)
 
 
 class CutError(Exception):
@@ -48,10 +50,15 @@ class PassedBack:
 
 @dataclass(frozen=True)
 class Failed:
-    """No answer. `refused_key` when the target does not take our key."""
+    """No answer. `refused_key` when the target does not take our key; `retry_after`: seconds that it wants to be left alone.
+
+    `safe_to_retry`: it failed at once and gave nothing of an answer, so that asking again does no harm, and may help.
+    """
 
     failure: Failure
     refused_key: bool = False
+    retry_after: float = 0.0
+    safe_to_retry: bool = False
 
 
 class Streaming:
@@ -174,8 +181,10 @@ class Upstream:
             return Failed(Failure(FailureMode.LATENCY_BREACH, f"tier `{self._tier.name}` was late"))
         except MalformedError as error:
             return Failed(Failure(FailureMode.MALFORMED_ANSWER, f"tier `{self._tier.name}`: {error}"))
-        except (aiohttp.ClientError, OSError, ValueError):
-            return Failed(Failure(FailureMode.DEPENDENCY_FAILURE, f"tier `{self._tier.name}` could not be reached, or broke off"))
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            failure = Failure(FailureMode.DEPENDENCY_FAILURE, f"tier `{self._tier.name}` could not be reached, or broke off")
+            lost = response is None and isinstance(error, aiohttp.ClientConnectionError | OSError)
+            return Failed(failure, safe_to_retry=lost)
         finally:
             if response is not None and not kept:
                 response.release() if response.content.at_eof() else response.close()
@@ -195,7 +204,13 @@ class Upstream:
         if status in _PASSED_BACK:
             return PassedBack(status, response.headers.get("Content-Type", JSON_TYPE), await read_bounded(response))
         mode = FailureMode.RESOURCE_EXHAUSTION if status in _EXHAUSTED else FailureMode.DEPENDENCY_FAILURE
-        return Failed(Failure(mode, f"tier `{self._tier.name}` answered {status}", status), refused_key=status in _REFUSED_KEY)
+        wait = seconds_to_wait(response.headers.get("Retry-After"), date=response.headers.get("Date")) if status in _EXHAUSTED else 0.0
+        return Failed(
+            Failure(mode, f"tier `{self._tier.name}` answered {status}", status),
+            refused_key=status in _REFUSED_KEY,
+            retry_after=wait,
+            safe_to_retry=status in _PASSING and wait == 0,
+        )
 
 
 async def read_bounded(response: aiohttp.ClientResponse) -> bytes:

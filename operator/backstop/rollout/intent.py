@@ -51,7 +51,14 @@ def _abort(look: Look) -> Move | None:
     canary = look.place.canary
     if canary is None or look.place.stable is None:
         return None
-    return roll_back(look, canary, reason=Reason.ABORTED, message="aborted by hand (`backstop.dev/abort`)", at=look.now)
+    halt = canary.halted
+    if halt is None:
+        return roll_back(look, canary, reason=Reason.ABORTED, message="aborted by hand (`backstop.dev/abort`)", at=look.now)
+    # A person's word on a breach that was seen before: what it was, and when, stays.
+    message = f"rejected by hand (`backstop.dev/abort`) after: {halt.message}"
+    move = roll_back(look, replace(canary, halted=replace(halt, alone=False)), reason=halt.reason, message=message, at=halt.at)
+    assert move.place.last is not None
+    return replace(move, place=replace(move.place, last=replace(move.place.last, shifted_at=halt.shifted_at)))
 
 
 def _retry(look: Look) -> Move | None:
@@ -136,7 +143,8 @@ def _approve(look: Look) -> Move | None:
 def _refresh(look: Look, token: str) -> Move | None:
     """The same spec as another revision, made with the gateways' present image: what is wanted follows from the acknowledged token."""
     if look.wanted is None:
-        return None
+        message = "what `spec` asks for cannot be told now (see `ResolvedRefs`): as soon as it can, it is rolled out on the present image"
+        return told(look.place, Reason.REFRESHED, message)
     name = look.wanted.prompt_version
     message = f"{name} is rolled out anew on the gateways' present image, as asked for by hand (`backstop.dev/refresh`)"
     if not token:

@@ -262,6 +262,7 @@ class Place:
     guard: Guard | None = None
     incident: Incident | None = None
     first: FirstPlace | None = None
+    generation: int = 0  # the latest of the traffic object that was decided; the write of it may be missing
 
     @property
     def probed(self) -> CanaryPlace | FirstPlace | None:
@@ -278,20 +279,25 @@ def awaited_generation(place: Place) -> int | None:
 
     The controller polls the gateways while this is set.
     """
-    canary, last = place.canary, place.last
-    if canary is not None:
-        if canary.halted is not None:
-            return canary.halted.generation
-        if canary.routed_at is not None or (canary.step_started_at is not None and canary.verified_at is None):
-            return canary.generation
-        # After a weight that was not seen everywhere: the generation that took it back.
-        return canary.generation if canary.weight == 0 else None
-    if last is not None and last.shifted_at is None:
-        return last.generation
-    return None
+    own = _awaited_of(place.canary) if place.canary is not None else None
+    if own is not None:
+        return own
+    # A rollout that follows at once on another is no reason not to see the end of that one.
+    return place.last.generation if place.last is not None and place.last.shifted_at is None else None
+
+
+def _awaited_of(canary: CanaryPlace) -> int | None:
+    if canary.halted is not None:
+        return canary.halted.generation
+    if canary.routed_at is not None or (canary.step_started_at is not None and canary.verified_at is None):
+        return canary.generation
+    # After a weight that was not seen everywhere: the generation that took it back.
+    return canary.generation if canary.weight == 0 else None
 
 
 def is_losing(place: Place) -> bool:
     """Whether what is waited for ends a canary's traffic, also where it may come back: one that callers could reach, and has no weight."""
-    canary = place.canary
-    return canary is None or canary.halted is not None or (canary.weight == 0 and canary.exits_before is not None)
+    canary, last = place.canary, place.last
+    if canary is None or canary.halted is not None or (canary.weight == 0 and canary.exits_before is not None):
+        return True
+    return _awaited_of(canary) is None and last is not None and last.shifted_at is None

@@ -8,7 +8,7 @@ from . import probes, replicas
 from .look import Look, steps_hash
 from .move import Move, told
 from .observed import Known
-from .place import CanaryPlace, Guard, LastRollout, Outcome, PreviousPlace, StablePlace, awaited_generation
+from .place import CanaryPlace, Guard, LastRollout, Outcome, PreviousPlace, StablePlace
 
 VERIFY_SECONDS = 30.0  # for every ready gateway to be seen acting on a new weight
 SWITCH_SECONDS = 10.0  # the same in a promotion; connections between gateways live no longer
@@ -51,7 +51,7 @@ def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
         return None
     if replicas.others(look, canary):
         return None
-    if awaited_generation(look.place) is not None and not look.acts_on(canary.generation):
+    if canary.weight == 0 and canary.generation is not None and not look.acts_on(canary.generation):
         return None  # a gateway did not take up a weight before: nothing is tried again before all are seen to act on 0
     weight = look.step_of(canary).weight
     begun = replace(

@@ -8,7 +8,7 @@ from backstop.api.traffic import Abort, Steering, TrafficState
 
 from .move import Move
 from .observed import Known, Unknown
-from .place import Outcome, Place, is_another_end
+from .place import CanaryPlace, Outcome, Place, awaited_generation, is_another_end
 from .plan import RouteWrite
 
 
@@ -33,9 +33,14 @@ def route_for(
     present = route.value if isinstance(route, Known) else None
     if isinstance(route, Unknown) and not _leaves(before, after=move.place) and not (strays and _serves_alone(move.place)):
         return None
-    wanted = _wanted(
-        move, present=present, steering=steering_of(policy), now=now, newer_than=before.canary.generation if before.canary else None
-    )
+    known = before.canary.generation if before.canary is not None else None
+    newer_than = max(known or 0, before.generation)
+    wanted = _wanted(move, present=present, steering=steering_of(policy), now=now, newer_than=newer_than)
+    # While a generation is waited for, the operator may have died before its write.
+    unwritten = 1 if awaited_generation(before) is not None else 0
+    if present is not None and present.generation < before.generation - unwritten:
+        # An older object that somebody put back: gateways would not act on it, whatever it says.
+        wanted = replace(wanted, generation=before.generation + 1)
     if present is not None and wanted == present:
         return RouteWrite(wanted, falling=False) if strays else None
     # Where status was lost nobody knows the canary: what it has is taken away as from one that is known.
@@ -69,7 +74,7 @@ def steering_of(policy: FallbackPolicySpec) -> Steering:
     )
 
 
-def _wanted(move: Move, *, present: TrafficState | None, steering: Steering, now: float, newer_than: int | None) -> TrafficState:
+def _wanted(move: Move, *, present: TrafficState | None, steering: Steering, now: float, newer_than: int) -> TrafficState:
     place = move.place
     assert place.stable is not None
     stable, canary, permille = place.stable.revision.name, None, 0
@@ -80,7 +85,7 @@ def _wanted(move: Move, *, present: TrafficState | None, steering: Steering, now
         canary, permille = place.canary.revision.name, place.canary.weight * 10
     if present is None:
         # Gateways never act on an older generation than they know. Seconds since the epoch are ahead of any count that was lost.
-        generation = max(int(now), (newer_than or 0) + 1)
+        generation = max(int(now), newer_than + 1)
         aborted = _aborted(move, present=None)
         return TrafficState(generation=generation, stable=stable, canary=canary, permille=permille, aborted=aborted, steering=steering)
     aborted = _aborted(move, present=present)
@@ -136,8 +141,12 @@ def _leaves(before: Place, *, after: Place) -> bool:
     return after.canary is None or after.canary.revision != before.canary.revision or after.canary.weight < before.canary.weight
 
 
-def with_generation(move: Move, *, write: RouteWrite | None, before: Place, present: Known[TrafficState | None] | Unknown) -> Place:
-    """The place, with the traffic generation that it waits for. A weight that is written anew has to be verified anew."""
+def with_generation(
+    move: Move, *, write: RouteWrite | None, before: Place, present: Known[TrafficState | None] | Unknown, now: float
+) -> Place:
+    """The place, with the traffic generation that it waits for. A weight that is written anew has to be verified anew, and has its time
+    for that from now on.
+    """
     place = move.place
     canary, last = place.canary, place.last
     halt = before.canary.halted if before.canary is not None else None
@@ -147,21 +156,32 @@ def with_generation(move: Move, *, write: RouteWrite | None, before: Place, pres
     if canary is not None and canary.halted is not None and halt is None:
         # Its write may be there already, as that of an end may.
         generation = write.state.generation if write is not None else _generation_of(present)
-        return replace(place, canary=replace(canary, halted=replace(canary.halted, generation=generation)))
+        halted = replace(canary, halted=replace(canary.halted, generation=generation))
+        return replace(place, canary=halted, generation=max(place.generation, generation or 0))
     if write is None:
         # The end of a rollout may be in the traffic object already: written by an operator that died before it wrote status.
         if ended is not None and isinstance(present, Known) and present.value is not None:
             place = replace(place, last=replace(ended, generation=present.value.generation))
+        if canary is not None and canary.generation is None and _is_to_be_seen(canary):
+            # The weight is there already: that of a step which begins anew, because the steps were edited.
+            place = replace(place, canary=replace(canary, generation=_generation_of(present)))
         return place
     generation = write.state.generation
+    place = replace(place, generation=max(place.generation, generation))
     if canary is not None and canary.generation is not None and _same_shares(write.state, present=present):
         pass  # only what callers are told apart by, or the verdict on another revision: the weight is what it was seen to be
-    elif canary is not None and (canary.routed_at is not None or (canary.step_started_at is not None and canary.weight > 0)):
-        verified = canary.verified_at if canary.generation == generation else None
-        place = replace(place, canary=replace(canary, generation=generation, verified_at=verified))
+    elif canary is not None and _is_to_be_seen(canary):
+        anew = canary.generation is not None and canary.generation != generation
+        started = now if anew and canary.step_started_at is not None else canary.step_started_at
+        verified = None if anew else canary.verified_at
+        place = replace(place, canary=replace(canary, generation=generation, verified_at=verified, step_started_at=started))
     if ended is not None:
         place = replace(place, last=replace(ended, generation=generation))
     return place
+
+
+def _is_to_be_seen(canary: CanaryPlace) -> bool:
+    return canary.routed_at is not None or (canary.step_started_at is not None and canary.weight > 0)
 
 
 def _generation_of(present: Known[TrafficState | None] | Unknown) -> int | None:

@@ -72,6 +72,7 @@ def place_of(status: FallbackPolicyStatus) -> Place:
         incident=_incident_place(status.incident) if status.incident else None,
         timeline=_timeline_place(status.timeline) if status.timeline else None,
         first=_first_place(status.first) if status.first else None,
+        generation=status.trafficGeneration or 0,
     )
 
 
@@ -110,6 +111,7 @@ def status_of(
         timeline=_timeline_status(place.timeline, previous=previous.timeline, slos=slos) if place.timeline else None,
         first=_first_status(place.first) if place.first else None,
         router=plan.router,
+        trafficGeneration=place.generation or None,
     )
 
 

@@ -1,0 +1,139 @@
+"""The cache beside the chain: what one request finds in it, waits for, and leaves behind.
+
+Kept is what the chain's first tier answers, never a fallback: it would outlive the failure that it stood in for. Knows levels, keys and
+flights; what an answer is made of is known in `replay`.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from ..api.metricnames import CacheLevel, CacheLookup, CacheUse
+from .body import ChatRequest, Wanted
+from .cachekey import CacheControl, key_of, read_cache_control
+from .chain import Result, Walk
+from .flights import Flights
+from .hotcache import LONGEST_ANSWER, HotCache
+from .metrics import GatewayMetrics
+from .replay import Recorder, Replay, keepable
+from .revision import CacheTier, ModelTier, Revision
+from .upstream import Streaming, Whole
+
+_NOT_KEPT: Final = CacheControl(may_keep=False, max_age=0.0)
+
+
+class AnswerCache:
+    """The cache of a revision that has one. `clock` is monotonic, in seconds."""
+
+    def __init__(self, tier: CacheTier, *, revision: Revision, metrics: GatewayMetrics, clock: Callable[[], float]) -> None:
+        first = revision.tiers[0]
+        assert isinstance(first, ModelTier), "a chain with a cache begins with a model"
+        self.tier = tier
+        self.first = first
+        self.hot = HotCache(capacity=tier.hot_bytes, lifetime=tier.fresh + tier.stale, clock=clock)
+        self.flights = Flights(clock=clock)
+        self.metrics = metrics
+        self._prompt_digest = revision.prompt_digest
+        metrics.show_cache(CacheLevel.HOT, held=lambda: self.hot.held)
+
+    def open(self, request: ChatRequest, *, cache_control: str) -> "CacheAccess":
+        """The cache, for one request. `cache_control`: its caller's header; empty: none."""
+        control = read_cache_control(cache_control) if cache_control else CacheControl()
+        key = key_of(request, target=self.first, prompt_digest=self._prompt_digest) if control.may_keep else None
+        return CacheAccess(self, key=key, control=control if key is not None else _NOT_KEPT, wanted=request.wanted)
+
+
+class CacheAccess:
+    """What a cache does for one request on its way. `lookup` says what it found."""
+
+    def __init__(self, cache: AnswerCache, *, key: bytes | None, control: CacheControl, wanted: Wanted) -> None:
+        self._cache = cache
+        self._key = key
+        self._control = control
+        self._wanted = wanted
+        self.lookup = CacheLookup.BYPASS if key is None or control.max_age == 0 else CacheLookup.MISS
+
+    def fresh(self) -> Replay | None:
+        """An answer that may be given at once."""
+        found = self._find(CacheUse.HIT)
+        if found is not None:
+            self.lookup = CacheLookup.HIT
+        self._cache.metrics.count_cache_lookup(CacheLevel.HOT, result=self.lookup)
+        return found
+
+    def instead(self) -> Replay | None:
+        """An answer in place of one that the tiers before have failed to give, of any age."""
+        found = self._find(CacheUse.STALE)
+        if found is not None:
+            self.lookup = CacheLookup.STALE
+            self._cache.metrics.count_cache_lookup(CacheLevel.HOT, result=self.lookup)
+        return found
+
+    async def ask_first(self, ask: Callable[[], Awaitable[Result]], *, until: float, walk: Walk) -> Result:
+        """What the first tier answers, to this request or to one like it; it is kept, if it may be.
+
+        Streams are not held behind each other: the first token of one could only come when all of another has.
+        """
+        if self._key is None or self._wanted.stream:
+            return await ask()
+        if self._control.max_age == 0:  # wants an answer of its own, which others may have
+            result = await ask()
+            if isinstance(result, Whole):
+                self._keep(result)
+            return result
+        return await self._cache.flights.ask(self._key, ask=ask, shares=self._keep, until=until, walk=walk)
+
+    def recorded(self, stream: Streaming, *, tier: str) -> "Streaming | RecordedStream":
+        """The stream of the tier, kept at its end, if it may be."""
+        if self._key is None or tier != self._cache.first.name:
+            return stream
+        return RecordedStream(stream, keep=self._keep)
+
+    def _keep(self, answer: Whole) -> bool:
+        """Keep it; whether it is for others too. To look into a long one would take milliseconds."""
+        kept = keepable(answer.body) if len(answer.body) <= LONGEST_ANSWER else None
+        if kept is None or self._key is None:
+            return False
+        self._cache.hot.keep(self._key, body=kept.body, has_usage=kept.has_usage)
+        return True
+
+    def _find(self, use: CacheUse) -> Replay | None:
+        if self.lookup is CacheLookup.BYPASS or self._key is None:
+            return None
+        found = self._cache.hot.find(self._key)
+        if found is None:
+            return None
+        kept, age = found
+        if age > self._control.max_age:
+            return None
+        if use is CacheUse.HIT and (age >= self._cache.tier.fresh or not (kept.has_usage or self._does_without_usage)):
+            return None
+        return Replay(kept.body, age, use)
+
+    @property
+    def _does_without_usage(self) -> bool:
+        """Whether nobody misses the usage, which a stream only has when its caller asked for it."""
+        return self._wanted.stream and not self._wanted.include_usage
+
+
+class RecordedStream:
+    """A stream that is kept when it ends as it should; used as a `Streaming` is."""
+
+    def __init__(self, stream: Streaming, *, keep: Callable[[Whole], bool]) -> None:
+        self._stream = stream
+        self._keep = keep
+        self._recorder = Recorder(longest=LONGEST_ANSWER)
+        self._recorder.take(stream.head)
+        self.head = stream.head
+
+    async def more(self) -> tuple[bytes, bool] | None:
+        """As of `Streaming`."""
+        piece = await self._stream.more()
+        if piece is not None:
+            self._recorder.take(piece[0])
+        elif (body := self._recorder.whole()) is not None:
+            self._keep(Whole(body))
+        return piece
+
+    async def close(self) -> None:
+        """As of `Streaming`."""
+        await self._stream.close()

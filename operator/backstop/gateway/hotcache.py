@@ -1,0 +1,78 @@
+"""Answers in memory: least recently used first out, bounded in bytes and in time, every step O(1). PURE: knows no requests.
+
+What an entry costs is its key, its answer and ENTRY_OVERHEAD; the sum never passes the capacity, not even for a moment.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+# Beside the bytes of key and answer: their object headers, the entry, its time, and its place in a table that grows by doubling. About
+# 300 bytes of CPython's; the rest is what an allocator loses.
+ENTRY_OVERHEAD: Final = 512
+# 64 Ki tokens of text. What is longer is rare, and its stream would be held while it comes.
+LONGEST_ANSWER: Final = 256 << 10
+# Of a container's memory: half is for request bodies (see `room`), and a quarter for the process itself and answers on their way.
+_SHARE: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An answer: a whole completion as JSON. `kept_at` is in seconds of the cache's clock."""
+
+    body: bytes
+    has_usage: bool  # a stream whose caller did not ask for it has none
+    kept_at: float
+
+
+class HotCache:
+    """Answers by key. `capacity` in bytes; after `lifetime` seconds an answer is gone. `clock` is monotonic, in seconds."""
+
+    def __init__(self, *, capacity: int, lifetime: float, clock: Callable[[], float]) -> None:
+        self._capacity = capacity
+        self._lifetime = lifetime
+        self._clock = clock
+        self._kept: OrderedDict[bytes, Kept] = OrderedDict()
+        self.held = 0  # bytes
+
+    def __len__(self) -> int:
+        """How many answers are held."""
+        return len(self._kept)
+
+    def find(self, key: bytes) -> tuple[Kept, float] | None:
+        """The answer and its age in seconds."""
+        kept = self._kept.get(key)
+        if kept is None:
+            return None
+        age = self._clock() - kept.kept_at
+        if age >= self._lifetime:
+            self._drop(key)
+            return None
+        self._kept.move_to_end(key)
+        return kept, age
+
+    def keep(self, key: bytes, *, body: bytes, has_usage: bool) -> None:
+        """Keep the newest answer, in place of an older one; one that is longer than LONGEST_ANSWER is not kept."""
+        if key in self._kept:
+            self._drop(key)
+        size = cost(key, body=body)
+        if len(body) > LONGEST_ANSWER or size > self._capacity:
+            return
+        while self.held + size > self._capacity:
+            self._drop(next(iter(self._kept)))
+        self._kept[key] = Kept(body, has_usage, self._clock())
+        self.held += size
+
+    def _drop(self, key: bytes) -> None:
+        self.held -= cost(key, body=self._kept.pop(key).body)
+
+
+def cost(key: bytes, *, body: bytes) -> int:
+    """What an entry counts, in bytes."""
+    return len(key) + len(body) + ENTRY_OVERHEAD
+
+
+def most_bytes(memory_limit: int | None) -> int | None:
+    """How large a cache may be in a process that may use `memory_limit` bytes; None: as large as it likes."""
+    return None if memory_limit is None else memory_limit // _SHARE

@@ -1,0 +1,100 @@
+"""Edits in the middle of a rollout, of the policy and of the traffic object: the weight stays, and nothing is taken for seen."""
+
+import pytest
+
+from backstop.api.reasons import Reason
+from backstop.rollout.observed import Unresolved
+from backstop.rollout.place import Halt
+from backstop.rollout.progress import VERIFY_SECONDS
+from tests.rollout.world import BREACHED, in_rollout, policy, share, started
+
+LONG = ((5, 300), (50, 300), (100, 60))
+
+
+def test_a_traffic_object_that_is_made_anew_in_mid_step_has_its_time_to_be_seen() -> None:
+    world = in_rollout(policy=policy(steps=LONG))
+    world.run(VERIFY_SECONDS + 60)
+    world.traffic, world.deaf = None, True
+    world.run(VERIFY_SECONDS - 5)
+    assert (share(world), world.reasons().count(Reason.WEIGHT_NOT_VERIFIED)) == (("rev2", 50), 0)
+    world.deaf = False
+    world.run(5)
+    assert world.place.canary is not None
+    assert world.place.canary.verified_at is not None
+    assert Reason.WEIGHT_NOT_VERIFIED not in world.reasons()
+
+
+def test_steps_that_are_edited_while_pods_of_the_next_one_come_up_leave_the_weight_as_it_is() -> None:
+    world = in_rollout(policy=policy(replicas=10, steps=((5, 20), (50, 20), (100, 20))))
+    world.pace = 0
+    world.run(30)
+    assert world.place.canary is not None
+    assert (world.place.canary.step, world.place.canary.weight) == (1, 5)
+    world.policy = policy(replicas=10, steps=((5, 30), (50, 20), (100, 20)))
+    world.run(VERIFY_SECONDS + 10)
+    assert share(world) == ("rev2", 50)
+    assert Reason.WEIGHT_NOT_VERIFIED not in world.reasons()
+
+
+@pytest.mark.parametrize("behind", [1, 3])
+def test_a_route_that_somebody_put_an_older_one_in_the_place_of_is_acted_on_again(behind: int) -> None:
+    world = in_rollout(policy=policy(steps=LONG))
+    assert world.route is not None
+    world.put_older_route(world.route.generation - behind)
+    world.run(5)
+    assert world.route.generation == world.acting
+    world.judged = BREACHED
+    world.run(5)
+    assert world.acted is not None
+    assert (world.acted.canary, world.acted.permille) == (None, 0)
+    assert world.place.last is not None
+    assert world.place.last.shifted_at is not None
+
+
+def test_the_end_of_a_canary_is_seen_although_another_version_follows_at_once() -> None:
+    world = in_rollout(policy=policy(steps=LONG))
+    world.broken.add("rev3")
+    world.want("3")
+    world.one_pass()
+    decided = world.now
+    world.run(10)
+    assert world.place.canary is not None
+    assert world.place.canary.revision.name == "rev3"
+    assert world.place.last is not None
+    assert world.place.last.shifted_at is not None
+    assert world.place.last.shifted_at <= decided + 2
+    world.run(90)
+    assert Reason.WEIGHT_NOT_VERIFIED not in world.reasons()
+
+
+def test_an_abort_of_what_was_halted_keeps_what_it_was_halted_for_and_when() -> None:
+    world = in_rollout(policy=policy(mode="Pause"))
+    world.judged = BREACHED
+    world.run(60)
+    assert world.place.canary is not None
+    halt = world.place.canary.halted
+    assert isinstance(halt, Halt)
+    assert halt.shifted_at is not None
+    world.run(200)
+    world.ask(abort="now")
+    world.run(5)
+    last, (rejection,) = world.place.last, world.place.rejected
+    assert last is not None
+    assert (last.reason, last.detected_at, last.shifted_at) == (halt.reason, halt.at, halt.shifted_at)
+    assert last.ended_at is not None
+    assert "61 of 412 canary requests over 150 ms" in rejection.message
+    assert "rejected by hand (`backstop.dev/abort`)" in rejection.message
+    assert not rejection.suspected
+
+
+def test_a_refresh_of_what_cannot_be_told_now_is_done_and_said_as_soon_as_it_can() -> None:
+    world = started()
+    wanted, world.wanted = world.wanted, Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, "`spec.promptVersion` names `v1`")
+    world.ask(refresh="now")
+    world.run(3)
+    assert [a.reason for a in world.told[-1:]] == [Reason.REFRESHED]
+    assert "as soon as it can" in world.told[-1].message
+    world.wanted = wanted
+    world.run(3)
+    assert world.place.canary is not None
+    assert world.place.canary.revision.name == "rev1-now"
