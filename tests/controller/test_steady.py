@@ -184,6 +184,8 @@ async def test_a_pass_that_does_not_come_to_an_end_makes_the_operator_unhealthy(
         async def hang() -> None:
             await asyncio.Event().wait()
 
+        await until("what becomes of the prompt version is told", lambda: world.told(of=PROMPT_VERSIONS))
+        await world.quiet()  # and its pass is over
         operator.interfere("POST", hang)
         await world.apply("v1")
         assert f"{world.namespace}/{world.policy}" in await until("a pass hangs", fell_ill)
