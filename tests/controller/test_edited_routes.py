@@ -124,4 +124,4 @@ async def test_a_route_whose_labels_somebody_takes_off_is_labelled_again(connect
 
             await until("the labels are back", back)
             await world.quiet()
-            assert len(operator.writes) - writes <= 2, "one that is refused, and one that is not"
+            assert len(operator.writes) - writes <= 4, "one that is refused and one that is not, and status before each of them"

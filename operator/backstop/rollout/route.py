@@ -38,9 +38,11 @@ def route_for(
     wanted = _wanted(move, present=present, steering=steering_of(policy), now=now, newer_than=newer_than)
     # While a generation is waited for, the operator may have died before its write.
     unwritten = 1 if awaited_generation(before) is not None else 0
-    if present is not None and present.generation < before.generation - unwritten:
-        # An older object that somebody put back: gateways would not act on it, whatever it says.
-        wanted = replace(wanted, generation=before.generation + 1)
+    if present is not None:
+        missing = wanted == present and present.generation < (awaited_generation(move.place) or 0)
+        if missing or present.generation < before.generation - unwritten:
+            # An older object that somebody put back: gateways would not act on it, whatever it says.
+            wanted = replace(wanted, generation=before.generation + 1)
     if present is not None and wanted == present:
         return RouteWrite(wanted, falling=False) if strays else None
     # Where status was lost nobody knows the canary: what it has is taken away as from one that is known.
