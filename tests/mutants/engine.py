@@ -245,7 +245,7 @@ MUTANTS = (
         "What a lost status leaves behind moves to a stable revision without a ready pod.",
         "rollout/recovery.py",
         "recover",
-        "if look.observed.arm(serving.name).ready == 0:",
+        "if look.observed.arm(serving.name).ready == 0 and not leaving:",
         "if False:",
     ),
     Mutant(
