@@ -1,18 +1,23 @@
 """What stands in a policy and cannot be read, or means nothing: a canary is judged all the same, and no deletion leaves it its traffic."""
 
+import contextlib
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from backstop.api.names import FINALIZER, traffic_object
 from backstop.kube.client import Client
 from backstop.kube.connection import Connection
+from backstop.kube.errors import Conflict
 from backstop.kube.resources import CONFIG_MAPS, JOBS, POLICIES
 
 from .operators import Mortal, running
-from .test_deletion import LONG, at_40_percent, delete, gone, read
+from .ownworld import OwnWorld, own_spec
+from .test_deletion import LONG, THEIRS, at_40_percent, audit, delete, gone, read
+from .test_own_workload import HELD, reaches, shared
 from .until import until
-from .world import MANAGER, Behaviour, World, condition, policy_spec
+from .world import MANAGER, Behaviour, World, condition, living, policy_spec
 
 pytestmark = pytest.mark.apiserver
 
@@ -27,12 +32,12 @@ def nested(levels: int) -> dict[str, Any]:
 
 
 # A definition that is newer than the operator lets more through; this one bounds no part whose type is Kubernetes' own.
-UNREADABLE = {"replicas": 1, "podTemplate": {"affinity": {"nodeAffinity": nested(250)}}}
+UNREADABLE = {"podTemplate": {"affinity": {"nodeAffinity": nested(250)}}}
 
 
 async def with_unreadable_spec(world: World) -> None:
     """Somebody edits the policy so that this operator cannot read its spec."""
-    await write(world, spec=policy_spec("v2") | {"canary": LONG, "serving": UNREADABLE})
+    await write(world, spec=policy_spec("v2") | {"canary": LONG, "serving": {"replicas": 1} | UNREADABLE})
 
 
 async def with_unreadable_status(world: World) -> None:
@@ -50,9 +55,12 @@ async def with_unreadable_status(world: World) -> None:
 
 
 async def write(world: World, *, spec: dict[str, Any]) -> None:
-    policy = await read(world)
-    assert policy is not None
-    await world.client.replace(POLICIES, body=policy | {"spec": spec}, manager=MANAGER)
+    while True:
+        policy = await read(world)
+        assert policy is not None
+        with contextlib.suppress(Conflict):
+            await world.client.replace(POLICIES, body=policy | {"spec": spec}, manager=MANAGER)
+            return
 
 
 async def blocked(world: World, field: str) -> None:
@@ -74,7 +82,7 @@ async def goes_when_stable_serves_alone(world: World, operator: Mortal) -> None:
     world.behaviour["v1"] = Behaviour()
     await gone(world)
     writes = [write for write in operator.writes[before:] if write.endswith(("/fallbackpolicies/support", "/support-traffic"))]
-    assert [write.split(" ")[0] for write in writes] == ["PUT", "PATCH"], "the route, and then the finalizer"
+    assert list(dict.fromkeys(write.split(" ")[0] for write in writes)) == ["PUT", "PATCH"], "the route, and then the finalizer"
 
 
 async def test_a_canary_is_judged_after_a_restart_though_its_probe_has_no_chat_to_send(connection: Connection, world: World) -> None:
@@ -118,6 +126,32 @@ async def test_a_policy_deleted_in_mid_canary_whose_status_cannot_be_read_leaves
         await blocked(world, "`status`")
         assert (await world.route()).permille == 400
         await goes_when_stable_serves_alone(world, operator)
+
+
+async def test_the_service_of_an_own_workload_leaves_its_canary_before_a_policy_goes_whose_spec_cannot_be_read(
+    connection: Connection, client: Client
+) -> None:
+    async with living(OwnWorld(client, f"t-{uuid4().hex[:8]}")) as world:
+        async with running(connection, world):
+            await world.run_image("w:1")
+            stable = (await world.stable_on("w:1"))["stable"]["revision"]
+            await shared(world)
+        spec = own_spec("w:2")
+        await write(world, spec=spec | {"canary": HELD, "serving": spec["serving"] | UNREADABLE})
+        await audit(world, finalizers=[THEIRS])
+        await delete(world)
+        async with running(connection, world) as operator:
+
+            async def let_go() -> bool:
+                policy = await read(world)
+                return policy is not None and policy["metadata"]["finalizers"] == [THEIRS]
+
+            await until("it is let go", let_go)
+        assert reaches(await world.service()) == stable
+        writes = [write for write in operator.writes if write.endswith(("/fallbackpolicies/support", "/services/support"))]
+        assert list(dict.fromkeys(write.rsplit("/", 2)[1] for write in writes)) == ["services", "fallbackpolicies"]
+        await audit(world, finalizers=[])
+        await gone(world)
 
 
 async def test_where_neither_status_nor_traffic_object_says_what_is_stable_a_deletion_is_not_held_up(
