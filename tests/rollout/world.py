@@ -127,6 +127,7 @@ class World:
     linger: bool = False  # they stay for as long
     strays: bool = False  # somebody has made the route do something else than it says
     put_back: bool = False  # somebody has put an older traffic object in the place of the newest
+    withdrawn: set[str] = field(default_factory=set)  # revisions whose verdict was one on an incident that stable shared
     deaths: int = 0  # of operators in the middle of a pass, since the traffic object was written
     exists: bool = True
     acted: TrafficState | None = None  # what gateways act on
@@ -235,7 +236,7 @@ class World:
             writes.append(("route", lambda: self._set_route(plan)))
         status = status_of(plan, previous=self.status, generation=1, readings=readings, analysis=None, arms=self.arms, now=self.now)
         if status != self.status:
-            writes.append(("status", lambda: setattr(self, "status", status)))
+            writes.append(("status", lambda: self._set_status(status)))
         verdict = verdict_on_prompt(plan.place)
         if verdict is not None and verdict not in self.verdicts:
             writes.append(("verdict", lambda: self.verdicts.append(verdict)))
@@ -305,6 +306,11 @@ class World:
             self.reported = name
 
         return write
+
+    def _set_status(self, status: FallbackPolicyStatus) -> None:
+        self.status = status
+        if (incident := self.place.incident) is not None:
+            self.withdrawn.add(incident.revision.name)
 
     def _set_route(self, plan: Plan) -> None:
         assert plan.route is not None
