@@ -170,9 +170,12 @@ class Rollouts(RuleBasedStateMachine):
     def no_rejected_revision_has_traffic(self) -> None:
         """7, 10: a revision that status or the traffic object rejected never gets traffic again."""
         route = self.world.route
-        self.rejected -= self.world.withdrawn  # an incident may have come and gone since the last look
-        self.world.withdrawn.clear()
         self.rejected |= {rejection.revision.name for rejection in self.world.place.rejected}
+        if self.world.place.incident is not None:  # the verdict is withdrawn
+            self.rejected.discard(self.world.place.incident.revision.name)
+        # As is that of an incident which has come and gone since the last look.
+        self.rejected -= self.world.withdrawn - {rejection.revision.name for rejection in self.world.place.rejected}
+        self.world.withdrawn.clear()
         if route is not None and route.aborted is not None:
             self.rejected.add(route.aborted.revision)
         if route is not None:
