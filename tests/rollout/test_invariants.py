@@ -48,6 +48,8 @@ class Rollouts(RuleBasedStateMachine):
     def a_policy_of_its_name_is_created(self, expired: bool) -> None:
         if expired:
             self.world.kept = None
+            # What was only suspected stands on no prompt version.
+            self.rejected = {verdict.revision.name for verdict in self.world.verdicts}
         self.world.create_anew()
 
     @rule(seconds=st.sampled_from((0.2, 1.0, 5.0, 21.0, 61.0)))
