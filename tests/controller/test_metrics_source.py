@@ -212,15 +212,15 @@ async def test_a_canary_goes_no_further_on_what_a_source_said_before_the_spec_na
         assert said["message"].startswith("latency: `spec.metricsSource` names `elsewhere`")
         assert "(they have: default)" in said["message"]
         await world.until_status("its clock stands", lambda s: s["canary"].get("blindSince"))
-        # The source that is named again says nothing yet: what it said before is no reason to go on.
-        world.metrics_up = False
+        # The source that is named again says nothing: what it said before is no reason to go on while it is waited for.
+        world.metrics_answer.clear()
         generation = (await world.apply("v2", canary=held(1)))["metadata"]["generation"]
         status = await world.until_status(
             "it has looked again",
             lambda s: s["observedGeneration"] == generation and condition(s, "MetricsAvailable")["reason"] == "MetricsUnavailable",
         )
         assert status["canary"]["weight"] == 40
-        world.metrics_up = True
+        world.metrics_answer.set()
         await world.stable_on("v2")
     assert await world.shares() == [0, 400, 1000, 0]
 
