@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backstop.api.knowledge import LONGEST_PROBLEM, MOST_BYTES, KnowledgeBase, KnowledgeError, PatternWord, read_knowledge_base
@@ -139,7 +139,6 @@ def test_words_are_compared_without_case_punctuation_and_width(text: str, words:
     assert words_of(text) == words
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_words_are_words_again(text: str) -> None:
     words = words_of(text)
