@@ -64,11 +64,7 @@ def wish_of(
     if (unsent := _unsent(spec)) is not None:
         return unsent
     if spec.slos and spec.metricsSource not in sources:
-        known = ", ".join(sorted(sources)) or "none"
-        message = (
-            f"`spec.metricsSource` names `{spec.metricsSource}`, which the operator's `metrics.sources` do not have (they have: {known})"
-        )
-        return Wish(spec, Unresolved(Reason.METRICS_SOURCE_NOT_FOUND, message), None)
+        return Wish(spec, Unresolved(Reason.METRICS_SOURCE_NOT_FOUND, source_not_found(spec.metricsSource, sources=sources)), None)
     if spec.serving.workload is not None:
         name = revision_hash(spec, prompt=None, refresh=refresh)
         return Wish(spec, Known(Revision(name, prompt_version=short_image(spec.serving.workload.image), prompt_digest="")), None, refresh)
@@ -96,6 +92,15 @@ def _unsent(spec: FallbackPolicySpec) -> Wish | None:
     message = f"`spec.canary.probes[{wrong}].request` must be a JSON object with a list `messages`; correct it"
     canary = spec.canary.model_copy(update={"probes": [probe for probe in probes if probe.can_be_sent]})
     return Wish(spec.model_copy(update={"canary": canary}), Unresolved(Reason.INVALID, message), None)
+
+
+def source_not_found(name: str, *, sources: frozenset[str]) -> str:
+    """That no metric source of this name is configured, what is, and what to do about it."""
+    known = ", ".join(sorted(sources)) or "none"
+    return (
+        f"`spec.metricsSource` names `{name}`, which the operator's `metrics.sources` do not have (they have: {known}); "
+        "correct the name, or add the source to them"
+    )
 
 
 def _digests(spec: FallbackPolicySpec, *, namespace: str, contents: Mapping[MapKey, Content]) -> dict[str, str] | Wish:
