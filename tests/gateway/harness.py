@@ -103,6 +103,40 @@ async def answering(raw: bytes, *, close: bool = False) -> AsyncIterator[str]:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
+@dataclass
+class Seen:
+    """A request as a target has it."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class ExactTarget:
+    """A target that answers with the very bytes it is told to, one after the other and the last one for ever, and keeps what it is asked."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.seen: list[Seen] = []
+        self._answers: list[tuple[int, str, bytes]] = []
+
+    def says(self, body: bytes | str, *, status: int = 200, stream: bool = False, then: bool = False) -> None:
+        """The next answer; `then`: after those that it was told before."""
+        raw = body.encode() if isinstance(body, str) else body
+        self._answers = [*(self._answers if then else []), (status, "text/event-stream" if stream else "application/json", raw)]
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        app = web.Application(client_max_size=64 << 20)
+        app.router.add_post("/v1/{rest:.*}", self._answer)
+        return app
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        self.seen.append(Seen(request.path, dict(request.headers), await request.read()))
+        status, content_type, body = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        return web.Response(status=status, body=body, content_type=content_type)
+
+
 class TrafficApi:
     """The ConfigMap `support-traffic` behind get and watch, as a kube-apiserver serves it to an account that may see this one only."""
 

@@ -21,7 +21,7 @@ class _Choice(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     choices: list[_Choice] | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = msgspec.Raw(b"null")  # with `| None`, msgspec takes null alone
 
 
 _DECODER: Final = msgspec.json.Decoder(_Answer)
@@ -71,7 +71,7 @@ def _decode(text: bytes) -> _Answer:
         raise MalformedError("the answer is not a chat completion") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         answer = _decode_slowly(text)
-    if answer.error is not None and bytes(answer.error) not in _NOTHING:
+    if b"".join(bytes(answer.error).split()) not in _NOTHING:
         raise MalformedError("the target answered with an error in place of an answer")
     return answer
 
