@@ -101,6 +101,7 @@ class FailureMode(StrEnum):
     DEPENDENCY_FAILURE = "DependencyFailure"
     RESOURCE_EXHAUSTION = "ResourceExhaustion"
     MALFORMED_ANSWER = "MalformedAnswer"
+    PROMPT_ERROR = "PromptError"  # what is asked is more than the target can do, or more than fits into it
 
 
 SEVERITY: Final[dict[FailureMode, str]] = {
@@ -108,6 +109,7 @@ SEVERITY: Final[dict[FailureMode, str]] = {
     FailureMode.DEPENDENCY_FAILURE: "P1",
     FailureMode.RESOURCE_EXHAUSTION: "P2",
     FailureMode.MALFORMED_ANSWER: "P2",
+    FailureMode.PROMPT_ERROR: "P3",
 }
 
 # A fixed grid in seconds, about a third apart, from 5 ms to 120 s.

@@ -32,6 +32,12 @@ _DELTA_CONTENT: Final = (*_MESSAGE_CONTENT, "reasoning_content", "reasoning")
 _FILTERED: Final = "content_filter"
 
 
+# How the APIs say that a request does not fit: by a code, or in words only.
+_OVERFLOW_CODES: Final = ("context_length_exceeded", "exceed_context_size_error")
+_OVERFLOW_WORDS: Final = ("context length", "context window", "context size", "prompt is too long", "maximum number of tokens")
+_LOOKED_AT: Final = 4096  # bytes of an error
+
+
 class MalformedError(ValueError):
     """Not an answer; the text says why, in our words."""
 
@@ -62,6 +68,12 @@ def read_delta(text: bytes) -> Delta:
         started=frozenset(c.index for c in choices),
         finished=frozenset(c.index for c in choices if c.finish_reason is not None),
     )
+
+
+def is_overflow(error: bytes) -> bool:
+    """Whether an error answer says that the request is larger than the model's context window."""
+    said = error[:_LOOKED_AT].decode(errors="replace").lower()
+    return any(mark in said for mark in (*_OVERFLOW_CODES, *_OVERFLOW_WORDS))
 
 
 def _decode(text: bytes) -> _Answer:

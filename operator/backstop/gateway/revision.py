@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..api.fallbackpolicy import CircuitBreaker, StaticTarget, Tier, Timeouts
+from ..api.fallbackpolicy import Capability, CircuitBreaker, StaticTarget, Tier, Timeouts
 from ..api.knowledge import KnowledgeError, read_knowledge_base
 from ..api.names import api_key_variable
 from ..api.promptversion import ModelParameters, Variable
@@ -48,6 +48,12 @@ class ModelTier:
     total: float
     retries: int
     breaker: BreakerSettings
+    able: frozenset[Capability] | None = None
+    window: int | None = None  # tokens
+
+    def lacks(self, needs: frozenset[Capability]) -> frozenset[Capability]:
+        """Which of `needs` it is known not to have."""
+        return frozenset() if self.able is None else needs - self.able
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,11 @@ class Revision:
     def cache(self) -> CacheTier | None:
         """The tier of kept answers, where there is one."""
         return next((tier for tier in self.tiers if isinstance(tier, CacheTier)), None)
+
+    @property
+    def tells_needs(self) -> bool:
+        """Whether what a request needs decides on who is asked."""
+        return any(isinstance(t, ModelTier) and t.able is not None for t in self.tiers)
 
     @property
     def has_knowledge(self) -> bool:
@@ -165,6 +176,8 @@ def _compile_tier(
         total=float(timeouts.totalSeconds),
         retries=tier.retries,
         breaker=_breaker(tier.circuitBreaker or CircuitBreaker()),
+        able=None if model.capabilities is None else frozenset(model.capabilities),
+        window=model.contextTokens,
     )
 
 
