@@ -21,6 +21,7 @@ class _Choice(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     choices: list[_Choice] | None = None
+    usage: msgspec.Raw = msgspec.Raw(b"null")
     error: msgspec.Raw = msgspec.Raw(b"null")  # with `| None`, msgspec takes null alone
 
 
@@ -49,6 +50,7 @@ class Delta:
     content: bool
     started: frozenset[int]
     finished: frozenset[int]
+    only_usage: bool = False
 
 
 def check_whole(body: bytes) -> None:
@@ -62,11 +64,13 @@ def check_whole(body: bytes) -> None:
 
 def read_delta(text: bytes) -> Delta:
     """Read one event's data. Raises MalformedError for an error in the stream, or for what is not JSON."""
-    choices = _decode(text).choices or []
+    answer = _decode(text)
+    choices = answer.choices or []
     return Delta(
         content=any(_has(c.delta, fields=_DELTA_CONTENT) or c.finish_reason == _FILTERED for c in choices),
         started=frozenset(c.index for c in choices),
         finished=frozenset(c.index for c in choices if c.finish_reason is not None),
+        only_usage=not choices and bytes(answer.usage) not in _NOTHING,
     )
 
 

@@ -95,7 +95,7 @@ class GatewayApp:
         if headers.synthetic is not None and target is None and self._for_synthetic(headers.synthetic) is None:
             await self._decline(headers, role=role, reply=reply)
             return
-        passage = Passage(revision=self._revision.name, started=self._clock())
+        passage = Passage(revision=self._revision.name, started=self._clock(), budget=self._revision.budget)
         passage.judged = headers.pin is None
         task = asyncio.current_task()
         assert task is not None
@@ -137,6 +137,7 @@ class GatewayApp:
         self, body: Body, receive: Receive, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage
     ) -> None:
         try:
+            patience = headers.patience
             await body.read(receive, length=headers.content_length)
         except NoRoomError:
             await self._overloaded(Overload.BODIES, headers=headers, role=role, reply=reply, passage=passage)
@@ -152,6 +153,9 @@ class GatewayApp:
             await self._interrupted(passage, headers=headers, role=role, reply=reply)
             return
         passage.started = self._clock()
+        if patience is not None and patience < self._revision.budget:
+            # Less time than the policy promises to keep to: what becomes of it says nothing of the revision.
+            passage.budget, passage.judged = patience, False
         task = asyncio.current_task()
         assert task is not None
         watch = asyncio.create_task(_cancel_when_gone(receive, task=task, reply=reply))

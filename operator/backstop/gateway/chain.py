@@ -24,9 +24,11 @@ from .upstream import Failed, PassedBack, Streaming, Upstream, Whole
 
 @dataclass
 class Walk:
-    """How far a request has come along the chain. Times in seconds."""
+    """How far a request has come along the chain. Times in seconds; `budget`: from `started` to the first of an answer."""
 
     started: float
+    budget: float
+    hurried: bool = False  # its caller gives less than the policy does: to be late for it is no failure of a target's
     attempts: int = 0
     hand_offs: int = 0
     waited: float = 0.0  # for targets
@@ -73,7 +75,6 @@ class Chain:
         self, revision: Revision, *, session: aiohttp.ClientSession, gate: TargetGate, metrics: GatewayMetrics, clock: Callable[[], float]
     ) -> None:
         self._tiers = revision.tiers
-        self._budget = revision.budget
         self._gate = gate
         self._metrics = metrics
         self._clock = clock
@@ -123,7 +124,7 @@ class Chain:
                 if (unfit := _unfit(tier, request=request, outgrown=walk.outgrown)) is not None:
                     return unfit
                 ask = partial(self._try, tier, request=request, trace=trace, walk=walk)
-                until = content_deadline(tier, now=started, budget_end=walk.started + self._budget)
+                until = content_deadline(tier, now=started, budget_end=walk.started + walk.budget)
                 result = await (cache.ask_first(ask, until=until, walk=walk) if cache is not None and position == 0 else ask())
                 if isinstance(result, Failure):
                     return result
@@ -143,7 +144,7 @@ class Chain:
         self, tier: ModelTier, *, request: ChatRequest, trace: Mapping[str, str], walk: Walk
     ) -> Whole | Streaming | PassedBack | Failure:
         started = self._clock()
-        content_by = content_deadline(tier, now=started, budget_end=walk.started + self._budget)
+        content_by = content_deadline(tier, now=started, budget_end=walk.started + walk.budget)
         if content_by <= started:
             return Failure(FailureMode.LATENCY_BREACH, f"no time was left for tier `{tier.name}`")
         result = await self._attempt(tier, request=request, trace=trace, walk=walk, content_by=content_by)
@@ -177,11 +178,11 @@ class Chain:
         result: Whole | Streaming | PassedBack | Failed | None = None
         try:
             result = await self._upstreams[tier.name].attempt(
-                request.for_model(tier.model), trace=trace, stream=request.wanted.stream, content_by=content_by
+                request.for_model(tier.model), trace=trace, wanted=request.wanted, content_by=content_by
             )
             return result
         finally:
-            self._gate.leave(tier.name, permit=permit, result=result)
+            self._gate.leave(tier.name, permit=permit, result=None if walk.hurried and _is_late(result) else result)
             self._metrics.count_attempt(tier.name, outcome=_outcome(result))
             walk.waited += self._clock() - started
 
@@ -201,6 +202,10 @@ def content_deadline(tier: ModelTier, *, now: float, budget_end: float) -> float
     if tier.first_token is None:
         return budget_end - tier.reserved
     return min(now + tier.first_token, budget_end)
+
+
+def _is_late(result: Whole | Streaming | PassedBack | Failed | None) -> bool:
+    return isinstance(result, Failed) and result.failure.mode is FailureMode.LATENCY_BREACH
 
 
 def _outcome(result: Whole | Streaming | PassedBack | Failed | None) -> str:

@@ -22,12 +22,14 @@ HOP_HEADER: Final = "x-backstop-hop"
 REQUEST_ID_HEADER: Final = "x-backstop-request-id"
 VARIABLE_PREFIX: Final = "x-backstop-var-"
 _TRACE_HEADERS: Final = ("traceparent", "tracestate")
+DEADLINE_HEADER: Final = "x-backstop-deadline-ms"
 LANGUAGE_HEADER: Final = "accept-language"
 CACHE_CONTROL_HEADER: Final = "cache-control"
 # What no header may hold: aiohttp lets some of it in, uvicorn none of it out.
 _UNCARRIED: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LANGUAGES: Final = re.compile(rb"[A-Za-z0-9*,;=. -]+")
 _DIRECTIVES: Final = re.compile(rb"[\x20-\x7e\t]*")
+_MILLISECONDS: Final = re.compile(r"0*[1-9][0-9]{0,8}")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 MAX_BODY_BYTES: Final = 20 << 20
@@ -52,6 +54,16 @@ class RequestHeaders:
     trace: Mapping[str, str]
     languages: str = ""  # that the caller wants to be answered in, as its `Accept-Language` says
     cache_control: str = ""
+    deadline: str = ""  # as it was said; empty: its caller has none
+
+    @property
+    def patience(self) -> float | None:
+        """How long the caller waits for the first of an answer, in seconds; None: as long as the policy lets it. Raises CallerError."""
+        if not self.deadline:
+            return None
+        if not _MILLISECONDS.fullmatch(self.deadline):
+            raise CallerError(f"`{DEADLINE_HEADER}` must be whole milliseconds above 0; correct it", param=DEADLINE_HEADER)
+        return int(self.deadline) / 1000
 
     def to_forward(self, revision: str, *, pinned: bool = False) -> dict[str, str]:
         """Headers of the same request, forwarded to `revision`; `pinned`: because its caller named the track."""
@@ -64,6 +76,7 @@ class RequestHeaders:
             **self.trace,
             **({LANGUAGE_HEADER: self.languages} if self.languages else {}),
             **({CACHE_CONTROL_HEADER: self.cache_control} if self.cache_control else {}),
+            **({DEADLINE_HEADER: self.deadline} if self.deadline else {}),
             **{VARIABLE_PREFIX + name: value for name, value in self.variables.items()},
         }
 
@@ -79,6 +92,7 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = N
     steered: dict[str, str] = {}
     steering_names = (steering.sticky, steering.pin)
     identity: str | None = None
+    deadline = ""
     length: int | None = None
     variables: dict[str, str] = {}
     trace: dict[str, str] = {}
@@ -101,6 +115,8 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = N
                 pin = value
             elif name == SYNTHETIC_HEADER:
                 synthetic = value
+            elif name == DEADLINE_HEADER:
+                deadline = value.strip() or "none"
             elif name == REQUEST_ID_HEADER:
                 identity = value if _REQUEST_ID.fullmatch(value) else None
             elif name.startswith(VARIABLE_PREFIX):
@@ -117,6 +133,7 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = N
         trace=trace,
         languages=next(filter(None, map(_languages, wishes.get(LANGUAGE_HEADER, ()))), ""),
         cache_control=",".join(map(_directives, wishes.get(CACHE_CONTROL_HEADER, ()))),
+        deadline=deadline,
     )
 
 

@@ -35,9 +35,10 @@ ANSWERED: Final = (Outcome.SUCCESS, Outcome.TRUNCATED)
 class Passage:
     """What became of one request, for the one who counts it: filled in as it goes."""
 
-    def __init__(self, *, revision: str, started: float) -> None:
+    def __init__(self, *, revision: str, started: float, budget: float) -> None:
         self.revision = revision
         self.started = started
+        self.budget = budget  # seconds from `started` to the first byte
         self.judged = True  # counted for the analysis
         self.outcome = Outcome.ERROR
         self.first_tier = FirstTier.SKIPPED
@@ -91,7 +92,7 @@ class LocalServer:
         if headers.hop is not None:
             said.append((BUDGET_HEADER.encode(), b"%d" % round(self._revision.budget * 1000)))
         passage.served_as = role
-        walk = Walk(started=passage.started)
+        walk = Walk(started=passage.started, budget=passage.budget, hurried=passage.budget < self._revision.budget)
         try:
             try:
                 request = parse_chat(body.hand_over(), revision=self._revision, header_variables=headers.variables)
