@@ -73,11 +73,11 @@ class Model:
 
 
 @contextlib.asynccontextmanager
-async def listening(app: web.Application, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """Serve `app` on a port of its own; gives `host:port`. Handlers are cancelled when their caller leaves."""
+async def listening(app: web.Application, *, tls: ssl.SSLContext | None = None, at: socket.socket | None = None) -> AsyncIterator[str]:
+    """Serve `app` on a port of its own, or `at` one; gives `host:port`. Handlers are cancelled when their caller leaves."""
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    sock = bind("127.0.0.1", port=0, option="--port")
+    sock = at or bind("127.0.0.1", port=0, option="--port")
     await web.SockSite(runner, sock, ssl_context=tls).start()
     try:
         yield f"127.0.0.1:{sock.getsockname()[1]}"
@@ -113,7 +113,7 @@ class Seen:
 
 
 class ExactTarget:
-    """A target that answers with the very bytes it is told to, one after the other and the last one for ever, and keeps what it is asked."""
+    """A target that answers with the very bytes it is told, one after the other and the last for ever, and keeps what it is asked."""
 
     def __init__(self) -> None:
         self.url = ""

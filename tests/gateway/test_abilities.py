@@ -59,10 +59,12 @@ async def test_w41_w42_a_target_that_cannot_do_what_is_asked_is_passed_by(
     other_target.says(ANSWER % "second")
     chain = [able_tier(target, name="first", able=["JSONSchema"]), able_tier(other_target, name="second"), static_tier()]
     gateway = await gateways.start(make_record(chain))
-    for fields in ({"tools": TOOLS}, {"messages": part("image_url")}, {"logprobs": True}):
+    beyond: list[dict[str, Any]] = [{"tools": TOOLS}, {"messages": part("image_url")}, {"logprobs": True}]
+    for fields in beyond:
         got = await gateway.chat(**fields)
         assert (got.text, got.said("reason"), got.said("first-tier"), got.said("attempts")) == ("second", "PromptError", "skipped", "1")
-    for fields in ({}, {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}}):
+    within: list[dict[str, Any]] = [{}, {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}}]
+    for fields in within:
         assert (await gateway.chat(**fields)).text == "first"
     assert (len(target.seen), len(other_target.seen)) == (2, 3)
     assert await gateway.total("backstop_handoffs_total", failure_mode="PromptError", to="second") == 3

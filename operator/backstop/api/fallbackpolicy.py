@@ -51,8 +51,9 @@ class ModelTarget(ApiModel):
     capabilities: list[Capability] | None = Field(
         None,
         max_length=8,
-        description="What the model can do beyond text: `Tools`, `Vision` (images in messages), `Audio`, `Files`, `JSONSchema` (answers that "
-        "follow one), `Logprobs`. A request that needs another one goes to the next tier. Unset: nothing is known, and the model is asked.",
+        description="What the model can do beyond text: `Tools`, `Vision` (images in messages), `Audio`, `Files`, `JSONSchema` (answers "
+        "that follow one), `Logprobs`. A request that needs another one goes to the next tier. Unset: nothing is known, and the model is "
+        "asked.",
     )
     contextTokens: int | None = Field(
         None,

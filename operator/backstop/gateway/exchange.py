@@ -54,12 +54,12 @@ class RequestHeaders:
     trace: Mapping[str, str]
     languages: str = ""  # that the caller wants to be answered in, as its `Accept-Language` says
     cache_control: str = ""
-    deadline: str = ""  # as it was said; empty: its caller has none
+    deadline: str | None = None  # as it was said
 
     @property
     def patience(self) -> float | None:
         """How long the caller waits for the first of an answer, in seconds; None: as long as the policy lets it. Raises CallerError."""
-        if not self.deadline:
+        if self.deadline is None:
             return None
         if not _MILLISECONDS.fullmatch(self.deadline):
             raise CallerError(f"`{DEADLINE_HEADER}` must be whole milliseconds above 0; correct it", param=DEADLINE_HEADER)
@@ -76,7 +76,7 @@ class RequestHeaders:
             **self.trace,
             **({LANGUAGE_HEADER: self.languages} if self.languages else {}),
             **({CACHE_CONTROL_HEADER: self.cache_control} if self.cache_control else {}),
-            **({DEADLINE_HEADER: self.deadline} if self.deadline else {}),
+            **({DEADLINE_HEADER: self.deadline} if self.deadline is not None else {}),
             **{VARIABLE_PREFIX + name: value for name, value in self.variables.items()},
         }
 
@@ -86,13 +86,9 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = N
 
     Of a header that is there several times, the first one steers: what proxies add comes behind it.
     """
-    hop: str | None = None
-    pin: str | None = None
-    synthetic: str | None = None
+    own: dict[str, str] = {}
     steered: dict[str, str] = {}
     steering_names = (steering.sticky, steering.pin)
-    identity: str | None = None
-    deadline = ""
     length: int | None = None
     variables: dict[str, str] = {}
     trace: dict[str, str] = {}
@@ -108,32 +104,23 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = N
         elif name in (LANGUAGE_HEADER, CACHE_CONTROL_HEADER):
             wishes.setdefault(name, []).append(raw_value)
         elif name.startswith("x-backstop-"):
-            value = _text(raw_value)
-            if name == HOP_HEADER:
-                hop = value
-            elif name == PIN_HEADER:
-                pin = value
-            elif name == SYNTHETIC_HEADER:
-                synthetic = value
-            elif name == DEADLINE_HEADER:
-                deadline = value.strip() or "none"
-            elif name == REQUEST_ID_HEADER:
-                identity = value if _REQUEST_ID.fullmatch(value) else None
-            elif name.startswith(VARIABLE_PREFIX):
-                variables[name[len(VARIABLE_PREFIX) :].replace("-", "_")] = value
+            own[name] = _text(raw_value)
+            if name.startswith(VARIABLE_PREFIX):
+                variables[name[len(VARIABLE_PREFIX) :].replace("-", "_")] = own[name]
+    identity = own.get(REQUEST_ID_HEADER, "")
     return RequestHeaders(
-        hop=hop,
-        pin=pin,
-        synthetic=synthetic,
+        hop=own.get(HOP_HEADER),
+        pin=own.get(PIN_HEADER),
+        synthetic=own.get(SYNTHETIC_HEADER),
         sticky=steered.get(steering.sticky or "") or None,
         track=steered.get(steering.pin or "") or None,
-        identity=identity or secrets.token_hex(8),
+        identity=identity if _REQUEST_ID.fullmatch(identity) else secrets.token_hex(8),
         content_length=length,
         variables=variables,
         trace=trace,
         languages=next(filter(None, map(_languages, wishes.get(LANGUAGE_HEADER, ()))), ""),
         cache_control=",".join(map(_directives, wishes.get(CACHE_CONTROL_HEADER, ()))),
-        deadline=deadline,
+        deadline=own.get(DEADLINE_HEADER),
     )
 
 
