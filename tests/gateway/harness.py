@@ -231,11 +231,11 @@ class Gateway:
         body = {"model": "any", "messages": [USER], **fields}
         return await self.post(msgspec.json.encode(body), headers=headers)
 
-    async def post(self, body: bytes, *, headers: Mapping[str, str] | None = None) -> "Got":
-        """One chat request with the very bytes."""
+    async def post(self, body: bytes, *, headers: Mapping[str, str] | None = None, path: str = "/v1/chat/completions") -> "Got":
+        """One request with the very bytes."""
         async with (
             asyncio.timeout(REPLY_WITHIN),
-            self.http.post(f"http://{self.address}/v1/chat/completions", data=body, headers=headers) as r,
+            self.http.post(f"http://{self.address}{path}", data=body, headers=headers) as r,
         ):
             return Got(r.status, dict(r.headers), await r.read())
 

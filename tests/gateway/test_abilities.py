@@ -111,6 +111,11 @@ async def test_w11_without_a_larger_window_it_is_the_callers_to_shorten(
     gateway = await gateways.start(make_record(chain))
     got = await gateway.chat()
     assert (got.status, got.body, got.said("first-tier")) == (400, OVERFLOW.encode(), "answered")
+    gateway = await gateways.start(make_record([chain[0], able_tier(other_target, name="same", window=100), static_tier()]))
+    assert (await gateway.chat()).said("hand-offs") == "0"
+    gateway = await gateways.start(make_record([chain[0], able_tier(other_target, name="large", able=[], window=200), static_tier()]))
+    got = await gateway.chat(tools=TOOLS)
+    assert (got.status, got.body, got.said("tier")) == (400, OVERFLOW.encode(), "first"), "the larger one cannot do what is asked"
     target.says('{"error":{"message":"temperature is too high"}}', status=400)
     gateway = await gateways.start(make_record([chain[0], able_tier(other_target, name="large", window=200), static_tier()]))
     assert (await gateway.chat()).status == 400, "another mistake is not about the window"

@@ -126,7 +126,7 @@ async def test_w48_model_and_usage_are_those_of_who_answered(gateways: Gateways,
 async def test_w20_usage_comes_to_who_asked_for_it_and_to_nobody_else(gateways: Gateways, target: ExactTarget) -> None:
     gateway = await gateways.start(make_record([model_tier(target.url), static_tier()]))
     first = 'data: {"choices":[],"prompt_filter_results":[]}\n\ndata: {"choices":[{"index":0,"delta":{"content":"a"}}],"usage":null}\n\n'
-    last = 'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+    last = 'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"total_tokens":6}}\n\n'
     usage = 'data: {"choices":[],"usage":{"total_tokens":7}}\n\n'
     target.says(first + last + usage + "data: [DONE]\n\n", stream=True)
     asked = await gateway.chat(stream=True, stream_options={"include_usage": True})

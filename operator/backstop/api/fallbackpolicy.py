@@ -62,6 +62,13 @@ class ModelTarget(ApiModel):
         description="Size of the model's context window, in tokens. A request that a model refuses because it does not fit goes on to "
         "model tiers with a larger window, and to nobody else. Unset: not known; such a tier neither hands on for it nor is handed to.",
     )
+    embeddingModel: str | None = Field(
+        None,
+        min_length=1,
+        max_length=253,
+        description="Model name for `/v1/embeddings`. Every tier that has one must mean the same model, whatever it is called there: "
+        "vectors of different models cannot be compared. Unset: the tier is not asked for embeddings.",
+    )
 
 
 class KnowledgeMatch(StrEnum):

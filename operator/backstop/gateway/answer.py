@@ -39,6 +39,14 @@ _OVERFLOW_WORDS: Final = ("context length", "context window", "context size", "p
 _LOOKED_AT: Final = 4096  # bytes of an error
 
 
+class _Vectors(msgspec.Struct):
+    data: list[msgspec.Raw] | None = None
+    error: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_VECTORS: Final = msgspec.json.Decoder(_Vectors)
+
+
 class MalformedError(ValueError):
     """Not an answer; the text says why, in our words."""
 
@@ -60,6 +68,16 @@ def check_whole(body: bytes) -> None:
         raise MalformedError("the answer has no choices")
     if not any(_has(c.message, fields=_MESSAGE_CONTENT) or c.finish_reason == _FILTERED for c in answer.choices):
         raise MalformedError("the answer is empty")
+
+
+def check_vectors(body: bytes) -> None:
+    """Raise MalformedError unless `body` is an answer with embeddings."""
+    try:
+        answer = _VECTORS.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise MalformedError("the answer is not a list of embeddings") from None
+    if _is_said(answer.error) or not answer.data:
+        raise MalformedError("the target answered without embeddings")
 
 
 def read_delta(text: bytes) -> Delta:
@@ -87,9 +105,13 @@ def _decode(text: bytes) -> _Answer:
         raise MalformedError("the answer is not a chat completion") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         answer = _decode_slowly(text)
-    if b"".join(bytes(answer.error).split()) not in _NOTHING:
+    if _is_said(answer.error):
         raise MalformedError("the target answered with an error in place of an answer")
     return answer
+
+
+def _is_said(error: msgspec.Raw) -> bool:
+    return b"".join(bytes(error).split()) not in _NOTHING
 
 
 def _decode_slowly(text: bytes) -> _Answer:

@@ -3,7 +3,7 @@
 Knows when a tier may be tried, how long it has, and what a failure hands over to; knows neither HTTP nor the caller.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, assert_never
@@ -11,13 +11,13 @@ from typing import Protocol, assert_never
 import aiohttp
 
 from ..api.metricnames import FailureMode, FirstTier
-from .answer import is_overflow
+from .answer import check_whole, is_overflow
 from .body import ChatRequest
 from .breaker import LeftAlone
 from .errors import Failure
 from .metrics import GatewayMetrics
 from .replay import Replay
-from .revision import STATIC_MODEL, CacheTier, ModelTier, Revision, StaticTier
+from .revision import STATIC_MODEL, CacheTier, ModelTier, StaticTier
 from .targets import TargetGate
 from .upstream import Failed, PassedBack, Streaming, Upstream, Whole
 
@@ -69,17 +69,24 @@ class Cache(Protocol):
 
 
 class Chain:
-    """Walks the tiers of one revision."""
+    """Walks the tiers of one revision. `check` raises MalformedError for a whole answer that is none."""
 
     def __init__(
-        self, revision: Revision, *, session: aiohttp.ClientSession, gate: TargetGate, metrics: GatewayMetrics, clock: Callable[[], float]
+        self,
+        tiers: Sequence[ModelTier | StaticTier | CacheTier],
+        *,
+        session: aiohttp.ClientSession,
+        gate: TargetGate,
+        metrics: GatewayMetrics,
+        clock: Callable[[], float],
+        check: Callable[[bytes], None] = check_whole,
     ) -> None:
-        self._tiers = revision.tiers
+        self._tiers = tiers
         self._gate = gate
         self._metrics = metrics
         self._clock = clock
-        self._first_model = next((t.model for t in revision.tiers if isinstance(t, ModelTier)), STATIC_MODEL)
-        self._upstreams = {t.name: Upstream(t, session=session, clock=clock) for t in revision.tiers if isinstance(t, ModelTier)}
+        self._first_model = next((t.model for t in tiers if isinstance(t, ModelTier)), STATIC_MODEL)
+        self._upstreams = {t.name: Upstream(t, session=session, clock=clock, check=check) for t in tiers if isinstance(t, ModelTier)}
 
     async def answer(
         self, request: ChatRequest, *, trace: Mapping[str, str], walk: Walk, cache: Cache | None = None

@@ -5,7 +5,8 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final
+from http import HTTPStatus
+from typing import Any, Final, Protocol
 
 from ..api.names import PIN_HEADER, SYNTHETIC_HEADER
 from ..api.traffic import NO_STEERING, Steering
@@ -147,6 +148,16 @@ def carried(name: str, *, value: str) -> list[tuple[bytes, bytes]]:
     return [] if _UNCARRIED.search(raw) else [(name.encode(), raw)]
 
 
+class Spelling(Protocol):
+    """How answers are spelled that are not as their caller has asked for them."""
+
+    def whole(self, body: bytes) -> bytes:
+        """A whole answer, good ones only."""
+
+    def events(self, raw: bytes) -> bytes:
+        """Complete events of a stream."""
+
+
 class CallerGoneError(Exception):
     """The caller closed the connection before its request was complete."""
 
@@ -211,6 +222,7 @@ class Reply:
         self.first_byte_at: float | None = None
         self.waited = self.longest_wait = 0.0
         self.finished = False
+        self.spelling: Spelling | None = None  # set before there is an answer; None: as it comes
 
     @property
     def begun(self) -> bool:
@@ -219,6 +231,8 @@ class Reply:
 
     async def whole(self, status: int, *, headers: list[tuple[bytes, bytes]], body: bytes, content_type: str = JSON_TYPE) -> None:
         """A complete answer. A content type that no header can carry is JSON, as everything the gateway speaks is."""
+        if self.spelling is not None and status == HTTPStatus.OK:
+            body = self.spelling.whole(body)
         said = carried("content-type", value=content_type) or carried("content-type", value=JSON_TYPE)
         await self._start(status, headers=[*said, (b"content-length", b"%d" % len(body)), *headers])
         await self._body(body, more=False)
@@ -227,11 +241,11 @@ class Reply:
         """The start of a stream, with its first events."""
         fixed = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         await self._start(200, headers=fixed + headers)
-        await self._body(head, more=True)
+        await self.pass_on(head)
 
     async def pass_on(self, events: bytes) -> None:
         """More of a stream, at once."""
-        await self._body(events, more=True)
+        await self._body(events if self.spelling is None else self.spelling.events(events), more=True)
 
     async def end_stream(self, last: bytes = b"") -> None:
         """The end of a stream."""

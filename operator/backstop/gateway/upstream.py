@@ -12,7 +12,7 @@ from typing import Final
 import aiohttp
 
 from ..api.metricnames import FailureMode
-from .answer import MalformedError, check_whole, read_delta
+from .answer import MalformedError, read_delta
 from .body import Wanted
 from .errors import JSON_TYPE, Failure
 from .retryafter import seconds_to_wait
@@ -153,12 +153,18 @@ class Streaming:
 
 
 class Upstream:
-    """Calls one model tier. `session` refuses forbidden addresses; `clock` is monotonic, in seconds."""
+    """Calls one model tier. `session` refuses forbidden addresses; `clock` is monotonic, in seconds.
 
-    def __init__(self, tier: ModelTier, *, session: aiohttp.ClientSession, clock: Callable[[], float]) -> None:
+    `check` raises MalformedError for a whole answer that is none.
+    """
+
+    def __init__(
+        self, tier: ModelTier, *, session: aiohttp.ClientSession, clock: Callable[[], float], check: Callable[[bytes], None]
+    ) -> None:
         self._tier = tier
         self._session = session
         self._clock = clock
+        self._check = check
         self._timeout = aiohttp.ClientTimeout(total=None, connect=tier.connect)
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "backstop"}
         if tier.authorization is not None:
@@ -198,7 +204,7 @@ class Upstream:
         if 200 <= status < 300:
             if not wanted.stream:
                 body = await read_bounded(response)
-                check_whole(body)
+                self._check(body)
                 return Whole(body)
             if not response.headers.get("Content-Type", "").startswith("text/event-stream"):
                 raise MalformedError("the answer is not a stream")
