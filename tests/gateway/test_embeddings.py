@@ -10,10 +10,10 @@ ASKED = rb'{"encoding_format": "base64", "model":"any","input" : ["caf\u00e9", "
 VECTORS = b'{"object":"list", "data":[{"object":"embedding","index":0,"embedding":"AACAPwAAAEA="}],"model":"e-1","usage":{"x":2} }'
 
 
-def embedding_tier(target: ExactTarget, *, name: str, model: str | None, **timeouts: int) -> dict[str, Any]:
-    """A model tier that may have vectors."""
+def embedding_tier(target: ExactTarget, *, name: str, model: str | None, window: int = 100, **timeouts: int) -> dict[str, Any]:
+    """A model tier that may have vectors; its `window` is the chat's."""
     tier = model_tier(target.url, name=name, model=f"chat-{name}", key=name == "first", **timeouts)
-    return tier | {"model": tier["model"] | ({"embeddingModel": model} if model else {})}
+    return tier | {"model": tier["model"] | {"contextTokens": window} | ({"embeddingModel": model} if model else {})}
 
 
 async def test_w47_vectors_pass_through_from_the_tier_that_answers(
@@ -22,7 +22,7 @@ async def test_w47_vectors_pass_through_from_the_tier_that_answers(
     chain = [
         embedding_tier(target, name="first", model="e-1", firstTokenMilliseconds=2000),
         embedding_tier(target, name="chats", model=None, firstTokenMilliseconds=100),
-        embedding_tier(other_target, name="second", model="vendor/e-1"),
+        embedding_tier(other_target, name="second", model="vendor/e-1", window=200),
         static_tier(),
     ]
     gateway = await gateways.start(make_record(chain), keys={"BACKSTOP_API_KEY_0": "sk-own"})
@@ -34,14 +34,18 @@ async def test_w47_vectors_pass_through_from_the_tier_that_answers(
     for part in (rb'"input":["caf\u00e9", "\ud83d"]', b'"encoding_format":"base64"', b'"dimensions":2', b'"x":1.50'):
         assert part in sent.body
 
+    too_long = b'{"error":{"message":"maximum context length is 8192 tokens"}}'
+    target.says(too_long, status=400)
     other_target.says(VECTORS)
+    got = await gateway.post(ASKED, path=PATH)
+    assert (got.status, got.body) == (400, too_long), "the window of the model that chats is another one"
     for wrong, reason in ((b'{"data":[]}', "MalformedAnswer"), (b'{"data":[{}],"error":{"code":1}}', "MalformedAnswer"), (b"[", "Malf")):
         target.says(wrong)
         got = await gateway.post(ASKED, path=PATH)
         assert (got.body, got.said("tier"), got.said("hand-offs")) == (VECTORS, "second", "1")
         assert str(got.said("reason")).startswith(reason)
     assert json.loads(other_target.seen[-1].body)["model"] == "vendor/e-1"
-    assert len(target.seen) == 4, "the tier in between has no vectors"
+    assert len(target.seen) == 5, "the tier in between has no vectors"
     assert await gateway.total("backstop_handoffs_total", **{"from": "first", "to": "second"}) == 3
 
     other_target.says("{}", status=429)

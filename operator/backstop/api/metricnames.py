@@ -64,7 +64,7 @@ class FirstTier(StrEnum):
     ANSWERED = "answered"
     LATE = "late"  # handed over because it was late (LatencyBreach), or taken out because it was
     FAILED = "failed"  # its attempt failed, other than by being late, or it is taken out because it failed so
-    SKIPPED = "skipped"  # not tried: no time left
+    SKIPPED = "skipped"  # not tried: no time left, or what is asked is more than it can do; or it said that it does not fit
 
 
 class CacheUse(StrEnum):

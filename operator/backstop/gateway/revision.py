@@ -108,8 +108,7 @@ class Revision:
                 url=tier.url.removesuffix(_CHAT) + _EMBEDDINGS,
                 model=tier.embedding_model or "",
                 reserved=sum(later.first_token or 0 for later in able[position + 1 :]),
-                able=None,
-                window=None,
+                window=None,  # that of the model that chats
             )
             for position, tier in enumerate(able)
         )
