@@ -8,7 +8,7 @@ from backstop.gateway.errors import CallerError
 from backstop.gateway.surface import chat_of
 from e2e.fakemodel.script import Fault, Rule
 
-from .harness import Gateways, Model, TrafficApi, make_record, model_tier, state, static_tier
+from .harness import ExactTarget, Gateways, Model, TrafficApi, make_record, model_tier, state, static_tier
 
 PATH = "/v1/completions"
 ASKED = rb'{"model":"any","prompt" : "Say \ud83d \"hi\"","max_tokens": 5,"temperature":1.50,"metadata":{"who":"Ann"}%s}'
@@ -47,6 +47,15 @@ async def test_a_completion_that_is_cut_ends_with_the_error_and_errors_keep_thei
     model.script(Rule(error_percent=100, error_status=400, error_body=said))
     got = await gateway.post(b'{"prompt":"Hi"}', path=PATH)
     assert (got.status, got.body) == (400, said.encode())
+
+
+async def test_what_is_no_chunk_of_a_completions_stream_stays_as_it_is(gateways: Gateways, target: ExactTarget) -> None:
+    gateway = await gateways.start(make_record([model_tier(target.url)]))
+    rest = ': ping\n\ndata: {"type":"ping"}\n\ndata: [DONE]\n\n'
+    target.says('data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n' + rest, stream=True)
+    got = await gateway.post(b'{"prompt":"Hi","stream":true}', path=PATH)
+    assert got.body.decode().endswith(rest)
+    assert got.events[0]["choices"] == [{"index": 0, "finish_reason": "stop", "text": "a", "logprobs": None}]
 
 
 async def test_a_chats_answer_that_is_kept_is_a_completions_too(model: Model, gateways: Gateways) -> None:

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from backstop.gateway.revision import compile_revision
+
 from .harness import ExactTarget, Gateways, TrafficApi, make_record, model_tier, state, static_tier
 
 PATH = "/v1/embeddings"
@@ -54,6 +56,17 @@ async def test_w47_vectors_pass_through_from_the_tier_that_answers(
     assert await gateway.total("backstop_served_total") == 0, "no prompt is judged by it"
     assert await gateway.total("backstop_requests_total", outcome="success") == 4
     assert await gateway.total("backstop_requests_total", outcome="error") == 1
+
+
+def test_w47_a_tier_without_vectors_takes_no_time_from_those_that_have_them() -> None:
+    target_url = "http://models:8000/v1"
+    chain = [
+        {"name": "a", "model": {"baseURL": target_url, "name": "m", "embeddingModel": "e-1"}},
+        {"name": "b", "model": {"baseURL": target_url, "name": "m"}, "timeouts": {"firstTokenMilliseconds": 300}},
+        {"name": "c", "model": {"baseURL": target_url, "name": "m", "embeddingModel": "e-1"}, "timeouts": {"firstTokenMilliseconds": 200}},
+    ]
+    revision = compile_revision(make_record(chain), environment={})
+    assert [tier.reserved for tier in revision.embedding_tiers] == [0.2, 0]
 
 
 async def test_w47_vectors_stay_with_stable(gateways: Gateways, target: ExactTarget, other_target: ExactTarget, api: TrafficApi) -> None:

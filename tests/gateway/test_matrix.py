@@ -8,6 +8,8 @@ import yaml
 
 from backstop.gateway.main import main
 
+from .harness import ROOT
+
 PROMPT = {
     "apiVersion": "backstop.dev/v1alpha1",
     "kind": "PromptVersion",
@@ -57,6 +59,11 @@ def test_the_chain_is_told_as_a_table_of_times(tmp_path: Path, capsys: pytest.Ca
         "static | static | backstop/static | 1000 | 1000 | 0 | - | - | - | -",
     ]
     assert ending == "The chain is total: `static` answers whatever happens before it."
+
+
+def test_the_readme_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--manifests", str(ROOT / "manifests" / "samples" / "support.yaml"), "--check"])
+    assert capsys.readouterr().out in (ROOT / "README.md").read_text()
 
 
 def test_a_chain_that_can_run_out_of_tiers_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
