@@ -48,6 +48,8 @@ class Rollouts(RuleBasedStateMachine):
     def a_policy_of_its_name_is_created(self, expired: bool) -> None:
         if expired:
             self.world.kept = None
+            # What was only suspected stands on no prompt version.
+            self.rejected = {verdict.revision.name for verdict in self.world.verdicts}
         self.world.create_anew()
 
     @rule(seconds=st.sampled_from((0.2, 1.0, 5.0, 21.0, 61.0)))
@@ -173,6 +175,9 @@ class Rollouts(RuleBasedStateMachine):
         self.rejected |= {rejection.revision.name for rejection in self.world.place.rejected}
         if self.world.place.incident is not None:  # the verdict is withdrawn
             self.rejected.discard(self.world.place.incident.revision.name)
+        # As is that of an incident which has come and gone since the last look.
+        self.rejected -= self.world.withdrawn - {rejection.revision.name for rejection in self.world.place.rejected}
+        self.world.withdrawn.clear()
         if route is not None and route.aborted is not None:
             self.rejected.add(route.aborted.revision)
         if route is not None:
