@@ -1,15 +1,17 @@
 """What a target can do and how much fits into it: who is asked, and what the caller is told when nobody is left."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from backstop.api.fallbackpolicy import Capability
 from backstop.gateway.jsontext import split_array, split_object
 from backstop.gateway.needs import needs_of
 
-from .harness import USER, ExactTarget, Gateways, make_record, model_tier, static_tier
+from .harness import USER, ExactTarget, Gateways, eventually, listening, make_record, model_tier, static_tier
 
 ANSWER = '{"choices":[{"index":0,"message":{"role":"assistant","content":"%s"},"finish_reason":"stop"}]}'
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
@@ -101,6 +103,34 @@ async def test_w11_what_is_too_long_goes_to_a_larger_window_only(
         other_target.says(ANSWER % "large")
         got = await gateway.chat()
         assert (got.text, got.said("tier"), got.said("first-tier"), len(target.seen)) == ("large", "large", "skipped", 3)
+
+
+async def test_w11_who_waited_for_another_and_does_not_fit_either_was_not_late(gateways: Gateways, other_target: ExactTarget) -> None:
+    asked, go = 0, asyncio.Event()
+
+    async def too_long(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        await go.wait()
+        return web.Response(status=400, text=OVERFLOW, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", too_long)
+    other_target.says(ANSWER % "large")
+    cache = {"name": "kept", "cache": {"hot": {"maxMebibytes": 1}}}
+    async with listening(app) as address:
+        small = model_tier(address, name="small", firstTokenMilliseconds=4000)
+        small["model"]["contextTokens"] = 100
+        gateway = await gateways.start(make_record([small, cache, able_tier(other_target, name="large", window=200)], budget=9000))
+        both = [asyncio.create_task(gateway.chat()) for _ in range(2)]
+
+        async def one_asks_and_one_waits() -> bool:
+            return asked == 1 and (await gateway.status())["inFlight"] == 2
+
+        await eventually(one_asks_and_one_waits)
+        go.set()
+        got = await asyncio.gather(*both)
+    assert [(g.text, g.said("first-tier")) for g in got] == [("large", "skipped")] * 2
 
 
 async def test_w11_without_a_larger_window_it_is_the_callers_to_shorten(

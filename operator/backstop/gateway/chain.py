@@ -106,6 +106,8 @@ class Chain:
                         walk.first_tier = FirstTier.ANSWERED
                     return reached
                 too_long, walk.outgrown = reached, (reached.upstream and reached.upstream.window) or 0
+                if position == 0:
+                    walk.first_tier = FirstTier.SKIPPED  # also for who has waited for another that asked the same
                 reached = Failure(FailureMode.PROMPT_ERROR, f"the request does not fit into tier `{tier.name}`")
             elif reached.mode is not FailureMode.PROMPT_ERROR:
                 too_long = None  # a larger one could have taken it, and failed
