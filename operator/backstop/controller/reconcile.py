@@ -261,7 +261,7 @@ class Reconcile:
             deployments=self._store.deployments(key),
             pods=self._store.pods(key),
             acting=self._verification.acting(key),
-            readings=readings_for(place, spec=wish.spec, judgement=judgement),
+            readings=readings_for(place, spec=wish.spec, judgement=judgement, sources=self._sources),
             annotations=policy.annotations,
             probes=probes,
             leaving=policy.deleting,
