@@ -7,7 +7,7 @@ from .wishes import MISSING, UNSEEING
 
 TestWholePasses = WholePasses.TestCase
 TestWholePasses.settings = settings(
-    max_examples=15 if settings().derandomize else 5, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=15 if settings().derandomize else 5, stateful_step_count=30, suppress_health_check=list(HealthCheck)
 )
 
 
