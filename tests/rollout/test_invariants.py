@@ -10,6 +10,7 @@ from backstop.rollout.decide import decide
 from backstop.rollout.observed import Known, ProbeState
 from backstop.rollout.place import awaited_generation
 from backstop.rollout.route import share_of
+from tests.rollout.witness import WatchedWorld
 from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy
 
 STEPS = (50, 500, 1000)
@@ -31,7 +32,7 @@ class Rollouts(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(policy=policy(steps=((5, 20), (50, 20), (100, 20)), deadline=60, guard=GUARD))
+        self.world = WatchedWorld(policy=policy(steps=((5, 20), (50, 20), (100, 20)), deadline=60, guard=GUARD))
         self.seen = 0
         self.rejected: set[str] = set()
 
@@ -48,6 +49,8 @@ class Rollouts(RuleBasedStateMachine):
     def a_policy_of_its_name_is_created(self, expired: bool) -> None:
         if expired:
             self.world.kept = None
+            # What was only suspected stood in that record alone.
+            self.rejected &= {verdict.revision.name for verdict in self.world.verdicts}
         self.world.create_anew()
 
     @rule(seconds=st.sampled_from((0.2, 1.0, 5.0, 21.0, 61.0)))
@@ -95,6 +98,29 @@ class Rollouts(RuleBasedStateMachine):
             assert awaited <= self.world.route.generation, "what is waited for was written"
         # 5: the same look gives the same plan.
         assert plan == decide(observed, policy=self.world.policy, now=self.world.now)
+
+    @precondition(lambda self: self.world.exists and self.world.place.canary is None)
+    @rule(version=st.sampled_from("234"), seconds=st.sampled_from((9, 36, 66, 96)))
+    def a_rollout_gets_as_far_as(self, version: str, seconds: int) -> None:
+        """Its first step, or as many as fit into the time."""
+        self.world.want(version)
+        self.world.judged, self.world.deaf, self.world.unread = HEALTHY, False, False
+        self.world.broken.clear()
+        self.world.run(seconds, tick=3)
+
+    @precondition(lambda self: self.world.exists and self.world.route is not None)
+    @rule()
+    def the_traffic_object_cannot_be_read_or_can_again(self) -> None:
+        """A second after the last write at least: generations that begin anew are seconds."""
+        self.forget_what_the_route_alone_says()
+        self.world.unread = not self.world.unread
+        self.world.now = round(self.world.now + 1, 3)
+
+    def forget_what_the_route_alone_says(self) -> None:
+        """A verdict whose operator died before it wrote status, in an object that is lost before another one has read it."""
+        aborted = self.world.route.aborted if self.world.route is not None else None
+        if aborted is not None and self.world.place.rejection_of(aborted.revision) is None:
+            self.rejected.discard(aborted.revision)
 
     @rule()
     def several_seconds_of_life(self) -> None:
@@ -173,7 +199,7 @@ class Rollouts(RuleBasedStateMachine):
         self.rejected |= {rejection.revision.name for rejection in self.world.place.rejected}
         if self.world.place.incident is not None:  # the verdict is withdrawn
             self.rejected.discard(self.world.place.incident.revision.name)
-        if route is not None and route.aborted is not None:
+        if route is not None and route.aborted is not None and not self.world.unread:
             self.rejected.add(route.aborted.revision)
         if route is not None:
             for name in self.rejected:
@@ -200,7 +226,7 @@ class Rollouts(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """8: left alone with healthy metrics, it comes to rest: the wanted revision is stable, or rejected; and then nothing is written."""
-        self.world.judged, self.world.deaf = HEALTHY, False
+        self.world.judged, self.world.deaf, self.world.unread = HEALTHY, False, False
         self.world.broken.clear()
         self.world.run(1200, tick=5)  # a comparison may be open for ten minutes
         if not self.world.exists:
@@ -253,7 +279,8 @@ class RolloutsByHand(Rollouts):
         """10: what is rejected now has none; only a retry or promote token ends a rejection."""
         route, place = self.world.route, self.world.place
         if route is not None:
-            for name in {rejection.revision.name for rejection in place.rejected} | ({route.aborted.revision} if route.aborted else set()):
+            said = {route.aborted.revision} if route.aborted is not None and not self.world.unread else set()
+            for name in {rejection.revision.name for rejection in place.rejected} | said:
                 assert share_of(name, state=route) == 0, f"{name} is rejected and has traffic"
 
     @precondition(lambda self: not self.overridden)
@@ -381,7 +408,8 @@ class RolloutsEdited(Rollouts):
     @precondition(lambda self: self.world.exists and self.world.route is not None)
     @rule()
     def the_traffic_object_is_deleted(self) -> None:
-        self.world.traffic = None
+        self.forget_what_the_route_alone_says()
+        self.world.traffic, self.world.unread = None, False
 
     @precondition(lambda self: self.world.exists and self.world.route is not None and self.world.route.generation > 5)
     @rule(behind=st.integers(1, 4))

@@ -6,18 +6,19 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from tests.garbage import set_aside
-from tests.rollout.test_invariants import Rollouts, RolloutsByHand, RolloutsEdited, RolloutsWithProbes
+from tests.rollout.test_invariants import Rollouts, RolloutsByHand, RolloutsByReplicas, RolloutsEdited, RolloutsWithProbes
 
 from .machine import WholePasses
 
 RUNS = 20  # of each machine, by one seed
 # Long runs: each ends with a time without trouble, which takes as long as dozens of steps.
 LENGTHS: dict[type[RuleBasedStateMachine], int] = {
-    WholePasses: 60,
     Rollouts: 100,
     RolloutsEdited: 100,
     RolloutsByHand: 100,
     RolloutsWithProbes: 100,
+    RolloutsByReplicas: 100,
+    WholePasses: 60,
 }
 
 
