@@ -287,12 +287,15 @@ class WholePasses(RuleBasedStateMachine):
         type(self).steps += 1
         self.witness.check()
         assert sum(process.bugs for process in self.cluster.processes) == 0, "a pass raised what nobody expected"
+        for process in self.cluster.processes:
+            assert not process.wire.hot, f"11: {process.name} writes on and on: {process.wire.writes[-5:]}"
 
     def teardown(self) -> None:
         """7 and 8: left alone, all is as if nothing had happened on the way; and then nothing is written."""
         try:
-            if not self.witness.broken:
+            if not self.witness.broken and not any(process.wire.hot for process in self.cluster.processes):
                 self._end()
+                self.nothing_is_broken()
         finally:
             self.cluster.end()
             logging.disable(logging.NOTSET)
