@@ -234,8 +234,11 @@ class WholePasses(RuleBasedStateMachine):
         canary = self._under_way(seconds)
         if canary is None:
             return
-        before = self.cluster.traffic
+        before, place = self.cluster.traffic, self.cluster.place.canary
         assert before is not None
+        assert place is not None
+        if place.promoting_since is not None:
+            return  # the write that gives it everything may be under way
         if alone:
             self.cluster.broken.add(self.cluster.prompts[before.stable])
             self.cluster.lose_pods(before.stable)

@@ -188,8 +188,8 @@ class Witness:
     def _route_came_first(self) -> None:
         """4 and 7: status ends a canary when its traffic is gone, so that whoever comes next finds it gone."""
         place, traffic = self.cluster.place, self.cluster.traffic
-        body = self.cluster.api.objects.get(self.cluster.traffic_id, {})
-        if not body.get("metadata", {}).get("labels"):
+        body = self.cluster.api.objects.get(self.cluster.traffic_id)
+        if body is None or not body["metadata"].get("labels") or not self._is_of_this_policy(body):
             return  # for operators there is none
         if place.stable is not None and place.canary is None and traffic is not None:
             assert traffic.permille == 0, f"4: status knows no canary, and gateways are told {traffic}"
