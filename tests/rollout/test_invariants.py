@@ -49,8 +49,8 @@ class Rollouts(RuleBasedStateMachine):
     def a_policy_of_its_name_is_created(self, expired: bool) -> None:
         if expired:
             self.world.kept = None
-            # What was only suspected stood in that record alone.
-            self.rejected &= {verdict.revision.name for verdict in self.world.verdicts}
+            # What was only suspected stands on no prompt version.
+            self.rejected = {verdict.revision.name for verdict in self.world.verdicts}
         self.world.create_anew()
 
     @rule(seconds=st.sampled_from((0.2, 1.0, 5.0, 21.0, 61.0)))
@@ -112,15 +112,15 @@ class Rollouts(RuleBasedStateMachine):
     @rule()
     def the_traffic_object_cannot_be_read_or_can_again(self) -> None:
         """A second after the last write at least: generations that begin anew are seconds."""
-        self.forget_what_the_route_alone_says()
+        self._lose_what_only_the_route_says()
         self.world.unread = not self.world.unread
         self.world.now = round(self.world.now + 1, 3)
 
-    def forget_what_the_route_alone_says(self) -> None:
-        """A verdict whose operator died before it wrote status, in an object that is lost before another one has read it."""
+    def _lose_what_only_the_route_says(self) -> None:
+        """The verdict of an operator that died before it wrote status."""
         aborted = self.world.route.aborted if self.world.route is not None else None
         if aborted is not None and self.world.place.rejection_of(aborted.revision) is None:
-            self.rejected.discard(aborted.revision)
+            self.rejected -= {aborted.revision} - {verdict.revision.name for verdict in self.world.verdicts}
 
     @rule()
     def several_seconds_of_life(self) -> None:
@@ -199,6 +199,9 @@ class Rollouts(RuleBasedStateMachine):
         self.rejected |= {rejection.revision.name for rejection in self.world.place.rejected}
         if self.world.place.incident is not None:  # the verdict is withdrawn
             self.rejected.discard(self.world.place.incident.revision.name)
+        # As is that of an incident which has come and gone since the last look.
+        self.rejected -= self.world.withdrawn - {rejection.revision.name for rejection in self.world.place.rejected}
+        self.world.withdrawn.clear()
         if route is not None and route.aborted is not None and not self.world.unread:
             self.rejected.add(route.aborted.revision)
         if route is not None:
@@ -408,13 +411,14 @@ class RolloutsEdited(Rollouts):
     @precondition(lambda self: self.world.exists and self.world.route is not None)
     @rule()
     def the_traffic_object_is_deleted(self) -> None:
-        self.forget_what_the_route_alone_says()
+        self._lose_what_only_the_route_says()
         self.world.traffic, self.world.unread = None, False
 
     @precondition(lambda self: self.world.exists and self.world.route is not None and self.world.route.generation > 5)
     @rule(behind=st.integers(1, 4))
     def an_older_traffic_object_is_put_back(self, behind: int) -> None:
         assert self.world.route is not None
+        self._lose_what_only_the_route_says()
         self.world.put_older_route(self.world.route.generation - behind)
 
     def teardown(self) -> None:
@@ -433,4 +437,4 @@ TestRolloutsWithProbes = RolloutsWithProbes.TestCase
 TestRolloutsByReplicas = RolloutsByReplicas.TestCase
 TestRolloutsByReplicas.settings = TestRolloutsEdited.settings = TestRollouts.settings = TestRolloutsByHand.settings = (
     TestRolloutsWithProbes.settings
-) = settings(max_examples=80 if settings().derandomize else 12, stateful_step_count=40, deadline=None)
+) = settings(max_examples=80 if settings().derandomize else 12, stateful_step_count=40)

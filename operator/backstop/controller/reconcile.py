@@ -27,7 +27,7 @@ from ..rollout.route import says_another
 from ..rollout.statusmap import place_of
 from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics, PolicyShown
-from ..traffic.router import router_of
+from ..traffic.router import Router, router_of
 from .apply import Apply, Overtaken
 from .blocked import blocked_states, blocked_status, problem_in
 from .changes import changes_told
@@ -49,7 +49,7 @@ from .subject import Problem, Subject, refused_deployments
 from .telling import Telling
 from .uses import changed_uses
 from .verification import Verification
-from .wanted import Wish, conflict_of, unambiguous, wish_of, without_content
+from .wanted import Wish, conflict_of, unambiguous, wish_of, without_content, without_spec
 from .writes import Writes
 
 _log = logging.getLogger(__name__)
@@ -136,11 +136,11 @@ class Reconcile:
             self._forget(key)
             return False
         read = read_policy(policy)
-        if policy.deleting and isinstance(read, Unresolved):
-            return await self._apply.release(policy) is not None
         if isinstance(read, Unresolved):
-            await self._block(policy, status=None, why=read)
-            return False
+            if not policy.deleting:
+                await self._block(policy, status=None, why=read)
+                return False
+            read = FallbackPolicyStatus(), Place()  # as one that was lost: which revision is stable, the route says
         status, place = read
         named = policy.spec.get("promptVersion")
         prompt = self._store.prompt(PromptKey(key.namespace, named)) if isinstance(named, str) else None
@@ -148,19 +148,21 @@ class Reconcile:
         contents = self._contents.look(references, by=key)
         wish = self._wish(policy, prompt=prompt, place=place, contents=contents or dict.fromkeys(references, NOT_READ))
         if isinstance(wish, Unresolved):
-            if policy.deleting:
-                return await self._apply.release(policy) is not None
-            await self._block(policy, status=status, why=wish)
-            return False
+            if not policy.deleting:
+                await self._block(policy, status=status, why=wish)
+                return False
+            wish = without_spec(policy, why=wish)
         fitting = self._fitting(policy, wish=wish) if contents is not None else None
+        unseen = self._unseen_route(key, wish=wish)
         try:
-            if fitting is None or place.stable is None or self._probes.must_read(key, probed=place.probed):
+            if fitting is None or unseen or place.stable is None or self._probes.must_read(key, probed=place.probed):
                 # Reading may take long, and what takes traffic away does not wait for it. The decision is made again with what was read.
                 await self._apply.ahead(self._look(policy, wish=wish, status=status, place=place, memory=NOTHING_KEPT, probes={}))
             if fitting is None:
                 self._judging.watch(key, spec=wish.spec, place=place, analysis=self._analysis(key, status=status))
                 return True
             wish = fitting
+            await self._look_for(unseen, key=key)
             probes = await self._probes.look(key, owner=policy.uid, probed=place.probed)
             memory = NOTHING_KEPT if place.stable is not None else await self._kept.memory(key)
             subject = self._look(policy, wish=wish, status=status, place=place, memory=memory, probes=probes)
@@ -171,6 +173,16 @@ class Reconcile:
             told = fields(namespace=key.namespace, policy=key.name, error=str(error))
             _log.warning("the policy is let go though its rollout could not be ended", extra=told)
             return await self._apply.release(policy) is not None
+
+    def _unseen_route(self, key: PolicyKey, *, wish: Wish) -> Router | None:
+        """The router whose object is not seen: it may be there without the labels that it is watched by."""
+        router = router_of(wish.spec)
+        seen = self._store.child(router.resource, namespace=key.namespace, name=router.name(key.name))
+        return router if seen is None else None
+
+    async def _look_for(self, unseen: Router | None, *, key: PolicyKey) -> None:
+        if unseen is not None:
+            await self._writes.refresh(unseen.resource, namespace=key.namespace, name=unseen.name(key.name), by=key)
 
     def _is_overdue(self, policy: Declared) -> bool:
         """Whether a deletion has waited for as long as it may for writes that fail."""
@@ -245,10 +257,11 @@ class Reconcile:
             traffic=traffic,
             router=router,
             owner=policy.uid,
+            policy=policy.name,
             deployments=self._store.deployments(key),
             pods=self._store.pods(key),
             acting=self._verification.acting(key),
-            readings=readings_for(place, spec=wish.spec, judgement=judgement),
+            readings=readings_for(place, spec=wish.spec, judgement=judgement, sources=self._sources),
             annotations=policy.annotations,
             probes=probes,
             leaving=policy.deleting,
