@@ -93,7 +93,7 @@ class Rollouts(RuleBasedStateMachine):
         types = [condition.type for condition in plan.conditions]
         assert len(types) == len(set(types))
         awaited = awaited_generation(self.world.place)
-        if awaited is not None and self.world.exists:
+        if awaited is not None and self.world.exists and not self.world.unread:
             assert self.world.route is not None
             assert awaited <= self.world.route.generation, "what is waited for was written"
         # 5: the same look gives the same plan.
