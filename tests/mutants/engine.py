@@ -14,6 +14,7 @@ MUTANTS = (
         "SAFETY",
         "safety.finish_abort,",
         "",
+        invariant=7,
     ),
     Mutant(
         "spec-change-waits",
@@ -22,6 +23,7 @@ MUTANTS = (
         "SAFETY",
         "safety.other_wanted,",
         "",
+        invariant=1,
     ),
     Mutant(
         "pause-beats-breach",
@@ -30,6 +32,7 @@ MUTANTS = (
         "_safe_move",
         "for gate in SAFETY:",
         "for gate in () if look.policy.canary.paused else SAFETY:",
+        invariant=4,
     ),
     Mutant(
         "unready-canary-keeps-traffic",
@@ -38,6 +41,7 @@ MUTANTS = (
         "pods",
         "if ready == 0 and (",
         "if False and (",
+        invariant=2,
     ),
     Mutant(
         "deadline-never-comes",
@@ -62,6 +66,7 @@ MUTANTS = (
         "breach",
         'breached = look.readings_in("Breached")',
         'breached = look.readings_in("Breached") if canary.blind_since is None else ()',
+        invariant=4,
     ),
     Mutant(
         "unknown-rolls-back",
@@ -86,6 +91,7 @@ MUTANTS = (
         "GUARD",
         "guard.breach,",
         "",
+        invariant=4,
     ),
     Mutant(
         "return-is-not-finished",
@@ -94,6 +100,7 @@ MUTANTS = (
         "GUARD",
         "guard.finish_return,",
         "",
+        invariant=7,
     ),
     Mutant(
         "return-to-nobody",
@@ -102,6 +109,7 @@ MUTANTS = (
         "breach",
         "if look.observed.arm(previous.revision.name).ready > 0:",
         "if True:",
+        invariant=12,
     ),
     Mutant(
         "incident-is-not-shared",
@@ -151,6 +159,7 @@ MUTANTS = (
         "may_pass",
         "not all_healthy(look) or",
         "",
+        invariant=3,
     ),
     Mutant(
         "unreadable-route-advances",
@@ -159,6 +168,7 @@ MUTANTS = (
         "_progress",
         "not isinstance(look.observed.route, Known) or",
         "",
+        invariant=3,
     ),
     Mutant(
         "halted-canary-goes-on",
@@ -183,6 +193,7 @@ MUTANTS = (
         "begin_step",
         "look.ready(canary) < look.pods_needed(canary)",
         "look.ready(canary) < 0",
+        invariant=2,
     ),
     Mutant(
         "step-skipped",
@@ -191,6 +202,7 @@ MUTANTS = (
         "past_step",
         "step=canary.step + 1",
         "step=canary.step + 2",
+        invariant=1,
     ),
     Mutant(
         "approval-ignored",
@@ -199,6 +211,7 @@ MUTANTS = (
         "may_pass",
         "look.step_of(canary).approval and not canary.approved",
         "False",
+        invariant=1,
     ),
     Mutant(
         "unverified-weight-stays",
@@ -215,6 +228,7 @@ MUTANTS = (
         "switch",
         "or look.ready(canary) < look.replicas",
         "",
+        invariant=12,
     ),
     Mutant(
         "promotion-does-not-wait",
@@ -223,6 +237,7 @@ MUTANTS = (
         "promote",
         "look.acts_on(canary.generation)",
         "True",
+        invariant=12,
     ),
     Mutant(
         "first-revision-over-a-lost-status",
@@ -231,6 +246,7 @@ MUTANTS = (
         "_starting",
         "return wanted if serves_already(look) is None else None",
         "return wanted",
+        invariant=1,
     ),
     Mutant(
         "lost-status-leaves-a-canary",
@@ -239,6 +255,7 @@ MUTANTS = (
         "GUARD",
         "recovery.recover,",
         "",
+        invariant=7,
     ),
     Mutant(
         "lost-status-serves-nobody",
@@ -247,6 +264,7 @@ MUTANTS = (
         "recover",
         "if look.observed.arm(serving.name).ready == 0 and not leaving:",
         "if False:",
+        invariant=12,
     ),
     Mutant(
         "deletion-without-status-waits-for-pods",
@@ -279,6 +297,7 @@ MUTANTS = (
         "route_for",
         "_judged(before) if before.stable is not None or present is None else present.canary",
         "_judged(before)",
+        invariant=4,
     ),
     # What is remembered
     Mutant(
@@ -288,6 +307,7 @@ MUTANTS = (
         "new_canary",
         "look.place.rejection_of(wanted.name) is not None",
         "False",
+        invariant=8,
     ),
     Mutant(
         "rejection-is-not-kept",
@@ -296,6 +316,7 @@ MUTANTS = (
         "_rejecting",
         "rejected=_remember(look, rejection)",
         "rejected=look.place.rejected",
+        invariant=10,
     ),
     Mutant(
         "rejections-are-not-read-back",
@@ -304,6 +325,7 @@ MUTANTS = (
         "place_of",
         "for r in status.rejected",
         "for r in status.rejected[:0]",
+        invariant=10,
     ),
     Mutant(
         "abort-without-verdict",
@@ -312,6 +334,7 @@ MUTANTS = (
         "_rejecting",
         "aborted=Abort(revision=revision.name, reason=str(reason), time=render_time(at), suspected=suspected),",
         "",
+        invariant=7,
     ),
     Mutant(
         "verdict-is-wiped",
@@ -320,6 +343,7 @@ MUTANTS = (
         "_aborted",
         "return present.aborted if halted or move.place.rejection_of(revision) is not None else None",
         "return None",
+        invariant=11,
     ),
     Mutant(
         "prompt-blamed-for-its-chain",
@@ -336,6 +360,7 @@ MUTANTS = (
         "_acknowledged",
         "acknowledged=replace(look.place.acknowledged, **token)",
         "acknowledged=look.place.acknowledged",
+        invariant=11,
     ),
     # Order, generations, pods
     Mutant(
@@ -345,6 +370,7 @@ MUTANTS = (
         "route_for",
         "falling = judged is not None and share_of(judged, state=wanted) < share_of(judged, state=present)",
         "falling = False",
+        invariant=4,
     ),
     Mutant(
         "generation-starts-anew",
@@ -353,6 +379,7 @@ MUTANTS = (
         "_wanted",
         "generation = max(int(now), newer_than + 1)",
         "generation = 1",
+        invariant=4,
     ),
     Mutant(
         "rewritten-weight-stays-verified",
@@ -395,6 +422,7 @@ MUTANTS = (
         "place",
         "if route is not None and route.falling and",
         "if route is None and",
+        invariant=4,
     ),
     Mutant(
         "lost-race-counts-as-won",
@@ -403,6 +431,7 @@ MUTANTS = (
         "_route",
         "raise Overtaken(falling=subject.plan.route.falling) from None",
         "return None",
+        invariant=9,
     ),
     Mutant(
         "prompt-does-not-hear-of-it",
@@ -411,6 +440,7 @@ MUTANTS = (
         "cluster",
         "await self._verdict(subject)",
         "None",
+        invariant=7,
     ),
     Mutant(
         "nobody-is-woken",
@@ -419,6 +449,7 @@ MUTANTS = (
         "_decide",
         "if plan.wake_at is not None and problem is None:",
         "if False:",
+        invariant=7,
     ),
     Mutant(
         "stable-is-cleared-away",
@@ -443,6 +474,7 @@ MUTANTS = (
         "retire",
         "concerned |= self.remove(seen)",
         "pass",
+        invariant=7,
     ),
     # Shares that are made of pods
     Mutant(

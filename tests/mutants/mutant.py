@@ -20,7 +20,11 @@ class DoesNotFit(Exception):  # noqa: N818 - the name says what happened
 
 @dataclass(frozen=True)
 class Mutant:
-    """`breaks`: one sentence. `file`: below the package. `inside`: a function, method or constant of it. `old` becomes `new` there."""
+    """`breaks`: one sentence. `file`: below the package. `inside`: a function, method or constant of it. `old` becomes `new` there.
+
+    `invariant`: the one of the design that it breaks, so that state machines must see it by themselves; None: it breaks something else,
+    a sentence or a wait, or one that no table of events would meet often enough.
+    """
 
     name: str
     breaks: str
@@ -28,6 +32,7 @@ class Mutant:
     inside: str
     old: str
     new: str
+    invariant: int | None = None
 
     def applied(self, source: str) -> str:
         """The file's text with the change in it. Raises DoesNotFit."""

@@ -10,6 +10,7 @@ from backstop.rollout.decide import decide
 from backstop.rollout.observed import Known, ProbeState
 from backstop.rollout.place import awaited_generation
 from backstop.rollout.route import share_of
+from tests.rollout.witness import WatchedWorld
 from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy
 
 STEPS = (50, 500, 1000)
@@ -28,10 +29,11 @@ class Rollouts(RuleBasedStateMachine):
     """A policy that lives through everything at once."""
 
     steps = 0  # of all runs of the class
+    garbles = True  # somebody makes the traffic object unreadable
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(policy=policy(steps=((5, 20), (50, 20), (100, 20)), deadline=60, guard=GUARD))
+        self.world = WatchedWorld(policy=policy(steps=((5, 20), (50, 20), (100, 20)), deadline=60, guard=GUARD))
         self.seen = 0
         self.rejected: set[str] = set()
 
@@ -92,11 +94,36 @@ class Rollouts(RuleBasedStateMachine):
         types = [condition.type for condition in plan.conditions]
         assert len(types) == len(set(types))
         awaited = awaited_generation(self.world.place)
-        if awaited is not None and self.world.exists:
+        if awaited is not None and self.world.exists and not self.world.unread:
             assert self.world.route is not None
             assert awaited <= self.world.route.generation, "what is waited for was written"
         # 5: the same look gives the same plan.
         assert plan == decide(observed, policy=self.world.policy, now=self.world.now)
+
+    @precondition(lambda self: self.world.exists and self.world.place.canary is None)
+    @rule(version=st.sampled_from("234"), seconds=st.sampled_from((9, 36, 66, 96)))
+    def a_rollout_gets_as_far_as(self, version: str, seconds: int) -> None:
+        """Its first step, or as many as fit into the time."""
+        self.world.want(version)
+        self.world.judged, self.world.deaf, self.world.unread = HEALTHY, False, False
+        self.world.broken.clear()
+        self.world.run(seconds, tick=3)
+
+    @precondition(lambda self: self.world.exists and self.world.route is not None)
+    @rule()
+    def the_traffic_object_cannot_be_read_or_can_again(self) -> None:
+        """A second after the last write at least: generations that begin anew are seconds."""
+        if not self.garbles:
+            return
+        self._lose_what_only_the_route_says()
+        self.world.unread = not self.world.unread
+        self.world.now = round(self.world.now + 1, 3)
+
+    def _lose_what_only_the_route_says(self) -> None:
+        """The verdict of an operator that died before it wrote status."""
+        aborted = self.world.route.aborted if self.world.route is not None else None
+        if aborted is not None and self.world.place.rejection_of(aborted.revision) is None:
+            self.rejected -= {aborted.revision} - {verdict.revision.name for verdict in self.world.verdicts}
 
     @rule()
     def several_seconds_of_life(self) -> None:
@@ -178,7 +205,7 @@ class Rollouts(RuleBasedStateMachine):
         # As is that of an incident which has come and gone since the last look.
         self.rejected -= self.world.withdrawn - {rejection.revision.name for rejection in self.world.place.rejected}
         self.world.withdrawn.clear()
-        if route is not None and route.aborted is not None:
+        if route is not None and route.aborted is not None and not self.world.unread:
             self.rejected.add(route.aborted.revision)
         if route is not None:
             for name in self.rejected:
@@ -205,7 +232,7 @@ class Rollouts(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """8: left alone with healthy metrics, it comes to rest: the wanted revision is stable, or rejected; and then nothing is written."""
-        self.world.judged, self.world.deaf = HEALTHY, False
+        self.world.judged, self.world.deaf, self.world.unread = HEALTHY, False, False
         self.world.broken.clear()
         self.world.run(1200, tick=5)  # a comparison may be open for ten minutes
         if not self.world.exists:
@@ -258,7 +285,8 @@ class RolloutsByHand(Rollouts):
         """10: what is rejected now has none; only a retry or promote token ends a rejection."""
         route, place = self.world.route, self.world.place
         if route is not None:
-            for name in {rejection.revision.name for rejection in place.rejected} | ({route.aborted.revision} if route.aborted else set()):
+            said = {route.aborted.revision} if route.aborted is not None and not self.world.unread else set()
+            for name in {rejection.revision.name for rejection in place.rejected} | said:
                 assert share_of(name, state=route) == 0, f"{name} is rejected and has traffic"
 
     @precondition(lambda self: not self.overridden)
@@ -379,6 +407,7 @@ class RolloutsEdited(Rollouts):
     """Steps are edited at any moment, and somebody deletes the traffic object or puts back an older one."""
 
     steps = 0
+    garbles = False  # one damage at a time: of an older object that cannot be read either nothing is known
 
     @rule(steps=st.sampled_from((((5, 20), (50, 20), (100, 20)), ((5, 30), (50, 20), (100, 20)), ((50, 10), (100, 20)), ((100, 20),))))
     def the_steps_are_edited(self, steps: tuple[tuple[int, int], ...]) -> None:
@@ -388,7 +417,7 @@ class RolloutsEdited(Rollouts):
     @rule()
     def the_traffic_object_is_deleted(self) -> None:
         self._lose_what_only_the_route_says()
-        self.world.traffic = None
+        self.world.traffic, self.world.unread = None, False
 
     @precondition(lambda self: self.world.exists and self.world.route is not None and self.world.route.generation > 5)
     @rule(behind=st.integers(1, 4))
@@ -396,12 +425,6 @@ class RolloutsEdited(Rollouts):
         assert self.world.route is not None
         self._lose_what_only_the_route_says()
         self.world.put_older_route(self.world.route.generation - behind)
-
-    def _lose_what_only_the_route_says(self) -> None:
-        """The verdict of an operator that died before it wrote status."""
-        aborted = self.world.route.aborted if self.world.route is not None else None
-        if aborted is not None and self.world.place.rejection_of(aborted.revision) is None:
-            self.rejected -= {aborted.revision} - {verdict.revision.name for verdict in self.world.verdicts}
 
     def teardown(self) -> None:
         """8: and gateways do what the traffic object says, whatever was done to it."""

@@ -107,6 +107,7 @@ class World:
     broken: set[str] = field(default_factory=set)  # revisions whose pods never get ready
     pace: int = 1000  # pods of a revision that get ready in one moment
     deaf: bool = False  # gateways do not take up new generations
+    unread: bool = False  # the traffic object says what nobody understands; gateways go on with what they know
     acting: int = 0
     judged: SLOReading | None = field(default_factory=lambda: HEALTHY)
     serving: str | None = None
@@ -159,7 +160,7 @@ class World:
         return Observed(
             place=place,
             wanted=self._salted(place),
-            route=Known(self.route),
+            route=Unknown("it cannot be read") if self.unread else Known(self.route),
             arms=dict(self.arms),
             acting=Known(self.acting) if awaited_generation(place) is not None else Unknown("not asked"),
             readings=(self.judged,) if live and self.judged is not None else (),
@@ -284,6 +285,7 @@ class World:
         self.acting, self.acted, self.tokens = 0, None, NO_TOKENS
         self.reports, self.reported = {}, None
         self.lingering.clear()
+        self.unread = False
 
     def delete(self) -> None:
         """Somebody deletes the policy: it is gone at once, unless something holds it."""
@@ -316,10 +318,12 @@ class World:
         assert plan.route is not None
         state = plan.route.state
         if self.route is not None and not self.put_back:
-            # The next one, or one for each operator more that decided a write and died before it.
-            assert 1 - self.strays <= state.generation - self.route.generation <= 1 + self.deaths
+            # The next one, or one for each operator more that decided a write and died before it; over what cannot be read any newer one.
+            newer = state.generation - self.route.generation
+            assert 1 - self.strays <= newer
+            assert self.unread or newer <= 1 + self.deaths
         self.put_back, self.deaths = False, 0
-        self.traffic, self.strays = render(state), False
+        self.traffic, self.strays, self.unread = render(state), False, False
         self.shares.append((self.now, state.stable, state.canary, state.permille))
 
     def _jobs_after(self, plan: Plan) -> dict[tuple[str, float, str], ProbeState]:
@@ -418,7 +422,7 @@ class World:
     def put_older_route(self, generation: int) -> None:
         """Somebody restores the traffic object as it was at this generation, with what it says now."""
         assert self.route is not None
-        self.traffic, self.put_back = render(replace(self.route, generation=generation)), True
+        self.traffic, self.put_back, self.unread = render(replace(self.route, generation=generation)), True, False
 
     def want(self, version: str) -> None:
         """The spec names another version."""

@@ -21,14 +21,16 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20_000, help="how many at least, of all machines together")
     parser.add_argument("--seed", type=int, help="this seed alone")
     parser.add_argument("--first-seed", type=int, default=int(time.time()), help="from this seed upwards (default: another one each time)")
+    names = [machine.__name__ for machine in LENGTHS]
+    parser.add_argument("--machine", choices=names, nargs="+", default=names, help="these alone (default: all)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    began, total, problems = time.monotonic(), {machine.__name__: 0 for machine in LENGTHS}, []
+    began, total, problems = time.monotonic(), dict.fromkeys(options.machine, 0), []
     seeds = itertools.count(options.first_seed) if options.seed is None else (options.seed,)
     with multiprocessing.get_context("spawn").Pool(options.processes, initializer=prepare, maxtasksperchild=20) as pool:
         waiting = []
         for number in seeds:
-            waiting.append(pool.apply_async(play, (number,)))
+            waiting.append(pool.apply_async(play, (number, options.machine)))
             if len(waiting) < options.processes and options.seed is None:
                 continue
             made, problem = waiting.pop(0).get()

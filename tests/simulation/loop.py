@@ -8,6 +8,8 @@ import selectors
 from collections.abc import Mapping
 from typing import Any
 
+MOST_TURNS = 20_000  # of the loop, without time going by
+
 
 class _NoWaiting(selectors.SelectSelector):
     """Hands every wait of the loop to the clock."""
@@ -15,9 +17,13 @@ class _NoWaiting(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.clock: SimulatedLoop | None = None
+        self.turns = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.turns += 1
+        assert self.turns < MOST_TURNS, "11: it goes round and round without any time going by"
         if self.clock is not None and (timeout is None or timeout > 0):
+            self.turns = 0
             self.clock.idle(timeout)
         return []
 

@@ -24,6 +24,7 @@ from .witness import Witness
 
 VERSIONS = ("v1", "v2", "v3")
 OPERATORS = st.sampled_from((0, 1))
+SECONDS = st.sampled_from((8.0, 18.0, 28.0))  # for a first step, or as many as fit
 # Until somebody leads again and knows all there is: a lost Lease, the longest pause between attempts, and a sweep.
 RECOVERY_SECONDS = 2 * LEASE_SECONDS + 30.0 + SWEEP_SECONDS + 5.0
 AT_ONCE_SECONDS = EVALUATION_SECONDS + 2.0
@@ -191,23 +192,25 @@ class WholePasses(RuleBasedStateMachine):
 
     # What must hold once the trouble is over
 
-    @precondition(lambda self: self._canary_has_traffic() and self.mode == "Automatic")
-    @rule()
-    def a_breach_leaves_at_once(self) -> None:
+    @precondition(lambda self: self.cluster.exists and self.mode == "Automatic")
+    @rule(seconds=SECONDS)
+    def a_breach_leaves_at_once(self, seconds: float) -> None:
         """4: within one applied pass of a reachable API."""
-        canary = self._well_again()
-        if canary is None or not self._canary_has_traffic():
+        canary = self._under_way(seconds)
+        if canary is None:
             return
         self.cluster.judge(self.cluster.prompts[canary], "breached")
         self._pass_time(AT_ONCE_SECONDS)
         assert self.cluster.share(canary) == 0, f"4: {canary} breached and has {self.cluster.share(canary)} ‰"
+        self._pass_time(AT_ONCE_SECONDS)
+        self._prompt_has_heard()
 
-    @precondition(lambda self: self._canary_has_traffic() and self.mode == "Automatic")
-    @rule()
-    def a_breach_meets_another_writer(self) -> None:
+    @precondition(lambda self: self.cluster.exists and self.mode == "Automatic")
+    @rule(seconds=SECONDS)
+    def a_breach_meets_another_writer(self, seconds: float = 8.0) -> None:
         """4 and 9: the write that takes the traffic away is lost to somebody else's, and made at once over that."""
-        canary = self._well_again()
-        if canary is None or not self._canary_has_traffic():
+        canary = self._under_way(seconds)
+        if canary is None:
             return
         for process in self.cluster.processes:
             process.wire.faults.append(Fault.CONTENDED)
@@ -215,12 +218,12 @@ class WholePasses(RuleBasedStateMachine):
         self._pass_time(AT_ONCE_SECONDS)
         assert self.cluster.share(canary) == 0, f"4: {canary} breached and has {self.cluster.share(canary)} ‰"
 
-    @precondition(lambda self: self._canary_has_traffic())
-    @rule()
-    def a_canary_without_pods_has_no_traffic(self) -> None:
+    @precondition(lambda self: self.cluster.exists)
+    @rule(seconds=SECONDS)
+    def a_canary_without_pods_has_no_traffic(self, seconds: float) -> None:
         """2: never a weight without a ready pod."""
-        canary = self._well_again()
-        if canary is None or not self._canary_has_traffic():
+        canary = self._under_way(seconds)
+        if canary is None:
             return
         self.cluster.broken.add(self.cluster.prompts[canary])
         self.cluster.lose_pods(canary)
@@ -230,12 +233,42 @@ class WholePasses(RuleBasedStateMachine):
         assert share_of(canary, state=traffic) == 0, f"2: {canary} has no ready pod and {share_of(canary, state=traffic)} ‰"
         assert self.cluster.reached(), "12: nobody serves callers"
 
+    @precondition(lambda self: self.cluster.exists)
+    @rule(seconds=SECONDS, alone=st.booleans())
+    def the_status_of_a_rollout_is_lost(self, seconds: float, alone: bool) -> None:
+        """4, 12: what nobody knows any more is taken back at once, unless (`alone`) there is nobody else who serves."""
+        canary = self._under_way(seconds)
+        if canary is None:
+            return
+        before, place = self.cluster.traffic, self.cluster.place.canary
+        assert before is not None
+        assert place is not None
+        if place.promoting_since is not None:
+            return  # the write that gives it everything may be under way
+        if alone:
+            self.cluster.broken.add(self.cluster.prompts[before.stable])
+            self.cluster.lose_pods(before.stable)
+            self._pass_time(1.0)
+        self.cluster.lose_status()
+        known = len(self.witness.routes)
+        self._pass_time(AT_ONCE_SECONDS)
+        after = self.witness.routes[known:]
+        if alone:
+            given = [state for state in after if share_of(before.stable, state=state) > share_of(before.stable, state=before)]
+            assert not given, f"12: {before.stable} has no ready pod and is given more: {given} after {before}"
+        else:
+            # What is wanted may have begun anew.
+            assert after, f"4: nobody knows {canary}, and it has traffic: {before}"
+            assert share_of(canary, state=after[0]) == 0, f"4: nobody knows {canary}, and it has traffic: {after}"
+            assert after[0].stable == before.stable, f"1: {after} after {before}, and nobody knows why"
+
+    @precondition(lambda self: self.cluster.own)
     @rule()
     def callers_reach_whom_the_route_names(self) -> None:
         """1 and 10: of the share that ready pods really make, whatever the route says of itself."""
         self._well_again()
         canary, traffic, reached = self.cluster.place.canary, self.cluster.traffic, self.cluster.reached()
-        if not self.cluster.own or traffic is None:
+        if traffic is None:
             return
         assert set(reached) <= set(revisions_of(traffic)), f"1: {reached} are reached at {traffic}"
         if canary is not None and traffic.permille < 1000:
@@ -263,12 +296,15 @@ class WholePasses(RuleBasedStateMachine):
         type(self).steps += 1
         self.witness.check()
         assert sum(process.bugs for process in self.cluster.processes) == 0, "a pass raised what nobody expected"
+        for process in self.cluster.processes:
+            assert not process.wire.hot, f"11: {process.name} writes on and on: {process.wire.writes[-5:]}"
 
     def teardown(self) -> None:
         """7 and 8: left alone, all is as if nothing had happened on the way; and then nothing is written."""
         try:
-            if not self.witness.broken:
+            if not self.witness.broken and not any(process.wire.hot for process in self.cluster.processes):
                 self._end()
+                self.nothing_is_broken()
         finally:
             self.cluster.end()
             logging.disable(logging.NOTSET)
@@ -313,9 +349,7 @@ class WholePasses(RuleBasedStateMachine):
         if not self.witness.tokens:
             lost = self.witness.rejected - {r.revision.name for r in place.rejected}
             assert not lost, f"7: {lost} was rejected, and status does not know it"
-        if (verdict := verdict_on_prompt(place)) is not None:
-            told = {r["revision"] for r in cluster.prompt_status(verdict.revision.prompt_version).get("rejections", ())}
-            assert verdict.revision.name in told, f"7: {verdict.revision.prompt_version} does not know that it was rejected"
+        self._prompt_has_heard()
         stable = place.stable.revision.name
         assert cluster.replicas(stable) == REPLICAS
         assert set(cluster.selected().values()) <= {stable, "none"}, cluster.selected()
@@ -324,6 +358,12 @@ class WholePasses(RuleBasedStateMachine):
         self._idle()
         deployments = {body["metadata"]["name"] for body in cluster.api.of("deployments")}
         assert deployments == {f"support-{stable}"}, f"7: ghosts: {deployments}"
+
+    def _prompt_has_heard(self) -> None:
+        verdict = verdict_on_prompt(self.cluster.place)
+        if verdict is not None:
+            told = {r["revision"] for r in self.cluster.prompt_status(verdict.revision.prompt_version).get("rejections", ())}
+            assert verdict.revision.name in told, f"7: {verdict.revision.prompt_version} does not know that it was rejected"
 
     def _idle(self) -> None:
         for process in self.cluster.processes:
@@ -350,6 +390,28 @@ class WholePasses(RuleBasedStateMachine):
     def _canary_has_traffic(self) -> bool:
         canary, traffic = self._canary(), self.cluster.traffic
         return canary is not None and traffic is not None and traffic.permille > 0 and share_of(canary, state=traffic) > 0
+
+    def _under_way(self, seconds: float) -> str | None:
+        """Trouble ends, and a rollout has traffic: the one that there is, or another one after this time. None where there is none."""
+        canary = self._well_again()
+        if self._canary_has_traffic():
+            return canary
+        place = self.cluster.place
+        done = {rejection.revision.prompt_version for rejection in place.rejected}
+        done |= {place.stable.revision.prompt_version} if place.stable is not None else set()
+        version = next((version for version in VERSIONS if version not in done), None)
+        if version is None or not self.cluster.exists:
+            return None
+        self.paused = False
+        self.cluster.come_to.clear()
+        for other in VERSIONS:
+            self.cluster.judge(other, "healthy")
+        self.the_spec_names(version)
+        self._pass_time(seconds)
+        for other in VERSIONS:
+            self.cluster.judge(other, "unseen")
+        self._pass_time(EVALUATION_SECONDS)
+        return self._canary() if self._canary_has_traffic() else None
 
     def _well_again(self) -> str | None:
         """Trouble ends while the rollout holds; returns the canary."""

@@ -31,6 +31,8 @@ class Fault(StrEnum):
 
 
 LATE_SECONDS = 14.0
+# More than that within ten seconds, and it writes because it has written: several times what the busiest rollout needs.
+MOST_WRITES = 300
 
 
 class Answer:
@@ -69,6 +71,8 @@ class Wire:
         self.cut = False
         self.latency = 0.02  # seconds, at most, each way
         self.writes: list[str] = []
+        self.hot = False  # it wrote on and on, and was stopped
+        self._written_at: deque[float] = deque(maxlen=MOST_WRITES)
 
     async def param_serialize(self, method: str, path: str, *, query_params: Any, header_params: Any, body: Any, auth_settings: Any) -> Any:
         """As the real one."""
@@ -101,7 +105,7 @@ class Wire:
                     plural, namespace, name, _ = parts_of(path)
                     self._api.touch((plural, namespace or "", name or ""))
                 if method != "GET" and LEASES not in path and not path.endswith("/events"):
-                    self.writes.append(f"{method} {path}")
+                    self._count(f"{method} {path}", at=loop.time())
                 status, text = self._api.answer(method, path, query=parameters, content=headers["Content-Type"], body=body, who=self._who)
             if fault is Fault.DEATH_AFTER:
                 self._die()
@@ -117,6 +121,13 @@ class Wire:
         if method == "GET" or LEASES in path or not self.faults:
             return None
         return self.faults.popleft()
+
+    def _count(self, write: str, *, at: float) -> None:
+        self.writes.append(write)
+        self._written_at.append(at)
+        if len(self._written_at) == MOST_WRITES and at - self._written_at[0] < 10.0:
+            self.hot = True
+            self._die()
 
     def _way(self) -> float:
         return self.latency * (0.1 + 0.9 * self._random.random())

@@ -56,6 +56,8 @@ class Witness:
                 if change.who == "person" and not self.cluster.policy.get("status"):
                     self._forget()
                 self._remember()
+                if change.who.startswith("operator") and change.after is not None:
+                    self._route_came_first()
             elif change.id[0] == DEPLOYMENTS.plural and change.who.startswith("operator"):
                 self._deployment(change)
         except AssertionError as error:
@@ -189,6 +191,15 @@ class Witness:
         traffic = self.cluster.traffic
         if traffic is not None:
             self._nothing_rejected(traffic)
+
+    def _route_came_first(self) -> None:
+        """4 and 7: status ends a canary when its traffic is gone, so that whoever comes next finds it gone."""
+        place, traffic = self.cluster.place, self.cluster.traffic
+        body = self.cluster.api.objects.get(self.cluster.traffic_id)
+        if body is None or not body["metadata"].get("labels") or not self._is_of_this_policy(body):
+            return  # for operators there is none
+        if place.stable is not None and place.canary is None and traffic is not None:
+            assert traffic.permille == 0, f"4: status knows no canary, and gateways are told {traffic}"
 
     def _nothing_rejected(self, route: TrafficState) -> None:
         names = {rejection.revision.name for rejection in self.cluster.place.rejected}
