@@ -20,7 +20,8 @@ LONGEST_MESSAGE: Final = 256
 def report_is_due(look: Look, *, move: Move | None) -> bool:
     """Whether the report of the rollout that has ended is to be written: when its end is seen on every gateway, or is watched no more.
 
-    A verdict that is only suspected is waited for. Nothing is once another rollout begins, whose timeline takes the place of this one's.
+    A verdict that is only suspected is waited for. Nothing is once another rollout begins or ends, whose timeline takes the place of this
+    one's.
     """
     timeline, last, guard = look.place.timeline, look.place.last, look.place.guard
     if last is None or timeline is None or timeline.ended_at is None or look.place.canary is not None:
@@ -29,7 +30,7 @@ def report_is_due(look: Look, *, move: Move | None) -> bool:
         return False
     suspected = guard is not None and guard.suspect == last.revision.name
     settled = not suspected and (last.shifted_at is not None or last.generation is None)
-    return settled or _begins_another(look, move=move)
+    return settled or _begins_another(look, move=move) or (move is not None and is_another_end(move.place.last, before=last))
 
 
 def waits_for_report(look: Look, *, move: Move | None) -> bool:
@@ -80,7 +81,7 @@ def _begun(place: Place, *, look: Look, told: bool) -> Timeline | None:
         if before is not None and before.revision == canary.revision:  # left in its guard window, to wait for a person
             return Timeline(canary.revision.name, started_at=before.since, against=against, peak=100)
         return Timeline(canary.revision.name, started_at=canary.started_at, against=against)
-    if timeline is not None or last is None or not is_another_end(last, before=look.place.last):
+    if last is None or not is_another_end(last, before=look.place.last) or (timeline is not None and timeline.ended_at is None):
         return timeline
     # What was stable is taken back, and its own rollout has been reported; or a canary ends of which nothing was told so far.
     before, ended = look.place.stable, look.place.canary
