@@ -5,8 +5,8 @@ import pytest
 from backstop.api.reasons import Reason
 from backstop.rollout.observed import Unresolved
 from backstop.rollout.place import Halt
-from backstop.rollout.progress import VERIFY_SECONDS
-from tests.rollout.world import BREACHED, in_rollout, policy, share, started
+from backstop.rollout.progress import SWITCH_SECONDS, VERIFY_SECONDS
+from tests.rollout.world import BREACHED, World, in_rollout, policy, share, started
 
 LONG = ((5, 300), (50, 300), (100, 60))
 
@@ -98,3 +98,32 @@ def test_a_refresh_of_what_cannot_be_told_now_is_done_and_said_as_soon_as_it_can
     world.run(3)
     assert world.place.canary is not None
     assert world.place.canary.revision.name == "rev1-now"
+
+
+def test_a_promotion_whose_switch_an_operator_died_before_waits_for_gateways_that_could_know_of_it() -> None:
+    world = in_rollout(policy=policy(steps=((5, 30), (100, 20)), keep=15))
+    while not _switches(world):
+        world.one_pass()
+        world.settle()
+        world.now += 1
+    world.one_pass(stop_after=1 + world.write_names().index("status"))
+    assert world.route is not None
+    assert world.route.stable == "rev1"
+    world.deaf = True
+    world.now += 60
+    world.one_pass()
+    assert world.route.stable == "rev2"
+    written = world.now
+    world.run(SWITCH_SECONDS - 2)
+    assert world.place.stable is not None
+    assert world.place.stable.revision.name == "rev1", "no gateway has been seen, and it has its time from the write"
+    assert world.arms["rev1"].desired > 0
+    world.run(4)
+    assert world.place.stable.revision.name == "rev2"
+    assert world.place.stable.since >= written + SWITCH_SECONDS
+
+
+def _switches(world: World) -> bool:
+    """Whether the next pass gives the canary all of the traffic, as what is stable."""
+    canary = world.decide().place.canary
+    return canary is not None and canary.routed_at is not None

@@ -162,7 +162,10 @@ def promote(look: Look, canary: CanaryPlace) -> Move | None:
     if stable is None or canary.routed_at is None:
         return None
     seen, seconds = look.acts_on(canary.generation), look.policy.rollback.guardSeconds
-    if not seen and look.now - canary.routed_at < SWITCH_SECONDS:
+    route = look.observed.route
+    # An operator may have died before it wrote the switch.
+    written = isinstance(route, Known) and route.value is not None and route.value.stable == canary.revision.name
+    if not seen and (not written or look.now - canary.routed_at < SWITCH_SECONDS):
         return None
     message = f"{canary.revision.prompt_version} ({canary.revision.name}) is stable"
     reason = Reason.PROMOTED_BY_HAND if canary.by_hand else Reason.PROMOTED

@@ -176,7 +176,11 @@ def with_generation(
         anew = canary.generation is not None and canary.generation != generation
         started = now if anew and canary.step_started_at is not None else canary.step_started_at
         verified = None if anew else canary.verified_at
-        place = replace(place, canary=replace(canary, generation=generation, verified_at=verified, step_started_at=started))
+        # A switch that is written late, or anew, has its time from now on.
+        routed = now if canary.routed_at is not None else None
+        place = replace(
+            place, canary=replace(canary, generation=generation, verified_at=verified, step_started_at=started, routed_at=routed)
+        )
     if ended is not None:
         place = replace(place, last=replace(ended, generation=generation))
     return place
