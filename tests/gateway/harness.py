@@ -348,6 +348,7 @@ class Gateways:
         keys: Mapping[str, str] | None = None,
         seed: int = 7,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
         reread_seconds: float = 10.0,
         drain_seconds: float = 0.0,
         body_bytes: int = 64 << 20,
@@ -375,7 +376,7 @@ class Gateways:
                 settings=settings,
                 stop=stop,
                 clock=clock,
-                now=time.time,
+                now=now,
                 split=Random(seed),
                 jitter=Random(1),
             )

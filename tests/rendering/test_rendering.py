@@ -107,6 +107,17 @@ def test_an_api_key_reaches_only_the_environment_of_its_tier() -> None:
     assert keys == [{"name": "BACKSTOP_API_KEY_0", "valueFrom": {"secretKeyRef": {"name": "llm-keys", "key": "primary"}}}]
 
 
+def test_the_address_of_a_shared_cache_reaches_the_gateways_from_its_secret_alone() -> None:
+    redis = {"addressRef": {"name": "answers", "key": "url"}, "caBundleRef": {"name": "answers", "key": "ca.pem"}}
+    chain = [t.model_dump(mode="json", exclude_defaults=True) for t in POLICY.chain]
+    shared = {"name": "kept", "cache": {"hot": {}, "warm": {"redis": redis}}}
+    rendered = record(changed(latencyBudgetMilliseconds=1000, chain=[chain[0], shared, *chain[1:]]))
+    given = {variable["name"]: variable.get("valueFrom") for variable in pod_of(rendered)["containers"][0]["env"]}
+    assert given["BACKSTOP_REDIS_ADDRESS_1"] == {"secretKeyRef": {"name": "answers", "key": "url"}}
+    assert given["BACKSTOP_REDIS_AUTHORITIES_1"] == {"secretKeyRef": {"name": "answers", "key": "ca.pem"}}
+    assert given["BACKSTOP_API_KEY_0"] == {"secretKeyRef": {"name": "llm-keys", "key": "primary"}}
+
+
 def test_a_pod_is_killed_only_after_the_longest_answer_it_may_have_accepted_while_draining() -> None:
     pod = pod_of(record())
     arguments = pod["containers"][0]["args"]

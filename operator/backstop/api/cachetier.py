@@ -1,8 +1,9 @@
-"""The cache tier of a chain: what is kept of answers, how much of it, and for how long."""
+"""The cache tier of a chain: what is kept of answers, where, how much of it, and for how long."""
 
 from pydantic import Field
 
 from .model import ApiModel
+from .refs import SecretKeyRef
 
 
 class HotCache(ApiModel):
@@ -17,13 +18,42 @@ class HotCache(ApiModel):
     ttlSeconds: int = Field(300, ge=1, le=604_800, description="How long an answer is given at once, without a model being asked.")
 
 
+class RedisServer(ApiModel):
+    """A Redis or Valkey, one server or a proxy in front of several."""
+
+    addressRef: SecretKeyRef = Field(
+        description="Its address: `redis://[user:password@]host[:port][/database]`, or `rediss://…` for TLS. Policies and clusters that "
+        "share a server do not see each other's answers; clusters with a policy of the same name take a database each."
+    )
+    caBundleRef: SecretKeyRef | None = Field(
+        None, description="With `rediss://`: the certificates of the authorities that are trusted, as PEM. Unset: those of the image."
+    )
+
+
+class WarmCache(ApiModel):
+    """Answers in a Redis, which the gateways of a policy share."""
+
+    redis: RedisServer = Field(description="The server.")
+    ttlSeconds: int = Field(3600, ge=1, le=2_592_000, description="How long an answer is given at once, without a model being asked.")
+    timeoutMilliseconds: int = Field(
+        10,
+        ge=1,
+        le=1000,
+        description="How long a request waits for it before the first model is asked. It is part of `spec.latencyBudgetMilliseconds`.",
+    )
+
+
 class CacheTarget(ApiModel):
     """Answers of the first tier, given again to the same request: at once while they are fresh, and later when no tier before has one."""
 
     hot: HotCache = Field(description="Answers in each gateway's own memory: gone with its pod. `{}` takes the defaults.")
+    warm: WarmCache | None = Field(
+        None, description="Answers that all gateways of the policy share, looked up when memory has none. A server that fails is a miss."
+    )
     staleIfErrorSeconds: int = Field(
         86_400,
         ge=0,
         le=604_800,
-        description="For how long after `ttlSeconds` an answer is still kept, for when the tiers before have failed. 0: not at all.",
+        description="For how long after its level's `ttlSeconds` an answer is still kept, for when the tiers before have failed. "
+        "0: not at all.",
     )

@@ -499,6 +499,10 @@ def _declared_first_token_times(spec: "FallbackPolicySpec") -> list[int | None]:
     return [t.timeouts.firstTokenMilliseconds if t.timeouts else None for t in spec.chain if t.model]
 
 
+def _look_up_time(spec: "FallbackPolicySpec") -> int:
+    return sum(t.cache.warm.timeoutMilliseconds for t in spec.chain if t.cache and t.cache.warm)
+
+
 class FallbackPolicySpec(ApiModel):
     """What a service runs, and what must hold."""
 
@@ -556,10 +560,13 @@ class FallbackPolicySpec(ApiModel):
         ),
         Rule(
             cel="!has(self.chain) || !has(self.latencyBudgetMilliseconds) || self.chain.map(t, has(t.timeouts)"
-            " && has(t.timeouts.firstTokenMilliseconds) ? t.timeouts.firstTokenMilliseconds : 0).sum() <= self.latencyBudgetMilliseconds",
-            message="`spec.chain`: the tiers' `timeouts.firstTokenMilliseconds` must fit into `spec.latencyBudgetMilliseconds`",
+            " && has(t.timeouts.firstTokenMilliseconds) ? t.timeouts.firstTokenMilliseconds"
+            " : has(t.cache) && has(t.cache.warm) ? t.cache.warm.timeoutMilliseconds : 0).sum() <= self.latencyBudgetMilliseconds",
+            message="`spec.chain`: the tiers' `timeouts.firstTokenMilliseconds`, and `timeoutMilliseconds` of `cache.warm`, must fit into "
+            "`spec.latencyBudgetMilliseconds`",
             holds=lambda s: (
-                s.latencyBudgetMilliseconds is None or sum(ms or 0 for ms in _declared_first_token_times(s)) <= s.latencyBudgetMilliseconds
+                s.latencyBudgetMilliseconds is None
+                or sum(ms or 0 for ms in _declared_first_token_times(s)) + _look_up_time(s) <= s.latencyBudgetMilliseconds
             ),
         ),
         *WORKLOAD_RULES,

@@ -110,3 +110,13 @@ def revision_address(policy: str, *, revision: str, namespace: str) -> str:
 def api_key_variable(tier_position: int) -> str:
     """Environment variable that carries the API key of the tier at this position (0-based) of the chain."""
     return f"BACKSTOP_API_KEY_{tier_position}"
+
+
+def redis_address_variable(tier_position: int) -> str:
+    """Environment variable that carries the address of the Redis of the cache tier at this position (0-based) of the chain."""
+    return f"BACKSTOP_REDIS_ADDRESS_{tier_position}"
+
+
+def redis_authorities_variable(tier_position: int) -> str:
+    """Environment variable that carries the CA bundle of that Redis."""
+    return f"BACKSTOP_REDIS_AUTHORITIES_{tier_position}"

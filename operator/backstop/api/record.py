@@ -6,7 +6,7 @@ left out, under a scheme version: an operator upgrade that adds a defaulted fiel
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import Field
@@ -14,8 +14,9 @@ from pydantic import Field
 from .fallbackpolicy import FallbackPolicySpec, Tier
 from .metricnames import latency_bounds
 from .model import ApiModel
+from .names import api_key_variable, redis_address_variable, redis_authorities_variable
 from .promptversion import PromptVersionSpec
-from .refs import ConfigMapKeyRef
+from .refs import ConfigMapKeyRef, SecretKeyRef
 from .workload import Workload
 
 SCHEME: Final = 1
@@ -45,6 +46,18 @@ def references_of(policy: FallbackPolicySpec) -> dict[str, tuple[str, ConfigMapK
         for position, tier in enumerate(policy.chain)
         if tier.static is not None and tier.static.knowledgeBaseRef is not None
     }
+
+
+def secrets_of(chain: Sequence[Tier]) -> dict[str, SecretKeyRef]:
+    """Which keys of Secrets the gateways of a chain are given, by environment variable."""
+    found: dict[str, SecretKeyRef | None] = {}
+    for position, tier in enumerate(chain):
+        if tier.model is not None:
+            found[api_key_variable(position)] = tier.model.apiKeyRef
+        if tier.cache is not None and tier.cache.warm is not None:
+            found[redis_address_variable(position)] = tier.cache.warm.redis.addressRef
+            found[redis_authorities_variable(position)] = tier.cache.warm.redis.caBundleRef
+    return {variable: reference for variable, reference in found.items() if reference is not None}
 
 
 class WorkloadRecord(ApiModel):

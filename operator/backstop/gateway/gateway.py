@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
@@ -17,6 +18,7 @@ from ..api.names import traffic_object
 from ..api.traffic import TrafficState
 from .answercache import AnswerCache
 from .app import GatewayApp
+from .cachelevels import lower_levels
 from .chain import Chain
 from .forward import Forwarder
 from .lifecycle import Lifecycle
@@ -82,10 +84,13 @@ async def run_gateway(
         )
 
     view = TrafficView(on_change=on_change)
+    lower = lower_levels(revision, metrics=metrics, clock=clock, now=now)
     tier = revision.cache
-    cache = None if tier is None else AnswerCache(tier, revision=revision, metrics=metrics, clock=clock)
+    cache = None if tier is None else AnswerCache(tier, revision=revision, metrics=metrics, clock=clock, now=now, lower=lower)
     peers = Peers(address=settings.address, budget=revision.budget, clock=clock)
-    async with upstream_session() as session:
+    async with upstream_session() as session, AsyncExitStack() as levels:
+        for level in lower:
+            await levels.enter_async_context(level.running())
         gate = TargetGate(revision, metrics=metrics, clock=clock)
         chain = Chain(revision, session=session, gate=gate, metrics=metrics, clock=clock)
         app = GatewayApp(
@@ -99,7 +104,7 @@ async def run_gateway(
             clock=clock,
             random=split,
         )
-        ops = OpsApp(revision, view=view, lifecycle=lifecycle, room=room, gate=gate, metrics=metrics, heartbeat=heartbeat)
+        ops = OpsApp(revision, view=view, lifecycle=lifecycle, room=room, gate=gate, metrics=metrics, heartbeat=heartbeat, cache=cache)
         beating = asyncio.create_task(_beat(heartbeat))
         watching = asyncio.create_task(_watch_traffic(revision, settings=settings, view=view, ops=ops, now=now, jitter=jitter))
         watching.add_done_callback(lambda task: _told_of_end(task, stop=stop))

@@ -15,10 +15,10 @@ import yaml
 
 from ..api.fallbackpolicy import POLICY_RULES, FallbackPolicySpec
 from ..api.knowledge import KnowledgeError, read_knowledge_base
-from ..api.names import API_VERSION, GROUP, api_key_variable
+from ..api.names import API_VERSION, GROUP
 from ..api.problems import InputError, parse_strictly
 from ..api.promptversion import PromptVersionSpec
-from ..api.record import RevisionRecord, build_record, references_of
+from ..api.record import RevisionRecord, build_record, references_of, secrets_of
 from ..api.template import TemplateError, compile_prompt
 from .revision import ConfigurationError
 
@@ -201,19 +201,18 @@ def _contents(spec: FallbackPolicySpec, *, manifests: _Manifests, chosen: _Manif
 
 
 def _keys(record: RevisionRecord, *, manifests: _Manifests) -> dict[str, str]:
-    """API keys out of the given Secrets, under the names a pod would have them by."""
+    """What the chain refers to of the given Secrets, under the names a pod would have it by."""
     keys: dict[str, str] = {}
-    for position, tier in enumerate(record.chain):
-        reference = tier.model.apiKeyRef if tier.model else None
-        secret = manifests.secrets.get((record.namespace, reference.name)) if reference else None
-        if reference is None or secret is None:
+    for variable, reference in secrets_of(record.chain).items():
+        secret = manifests.secrets.get((record.namespace, reference.name))
+        if secret is None:
             continue
         plain, encoded = secret.body.get("stringData") or {}, secret.body.get("data") or {}
         if isinstance(plain, dict) and isinstance(plain.get(reference.key), str):
-            keys[api_key_variable(position)] = plain[reference.key]
+            keys[variable] = plain[reference.key]
         elif isinstance(encoded, dict) and isinstance(encoded.get(reference.key), str):
             try:
-                keys[api_key_variable(position)] = base64.b64decode(encoded[reference.key], validate=True).decode()
+                keys[variable] = base64.b64decode(encoded[reference.key], validate=True).decode()
             except (binascii.Error, UnicodeDecodeError):
                 raise ConfigurationError(f"{secret.place}: `data.{reference.key}` is not base64 of text; use `stringData`") from None
     return keys

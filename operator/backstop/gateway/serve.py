@@ -120,7 +120,7 @@ class LocalServer:
 
     async def _find(self, request: ChatRequest, *, headers: RequestHeaders, walk: Walk, kept: CacheAccess | None) -> Answered | Exhausted:
         """A fresh answer that is kept, or what the chain gives."""
-        if self._cache is not None and kept is not None and (replay := kept.fresh()) is not None:
+        if self._cache is not None and kept is not None and (replay := await kept.fresh(walk)) is not None:
             model = self._cache.first.model
             return Answered(tier=self._cache.tier.name, model=model, answer=replay, upstream=None, attempt_started=walk.started)
         return await self._chain.answer(request, trace=headers.trace, walk=walk, cache=kept)

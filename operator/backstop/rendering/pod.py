@@ -14,13 +14,12 @@ from ..api.names import (
     RECORD_KEY,
     RECORD_MOUNT,
     TRAFFIC_PORT,
-    api_key_variable,
     gateway_account,
     revision_object,
 )
 from ..api.podtemplate import PodTemplate
 from ..api.probe import ProbeVariable
-from ..api.record import RevisionRecord
+from ..api.record import RevisionRecord, secrets_of
 from ..api.serving import Resources, Serving
 from ..api.workload import WorkloadVariable
 from .owner import Body, labels, pod_selector
@@ -134,7 +133,7 @@ def _container(record: RevisionRecord, *, image: str, resources: Resources, grac
         "env": [
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
-            *_api_keys(record),
+            *_secrets(record),
         ],
         "ports": [
             {"name": "http", "containerPort": TRAFFIC_PORT, "protocol": "TCP"},
@@ -159,12 +158,8 @@ def _container(record: RevisionRecord, *, image: str, resources: Resources, grac
     }
 
 
-def _api_keys(record: RevisionRecord) -> list[Body]:
+def _secrets(record: RevisionRecord) -> list[Body]:
     return [
-        {
-            "name": api_key_variable(position),
-            "valueFrom": {"secretKeyRef": {"name": tier.model.apiKeyRef.name, "key": tier.model.apiKeyRef.key}},
-        }
-        for position, tier in enumerate(record.chain)
-        if tier.model and tier.model.apiKeyRef
+        {"name": variable, "valueFrom": {"secretKeyRef": {"name": reference.name, "key": reference.key}}}
+        for variable, reference in secrets_of(record.chain).items()
     ]
