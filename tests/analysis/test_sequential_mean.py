@@ -74,14 +74,14 @@ def test_the_mean_of_the_evidence_is_at_most_one_however_skewed_requests_are(pla
 
 
 def test_skewed_costs_at_the_target_fire_in_one_of_two_hundred_streams_at_most() -> None:
-    # Lognormal with σ = 1.5: the mean is three times the median. 100 streams of half an hour: at 0.5 % four or more are one in 500.
+    # Lognormal with σ = 1.5: the mean is three times the median. 300 streams of half an hour: at 0.5 % six or more are one in 500.
     rng = random.Random(3)
     judge, scale = rule(), TARGET / math.exp(1.5**2 / 2)
     fired = 0
-    for _ in range(100):
+    for _ in range(300):
         means = [sum(scale * math.exp(1.5 * rng.gauss(0, 1)) for _ in range(5)) / 5 for _ in range(360)]
         fired += breached_at(judge, blocks(means, requests=5)) is not None
-    assert fired <= 3
+    assert fired <= 5
 
 
 def test_with_seconds_a_breach_must_last_and_one_dear_request_is_none() -> None:

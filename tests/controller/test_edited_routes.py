@@ -16,9 +16,10 @@ from backstop.kube.resources import CONFIG_MAPS, SERVICES, Body, Resource
 from .operators import running
 from .ownworld import OwnWorld
 from .until import until
-from .world import MANAGER, World, living
+from .world import MANAGER, Behaviour, World, condition, living
 
 KEY = PolicyKey("shop", "support")
+HELD = {"steps": [{"weight": 40, "holdSeconds": 600}, {"weight": 100, "holdSeconds": 0}], "analysis": {"warmUpSeconds": 0}}
 
 
 def test_a_first_repair_is_made_at_once_and_further_ones_after_pauses_that_double() -> None:
@@ -124,4 +125,63 @@ async def test_a_route_whose_labels_somebody_takes_off_is_labelled_again(connect
 
             await until("the labels are back", back)
             await world.quiet()
-            assert len(operator.writes) - writes <= 4, "one that is refused and one that is not, and status before each of them"
+            assert len(operator.writes) - writes == 1, "none that is refused: it was read before it was to be made anew"
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize("of_pods", [False, True], ids=["gateways", "own workload"])
+async def test_a_route_that_has_lost_its_owner_is_taken_back(connection: Connection, client: Client, of_pods: bool) -> None:
+    kind = OwnWorld if of_pods else World
+    async with living(kind(client, f"t-{uuid4().hex[:8]}")) as world:
+        resource: Resource = SERVICES if of_pods else CONFIG_MAPS
+        name = world.policy if of_pods else f"{world.policy}-traffic"
+        if isinstance(world, OwnWorld):
+            await world.run_image("w:1")
+        else:
+            await world.prompt("v1")
+            await world.apply("v1")
+        async with running(connection, world) as operator:
+            await world.stable_on("w:1" if of_pods else "v1")
+            await world.quiet()
+            before, writes = await world.client.get(resource, namespace=world.namespace, name=name), len(operator.writes)
+            patch: Body = {"metadata": {"ownerReferences": None}}
+            await world.client.patch(resource, namespace=world.namespace, name=name, patch=patch, manager=MANAGER)
+
+            async def owned() -> bool:
+                body = await world.client.get(resource, namespace=world.namespace, name=name)
+                return bool(body["metadata"].get("ownerReferences") == before["metadata"]["ownerReferences"])
+
+            await until("it has its owner again", owned)
+            await world.quiet()
+            assert len(operator.writes) - writes == 1
+
+
+@pytest.mark.apiserver
+async def test_a_breach_over_a_traffic_object_of_something_else_is_no_rollback_until_it_is_one(
+    connection: Connection, world: World, client: Client
+) -> None:
+    name = f"{world.policy}-traffic"
+
+    async def owned_by(references: list[Body]) -> None:
+        patch = {"metadata": {"ownerReferences": references}}
+        await client.patch(CONFIG_MAPS, namespace=world.namespace, name=name, patch=patch, manager=MANAGER)
+
+    for version in ("v1", "v2"):
+        await world.prompt(version)
+    await world.apply("v1", canary=HELD)
+    async with running(connection, world):
+        await world.stable_on("v1")
+        await world.apply("v2", canary=HELD)
+        await world.until_status("v2 has a share", lambda s: s.get("canary", {}).get("weightVerifiedAt"), within=60)
+        ours = (await client.get(CONFIG_MAPS, namespace=world.namespace, name=name))["metadata"]["ownerReferences"]
+        await owned_by([ours[0] | {"kind": "Helper", "apiVersion": "example.com/v1", "name": "else", "uid": str(uuid4())}])
+        world.behaviour["v2"] = Behaviour(bad=0.5)
+        told = await world.until_status(
+            "that it cannot leave is said", lambda s: "belongs to something else" in condition(s, "Accepted")["message"], within=60
+        )
+        assert condition(told, "Accepted")["reason"] == "ObjectNotOurs"
+        assert (told["canary"]["weight"], told.get("lastRollout")) == (40, None), "callers are where they were, and so says status"
+        await owned_by(ours)
+        status = await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout", {}).get("shiftedAt"), within=60)
+        assert status["lastRollout"]["reason"] == "LatencyBreach"
+        assert (await world.route()).permille == 0

@@ -132,6 +132,7 @@ def look(traffic: Child | None) -> object:
         traffic=traffic,
         router=GATEWAYS,
         owner="policy-uid",
+        policy="support",
         deployments=[],
         pods=[],
         acting=NOBODY_ASKED,

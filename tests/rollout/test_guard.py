@@ -9,7 +9,7 @@ import pytest
 
 from backstop.analysis.reading import Breached, Breaching, Healthy, Unknown, Waiting
 from backstop.api.condition import ConditionType
-from backstop.api.reasons import Reason
+from backstop.api.reasons import Reason, event_type
 from backstop.gateway.split import Forward, route
 from backstop.rollout.place import Outcome
 from backstop.rollout.plan import Plan
@@ -217,6 +217,8 @@ def test_c04_a_return_to_the_previous_version_inside_the_guard_window_needs_no_a
     assert world.place.rejected == ()
     assert world.place.last is not None
     assert world.place.last.reason == Reason.RETURNED_TO_PREVIOUS
+    # Asked for, so nothing to be warned of.
+    assert event_type(next(told.reason for told in world.told if "asks for 1 (rev1) again" in told.message)) == "Normal"
     assert not any(permille for _, stable, _, permille in world.shares if stable == "rev2")
     assert world.place.guard is None
 

@@ -173,6 +173,9 @@ class Rollouts(RuleBasedStateMachine):
         self.rejected |= {rejection.revision.name for rejection in self.world.place.rejected}
         if self.world.place.incident is not None:  # the verdict is withdrawn
             self.rejected.discard(self.world.place.incident.revision.name)
+        # As is that of an incident which has come and gone since the last look.
+        self.rejected -= self.world.withdrawn - {rejection.revision.name for rejection in self.world.place.rejected}
+        self.world.withdrawn.clear()
         if route is not None and route.aborted is not None:
             self.rejected.add(route.aborted.revision)
         if route is not None:

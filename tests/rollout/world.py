@@ -127,6 +127,8 @@ class World:
     linger: bool = False  # they stay for as long
     strays: bool = False  # somebody has made the route do something else than it says
     put_back: bool = False  # somebody has put an older traffic object in the place of the newest
+    withdrawn: set[str] = field(default_factory=set)  # revisions whose verdict was one on an incident that stable shared
+    deaths: int = 0  # of operators in the middle of a pass, since the traffic object was written
     exists: bool = True
     acted: TrafficState | None = None  # what gateways act on
     # What they acted on when the policy went, and how long they had been watched for it.
@@ -216,6 +218,7 @@ class World:
             self.writes.append(name)
         if stop_after is not None:
             self.reported = None  # the next operator knows what is written down
+            self.deaths += 1
         return plan
 
     def write_count(self) -> int:
@@ -233,7 +236,7 @@ class World:
             writes.append(("route", lambda: self._set_route(plan)))
         status = status_of(plan, previous=self.status, generation=1, readings=readings, analysis=None, arms=self.arms, now=self.now)
         if status != self.status:
-            writes.append(("status", lambda: setattr(self, "status", status)))
+            writes.append(("status", lambda: self._set_status(status)))
         verdict = verdict_on_prompt(plan.place)
         if verdict is not None and verdict not in self.verdicts:
             writes.append(("verdict", lambda: self.verdicts.append(verdict)))
@@ -304,12 +307,18 @@ class World:
 
         return write
 
+    def _set_status(self, status: FallbackPolicyStatus) -> None:
+        self.status = status
+        if (incident := self.place.incident) is not None:
+            self.withdrawn.add(incident.revision.name)
+
     def _set_route(self, plan: Plan) -> None:
         assert plan.route is not None
         state = plan.route.state
-        # Not always the next one: an operator may have died before a write or two.
-        assert self.route is None or self.put_back or state.generation > self.route.generation - self.strays
-        self.put_back = False
+        if self.route is not None and not self.put_back:
+            # The next one, or one for each operator more that decided a write and died before it.
+            assert 1 - self.strays <= state.generation - self.route.generation <= 1 + self.deaths
+        self.put_back, self.deaths = False, 0
         self.traffic, self.strays = render(state), False
         self.shares.append((self.now, state.stable, state.canary, state.permille))
 

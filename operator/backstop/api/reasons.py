@@ -72,6 +72,7 @@ class Reason(StrEnum):
     HOLDING_LONG = "HoldingLong"
     HELD_TOO_LONG = "HeldTooLong"
     RETURNING = "Returning"
+    RETURNING_TO_PREVIOUS = "ReturningToPrevious"
     RETURN_UNAVAILABLE = "ReturnUnavailable"
     NOTHING_TO_RETURN_TO = "NothingToReturnTo"
     REJECTION_CONFIRMED = "RejectionConfirmed"

@@ -25,12 +25,13 @@ from .blocked import with_problem
 from .changes import changes_told
 from .children import Children
 from .keys import PolicyKey, PromptKey
+from .observe import is_route_of
 from .probes import Probes
 from .prompts import rejected_status, withdrawn_status
 from .reporting import Reports
 from .seen import Declared
 from .store import Store
-from .subject import Problem, Subject, refusal
+from .subject import Problem, Subject, not_ours, refusal
 from .telling import Telling
 from .writes import Writes
 
@@ -170,9 +171,10 @@ class Apply:
         assert subject.plan.route is not None
         # Over what the decision was made from, not over what has come in since.
         key, seen, router = subject.key, subject.traffic, router_of(subject.wish.spec)
-        if seen is not None and seen.owner != subject.policy.uid:
-            return None  # somebody else's: what was observed says so
         name = router.name(key.name)
+        if seen is not None and not is_route_of(subject.policy.uid, policy=key.name, traffic=seen):
+            # Somebody else's: what was observed says so, unless a canary's end waits for it.
+            return not_ours(router.resource, name=name) if subject.plan.route.falling else None
         body = router.render(Owner(key.namespace, key.name, subject.policy.uid), state=subject.plan.route.state)
         try:
             await self._writes.route(router, body=body, over=seen, falling=subject.plan.route.falling)

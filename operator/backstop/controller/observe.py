@@ -23,6 +23,7 @@ def observe(
     wanted: Known[Revision] | Unresolved,
     traffic: Child | None,
     owner: str,
+    policy: str,
     router: Router,
     deployments: Sequence[DeploymentSeen],
     pods: Sequence[PodSeen],
@@ -36,18 +37,19 @@ def observe(
     memory: Memory = NOTHING_KEPT,
     refused: Mapping[str, str] = NOTHING_REFUSED,
 ) -> Observed:
-    """The observed values. `owner` is the policy's uid: what belongs to another is not the policy's, its namesake before it included.
+    """The observed values. `owner` is the policy's uid, `policy` its name: what belongs to another is not the policy's, its namesake
+    before it included.
 
     `refused`: by revision, why its Deployment could not be written.
     """
     route: Shares = Known(None)
     strays = False
-    if traffic is not None and traffic.owner != owner:
+    if traffic is not None and not is_route_of(owner, policy=policy, traffic=traffic):
         route = Unknown(f"{traffic.resource.kind} `{traffic.name}` belongs to something else")
     elif traffic is not None:
         route = router.observe(traffic.content, annotations=traffic.annotations)
         state = route.value if isinstance(route, Known) else None
-        # Without its labels it is watched no more.
+        # Without its labels it is watched no more, without its owner it outlives the policy.
         strays = traffic.policy != traffic.owning_policy or router.strays(traffic.content, policy=traffic.name, state=state)
     return Observed(
         place=place,
@@ -66,6 +68,13 @@ def observe(
         strays=strays,
         with_pods=frozenset(pod.revision for pod in pods if pod.revision is not None and not pod.deleting),
     )
+
+
+def is_route_of(owner: str, *, policy: str, traffic: Child) -> bool:
+    """Whether the traffic object is that of the policy `policy` with the uid `owner`: also one that has lost its owner, as what is
+    restored from a backup has, and says itself whose it is.
+    """
+    return traffic.owner == owner or (traffic.owner is None and traffic.policy == policy)
 
 
 def _tokens(annotations: Mapping[str, str]) -> Tokens:

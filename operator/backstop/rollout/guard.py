@@ -150,7 +150,7 @@ def return_to_previous(look: Look) -> Move | None:
         f"`spec` asks for {wanted.prompt_version} ({wanted.name}) again, in the guard window of what replaced it: back to it without steps"
     )
     returning = replace(fresh_canary(look, previous.revision), by_hand=True, promoting_since=look.now)
-    return told(with_canary(look.place, returning), Reason.RETURNING, message)
+    return told(with_canary(look.place, returning), Reason.RETURNING_TO_PREVIOUS, message)
 
 
 def _only_told(look: Look, guard: Guard, *, reason: Reason, tell: Reason, message: str) -> Move | None:

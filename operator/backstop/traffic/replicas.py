@@ -68,6 +68,8 @@ async def set_selector(client: Client, *, body: Body, over: str | None, content:
             {"type": wanted["type"], "externalName": None} if live.get("type") == EXTERNAL else {}
         )
     said = {"labels": metadata["labels"], "annotations": unsaid | metadata["annotations"]}
+    if not falling:
+        said["ownerReferences"] = metadata["ownerReferences"]
     patch = {"metadata": {"resourceVersion": over} | said, "spec": spec}
     return await client.patch(SERVICES, namespace=metadata["namespace"], name=metadata["name"], patch=patch, manager=TRAFFIC_MANAGER)
 
