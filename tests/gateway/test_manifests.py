@@ -33,7 +33,7 @@ def written(folder: Path, *objects: Mapping[str, Any]) -> Path:
 
 def test_policies_of_one_name_in_two_namespaces_do_not_hinder_the_choice_of_another(tmp_path: Path) -> None:
     file = written(tmp_path, policy("support", "shop"), policy("support", "desk"), policy("sales", "desk"), prompt("desk", text="Desk."))
-    record, _ = record_from_manifests([file], policy="sales")
+    record, _, _ = record_from_manifests([file], policy="sales")
     assert (record.namespace, record.policy, record.prompt.messages[0].content) == ("desk", "sales", "Desk.")
 
 

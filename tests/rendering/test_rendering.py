@@ -14,11 +14,13 @@ from backstop.api import traffic as contract
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.names import RECORD_KEY, TEMPLATE_KEY
 from backstop.api.podtemplate import PodTemplate
+from backstop.api.probe import Probe
 from backstop.api.problems import parse_strictly
 from backstop.api.promptversion import PromptVersionSpec
 from backstop.api.record import RevisionRecord, build_record
 from backstop.gateway.manifests import read_record
 from backstop.rendering.pod import DRAIN_SECONDS
+from backstop.rendering.probe import probe_object
 from backstop.rendering.revision import RevisionTooLarge, deployment, template_of
 from backstop.rendering.services import caller_services
 from tests.rendering.scene import IMAGE, OWNER, POD_TEMPLATE, POLICY, PROMPT, TOLD, everything, record, revision_of
@@ -116,6 +118,28 @@ def test_the_address_of_a_shared_cache_reaches_the_gateways_from_its_secret_alon
     assert given["BACKSTOP_REDIS_ADDRESS_1"] == {"secretKeyRef": {"name": "answers", "key": "url"}}
     assert given["BACKSTOP_REDIS_AUTHORITIES_1"] == {"secretKeyRef": {"name": "answers", "key": "ca.pem"}}
     assert given["BACKSTOP_API_KEY_0"] == {"secretKeyRef": {"name": "llm-keys", "key": "primary"}}
+
+
+def test_callers_keys_are_mounted_where_the_policy_asks_for_them_and_are_a_revision_of_their_own() -> None:
+    rendered = record(changed(access={"callerKeysRef": {"name": "callers"}}))
+    pod = pod_of(rendered)
+    (container,) = pod["containers"]
+    assert {"name": "callers", "secret": {"secretName": "callers"}} in pod["volumes"]
+    assert {"name": "callers", "mountPath": "/etc/backstop-callers", "readOnly": True} in container["volumeMounts"]
+    assert container["args"][-2:] == ["--callers", "/etc/backstop-callers"]
+    without = pod_of(record(changed(access={"tenantHeader": "x-tenant"})))
+    assert [volume["name"] for volume in without["volumes"]] == ["record"]
+    assert "--callers" not in without["containers"][0]["args"]
+    assert len({revision_of(body) for body in (rendered, record(), record(changed(access={"tenantHeader": "x-tenant"})))}) == 3
+
+
+def test_a_probe_beside_callers_has_a_callers_key() -> None:
+    probe = Probe.model_validate(
+        {"name": "synthetic", "when": "DuringTraffic", "requestsPerSecond": 2, "apiKeyRef": {"name": "callers", "key": "probe"}}
+    )
+    job = probe_object(OWNER, revision="7f9c0a1b2c", prompt_version="answer-1", rollout="now", probe=probe, image=IMAGE, pull_secrets=())
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert {"name": "BACKSTOP_REQUEST_KEY", "valueFrom": {"secretKeyRef": {"name": "callers", "key": "probe"}}} in container["env"]
 
 
 def test_a_pod_is_killed_only_after_the_longest_answer_it_may_have_accepted_while_draining() -> None:

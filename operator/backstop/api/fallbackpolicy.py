@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.config import JsonDict
 
+from .access import Access
 from .cachetier import CacheTarget
 from .model import ApiModel, Rule
 from .probe import Probe
@@ -539,6 +540,7 @@ class FallbackPolicySpec(ApiModel):
     owner: PolicyOwner | None = Field(
         None, description="Who answers for this policy: said in its RolloutReports, and in the events that warn of something."
     )
+    access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom. Unset: everybody, and all do.")
     rules = (
         Rule(
             cel="!has(self.chain) || self.chain.filter(t, has(t.static)).size() == 0 || (has(self.chain[self.chain.size() - 1].static)"
@@ -567,6 +569,16 @@ class FallbackPolicySpec(ApiModel):
             holds=lambda s: (
                 s.latencyBudgetMilliseconds is None
                 or sum(ms or 0 for ms in _declared_first_token_times(s)) + _look_up_time(s) <= s.latencyBudgetMilliseconds
+            ),
+        ),
+        Rule(
+            cel="!has(self.access) || !has(self.access.callerKeysRef) || !has(self.canary) || !has(self.canary.probes)"
+            " || self.canary.probes.all(p, p.when == 'BeforeTraffic' || has(p.apiKeyRef))",
+            message="`spec.canary.probes`: with `spec.access.callerKeysRef`, `DuringTraffic` needs a caller's key; set `apiKeyRef`",
+            holds=lambda s: (
+                s.access is None
+                or s.access.callerKeysRef is None
+                or all(p.job is not None or p.apiKeyRef is not None for p in s.canary.probes)
             ),
         ),
         *WORKLOAD_RULES,

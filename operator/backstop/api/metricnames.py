@@ -34,6 +34,7 @@ CACHE_LOOKUPS_TOTAL: Final = "backstop_cache_lookups_total"  # {namespace, polic
 CACHE_BYTES: Final = "backstop_cache_bytes"  # {namespace, policy, revision, level}
 CACHE_WRITES_TOTAL: Final = "backstop_cache_writes_total"  # {namespace, policy, revision, level, result}: of levels below memory
 REFUSED_TOTAL: Final = "backstop_refused_total"  # {namespace, policy, revision, reason}: by the pod that had no room
+UNAUTHORIZED_TOTAL: Final = "backstop_unauthorized_total"  # {namespace, policy, revision}
 INFLIGHT: Final = "backstop_inflight_requests"
 REVISION_INFO: Final = "backstop_revision_info"
 

@@ -50,11 +50,13 @@ GATEWAY_CONTAINER: Final = "gateway"
 WORKLOAD_CONTAINER: Final = "workload"
 PROBE_CONTAINER: Final = "probe"
 PIN_HEADER: Final = "x-backstop-pin"  # names the revision that alone may serve the request
+REQUEST_KEY_VARIABLE: Final = "BACKSTOP_REQUEST_KEY"  # the caller's key that they carry
 REQUEST_VARIABLE: Final = "BACKSTOP_REQUEST"  # of the process that sends requests to a canary: their body
 SYNTHETIC_HEADER: Final = "x-backstop-synthetic"  # the same, through an entry, and only while that revision has a share
 RECORD_KEY: Final = "revision.json"  # the gateway's configuration inside the revision record
 TEMPLATE_KEY: Final = "deployment.json"  # the rendered pod template inside the revision record
 RECORD_MOUNT: Final = "/etc/backstop"
+CALLERS_MOUNT: Final = "/etc/backstop-callers"  # a file for each caller, with its keys
 
 
 def revision_object(policy: str, *, revision: str) -> str:

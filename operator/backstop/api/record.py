@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
+from .access import Access
 from .fallbackpolicy import FallbackPolicySpec, Tier
 from .metricnames import latency_bounds
 from .model import ApiModel
@@ -37,6 +38,7 @@ class RevisionRecord(ApiModel):
     chain: list[Tier] = Field(min_length=1, description="Who answers, in order.")
     latencyBounds: list[float] = Field(min_length=1, description="Bucket bounds of latency histograms, in seconds, rising.")
     contents: dict[str, str] = Field(default_factory=dict, description="By tier: the text of the ConfigMap's key that it refers to.")
+    access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom.")
 
 
 def references_of(policy: FallbackPolicySpec) -> dict[str, tuple[str, ConfigMapKeyRef]]:
@@ -96,7 +98,7 @@ def revision_hash(
     nothing. `digests`: by tier, of the content that it refers to; they count in place of the reference, so that the same content under
     another name is the same revision.
     """
-    declared = policy.model_dump(mode="json", exclude_defaults=True, include={"chain", "latencyBudgetMilliseconds", "serving"})
+    declared = policy.model_dump(mode="json", exclude_defaults=True, include={"chain", "latencyBudgetMilliseconds", "serving", "access"})
     serving = declared.get("serving", {})
     serving.pop("replicas", None)
     serving.pop("autoscaling", None)
@@ -142,6 +144,7 @@ def build_record(
         chain=policy.chain,
         latencyBounds=list(latency_bounds(limits)),
         contents=texts,
+        access=policy.access,
     )
 
 

@@ -55,10 +55,12 @@ class AnswerCache:
         self._prompt_digest = revision.prompt_digest
         metrics.show_cache(CacheLevel.HOT, held=lambda: self.hot.held)
 
-    def open(self, request: ChatRequest, *, cache_control: str) -> "CacheAccess":
-        """The cache, for one request. `cache_control`: its caller's header; empty: none."""
+    def open(self, request: ChatRequest, *, cache_control: str, partition: bytes | None) -> "CacheAccess":
+        """The cache, for one request. `cache_control`: its caller's header; empty: none. `partition`: who shares it; None: nobody."""
         control = read_cache_control(cache_control) if cache_control else CacheControl()
-        key = key_of(request, target=self.first, prompt_digest=self._prompt_digest) if control.may_keep else None
+        key = None
+        if control.may_keep and partition is not None:
+            key = key_of(request, target=self.first, prompt_digest=self._prompt_digest, partition=partition)
         return CacheAccess(self, key=key, control=control if key is not None else _NOT_KEPT, wanted=request.wanted)
 
     def keep(self, key: bytes, *, body: bytes, has_usage: bool) -> None:

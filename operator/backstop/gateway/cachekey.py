@@ -52,10 +52,11 @@ def read_cache_control(text: str) -> CacheControl:
     return CacheControl(may_keep, max_age)
 
 
-def key_of(request: ChatRequest, *, target: ModelTier, prompt_digest: str) -> bytes | None:
+def key_of(request: ChatRequest, *, target: ModelTier, prompt_digest: str, partition: bytes = b"") -> bytes | None:
     """The key of a request that goes to `target`; None where its answer is nobody else's.
 
-    Made of the rendered body (order and spelling of members do not matter), the declared variables, the target and the prompt.
+    Made of the rendered body (order and spelling of members do not matter), the declared variables, the target, the prompt, and the
+    `partition` of those who share answers.
     """
     if any(name in request.members and request.members[name] not in only for name, only in _ONLY.items()):
         return None
@@ -68,7 +69,7 @@ def key_of(request: ChatRequest, *, target: ModelTier, prompt_digest: str) -> by
     except (ValueError, RecursionError):
         return None
     hashed = hashlib.blake2b(digest_size=32)
-    for part in (prompt_digest.encode(), target.url.encode(), _canonical(join_object(_as_strings(request))), body):
+    for part in (partition, prompt_digest.encode(), target.url.encode(), _canonical(join_object(_as_strings(request))), body):
         hashed.update(b"%d:" % len(part) + part)
     return hashed.digest()
 

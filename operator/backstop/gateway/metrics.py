@@ -119,6 +119,12 @@ class GatewayMetrics:
             names.REFUSED_TOTAL, "Requests this pod had no room for, by what was used up.", (*own, "reason"), registry=registry
         )
         self._refused = {reason: refused.labels(*labels, reason.value) for reason in Overload}
+        self._unauthorized = Counter(
+            names.UNAUTHORIZED_TOTAL,
+            "Requests without a key that this pod knows: a 401, and nothing else is counted.",
+            own,
+            registry=registry,
+        ).labels(*labels)
         self._lookups = Counter(
             names.CACHE_LOOKUPS_TOTAL, "Requests by what they found in the cache.", (*own, "level", "result"), registry=registry
         )
@@ -200,6 +206,10 @@ class GatewayMetrics:
     def count_refused(self, reason: Overload) -> None:
         """This pod had no room for a request."""
         self._refused[reason].inc()
+
+    def count_unauthorized(self) -> None:
+        """A request came without a key that is known."""
+        self._unauthorized.inc()
 
     def show_cache(self, level: CacheLevel, *, held: Callable[[], int]) -> None:
         """There is a cache of this level, which holds so many bytes."""

@@ -96,6 +96,8 @@ class Revision:
     prompt: Prompt
     parameters: Mapping[str, bytes]
     latency_bounds: tuple[float, ...]
+    takes_keys: bool = False  # a caller needs one
+    tenant_header: str | None = None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -139,6 +141,8 @@ def compile_revision(record: RevisionRecord, *, environment: Mapping[str, str]) 
         prompt=compile_for_json(messages, variables=variables),
         parameters=_parameters(settings.parameters) if settings and settings.parameters else {},
         latency_bounds=tuple(record.latencyBounds),
+        takes_keys=record.access is not None and record.access.callerKeysRef is not None,
+        tenant_header=record.access.tenantHeader.lower() if record.access and record.access.tenantHeader else None,
     )
 
 

@@ -99,7 +99,9 @@ class LocalServer:
                 passage.outcome = Outcome.CALLER_ERROR
                 await reply.caller_error(error, headers=said)
                 return
-            kept = None if self._cache is None else self._cache.open(request, cache_control=headers.cache_control)
+            kept = (
+                None if self._cache is None else self._cache.open(request, cache_control=headers.cache_control, partition=headers.partition)
+            )
             answer = await self._find(request, headers=headers, walk=walk, kept=kept)
             wanted, asked = request.wanted, Asked(request.question, headers.languages)
             del request  # with the body it was made of

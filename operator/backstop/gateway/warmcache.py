@@ -89,7 +89,7 @@ class RedisStore:
         except OSError:
             raise StoreError("it cannot be used") from None
         except Exception:  # noqa: BLE001 - its parser stumbles over garbage in any way
-            await self._pool.disconnect()
+            await self._pool.disconnect(inuse_connections=False)  # the other one's is not of this
             raise StoreError("it does not speak Redis") from None
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from ..api.fallbackpolicy import Timeouts
 from ..api.names import (
+    CALLERS_MOUNT,
     GATEWAY_CONTAINER,
     METRICS_PORT,
     RECORD_KEY,
@@ -81,7 +82,8 @@ def _template(record: RevisionRecord, *, image: str, resources: Resources, grace
                         "name": revision_object(record.policy, revision=record.revision),
                         "items": [{"key": RECORD_KEY, "path": RECORD_KEY}],
                     },
-                }
+                },
+                *_callers_volume(record),
             ],
         },
     }
@@ -129,6 +131,7 @@ def _container(record: RevisionRecord, *, image: str, resources: Resources, grac
             str(DRAIN_SECONDS),
             "--grace-seconds",
             str(grace),
+            *(["--callers", CALLERS_MOUNT] if _callers_volume(record) else []),
         ],
         "env": [
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
@@ -154,8 +157,17 @@ def _container(record: RevisionRecord, *, image: str, resources: Resources, grac
             "failureThreshold": 3,
         },
         "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": [{"name": "record", "mountPath": RECORD_MOUNT, "readOnly": True}],
+        "volumeMounts": [
+            {"name": "record", "mountPath": RECORD_MOUNT, "readOnly": True},
+            *({"name": volume["name"], "mountPath": CALLERS_MOUNT, "readOnly": True} for volume in _callers_volume(record)),
+        ],
     }
+
+
+def _callers_volume(record: RevisionRecord) -> list[Body]:
+    """A volume, and not variables: keys that were changed reach a pod that runs."""
+    reference = record.access.callerKeysRef if record.access else None
+    return [] if reference is None else [{"name": "callers", "secret": {"secretName": reference.name}}]
 
 
 def _secrets(record: RevisionRecord) -> list[Body]:
