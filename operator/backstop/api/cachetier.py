@@ -1,5 +1,7 @@
 """The cache tier of a chain: what is kept of answers, where, how much of it, and for how long."""
 
+from enum import StrEnum
+
 from pydantic import Field
 
 from .model import ApiModel
@@ -43,6 +45,13 @@ class WarmCache(ApiModel):
     )
 
 
+class CacheMatch(StrEnum):
+    """Which requests are the same."""
+
+    EXACT = "Exact"
+    NORMALIZED = "Normalized"
+
+
 class CacheTarget(ApiModel):
     """Answers of the first tier, given again to the same request: at once while they are fresh, and later when no tier before has one."""
 
@@ -56,4 +65,9 @@ class CacheTarget(ApiModel):
         le=604_800,
         description="For how long after its level's `ttlSeconds` an answer is still kept, for when the tiers before have failed. "
         "0: not at all.",
+    )
+    match: CacheMatch = Field(
+        CacheMatch.EXACT,
+        description="Which requests are the same. `Exact`: those of which the model gets the same body. `Normalized`: also where messages "
+        "of the role `user` differ in case, in spaces, or in `.`, `!`, `?` and `…` at their end. Everything else must be the same in either.",
     )

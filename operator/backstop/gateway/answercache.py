@@ -60,7 +60,7 @@ class AnswerCache:
         control = read_cache_control(cache_control) if cache_control else CacheControl()
         key = None
         if control.may_keep and partition is not None:
-            key = key_of(request, target=self.first, prompt_digest=self._prompt_digest, partition=partition)
+            key = key_of(request, target=self.first, prompt_digest=self._prompt_digest, partition=partition, match=self.tier.match)
         return CacheAccess(self, key=key, control=control if key is not None else _NOT_KEPT, wanted=request.wanted)
 
     def keep(self, key: bytes, *, body: bytes, has_usage: bool) -> None:

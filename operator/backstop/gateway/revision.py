@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..api.cachetier import WarmCache
+from ..api.cachetier import CacheMatch, WarmCache
 from ..api.fallbackpolicy import CircuitBreaker, StaticTarget, Tier, Timeouts
 from ..api.knowledge import KnowledgeError, read_knowledge_base
 from ..api.names import api_key_variable, redis_address_variable, redis_authorities_variable
@@ -80,6 +80,7 @@ class CacheTier:
     fresh: float
     stale: float
     warm: WarmTier | None = None
+    match: CacheMatch = CacheMatch.EXACT
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,14 @@ def _cache_tier(tier: Tier, *, position: int, environment: Mapping[str, str]) ->
     assert tier.cache is not None
     hot, stale = tier.cache.hot, float(tier.cache.staleIfErrorSeconds)
     warm = None if tier.cache.warm is None else _warm_tier(tier.cache.warm, position=position, environment=environment)
-    return CacheTier(name=tier.name, hot_bytes=hot.maxMebibytes << 20, fresh=float(hot.ttlSeconds), stale=stale, warm=warm)
+    return CacheTier(
+        name=tier.name,
+        hot_bytes=hot.maxMebibytes << 20,
+        fresh=float(hot.ttlSeconds),
+        stale=stale,
+        warm=warm,
+        match=tier.cache.match,
+    )
 
 
 def _warm_tier(warm: WarmCache, *, position: int, environment: Mapping[str, str]) -> WarmTier:
