@@ -357,6 +357,7 @@ class Gateways:
         drain_seconds: float = 0.0,
         body_bytes: int = 64 << 20,
         callers: Path | None = None,
+        cache_folder: Path | None = None,
         send_buffer: int | None = None,
     ) -> Gateway:
         """A ready gateway. `send_buffer`: bytes that a socket holds for a caller who does not read; unset: the kernel.s choice."""
@@ -376,6 +377,7 @@ class Gateways:
             caller_texts={} if callers is None else read_callers(callers),
             callers=callers,
             callers_seconds=0.05,
+            cache_folder=cache_folder,
         )
         address, metrics_address = (f"127.0.0.1:{s.getsockname()[1]}" for s in (traffic, metrics))
         running = asyncio.create_task(

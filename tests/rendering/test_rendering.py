@@ -133,6 +133,20 @@ def test_callers_keys_are_mounted_where_the_policy_asks_for_them_and_are_a_revis
     assert len({revision_of(body) for body in (rendered, record(), record(changed(access={"tenantHeader": "x-tenant"})))}) == 3
 
 
+@pytest.mark.parametrize("claim", [None, "answers"])
+def test_a_cold_cache_has_a_volume_of_each_pod_or_the_claim_that_is_named(claim: str | None) -> None:
+    volume = {"volume": {"claimName": claim}} if claim else {}
+    chain = [t.model_dump(mode="json", exclude_defaults=True) for t in POLICY.chain]
+    kept = {"name": "kept", "cache": {"hot": {}, "cold": {"maxMebibytes": 100, **volume}}}
+    pod = pod_of(record(changed(latencyBudgetMilliseconds=1000, chain=[chain[0], kept, *chain[1:]])))
+    (container,) = pod["containers"]
+    source = {"persistentVolumeClaim": {"claimName": "answers"}} if claim else {"emptyDir": {"sizeLimit": "132Mi"}}
+    assert {"name": "answers", **source} in pod["volumes"]
+    assert {"name": "answers", "mountPath": "/var/cache/backstop"} in container["volumeMounts"]
+    assert container["args"][-2:] == ["--cache-folder", "/var/cache/backstop"]
+    assert pod["securityContext"].get("fsGroup") == (65532 if claim else None), "a claim's files are root's otherwise"
+
+
 def test_a_probe_beside_callers_has_a_callers_key() -> None:
     probe = Probe.model_validate(
         {"name": "synthetic", "when": "DuringTraffic", "requestsPerSecond": 2, "apiKeyRef": {"name": "callers", "key": "probe"}}

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from .model import ApiModel
-from .refs import SecretKeyRef
+from .refs import ObjectName, SecretKeyRef
 
 
 class HotCache(ApiModel):
@@ -45,6 +45,38 @@ class WarmCache(ApiModel):
     )
 
 
+class ColdVolume(ApiModel):
+    """A volume that outlives the gateways' pods."""
+
+    claimName: ObjectName = Field(
+        description="Name of a PersistentVolumeClaim in the policy's namespace that all pods of the policy can mount, stable's and "
+        "canary's: `ReadWriteMany`, or `ReadWriteOnce` where they all run on one node. A pod that cannot mount it never becomes ready."
+    )
+
+
+class ColdCache(ApiModel):
+    """Answers in a file of each gateway's own."""
+
+    volume: ColdVolume | None = Field(
+        None,
+        description="Where the file is. A gateway takes one that no other holds, so that a new pod goes on with what an old one has left. "
+        "Unset: a volume of each pod, which outlives its container and is gone with the pod.",
+    )
+    maxMebibytes: int = Field(
+        512,
+        ge=1,
+        le=1_048_576,
+        description="How large the file of one gateway may be. What was written first goes first; 8 MiB come on top.",
+    )
+    ttlSeconds: int = Field(604_800, ge=1, le=31_536_000, description="How long an answer is given at once, without a model being asked.")
+    timeoutMilliseconds: int = Field(
+        20,
+        ge=1,
+        le=1000,
+        description="How long a request waits for it before the first model is asked. It is part of `spec.latencyBudgetMilliseconds`.",
+    )
+
+
 class CacheMatch(StrEnum):
     """Which requests are the same."""
 
@@ -59,6 +91,9 @@ class CacheTarget(ApiModel):
     warm: WarmCache | None = Field(
         None, description="Answers that all gateways of the policy share, looked up when memory has none. A server that fails is a miss."
     )
+    cold: ColdCache | None = Field(
+        None, description="Answers on a volume, looked up when no other level has any. A volume that fails is a miss."
+    )
     staleIfErrorSeconds: int = Field(
         86_400,
         ge=0,
@@ -68,6 +103,7 @@ class CacheTarget(ApiModel):
     )
     match: CacheMatch = Field(
         CacheMatch.EXACT,
-        description="Which requests are the same. `Exact`: those of which the model gets the same body. `Normalized`: also where messages "
-        "of the role `user` differ in case, in spaces, or in `.`, `!`, `?` and `…` at their end. Everything else must be the same in either.",
+        description="Which requests are the same. `Exact`: those of which the model gets the same body. `Normalized`: also where "
+        "messages of the role `user` differ in case, in spaces, or in `.`, `!`, `?` and `…` at their end; everything else must be the "
+        "same in either.",
     )

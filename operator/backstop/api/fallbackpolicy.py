@@ -501,7 +501,8 @@ def _declared_first_token_times(spec: "FallbackPolicySpec") -> list[int | None]:
 
 
 def _look_up_time(spec: "FallbackPolicySpec") -> int:
-    return sum(t.cache.warm.timeoutMilliseconds for t in spec.chain if t.cache and t.cache.warm)
+    levels = [level for t in spec.chain if t.cache for level in (t.cache.warm, t.cache.cold) if level is not None]
+    return sum(level.timeoutMilliseconds for level in levels)
 
 
 class FallbackPolicySpec(ApiModel):
@@ -563,9 +564,10 @@ class FallbackPolicySpec(ApiModel):
         Rule(
             cel="!has(self.chain) || !has(self.latencyBudgetMilliseconds) || self.chain.map(t, has(t.timeouts)"
             " && has(t.timeouts.firstTokenMilliseconds) ? t.timeouts.firstTokenMilliseconds"
-            " : has(t.cache) && has(t.cache.warm) ? t.cache.warm.timeoutMilliseconds : 0).sum() <= self.latencyBudgetMilliseconds",
-            message="`spec.chain`: the tiers' `timeouts.firstTokenMilliseconds`, and `timeoutMilliseconds` of `cache.warm`, must fit into "
-            "`spec.latencyBudgetMilliseconds`",
+            " : has(t.cache) ? (has(t.cache.warm) ? t.cache.warm.timeoutMilliseconds : 0)"
+            " + (has(t.cache.cold) ? t.cache.cold.timeoutMilliseconds : 0) : 0).sum() <= self.latencyBudgetMilliseconds",
+            message="`spec.chain`: the tiers' `timeouts.firstTokenMilliseconds`, and `timeoutMilliseconds` of `cache.warm` and "
+            "`cache.cold`, must fit into `spec.latencyBudgetMilliseconds`",
             holds=lambda s: (
                 s.latencyBudgetMilliseconds is None
                 or sum(ms or 0 for ms in _declared_first_token_times(s)) + _look_up_time(s) <= s.latencyBudgetMilliseconds

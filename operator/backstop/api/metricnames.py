@@ -104,6 +104,7 @@ class CacheLevel(StrEnum):
 
     HOT = "hot"  # in the gateway's memory
     WARM = "warm"  # in a Redis
+    COLD = "cold"  # on a volume
 
 
 class FailureMode(StrEnum):

@@ -56,6 +56,7 @@ SYNTHETIC_HEADER: Final = "x-backstop-synthetic"  # the same, through an entry, 
 RECORD_KEY: Final = "revision.json"  # the gateway's configuration inside the revision record
 TEMPLATE_KEY: Final = "deployment.json"  # the rendered pod template inside the revision record
 RECORD_MOUNT: Final = "/etc/backstop"
+CACHE_MOUNT: Final = "/var/cache/backstop"  # the volume of a cold cache
 CALLERS_MOUNT: Final = "/etc/backstop-callers"  # a file for each caller, with its keys
 
 

@@ -60,6 +60,7 @@ class Settings:
     caller_texts: Mapping[str, str] = field(default_factory=dict)  # by caller, its keys, one a line; of a revision that takes keys
     callers: Path | None = None  # the folder that they come from, which may change
     callers_seconds: float = READ_SECONDS
+    cache_folder: Path | None = None  # of a revision whose cache has a cold level
 
 
 async def run_gateway(
@@ -90,7 +91,7 @@ async def run_gateway(
         )
 
     view = TrafficView(on_change=on_change)
-    lower = lower_levels(revision, metrics=metrics, clock=clock, now=now)
+    lower = lower_levels(revision, folder=settings.cache_folder, metrics=metrics, clock=clock, now=now)
     tier = revision.cache
     cache = None if tier is None else AnswerCache(tier, revision=revision, metrics=metrics, clock=clock, now=now, lower=lower)
     access = _access(revision, settings=settings)

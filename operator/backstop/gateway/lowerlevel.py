@@ -63,7 +63,10 @@ class LevelSettings:
 
 
 class LowerLevel:
-    """One level. `clock` is monotonic, `now` the wall clock, in seconds. Its tasks run inside `running`."""
+    """One level. `clock` is monotonic, `now` the wall clock, in seconds; `held`: bytes of the store, where it is this process's own.
+
+    Its tasks run inside `running`.
+    """
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class LowerLevel:
         metrics: GatewayMetrics,
         clock: Callable[[], float],
         now: Callable[[], float],
+        held: Callable[[], int] | None = None,
     ) -> None:
         self.settings = settings
         self._store = store
@@ -85,7 +89,7 @@ class LowerLevel:
         self._queued_bytes = 0
         self._awake, self._to_write = asyncio.Event(), asyncio.Event()
         self._failure = ""
-        metrics.show_level(settings.level)
+        metrics.show_level(settings.level, held=held)
         metrics.watch_breaker(f"{tier}/{settings.level}", breaker=self._reads)
 
     @asynccontextmanager

@@ -87,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         "--peer", action="append", default=[], metavar="REVISION=HOST:PORT", help="where a revision's pods are, in place of its Service"
     )
     parser.add_argument(
+        "--cache-folder", type=Path, metavar="FOLDER", help="where answers are kept; where the policy's cache has a cold level"
+    )
+    parser.add_argument(
         "--callers", type=Path, metavar="FOLDER", help="a file for each caller, with its keys; where the policy asks for keys"
     )
     return parser
@@ -116,8 +119,18 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
         body_bytes=body_bytes(memory_limit()),
         caller_texts=callers,
         callers=options.callers,
+        cache_folder=_cache_folder(revision, folder=options.cache_folder),
     )
     return revision, settings
+
+
+def _cache_folder(revision: Revision, *, folder: Path | None) -> Path | None:
+    """Where a cold level keeps its file. Raises ConfigurationError."""
+    if revision.cache is None or revision.cache.cold is None:
+        return None
+    if folder is None:
+        raise ConfigurationError(f"`cache.cold` of tier `{revision.cache.name}` needs a folder for its file; give one to `--cache-folder`")
+    return folder
 
 
 def _callers(revision: Revision, *, folder: Path | None, given: Mapping[str, str]) -> dict[str, str]:

@@ -218,8 +218,10 @@ class GatewayMetrics:
             if result is not CacheLookup.FAILED:
                 self._lookup_children(level, result)
 
-    def show_level(self, level: CacheLevel) -> None:
-        """There is a level below memory."""
+    def show_level(self, level: CacheLevel, *, held: Callable[[], int] | None) -> None:
+        """There is a level below memory, which holds so many bytes; None: who else holds it knows."""
+        if held is not None:
+            self._cache_bytes.labels(*self._labels, level.value).set_function(held)
         for result in CacheLookup:
             if result is not CacheLookup.BYPASS:
                 self._lookup_children(level, result)

@@ -72,6 +72,15 @@ class WarmTier:
 
 
 @dataclass(frozen=True)
+class ColdTier:
+    """A file that answers are kept in, `bytes` long at most. `fresh` and `timeout` in seconds."""
+
+    bytes: int
+    fresh: float
+    timeout: float
+
+
+@dataclass(frozen=True)
 class CacheTier:
     """Answers that were given before. `hot_bytes` of memory; `fresh` and then `stale` seconds."""
 
@@ -80,6 +89,7 @@ class CacheTier:
     fresh: float
     stale: float
     warm: WarmTier | None = None
+    cold: ColdTier | None = None
     match: CacheMatch = CacheMatch.EXACT
 
 
@@ -197,7 +207,7 @@ def _breaker(declared: CircuitBreaker) -> BreakerSettings:
 
 def _cache_tier(tier: Tier, *, position: int, environment: Mapping[str, str]) -> CacheTier:
     assert tier.cache is not None
-    hot, stale = tier.cache.hot, float(tier.cache.staleIfErrorSeconds)
+    hot, cold, stale = tier.cache.hot, tier.cache.cold, float(tier.cache.staleIfErrorSeconds)
     warm = None if tier.cache.warm is None else _warm_tier(tier.cache.warm, position=position, environment=environment)
     return CacheTier(
         name=tier.name,
@@ -205,6 +215,7 @@ def _cache_tier(tier: Tier, *, position: int, environment: Mapping[str, str]) ->
         fresh=float(hot.ttlSeconds),
         stale=stale,
         warm=warm,
+        cold=None if cold is None else ColdTier(cold.maxMebibytes << 20, float(cold.ttlSeconds), cold.timeoutMilliseconds / 1000),
         match=tier.cache.match,
     )
 
