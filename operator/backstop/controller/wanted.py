@@ -54,11 +54,7 @@ def wish_of(
     except InputError as error:
         return Unresolved(Reason.INVALID, str(error))
     if spec.slos and spec.metricsSource not in sources:
-        known = ", ".join(sorted(sources)) or "none"
-        message = (
-            f"`spec.metricsSource` names `{spec.metricsSource}`, which the operator's `metrics.sources` do not have (they have: {known})"
-        )
-        return Wish(spec, Unresolved(Reason.METRICS_SOURCE_NOT_FOUND, message), None)
+        return Wish(spec, Unresolved(Reason.METRICS_SOURCE_NOT_FOUND, source_not_found(spec.metricsSource, sources=sources)), None)
     if spec.serving.workload is not None:
         name = revision_hash(spec, prompt=None, refresh=refresh)
         return Wish(spec, Known(Revision(name, prompt_version=short_image(spec.serving.workload.image), prompt_digest="")), None, refresh)
@@ -75,6 +71,15 @@ def wish_of(
     name = revision_hash(spec, prompt=accepted, refresh=refresh, digests=digests)
     revision = Revision(name, prompt_version=prompt.name, prompt_digest=prompt_digest(accepted))
     return Wish(spec, Known(revision), accepted, refresh, digests)
+
+
+def source_not_found(name: str, *, sources: frozenset[str]) -> str:
+    """That no metric source of this name is configured, what is, and what to do about it."""
+    known = ", ".join(sorted(sources)) or "none"
+    return (
+        f"`spec.metricsSource` names `{name}`, which the operator's `metrics.sources` do not have (they have: {known}); "
+        "correct the name, or add the source to them"
+    )
 
 
 def _digests(spec: FallbackPolicySpec, *, namespace: str, contents: Mapping[MapKey, Content]) -> dict[str, str] | Wish:
