@@ -23,10 +23,9 @@ MOST_FILES: Final = 64
 _PAGE_BYTES: Final = 4096
 # Of the write-ahead log, beside the file itself; twice as much for a moment.
 LOG_BYTES: Final = 4 << 20
-# What may not be read is deleted a few at a time, and so is what makes room: no write takes long.
+# What may not be read any more is deleted a few at a time, and what makes room one, two, four, … at a time: no write takes long.
 _EXPIRED_AT_ONCE: Final = 8
-_OLDEST_AT_ONCE: Final = 64
-_TRIES: Final = 32
+_TRIES: Final = 12
 _SHAPE: Final = 1
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH)
 _CREATE: Final = f"""
@@ -142,15 +141,15 @@ class SQLiteStore:
         database.execute(
             "DELETE FROM answers WHERE number IN (SELECT number FROM answers WHERE gone_at <= ? LIMIT ?)", (now, _EXPIRED_AT_ONCE)
         )
-        for left in reversed(range(_TRIES)):
+        for done in range(_TRIES):
             try:
                 database.execute("INSERT OR REPLACE INTO answers (key, value, gone_at) VALUES (?, ?, ?)", (key, value, gone_at))
                 break
             except sqlite3.DatabaseError as error:
-                if _code(error) != sqlite3.SQLITE_FULL or not left:
+                if _code(error) != sqlite3.SQLITE_FULL or done == _TRIES - 1:
                     raise
             oldest = "DELETE FROM answers WHERE number IN (SELECT number FROM answers ORDER BY number LIMIT ?)"
-            database.execute(oldest, (_OLDEST_AT_ONCE,))
+            database.execute(oldest, (2**done,))
         self._measure(database)
 
     def _measure(self, database: sqlite3.Connection) -> None:
