@@ -1,7 +1,10 @@
 """Callers and tenants over real sockets: who is let in, what is kept apart, and what of it goes on to whom."""
 
+import asyncio
 import logging
+import time
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import aiohttp
@@ -10,6 +13,7 @@ import pytest
 
 from backstop.api.record import RevisionRecord
 from backstop.gateway.access import CallerKeys, KeysError
+from backstop.gateway.trickle import Trickle
 
 from .harness import USER, Gateway, Gateways, Model, TrafficApi, eventually, make_record, model_tier, state
 from .test_cache import cache_tier, told
@@ -178,6 +182,49 @@ async def test_a_canary_knows_the_caller_and_the_tenant_of_a_request_that_is_for
     assert {got.said("revision") for got in answers} == {canary.revision}
     refused = await entry.chat()
     assert (refused.status, refused.said("revision")) == (401, stable.revision)
+
+
+async def test_a_probe_beside_callers_is_let_in_with_the_key_that_it_is_given(
+    model: Model, gateways: Gateways, api: TrafficApi, callers: Path
+) -> None:
+    stable, canary = make_record([model_tier(model.url)], access=KEYED), make_record([model_tier(model.url)], prompt="New.", access=KEYED)
+    api.write(state(3, stable=stable.revision, canary=canary.revision, permille=50))
+    entry, behind = [await gateways.start(record, api=api, callers=callers) for record in (stable, canary)]
+    await entry.acts_on(3)
+    await behind.acts_on(3)
+    url, body, stop = (
+        f"http://{entry.address}/v1/chat/completions",
+        b'{"messages": [{"role": "user", "content": "Hello"}]}',
+        asyncio.Event(),
+    )
+    keyed, keyless = [
+        Trickle(url=url, canary=canary.revision, body=body, per_second=50, clock=time.monotonic, jitter=Random(1), key=key)
+        for key in (BOB, "")
+    ]
+    sending = [asyncio.create_task(trickle.run(stop)) for trickle in (keyed, keyless)]
+
+    async def sent() -> bool:
+        return keyed.answers.total() > 3 and keyless.answers.total() > 3
+
+    try:
+        await eventually(sent)
+    finally:
+        stop.set()
+        await asyncio.gather(*sending)
+    assert (set(keyed.answers), set(keyless.answers)) == ({"200"}, {"401"})
+
+
+async def test_a_canary_that_refuses_whom_stable_lets_in_has_failed_them(
+    model: Model, gateways: Gateways, api: TrafficApi, callers: Path
+) -> None:
+    stable, canary = make_record([model_tier(model.url)]), make_record([model_tier(model.url)], access=KEYED)
+    api.write(state(3, stable=stable.revision, canary=canary.revision, permille=1000))
+    entry, behind = await gateways.start(stable, api=api), await gateways.start(canary, api=api, callers=callers)
+    await entry.acts_on(3)
+    await behind.acts_on(3)
+    assert [(await entry.chat(headers=headers)).status for headers in ({}, bearer(ALICE))] == [401, 200]
+    assert await entry.total("backstop_served_total", revision=canary.revision, outcome="error") == 1
+    assert await entry.total("backstop_served_total", revision=canary.revision, outcome="success") == 1
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 
 from backstop.api.record import RevisionRecord
 from backstop.gateway.revision import ConfigurationError, compile_revision
+from backstop.gateway.storedentry import Entry, encode
 from e2e.fakemodel.script import Rule
 from tests.certificates import make_certificate
 
@@ -140,6 +141,7 @@ async def test_w36_what_lies_under_a_key_and_is_no_answer_to_it_is_a_miss(model:
     one, other = await server.redis.keys()
     raw = await server.redis.get(one)
     assert isinstance(raw, bytes)
+    key = bytes.fromhex(one.decode().rpartition(":")[2])
     spoilt = {
         "of another key": await server.redis.get(other),
         "cut": raw[:-1],
@@ -148,6 +150,9 @@ async def test_w36_what_lies_under_a_key_and_is_no_answer_to_it_is_a_miss(model:
         "longer than any answer": raw + b" " * (1 << 20),
         "empty": b"",
         "something else": b"{}",
+        "sealed, and no answer": encode(
+            Entry(b'{"choices": 1}', has_usage=True, kept_at=time.time(), fresh_until=time.time() + 60), key=key
+        ),
     }
     model.script(Rule(text="New."))
     for number, (name, value) in enumerate(spoilt.items(), start=1):

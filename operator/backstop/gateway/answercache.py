@@ -76,6 +76,9 @@ class AnswerCache:
         found = await level.look(key)
         if not isinstance(found, Entry):
             return found
+        fit = keepable(found.body)
+        if fit is None:  # a seal is no signature, and what is given again must be an answer
+            return CacheLookup.MISS
         now = self._now()
         # No longer than the policy lets any answer live today: one with a longer time may have kept it.
         fresh_until = min(found.fresh_until, found.kept_at + self._longest)
@@ -84,7 +87,7 @@ class AnswerCache:
         self.hot.promote(
             key,
             body=found.body,
-            has_usage=found.has_usage,
+            has_usage=fit.has_usage,
             age=now - found.kept_at,
             fresh_for=fresh_until - now,
             origin=level.settings.level,

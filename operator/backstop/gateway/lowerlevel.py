@@ -96,6 +96,8 @@ class LowerLevel:
     async def running(self) -> AsyncIterator[None]:
         """Read and write, until the end of the block."""
         tasks = [asyncio.create_task(self._read_on()), asyncio.create_task(self._write_on())]
+        for task in tasks:
+            task.add_done_callback(self._told_of_end)
         try:
             yield
         finally:
@@ -169,6 +171,11 @@ class LowerLevel:
             _LOG.warning("the %s level of the cache is left alone: %s; requests do without it", self.settings.level, self._failure)
         elif before is not BreakerState.CLOSED and after is BreakerState.CLOSED:
             _LOG.info("the %s level of the cache is used again", self.settings.level)
+
+    def _told_of_end(self, task: asyncio.Task[None]) -> None:
+        """It is a mistake of ours. Lookups are late from now on, and requests do without the level."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.error("the %s level of the cache died: %r; this gateway does without it", self.settings.level, error)
 
     async def _read_on(self) -> None:
         """Read what is wanted, until cancelled."""
