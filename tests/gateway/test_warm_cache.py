@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from backstop.api.record import RevisionRecord
+from backstop.gateway.exchange import DEADLINE_HEADER
 from backstop.gateway.revision import ConfigurationError, compile_revision
 from backstop.gateway.storedentry import Entry, encode
 from e2e.fakemodel.script import Rule
@@ -277,6 +278,16 @@ async def test_what_waits_for_a_redis_that_hangs_is_bounded_and_delays_nobody(mo
         assert queued <= (4 << 20) // 200_000
         assert dropped > 0
         assert 28 <= dropped + failed + queued <= 30, "one may be on its way, and one come back meanwhile"
+
+
+async def test_w08_a_caller_in_a_hurry_waits_for_no_redis_and_teaches_nothing_about_it(model: Model, gateways: Gateways) -> None:
+    async with saying(b"") as url:
+        gateway = await gateways.start(record_with(model.url, timeout=1000), keys={ADDRESS: url})
+        for seed in range(6):
+            got = await gateway.chat(seed=seed, headers={DEADLINE_HEADER: "30"})
+            assert told(got) == ("Not now.", "miss", "static", "skipped", "0")
+        assert await looked(gateway, "failed") == 6
+        assert await gateway.total("backstop_breaker_state", tier="cache/warm") == 0
 
 
 async def test_w32_200_identical_misses_are_one_upstream_call_and_few_questions(model: Model, gateways: Gateways, server: Valkey) -> None:

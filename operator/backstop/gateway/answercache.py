@@ -70,10 +70,13 @@ class AnswerCache:
         for level in self.lower:
             level.keep(key, entry=Entry(body, has_usage, now, now + level.settings.fresh))
 
-    async def promote(self, key: bytes, *, source: int) -> CacheLookup:
-        """Take what a lower level (its place among them) has into those above it, for the time it has left; whether it had anything."""
+    async def promote(self, key: bytes, *, source: int, within: float) -> CacheLookup:
+        """Take what a lower level (its place among them) has into those above it, for the time it has left; whether it had anything.
+
+        `within`: seconds that its caller has.
+        """
         level = self.lower[source]
-        found = await level.look(key)
+        found = await level.look(key, within=within)
         if not isinstance(found, Entry):
             return found
         fit = keepable(found.body)
@@ -121,7 +124,7 @@ class CacheAccess:
         for number, level in enumerate(self._cache.lower):
             began = self._cache.clock()
             try:
-                result = await self._cache.promote(self._key, source=number)
+                result = await self._cache.promote(self._key, source=number, within=walk.started + walk.budget - began)
             finally:
                 walk.waited += self._cache.clock() - began
             # In any case: while the level was asked, a request like this one may have been answered.

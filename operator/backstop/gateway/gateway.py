@@ -18,6 +18,7 @@ from ..api.heartbeat import BEAT_SECONDS, Heartbeat
 from ..api.names import traffic_object
 from ..api.traffic import TrafficState
 from .access import Access, CallerKeys
+from .answer import check_vectors
 from .answercache import AnswerCache
 from .app import GatewayApp
 from .cachelevels import lower_levels
@@ -100,10 +101,11 @@ async def run_gateway(
         for level in lower:
             await levels.enter_async_context(level.running())
         gate = TargetGate(revision, metrics=metrics, clock=clock)
-        chain = Chain(revision, session=session, gate=gate, metrics=metrics, clock=clock)
+        chain = Chain(revision.tiers, session=session, gate=gate, metrics=metrics, clock=clock)
+        vectors = Chain(revision.embedding_tiers, session=session, gate=gate, metrics=metrics, clock=clock, check=check_vectors)
         app = GatewayApp(
             revision,
-            local=LocalServer(revision, chain=chain, metrics=metrics, clock=clock, now=now, cache=cache),
+            local=LocalServer(revision, chain=chain, vectors=vectors, metrics=metrics, clock=clock, now=now, cache=cache),
             forwarder=Forwarder(revision, peers=peers, metrics=metrics),
             view=view,
             lifecycle=lifecycle,

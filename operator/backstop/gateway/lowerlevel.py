@@ -115,8 +115,8 @@ class LowerLevel:
             "queued": len(self._queue),
         }
 
-    async def look(self, key: bytes) -> Entry | Literal[CacheLookup.MISS, CacheLookup.FAILED]:
-        """What is kept, as soon as it is known, within the level's timeout; fresh, or stale."""
+    async def look(self, key: bytes, *, within: float) -> Entry | Literal[CacheLookup.MISS, CacheLookup.FAILED]:
+        """What is kept, fresh or stale, as soon as it is known: in the level's timeout, and `within` the seconds that its caller has."""
         permit = self._reads.enter()
         if isinstance(permit, LeftAlone):
             return CacheLookup.FAILED
@@ -125,7 +125,7 @@ class LowerLevel:
             return CacheLookup.FAILED
         lesson: Lesson = Unclear()  # of a caller that leaves
         try:
-            async with asyncio.timeout(self.settings.timeout):
+            async with asyncio.timeout(min(self.settings.timeout, within)):
                 raw = await asyncio.shield(self._ask(key))
             if isinstance(raw, StoreError):
                 self._failure = str(raw)
@@ -133,8 +133,9 @@ class LowerLevel:
                 return CacheLookup.FAILED
             lesson = Worked()
         except TimeoutError:
-            self._failure = f"it takes longer than {self.settings.timeout * 1000:.0f} ms"
-            lesson = Broke(FailureMode.LATENCY_BREACH)
+            if within >= self.settings.timeout:  # else the caller was in a hurry
+                self._failure = f"it takes longer than {self.settings.timeout * 1000:.0f} ms"
+                lesson = Broke(FailureMode.LATENCY_BREACH)
             return CacheLookup.FAILED
         finally:
             self._learn(permit, lesson=lesson)
