@@ -83,7 +83,7 @@ class GatewayMetrics:
         )
         self._overhead_seconds = Histogram(
             names.OVERHEAD_SECONDS,
-            "Seconds to the first byte that were not spent waiting for a target.",
+            "Seconds to the first byte that were not spent waiting for a target, or for a level of the cache.",
             track,
             buckets=_OVERHEAD_BOUNDS,
             registry=registry,

@@ -99,6 +99,11 @@ class CacheTier:
     cold: ColdTier | None = None
     match: CacheMatch = CacheMatch.EXACT
 
+    @property
+    def look_up(self) -> float:
+        """Seconds that a request waits for levels below memory at most, before the first model is asked."""
+        return sum(level.timeout for level in (self.warm, self.cold) if level is not None)
+
 
 @dataclass(frozen=True)
 class Revision:

@@ -48,7 +48,9 @@ class Passage:
         # Of a request that this pod's own chain served:
         self.served_as: PodRole | None = None
         self.tier = NO_TIER
-        self.overhead: float | None = None  # seconds to the first byte that were not spent waiting for a target
+        self.overhead: float | None = (
+            None  # seconds to the first byte that were not spent waiting for a target, or for a level of the cache
+        )
 
 
 @dataclass(frozen=True)
