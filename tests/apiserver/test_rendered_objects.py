@@ -25,7 +25,7 @@ def test_a_rendered_object_is_accepted_as_it_is(name: str, kubeconfig: Path, nam
         assert stored["data"] == body["data"]
 
 
-@pytest.mark.parametrize("name", ["deployment", "probe", "trickle", "workload-deployment", "workload-probe"])
+@pytest.mark.parametrize("name", ["deployment", "deployment-with-mounts", "probe", "trickle", "workload-deployment", "workload-probe"])
 def test_pods_pass_the_restricted_pod_security_standard(name: str, kubeconfig: Path, namespace: str) -> None:
     label = "pod-security.kubernetes.io/enforce=restricted"
     kubectl("label", "namespace", namespace, label, kubeconfig=kubeconfig)

@@ -28,6 +28,7 @@ from backstop.api.problems import parse_strictly
 from backstop.api.promptversion import PromptVersionSpec
 from backstop.api.record import RevisionRecord, build_record
 from backstop.api.traffic import NO_STEERING, Abort, Steering, TrafficState, render
+from backstop.gateway.callerfiles import read_callers
 from backstop.gateway.gateway import Settings, run_gateway
 from backstop.gateway.listen import bind
 from backstop.gateway.revision import compile_revision
@@ -347,9 +348,12 @@ def make_record(
     variables: Sequence[dict[str, Any]] = (),
     model: dict[str, Any] | None = None,
     contents: Mapping[str, str] | None = None,
+    access: dict[str, Any] | None = None,
 ) -> RevisionRecord:
     """The record that the operator would write."""
     spec = {"promptVersion": "support-1", "latencyBudgetMilliseconds": budget, "chain": list(chain), "slos": list(slos)}
+    if access is not None:
+        spec["access"] = access
     prompt_spec = {
         "prompt": "support",
         "version": "1.0.0",
@@ -382,9 +386,12 @@ class Gateways:
         keys: Mapping[str, str] | None = None,
         seed: int = 7,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
         reread_seconds: float = 10.0,
         drain_seconds: float = 0.0,
         body_bytes: int = 64 << 20,
+        callers: Path | None = None,
+        cache_folder: Path | None = None,
         send_buffer: int | None = None,
     ) -> Gateway:
         """A ready gateway. `send_buffer`: bytes that a socket holds for a caller who does not read; unset: the kernel.s choice."""
@@ -401,6 +408,10 @@ class Gateways:
             grace_seconds=6.0,
             body_bytes=body_bytes,
             reread_seconds=reread_seconds,
+            caller_texts={} if callers is None else read_callers(callers),
+            callers=callers,
+            callers_seconds=0.05,
+            cache_folder=cache_folder,
         )
         address, metrics_address = (f"127.0.0.1:{s.getsockname()[1]}" for s in (traffic, metrics))
         running = asyncio.create_task(
@@ -409,7 +420,7 @@ class Gateways:
                 settings=settings,
                 stop=stop,
                 clock=clock,
-                now=time.time,
+                now=now,
                 split=Random(seed),
                 jitter=Random(1),
             )

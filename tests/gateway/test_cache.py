@@ -192,6 +192,16 @@ async def test_w35_the_same_request_is_known_again_and_no_other_is(model: Model,
         assert [told(await gateway.chat())[:2] for _ in range(2)] == [(text, "miss"), (text, "hit")]
 
 
+async def test_w35_a_normalized_match_gives_an_answer_again_to_another_spelling(model: Model, gateways: Gateways) -> None:
+    tier = cache_tier()
+    tier["cache"]["match"] = "Normalized"
+    gateway = await gateways.start(make_record([model_tier(model.url), tier]))
+    asked = ["When are you open?", "when are you  OPEN", "When are you closed?"]
+    answers = [await gateway.chat(messages=[{"role": "user", "content": text}]) for text in asked]
+    assert [got.said("cache") for got in answers] == ["miss", "hit", "miss"]
+    assert model.sent()["messages"][-1]["content"] == "When are you closed?", "the model gets it as it was spelled"
+
+
 async def test_w36_an_answer_that_is_not_complete_is_not_kept_and_neither_is_a_fallback(
     waiting: Waiting, model: Model, gateways: Gateways
 ) -> None:

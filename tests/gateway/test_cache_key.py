@@ -6,9 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from backstop.api.cachetier import CacheMatch
 from backstop.gateway.body import ChatRequest, parse_chat
-from backstop.gateway.cachekey import LONGEST_BODY, CacheControl, key_of, read_cache_control
+from backstop.gateway.cachekey import LONGEST_BODY, CacheControl, key_of, normalized, read_cache_control
 from backstop.gateway.revision import ModelTier, Revision, compile_revision
 
 from .harness import make_record, model_tier
@@ -89,6 +92,50 @@ def test_w35_values_that_render_alike_are_still_told_apart() -> None:
     asked = [parse_chat(text.encode(), revision=prompt, header_variables={}) for text in texts]
     assert asked[0].members["messages"] == asked[1].members["messages"]
     assert len({key_of(one, target=target(), prompt_digest="sha256:1") for one in asked}) == 2
+
+
+ASKED = "When are you open?"
+SAME = ["when are you open", "  When  are\tyou\nopen ?", "WHEN ARE YOU OPEN!!", "When are you open...", "When are you open ?…"]
+OTHER = [
+    "When are you open, -5",
+    "When are you open, 5",
+    "When are you open x²",
+    "When are you open x2",
+    "Whenare you open",
+    "? When are you open",
+    "",
+]
+
+
+def normal(text: str | list[Any], *, role: str = "user", match: CacheMatch = CacheMatch.NORMALIZED, **more: Any) -> bytes | None:
+    asked = request(BODY | {"messages": [{"role": role, "content": text}]} | more)
+    return key_of(asked, target=target(), prompt_digest="sha256:1", match=match)
+
+
+def parts(text: str) -> list[Any]:
+    return [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": "https://example/A.png"}}]
+
+
+@pytest.mark.parametrize("same", SAME)
+def test_w35_normalized_requests_of_another_spelling_are_the_same(same: str) -> None:
+    assert normal(same) == normal(ASKED) is not None
+    assert normal(parts(same)) == normal(parts(ASKED)) is not None
+    assert normal(same, match=CacheMatch.EXACT) != normal(ASKED, match=CacheMatch.EXACT)
+
+
+def test_w35_normalized_requests_of_another_meaning_are_not() -> None:
+    texts = [ASKED, *OTHER]
+    assert len({normal(text) for text in texts} - {None}) == len(texts)
+    assert normal(SAME[0], role="assistant") != normal(ASKED, role="assistant"), "what users wrote, and nothing else"
+    assert normal(SAME[0], seed=1) != normal(ASKED, seed=2)
+    assert normal(parts(ASKED)) != normal([parts(ASKED)[0], {"type": "image_url", "image_url": {"url": "https://example/a.png"}}])
+    exact = normal(normalized(ASKED), match=CacheMatch.EXACT)
+    assert exact != normal(ASKED), "a revision that wants exact answers takes none that another one thought close enough"
+
+
+@given(st.text(max_size=30))
+def test_normalizing_twice_is_normalizing_once(text: str) -> None:
+    assert normalized(normalized(text)) == normalized(text)
 
 
 def test_a_header_and_metadata_that_say_the_same_are_the_same() -> None:

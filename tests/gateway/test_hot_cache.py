@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from backstop.gateway.hotcache import ENTRY_OVERHEAD, LONGEST_ANSWER, HotCache, cost, most_bytes
 
-LIFETIME = 10.0
+FRESH, LIFETIME = 6.0, 10.0
 CAPACITY = 4 * (ENTRY_OVERHEAD + 40)
 
 
@@ -38,7 +38,7 @@ def test_w40_bytes_never_pass_the_bound_the_least_recently_used_goes_first_and_n
     steps: list[tuple[str, bytes, int]],
 ) -> None:
     clock = Clock()
-    cache = HotCache(capacity=CAPACITY, lifetime=LIFETIME, clock=clock)
+    cache = HotCache(capacity=CAPACITY, fresh=FRESH, stale=LIFETIME - FRESH, clock=clock)
     there: list[tuple[bytes, bytes, float]] = []  # key, answer, when: least recently used first
     for step, key, number in steps:
         entry = next((entry for entry in there if entry[0] == key), None)
@@ -62,15 +62,14 @@ def test_w40_bytes_never_pass_the_bound_the_least_recently_used_goes_first_and_n
                         there.append(entry)
                     else:
                         entry = None
-                assert (None if found is None else (found[0].body, found[1])) == (
-                    None if entry is None else (entry[1], clock.now - entry[2])
-                )
+                age = 0.0 if entry is None else clock.now - entry[2]
+                assert (None if found is None else (found[0].body, *found[1:])) == (None if entry is None else (entry[1], age, age < FRESH))
         assert cache.held == sum(cost(k, body=b) for k, b, _ in there) <= CAPACITY
         assert len(cache) == len(there)
 
 
 def test_an_answer_longer_than_the_longest_is_not_kept_and_takes_the_older_one_away() -> None:
-    cache = HotCache(capacity=1 << 20, lifetime=LIFETIME, clock=Clock())
+    cache = HotCache(capacity=1 << 20, fresh=FRESH, stale=LIFETIME - FRESH, clock=Clock())
     cache.keep(b"a", body=b"x" * LONGEST_ANSWER, has_usage=True)
     assert cache.find(b"a") is not None
     cache.keep(b"a", body=b"x" * (LONGEST_ANSWER + 1), has_usage=True)
@@ -83,7 +82,7 @@ def test_w40_what_is_counted_is_not_less_than_what_is_taken() -> None:
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        cache = HotCache(capacity=1 << 30, lifetime=LIFETIME, clock=clock)
+        cache = HotCache(capacity=1 << 30, fresh=FRESH, stale=LIFETIME - FRESH, clock=clock)
         # Just past a doubling of the table, when most of it is empty; and each time is an object of its own.
         for number in range(5500):
             clock.now = number / 3

@@ -188,13 +188,13 @@ def test_of_a_very_long_message_both_ends_are_looked_at() -> None:
 def test_the_manifests_may_hold_the_knowledge_base(tmp_path: Path) -> None:
     unrelated = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "x-"}, "data": {"a": "b"}}
     asked = policy("support", "shop", chain=[knowing_tier()])
-    record, _ = record_from_manifests([written(tmp_path, CONFIG_MAP, asked, prompt("shop", text="Shop."), unrelated)], policy=None)
+    record, _, _ = record_from_manifests([written(tmp_path, CONFIG_MAP, asked, prompt("shop", text="Shop."), unrelated)], policy=None)
     assert record.contents == {"static": BASE}
     file = tmp_path / "revision.json"
     file.write_text(record.model_dump_json(exclude_defaults=True))
     assert read_record(file) == record
     other = CONFIG_MAP | {"data": {"answers.yaml": BASE + "# changed\n"}}
-    changed, _ = record_from_manifests([written(tmp_path, other, asked, prompt("shop", text="Shop."))], policy=None)
+    changed, _, _ = record_from_manifests([written(tmp_path, other, asked, prompt("shop", text="Shop."))], policy=None)
     assert changed.revision != record.revision
 
 
@@ -244,6 +244,6 @@ def test_a_record_that_no_operator_would_write_is_refused_at_the_start(contents:
 
 def test_a_sample_as_it_is_documented_is_a_good_one() -> None:
     sample = Path(__file__).parents[2] / "manifests" / "samples" / "support-knowledge.yaml"
-    record, _ = record_from_manifests([sample], policy=None)
+    record, _, _ = record_from_manifests([sample], policy=None)
     assert [d["kind"] for d in yaml.safe_load_all(sample.read_text())].count("ConfigMap") == 1
     assert set(record.contents) == {record.chain[-1].name}

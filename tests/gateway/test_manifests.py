@@ -33,7 +33,7 @@ def written(folder: Path, *objects: Mapping[str, Any]) -> Path:
 
 def test_policies_of_one_name_in_two_namespaces_do_not_hinder_the_choice_of_another(tmp_path: Path) -> None:
     file = written(tmp_path, policy("support", "shop"), policy("support", "desk"), policy("sales", "desk"), prompt("desk", text="Desk."))
-    record, _ = record_from_manifests([file], policy="sales")
+    record, _, _ = record_from_manifests([file], policy="sales")
     assert (record.namespace, record.policy, record.prompt.messages[0].content) == ("desk", "sales", "Desk.")
 
 
@@ -51,6 +51,21 @@ def test_one_policy_twice_in_one_namespace_is_refused(tmp_path: Path) -> None:
     file = written(tmp_path, policy("support", "shop"), policy("support", "shop"))
     with pytest.raises(ConfigurationError, match="FallbackPolicy `support` is given twice, also in"):
         record_from_manifests([file], policy=None)
+
+
+def test_the_address_of_a_shared_cache_comes_from_the_secret_that_is_given_too(tmp_path: Path) -> None:
+    chain = [
+        {"name": "primary", "model": {"baseURL": "http://models/v1", "name": "m1"}},
+        {"name": "kept", "cache": {"hot": {}, "warm": {"redis": {"addressRef": {"name": "answers", "key": "url"}}}}},
+    ]
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "answers", "namespace": "shop"},
+        "stringData": {"url": "redis://r"},
+    }
+    file = written(tmp_path, policy("support", "shop", chain=chain), prompt("shop", text="Shop."), secret)
+    assert record_from_manifests([file], policy=None)[1] == {"BACKSTOP_REDIS_ADDRESS_1": "redis://r"}
 
 
 def test_a_field_that_is_null_is_a_field_that_is_not_set(tmp_path: Path) -> None:

@@ -61,6 +61,15 @@ def test_the_chain_is_told_as_a_table_of_times(tmp_path: Path, capsys: pytest.Ca
     assert ending == "The chain is total: `static` answers whatever happens before it."
 
 
+def test_the_first_model_is_asked_when_the_levels_of_the_cache_have_had_their_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warm = {"redis": {"addressRef": {"name": "answers", "key": "url"}, "caBundleRef": {"name": "answers", "key": "ca"}}}
+    kept = {"name": "kept", "cache": {"hot": {"maxMebibytes": 1}, "warm": warm, "cold": {}}}
+    check(tmp_path, [tier("first", milliseconds=300, apiKeyRef={"name": "keys", "key": "k"}), kept])
+    assert [" ".join(line.split()[2:5]) for line in capsys.readouterr().out.splitlines() if line.startswith("first")] == ["m-first 30 330"]
+
+
 def test_the_readme_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--manifests", str(ROOT / "manifests" / "samples" / "support.yaml"), "--check"])
     assert capsys.readouterr().out in (ROOT / "README.md").read_text()
@@ -76,7 +85,7 @@ def test_what_cannot_be_served_is_refused_as_at_a_start(tmp_path: Path, capsys: 
         check(tmp_path, [tier("only", milliseconds=300)], budget=200)
     told = capsys.readouterr()
     assert (ended.value.code, told.out) == (2, "")
-    assert "the tiers' `timeouts.firstTokenMilliseconds` must fit into `spec.latencyBudgetMilliseconds`" in told.err
+    assert "must fit into `spec.latencyBudgetMilliseconds`" in told.err
     with pytest.raises(SystemExit) as ended:
         main(["--record", "r.json", "--check"])
     assert (ended.value.code, capsys.readouterr().err.startswith("backstop-gateway: `--check` belongs to `--manifests`")) == (2, True)

@@ -74,6 +74,22 @@ POD_TEMPLATE: Final[dict[str, Any]] = yaml.safe_load(_WHOLE.read_text(encoding="
 TOLD: Final = POLICY.model_copy(update={"serving": Serving.model_validate({"podTemplate": POD_TEMPLATE})})
 
 
+_CACHE: Final = {
+    "hot": {},
+    "warm": {"redis": {"addressRef": {"name": "answers", "key": "url"}, "caBundleRef": {"name": "answers", "key": "ca.pem"}}},
+    "cold": {"volume": {"claimName": "answers"}},
+}
+# With everything that its gateways mount, or are given of a Secret.
+KEPT: Final = FallbackPolicySpec.model_validate(
+    POLICY.model_dump(exclude_unset=True)
+    | {
+        "latencyBudgetMilliseconds": 1000,
+        "chain": [POLICY.chain[0].model_dump(exclude_unset=True), {"name": "kept", "cache": _CACHE}],
+        "access": {"callerKeysRef": {"name": "callers"}, "tenantHeader": "X-Tenant"},
+    }
+)
+
+
 _OWN: Final = Path(__file__).parents[1] / "crds" / "valid" / "policy-workload.yaml"
 OWN: Final = FallbackPolicySpec.model_validate(yaml.safe_load(_OWN.read_text(encoding="utf-8"))["spec"])
 
@@ -95,7 +111,7 @@ def revision_of(body: dict[str, Any]) -> str:
 
 def everything() -> dict[str, dict[str, Any]]:
     """Every object of the policy while this revision is the canary of another, by the name of its golden file."""
-    stored, told, own = record(), record(TOLD), record(OWN, prompt=None)
+    stored, told, own, kept = record(), record(TOLD), record(OWN, prompt=None), record(KEPT)
     revision = revision_of(stored)
     state = TrafficState(
         generation=3,
@@ -110,6 +126,7 @@ def everything() -> dict[str, dict[str, Any]]:
         "record": stored,
         "deployment": deployment(OWNER, revision=revision, template=template_of(stored)),
         "deployment-with-pod-template": deployment(OWNER, revision=revision_of(told), template=template_of(told)),
+        "deployment-with-mounts": deployment(OWNER, revision=revision_of(kept), template=template_of(kept)),
         "workload-record": own,
         "workload-deployment": deployment(OWNER, revision=revision_of(own), template=template_of(own)),
         "workload-autoscaler": autoscaler(OWNER, serving=OWN.serving, revision=revision_of(own), may_shrink=True),

@@ -14,11 +14,13 @@ from backstop.api import traffic as contract
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.names import RECORD_KEY, TEMPLATE_KEY
 from backstop.api.podtemplate import PodTemplate
+from backstop.api.probe import Probe
 from backstop.api.problems import parse_strictly
 from backstop.api.promptversion import PromptVersionSpec
 from backstop.api.record import RevisionRecord, build_record
 from backstop.gateway.manifests import read_record
 from backstop.rendering.pod import DRAIN_SECONDS
+from backstop.rendering.probe import probe_object
 from backstop.rendering.revision import RevisionTooLarge, deployment, template_of
 from backstop.rendering.services import caller_services
 from tests.rendering.scene import IMAGE, OWNER, POD_TEMPLATE, POLICY, PROMPT, TOLD, everything, record, revision_of
@@ -105,6 +107,53 @@ def test_the_image_of_the_policy_comes_before_that_of_the_operator() -> None:
 def test_an_api_key_reaches_only_the_environment_of_its_tier() -> None:
     keys = [variable for variable in pod_of(record())["containers"][0]["env"] if variable["name"].startswith("BACKSTOP_API_KEY")]
     assert keys == [{"name": "BACKSTOP_API_KEY_0", "valueFrom": {"secretKeyRef": {"name": "llm-keys", "key": "primary"}}}]
+
+
+def test_the_address_of_a_shared_cache_reaches_the_gateways_from_its_secret_alone() -> None:
+    redis = {"addressRef": {"name": "answers", "key": "url"}, "caBundleRef": {"name": "answers", "key": "ca.pem"}}
+    chain = [t.model_dump(mode="json", exclude_defaults=True) for t in POLICY.chain]
+    shared = {"name": "kept", "cache": {"hot": {}, "warm": {"redis": redis}}}
+    rendered = record(changed(latencyBudgetMilliseconds=1000, chain=[chain[0], shared, *chain[1:]]))
+    given = {variable["name"]: variable.get("valueFrom") for variable in pod_of(rendered)["containers"][0]["env"]}
+    assert given["BACKSTOP_REDIS_ADDRESS_1"] == {"secretKeyRef": {"name": "answers", "key": "url"}}
+    assert given["BACKSTOP_REDIS_AUTHORITIES_1"] == {"secretKeyRef": {"name": "answers", "key": "ca.pem"}}
+    assert given["BACKSTOP_API_KEY_0"] == {"secretKeyRef": {"name": "llm-keys", "key": "primary"}}
+
+
+def test_callers_keys_are_mounted_where_the_policy_asks_for_them_and_are_a_revision_of_their_own() -> None:
+    rendered = record(changed(access={"callerKeysRef": {"name": "callers"}}))
+    pod = pod_of(rendered)
+    (container,) = pod["containers"]
+    assert {"name": "callers", "secret": {"secretName": "callers"}} in pod["volumes"]
+    assert {"name": "callers", "mountPath": "/etc/backstop-callers", "readOnly": True} in container["volumeMounts"]
+    assert container["args"][-2:] == ["--callers", "/etc/backstop-callers"]
+    without = pod_of(record(changed(access={"tenantHeader": "x-tenant"})))
+    assert [volume["name"] for volume in without["volumes"]] == ["record"]
+    assert "--callers" not in without["containers"][0]["args"]
+    assert len({revision_of(body) for body in (rendered, record(), record(changed(access={"tenantHeader": "x-tenant"})))}) == 3
+
+
+@pytest.mark.parametrize("claim", [None, "answers"])
+def test_a_cold_cache_has_a_volume_of_each_pod_or_the_claim_that_is_named(claim: str | None) -> None:
+    volume = {"volume": {"claimName": claim}} if claim else {}
+    chain = [t.model_dump(mode="json", exclude_defaults=True) for t in POLICY.chain]
+    kept = {"name": "kept", "cache": {"hot": {}, "cold": {"maxMebibytes": 100, **volume}}}
+    pod = pod_of(record(changed(latencyBudgetMilliseconds=1000, chain=[chain[0], kept, *chain[1:]])))
+    (container,) = pod["containers"]
+    source = {"persistentVolumeClaim": {"claimName": "answers"}} if claim else {"emptyDir": {"sizeLimit": "132Mi"}}
+    assert {"name": "answers", **source} in pod["volumes"]
+    assert {"name": "answers", "mountPath": "/var/cache/backstop"} in container["volumeMounts"]
+    assert container["args"][-2:] == ["--cache-folder", "/var/cache/backstop"]
+    assert pod["securityContext"].get("fsGroup") == (65532 if claim else None), "a claim's files are root's otherwise"
+
+
+def test_a_probe_beside_callers_has_a_callers_key() -> None:
+    probe = Probe.model_validate(
+        {"name": "synthetic", "when": "DuringTraffic", "requestsPerSecond": 2, "apiKeyRef": {"name": "callers", "key": "probe"}}
+    )
+    job = probe_object(OWNER, revision="7f9c0a1b2c", prompt_version="answer-1", rollout="now", probe=probe, image=IMAGE, pull_secrets=())
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert {"name": "BACKSTOP_REQUEST_KEY", "valueFrom": {"secretKeyRef": {"name": "callers", "key": "probe"}}} in container["env"]
 
 
 def test_a_pod_is_killed_only_after_the_longest_answer_it_may_have_accepted_while_draining() -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.config import JsonDict
 
+from .access import Access
 from .cachetier import CacheTarget
 from .model import SPACE, ApiModel, Rule
 from .probe import Probe
@@ -531,6 +532,11 @@ def _declared_first_token_times(spec: "FallbackPolicySpec") -> list[int | None]:
     return [t.timeouts.firstTokenMilliseconds if t.timeouts else None for t in spec.chain if t.model]
 
 
+def _look_up_time(spec: "FallbackPolicySpec") -> int:
+    levels = [level for t in spec.chain if t.cache for level in (t.cache.warm, t.cache.cold) if level is not None]
+    return sum(level.timeoutMilliseconds for level in levels)
+
+
 class FallbackPolicySpec(ApiModel):
     """What a service runs, and what must hold."""
 
@@ -567,6 +573,7 @@ class FallbackPolicySpec(ApiModel):
     owner: PolicyOwner | None = Field(
         None, description="Who answers for this policy: said in its RolloutReports, and in the events that warn of something."
     )
+    access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom. Unset: everybody, and all do.")
     rules = (
         Rule(
             cel="!has(self.chain) || self.chain.filter(t, has(t.static)).size() == 0 || (has(self.chain[self.chain.size() - 1].static)"
@@ -588,10 +595,24 @@ class FallbackPolicySpec(ApiModel):
         ),
         Rule(
             cel="!has(self.chain) || !has(self.latencyBudgetMilliseconds) || self.chain.map(t, has(t.timeouts)"
-            " && has(t.timeouts.firstTokenMilliseconds) ? t.timeouts.firstTokenMilliseconds : 0).sum() <= self.latencyBudgetMilliseconds",
-            message="`spec.chain`: the tiers' `timeouts.firstTokenMilliseconds` must fit into `spec.latencyBudgetMilliseconds`",
+            " && has(t.timeouts.firstTokenMilliseconds) ? t.timeouts.firstTokenMilliseconds"
+            " : has(t.cache) ? (has(t.cache.warm) ? t.cache.warm.timeoutMilliseconds : 0)"
+            " + (has(t.cache.cold) ? t.cache.cold.timeoutMilliseconds : 0) : 0).sum() <= self.latencyBudgetMilliseconds",
+            message="`spec.chain`: the tiers' `timeouts.firstTokenMilliseconds`, and `timeoutMilliseconds` of `cache.warm` and "
+            "`cache.cold`, must fit into `spec.latencyBudgetMilliseconds`",
             holds=lambda s: (
-                s.latencyBudgetMilliseconds is None or sum(ms or 0 for ms in _declared_first_token_times(s)) <= s.latencyBudgetMilliseconds
+                s.latencyBudgetMilliseconds is None
+                or sum(ms or 0 for ms in _declared_first_token_times(s)) + _look_up_time(s) <= s.latencyBudgetMilliseconds
+            ),
+        ),
+        Rule(
+            cel="!has(self.access) || !has(self.access.callerKeysRef) || !has(self.canary) || !has(self.canary.probes)"
+            " || self.canary.probes.all(p, p.when == 'BeforeTraffic' || has(p.apiKeyRef))",
+            message="`spec.canary.probes`: with `spec.access.callerKeysRef`, `DuringTraffic` needs a caller's key; set `apiKeyRef`",
+            holds=lambda s: (
+                s.access is None
+                or s.access.callerKeysRef is None
+                or all(p.job is not None or p.apiKeyRef is not None for p in s.canary.probes)
             ),
         ),
         *WORKLOAD_RULES,

@@ -32,7 +32,9 @@ BREAKER_STATE: Final = "backstop_breaker_state"
 SPLIT_TOTAL: Final = "backstop_split_total"
 CACHE_LOOKUPS_TOTAL: Final = "backstop_cache_lookups_total"  # {namespace, policy, revision, level, result}
 CACHE_BYTES: Final = "backstop_cache_bytes"  # {namespace, policy, revision, level}
+CACHE_WRITES_TOTAL: Final = "backstop_cache_writes_total"  # {namespace, policy, revision, level, result}: of levels below memory
 REFUSED_TOTAL: Final = "backstop_refused_total"  # {namespace, policy, revision, reason}: by the pod that had no room
+UNAUTHORIZED_TOTAL: Final = "backstop_unauthorized_total"  # {namespace, policy, revision}
 INFLIGHT: Final = "backstop_inflight_requests"
 REVISION_INFO: Final = "backstop_revision_info"
 
@@ -86,12 +88,23 @@ class CacheLookup(StrEnum):
     MISS = "miss"
     STALE = "stale"  # after a miss, and the failure of the tiers before
     BYPASS = "bypass"  # its caller, or what it asks for, wants no kept answer
+    FAILED = "failed"  # the level did not say in time; goes on as a miss
+
+
+class CacheWrite(StrEnum):
+    """What became of an answer that was to be kept below memory."""
+
+    WRITTEN = "written"
+    FAILED = "failed"
+    DROPPED = "dropped"  # too much was waiting, or the level is left alone
 
 
 class CacheLevel(StrEnum):
     """Where answers are kept."""
 
     HOT = "hot"  # in the gateway's memory
+    WARM = "warm"  # in a Redis
+    COLD = "cold"  # on a volume
 
 
 class FailureMode(StrEnum):

@@ -50,11 +50,14 @@ GATEWAY_CONTAINER: Final = "gateway"
 WORKLOAD_CONTAINER: Final = "workload"
 PROBE_CONTAINER: Final = "probe"
 PIN_HEADER: Final = "x-backstop-pin"  # names the revision that alone may serve the request
+REQUEST_KEY_VARIABLE: Final = "BACKSTOP_REQUEST_KEY"  # the caller's key that they carry
 REQUEST_VARIABLE: Final = "BACKSTOP_REQUEST"  # of the process that sends requests to a canary: their body
 SYNTHETIC_HEADER: Final = "x-backstop-synthetic"  # the same, through an entry, and only while that revision has a share
 RECORD_KEY: Final = "revision.json"  # the gateway's configuration inside the revision record
 TEMPLATE_KEY: Final = "deployment.json"  # the rendered pod template inside the revision record
 RECORD_MOUNT: Final = "/etc/backstop"
+CACHE_MOUNT: Final = "/var/cache/backstop"  # the volume of a cold cache
+CALLERS_MOUNT: Final = "/etc/backstop-callers"  # a file for each caller, with its keys
 
 
 def revision_object(policy: str, *, revision: str) -> str:
@@ -110,3 +113,13 @@ def revision_address(policy: str, *, revision: str, namespace: str) -> str:
 def api_key_variable(tier_position: int) -> str:
     """Environment variable that carries the API key of the tier at this position (0-based) of the chain."""
     return f"BACKSTOP_API_KEY_{tier_position}"
+
+
+def redis_address_variable(tier_position: int) -> str:
+    """Environment variable that carries the address of the Redis of the cache tier at this position (0-based) of the chain."""
+    return f"BACKSTOP_REDIS_ADDRESS_{tier_position}"
+
+
+def redis_authorities_variable(tier_position: int) -> str:
+    """Environment variable that carries the CA bundle of that Redis."""
+    return f"BACKSTOP_REDIS_AUTHORITIES_{tier_position}"

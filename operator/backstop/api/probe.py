@@ -94,6 +94,10 @@ class Probe(ApiModel):
         description="Body of such a request, a JSON object as a string. Unset: one short message of a user.",
     )
 
+    apiKeyRef: SecretKeyRef | None = Field(
+        None, description="For `DuringTraffic`: the caller's key that its requests carry, where `spec.access` asks for one."
+    )
+
     @property
     def mark(self) -> str:
         """Its name, and what it does: another one when it is edited."""
@@ -113,11 +117,12 @@ class Probe(ApiModel):
 
     rules = (
         Rule(
-            cel="self.when == 'BeforeTraffic' ? has(self.job) && !has(self.requestsPerSecond) && !has(self.request)"
+            cel="self.when == 'BeforeTraffic' ? has(self.job) && !has(self.requestsPerSecond) && !has(self.request) && !has(self.apiKeyRef)"
             " : has(self.requestsPerSecond) && !has(self.job)",
-            message="`spec.canary.probes`: `BeforeTraffic` takes `job` alone; `DuringTraffic` takes `requestsPerSecond`, and `request`",
+            message="`spec.canary.probes`: `BeforeTraffic` takes `job` alone; `DuringTraffic` takes `requestsPerSecond`, `request` and "
+            "`apiKeyRef`",
             holds=lambda p: (
-                p.job is not None and p.requestsPerSecond is None and p.request is None
+                p.job is not None and p.requestsPerSecond is None and p.request is None and p.apiKeyRef is None
                 if p.when is ProbeWhen.BEFORE_TRAFFIC
                 else p.requestsPerSecond is not None and p.job is None
             ),

@@ -6,16 +6,18 @@ left out, under a scheme version: an operator upgrade that adds a defaulted fiel
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import Field
 
+from .access import Access
 from .fallbackpolicy import FallbackPolicySpec, Tier
 from .metricnames import latency_bounds
 from .model import ApiModel
+from .names import api_key_variable, redis_address_variable, redis_authorities_variable
 from .promptversion import PromptVersionSpec
-from .refs import ConfigMapKeyRef
+from .refs import ConfigMapKeyRef, SecretKeyRef
 from .workload import Workload
 
 SCHEME: Final = 1
@@ -36,6 +38,7 @@ class RevisionRecord(ApiModel):
     chain: list[Tier] = Field(min_length=1, description="Who answers, in order.")
     latencyBounds: list[float] = Field(min_length=1, description="Bucket bounds of latency histograms, in seconds, rising.")
     contents: dict[str, str] = Field(default_factory=dict, description="By tier: the text of the ConfigMap's key that it refers to.")
+    access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom.")
 
 
 def references_of(policy: FallbackPolicySpec) -> dict[str, tuple[str, ConfigMapKeyRef]]:
@@ -45,6 +48,18 @@ def references_of(policy: FallbackPolicySpec) -> dict[str, tuple[str, ConfigMapK
         for position, tier in enumerate(policy.chain)
         if tier.static is not None and tier.static.knowledgeBaseRef is not None
     }
+
+
+def secrets_of(chain: Sequence[Tier]) -> dict[str, SecretKeyRef]:
+    """Which keys of Secrets the gateways of a chain are given, by environment variable."""
+    found: dict[str, SecretKeyRef | None] = {}
+    for position, tier in enumerate(chain):
+        if tier.model is not None:
+            found[api_key_variable(position)] = tier.model.apiKeyRef
+        if tier.cache is not None and tier.cache.warm is not None:
+            found[redis_address_variable(position)] = tier.cache.warm.redis.addressRef
+            found[redis_authorities_variable(position)] = tier.cache.warm.redis.caBundleRef
+    return {variable: reference for variable, reference in found.items() if reference is not None}
 
 
 class WorkloadRecord(ApiModel):
@@ -83,7 +98,7 @@ def revision_hash(
     nothing. `digests`: by tier, of the content that it refers to; they count in place of the reference, so that the same content under
     another name is the same revision.
     """
-    declared = policy.model_dump(mode="json", exclude_defaults=True, include={"chain", "latencyBudgetMilliseconds", "serving"})
+    declared = policy.model_dump(mode="json", exclude_defaults=True, include={"chain", "latencyBudgetMilliseconds", "serving", "access"})
     serving = declared.get("serving", {})
     serving.pop("replicas", None)
     serving.pop("autoscaling", None)
@@ -129,6 +144,7 @@ def build_record(
         chain=policy.chain,
         latencyBounds=list(latency_bounds(limits)),
         contents=texts,
+        access=policy.access,
     )
 
 

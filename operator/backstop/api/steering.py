@@ -18,7 +18,8 @@ RESERVED: Final = (
 HeaderName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")]
 
 
-def _is_free(name: str | None, *, but: str = "") -> bool:
+def is_free(name: str | None, *, but: str = "") -> bool:
+    """Whether a header of this name may tell callers apart; `but`: one of the gateways' own that may."""
     lowered = (name or "").lower()
     return lowered not in RESERVED and (not lowered.startswith("x-backstop-") or lowered == but)
 
@@ -45,14 +46,14 @@ class CanaryTraffic(ApiModel):
             " || self.stickyHeader.lowerAscii().startsWith('x-backstop-'))",
             message="`spec.canary.traffic.stickyHeader`: a credential, a header of the connection or of the gateways cannot be used;"
             " name one that your callers set",
-            holds=lambda t: _is_free(t.stickyHeader),
+            holds=lambda t: is_free(t.stickyHeader),
         ),
         Rule(
             cel=f"!has(self.pinHeader) || !(self.pinHeader.lowerAscii() in {_RESERVED_CEL}"
             f" || (self.pinHeader.lowerAscii().startsWith('x-backstop-') && self.pinHeader.lowerAscii() != '{TRACK_HEADER}'))",
             message="`spec.canary.traffic.pinHeader`: a credential, a header of the connection or of the gateways cannot be used;"
             f" name one that your testers set, such as `{TRACK_HEADER}`",
-            holds=lambda t: _is_free(t.pinHeader, but=TRACK_HEADER),
+            holds=lambda t: is_free(t.pinHeader, but=TRACK_HEADER),
         ),
         Rule(
             cel="!has(self.stickyHeader) || !has(self.pinHeader) || self.stickyHeader.lowerAscii() != self.pinHeader.lowerAscii()",

@@ -127,6 +127,11 @@ WORKLOAD_RULES = (
         holds=lambda s: not _own(s) or (s.canary.traffic.stickyHeader is None and s.canary.traffic.pinHeader is None),
     ),
     Rule(
+        cel=f"!{_OWN} || !has(self.access)",
+        message="`spec.access`: with `spec.serving.workload` no gateway reads keys or headers; take it out",
+        holds=lambda s: not _own(s) or s.access is None,
+    ),
+    Rule(
         cel="has(self.serving.workload) == has(oldSelf.serving.workload)",
         message="`spec.serving.workload`: gateways cannot become a workload of your own, or the other way round; create another policy",
         holds=lambda _: True,  # one spec has no former one

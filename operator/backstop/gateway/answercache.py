@@ -1,11 +1,13 @@
 """The cache beside the chain: what one request finds in it, waits for, and leaves behind.
 
-Kept is what the chain's first tier answers, never a fallback: it would outlive the failure that it stood in for. Knows levels, keys and
-flights; what an answer is made of is known in `replay`.
+Kept is what the chain's first tier answers, never a fallback: it would outlive the failure that it stood in for. Given is only what is in
+memory: what a lower level has is taken there first, with the time it has left. Knows levels, keys and flights; what an answer is made of
+is known in `replay`.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
 from ..api.metricnames import CacheLevel, CacheLookup, CacheUse
 from .body import ChatRequest, Wanted
@@ -13,33 +15,92 @@ from .cachekey import CacheControl, key_of, read_cache_control
 from .chain import Result, Walk
 from .flights import Flights
 from .hotcache import LONGEST_ANSWER, HotCache
+from .lowerlevel import LowerLevel
 from .metrics import GatewayMetrics
 from .replay import Recorder, Replay, keepable
 from .revision import CacheTier, ModelTier, Revision
+from .storedentry import Entry
 from .upstream import Streaming, Whole
 
 _NOT_KEPT: Final = CacheControl(may_keep=False, max_age=0.0)
 
 
 class AnswerCache:
-    """The cache of a revision that has one. `clock` is monotonic, in seconds."""
+    """The cache of a revision that has one. `lower`: the levels below memory, from the fastest on.
 
-    def __init__(self, tier: CacheTier, *, revision: Revision, metrics: GatewayMetrics, clock: Callable[[], float]) -> None:
+    `clock` is monotonic, `now` the wall clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        tier: CacheTier,
+        *,
+        revision: Revision,
+        metrics: GatewayMetrics,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+        lower: Sequence[LowerLevel] = (),
+    ) -> None:
         first = revision.tiers[0]
         assert isinstance(first, ModelTier), "a chain with a cache begins with a model"
         self.tier = tier
         self.first = first
-        self.hot = HotCache(capacity=tier.hot_bytes, lifetime=tier.fresh + tier.stale, clock=clock)
+        self.hot = HotCache(capacity=tier.hot_bytes, fresh=tier.fresh, stale=tier.stale, clock=clock)
         self.flights = Flights(clock=clock)
         self.metrics = metrics
+        self.lower = tuple(lower)
+        self.clock = clock
+        self._now = now
+        self._longest = max([tier.fresh, *(level.settings.fresh for level in self.lower)])
         self._prompt_digest = revision.prompt_digest
         metrics.show_cache(CacheLevel.HOT, held=lambda: self.hot.held)
 
-    def open(self, request: ChatRequest, *, cache_control: str) -> "CacheAccess":
-        """The cache, for one request. `cache_control`: its caller's header; empty: none."""
+    def open(self, request: ChatRequest, *, cache_control: str, partition: bytes | None) -> "CacheAccess":
+        """The cache, for one request. `cache_control`: its caller's header; empty: none. `partition`: who shares it; None: nobody."""
         control = read_cache_control(cache_control) if cache_control else CacheControl()
-        key = key_of(request, target=self.first, prompt_digest=self._prompt_digest) if control.may_keep else None
+        key = None
+        if control.may_keep and partition is not None:
+            key = key_of(request, target=self.first, prompt_digest=self._prompt_digest, partition=partition, match=self.tier.match)
         return CacheAccess(self, key=key, control=control if key is not None else _NOT_KEPT, wanted=request.wanted)
+
+    def keep(self, key: bytes, *, body: bytes, has_usage: bool) -> None:
+        """Keep an answer of the model's in every level."""
+        self.hot.keep(key, body=body, has_usage=has_usage)
+        now = self._now()
+        for level in self.lower:
+            level.keep(key, entry=Entry(body, has_usage, now, now + level.settings.fresh))
+
+    async def promote(self, key: bytes, *, source: int, within: float) -> CacheLookup:
+        """Take what a lower level (its place among them) has into those above it, for the time it has left; whether it had anything.
+
+        `within`: seconds that its caller has.
+        """
+        level = self.lower[source]
+        found = await level.look(key, within=within)
+        if not isinstance(found, Entry):
+            return found
+        fit = keepable(found.body)
+        if fit is None:  # a seal is no signature, and what is given again must be an answer
+            return CacheLookup.MISS
+        now = self._now()
+        # No longer than the policy lets any answer live today: one with a longer time may have kept it.
+        fresh_until = min(found.fresh_until, found.kept_at + self._longest)
+        for above in self.lower[:source]:
+            above.keep(key, entry=replace(found, fresh_until=min(fresh_until, now + above.settings.fresh)))
+        self.hot.promote(
+            key,
+            body=found.body,
+            has_usage=fit.has_usage,
+            age=now - found.kept_at,
+            fresh_for=fresh_until - now,
+            origin=level.settings.level,
+        )
+        return CacheLookup.HIT
+
+    def status(self) -> dict[str, Any]:
+        """What the levels hold, and how those below memory are, for people."""
+        hot = {"answers": len(self.hot), "bytes": self.hot.held}
+        return {CacheLevel.HOT.value: hot} | {level.settings.level.value: level.status() for level in self.lower}
 
 
 class CacheAccess:
@@ -52,20 +113,37 @@ class CacheAccess:
         self._wanted = wanted
         self.lookup = CacheLookup.BYPASS if key is None or control.max_age == 0 else CacheLookup.MISS
 
-    def fresh(self) -> Replay | None:
-        """An answer that may be given at once."""
+    async def fresh(self, walk: Walk) -> Replay | None:
+        """An answer that may be given at once. `walk` is told how long a lower level was waited for."""
         found = self._find(CacheUse.HIT)
         if found is not None:
             self.lookup = CacheLookup.HIT
         self._cache.metrics.count_cache_lookup(CacheLevel.HOT, result=self.lookup)
-        return found
+        if self.lookup is not CacheLookup.MISS or self._key is None:
+            return found
+        for number, level in enumerate(self._cache.lower):
+            began = self._cache.clock()
+            try:
+                result = await self._cache.promote(self._key, source=number, within=walk.started + walk.budget - began)
+            finally:
+                walk.waited += self._cache.clock() - began
+            # In any case: while the level was asked, a request like this one may have been answered.
+            found = self._find(CacheUse.HIT)
+            if found is not None:
+                self.lookup = CacheLookup.HIT
+            elif result is CacheLookup.HIT:
+                result = CacheLookup.MISS  # what it has is stale, or not for this caller
+            self._cache.metrics.count_cache_lookup(level.settings.level, result=result)
+            if found is not None:
+                return found
+        return None
 
     def instead(self) -> Replay | None:
         """An answer in place of one that the tiers before have failed to give, of any age."""
         found = self._find(CacheUse.STALE)
         if found is not None:
             self.lookup = CacheLookup.STALE
-            self._cache.metrics.count_cache_lookup(CacheLevel.HOT, result=self.lookup)
+            self._cache.metrics.count_cache_lookup(found.level, result=self.lookup)
         return found
 
     async def ask_first(self, ask: Callable[[], Awaitable[Result]], *, until: float, walk: Walk) -> Result:
@@ -93,7 +171,7 @@ class CacheAccess:
         kept = keepable(answer.body) if len(answer.body) <= LONGEST_ANSWER else None
         if kept is None or self._key is None:
             return False
-        self._cache.hot.keep(self._key, body=kept.body, has_usage=kept.has_usage)
+        self._cache.keep(self._key, body=kept.body, has_usage=kept.has_usage)
         return True
 
     def _find(self, use: CacheUse) -> Replay | None:
@@ -102,12 +180,12 @@ class CacheAccess:
         found = self._cache.hot.find(self._key)
         if found is None:
             return None
-        kept, age = found
+        kept, age, is_fresh = found
         if age > self._control.max_age:
             return None
-        if use is CacheUse.HIT and (age >= self._cache.tier.fresh or not (kept.has_usage or self._does_without_usage)):
+        if use is CacheUse.HIT and not (is_fresh and (kept.has_usage or self._does_without_usage)):
             return None
-        return Replay(kept.body, age, use)
+        return Replay(kept.body, age, use, kept.origin)
 
     @property
     def _does_without_usage(self) -> bool:

@@ -5,6 +5,7 @@ Knows who is asked (this pod or another revision) and tells the outcome; what an
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Final
 
@@ -12,6 +13,7 @@ import msgspec
 
 from ..api.metricnames import CacheUse, FirstTier, Outcome, Overload
 from ..api.traffic import NO_STEERING, PodRole, role_of, takes_forwarded
+from .access import Access
 from .errors import CallerError, envelope
 from .exchange import Body, CallerGoneError, Receive, Reply, RequestHeaders, Scope, Send, read_headers
 from .forward import Forwarder
@@ -47,6 +49,7 @@ class GatewayApp:
         metrics: GatewayMetrics,
         clock: Callable[[], float],
         random: Random,
+        access: Access | None = None,
     ) -> None:
         self._revision = revision
         self._local = local
@@ -57,6 +60,7 @@ class GatewayApp:
         self._metrics = metrics
         self._clock = clock
         self._random = random
+        self._access = access
         vectors = bool(revision.embedding_tiers)
         self._offered = {e.value: e for e in Endpoint if vectors or e is not Endpoint.EMBEDDINGS}
         self._models = msgspec.json.encode(
@@ -66,10 +70,22 @@ class GatewayApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         state = self._view.state
-        headers = read_headers(scope["headers"], steering=state.steering if state is not None else NO_STEERING)
+        access = self._access
+        headers = read_headers(
+            scope["headers"],
+            steering=state.steering if state is not None else NO_STEERING,
+            tenant_header=None if access is None else access.tenant_header,
+        )
         role = role_of(self._revision.name, state=state)
         leaving = role is PodRole.NEITHER or (headers.pin is None and self._has_no_share())
         reply = Reply(send, clock=self._clock, closing=lambda: self._lifecycle.draining or leaving)
+        if access is not None:
+            try:
+                headers = replace(headers, partition=access.partition(authorization=headers.authorization, tenant=headers.tenant))
+            except CallerError as refusal:
+                self._metrics.count_unauthorized()
+                await self._refuse(refusal, headers=headers, role=role, reply=reply)
+                return
         match scope["method"], scope["path"]:
             case "POST", path if path in self._offered:
                 await self._ask(self._offered[path], receive=receive, headers=headers, role=role, reply=reply)

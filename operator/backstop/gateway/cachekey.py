@@ -7,9 +7,11 @@ where that is not certain, there is no key.
 import hashlib
 import json
 import math
+import unicodedata
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ..api.cachetier import CacheMatch
 from .body import ChatRequest
 from .jsontext import join_object, quoted
 from .revision import ModelTier
@@ -18,6 +20,7 @@ from .revision import ModelTier
 LONGEST_BODY: Final = 256 << 10
 # Who asks, and how the answer is to be handed over: no model answers differently for them.
 _NO_MATTER: Final = ("user", "safety_identifier", "prompt_cache_key", "metadata", "stream", "stream_options")
+_ENDS: Final = ".!?… "
 # Several answers, answers with what cannot be played back as a stream, or answers that are to be kept elsewhere too.
 _ONLY: Final = {
     "n": (b"1", b"null"),
@@ -52,10 +55,13 @@ def read_cache_control(text: str) -> CacheControl:
     return CacheControl(may_keep, max_age)
 
 
-def key_of(request: ChatRequest, *, target: ModelTier, prompt_digest: str) -> bytes | None:
+def key_of(
+    request: ChatRequest, *, target: ModelTier, prompt_digest: str, partition: bytes = b"", match: CacheMatch = CacheMatch.EXACT
+) -> bytes | None:
     """The key of a request that goes to `target`; None where its answer is nobody else's.
 
-    Made of the rendered body (order and spelling of members do not matter), the declared variables, the target and the prompt.
+    Made of the rendered body (order and spelling of members do not matter), the declared variables, the target, the prompt, and the
+    `partition` of those who share answers.
     """
     if any(name in request.members and request.members[name] not in only for name, only in _ONLY.items()):
         return None
@@ -64,11 +70,18 @@ def key_of(request: ChatRequest, *, target: ModelTier, prompt_digest: str) -> by
         return None
     members["model"] = quoted(target.model)
     try:
-        body = _canonical(join_object(members))
+        body = _canonical(join_object(members), match=match)
     except (ValueError, RecursionError):
         return None
     hashed = hashlib.blake2b(digest_size=32)
-    for part in (prompt_digest.encode(), target.url.encode(), _canonical(join_object(_as_strings(request))), body):
+    for part in (
+        match.encode(),
+        partition,
+        prompt_digest.encode(),
+        target.url.encode(),
+        _canonical(join_object(_as_strings(request)), match=CacheMatch.EXACT),
+        body,
+    ):
         hashed.update(b"%d:" % len(part) + part)
     return hashed.digest()
 
@@ -77,10 +90,31 @@ def _as_strings(request: ChatRequest) -> dict[str, bytes]:
     return {name: b'"' + value + b'"' for name, value in request.values.items()}
 
 
-def _canonical(text: bytes) -> bytes:
+def _canonical(text: bytes, *, match: CacheMatch) -> bytes:
     """One spelling for one value. Raises ValueError for what is not JSON, or could be read in two ways."""
     value = json.loads(text, object_pairs_hook=_each_once, parse_float=_finite, parse_constant=_finite)
+    if match is CacheMatch.NORMALIZED:
+        _normalize(value.get("messages"))
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _normalize(messages: Any) -> None:
+    """Put what users wrote into the form that stands for it, in place."""
+    for message in messages if isinstance(messages, list) else ():
+        if not isinstance(message, dict) or message.get("role") != "user":
+            continue
+        content = message.get("content")
+        if isinstance(content, str):
+            message["content"] = normalized(content)
+        for part in content if isinstance(content, list) else ():
+            if isinstance(part, dict) and isinstance(part.get("text"), str):
+                part["text"] = normalized(part["text"])
+
+
+def normalized(text: str) -> str:
+    """One case, one space between words, no end of a sentence at the end. Signs inside stay: `-5` is not `5`, nor `x²` `x2`."""
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    return " ".join(folded.split()).rstrip(_ENDS)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

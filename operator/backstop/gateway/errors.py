@@ -27,7 +27,8 @@ def envelope(message: str, *, kind: str, code: str | None = None, param: str | N
 
 def caller_error_body(error: CallerError) -> bytes:
     """The body for a CallerError."""
-    return envelope(str(error), kind="invalid_request_error", code=error.code, param=error.param)
+    kind = "authentication_error" if error.status == 401 else "invalid_request_error"
+    return envelope(str(error), kind=kind, code=error.code, param=error.param)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
@@ -26,6 +26,9 @@ _TRACE_HEADERS: Final = ("traceparent", "tracestate")
 DEADLINE_HEADER: Final = "x-backstop-deadline-ms"
 LANGUAGE_HEADER: Final = "accept-language"
 CACHE_CONTROL_HEADER: Final = "cache-control"
+AUTHORIZATION_HEADER: Final = "authorization"
+_LONGEST_CREDENTIAL: Final = 4096
+_LONGEST_TENANT: Final = 256
 # What no header may hold: aiohttp lets some of it in, uvicorn none of it out.
 _UNCARRIED: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LANGUAGES: Final = re.compile(rb"[A-Za-z0-9*,;=. -]+")
@@ -55,6 +58,10 @@ class RequestHeaders:
     trace: Mapping[str, str]
     languages: str = ""  # that the caller wants to be answered in, as its `Accept-Language` says
     cache_control: str = ""
+    authorization: str = ""  # for gateways alone, never for a model
+    tenant_header: str | None = None
+    tenant: str | None = None  # None: it was not said, or not in one way
+    partition: bytes | None = b""  # with whom it shares kept answers; None: with nobody
     deadline: str | None = None  # as it was said
 
     @property
@@ -77,12 +84,16 @@ class RequestHeaders:
             **self.trace,
             **({LANGUAGE_HEADER: self.languages} if self.languages else {}),
             **({CACHE_CONTROL_HEADER: self.cache_control} if self.cache_control else {}),
+            **({AUTHORIZATION_HEADER: self.authorization} if self.authorization else {}),
+            **({self.tenant_header: self.tenant} if self.tenant_header and self.tenant else {}),
             **({DEADLINE_HEADER: self.deadline} if self.deadline is not None else {}),
             **{VARIABLE_PREFIX + name: value for name, value in self.variables.items()},
         }
 
 
-def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = NO_STEERING) -> RequestHeaders:
+def read_headers(
+    pairs: Collection[tuple[bytes, bytes]], *, steering: Steering = NO_STEERING, tenant_header: str | None = None
+) -> RequestHeaders:
     """Pick the headers that matter. A dash in a variable's header stands for an underscore: proxies drop those.
 
     Of a header that is there several times, the first one steers: what proxies add comes behind it.
@@ -102,7 +113,7 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = N
             length = int(raw_value)  # the HTTP parser has let digits through only
         elif name in _TRACE_HEADERS:
             trace[name] = raw_value.decode("latin-1")
-        elif name in (LANGUAGE_HEADER, CACHE_CONTROL_HEADER):
+        elif name in (LANGUAGE_HEADER, CACHE_CONTROL_HEADER, AUTHORIZATION_HEADER):
             wishes.setdefault(name, []).append(raw_value)
         elif name.startswith("x-backstop-"):
             own[name] = _text(raw_value)
@@ -121,6 +132,9 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = N
         trace=trace,
         languages=next(filter(None, map(_languages, wishes.get(LANGUAGE_HEADER, ()))), ""),
         cache_control=",".join(map(_directives, wishes.get(CACHE_CONTROL_HEADER, ()))),
+        authorization=_only(wishes.get(AUTHORIZATION_HEADER, ()), longest=_LONGEST_CREDENTIAL),
+        tenant_header=tenant_header,
+        tenant=_tenant(pairs, header=tenant_header) if tenant_header else None,
         deadline=own.get(DEADLINE_HEADER),
     )
 
@@ -133,6 +147,16 @@ def _languages(raw: bytes) -> str:
 def _directives(raw: bytes) -> str:
     """A `Cache-Control` header; one that can be none asks for the least: an answer of its own, which nobody keeps."""
     return raw.decode("ascii") if len(raw) <= LONGEST_HEADER and _DIRECTIVES.fullmatch(raw) else "no-store"
+
+
+def _tenant(pairs: Collection[tuple[bytes, bytes]], *, header: str) -> str | None:
+    return _only([value for name, value in pairs if name.decode("latin-1") == header], longest=_LONGEST_TENANT) or None
+
+
+def _only(values: Sequence[bytes], *, longest: int) -> str:
+    """The text of a header that says who is who: where it is there several times, nobody knows which of them is true."""
+    (value,) = values if len(values) == 1 else (b"",)
+    return value.decode("ascii").strip() if len(value) <= longest and _DIRECTIVES.fullmatch(value) else ""
 
 
 def _text(raw: bytes) -> str:

@@ -4,8 +4,10 @@ import asyncio
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any, Final
 
@@ -15,9 +17,12 @@ from prometheus_client import CollectorRegistry
 from ..api.heartbeat import BEAT_SECONDS, Heartbeat
 from ..api.names import traffic_object
 from ..api.traffic import TrafficState
+from .access import Access, CallerKeys
 from .answer import check_vectors
 from .answercache import AnswerCache
 from .app import GatewayApp
+from .cachelevels import lower_levels
+from .callerfiles import READ_SECONDS, follow_callers
 from .chain import Chain
 from .forward import Forwarder
 from .lifecycle import Lifecycle
@@ -53,6 +58,10 @@ class Settings:
     grace_seconds: float
     body_bytes: int  # of request bodies that may be held at once
     reread_seconds: float = REREAD_SECONDS
+    caller_texts: Mapping[str, str] = field(default_factory=dict)  # by caller, its keys, one a line; of a revision that takes keys
+    callers: Path | None = None  # the folder that they come from, which may change
+    callers_seconds: float = READ_SECONDS
+    cache_folder: Path | None = None  # of a revision whose cache has a cold level
 
 
 async def run_gateway(
@@ -83,10 +92,14 @@ async def run_gateway(
         )
 
     view = TrafficView(on_change=on_change)
+    lower = lower_levels(revision, folder=settings.cache_folder, metrics=metrics, clock=clock, now=now)
     tier = revision.cache
-    cache = None if tier is None else AnswerCache(tier, revision=revision, metrics=metrics, clock=clock)
+    cache = None if tier is None else AnswerCache(tier, revision=revision, metrics=metrics, clock=clock, now=now, lower=lower)
+    access = _access(revision, settings=settings)
     peers = Peers(address=settings.address, budget=revision.budget, clock=clock)
-    async with upstream_session() as session:
+    async with upstream_session() as session, AsyncExitStack() as levels:
+        for level in lower:
+            await levels.enter_async_context(level.running())
         gate = TargetGate(revision, metrics=metrics, clock=clock)
         chain = Chain(revision.tiers, session=session, gate=gate, metrics=metrics, clock=clock)
         vectors = Chain(revision.embedding_tiers, session=session, gate=gate, metrics=metrics, clock=clock, check=check_vectors)
@@ -100,10 +113,12 @@ async def run_gateway(
             metrics=metrics,
             clock=clock,
             random=split,
+            access=access,
         )
-        ops = OpsApp(revision, view=view, lifecycle=lifecycle, room=room, gate=gate, metrics=metrics, heartbeat=heartbeat)
+        ops = OpsApp(revision, view=view, lifecycle=lifecycle, room=room, gate=gate, metrics=metrics, heartbeat=heartbeat, cache=cache)
         beating = asyncio.create_task(_beat(heartbeat))
         watching = asyncio.create_task(_watch_traffic(revision, settings=settings, view=view, ops=ops, now=now, jitter=jitter))
+        following = asyncio.create_task(_follow_callers(access, settings=settings, jitter=jitter))
         watching.add_done_callback(lambda task: _told_of_end(task, stop=stop))
         ending = max(1.0, settings.grace_seconds - settings.drain_seconds)
         try:
@@ -118,10 +133,23 @@ async def run_gateway(
                 grace_seconds=settings.grace_seconds,
             )
         finally:
-            for task in (watching, beating):
+            for task in (watching, beating, following):
                 task.cancel()
-            await asyncio.gather(watching, beating, return_exceptions=True)
+            await asyncio.gather(watching, beating, following, return_exceptions=True)
             await peers.close()
+
+
+def _access(revision: Revision, *, settings: Settings) -> Access | None:
+    """Who may call; None: everybody, and all share what is kept. Raises KeysError."""
+    if not revision.takes_keys and revision.tenant_header is None:
+        return None
+    return Access(keys=CallerKeys(settings.caller_texts) if revision.takes_keys else None, tenant_header=revision.tenant_header)
+
+
+async def _follow_callers(access: Access | None, *, settings: Settings, jitter: Random) -> None:
+    if access is not None and access.keys is not None and settings.callers is not None:
+        texts = dict(settings.caller_texts)
+        await follow_callers(settings.callers, access=access, texts=texts, jitter=jitter, interval=settings.callers_seconds)
 
 
 async def _beat(heartbeat: Heartbeat) -> None:

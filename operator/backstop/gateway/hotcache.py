@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from ..api.metricnames import CacheLevel
+
 # Beside the bytes of key and answer: their object headers, the entry, its time, and its place in a table that grows by doubling. About
 # 300 bytes of CPython's; the rest is what an allocator loses.
 ENTRY_OVERHEAD: Final = 512
@@ -19,19 +21,25 @@ _SHARE: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An answer: a whole completion as JSON. `kept_at` is in seconds of the cache's clock."""
+    """An answer: a whole completion as JSON. Times are in seconds of the cache's clock."""
 
     body: bytes
     has_usage: bool  # a stream whose caller did not ask for it has none
-    kept_at: float
+    kept_at: float  # when the model gave it, which may be long before it came here
+    fresh_until: float
+    origin: CacheLevel  # where it was found; `HOT`: it came from the model
 
 
 class HotCache:
-    """Answers by key. `capacity` in bytes; after `lifetime` seconds an answer is gone. `clock` is monotonic, in seconds."""
+    """Answers by key. `capacity` in bytes; an answer is fresh for `fresh` seconds, stale for `stale` more, and then gone.
 
-    def __init__(self, *, capacity: int, lifetime: float, clock: Callable[[], float]) -> None:
+    `clock` is monotonic, in seconds.
+    """
+
+    def __init__(self, *, capacity: int, fresh: float, stale: float, clock: Callable[[], float]) -> None:
         self._capacity = capacity
-        self._lifetime = lifetime
+        self._fresh = fresh
+        self._stale = stale
         self._clock = clock
         self._kept: OrderedDict[bytes, Kept] = OrderedDict()
         self.held = 0  # bytes
@@ -40,20 +48,36 @@ class HotCache:
         """How many answers are held."""
         return len(self._kept)
 
-    def find(self, key: bytes) -> tuple[Kept, float] | None:
-        """The answer and its age in seconds."""
+    def find(self, key: bytes) -> tuple[Kept, float, bool] | None:
+        """The answer, its age in seconds, and whether it is fresh."""
         kept = self._kept.get(key)
         if kept is None:
             return None
-        age = self._clock() - kept.kept_at
-        if age >= self._lifetime:
+        now = self._clock()
+        if now >= kept.fresh_until + self._stale:
             self._drop(key)
             return None
         self._kept.move_to_end(key)
-        return kept, age
+        return kept, now - kept.kept_at, now < kept.fresh_until
 
     def keep(self, key: bytes, *, body: bytes, has_usage: bool) -> None:
         """Keep the newest answer, in place of an older one; one that is longer than LONGEST_ANSWER is not kept."""
+        now = self._clock()
+        self._put(key, kept=Kept(body, has_usage, now, now + self._fresh, CacheLevel.HOT))
+
+    def promote(self, key: bytes, *, body: bytes, has_usage: bool, age: float, fresh_for: float, origin: CacheLevel) -> None:
+        """Keep an answer of `origin`, which is so old and fresh for so many seconds more (below 0: it is stale), and no longer.
+
+        One that is here and fresh for longer stays.
+        """
+        now = self._clock()
+        fresh_until = now + min(fresh_for, self._fresh)
+        here = self._kept.get(key)
+        if here is None or here.fresh_until < fresh_until:
+            self._put(key, kept=Kept(body, has_usage, now - age, fresh_until, origin))
+
+    def _put(self, key: bytes, *, kept: Kept) -> None:
+        body = kept.body
         if key in self._kept:
             self._drop(key)
         size = cost(key, body=body)
@@ -61,7 +85,7 @@ class HotCache:
             return
         while self.held + size > self._capacity:
             self._drop(next(iter(self._kept)))
-        self._kept[key] = Kept(body, has_usage, self._clock())
+        self._kept[key] = kept
         self.held += size
 
     def _drop(self, key: bytes) -> None:

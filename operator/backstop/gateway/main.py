@@ -18,7 +18,10 @@ from typing import Final, NoReturn
 import prometheus_client
 import uvloop
 
-from ..api.names import METRICS_PORT, TRAFFIC_PORT, api_key_variable, revision_address
+from ..api.names import METRICS_PORT, TRAFFIC_PORT, revision_address
+from ..api.record import secrets_of
+from .access import CallerKeys, KeysError
+from .callerfiles import read_callers
 from .gateway import Settings, run_gateway
 from .hotcache import most_bytes
 from .listen import bind, stop_on_signals
@@ -92,6 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--peer", action="append", default=[], metavar="REVISION=HOST:PORT", help="where a revision's pods are, in place of its Service"
     )
+    parser.add_argument(
+        "--cache-folder", type=Path, metavar="FOLDER", help="where answers are kept; where the policy's cache has a cold level"
+    )
+    parser.add_argument(
+        "--callers", type=Path, metavar="FOLDER", help="a file for each caller, with its keys; where the policy asks for keys"
+    )
     return parser
 
 
@@ -99,23 +108,25 @@ def _check(options: argparse.Namespace, *, environment: Mapping[str, str]) -> st
     """The latency-budget matrix of what would be served. Raises ConfigurationError for what would be refused."""
     if options.record is not None:
         raise ConfigurationError("`--check` belongs to `--manifests`; a record has been checked when it was written")
-    record, keys = record_from_manifests(options.manifests, policy=options.policy)
-    no_matter = {api_key_variable(position): "unknown" for position in range(len(record.chain))}
+    record, keys, _ = record_from_manifests(options.manifests, policy=options.policy)
+    no_matter = dict.fromkeys(secrets_of(record.chain), "rediss://unknown")
     return latency_matrix(compile_revision(record, environment={**no_matter, **environment, **keys}))
 
 
 def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -> tuple[Revision, Settings]:
     keys: dict[str, str] = {}
+    callers: dict[str, str] = {}
     if options.record is not None:
         if options.policy is not None:
             raise ConfigurationError("`--policy` belongs to `--manifests`; leave it out")
         record, host, api_server = read_record(options.record), options.host, ApiServer.from_environment(environment)
         drain = POD_DRAIN_SECONDS
     else:
-        record, keys = record_from_manifests(options.manifests, policy=options.policy)
+        record, keys, callers = record_from_manifests(options.manifests, policy=options.policy)
         host, api_server, drain = options.host or "127.0.0.1", None, 0.0
     revision = compile_revision(record, environment={**environment, **keys})
     refuse_too_large_a_cache(revision, memory=memory_limit())
+    callers = _callers(revision, folder=options.callers, given=callers)
     settings = Settings(
         traffic_socket=bind(host, port=parse_port(options.port, option="--port"), option="--port"),
         metrics_socket=bind(host, port=parse_port(options.metrics_port, option="--metrics-port"), option="--metrics-port"),
@@ -124,8 +135,36 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
         drain_seconds=drain if options.drain_seconds is None else parse_seconds(options.drain_seconds, option="--drain-seconds"),
         grace_seconds=parse_seconds(options.grace_seconds, option="--grace-seconds"),
         body_bytes=body_bytes(memory_limit()),
+        caller_texts=callers,
+        callers=options.callers,
+        cache_folder=_cache_folder(revision, folder=options.cache_folder),
     )
     return revision, settings
+
+
+def _cache_folder(revision: Revision, *, folder: Path | None) -> Path | None:
+    """Where a cold level keeps its file. Raises ConfigurationError."""
+    if revision.cache is None or revision.cache.cold is None:
+        return None
+    if folder is None:
+        raise ConfigurationError(f"`cache.cold` of tier `{revision.cache.name}` needs a folder for its file; give one to `--cache-folder`")
+    return folder
+
+
+def _callers(revision: Revision, *, folder: Path | None, given: Mapping[str, str]) -> dict[str, str]:
+    """By caller, the text of its keys, which can be used. Raises ConfigurationError."""
+    if not revision.takes_keys:
+        return {}
+    if folder is None and not given:
+        raise ConfigurationError(
+            "`spec.access.callerKeysRef`: no keys; give the Secret, or a folder with a file for each caller to `--callers`"
+        )
+    try:
+        texts = dict(given) if folder is None else read_callers(folder)
+        CallerKeys(texts)
+    except KeysError as error:
+        raise ConfigurationError(f"`spec.access.callerKeysRef`: {error}") from None
+    return texts
 
 
 def refuse_too_large_a_cache(revision: Revision, *, memory: int | None) -> None:

@@ -15,10 +15,10 @@ import yaml
 
 from ..api.fallbackpolicy import POLICY_RULES, FallbackPolicySpec
 from ..api.knowledge import KnowledgeError, read_knowledge_base
-from ..api.names import API_VERSION, GROUP, api_key_variable
+from ..api.names import API_VERSION, GROUP
 from ..api.problems import InputError, parse_strictly
 from ..api.promptversion import PromptVersionSpec
-from ..api.record import RevisionRecord, build_record, references_of
+from ..api.record import RevisionRecord, build_record, references_of, secrets_of
 from ..api.template import TemplateError, compile_prompt
 from .revision import ConfigurationError
 
@@ -61,8 +61,11 @@ def read_record(file: Path) -> RevisionRecord:
         raise ConfigurationError(f"{file}: {error}") from None
 
 
-def record_from_manifests(files: Iterable[Path], *, policy: str | None) -> tuple[RevisionRecord, dict[str, str]]:
-    """The record of the only policy in `files`, or of the named one, and its API keys by variable. Raises ConfigurationError."""
+def record_from_manifests(files: Iterable[Path], *, policy: str | None) -> tuple[RevisionRecord, dict[str, str], dict[str, str]]:
+    """The record of the only policy in `files`, or of the named one, what it needs of Secrets by variable, and its callers' keys.
+
+    Raises ConfigurationError.
+    """
     manifests = _load(files)
     chosen = _choose(manifests, policy=policy)
     for rule in POLICY_RULES:
@@ -86,7 +89,7 @@ def record_from_manifests(files: Iterable[Path], *, policy: str | None) -> tuple
         raise ConfigurationError(f"{prompt.place}: {error}") from None
     contents = _contents(spec, manifests=manifests, chosen=chosen)
     record = build_record(namespace=chosen.namespace, name=chosen.name, policy=spec, prompt=prompt_spec, contents=contents)
-    return record, _keys(record, manifests=manifests)
+    return record, _keys(record, manifests=manifests), _callers(record, manifests=manifests)
 
 
 def _load(files: Iterable[Path]) -> _Manifests:
@@ -201,22 +204,38 @@ def _contents(spec: FallbackPolicySpec, *, manifests: _Manifests, chosen: _Manif
 
 
 def _keys(record: RevisionRecord, *, manifests: _Manifests) -> dict[str, str]:
-    """API keys out of the given Secrets, under the names a pod would have them by."""
+    """What the chain refers to of the given Secrets, under the names a pod would have it by."""
     keys: dict[str, str] = {}
-    for position, tier in enumerate(record.chain):
-        reference = tier.model.apiKeyRef if tier.model else None
-        secret = manifests.secrets.get((record.namespace, reference.name)) if reference else None
-        if reference is None or secret is None:
+    for variable, reference in secrets_of(record.chain).items():
+        secret = manifests.secrets.get((record.namespace, reference.name))
+        if secret is None:
             continue
-        plain, encoded = secret.body.get("stringData") or {}, secret.body.get("data") or {}
-        if isinstance(plain, dict) and isinstance(plain.get(reference.key), str):
-            keys[api_key_variable(position)] = plain[reference.key]
-        elif isinstance(encoded, dict) and isinstance(encoded.get(reference.key), str):
-            try:
-                keys[api_key_variable(position)] = base64.b64decode(encoded[reference.key], validate=True).decode()
-            except (binascii.Error, UnicodeDecodeError):
-                raise ConfigurationError(f"{secret.place}: `data.{reference.key}` is not base64 of text; use `stringData`") from None
+        texts = _texts(secret, only=reference.key)
+        if reference.key in texts:
+            keys[variable] = texts[reference.key]
     return keys
+
+
+def _callers(record: RevisionRecord, *, manifests: _Manifests) -> dict[str, str]:
+    """By caller, the text of its keys; empty where the Secret is not given."""
+    reference = record.access.callerKeysRef if record.access else None
+    secret = manifests.secrets.get((record.namespace, reference.name)) if reference else None
+    return {} if secret is None else _texts(secret)
+
+
+def _texts(secret: _Manifest, *, only: str | None = None) -> dict[str, str]:
+    """What a Secret holds, by key; `only`: of this key, if it is there."""
+    texts: dict[str, str] = {}
+    plain, encoded = secret.body.get("stringData") or {}, secret.body.get("data") or {}
+    for key, value in (encoded if isinstance(encoded, dict) else {}).items():
+        if isinstance(value, str) and only in (None, key):
+            try:
+                texts[key] = base64.b64decode(value, validate=True).decode()
+            except (binascii.Error, UnicodeDecodeError):
+                if not (isinstance(plain, dict) and key in plain):
+                    raise ConfigurationError(f"{secret.place}: `data.{key}` is not base64 of text; use `stringData`") from None
+    given = plain if isinstance(plain, dict) else {}
+    return texts | {key: value for key, value in given.items() if isinstance(value, str) and only in (None, key)}
 
 
 def _read_text(file: Path) -> str:

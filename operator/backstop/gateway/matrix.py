@@ -16,7 +16,7 @@ def latency_matrix(revision: Revision) -> str:
 
     `FROM` and `UNTIL`: when the tier's turn begins at the latest, and when it ends; `LEFT`: of the budget, for those after it.
     """
-    rows, begins = [], 0.0
+    rows, begins = [], 0.0 if revision.cache is None else revision.cache.look_up
     for tier in revision.tiers:
         ends = begins
         if isinstance(tier, ModelTier):

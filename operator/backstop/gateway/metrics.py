@@ -11,7 +11,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ..api import metricnames as names
-from ..api.metricnames import SEVERITY, CacheLevel, CacheLookup, CacheUse, FailureMode, FirstTier, Outcome, Overload
+from ..api.metricnames import SEVERITY, CacheLevel, CacheLookup, CacheUse, CacheWrite, FailureMode, FirstTier, Outcome, Overload
 from ..api.traffic import TrafficState
 from .breaker import Breaker
 from .revision import ModelTier, Revision
@@ -83,7 +83,7 @@ class GatewayMetrics:
         )
         self._overhead_seconds = Histogram(
             names.OVERHEAD_SECONDS,
-            "Seconds to the first byte that were not spent waiting for a target.",
+            "Seconds to the first byte that were not spent waiting for a target, or for a level of the cache.",
             track,
             buckets=_OVERHEAD_BOUNDS,
             registry=registry,
@@ -108,7 +108,7 @@ class GatewayMetrics:
         )
         self._breaker_state = Gauge(
             names.BREAKER_STATE,
-            "This pod's breaker of a tier's target: 0 closed, 1 half-open, 2 open.",
+            "This pod's breaker of a tier's target, or of a level of the cache: 0 closed, 1 half-open, 2 open.",
             (*own, "tier"),
             registry=registry,
         )
@@ -119,8 +119,20 @@ class GatewayMetrics:
             names.REFUSED_TOTAL, "Requests this pod had no room for, by what was used up.", (*own, "reason"), registry=registry
         )
         self._refused = {reason: refused.labels(*labels, reason.value) for reason in Overload}
+        self._unauthorized = Counter(
+            names.UNAUTHORIZED_TOTAL,
+            "Requests without a key that this pod knows: a 401, and nothing else is counted.",
+            own,
+            registry=registry,
+        ).labels(*labels)
         self._lookups = Counter(
             names.CACHE_LOOKUPS_TOTAL, "Requests by what they found in the cache.", (*own, "level", "result"), registry=registry
+        )
+        self._writes = Counter(
+            names.CACHE_WRITES_TOTAL,
+            "Answers to be kept below memory, by what became of them.",
+            (*own, "level", "result"),
+            registry=registry,
         )
         self._cache_bytes = Gauge(names.CACHE_BYTES, "Bytes that kept answers take.", (*own, "level"), registry=registry)
         self.inflight = Gauge(names.INFLIGHT, "Requests in flight.", own, registry=registry).labels(*labels)
@@ -139,6 +151,7 @@ class GatewayMetrics:
         self._overhead_children = lru_cache(maxsize=8)(lambda track: self._overhead_seconds.labels(*labels, track))
         self._attempt_children = lru_cache(maxsize=512)(lambda target, outcome: self._attempts.labels(*labels, target, outcome))
         self._lookup_children = lru_cache(maxsize=32)(lambda level, result: self._lookups.labels(*labels, level.value, result.value))
+        self._write_children = lru_cache(maxsize=32)(lambda level, result: self._writes.labels(*labels, level.value, result.value))
         self._series: OrderedDict[str, ServedSeries] = OrderedDict()
         self.served_by(revision.name)
 
@@ -194,15 +207,34 @@ class GatewayMetrics:
         """This pod had no room for a request."""
         self._refused[reason].inc()
 
+    def count_unauthorized(self) -> None:
+        """A request came without a key that is known."""
+        self._unauthorized.inc()
+
     def show_cache(self, level: CacheLevel, *, held: Callable[[], int]) -> None:
         """There is a cache of this level, which holds so many bytes."""
         self._cache_bytes.labels(*self._labels, level.value).set_function(held)
         for result in CacheLookup:
-            self._lookups.labels(*self._labels, level.value, result.value)
+            if result is not CacheLookup.FAILED:
+                self._lookup_children(level, result)
+
+    def show_level(self, level: CacheLevel, *, held: Callable[[], int] | None) -> None:
+        """There is a level below memory, which holds so many bytes; None: who else holds it knows."""
+        if held is not None:
+            self._cache_bytes.labels(*self._labels, level.value).set_function(held)
+        for result in CacheLookup:
+            if result is not CacheLookup.BYPASS:
+                self._lookup_children(level, result)
+        for written in CacheWrite:
+            self._write_children(level, written)
 
     def count_cache_lookup(self, level: CacheLevel, *, result: CacheLookup) -> None:
         """A request looked, or passed by."""
         self._lookup_children(level, result).inc()
+
+    def count_cache_write(self, level: CacheLevel, *, result: CacheWrite) -> None:
+        """An answer was to be kept below memory."""
+        self._write_children(level, result).inc()
 
     def set_target_up(self, target: str, *, up: bool) -> None:
         """Whether the target takes our key."""

@@ -9,6 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from ..api.clock import render_time
 from ..api.heartbeat import Heartbeat
 from ..api.traffic import role_of
+from .answercache import AnswerCache
 from .exchange import Receive, Scope, Send
 from .lifecycle import Lifecycle
 from .metrics import GatewayMetrics
@@ -33,6 +34,7 @@ class OpsApp:
         gate: TargetGate,
         metrics: GatewayMetrics,
         heartbeat: Heartbeat,
+        cache: AnswerCache | None = None,
     ) -> None:
         self._revision = revision
         self._view = view
@@ -41,6 +43,7 @@ class OpsApp:
         self._gate = gate
         self._metrics = metrics
         self._heartbeat = heartbeat
+        self._cache = cache
         self.ready = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,5 +86,6 @@ class OpsApp:
                 "inFlight": self._lifecycle.in_flight,
                 "bodyBytes": self._room.held,
                 "breakers": self._gate.status(),
+                "caches": {} if self._cache is None else self._cache.status(),
             }
         )

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from ..api.metricnames import CacheUse
+from ..api.metricnames import CacheLevel, CacheUse
 from .jsontext import join_object, quoted
 from .sse import DONE, DONE_EVENT, EventSplitter, EventTooLongError
 
@@ -41,11 +41,12 @@ _ANSWER: Final = msgspec.json.Decoder(_Answer)
 
 @dataclass(frozen=True)
 class Replay:
-    """A kept answer, for one who asks now. `age` in seconds; `use`: why it is given."""
+    """A kept answer, for one who asks now. `age` in seconds; `use`: why it is given; `level`: where it was kept."""
 
     body: bytes
     age: float
     use: CacheUse
+    level: CacheLevel = CacheLevel.HOT
 
 
 @dataclass(frozen=True)

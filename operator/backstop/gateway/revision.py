@@ -10,16 +10,19 @@ from decimal import Decimal
 from typing import Final
 from urllib.parse import urlsplit
 
+from ..api.cachetier import CacheMatch, WarmCache
 from ..api.fallbackpolicy import Capability, CircuitBreaker, StaticTarget, Tier, Timeouts
 from ..api.knowledge import KnowledgeError, read_knowledge_base
-from ..api.names import api_key_variable
+from ..api.names import api_key_variable, redis_address_variable, redis_authorities_variable
 from ..api.promptversion import ModelParameters, Variable
 from ..api.record import RevisionRecord
+from ..api.refs import SecretKeyRef
 from ..api.template import TemplateError, compile_prompt
 from .breaker import BreakerSettings
 from .jsontext import quoted
 from .knowledge import StaticAnswers
 from .prompt import Prompt, compile_for_json
+from .redisaddress import RedisAddress, literal_address, read_redis_address
 
 # Addresses that answer with a machine's credentials. A model never lives there.
 FORBIDDEN_NETWORKS: Final = tuple(
@@ -67,6 +70,24 @@ class StaticTier:
 
 
 @dataclass(frozen=True)
+class WarmTier:
+    """A Redis that answers are shared in. `fresh` and `timeout` in seconds."""
+
+    address: RedisAddress
+    fresh: float
+    timeout: float
+
+
+@dataclass(frozen=True)
+class ColdTier:
+    """A file that answers are kept in, `bytes` long at most. `fresh` and `timeout` in seconds."""
+
+    bytes: int
+    fresh: float
+    timeout: float
+
+
+@dataclass(frozen=True)
 class CacheTier:
     """Answers that were given before. `hot_bytes` of memory; `fresh` and then `stale` seconds."""
 
@@ -74,6 +95,14 @@ class CacheTier:
     hot_bytes: int
     fresh: float
     stale: float
+    warm: WarmTier | None = None
+    cold: ColdTier | None = None
+    match: CacheMatch = CacheMatch.EXACT
+
+    @property
+    def look_up(self) -> float:
+        """Seconds that a request waits for levels below memory at most, before the first model is asked."""
+        return sum(level.timeout for level in (self.warm, self.cold) if level is not None)
 
 
 @dataclass(frozen=True)
@@ -90,6 +119,8 @@ class Revision:
     prompt: Prompt
     parameters: Mapping[str, bytes]
     latency_bounds: tuple[float, ...]
+    takes_keys: bool = False  # a caller needs one
+    tenant_header: str | None = None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -157,6 +188,8 @@ def compile_revision(record: RevisionRecord, *, environment: Mapping[str, str]) 
         prompt=compile_for_json(messages, variables=variables),
         parameters=_parameters(settings.parameters) if settings and settings.parameters else {},
         latency_bounds=tuple(record.latencyBounds),
+        takes_keys=record.access is not None and record.access.callerKeysRef is not None,
+        tenant_header=record.access.tenantHeader.lower() if record.access and record.access.tenantHeader else None,
     )
 
 
@@ -176,7 +209,7 @@ def _compile_tier(
     if tier.static is not None:
         return StaticTier(name=tier.name, text=tier.static.default, answers=_answers(tier.static, text=record.contents.get(tier.name)))
     if tier.cache is not None:
-        return _cache_tier(tier)
+        return _cache_tier(tier, position=position, environment=environment)
     model = tier.model
     if model is None:
         raise ConfigurationError(f"`spec.chain[{position}]` has none of `model`, `cache` and `static`; set one")
@@ -211,10 +244,46 @@ def _breaker(declared: CircuitBreaker) -> BreakerSettings:
     )
 
 
-def _cache_tier(tier: Tier) -> CacheTier:
+def _cache_tier(tier: Tier, *, position: int, environment: Mapping[str, str]) -> CacheTier:
     assert tier.cache is not None
-    hot, stale = tier.cache.hot, float(tier.cache.staleIfErrorSeconds)
-    return CacheTier(name=tier.name, hot_bytes=hot.maxMebibytes << 20, fresh=float(hot.ttlSeconds), stale=stale)
+    hot, cold, stale = tier.cache.hot, tier.cache.cold, float(tier.cache.staleIfErrorSeconds)
+    warm = None if tier.cache.warm is None else _warm_tier(tier.cache.warm, position=position, environment=environment)
+    return CacheTier(
+        name=tier.name,
+        hot_bytes=hot.maxMebibytes << 20,
+        fresh=float(hot.ttlSeconds),
+        stale=stale,
+        warm=warm,
+        cold=None if cold is None else ColdTier(cold.maxMebibytes << 20, float(cold.ttlSeconds), cold.timeoutMilliseconds / 1000),
+        match=tier.cache.match,
+    )
+
+
+def _warm_tier(warm: WarmCache, *, position: int, environment: Mapping[str, str]) -> WarmTier:
+    field = f"`spec.chain[{position}].cache.warm.redis"
+    server = warm.redis
+    text = _from_secret(server.addressRef, variable=redis_address_variable(position), field=f"{field}.addressRef`", environment=environment)
+    bundle = server.caBundleRef
+    authorities = None
+    if bundle is not None:
+        variable = redis_authorities_variable(position)
+        authorities = _from_secret(bundle, variable=variable, field=f"{field}.caBundleRef`", environment=environment)
+    where = f"{field}.addressRef`: Secret `{server.addressRef.name}`, `{server.addressRef.key}`"
+    try:
+        address = read_redis_address(text, authorities=authorities)
+    except ValueError as error:
+        raise ConfigurationError(f"{where}: {error}; correct it") from None
+    literal = literal_address(address.host)
+    if literal is not None and is_forbidden(literal):
+        raise ConfigurationError(f"{where}: a link-local or metadata address is never called; name the server's own host")
+    return WarmTier(address=address, fresh=float(warm.ttlSeconds), timeout=warm.timeoutMilliseconds / 1000)
+
+
+def _from_secret(reference: SecretKeyRef, *, variable: str, field: str, environment: Mapping[str, str]) -> str:
+    text = environment.get(variable, "").strip()
+    if not text:
+        raise ConfigurationError(f"{field}: it is empty; give the Secret `{reference.name}` with `{reference.key}`, or set `{variable}`")
+    return text
 
 
 def _answers(static: StaticTarget, *, text: str | None) -> StaticAnswers | None:

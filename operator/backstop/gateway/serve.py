@@ -48,7 +48,9 @@ class Passage:
         # Of a request that this pod's own chain served:
         self.served_as: PodRole | None = None
         self.tier = NO_TIER
-        self.overhead: float | None = None  # seconds to the first byte that were not spent waiting for a target
+        self.overhead: float | None = (
+            None  # seconds to the first byte that were not spent waiting for a target, or for a level of the cache
+        )
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,9 @@ class LocalServer:
             if passage.endpoint is Endpoint.EMBEDDINGS:
                 kept, answer = None, await self._vectors.answer(request, trace=headers.trace, walk=walk)
             else:
-                kept = None if self._cache is None else self._cache.open(request, cache_control=headers.cache_control)
+                kept = None
+                if self._cache is not None:
+                    kept = self._cache.open(request, cache_control=headers.cache_control, partition=headers.partition)
                 answer = await self._find(request, headers=headers, walk=walk, kept=kept)
             reply.spelling = Completions() if passage.endpoint is Endpoint.COMPLETIONS else None
             wanted, asked = request.wanted, Asked(request.question, headers.languages)
@@ -141,7 +145,7 @@ class LocalServer:
 
     async def _find(self, request: ChatRequest, *, headers: RequestHeaders, walk: Walk, kept: CacheAccess | None) -> Answered | Exhausted:
         """A fresh answer that is kept, or what the chain gives."""
-        if self._cache is not None and kept is not None and (replay := kept.fresh()) is not None:
+        if self._cache is not None and kept is not None and (replay := await kept.fresh(walk)) is not None:
             model = self._cache.first.model
             return Answered(tier=self._cache.tier.name, model=model, answer=replay, upstream=None, attempt_started=walk.started)
         return await self._chain.answer(request, trace=headers.trace, walk=walk, cache=kept)

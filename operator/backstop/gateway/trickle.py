@@ -18,7 +18,7 @@ from typing import Final
 
 import aiohttp
 
-from ..api.names import REQUEST_VARIABLE, SYNTHETIC_HEADER
+from ..api.names import REQUEST_KEY_VARIABLE, REQUEST_VARIABLE, SYNTHETIC_HEADER
 
 # Longer than any budget and any answer that a probe has use for.
 REQUEST_SECONDS: Final = 60.0
@@ -29,11 +29,15 @@ _LOG: Final = logging.getLogger("backstop.trickle")
 
 
 class Trickle:
-    """Sends `body` to `url` for `canary`. `clock` is monotonic, in seconds."""
+    """Sends `body` to `url` for `canary`, with the `key` of a caller (empty: none). `clock` is monotonic, in seconds."""
 
-    def __init__(self, *, url: str, canary: str, body: bytes, per_second: float, clock: Callable[[], float], jitter: Random) -> None:
+    def __init__(
+        self, *, url: str, canary: str, body: bytes, per_second: float, clock: Callable[[], float], jitter: Random, key: str = ""
+    ) -> None:
         self._url = url
         self._headers = {"Content-Type": "application/json", SYNTHETIC_HEADER: canary}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
         self._body = body
         self._pause = 1 / per_second
         self._clock = clock
@@ -88,16 +92,18 @@ def main(arguments: Sequence[str] | None = None, *, environment: Mapping[str, st
     parser.add_argument("--requests-per-second", required=True, type=int, help="how many")
     options = parser.parse_args(arguments)
     body = environment.get(REQUEST_VARIABLE, "").encode()
-    asyncio.run(_run(options, body=body))
+    asyncio.run(_run(options, body=body, key=environment.get(REQUEST_KEY_VARIABLE, "").strip()))
     sys.exit(ENDED)  # it was ended, and did not end: a Job begins it again where it was not the Job that ended
 
 
-async def _run(options: argparse.Namespace, *, body: bytes) -> None:
+async def _run(options: argparse.Namespace, *, body: bytes, key: str) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     per_second = float(options.requests_per_second)
-    trickle = Trickle(url=options.url, canary=options.canary, body=body, per_second=per_second, clock=time.monotonic, jitter=Random())
+    trickle = Trickle(
+        url=options.url, canary=options.canary, body=body, per_second=per_second, clock=time.monotonic, jitter=Random(), key=key
+    )
     await trickle.run(stop)
 
 

@@ -9,18 +9,19 @@ from typing import Final
 
 from ..api.fallbackpolicy import Timeouts
 from ..api.names import (
+    CACHE_MOUNT,
+    CALLERS_MOUNT,
     GATEWAY_CONTAINER,
     METRICS_PORT,
     RECORD_KEY,
     RECORD_MOUNT,
     TRAFFIC_PORT,
-    api_key_variable,
     gateway_account,
     revision_object,
 )
 from ..api.podtemplate import PodTemplate
 from ..api.probe import ProbeVariable
-from ..api.record import RevisionRecord
+from ..api.record import RevisionRecord, secrets_of
 from ..api.serving import Resources, Serving
 from ..api.workload import WorkloadVariable
 from .owner import Body, labels, pod_selector
@@ -29,6 +30,8 @@ from .owner import Body, labels, pod_selector
 DRAIN_SECONDS: Final = 5
 # Between the end of the last stream and the kill: room for the error events of streams that did not finish.
 MARGIN_SECONDS: Final = 5
+# Beside the file of a cold cache: its log of what is being written. A pod that takes more than its volume may is put out.
+CACHE_MARGIN_MEBIBYTES: Final = 32
 # A user that exists in no image, so that file permissions there decide nothing.
 USER: Final = 65532
 
@@ -72,6 +75,7 @@ def _template(record: RevisionRecord, *, image: str, resources: Resources, grace
                 "runAsUser": USER,
                 "runAsGroup": USER,
                 "seccompProfile": {"type": "RuntimeDefault"},
+                **_group(record),
             },
             "topologySpreadConstraints": [spread_over_nodes(record.policy, revision=record.revision)],
             "containers": [_container(record, image=image, resources=resources, grace=grace)],
@@ -82,7 +86,9 @@ def _template(record: RevisionRecord, *, image: str, resources: Resources, grace
                         "name": revision_object(record.policy, revision=record.revision),
                         "items": [{"key": RECORD_KEY, "path": RECORD_KEY}],
                     },
-                }
+                },
+                *_callers_volume(record),
+                *_cache_volume(record),
             ],
         },
     }
@@ -130,11 +136,13 @@ def _container(record: RevisionRecord, *, image: str, resources: Resources, grac
             str(DRAIN_SECONDS),
             "--grace-seconds",
             str(grace),
+            *(["--callers", CALLERS_MOUNT] if _callers_volume(record) else []),
+            *(["--cache-folder", CACHE_MOUNT] if _cache_volume(record) else []),
         ],
         "env": [
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
-            *_api_keys(record),
+            *_secrets(record),
         ],
         "ports": [
             {"name": "http", "containerPort": TRAFFIC_PORT, "protocol": "TCP"},
@@ -155,16 +163,37 @@ def _container(record: RevisionRecord, *, image: str, resources: Resources, grac
             "failureThreshold": 3,
         },
         "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": [{"name": "record", "mountPath": RECORD_MOUNT, "readOnly": True}],
+        "volumeMounts": [
+            {"name": "record", "mountPath": RECORD_MOUNT, "readOnly": True},
+            *({"name": volume["name"], "mountPath": CALLERS_MOUNT, "readOnly": True} for volume in _callers_volume(record)),
+            *({"name": volume["name"], "mountPath": CACHE_MOUNT} for volume in _cache_volume(record)),
+        ],
     }
 
 
-def _api_keys(record: RevisionRecord) -> list[Body]:
+def _callers_volume(record: RevisionRecord) -> list[Body]:
+    """A volume, and not variables: keys that were changed reach a pod that runs."""
+    reference = record.access.callerKeysRef if record.access else None
+    return [] if reference is None else [{"name": "callers", "secret": {"secretName": reference.name}}]
+
+
+def _cache_volume(record: RevisionRecord) -> list[Body]:
+    cold = next((tier.cache.cold for tier in record.chain if tier.cache), None)
+    if cold is None:
+        return []
+    if cold.volume is not None:
+        return [{"name": "answers", "persistentVolumeClaim": {"claimName": cold.volume.claimName}}]
+    return [{"name": "answers", "emptyDir": {"sizeLimit": f"{cold.maxMebibytes + CACHE_MARGIN_MEBIBYTES}Mi"}}]
+
+
+def _group(record: RevisionRecord) -> Body:
+    """The group that a claim's files are of, where there is a claim: otherwise only root could write."""
+    claimed = any("persistentVolumeClaim" in volume for volume in _cache_volume(record))
+    return {"fsGroup": USER, "fsGroupChangePolicy": "OnRootMismatch"} if claimed else {}
+
+
+def _secrets(record: RevisionRecord) -> list[Body]:
     return [
-        {
-            "name": api_key_variable(position),
-            "valueFrom": {"secretKeyRef": {"name": tier.model.apiKeyRef.name, "key": tier.model.apiKeyRef.key}},
-        }
-        for position, tier in enumerate(record.chain)
-        if tier.model and tier.model.apiKeyRef
+        {"name": variable, "valueFrom": {"secretKeyRef": {"name": reference.name, "key": reference.key}}}
+        for variable, reference in secrets_of(record.chain).items()
     ]

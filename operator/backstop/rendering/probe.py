@@ -18,6 +18,7 @@ from ..api.names import (
     PIN_HEADER,
     PROBE_COMPONENT,
     PROBE_CONTAINER,
+    REQUEST_KEY_VARIABLE,
     REQUEST_VARIABLE,
     TRAFFIC_PORT,
     probe_job,
@@ -112,12 +113,16 @@ def _template(owner: Owner, *, probe: Probe, container: Body, pull_secrets: Sequ
 def _sender(owner: Owner, *, revision: str, probe: Probe, image: str) -> Body:
     """Sends requests through the entry that callers use."""
     url = f"http://{owner.name}.{owner.namespace}.svc:{TRAFFIC_PORT}/v1/chat/completions"
+    key = probe.apiKeyRef
     return {
         "name": PROBE_CONTAINER,
         "image": image,
         "command": ["backstop-trickle"],
         "args": ["--url", url, "--canary", revision, "--requests-per-second", str(probe.requestsPerSecond)],
-        "env": [{"name": REQUEST_VARIABLE, "value": probe.request or DEFAULT_REQUEST}],
+        "env": [
+            {"name": REQUEST_VARIABLE, "value": probe.request or DEFAULT_REQUEST},
+            *([] if key is None else [{"name": REQUEST_KEY_VARIABLE, "valueFrom": {"secretKeyRef": key.model_dump(mode="json")}}]),
+        ],
         "resources": ProbeResources().model_dump(mode="json", exclude_none=True),
         **_confined(),
     }

@@ -1,0 +1,196 @@
+"""The cold level's store: one SQLite file of this process alone, on a volume that outlives it. An adapter over sqlite3, in one thread.
+
+A folder may be shared by several gateways: each takes the first file that no other holds, and leaves it to the next one when it ends.
+A file that is damaged, or of another shape, is said and made anew: what it held were copies.
+"""
+
+import asyncio
+import fcntl
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Final, TypeVar
+
+from .lowerlevel import STORE_SECONDS, StoreError
+from .storedentry import LONGEST_ENTRY
+
+Result = TypeVar("Result")
+_LOG: Final = logging.getLogger("backstop.gateway")
+# More gateways than share a folder.
+MOST_FILES: Final = 64
+_PAGE_BYTES: Final = 4096
+# Of the write-ahead log, beside the file itself; twice as much for a moment.
+LOG_BYTES: Final = 4 << 20
+# What may not be read any more is deleted a few at a time, and what makes room one, two, four, … at a time: no write takes long.
+_EXPIRED_AT_ONCE: Final = 8
+_TRIES: Final = 12
+_SHAPE: Final = 1
+_DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH)
+_CREATE: Final = f"""
+CREATE TABLE answers (number INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, value BLOB NOT NULL, gone_at REAL NOT NULL);
+CREATE INDEX by_end ON answers (gone_at);
+PRAGMA user_version = {_SHAPE};
+"""
+
+
+class _DamagedError(Exception):
+    """The file is no store of ours."""
+
+
+class SQLiteStore:
+    """Entries in a file of `folder`, `capacity` bytes of it at most. `now`: the wall clock, in seconds."""
+
+    def __init__(self, folder: Path, *, capacity: int, now: Callable[[], float]) -> None:
+        self._folder = folder
+        self._pages = capacity // _PAGE_BYTES
+        self._now = now
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cold-cache")
+        self._lock: IO[bytes] | None = None
+        self._database: sqlite3.Connection | None = None
+        self.held = 0  # bytes of the file
+
+    async def open(self) -> None:
+        """As of `Store`."""
+        await self._ask(lambda _: None)
+
+    async def read(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        """As of `Store`."""
+        now, marks = self._now(), ",".join("?" * len(keys))
+        question = f"SELECT key, substr(value, 1, {LONGEST_ENTRY + 1}) FROM answers WHERE key IN ({marks}) AND gone_at > ?"
+
+        def look(database: sqlite3.Connection) -> dict[bytes, bytes]:
+            return dict(database.execute(question, (*keys, now)).fetchall())
+
+        found = await self._ask(look)
+        return [value if isinstance(value := found.get(key), bytes) else None for key in keys]
+
+    async def write(self, key: bytes, *, value: bytes, seconds: float) -> None:
+        """As of `Store`."""
+        now = self._now()
+        await self._ask(lambda database: self._write(database, key=key, value=value, now=now, gone_at=now + seconds))
+
+    async def close(self) -> None:
+        """As of `Store`. A disk that hangs is not waited for."""
+        try:
+            async with asyncio.timeout(STORE_SECONDS):
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._let_go)
+        except TimeoutError:
+            _LOG.warning("the file of the cold level cannot be closed in time")
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _ask(self, job: Callable[[sqlite3.Connection], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, job)
+
+    # What follows runs in the thread.
+
+    def _run(self, job: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Do it, with a file that is made anew once if it is damaged. Raises StoreError."""
+        try:
+            try:
+                return job(self._opened())
+            except (_DamagedError, sqlite3.DatabaseError) as error:
+                if isinstance(error, sqlite3.DatabaseError) and _code(error) not in _DAMAGED:
+                    raise
+                _LOG.warning("the file of the cold level is damaged, or of another version; it is made anew")
+                self._remove()
+                return job(self._opened())
+        except _DamagedError:
+            raise StoreError("its file cannot be made anew") from None
+        except sqlite3.Error as error:
+            raise StoreError(
+                "its volume is full" if _code(error) == sqlite3.SQLITE_FULL else "its file cannot be read or written"
+            ) from None
+        except OSError:
+            raise StoreError("its folder cannot be written") from None
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._database is not None:
+            return self._database
+        if self._lock is None:
+            self._lock = self._claim()
+        database = sqlite3.connect(self._file(), timeout=STORE_SECONDS / 2, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(database)
+        except BaseException:
+            database.close()
+            raise
+        self._database = database
+        return database
+
+    def _prepare(self, database: sqlite3.Connection) -> None:
+        # Nobody else opens it, so nothing of it needs to be shared memory, which volumes over a network do not have.
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        database.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")  # what is lost with the power are the last answers, not the file
+        database.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+        database.execute(f"PRAGMA wal_autocheckpoint = {LOG_BYTES // _PAGE_BYTES}")
+        (shape,) = database.execute("PRAGMA user_version").fetchone()
+        (tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        if tables == 0:
+            database.executescript(_CREATE)
+        elif shape != _SHAPE or pages > self._pages:  # of a policy that gave it more room: it would not shrink
+            raise _DamagedError
+        database.execute(f"PRAGMA max_page_count = {self._pages}")
+        self._measure(database)
+
+    def _write(self, database: sqlite3.Connection, *, key: bytes, value: bytes, now: float, gone_at: float) -> None:
+        database.execute(
+            "DELETE FROM answers WHERE number IN (SELECT number FROM answers WHERE gone_at <= ? LIMIT ?)", (now, _EXPIRED_AT_ONCE)
+        )
+        for done in range(_TRIES):
+            try:
+                database.execute("INSERT OR REPLACE INTO answers (key, value, gone_at) VALUES (?, ?, ?)", (key, value, gone_at))
+                break
+            except sqlite3.DatabaseError as error:
+                if _code(error) != sqlite3.SQLITE_FULL or done == _TRIES - 1:
+                    raise
+            oldest = "DELETE FROM answers WHERE number IN (SELECT number FROM answers ORDER BY number LIMIT ?)"
+            database.execute(oldest, (2**done,))
+        self._measure(database)
+
+    def _measure(self, database: sqlite3.Connection) -> None:
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        self.held = pages * _PAGE_BYTES
+
+    def _claim(self) -> IO[bytes]:
+        """The first file that no other process holds, by a lock beside it that ends with the process. Raises OSError."""
+        for number in range(MOST_FILES):
+            lock = (self._folder / f"answers-{number}.lock").open("ab")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+                continue
+            except BaseException:
+                lock.close()
+                raise
+            return lock
+        raise OSError("every file is held")
+
+    def _file(self) -> Path:
+        assert self._lock is not None
+        return Path(self._lock.name).with_suffix(".sqlite3")
+
+    def _remove(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            self._file().with_name(self._file().name + suffix).unlink(missing_ok=True)
+
+    def _let_go(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def _code(error: sqlite3.Error) -> int:
+    """What SQLite calls it, without the details; those of the module itself have none."""
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF

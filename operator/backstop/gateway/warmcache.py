@@ -1,0 +1,99 @@
+"""The warm level's store: a Redis or Valkey, shared by the gateways of a policy. An adapter over redis-py.
+
+One connection reads and one writes. What comes back is not trusted: at most as much as an answer may have is asked for, and what is no
+answer to the question closes the connection. No error's own text goes on, for it may hold what the server was told.
+"""
+
+from collections.abc import Awaitable, Sequence
+from typing import Any, Final, TypeVar
+
+from redis.asyncio import Redis, SSLConnection
+from redis.asyncio.connection import Connection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError, ResponseError  # fmt: skip
+from redis.exceptions import ConnectionError as NotConnectedError
+
+from .lowerlevel import STORE_SECONDS, StoreError
+from .redisaddress import RedisAddress
+from .storedentry import LONGEST_ENTRY
+
+Answer = TypeVar("Answer")
+_CONNECTIONS: Final = 2
+
+
+class RedisStore:
+    """Entries under `<prefix><key in hexadecimal digits>`."""
+
+    def __init__(self, address: RedisAddress, *, prefix: str) -> None:
+        self._prefix = prefix
+        options: dict[str, Any] = {
+            "host": address.host,
+            "port": address.port,
+            "db": address.database,
+            "username": address.username,
+            "password": address.password,
+            "protocol": 2,  # every server and proxy speaks it, and nothing here needs more
+            "socket_timeout": None,  # the owner has the deadline
+            "socket_connect_timeout": STORE_SECONDS,
+            "retry": Retry(NoBackoff(), 0),
+            "client_name": "backstop-gateway",
+        }
+        if address.tls:
+            options |= {"ssl_ca_data": address.authorities, "ssl_cert_reqs": "required", "ssl_check_hostname": True}
+        pool = ConnectionPool(connection_class=SSLConnection if address.tls else Connection, max_connections=_CONNECTIONS, **options)
+        self._pool = pool
+        self._redis: Any = Redis(connection_pool=pool)
+
+    async def open(self) -> None:
+        """As of `Store`."""
+        await self._ask(self._redis.ping())
+
+    async def read(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        """As of `Store`."""
+        asked = self._redis.pipeline(transaction=False)
+        for key in keys:
+            asked.getrange(self._name(key), 0, LONGEST_ENTRY)
+        answers = await self._ask(asked.execute(raise_on_error=False))
+        return [self._value(answer) for answer in answers]
+
+    async def write(self, key: bytes, *, value: bytes, seconds: float) -> None:
+        """As of `Store`."""
+        await self._ask(self._redis.set(self._name(key), value, px=max(1, int(seconds * 1000))))
+
+    async def close(self) -> None:
+        """As of `Store`."""
+        await self._pool.disconnect()
+
+    def _name(self, key: bytes) -> str:
+        return self._prefix + key.hex()
+
+    def _value(self, answer: object) -> bytes | None:
+        match answer:
+            case bytes():
+                return answer or None  # of what is not there, the range is empty
+            case ResponseError() if str(answer).startswith("WRONGTYPE"):
+                return None  # somebody else's
+            case ResponseError():
+                raise StoreError(_refusal(answer))
+            case _:
+                raise StoreError("it does not speak Redis")
+
+    async def _ask(self, answer: Awaitable[Answer]) -> Answer:
+        try:
+            return await answer
+        except (AuthenticationError, ResponseError) as error:
+            raise StoreError(_refusal(error)) from None
+        except NotConnectedError:
+            raise StoreError("it cannot be reached") from None
+        except OSError:
+            raise StoreError("it cannot be used") from None
+        except Exception:  # noqa: BLE001 - its parser stumbles over garbage in any way
+            await self._pool.disconnect(inuse_connections=False)  # the other one's is not of this
+            raise StoreError("it does not speak Redis") from None
+
+
+def _refusal(error: RedisError) -> str:
+    """The word that an error of Redis begins with, such as `OOM` or `NOAUTH`: what comes after it may be anything."""
+    word = str(error).split(" ", 1)[0]
+    return f"it refuses with `{word}`" if word.isascii() and word.isalpha() and word.isupper() and len(word) <= 20 else "it refuses"
