@@ -17,6 +17,7 @@ from .metrics import GatewayMetrics
 from .replay import Recorder, Replay, keepable
 from .revision import CacheTier, ModelTier, Revision
 from .upstream import Streaming, Whole
+from .usage import Usage
 
 _NOT_KEPT: Final = CacheControl(may_keep=False, max_age=0.0)
 
@@ -137,3 +138,8 @@ class RecordedStream:
     async def close(self) -> None:
         """As of `Streaming`."""
         await self._stream.close()
+
+    @property
+    def usage(self) -> Usage | None:
+        """As of `Streaming`."""
+        return self._stream.usage

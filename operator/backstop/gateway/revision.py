@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from ..api.fallbackpolicy import CircuitBreaker, StaticTarget, Tier, Timeouts
 from ..api.knowledge import KnowledgeError, read_knowledge_base
+from ..api.metricnames import target_label
 from ..api.names import api_key_variable
 from ..api.promptversion import ModelParameters, Variable
 from ..api.record import RevisionRecord
@@ -48,6 +49,7 @@ class ModelTier:
     total: float
     retries: int
     breaker: BreakerSettings
+    target: str  # how metrics of its tokens name it
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ def _compile_tier(
         total=float(timeouts.totalSeconds),
         retries=tier.retries,
         breaker=_breaker(tier.circuitBreaker or CircuitBreaker()),
+        target=target_label(tier.name, base_url=model.baseURL, model=model.name),
     )
 
 
