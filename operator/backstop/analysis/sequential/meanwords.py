@@ -42,7 +42,7 @@ def explained(
 def _counted(rule: Mean, *, state: MeanState, unit: str, canary: str, stable: str) -> str:
     allowed = f"allowed {decimal(rule.target, digits=10)}"
     judged, beside = state.told
-    left_out = f"; {state.unknown:,} {canary} requests more are not judged, as their answers said no usage" if state.unknown else ""
+    left_out = f"; {state.unknown:,} {canary} requests more are not judged, as what they came to is not known" if state.unknown else ""
     if judged.mean is None:
         return f"no {canary} request counted yet ({allowed} {unit} per request){left_out}"
     text = f"{_per_request(judged, unit=unit)} over {judged.requests:,} {canary} requests ({allowed})"
