@@ -362,3 +362,24 @@ def test_b18_a_canary_with_cold_caches_is_compared_with_what_stable_answered_wit
     for index in range(120):
         state = observed(rule, state, block=replace(beside, start=5.0 * index, end=5.0 * index + 5.0))
         assert isinstance(judged(rule, state), Healthy)
+
+
+def test_b18_a_limit_that_only_warm_caches_keep_rolls_no_canary_back() -> None:
+    def served(revision: str, *, cache: str, bad: float, good: float) -> dict[Counter, float]:
+        count = Counter("backstop_served_total", revision, cache, "success", "answered")
+        return {count: good, count._replace(outcome="error"): bad}
+
+    # 8 % of what the model is asked for fails on both; stable answers 40 % from its cache, and so keeps 5 %.
+    added = {
+        **served("canary", cache="miss", bad=4, good=46),
+        **served("stable", cache="miss", bad=19, good=221),
+        **served("stable", cache="hit", bad=0, good=160),
+    }
+    block = Block(0.0, 5.0, added, watermarks={}, gaps=frozenset(), increases=(Increase(5.0, "a", added),))
+    arms = arm_block(ERRORS, block=block, policy=asked(ERRORS, state=AnalysisState()))
+    assert (arms.canary, arms.stable) == (Counts(4, 50), Counts(19, 400))
+    rule = rule_of(ERRORS, tests=1, planned_blocks=120)
+    state = rule.start()
+    for index in range(120):
+        state = observed(rule, state, block=replace(arms, start=5.0 * index, end=5.0 * index + 5.0))
+        assert not isinstance(judged(rule, state), Breached), "it is no worse than stable: stable is not asked as often"

@@ -48,6 +48,8 @@ class Rollouts(RuleBasedStateMachine):
     def a_policy_of_its_name_is_created(self, expired: bool) -> None:
         if expired:
             self.world.kept = None
+            # What was only suspected stands on no prompt version.
+            self.rejected = {verdict.revision.name for verdict in self.world.verdicts}
         self.world.create_anew()
 
     @rule(seconds=st.sampled_from((0.2, 1.0, 5.0, 21.0, 61.0)))
@@ -384,13 +386,21 @@ class RolloutsEdited(Rollouts):
     @precondition(lambda self: self.world.exists and self.world.route is not None)
     @rule()
     def the_traffic_object_is_deleted(self) -> None:
+        self._lose_what_only_the_route_says()
         self.world.traffic = None
 
     @precondition(lambda self: self.world.exists and self.world.route is not None and self.world.route.generation > 5)
     @rule(behind=st.integers(1, 4))
     def an_older_traffic_object_is_put_back(self, behind: int) -> None:
         assert self.world.route is not None
+        self._lose_what_only_the_route_says()
         self.world.put_older_route(self.world.route.generation - behind)
+
+    def _lose_what_only_the_route_says(self) -> None:
+        """The verdict of an operator that died before it wrote status."""
+        aborted = self.world.route.aborted if self.world.route is not None else None
+        if aborted is not None and self.world.place.rejection_of(aborted.revision) is None:
+            self.rejected -= {aborted.revision} - {verdict.revision.name for verdict in self.world.verdicts}
 
     def teardown(self) -> None:
         """8: and gateways do what the traffic object says, whatever was done to it."""

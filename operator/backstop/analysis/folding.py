@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from ..api.metricnames import CacheUse
 from .blocks import JITTER, Block, close_blocks
 from .deltas import Scrape
 from .indicators import counts_of, counts_over, sum_of
@@ -11,7 +12,7 @@ from .policy import LivePolicy
 from .quantile import display_quantile
 from .queries import history_seconds
 from .reading import Counts
-from .rule import ArmBlock
+from .rule import ArmBlock, BoundCounts
 from .rules import AnyRule, observed, rule_of, tests_among
 from .sequential.mean import MeanBlock, Sum
 from .sequential.rule import Sequential
@@ -71,13 +72,24 @@ def arm_block(objective: Objective, *, block: Block, policy: LivePolicy) -> ArmB
     )
     if objective.sequential is None:
         return arms
-    bounds = objective.bounds_beside
+    bounds, compared = objective.bounds_beside, None
+    if stable is not None and objective.part == GATEWAYS and not objective.above_stable and _from_caches(block):
+        canary_asked, stable_asked = (
+            counts_of(objective, added=block.added, revision=revision, beside=True) for revision in (policy.canary, policy.stable)
+        )
+        compared = BoundCounts(canary_asked or Counts(), stable=stable_asked)
     targets = [increase.added for increase in block.increases]
     return replace(
         arms,
         bounds=counts_over(bounds, targets=targets, canary=policy.canary, stable=policy.stable) if bounds else (),
         stable_pods=_by_pod(objective, block=block, stable=policy.stable) if stable is not None else (),
+        compared=compared,
     )
+
+
+def _from_caches(block: Block) -> bool:
+    """Whether a cache of a gateway has answered anything for which no model was asked."""
+    return any(counter.cache == CacheUse.HIT for counter in block.added)
 
 
 def _by_pod(objective: Objective, *, block: Block, stable: str) -> tuple[Counts, ...]:

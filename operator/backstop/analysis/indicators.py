@@ -35,14 +35,17 @@ OWN_BAD = "promQL.bad"
 OWN_TOTAL = "promQL.total"
 
 
-def counts_of(objective: Objective, *, added: Mapping[Counter, float], revision: str) -> Counts | None:
-    """Bad and judged requests of one revision; None where there is no total. A bad series that is missing is zero bad."""
+def counts_of(objective: Objective, *, added: Mapping[Counter, float], revision: str, beside: bool = False) -> Counts | None:
+    """Bad and judged requests of one revision; None where there is no total. A bad series that is missing is zero bad.
+
+    `beside`: to be compared with those of another revision, so only of those that a model was asked for: a canary begins with cold caches.
+    """
+    cold = beside or objective.above_stable
     match objective.indicator:
         case Indicator.LATENCY:
             assert objective.latency is not None, "a Latency objective has its limit"
-            return _latency(objective.latency, added=added, revision=revision, cold=objective.above_stable)
+            return _latency(objective.latency, added=added, revision=revision, cold=cold)
         case Indicator.ERROR_RATE:
-            cold = objective.above_stable
             return _share(
                 added,
                 revision=revision,

@@ -10,7 +10,7 @@ from .reading import Breached, Breaching, Counts, Healthy
 
 @dataclass(frozen=True)
 class BoundCounts:
-    """One more latency bound: requests over it, of the same requests as at the limit."""
+    """Both arms, as they are compared with each other: requests over a further latency bound, or those that a model was asked for."""
 
     canary: Counts
     stable: Counts | None
@@ -22,7 +22,8 @@ class ArmBlock:
 
     `after_gap`: more than two scrapes were missing on every target, so the block does not continue the one before.
     `bounds`: the latency bounds that are compared beside the limit, always in the same order. `stable_pods`: stable's counts by the
-    pod that served; empty where they are not known, and then bursts are measured on the sum.
+    pod that served; empty where they are not known, and then bursts are measured on the sum. `compared`: the arms as they are compared
+    with each other, where that is not as they are held against the limit.
     """
 
     start: float
@@ -32,6 +33,7 @@ class ArmBlock:
     after_gap: bool = False
     bounds: tuple[BoundCounts, ...] = ()
     stable_pods: tuple[Counts, ...] = ()
+    compared: BoundCounts | None = None
 
 
 Verdict = Healthy | Breaching | Breached

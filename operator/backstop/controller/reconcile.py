@@ -153,16 +153,16 @@ class Reconcile:
             await self._block(policy, status=status, why=wish)
             return False
         fitting = self._fitting(policy, wish=wish) if contents is not None else None
-        vanished = self._vanished_route(key, wish=wish, place=place)
+        unseen = self._unseen_route(key, wish=wish)
         try:
-            if fitting is None or vanished or place.stable is None or self._probes.must_read(key, probed=place.probed):
+            if fitting is None or unseen or place.stable is None or self._probes.must_read(key, probed=place.probed):
                 # Reading may take long, and what takes traffic away does not wait for it. The decision is made again with what was read.
                 await self._apply.ahead(self._look(policy, wish=wish, status=status, place=place, memory=NOTHING_KEPT, probes={}))
             if fitting is None:
                 self._judging.watch(key, spec=wish.spec, place=place, analysis=self._analysis(key, status=status))
                 return True
             wish = fitting
-            await self._look_for(vanished, key=key)
+            await self._look_for(unseen, key=key)
             probes = await self._probes.look(key, owner=policy.uid, probed=place.probed)
             memory = NOTHING_KEPT if place.stable is not None else await self._kept.memory(key)
             subject = self._look(policy, wish=wish, status=status, place=place, memory=memory, probes=probes)
@@ -174,15 +174,15 @@ class Reconcile:
             _log.warning("the policy is let go though its rollout could not be ended", extra=told)
             return await self._apply.release(policy) is not None
 
-    def _vanished_route(self, key: PolicyKey, *, wish: Wish, place: Place) -> Router | None:
-        """The router whose object was there before and is not seen: it may be there still, without the labels that it is watched by."""
+    def _unseen_route(self, key: PolicyKey, *, wish: Wish) -> Router | None:
+        """The router whose object is not seen: it may be there without the labels that it is watched by."""
         router = router_of(wish.spec)
         seen = self._store.child(router.resource, namespace=key.namespace, name=router.name(key.name))
-        return router if seen is None and place.generation > 0 else None
+        return router if seen is None else None
 
-    async def _look_for(self, vanished: Router | None, *, key: PolicyKey) -> None:
-        if vanished is not None:
-            await self._writes.refresh(vanished.resource, namespace=key.namespace, name=vanished.name(key.name), by=key)
+    async def _look_for(self, unseen: Router | None, *, key: PolicyKey) -> None:
+        if unseen is not None:
+            await self._writes.refresh(unseen.resource, namespace=key.namespace, name=unseen.name(key.name), by=key)
 
     def _is_overdue(self, policy: Declared) -> bool:
         """Whether a deletion has waited for as long as it may for writes that fail."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ..reading import Breached, Breaching, Counts, Healthy
-from ..rule import ArmBlock, Verdict
+from ..rule import ArmBlock, BoundCounts, Verdict
 from .bursts import Bursts, Succession, correlation, duration, thinned, with_pod_block, with_share
 from .episode import begins_now, continued, is_over
 from .likelihood import log_ratios
@@ -191,8 +191,9 @@ class Sequential:
     # -- folding
 
     def _pairs(self, block: ArmBlock) -> tuple[Pair, ...]:
-        """The block at the limit and at each further bound; a bound that is missing has no requests."""
-        arms = [(block.canary, block.stable), *((one.canary, one.stable) for one in block.bounds)][: self.comparisons]
+        """The arms as they are compared at the limit and at each further bound; a bound that is missing has no requests."""
+        at_limit = block.compared or BoundCounts(block.canary, stable=block.stable)
+        arms = [(at_limit.canary, at_limit.stable), *((one.canary, one.stable) for one in block.bounds)][: self.comparisons]
         arms += [(Counts(), None)] * (self.comparisons - len(arms))
         return tuple(_pair(canary, stable=stable or Counts()) for canary, stable in arms)
 
@@ -204,8 +205,9 @@ class Sequential:
         prior = self._prior(state)
         absolute, stable_absolute = state.absolute, state.stable_absolute
         if isinstance(self.limit, AtMost):
-            absolute = self._absolute(absolute, bad=thin[0].canary_bad, total=thin[0].canary_total)
-            stable_absolute = self._absolute(stable_absolute, bad=thin[0].stable_bad, total=thin[0].stable_total)
+            each = thinned(_pair(block.canary, stable=block.stable or Counts()), correlation=found)
+            absolute = self._absolute(absolute, bad=each.canary_bad, total=each.canary_total)
+            stable_absolute = self._absolute(stable_absolute, bad=each.stable_bad, total=each.stable_total)
         promotion = state.promotion
         if self.weighs_promotion:
             promotion = with_evidence(promotion, block=thin[0], allowed=self.allowed, b=self.expected(state), margin=self.margin)
