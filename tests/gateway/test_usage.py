@@ -5,14 +5,17 @@ import json
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from backstop.api.record import RevisionRecord
+from backstop.gateway.metrics import KEPT_REVISIONS, KEPT_TARGETS, GatewayMetrics
+from backstop.gateway.revision import compile_revision
 from backstop.gateway.usage import MOST_TOKENS, ModelUse, Usage, comment, heard, heard_comment, told, usage_in
 from e2e.fakemodel.script import Fault, Rule
 
-from .harness import Gateway, Gateways, Model, TrafficApi, make_record, model_tier, state, static_tier
+from .harness import Gateway, Gateways, Model, TrafficApi, answering, make_record, model_tier, state, static_tier
 
-ASKS = {"stream": True, "stream_options": {"include_usage": True}}
+ASKS: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
 TARGET = "primary@0a1b2c3d"
 
 
@@ -25,7 +28,7 @@ def usage(prompt: Any, completion: Any) -> dict[str, Any]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": 0}
 
 
-ODD = [
+ODD: list[Any] = [
     None,
     [],
     "10",
@@ -91,8 +94,9 @@ async def counted(gateway: Gateway, revision: str = "") -> dict[str, float]:
 async def test_tokens_are_those_that_the_model_says_of_whole_answers_and_of_streams(model: Model, gateways: Gateways) -> None:
     model.script(Rule(tokens=5))
     gateway = await gateways.start(make_record([model_tier(model.url)]))
-    await gateway.chat()
-    await gateway.chat(**ASKS)
+    for got in (await gateway.chat(), await gateway.chat(**ASKS)):
+        assert got.said("usage") is None
+        assert b"x-backstop-usage" not in got.body
     assert await counted(gateway) == {"known": 2, "input": 16, "output": 10}
     assert await gateway.total("backstop_tokens_total", tier="primary", type="input") == 16
     assert await gateway.total("backstop_tokens_total", tier="primary", type="output") == 10
@@ -110,7 +114,7 @@ async def test_a_stream_whose_caller_did_not_ask_for_its_usage_is_unknown_and_no
     assert await gateway.total("backstop_tokens_total") == 0
 
 
-@pytest.mark.parametrize("odd", [None, usage(-1, 2), usage(1.5, 2), usage("1", 2)])
+@pytest.mark.parametrize("odd", [None, usage(-1, 2)])
 async def test_an_answer_with_an_odd_usage_goes_to_the_caller_as_it_is_and_counts_as_unknown(
     odd: Any, model: Model, gateways: Gateways
 ) -> None:
@@ -141,6 +145,19 @@ async def test_the_entry_counts_the_tokens_of_the_revision_that_answered_and_tel
     assert await behind.total("backstop_tokens_total", type="output") == 80
 
 
+async def test_of_a_stream_that_tells_its_usage_as_it_goes_the_last_word_counts(gateways: Gateways) -> None:
+    pieces = [
+        {"choices": [{"index": 0, "delta": {"content": "a"}}], "usage": usage(9, 1)},
+        {"choices": [{"index": 0, "delta": {"content": "b"}}], "usage": usage(9, 2)},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": None},
+    ]
+    body = "".join(f"data: {json.dumps(piece)}\n\n" for piece in pieces).encode() + b"data: [DONE]\n\n"
+    async with answering(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)) as url:
+        gateway = await gateways.start(make_record([model_tier(url)]))
+        assert (await gateway.chat(stream=True)).text == "ab"
+        assert await counted(gateway) == {"known": 1, "input": 9, "output": 2}
+
+
 async def test_an_answer_that_no_model_gave_took_no_tokens_and_is_not_counted_as_free(model: Model, gateways: Gateways) -> None:
     cached = {"name": "kept", "cache": {"hot": {"maxMebibytes": 1, "ttlSeconds": 60}}}
     gateway = await gateways.start(make_record([model_tier(model.url), cached, static_tier()]))
@@ -150,6 +167,9 @@ async def test_an_answer_that_no_model_gave_took_no_tokens_and_is_not_counted_as
     model.script(Rule(error_percent=100))
     assert (await gateway.chat(seed=2)).said("tier") == "static"
     assert await counted(gateway) == {"known": 1, "input": 8, "output": 3}
+    model.script()
+    assert (await gateway.chat(seed=3, **ASKS)).said("cache") == "miss"
+    assert await counted(gateway) == {"known": 2, "input": 16, "output": 6}
 
 
 async def test_of_callers_that_wait_for_one_answer_only_the_one_that_asked_took_tokens(model: Model, gateways: Gateways) -> None:
@@ -168,6 +188,18 @@ async def test_tokens_of_another_tier_are_counted_as_that_tier_s(model: Model, o
     await gateway.chat()
     samples = (await gateway.metrics("backstop_served_usage_total"))["backstop_served_usage_total"]
     assert [(labels["target"].partition("@")[0], labels["type"], value) for labels, value in samples] == [("small", "known", 1)]
+
+
+def test_what_is_counted_is_bounded_whatever_a_peer_says_and_goes_with_its_revision(stable: RevisionRecord) -> None:
+    metrics = GatewayMetrics(compile_revision(stable, environment={}), registry=CollectorRegistry())
+    for number in range(40):
+        metrics.served_by("canary").count_usage(ModelUse(f"t{number}@00000000", usage=Usage(1, 2)))
+    exported = generate_latest(metrics.registry).decode()
+    assert exported.count("backstop_served_usage_total{") == KEPT_TARGETS
+    for number in range(2 * KEPT_REVISIONS):
+        metrics.prepare(state(number, stable=stable.revision, canary=f"r{number}"))
+    exported = generate_latest(metrics.registry).decode()
+    assert exported.count("backstop_served_usage_total{") == exported.count("backstop_served_tokens_total{") == 0
 
 
 async def test_an_answer_that_was_cut_off_says_nothing_of_its_tokens(model: Model, gateways: Gateways) -> None:

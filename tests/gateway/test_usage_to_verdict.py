@@ -81,7 +81,8 @@ async def test_a_canary_that_writes_too_much_is_breached_by_what_its_model_says(
         assert isinstance(resumed, AnalysisState)
         return result.readings, resumed
 
-    kept, readings = AnalysisState(), ()
+    kept = AnalysisState()
+    readings: tuple[SLOReading, ...] = ()
     with closing(PrometheusSource(config)) as source:
         async with asyncio.timeout(60):
             while not (readings and all(isinstance(reading.state, Breached) for reading in readings)):
