@@ -25,6 +25,7 @@ SERVED_USAGE: Final = "backstop_served_usage_total"  # {namespace, policy, revis
 SERVED_TOKENS: Final = "backstop_served_tokens_total"  # {namespace, policy, revision, target, type}: a TokenType
 
 REQUESTS_TOTAL: Final = "backstop_requests_total"
+TOKENS_TOTAL: Final = "backstop_tokens_total"  # {namespace, policy, revision, tier, type}: by the pod whose chain asked
 REQUEST_SECONDS: Final = "backstop_request_duration_seconds"
 FIRST_BYTE_SECONDS: Final = "backstop_time_to_first_byte_seconds"
 OVERHEAD_SECONDS: Final = "backstop_overhead_seconds"
@@ -37,7 +38,6 @@ SPLIT_TOTAL: Final = "backstop_split_total"
 CACHE_LOOKUPS_TOTAL: Final = "backstop_cache_lookups_total"  # {namespace, policy, revision, level, result}
 CACHE_BYTES: Final = "backstop_cache_bytes"  # {namespace, policy, revision, level}
 REFUSED_TOTAL: Final = "backstop_refused_total"  # {namespace, policy, revision, reason}: by the pod that had no room
-TOKENS_TOTAL: Final = "backstop_tokens_total"  # {namespace, policy, revision, tier, type}: by the pod whose chain asked
 INFLIGHT: Final = "backstop_inflight_requests"
 REVISION_INFO: Final = "backstop_revision_info"
 

@@ -11,18 +11,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ..api import metricnames as names
-from ..api.metricnames import (
-    SEVERITY,
-    CacheLevel,
-    CacheLookup,
-    CacheUse,
-    FailureMode,
-    FirstTier,
-    Outcome,
-    Overload,
-    TokenType,
-    UsageType,
-)
+from ..api.metricnames import SEVERITY, CacheLevel, CacheLookup, CacheUse, FailureMode, FirstTier, Outcome, Overload
 from ..api.traffic import TrafficState
 from .breaker import Breaker
 from .revision import ModelTier, Revision
@@ -74,10 +63,10 @@ class ServedSeries:
             if len(self._targets) >= KEPT_TARGETS:
                 return
             self._targets.add(use.target)
-        self._usage(use.target, UsageType.UNKNOWN if use.usage is None else UsageType.KNOWN).inc()
+        self._usage(use.target, names.UsageType.UNKNOWN if use.usage is None else names.UsageType.KNOWN).inc()
         if use.usage is not None:
-            self._tokens(use.target, TokenType.INPUT).inc(use.usage.input)
-            self._tokens(use.target, TokenType.OUTPUT).inc(use.usage.output)
+            self._tokens(use.target, names.TokenType.INPUT).inc(use.usage.input)
+            self._tokens(use.target, names.TokenType.OUTPUT).inc(use.usage.output)
 
 
 class GatewayMetrics:
@@ -237,8 +226,8 @@ class GatewayMetrics:
 
     def count_tokens(self, tier: str, *, usage: Usage) -> None:
         """A model that this pod asked has said what its answer took."""
-        self._token_children(tier, TokenType.INPUT).inc(usage.input)
-        self._token_children(tier, TokenType.OUTPUT).inc(usage.output)
+        self._token_children(tier, names.TokenType.INPUT).inc(usage.input)
+        self._token_children(tier, names.TokenType.OUTPUT).inc(usage.output)
 
     def count_budget_exceeded(self) -> None:
         """The first byte came after the budget."""

@@ -39,6 +39,7 @@ class ModelTier:
 
     name: str
     url: str
+    target: str  # how metrics of its tokens name it
     model: str
     authorization: str | None
     connect: float | None
@@ -49,7 +50,6 @@ class ModelTier:
     total: float
     retries: int
     breaker: BreakerSettings
-    target: str  # how metrics of its tokens name it
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,7 @@ def _compile_tier(
     return ModelTier(
         name=tier.name,
         url=model.baseURL.rstrip("/") + "/chat/completions",
+        target=target_label(tier.name, base_url=model.baseURL, model=model.name),
         model=override if override and position == 0 else model.name,
         authorization=_authorization(tier, position=position, environment=environment),
         connect=_seconds(timeouts.connectMilliseconds),
@@ -167,7 +168,6 @@ def _compile_tier(
         total=float(timeouts.totalSeconds),
         retries=tier.retries,
         breaker=_breaker(tier.circuitBreaker or CircuitBreaker()),
-        target=target_label(tier.name, base_url=model.baseURL, model=model.name),
     )
 
 
