@@ -157,11 +157,11 @@ def _compile_tier(
     return ModelTier(
         name=tier.name,
         url=model.baseURL.rstrip("/") + "/chat/completions",
-        target=target_label(tier.name, base_url=model.baseURL, model=model.name),
         model=override if override and position == 0 else model.name,
         authorization=_authorization(tier, position=position, environment=environment),
         connect=_seconds(timeouts.connectMilliseconds),
         headers=_seconds(timeouts.headersMilliseconds),
+        target=target_label(tier.name, base_url=model.baseURL, model=model.name),
         first_token=_seconds(timeouts.firstTokenMilliseconds),
         reserved=sum((t.firstTokenMilliseconds or 0) / 1000 for t in later if t is not None),
         stall=timeouts.stallMilliseconds / 1000,
