@@ -20,7 +20,10 @@ ANALYSIS_FIXTURES = Path(__file__).parent / "analysis" / "fixtures" / "analysis.
 
 # Where it matters that something fails, and not what the shortest way to it is; the same ways each time. A state machine tries more of
 # them here than in the quick loop, after which `make test` has thousands of its steps.
-settings.register_profile("found", derandomize=True, database=None, phases=(Phase.explicit, Phase.generate))
+settings.register_profile("found", derandomize=True, database=None, phases=(Phase.explicit, Phase.generate), deadline=None)
+# How long an example takes is no matter of a test, least of all beside others.
+settings.register_profile("quick", deadline=None)
+settings.load_profile("quick")
 
 
 @pytest.hookimpl(trylast=True)  # of what is left to run

@@ -28,7 +28,7 @@ LABELS = {"__name__": "backstop_served_total", "namespace": "shop", "policy": "s
 POLICY = live_policy(errors_objective())
 
 # A busy machine is no failure.
-bad_input = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+bad_input = settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
 values = st.one_of(
     st.integers(0, 50).map(float),

@@ -134,6 +134,17 @@ def test_m01_a_source_that_fails_makes_it_unknown_and_afterwards_it_goes_on_wher
     assert one(after) == one(run(samples, latency_objective(), until=77.0))
 
 
+def test_what_was_counted_from_another_source_is_counted_no_more() -> None:
+    before = run(two_pods(slow_from=40.0, slow_to=120.0), latency_objective(), until=60.0)
+    assert isinstance(one(before).state, Breaching)
+    samples = two_pods(slow_from=120.0, slow_to=120.0)
+    other = replace(live_policy(latency_objective(), state=before.state), source="other")
+    after = evaluate(visible(samples, until=61.0), policy=other, now=61.0, scrape_interval=INTERVAL)
+    anew = evaluate(visible(samples, until=61.0), policy=replace(other, state=AnalysisState()), now=61.0, scrape_interval=INTERVAL)
+    assert one(after) == one(anew)
+    assert one(after).canary.bad == 0
+
+
 @pytest.mark.parametrize(
     "fetched", [NoData("Nothing there."), NotANumber("Nothing there."), Partial("Nothing there."), ProviderError("Nothing there.")]
 )

@@ -99,7 +99,7 @@ def counted(pods: tuple[Pod, ...], *, polls: list[float], restart: bool, order: 
     return Counts(bad=state.step_requests - answered, total=state.step_requests)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 @given(
     pods=histories(),
     polls=st.lists(st.integers(210, 990).map(lambda tenth: tenth / 10), max_size=12).map(sorted),

@@ -20,7 +20,7 @@ from backstop.analysis.sequential.restarts import idle_weight, log_value, settle
 from backstop.analysis.sequential.risk import Risk
 from backstop.analysis.sequential.twosample import Pair, log_e, projected
 
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
+PATIENT = settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 EQUAL = tuple(-math.log(len(WORSE)) for _ in WORSE)
 SHARES = st.one_of(st.sampled_from([0.0, 1.0, 1e-9, 0.01, 0.5]), st.floats(0, 1))
 INNER = st.floats(1e-6, 1 - 1e-6)

@@ -25,6 +25,7 @@ from backstop.analysis.state import (
     pack,
     target_key,
     unpack,
+    with_source,
 )
 from backstop.analysis.threshold import WINDOW_BLOCKS, Episode, ThresholdState, stable_of, total_of
 
@@ -52,10 +53,11 @@ states = st.builds(
     silence=st.none() | st.builds(Silence, since=times, sent=st.integers(0, 10**18)),
     step_beside=st.integers(0, 10**12),
     objectives=st.dictionaries(st.text(max_size=8), objective_states, max_size=3),
+    source=st.text(max_size=12),
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 @given(state=states)
 def test_packing_and_unpacking_gives_the_same_state(state: AnalysisState) -> None:
     assert unpack(pack(state)) == state
@@ -250,7 +252,7 @@ def test_of_more_evidence_than_fits_some_is_left_out_and_counting_goes_on() -> N
     assert 6 <= len(kept.objectives) < len(state.objectives)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=40)
 @given(seed=st.integers(0, 10**6), blocks=st.integers(0, 60), worse=st.sampled_from([1.0, 3.0, 30.0]), comparisons=st.sampled_from([1, 6]))
 def test_a_restart_changes_no_verdict(seed: int, blocks: int, worse: float, comparisons: int) -> None:
     draw = random.Random(seed)
@@ -293,6 +295,17 @@ def test_a_state_of_the_version_before_is_read_and_goes_on() -> None:
     assert (one.step_requests, one.planned_blocks) == (77, 1)
 
 
+def test_a_state_that_names_no_source_goes_on_with_any_and_then_with_that_one_alone() -> None:
+    kept = unpack(_packed(b'["canary","stable",1763000000000,60000,0,[120,125,400,null,900,1],[["AbCdEfGh",0]],[]]'))
+    assert isinstance(kept, AnalysisState)
+    assert kept.source == ""
+    known = with_source(kept, source="default")
+    assert known == replace(kept, source="default")
+    assert with_source(known, source="default") == known
+    # Of the requests those of earlier steps are left: the other source is asked for this one's again.
+    assert with_source(known, source="other") == AnalysisState("canary", "stable", source="other", requests=280)
+
+
 def _packed(text: bytes) -> str:
     return "1." + base64.b85encode(zlib.compress(text)).decode()
 
@@ -312,6 +325,7 @@ def _packed(text: bytes) -> str:
         (_packed(b'["c","s","x",null,null,[1,2],[["t",1]],[]]'), "is damaged"),
         (_packed(b'["c","s",0,null,null,[1,2],[],[["o",[1,[[],[]],[[1,2]],[]]]]]'), "is damaged"),
         (_packed(b'["c","s",0,null,null,[1e999,2],[],[]]'), "is damaged"),
+        (_packed(b'["c","s",0,null,null,[1,2,3,null,5,1,6],[],[]]'), "is damaged"),
         (_packed(b"[" * 100_000), "is damaged"),
         (_packed(b" " * 50_000_000), "is damaged"),
         (pack(AnalysisState(canary="c", stable="s"))[:-4], "is damaged"),

@@ -105,10 +105,11 @@ async def running(
     telemetry_port: int = 0,
     pull_secrets: tuple[str, ...] = (),
     image: str = "localhost/backstop:test",
+    sources: tuple[str, ...] = ("default",),
 ) -> AsyncIterator[Mortal]:
     """An operator for the world's namespace, or for all, while the context lasts."""
     mortal = Mortal(connection, lifetime=lifetime)
-    source = PrometheusSource(MetricsSourceConfig("default", world.metrics_url, SCRAPE_SECONDS))
+    asked = {name: PrometheusSource(MetricsSourceConfig(name, world.metrics_url, SCRAPE_SECONDS)) for name in sources}
     metrics = Metrics()
     operator = Operator(
         OperatorConfig(
@@ -119,7 +120,7 @@ async def running(
         ),
         connection=connection,
         client=Client(mortal, timeout=REQUEST_SECONDS, on_write=metrics.count_write),
-        evaluators={"default": Here(source, clock=time.time)},
+        evaluators={name: Here(source, clock=time.time) for name, source in asked.items()},
         metrics=metrics,
         instance="test",
         sweep_seconds=sweep_seconds,
@@ -128,5 +129,6 @@ async def running(
         async with alongside(operator.run()):
             yield mortal
     finally:
-        source.close()
+        for source in asked.values():
+            source.close()
         await mortal.close()

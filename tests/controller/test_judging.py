@@ -29,6 +29,7 @@ from .until import until
 
 KEY = PolicyKey("shop", "support")
 SCRAPE = 5.0
+SOURCES = frozenset({"default"})
 
 
 def place() -> Place:
@@ -273,7 +274,7 @@ async def test_an_evaluation_that_fails_hides_what_was_found_before_until_the_sa
         judge._learn(KEY, policy=judge._live[KEY], answer=failed)
 
     def states() -> list[str]:
-        return [type(reading.state).__name__ for reading in readings_for(where, spec=spec, judgement=judge.judgement(KEY))]
+        return [type(reading.state).__name__ for reading in readings_for(where, spec=spec, judgement=judge.judgement(KEY), sources=SOURCES)]
 
     for scrape in range(1, 11):
         now[0] = scrape * SCRAPE

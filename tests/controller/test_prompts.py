@@ -5,17 +5,19 @@ from typing import Any
 
 import pytest
 
+from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.reasons import Reason
 from backstop.controller import prompts
 from backstop.controller.blocked import blocked_status
 from backstop.controller.prompts import REJECTIONS_KEPT, rejected_status, withdrawn_status
 from backstop.controller.reconcile import read_policy
 from backstop.controller.seen import Declared, declared
-from backstop.controller.wanted import Wish, wish_of
+from backstop.controller.wanted import Wish, wish_of, without_spec
 from backstop.kube.resources import POLICIES, PROMPT_VERSIONS, Body, Resource
 from backstop.rollout.observed import Known, Unresolved
 from backstop.rollout.place import Revision
 from backstop.rollout.verdict import Verdict
+from backstop.traffic.router import GATEWAYS, REPLICAS, Router, router_of
 
 from .world import policy_spec
 
@@ -119,6 +121,30 @@ def test_a_malformed_spec_is_told_in_one_sentence_with_the_fields_name(changes: 
     assert wish.reason is Reason.INVALID
     assert message in wish.message
     assert "\n" not in wish.message
+
+
+def sending(*requests: str) -> dict[str, Any]:
+    probes = [{"name": f"p{n}", "when": "DuringTraffic", "requestsPerSecond": 1, "request": text} for n, text in enumerate(requests)]
+    return {"probes": probes}
+
+
+def test_what_a_probe_cannot_send_is_told_and_not_sent_and_the_rest_of_the_spec_holds() -> None:
+    wish = wish_of(policy(canary=sending('{"messages": []}', "Hello")), prompt=prompt(), sources=SOURCES)
+    assert isinstance(wish, Wish)
+    message = "`spec.canary.probes[1].request` must be a JSON object with a list `messages`; correct it"
+    assert wish.revision == Unresolved(Reason.INVALID, message)
+    assert [probe.name for probe in wish.spec.canary.probes] == ["p0"]
+    assert wish.spec.slos == FallbackPolicySpec.model_validate(policy_spec("v1")).slos != []
+
+
+@pytest.mark.parametrize(("serving", "router"), [({"replicas": 1}, GATEWAYS), ({"workload": {"newer": 1}}, REPLICAS), ("?", GATEWAYS)])
+def test_of_a_spec_that_cannot_be_read_the_kind_of_route_is_known(serving: object, router: Router) -> None:
+    unreadable = policy(serving=serving, newer=1)
+    why = wish_of(unreadable, prompt=prompt(), sources=SOURCES)
+    assert isinstance(why, Unresolved)
+    wish = without_spec(unreadable, why=why)
+    assert wish.revision is why
+    assert router_of(wish.spec) is router
 
 
 def test_a_metrics_source_is_only_needed_where_something_is_judged() -> None:

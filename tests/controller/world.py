@@ -74,6 +74,7 @@ class World:
     traffic: TrafficState | None = None
     history: list[tuple[float, TrafficState]] = field(default_factory=list)
     metrics_up: bool = True
+    metrics_answer: asyncio.Event = field(default_factory=asyncio.Event)  # while it is not set, what is asked waits
     prompts: dict[str, str] = field(default_factory=dict)  # revision → PromptVersion
     counters: dict[str, dict[str, float]] = field(default_factory=dict)
     samples: dict[str, list[tuple[float, dict[str, float]]]] = field(default_factory=dict)
@@ -371,6 +372,7 @@ class World:
     async def answer_query(self, request: web.Request) -> web.Response:
         """Prometheus' `/api/v1/query` for a range selector."""
         self.queries += 1
+        await self.metrics_answer.wait()
         if not self.metrics_up:
             return web.json_response({"status": "error", "errorType": "internal", "error": "as scripted"}, status=503)
         query = request.query["query"] if "query" in request.query else (await request.post())["query"]
@@ -448,6 +450,7 @@ async def living(world: W) -> AsyncIterator[W]:
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": world.namespace, "labels": {LABEL_MANAGED_BY: MANAGER}}}
     await world.client._request("POST", "/api/v1/namespaces", query={"fieldManager": MANAGER}, body=body)
     app = web.Application()
+    world.metrics_answer.set()
     app.router.add_route("*", "/api/v1/query", world.answer_query)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
@@ -462,4 +465,5 @@ async def living(world: W) -> AsyncIterator[W]:
         life.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await life
+        world.metrics_answer.set()
         await runner.cleanup()

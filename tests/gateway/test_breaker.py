@@ -257,9 +257,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestW27AtMostOneProbeAtATimeInAnyOrder = AnyOrder.TestCase
-TestW27AtMostOneProbeAtATimeInAnyOrder.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestW27AtMostOneProbeAtATimeInAnyOrder.settings = settings(max_examples=60, stateful_step_count=30, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize(
@@ -291,6 +289,6 @@ HEADERS = st.text(alphabet="0129.,:- GMTSatJan", max_size=40)
 
 
 @given(said=HEADERS, date=st.none() | HEADERS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_any_retry_after_is_a_bounded_time(said: str, date: str | None) -> None:
     assert 0 <= seconds_to_wait(said, date=date) <= LONGEST_SECONDS

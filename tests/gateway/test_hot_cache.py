@@ -33,7 +33,7 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_w40_bytes_never_pass_the_bound_the_least_recently_used_goes_first_and_nothing_outlives_its_time(
     steps: list[tuple[str, bytes, int]],
 ) -> None:

@@ -418,4 +418,4 @@ TestRolloutsWithProbes = RolloutsWithProbes.TestCase
 TestRolloutsByReplicas = RolloutsByReplicas.TestCase
 TestRolloutsByReplicas.settings = TestRolloutsEdited.settings = TestRollouts.settings = TestRolloutsByHand.settings = (
     TestRolloutsWithProbes.settings
-) = settings(max_examples=80 if settings().derandomize else 12, stateful_step_count=40, deadline=None)
+) = settings(max_examples=80 if settings().derandomize else 12, stateful_step_count=40)

@@ -7,6 +7,7 @@ import pytest
 from backstop.api.policystatus import FallbackPolicyStatus
 from backstop.api.reasons import Reason
 from backstop.rollout.observed import Arm, Known, Unresolved
+from backstop.rollout.place import Outcome
 from tests.rollout.world import BREACHED, HEALTHY, World, in_rollout, policy, revision, started
 
 STEPS = ((50, 20), (100, 600))
@@ -96,6 +97,41 @@ def test_a_canary_goes_although_nobody_knows_which_version_serves_or_what_is_ask
     assert world.shares[-1][1:] == ("rev1", None, 0)
     assert world.place.stable is not None
     assert world.place.stable.revision.name == "rev1"
+
+
+@pytest.mark.parametrize("of_pods", [False, True])
+@pytest.mark.parametrize("ready", [0, 2])
+@pytest.mark.parametrize("dies_after", [None, 1])
+def test_a_deletion_without_a_status_takes_the_canarys_traffic_first_and_waits_until_that_is_seen(
+    of_pods: bool, ready: int, dies_after: int | None
+) -> None:
+    world = in_mid_canary(of_pods=of_pods, weight=50)
+    lose_status(world)
+    world.arms["rev1"] = Arm(desired=2, ready=ready)
+    world.deaf = True
+    world.delete()
+    assert world.write_names()[:2] == ["route", "status"]
+    world.one_pass(stop_after=dies_after)
+    assert world.shares[-1][1:] == ("rev1", None, 0)
+    world.one_pass()
+    assert world.place.last is not None
+    assert (world.place.last.outcome, world.place.last.reason) == (Outcome.SUPERSEDED, Reason.POLICY_DELETED)
+    world.run(20)
+    assert world.exists, "it went though a gateway may still give the canary traffic"
+    world.deaf = False
+    world.run(3)
+    assert not world.exists
+
+
+def test_a_deletion_without_a_status_waits_a_minute_at_most() -> None:
+    world = in_mid_canary(of_pods=False, weight=50)
+    lose_status(world)
+    world.deaf = True
+    world.delete()
+    world.run(55)
+    assert world.exists
+    world.run(10)
+    assert not world.exists
 
 
 def test_the_pods_of_a_canary_that_is_ended_finish_what_they_have() -> None:
@@ -213,17 +249,6 @@ def test_a_route_that_was_written_right_before_the_status_was_lost_is_believed()
     world.one_pass()
     assert world.place.stable is not None
     assert world.place.stable.revision == revision("2")
-
-
-def test_a_policy_that_is_deleted_without_its_status_takes_the_canary_back_first() -> None:
-    world = in_mid_canary(of_pods=False, weight=50)
-    assert world.finalizer
-    lose_status(world)
-    world.delete()
-    assert world.exists
-    world.one_pass()
-    assert world.shares[-1][1:] == ("rev1", None, 0)
-    assert not world.exists
 
 
 def test_what_was_accepted_last_goes_on_serving_where_the_route_was_lost_too() -> None:

@@ -305,7 +305,7 @@ class Reported(Rollouts):
 
 
 TestReported = Reported.TestCase
-TestReported.settings = settings(max_examples=40 if settings().derandomize else 8, stateful_step_count=40, deadline=None)
+TestReported.settings = settings(max_examples=40 if settings().derandomize else 8, stateful_step_count=40)
 
 
 def test_what_is_tried_again_after_a_report_that_failed_is_a_rollout_of_its_own() -> None:

@@ -279,7 +279,7 @@ class World:
         """The policy is gone, and all that it owned with it."""
         last = self.place.last
         self.left = self.acted, self.now - last.detected_at if last is not None else 0.0
-        self.exists = self.deleting = False
+        self.exists = self.deleting = self.strays = False
         self.status, self.traffic, self.arms, self.serving = FallbackPolicyStatus(), None, {}, None
         self.acting, self.acted, self.tokens = 0, None, NO_TOKENS
         self.reports, self.reported = {}, None

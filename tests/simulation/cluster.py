@@ -31,7 +31,7 @@ from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN
 from .api import Api, Id
 from .loop import SimulatedLoop
 from .process import Process
-from .wishes import EDITS, POLICY, Edit
+from .wishes import EDITS, POLICY, SEEING, Edit
 
 NAMESPACE: Final = "shop"
 VERDICTS: Final = {"healthy": (HEALTHY,), "breached": (BREACHED,), "unseen": (UNSEEN,), "silent": ()}
@@ -71,9 +71,9 @@ class Cluster:
 
     # What operators ask
 
-    def readings(self, canary: str, *, since: float | None) -> tuple[SLOReading, ...]:
+    def readings(self, canary: str, *, since: float | None, source: str) -> tuple[SLOReading, ...]:
         """What the SLO says of this revision: nothing before its weight is verified, but for a breach."""
-        verdict = self.verdicts.get(self.prompts.get(canary, ""), "healthy")
+        verdict = self.verdicts.get(self.prompts.get(canary, ""), "healthy") if source == SEEING else "unseen"
         if since is None and verdict != "breached":
             return ()
         return VERDICTS[verdict]

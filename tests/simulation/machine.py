@@ -19,7 +19,7 @@ from backstop.rollout.verdict import verdict_on_prompt
 from .cluster import POLICY_ID, Cluster
 from .process import EVALUATION_SECONDS, LEASE_SECONDS, SWEEP_SECONDS
 from .wire import Fault
-from .wishes import REPLICAS, Edit, spec
+from .wishes import MISSING, REPLICAS, SEEING, UNSEEING, Edit, spec
 from .witness import Witness
 
 VERSIONS = ("v1", "v2", "v3")
@@ -43,6 +43,7 @@ class WholePasses(RuleBasedStateMachine):
         self.wanted = "v1"
         self.mode, self.approval, self.paused = "Automatic", (), False  # type: str, tuple[int, ...], bool
         self.bar: int | None = None
+        self.source = SEEING
 
     @initialize(
         mode=st.sampled_from(("Automatic", "Automatic", "Pause")),
@@ -81,6 +82,11 @@ class WholePasses(RuleBasedStateMachine):
     @rule(bar=st.sampled_from((None, 90, 95)))
     def the_bar_of_the_probe_is(self, bar: int | None) -> None:
         self.bar = bar
+        self._apply()
+
+    @rule(source=st.sampled_from((SEEING, SEEING, UNSEEING, MISSING)))
+    def metrics_come_from(self, source: str) -> None:
+        self.source = source
         self._apply()
 
     @precondition(lambda self: self.cluster.exists)
@@ -269,7 +275,7 @@ class WholePasses(RuleBasedStateMachine):
 
     def _end(self) -> None:
         cluster = self.cluster
-        self.mode, self.approval, self.paused = "Automatic", (), False
+        self.mode, self.approval, self.paused, self.source = "Automatic", (), False, SEEING
         self._apply()
         cluster.heal()
         for version in VERSIONS:
@@ -330,8 +336,9 @@ class WholePasses(RuleBasedStateMachine):
 
     def _apply(self) -> None:
         self.witness.bars.append((self.cluster.now(), self.bar))
-        wanted = spec(self.wanted, own=self.cluster.own, mode=self.mode, approval=self.approval, paused=self.paused, bar=self.bar)
-        self.cluster.apply(wanted)
+        self.witness.sees(self.source == SEEING)
+        own, mode, source = self.cluster.own, self.mode, self.source
+        self.cluster.apply(spec(self.wanted, own=own, mode=mode, approval=self.approval, paused=self.paused, bar=self.bar, source=source))
 
     def _pass_time(self, seconds: float) -> None:
         self.cluster.loop.let_pass(seconds)
@@ -348,6 +355,8 @@ class WholePasses(RuleBasedStateMachine):
         """Trouble ends while the rollout holds; returns the canary."""
         for version in VERSIONS:
             self.cluster.judge(version, "unseen")
+        if self.source != SEEING:
+            self.metrics_come_from(SEEING)
         self.cluster.heal()
         self._pass_time(RECOVERY_SECONDS)
         return self._canary()

@@ -28,11 +28,13 @@ from backstop.telemetry.metrics import Metrics
 from .api import Api
 from .loop import SimulatedLoop
 from .wire import Wire
+from .wishes import SEEING, UNSEEING
 
 LEASE_SECONDS = 9
 EVALUATION_SECONDS = 2.0
 SWEEP_SECONDS = 30.0
 RESTART_SECONDS = 2.0
+SOURCES: Mapping[str, Any] = dict.fromkeys((SEEING, UNSEEING))  # of which nobody asks anything
 WATCHED = {resource.plural: resource for resource in sources.WATCHED}
 
 
@@ -45,8 +47,8 @@ class Surroundings(Protocol):
     def now(self) -> float:
         """Seconds since the epoch."""
 
-    def readings(self, canary: str, *, since: float | None) -> tuple[SLOReading, ...]:
-        """What the SLOs of this revision say."""
+    def readings(self, canary: str, *, since: float | None, source: str) -> tuple[SLOReading, ...]:
+        """What the SLOs of this revision say, by this metric source."""
 
     def acting(self, pods: list[str]) -> int | None:
         """The lowest traffic generation that these gateway pods act on; None when one does not say."""
@@ -56,15 +58,16 @@ class _SimulatedJudging(Judging):
     """Knows what is live as the real one does; its readings come from the world."""
 
     def __init__(self, world: Surroundings, *, wake: Callable[[PolicyKey, bool], None]) -> None:
-        super().__init__({}, wake=wake, clock=world.now, jitter=lambda: 0.0)
+        super().__init__(SOURCES, wake=wake, clock=world.now, jitter=lambda: 0.0)
         self._world = world
 
     async def run(self, source: str) -> None:
         while True:
-            for key, live in list(self._live.items()):
-                readings = self._world.readings(live.canary, since=live.since)
+            for key, live in [(key, live) for key, live in self._live.items() if live.source == source]:
+                readings = self._world.readings(live.canary, since=live.since, source=source)
                 before = self._judgements.get(key)
-                after = Judgement(live.canary, live.stable, live.objectives, live.since, self._world.now(), readings, None)
+                which = live.canary, live.stable, live.objectives, live.since
+                after = Judgement(*which, self._world.now(), readings, None, None, source)
                 if before is not None and replace(before, at=after.at) == after:
                     continue
                 self._judgements[key] = after
@@ -184,7 +187,7 @@ class Process:
             OperatorConfig(gatewayImage="localhost/backstop:test", namespaces=[world.namespace], telemetryPort=0),
             connection=cast(Any, None),
             client=client,
-            evaluators=cast(Any, {"default": None}),
+            evaluators=SOURCES,
             metrics=metrics,
             instance=self.name,
             leadership=leadership,

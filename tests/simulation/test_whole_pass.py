@@ -3,10 +3,11 @@
 from hypothesis import HealthCheck, settings
 
 from .machine import WholePasses
+from .wishes import MISSING, UNSEEING
 
 TestWholePasses = WholePasses.TestCase
 TestWholePasses.settings = settings(
-    max_examples=15 if settings().derandomize else 5, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=15 if settings().derandomize else 5, stateful_step_count=30, suppress_health_check=list(HealthCheck)
 )
 
 
@@ -35,6 +36,23 @@ def test_b01_a_breach_whose_first_write_is_lost_to_somebody_else_is_acted_on_at_
     machine.a_breach_meets_another_writer()
     machine.nothing_is_broken()
     machine.teardown()
+
+
+def test_m01_what_a_metric_source_said_before_the_spec_named_another_moves_nothing() -> None:
+    machine = played("Automatic")
+    machine.a_canary_begins("v2")
+    machine.metrics_come_from(MISSING)
+    machine.time_passes(65.0)
+    machine.time_passes(65.0)
+    machine.metrics_come_from(UNSEEING)
+    machine.time_passes(65.0)
+    machine.nothing_is_broken()
+    canary = machine.cluster.place.canary
+    assert canary is not None
+    assert canary.weight == 5
+    machine.teardown()
+    assert machine.cluster.place.stable is not None
+    assert machine.cluster.place.stable.revision == canary.revision
 
 
 def test_a03_a_healthy_version_is_promoted_with_the_pods_that_were_judged() -> None:

@@ -8,6 +8,8 @@ from backstop.kube.resources import Body
 
 POLICY: Final = "support"
 REPLICAS: Final = 2
+# Metric sources: one that tells the truth, one that sees nothing, and one that no operator has.
+SEEING, UNSEEING, MISSING = "default", "blind", "elsewhere"
 
 
 class Edit(StrEnum):
@@ -27,7 +29,14 @@ EDITS: Final[dict[Edit, Body]] = {
 
 
 def spec(
-    prompt: str, *, own: bool = False, mode: str = "Automatic", approval: tuple[int, ...] = (), paused: bool = False, bar: int | None = None
+    prompt: str,
+    *,
+    own: bool = False,
+    mode: str = "Automatic",
+    approval: tuple[int, ...] = (),
+    paused: bool = False,
+    bar: int | None = None,
+    source: str = SEEING,
 ) -> Body:
     """A policy with three steps and one latency objective. `bar`: what a probe before traffic asks for; None: there is no probe.
 
@@ -50,6 +59,7 @@ def spec(
             "serving": {"replicas": REPLICAS, "workload": {"image": prompt, "port": 80}},
         }
     return runs | {
+        "metricsSource": source,
         "canary": {
             "steps": [{"weight": w, "holdSeconds": 8, "approval": w in approval} for w in (5, 50, 100)],
             "analysis": {"warmUpSeconds": 0},

@@ -39,6 +39,7 @@ class Witness:
     refused: bool = False  # the API server has refused a write
     stable_once: set[str] = field(default_factory=set)
     bars: list[tuple[float, int | None]] = field(default_factory=list)  # what probes ask for, from when on
+    unseen_since: float | None = None  # from when on the spec has named no metric source that sees anything
 
     def __post_init__(self) -> None:
         self.cluster.api.on_change.append(self.look)
@@ -149,8 +150,14 @@ class Witness:
                 self._seen_to_be_well(after.canary)
             self._reached[after.canary] = after.permille
 
+    def sees(self, seeing: bool) -> None:
+        """From now on the spec names a metric source that sees what is going on, or one that does not."""
+        self.unseen_since = None if seeing else self.unseen_since or self.cluster.now()
+
     def _seen_to_be_well(self, revision: str) -> None:
         cluster = self.cluster
+        blind = cluster.now() - self.unseen_since if self.unseen_since is not None else 0.0
+        assert blind < KNOWN_SECONDS, f"3: {revision} advances, and nothing has been seen of it for {blind:.0f} s"
         prompt = cluster.prompts[revision]
         if cluster.verdicts.get(prompt, "healthy") != "healthy":
             since = cluster.now() - cluster.healthy_until[prompt]

@@ -20,7 +20,7 @@ from .samples import Fetched, NoData, NotANumber, Partial, ProviderError, Sample
 from .screening import screened
 from .sequential.mean import MeanState
 from .silence import Silence, after_block
-from .state import MAX_TARGETS, AnalysisState, ObjectiveState, target_key
+from .state import MAX_TARGETS, AnalysisState, ObjectiveState, target_key, with_source
 from .telling import told
 from .threshold import CLOCK_SLACK_SECONDS
 
@@ -85,10 +85,10 @@ def is_stale(fetched: Fetched, *, now: float, scrape_interval: float) -> bool:
 
 
 def _resumed(policy: LivePolicy, *, scrape_interval: float) -> AnalysisState:
-    """The state to go on from: anew for other revisions; with new step counts when the step is another."""
-    state = policy.state
+    """The state to go on from: anew for other revisions or another source; with new step counts when the step is another."""
+    state = with_source(policy.state, source=policy.source)
     if (state.canary, state.stable) != (policy.canary, policy.stable):
-        state = AnalysisState(canary=policy.canary, stable=policy.stable)
+        state = AnalysisState(canary=policy.canary, stable=policy.stable, source=policy.source)
     planned = blocks_in(policy.planned_seconds, scrape_interval=scrape_interval)
     objectives = {o.fingerprint: _kept(o, policy=policy, state=state, planned_blocks=planned) for o in policy.objectives}
     if not _same_time(state.since, policy.since):

@@ -34,9 +34,9 @@ KEPT = ((WINDOW_BLOCKS, 7), (16, 6), (12, 5), (8, 4), (4, 3), (2, 3), (2, 2))
 DIGITS = 7
 # Newest first; more targets than this at once cannot be watched (evaluation says so).
 MAX_TARGETS = 256
-# What stands for the figures of a step that older versions did not write: judged requests of all steps, the silence, those of stable, and
-# whether stable's history has been read.
-_ADDED_SINCE = (None, None, 0, 0)
+# What stands for the figures of a step that older versions did not write: judged requests of all steps, the silence, those of stable,
+# whether stable's history has been read, and which source they are from.
+_ADDED_SINCE = (None, None, 0, 0, "")
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class AnalysisState:
     `requests`: judged canary requests of all steps; None where an older version that did not count them has begun the state.
     `silence`: what was sent to the canary in this step and is not answered, if nothing was since. `step_beside`: judged requests of stable.
     `seeded`: whether what stable did before the canary came has been read.
+    `source`: name of the metric source that it was counted from; empty where an older version that did not write it has begun the state.
     """
 
     canary: str = ""
@@ -85,6 +86,7 @@ class AnalysisState:
     silence: Silence | None = None
     step_beside: int = 0
     seeded: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,18 @@ class UnreadableState:
     """The packed text is not of this version, or damaged: the analysis starts anew."""
 
     sentence: str
+
+
+def with_source(state: AnalysisState, *, source: str) -> AnalysisState:
+    """The state to go on from with the counters of this source; anew where those of another were counted.
+
+    What one source has seen up to a watermark is not what another has: blocks would be counted twice, or not at all, and evidence would
+    be of both. Only the requests of earlier steps stay counted: those of this one are read again.
+    """
+    if state.source in ("", source):
+        return replace(state, source=source)
+    earlier = None if state.requests is None else state.requests - state.step_requests
+    return AnalysisState(canary=state.canary, stable=state.stable, source=source, requests=earlier)
 
 
 def target_key(target: str) -> str:
@@ -142,6 +156,7 @@ def _packed(state: AnalysisState, *, blocks: int, digits: int) -> str:
             None if state.silence is None else [time(state.silence.since), state.silence.sent],
             state.step_beside,
             int(state.seeded),
+            state.source,
         ],
         [[target, time(at)] for target, at in sorted(state.watermarks.items())],
         [[key, _pack_objective(value, origin=origin, blocks=blocks, digits=digits)] for key, value in sorted(state.objectives.items())],
@@ -239,13 +254,13 @@ def _pack_threshold(state: ThresholdState, *, origin: int, blocks: int) -> list[
 def _unpack_document(document: Any, *, version: str) -> AnalysisState:
     canary, stable, origin, since, block_end, step, watermarks, objectives = document
     # An older version has written the first two of them, or more.
-    step_requests, step_sent, requests, silence, step_beside, seeded = (*step, *_ADDED_SINCE[len(step) - 2 :])[:6]
+    step_requests, step_sent, requests, silence, step_beside, seeded, source = (*step, *_ADDED_SINCE[len(step) - 2 :])[:7]
 
     def time(back: int | None) -> float | None:
         return None if back is None else (origin - back) / 1000
 
-    if not (isinstance(canary, str) and isinstance(stable, str)):
-        raise TypeError("revisions are text")
+    if not (isinstance(canary, str) and isinstance(stable, str) and isinstance(source, str)):
+        raise TypeError("revisions and sources are text")
     return AnalysisState(
         canary=canary,
         stable=stable,
@@ -259,6 +274,7 @@ def _unpack_document(document: Any, *, version: str) -> AnalysisState:
         silence=None if silence is None else Silence(since=(origin - int(silence[0])) / 1000, sent=int(silence[1])),
         step_beside=int(step_beside),
         seeded=bool(seeded),
+        source=source,
     )
 
 

@@ -1,4 +1,4 @@
-"""The readings of objectives of which nothing can be said, because what evaluates them failed. Counts nothing."""
+"""The readings of objectives of which nothing can be said, because what evaluates them failed or is not there. Counts nothing."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ from .objective import Objective
 from .reading import Counts, SLOReading, Unknown
 
 
-def unseen(objectives: Sequence[Objective], *, why: str) -> tuple[SLOReading, ...]:
+def unseen(objectives: Sequence[Objective], *, why: str, reason: Reason = Reason.METRICS_UNAVAILABLE) -> tuple[SLOReading, ...]:
     """One reading for each, as where a source does not answer. `why`: one sentence."""
     return tuple(
         SLOReading(
             name=objective.name,
             state=Unknown(why),
-            reason=Reason.METRICS_UNAVAILABLE,
+            reason=reason,
             value=None,
             limit=limit_of(objective),
             canary=Counts(),

@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic.config import JsonDict
 
 from .cachetier import CacheTarget
-from .model import ApiModel, Rule
+from .model import SPACE, ApiModel, Rule
 from .probe import Probe
 from .promptversion import Name
 from .refs import ConfigMapKeyRef, ObjectName, SecretKeyRef
@@ -32,7 +32,7 @@ LIST_MAP_BY_NAME: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-lis
 class ModelTarget(ApiModel):
     """A model behind an OpenAI-compatible API."""
 
-    baseURL: Annotated[str, Field(max_length=2048, pattern=r"^https?://[^/?#\s@]+(/[^?#\s]*)?$")] = Field(
+    baseURL: Annotated[str, Field(max_length=2048, pattern=rf"^https?://[^/?#{SPACE}@]+(/[^?#{SPACE}]*)?$")] = Field(
         description="Base URL of the API, up to and including the version, such as `https://llm.example/v1`."
     )
     name: str = Field(min_length=1, max_length=253, description="Model name sent upstream.")

@@ -6,10 +6,13 @@ A rule stands once, with both spellings side by side, so that a manifest which `
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.fields import FieldInfo
+
+# White space, inside of a class in a pattern: the same to pydantic and to the API server, where `\s` is a part of ASCII's only.
+SPACE: Final = r"\s\v\x{85}\p{Z}"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """How a policy's gateways run: how many, resources, image."""
 
 import re
-from decimal import Decimal
+from decimal import ROUND_CEILING, Context, Decimal
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -16,16 +16,22 @@ _FACTOR: Final = {
     "Ki": Decimal(2**10), "Mi": Decimal(2**20), "Gi": Decimal(2**30), "Ti": Decimal(2**40),
 }  # fmt: skip
 
+# What is between two billionths counts as the greater one; there is a most of what has a binary unit.
+_LEAST: Final = Decimal("1e-9")
+_MOST: Final = Decimal(2**63 - 1)
+_ROUNDED: Final = Context(prec=64, rounding=ROUND_CEILING)
+
 Quantity = Annotated[str, Field(max_length=32, pattern=_PATTERN)]
 
 
 def amount(quantity: str) -> Decimal | None:
-    """A quantity as a number: `1500m` → 1.5. None where it is none."""
+    """A quantity as the number that the API server takes it for: `1500m` → 1.5. None where it is none."""
     found = re.fullmatch(_PATTERN, quantity)
     if found is None:
         return None
     unit = found[2] or ""
-    return Decimal(quantity.removesuffix(unit)) * _FACTOR[unit]
+    number = _ROUNDED.multiply(Decimal(quantity.removesuffix(unit)), _FACTOR[unit])
+    return _ROUNDED.quantize(min(number, _MOST) if unit.endswith("i") else number, _LEAST)
 
 
 class ResourceAmounts(ApiModel):

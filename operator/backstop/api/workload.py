@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 from pydantic.config import JsonDict
 
-from .model import ApiModel, Rule
+from .model import SPACE, ApiModel, Rule
 from .refs import SecretKeyRef
 
 LIST_MAP_BY_NAME: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
@@ -58,7 +58,7 @@ class Workload(ApiModel):
     readinessPath: str | None = Field(
         None,
         max_length=1024,
-        pattern=r"^/[^\s]*$",
+        pattern=rf"^/[^{SPACE}]*$",
         description="Path at `port` that answers with a status from 200 to 399 while the container can serve. Unset: it can while it "
         "accepts connections.",
     )

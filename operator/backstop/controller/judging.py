@@ -1,7 +1,7 @@
 """The metrics loops: while canaries have traffic, one batched question per source and evaluation, and each policy gets its readings.
 
-Knows which policies are live, because a pass says so. Readings belong to a revision and to a step: what was read in another step
-never counts as healthy in this one.
+Knows which policies are live, because a pass says so. Readings belong to a source, a revision and a step: what was read in another step
+never counts as healthy in this one, and what another source said counts as nothing.
 """
 
 import asyncio
@@ -14,14 +14,16 @@ from ..analysis.objective import GATEWAYS, Objective, objectives_of
 from ..analysis.policy import Evaluation, LivePolicy
 from ..analysis.queries import poll_seconds
 from ..analysis.reading import Breached, Healthy, SLOReading, Unknown, Waiting, state_name
-from ..analysis.state import AnalysisState, UnreadableState, is_of_version_before, pack, unpack
+from ..analysis.state import AnalysisState, UnreadableState, is_of_version_before, pack, unpack, with_source
 from ..analysis.tick import Answer, Evaluator, EvaluatorEnded, Newest, NotEvaluated, NothingNew, Question
 from ..analysis.unseen import unseen
 from ..api.fallbackpolicy import FallbackPolicySpec
+from ..api.reasons import Reason
 from ..rollout.judged import judged
 from ..rollout.place import CanaryPlace, Place
 from ..telemetry.log import fields
 from .keys import PolicyKey
+from .wanted import source_not_found
 
 # While only counts change, they are told this often: each time is a pass and a write of status. Well inside of the time for which
 # counters are read again, so that a restart loses nothing.
@@ -39,8 +41,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Judgement:
-    """The latest evaluation of a policy that is told, made at `at`. `since`: start of what it judged; `analysis`: the packed state, once
-    there is one to keep; `requests`: judged requests of all steps, None where none could be counted.
+    """The latest evaluation of a policy that is told, made at `at` from the samples of `source`. `since`: start of what it judged;
+    `analysis`: the packed state, once there is one to keep; `requests`: judged requests of all steps, None where none could be counted.
     """
 
     canary: str
@@ -50,7 +52,8 @@ class Judgement:
     at: float
     readings: tuple[SLOReading, ...]
     analysis: str | None
-    requests: int | None = None
+    requests: int | None
+    source: str
 
 
 def live_policy(key: PolicyKey, *, spec: FallbackPolicySpec, place: Place, state: AnalysisState) -> LivePolicy | None:
@@ -74,10 +77,20 @@ def live_policy(key: PolicyKey, *, spec: FallbackPolicySpec, place: Place, state
     )
 
 
-def readings_for(place: Place, *, spec: FallbackPolicySpec, judgement: Judgement | None) -> tuple[SLOReading, ...]:
-    """The readings that hold at this place. A breach outlives a change of step; health does not."""
+def readings_for(place: Place, *, spec: FallbackPolicySpec, judgement: Judgement | None, sources: frozenset[str]) -> tuple[SLOReading, ...]:
+    """The readings that hold at this place. A breach outlives a change of step; health does not, and nothing a change of source.
+
+    `sources`: names of those that are configured; of one that is not, nothing can be known.
+    """
     subject = judged(place, policy=spec)
-    if subject is None or judgement is None or (judgement.canary, judgement.stable) != (subject.revision, subject.beside):
+    if subject is None:
+        return ()
+    if spec.metricsSource not in sources:
+        why = source_not_found(spec.metricsSource, sources=sources)
+        return unseen(objectives_of(spec), why=why, reason=Reason.METRICS_SOURCE_NOT_FOUND)
+    if judgement is None or (judgement.canary, judgement.stable) != (subject.revision, subject.beside):
+        return ()
+    if judgement.source != spec.metricsSource:
         return ()
     if judgement.objectives != objectives_of(spec):
         return ()  # an edited objective is judged anew: what was healthy by the old limit says nothing
@@ -133,6 +146,11 @@ class Judging:
             # Nothing that was found of one pair of revisions outlives it: the same pair may come back, with clean counters.
             self.forget(key)
             live = replace(live, state=AnalysisState())
+        elif known is not None and live.source != known.source:
+            # When it is asked again, what it said before is no news.
+            self.forget(key)
+        if live.source in self._evaluators:  # else nothing is counted, and what was goes on when its source is named again
+            live = replace(live, state=with_source(live.state, source=live.source))
         if live != known:
             self._live[key] = live
             self._due.pop(key, None)
@@ -198,8 +216,9 @@ class Judging:
                     self._learn(key, policy=waiting.pop(key), answer=answer)
         except EvaluatorEnded as ended:
             _log.error(str(ended), extra=fields(policies=len(waiting)))
-            for key in waiting:
-                self._blind(key, why=str(ended))
+            for key, policy in waiting.items():
+                if (present := self._live.get(key)) is not None and present.source == policy.source:
+                    self._blind(key, why=str(ended))
         finally:
             self._asked -= waiting.keys()
 
@@ -226,7 +245,7 @@ class Judging:
             return
         analysis, requests = (before.analysis, before.requests) if before else (None, None)
         now = self._clock()
-        after = Judgement(policy.canary, policy.stable, policy.objectives, policy.since, now, readings, analysis, requests)
+        after = Judgement(policy.canary, policy.stable, policy.objectives, policy.since, now, readings, analysis, requests, policy.source)
         self._judgements[key] = after
         self._wake(key, False)
 
@@ -256,7 +275,7 @@ class Judging:
             return
         requests = result.state.requests if result.state.block_end is not None and GATEWAYS in policy.parts else None
         analysis = pack(result.state) if result.state.block_end is not None else before.analysis if before else None
-        after = Judgement(policy.canary, policy.stable, policy.objectives, policy.since, now, readings, analysis, requests)
+        after = Judgement(policy.canary, policy.stable, policy.objectives, policy.since, now, readings, analysis, requests, policy.source)
         self._judgements[key] = after
         if before is None or replace(after, at=before.at) != before:
             self._wake(key, any(isinstance(r.state, Breached) for r in readings))

@@ -49,7 +49,7 @@ from .subject import Problem, Subject, refused_deployments
 from .telling import Telling
 from .uses import changed_uses
 from .verification import Verification
-from .wanted import Wish, conflict_of, unambiguous, wish_of, without_content
+from .wanted import Wish, conflict_of, unambiguous, wish_of, without_content, without_spec
 from .writes import Writes
 
 _log = logging.getLogger(__name__)
@@ -136,11 +136,11 @@ class Reconcile:
             self._forget(key)
             return False
         read = read_policy(policy)
-        if policy.deleting and isinstance(read, Unresolved):
-            return await self._apply.release(policy) is not None
         if isinstance(read, Unresolved):
-            await self._block(policy, status=None, why=read)
-            return False
+            if not policy.deleting:
+                await self._block(policy, status=None, why=read)
+                return False
+            read = FallbackPolicyStatus(), Place()  # as one that was lost: which revision is stable, the route says
         status, place = read
         named = policy.spec.get("promptVersion")
         prompt = self._store.prompt(PromptKey(key.namespace, named)) if isinstance(named, str) else None
@@ -148,10 +148,10 @@ class Reconcile:
         contents = self._contents.look(references, by=key)
         wish = self._wish(policy, prompt=prompt, place=place, contents=contents or dict.fromkeys(references, NOT_READ))
         if isinstance(wish, Unresolved):
-            if policy.deleting:
-                return await self._apply.release(policy) is not None
-            await self._block(policy, status=status, why=wish)
-            return False
+            if not policy.deleting:
+                await self._block(policy, status=status, why=wish)
+                return False
+            wish = without_spec(policy, why=wish)
         fitting = self._fitting(policy, wish=wish) if contents is not None else None
         unseen = self._unseen_route(key, wish=wish)
         try:
@@ -261,7 +261,7 @@ class Reconcile:
             deployments=self._store.deployments(key),
             pods=self._store.pods(key),
             acting=self._verification.acting(key),
-            readings=readings_for(place, spec=wish.spec, judgement=judgement),
+            readings=readings_for(place, spec=wish.spec, judgement=judgement, sources=self._sources),
             annotations=policy.annotations,
             probes=probes,
             leaving=policy.deleting,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import Final, assert_never
 
 from ..api.fallbackpolicy import FallbackPolicySpec
 from ..api.problems import InputError, parse_strictly
@@ -16,6 +16,14 @@ from ..rollout.place import Revision
 from .contents import Bad, Content, Found, MapKey, NoKey, NoMap, Unread
 from .references import MapName
 from .seen import Declared
+
+# The least that is valid, of which nothing is ever made.
+NO_CHAIN: Final = {
+    "promptVersion": "unknown",
+    "latencyBudgetMilliseconds": 1,
+    "chain": [{"name": "unknown", "static": {"default": "unknown"}}],
+}
+NO_WORKLOAD: Final = {"image": "unknown", "port": 1}
 
 
 @dataclass(frozen=True)
@@ -53,12 +61,10 @@ def wish_of(
         spec = parse_strictly(FallbackPolicySpec, policy.spec, prefix="spec")
     except InputError as error:
         return Unresolved(Reason.INVALID, str(error))
+    if (unsent := _unsent(spec)) is not None:
+        return unsent
     if spec.slos and spec.metricsSource not in sources:
-        known = ", ".join(sorted(sources)) or "none"
-        message = (
-            f"`spec.metricsSource` names `{spec.metricsSource}`, which the operator's `metrics.sources` do not have (they have: {known})"
-        )
-        return Wish(spec, Unresolved(Reason.METRICS_SOURCE_NOT_FOUND, message), None)
+        return Wish(spec, Unresolved(Reason.METRICS_SOURCE_NOT_FOUND, source_not_found(spec.metricsSource, sources=sources)), None)
     if spec.serving.workload is not None:
         name = revision_hash(spec, prompt=None, refresh=refresh)
         return Wish(spec, Known(Revision(name, prompt_version=short_image(spec.serving.workload.image), prompt_digest="")), None, refresh)
@@ -75,6 +81,26 @@ def wish_of(
     name = revision_hash(spec, prompt=accepted, refresh=refresh, digests=digests)
     revision = Revision(name, prompt_version=prompt.name, prompt_digest=prompt_digest(accepted))
     return Wish(spec, Known(revision), accepted, refresh, digests)
+
+
+def _unsent(spec: FallbackPolicySpec) -> Wish | None:
+    """Without a revision, where a probe's requests cannot be sent: what the API server cannot tell. They are sent to no canary either."""
+    probes = spec.canary.probes
+    wrong = next((index for index, probe in enumerate(probes) if not probe.can_be_sent), None)
+    if wrong is None:
+        return None
+    message = f"`spec.canary.probes[{wrong}].request` must be a JSON object with a list `messages`; correct it"
+    canary = spec.canary.model_copy(update={"probes": [probe for probe in probes if probe.can_be_sent]})
+    return Wish(spec.model_copy(update={"canary": canary}), Unresolved(Reason.INVALID, message), None)
+
+
+def source_not_found(name: str, *, sources: frozenset[str]) -> str:
+    """That no metric source of this name is configured, what is, and what to do about it."""
+    known = ", ".join(sorted(sources)) or "none"
+    return (
+        f"`spec.metricsSource` names `{name}`, which the operator's `metrics.sources` do not have (they have: {known}); "
+        "correct the name, or add the source to them"
+    )
 
 
 def _digests(spec: FallbackPolicySpec, *, namespace: str, contents: Mapping[MapKey, Content]) -> dict[str, str] | Wish:
@@ -107,6 +133,14 @@ def without_content(
         case never:
             assert_never(never)
     return Wish(spec, Unresolved(reason, message), None, unread=isinstance(content, Unread))
+
+
+def without_spec(policy: Declared, *, why: Unresolved) -> Wish:
+    """What stands for a spec that cannot be read while its policy is deleted: it says which kind of route there is, and nothing else."""
+    serving = policy.spec.get("serving")
+    own = isinstance(serving, Mapping) and serving.get("workload") is not None
+    spec = {"serving": {"workload": NO_WORKLOAD}} if own else NO_CHAIN
+    return Wish(FallbackPolicySpec.model_validate(spec), why, None)
 
 
 def unambiguous(wish: Wish, *, conflict: Unresolved | None, stable: str | None) -> Wish:

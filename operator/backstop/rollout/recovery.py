@@ -11,13 +11,14 @@ from backstop.api.reasons import Reason
 from .look import Look
 from .move import RETIRE_SECONDS, Move, told
 from .observed import Known
-from .place import Retiring, Revision, StablePlace
+from .place import LastRollout, Outcome, Retiring, Revision, StablePlace
 from .replicas import route_words
 from .rest import first_guard, recalled, serves_already
 
 
 def recover(look: Look) -> Move | None:
     """What the route calls stable is stable as soon as one of its pods is ready. A canary beside it is judged no more, so it ends.
+    Of a policy that is being deleted it is so at once, and the end is one that has to be seen on every gateway.
 
     What the spec asks for then begins anew at its first step, unless a verdict on it is known. Tokens that are there already may have been
     acted on, and ask for nothing.
@@ -26,7 +27,8 @@ def recover(look: Look) -> Move | None:
     if place.stable is not None or not isinstance(route, Known) or (name := serves_already(look)) is None:
         return None
     serving = _named(look, name)
-    if look.observed.arm(serving.name).ready == 0:
+    leaving = look.observed.leaving
+    if look.observed.arm(serving.name).ready == 0 and not leaving:
         return None
     wanted = look.wanted
     rejected = tuple(
@@ -34,13 +36,14 @@ def recover(look: Look) -> Move | None:
         for r in recalled(look)
         if r.revision.name != serving.name
     )
-    # What is left of status may name it where the route does not yet, or no more.
-    canary = (route.value.canary if route.value is not None else None) or (place.canary.revision.name if place.canary is not None else None)
-    retiring = (Retiring(canary, until=look.now + RETIRE_SECONDS),) if canary is not None and canary != serving.name else ()
+    canary = _beside(look, serving)
+    retiring = (Retiring(canary, until=look.now + RETIRE_SECONDS),) if canary is not None else ()
     message = f"status was lost; {serving.prompt_version} ({serving.name}) goes on serving as stable"
     message += f", as {route_words(look)}" if route.value is not None else ", which was accepted last"
-    if retiring:
+    last = place.last
+    if canary is not None:
         message += f", and the canary {canary} beside it, of which nothing is known any more, is ended"
+        last = _ended(look, canary, message=message) if leaving else last
     return told(
         replace(
             place,
@@ -48,6 +51,7 @@ def recover(look: Look) -> Move | None:
             canary=None,
             rejected=rejected,
             retiring=retiring,
+            last=last,
             guard=first_guard(look),
             first=None,
             acknowledged=look.observed.tokens.over(place.acknowledged),
@@ -55,6 +59,22 @@ def recover(look: Look) -> Move | None:
         Reason.STATUS_LOST,
         message,
     )
+
+
+def _beside(look: Look, serving: Revision) -> str | None:
+    """The canary: by the route, or what is left of status where the route does not name it yet. A policy that is being deleted has its pods
+    still when the route does not name it any more, which was written before this was written into status.
+    """
+    route, canary = look.observed.route, look.place.canary
+    routed = route.value.canary if isinstance(route, Known) and route.value is not None else None
+    with_pods = sorted(name for name, arm in look.observed.arms.items() if arm.desired > 0) if look.observed.leaving else []
+    names = [routed, canary.revision.name if canary is not None else None, *with_pods]
+    return next((name for name in names if name not in (None, serving.name)), None)
+
+
+def _ended(look: Look, canary: str, *, message: str) -> LastRollout:
+    revision, reason = _named(look, canary), Reason.POLICY_DELETED
+    return LastRollout(Outcome.SUPERSEDED, revision, reason=reason, message=message, detected_at=look.now, generation=None)
 
 
 def _named(look: Look, name: str) -> Revision:
