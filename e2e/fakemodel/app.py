@@ -1,10 +1,13 @@
-"""The fake model's HTTP surface: `/v1/chat/completions`, `/v1/models`, and `/-/script`, `/-/stats`, `/-/requests` to steer and to look.
+"""The fake model's HTTP surface: `/v1/chat/completions`, `/v1/embeddings`, `/v1/models`, and `/-/script`, `/-/stats`, `/-/requests` to
+steer and to look.
 
 `/-/requests` gives the last bodies and headers as they came, so that a test can see what was sent upstream.
 """
 
 import asyncio
+import base64
 import json
+import struct
 from collections import deque
 from random import Random
 from typing import Any, Final
@@ -16,6 +19,7 @@ from .script import DEFAULT_RULE, Fault, Rule, choose, parse_rules
 
 KEPT_REQUESTS: Final = 64
 _CREATED: Final = 1_700_000_000
+_VECTOR: Final = (3.0, 0.5)
 
 
 class _Message(msgspec.Struct):
@@ -32,6 +36,12 @@ class _Chat(msgspec.Struct):
     model: str = ""
     stream: bool = False
     stream_options: _Options | None = None
+
+
+class _Embeddings(msgspec.Struct):
+    input: str | list[Any]
+    model: str = ""
+    encoding_format: str = "float"
 
 
 class FakeModel:
@@ -68,6 +78,7 @@ class FakeModel:
         """The aiohttp application."""
         app = web.Application(client_max_size=64 << 20)
         app.router.add_post("/v1/chat/completions", self._completions)
+        app.router.add_post("/v1/embeddings", self._embeddings)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/-/healthz", self._health)
         app.router.add_get("/-/script", self._read_script)
@@ -81,6 +92,19 @@ class FakeModel:
 
     async def _models(self, _: web.Request) -> web.Response:
         return _json({"object": "list", "data": [{"id": "fake", "object": "model", "created": _CREATED, "owned_by": "fakemodel"}]})
+
+    async def _embeddings(self, request: web.Request) -> web.Response:
+        """The same vector, (3.0, 0.5), for every input."""
+        text = await request.read()
+        self.requests.append({"body": text.decode(errors="replace"), "headers": dict(request.headers)})
+        try:
+            asked = msgspec.json.decode(text, type=_Embeddings)
+        except msgspec.DecodeError as error:
+            return _error(400, message=f"fakemodel: {error}")
+        inputs = [asked.input] if isinstance(asked.input, str) else asked.input
+        vector = base64.b64encode(struct.pack("<2f", *_VECTOR)).decode() if asked.encoding_format == "base64" else _VECTOR
+        vectors = [{"object": "embedding", "index": index, "embedding": vector} for index in range(len(inputs))]
+        return _json({"object": "list", "data": vectors, "model": asked.model, "usage": {"prompt_tokens": 1, "total_tokens": 1}})
 
     async def _read_script(self, _: web.Request) -> web.Response:
         return _json(self.rules)

@@ -10,7 +10,7 @@ import pytest
 from backstop.api.record import RevisionRecord
 from e2e.fakemodel.app import FakeModel
 
-from .harness import Gateways, Model, TrafficApi, listening, make_record, model_tier
+from .harness import ExactTarget, Gateways, Model, TrafficApi, listening, make_record, model_tier
 
 
 @pytest.fixture
@@ -34,6 +34,24 @@ async def other_model() -> AsyncIterator[Model]:
     fake = FakeModel(random=Random(2))
     async with listening(fake.application()) as address:
         yield Model(fake, address)
+
+
+@pytest.fixture
+async def target() -> AsyncIterator[ExactTarget]:
+    """A target that says what it is told to say."""
+    target = ExactTarget()
+    async with listening(target.application()) as address:
+        target.url = address
+        yield target
+
+
+@pytest.fixture
+async def other_target() -> AsyncIterator[ExactTarget]:
+    """A second one."""
+    target = ExactTarget()
+    async with listening(target.application()) as address:
+        target.url = address
+        yield target
 
 
 @pytest.fixture

@@ -73,11 +73,11 @@ class Model:
 
 
 @contextlib.asynccontextmanager
-async def listening(app: web.Application, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """Serve `app` on a port of its own; gives `host:port`. Handlers are cancelled when their caller leaves."""
+async def listening(app: web.Application, *, tls: ssl.SSLContext | None = None, at: socket.socket | None = None) -> AsyncIterator[str]:
+    """Serve `app` on a port of its own, or `at` one; gives `host:port`. Handlers are cancelled when their caller leaves."""
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    sock = bind("127.0.0.1", port=0, option="--port")
+    sock = at or bind("127.0.0.1", port=0, option="--port")
     await web.SockSite(runner, sock, ssl_context=tls).start()
     try:
         yield f"127.0.0.1:{sock.getsockname()[1]}"
@@ -101,6 +101,40 @@ async def answering(raw: bytes, *, close: bool = False) -> AsyncIterator[str]:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@dataclass
+class Seen:
+    """A request as a target has it."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class ExactTarget:
+    """A target that answers with the very bytes it is told, one after the other and the last for ever, and keeps what it is asked."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.seen: list[Seen] = []
+        self._answers: list[tuple[int, str, bytes]] = []
+
+    def says(self, body: bytes | str, *, status: int = 200, stream: bool = False, then: bool = False) -> None:
+        """The next answer; `then`: after those that it was told before."""
+        raw = body.encode() if isinstance(body, str) else body
+        self._answers = [*(self._answers if then else []), (status, "text/event-stream" if stream else "application/json", raw)]
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        app = web.Application(client_max_size=64 << 20)
+        app.router.add_post("/v1/{rest:.*}", self._answer)
+        return app
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        self.seen.append(Seen(request.path, dict(request.headers), await request.read()))
+        status, content_type, body = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        return web.Response(status=status, body=body, content_type=content_type)
 
 
 class TrafficApi:
@@ -197,11 +231,11 @@ class Gateway:
         body = {"model": "any", "messages": [USER], **fields}
         return await self.post(msgspec.json.encode(body), headers=headers)
 
-    async def post(self, body: bytes, *, headers: Mapping[str, str] | None = None) -> "Got":
-        """One chat request with the very bytes."""
+    async def post(self, body: bytes, *, headers: Mapping[str, str] | None = None, path: str = "/v1/chat/completions") -> "Got":
+        """One request with the very bytes."""
         async with (
             asyncio.timeout(REPLY_WITHIN),
-            self.http.post(f"http://{self.address}/v1/chat/completions", data=body, headers=headers) as r,
+            self.http.post(f"http://{self.address}{path}", data=body, headers=headers) as r,
         ):
             return Got(r.status, dict(r.headers), await r.read())
 

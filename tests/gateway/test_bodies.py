@@ -192,14 +192,8 @@ def test_cutting_an_array_keeps_every_element(value: list[Any]) -> None:
     assert [json.loads(element) for element in split_array(json.dumps(value).encode())] == value
 
 
-async def test_a_body_over_the_bound_is_refused_and_one_at_the_bound_is_not(model: Model, gateways: Gateways) -> None:
+async def test_w44_a_body_that_does_not_say_how_long_it_is_is_refused_when_it_passes_the_bound(model: Model, gateways: Gateways) -> None:
     gateway = await gateways.start(make_record([model_tier(model.url)]))
-    room = (20 << 20) - len(b'{"messages":[{"role":"user"}],"x":""}')
-    at_the_bound = await gateway.post(b'{"messages":[{"role":"user"}],"x":"' + b"y" * room + b'"}')
-    assert at_the_bound.status == 200
-    assert len(model.sent()["x"]) == room
-    over = await gateway.post(b'{"messages":[{"role":"user"}],"x":"' + b"y" * (room + 1) + b'"}')
-    assert (over.status, over.json["error"]["type"]) == (413, "invalid_request_error")
 
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(21):
@@ -207,4 +201,4 @@ async def test_a_body_over_the_bound_is_refused_and_one_at_the_bound_is_not(mode
 
     async with gateway.http.post(f"http://{gateway.address}/v1/chat/completions", data=pieces()) as unannounced:
         assert unannounced.status == 413
-    assert model.fake.total == 1
+    assert model.fake.total == 0

@@ -136,7 +136,7 @@ async def test_w10_a_refused_key_takes_the_target_out_until_one_request_has_trie
     assert await gateway.total("backstop_target_up", target="primary") == 1
 
 
-async def test_the_targets_key_goes_upstream_and_the_callers_does_not(model: Model, gateways: Gateways) -> None:
+async def test_w46_the_targets_key_and_trace_headers_go_upstream_and_the_callers_key_does_not(model: Model, gateways: Gateways) -> None:
     gateway = await gateways.start(make_record([model_tier(model.url, key=True)]), keys={"BACKSTOP_API_KEY_0": "sk-own\n"})
     headers = {"Authorization": "Bearer caller", "traceparent": "00-aa-bb-01", "tracestate": "x=1", "x-other": "1", "Cookie": "a=b"}
     assert (await gateway.chat(headers=headers)).status == 200

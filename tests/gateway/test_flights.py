@@ -27,9 +27,9 @@ async def test_who_waits_for_another_gives_up_when_its_own_time_is_over() -> Non
     async def never() -> Result:
         raise AssertionError("somebody asks already")
 
-    far, walk = time.monotonic() + 60, Walk(started=0)
+    far, walk = time.monotonic() + 60, Walk(started=0, budget=60)
     async with asyncio.timeout(10):
-        asking = asyncio.create_task(flights.ask(KEY, ask=ask, shares=shares, until=far, walk=Walk(started=0)))
+        asking = asyncio.create_task(flights.ask(KEY, ask=ask, shares=shares, until=far, walk=Walk(started=0, budget=60)))
         await began.wait()
         given = await flights.ask(KEY, ask=never, shares=shares, until=time.monotonic() + 0.01, walk=walk)
         assert isinstance(given, Failure)
@@ -50,6 +50,28 @@ async def test_a_flight_that_breaks_off_leaves_nothing_behind() -> None:
 
     for ask, expected in ((broken, ConnectionError), (well, Whole)):
         (given,) = await asyncio.gather(
-            flights.ask(KEY, ask=ask, shares=shares, until=time.monotonic() + 60, walk=Walk(started=0)), return_exceptions=True
+            flights.ask(KEY, ask=ask, shares=shares, until=time.monotonic() + 60, walk=Walk(started=0, budget=60)), return_exceptions=True
         )
         assert isinstance(given, expected)
+
+
+async def test_who_waits_longer_is_not_told_that_the_target_was_late_for_those_who_wait_less() -> None:
+    flights, tried = Flights(clock=time.monotonic), 0
+
+    async def late() -> Result:
+        nonlocal tried
+        tried += 1
+        await asyncio.sleep(0)  # for the others to wait
+        return Failure(FailureMode.LATENCY_BREACH, "late")
+
+    async def well() -> Result:
+        return Whole(b"well")
+
+    asking = [(late, True), (late, True), (late, True), (well, False)]
+    given = await asyncio.gather(
+        *(
+            flights.ask(KEY, ask=ask, shares=shares, until=time.monotonic() + 60, walk=Walk(started=0, budget=60, hurried=hurried))
+            for ask, hurried in asking
+        )
+    )
+    assert (given[-1], tried) == (Whole(b"well"), 3)

@@ -2,8 +2,10 @@
 
 import asyncio
 import re
+import socket
 import time
 from pathlib import Path
+from random import Random
 
 import aiohttp
 import pytest
@@ -12,9 +14,10 @@ from backstop.api import heartbeat
 from backstop.api.metricnames import JUDGED_OUTCOMES
 from backstop.gateway import listen
 from backstop.gateway.app import MAX_IN_FLIGHT
+from e2e.fakemodel.app import FakeModel
 from e2e.fakemodel.script import Rule
 
-from .harness import USER, Gateways, Model, eventually, gateway_process, make_record, model_tier, static_tier
+from .harness import USER, Gateways, Model, eventually, gateway_process, guarded_tier, listening, make_record, model_tier, static_tier
 
 
 async def test_w53_a_drain_finishes_what_it_can_ends_the_rest_with_an_error_and_resets_nothing(
@@ -167,3 +170,19 @@ async def test_an_endless_head_is_refused(gateways: Gateways) -> None:
         assert b" 400 " in await reader.readline()
     writer.close()
     await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+
+async def test_w54_a_gateway_whose_upstream_is_not_there_is_ready_answers_statically_and_heals_alone(gateways: Gateways) -> None:
+    later = 0.0
+    with socket.socket() as there:
+        there.bind(("127.0.0.1", 0))  # nobody listens yet
+        tier = guarded_tier(f"127.0.0.1:{there.getsockname()[1]}", breaker={"minRequests": 2, "openSeconds": 5})
+        gateway = await gateways.start(make_record([tier, static_tier()]), clock=lambda: time.monotonic() + later)
+        for _ in range(3):
+            got = await gateway.chat()
+            assert (got.status, got.text, got.said("reason")) == (200, "Not now.", "DependencyFailure")
+        assert await gateway.ready()
+        async with listening(FakeModel(random=Random(1)).application(), at=there):
+            assert (await gateway.chat()).text == "Not now.", "it is left alone for a while"
+            later = 6.0
+            assert (await gateway.chat()).text == "All is well."

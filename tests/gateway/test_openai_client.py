@@ -13,8 +13,11 @@ from .harness import USER, Gateways, Model, make_record, model_tier, static_tier
 @pytest.fixture
 async def client(model: Model, gateways: Gateways) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client of a gateway with a variable, a model and a static answer."""
+    tier = model_tier(model.url, firstTokenMilliseconds=1000)
     record = make_record(
-        [model_tier(model.url, firstTokenMilliseconds=1000), static_tier()], prompt="Help {{customer}}.", variables=[{"name": "customer"}]
+        [tier | {"model": tier["model"] | {"embeddingModel": "e1"}}, static_tier()],
+        prompt="Help {{customer}}.",
+        variables=[{"name": "customer"}],
     )
     gateway = await gateways.start(record)
     async with openai.AsyncOpenAI(base_url=f"http://{gateway.address}/v1", api_key="sk-caller", max_retries=0) as client:
@@ -55,7 +58,7 @@ async def test_w49_errors(client: openai.AsyncOpenAI, model: Model) -> None:
         await client.chat.completions.create(model="any", messages=[USER])
     assert refused.value.param == "metadata.customer"
     with pytest.raises(openai.NotFoundError):
-        await client.embeddings.create(model="any", input="x")
+        await client.images.generate(prompt="x")
     model.script(Rule(tokens=5, fault=Fault.CUT, cut_after_tokens=3))
     stream = await client.chat.completions.create(model="any", messages=[USER], metadata={"customer": "Ann"}, stream=True)
     with pytest.raises(openai.APIError, match="incomplete"):
@@ -64,4 +67,17 @@ async def test_w49_errors(client: openai.AsyncOpenAI, model: Model) -> None:
 
 
 async def test_w49_models(client: openai.AsyncOpenAI) -> None:
-    assert [m.id async for m in await client.models.list()] == ["m1", "backstop/static"]
+    assert [m.id async for m in await client.models.list()] == ["m1", "backstop/static", "e1"]
+
+
+async def test_w49_embeddings(client: openai.AsyncOpenAI, model: Model) -> None:
+    answer = await client.embeddings.create(model="any", input=["one", "two"])  # in base64, as the client asks by itself
+    assert [(vector.index, vector.embedding) for vector in answer.data] == [(0, [3.0, 0.5]), (1, [3.0, 0.5])]
+    assert (answer.model, model.sent()["encoding_format"], model.sent()["model"]) == ("e1", "base64", "e1")
+
+
+async def test_w49_completions(client: openai.AsyncOpenAI) -> None:
+    answer = await client.completions.create(model="any", prompt="Hi", extra_body={"metadata": {"customer": "Ann"}})
+    assert (answer.choices[0].text, answer.object) == ("All is well.", "text_completion")
+    stream = await client.completions.create(model="any", prompt="Hi", stream=True, extra_body={"metadata": {"customer": "Ann"}})
+    assert "".join([chunk.choices[0].text async for chunk in stream]) == "All is well."

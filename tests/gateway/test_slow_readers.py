@@ -143,3 +143,38 @@ async def test_a_peer_that_breaks_off_behind_a_caller_that_does_not_read_is_not_
         await pause(1.5)
         assert b'"code":"stream_interrupted"' in await last_line(stream)
     assert await outcomes(gateway) == {outcome: 1}
+
+
+async def test_w23_what_a_caller_does_not_read_stays_with_the_target(gateways: Gateways) -> None:
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n' % (b"x" * 65_000)
+    last = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+    events, sent, stuck, sent_all = 500, 0, asyncio.Event(), asyncio.Event()  # 32 MB
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        for _ in range(events):
+            writer.write(event)
+            draining = asyncio.create_task(writer.drain())
+            if not (await asyncio.wait({draining}, timeout=0.5))[0]:
+                stuck.set()
+            await draining
+            sent += 1
+        writer.write(last)
+        writer.close()
+        sent_all.set()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        gateway = await gateways.start(make_record([model_tier(address, stallMilliseconds=20_000)]), send_buffer=BUFFER)
+        async with unread_stream(gateway) as stream:
+            waits = {asyncio.create_task(happened.wait()) for happened in (stuck, sent_all)}
+            _, left = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for task in left:
+                task.cancel()
+            assert stuck.is_set(), "the gateway has taken all of it, and holds it"
+            assert sent < events / 2
+            assert await last_line(stream) == DONE
+    assert (sent, await outcomes(gateway)) == (events, {"success": 1})

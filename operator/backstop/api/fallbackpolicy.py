@@ -29,6 +29,17 @@ WEB_ADDRESS = "^https?://[^ /?#@]+([/?#][^ ]*)?$"
 LIST_MAP_BY_NAME: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
 
 
+class Capability(StrEnum):
+    """What a request may ask of a model beyond text."""
+
+    TOOLS = "Tools"
+    VISION = "Vision"
+    AUDIO = "Audio"
+    FILES = "Files"
+    JSON_SCHEMA = "JSONSchema"
+    LOGPROBS = "Logprobs"
+
+
 class ModelTarget(ApiModel):
     """A model behind an OpenAI-compatible API."""
 
@@ -38,6 +49,27 @@ class ModelTarget(ApiModel):
     name: str = Field(min_length=1, max_length=253, description="Model name sent upstream.")
     apiKeyRef: SecretKeyRef | None = Field(
         None, description="The key sent as bearer token. Unset: none is sent. The caller's own is never forwarded."
+    )
+    capabilities: list[Capability] | None = Field(
+        None,
+        max_length=8,
+        description="What the model can do beyond text: `Tools`, `Vision` (images in messages), `Audio`, `Files`, `JSONSchema` (answers "
+        "that follow one), `Logprobs`. A request that needs another one goes to the next tier. Unset: nothing is known, and the model is "
+        "asked.",
+    )
+    contextTokens: int | None = Field(
+        None,
+        ge=1,
+        le=100_000_000,
+        description="Size of the model's context window, in tokens. A request that a model refuses because it does not fit goes on to "
+        "model tiers with a larger window, and to nobody else. Unset: not known; such a tier neither hands on for it nor is handed to.",
+    )
+    embeddingModel: str | None = Field(
+        None,
+        min_length=1,
+        max_length=253,
+        description="Model name for `/v1/embeddings`. Every tier that has one must mean the same model, whatever it is called there: "
+        "vectors of different models cannot be compared. Unset: the tier is not asked for embeddings.",
     )
 
 

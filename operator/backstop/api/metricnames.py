@@ -69,7 +69,7 @@ class FirstTier(StrEnum):
     ANSWERED = "answered"
     LATE = "late"  # handed over because it was late (LatencyBreach), or taken out because it was
     FAILED = "failed"  # its attempt failed, other than by being late, or it is taken out because it failed so
-    SKIPPED = "skipped"  # not tried: no time left
+    SKIPPED = "skipped"  # not tried: no time left, or what is asked is more than it can do; or it said that it does not fit
 
 
 class CacheUse(StrEnum):
@@ -120,6 +120,7 @@ class FailureMode(StrEnum):
     DEPENDENCY_FAILURE = "DependencyFailure"
     RESOURCE_EXHAUSTION = "ResourceExhaustion"
     MALFORMED_ANSWER = "MalformedAnswer"
+    PROMPT_ERROR = "PromptError"  # what is asked is more than the target can do, or more than fits into it
 
 
 SEVERITY: Final[dict[FailureMode, str]] = {
@@ -127,6 +128,7 @@ SEVERITY: Final[dict[FailureMode, str]] = {
     FailureMode.DEPENDENCY_FAILURE: "P1",
     FailureMode.RESOURCE_EXHAUSTION: "P2",
     FailureMode.MALFORMED_ANSWER: "P2",
+    FailureMode.PROMPT_ERROR: "P3",
 }
 
 # A fixed grid in seconds, about a third apart, from 5 ms to 120 s.

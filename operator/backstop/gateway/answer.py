@@ -21,7 +21,8 @@ class _Choice(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     choices: list[_Choice] | None = None
-    error: msgspec.Raw | None = None
+    usage: msgspec.Raw = msgspec.Raw(b"null")
+    error: msgspec.Raw = msgspec.Raw(b"null")  # with `| None`, msgspec takes null alone
 
 
 _DECODER: Final = msgspec.json.Decoder(_Answer)
@@ -30,6 +31,20 @@ _MESSAGE_CONTENT: Final = ("content", "tool_calls", "function_call", "refusal", 
 _DELTA_CONTENT: Final = (*_MESSAGE_CONTENT, "reasoning_content", "reasoning")
 # A refusal by the target's own filter is an answer; another model is not asked to write what this one would not.
 _FILTERED: Final = "content_filter"
+
+
+# How the APIs say that a request does not fit: by a code, or in words only.
+_OVERFLOW_CODES: Final = ("context_length_exceeded", "exceed_context_size_error")
+_OVERFLOW_WORDS: Final = ("context length", "context window", "context size", "prompt is too long", "maximum number of tokens")
+_LOOKED_AT: Final = 4096  # bytes of an error
+
+
+class _Vectors(msgspec.Struct):
+    data: list[msgspec.Raw] | None = None
+    error: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_VECTORS: Final = msgspec.json.Decoder(_Vectors)
 
 
 class MalformedError(ValueError):
@@ -43,6 +58,7 @@ class Delta:
     content: bool
     started: frozenset[int]
     finished: frozenset[int]
+    only_usage: bool = False
 
 
 def check_whole(body: bytes) -> None:
@@ -54,14 +70,32 @@ def check_whole(body: bytes) -> None:
         raise MalformedError("the answer is empty")
 
 
+def check_vectors(body: bytes) -> None:
+    """Raise MalformedError unless `body` is an answer with embeddings."""
+    try:
+        answer = _VECTORS.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise MalformedError("the answer is not a list of embeddings") from None
+    if _is_said(answer.error) or not answer.data:
+        raise MalformedError("the target answered without embeddings")
+
+
 def read_delta(text: bytes) -> Delta:
     """Read one event's data. Raises MalformedError for an error in the stream, or for what is not JSON."""
-    choices = _decode(text).choices or []
+    answer = _decode(text)
+    choices = answer.choices or []
     return Delta(
         content=any(_has(c.delta, fields=_DELTA_CONTENT) or c.finish_reason == _FILTERED for c in choices),
         started=frozenset(c.index for c in choices),
         finished=frozenset(c.index for c in choices if c.finish_reason is not None),
+        only_usage=not choices and bytes(answer.usage) not in _NOTHING,
     )
+
+
+def is_overflow(error: bytes) -> bool:
+    """Whether an error answer says that the request is larger than the model's context window."""
+    said = error[:_LOOKED_AT].decode(errors="replace").lower()
+    return any(mark in said for mark in (*_OVERFLOW_CODES, *_OVERFLOW_WORDS))
 
 
 def _decode(text: bytes) -> _Answer:
@@ -71,9 +105,13 @@ def _decode(text: bytes) -> _Answer:
         raise MalformedError("the answer is not a chat completion") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         answer = _decode_slowly(text)
-    if answer.error is not None and bytes(answer.error) not in _NOTHING:
+    if _is_said(answer.error):
         raise MalformedError("the target answered with an error in place of an answer")
     return answer
+
+
+def _is_said(error: msgspec.Raw) -> bool:
+    return b"".join(bytes(error).split()) not in _NOTHING
 
 
 def _decode_slowly(text: bytes) -> _Answer:

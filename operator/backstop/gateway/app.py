@@ -21,11 +21,10 @@ from .revision import Revision
 from .room import BodyRoom, NoRoomError
 from .serve import ANSWERED, OVERLOAD, REASON_HEADER, LocalServer, Passage
 from .split import Forward, ServeHere, SplitReason, has_no_share, route, route_synthetic
+from .surface import MODELS_PATH, Endpoint
 from .view import TrafficView
 
 MAX_IN_FLIGHT: Final = 512
-CHAT_PATH: Final = "/v1/chat/completions"
-MODELS_PATH: Final = "/v1/models"
 _NO_ROOM: Final = {
     Overload.REQUESTS: "too many requests are in flight; retry",
     Overload.BODIES: "the requests in flight are too large together; retry",
@@ -58,6 +57,8 @@ class GatewayApp:
         self._metrics = metrics
         self._clock = clock
         self._random = random
+        vectors = bool(revision.embedding_tiers)
+        self._offered = {e.value: e for e in Endpoint if vectors or e is not Endpoint.EMBEDDINGS}
         self._models = msgspec.json.encode(
             {"object": "list", "data": [{"id": m, "object": "model", "created": 0, "owned_by": "backstop"} for m in revision.models]}
         )
@@ -70,22 +71,23 @@ class GatewayApp:
         leaving = role is PodRole.NEITHER or (headers.pin is None and self._has_no_share())
         reply = Reply(send, clock=self._clock, closing=lambda: self._lifecycle.draining or leaving)
         match scope["method"], scope["path"]:
-            case "POST", path if path == CHAT_PATH:
-                await self._chat(receive, headers=headers, role=role, reply=reply)
+            case "POST", path if path in self._offered:
+                await self._ask(self._offered[path], receive=receive, headers=headers, role=role, reply=reply)
             case "GET", path if path == MODELS_PATH:
                 await reply.whole(200, headers=self._local.identify(headers.identity, role=role), body=self._models)
-            case method, path if path in (CHAT_PATH, MODELS_PATH):
+            case method, path if path in self._offered or path == MODELS_PATH:
                 await self._refuse(
                     CallerError(f"`{method}` is not offered on `{path}`", status=405), headers=headers, role=role, reply=reply
                 )
             case _, path:
-                error = CallerError(f"`{path}` is not offered; `{CHAT_PATH}` and `{MODELS_PATH}` are", status=404, code="not_found")
+                offered = ", ".join(f"`{offered}`" for offered in self._offered)
+                error = CallerError(f"`{path}` is not offered; {offered} and `{MODELS_PATH}` are", status=404, code="not_found")
                 await self._refuse(error, headers=headers, role=role, reply=reply)
 
     async def _refuse(self, error: CallerError, *, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
         await reply.caller_error(error, headers=self._local.identify(headers.identity, role=role))
 
-    async def _chat(self, receive: Receive, *, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
+    async def _ask(self, endpoint: Endpoint, *, receive: Receive, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
         target = headers.hop if headers.hop is not None else headers.pin
         if target is not None and not takes_forwarded(
             self._revision.name, target=target, state=self._view.state, pinned=headers.pin is not None
@@ -95,8 +97,8 @@ class GatewayApp:
         if headers.synthetic is not None and target is None and self._for_synthetic(headers.synthetic) is None:
             await self._decline(headers, role=role, reply=reply)
             return
-        passage = Passage(revision=self._revision.name, started=self._clock())
-        passage.judged = headers.pin is None
+        passage = Passage(endpoint=endpoint, revision=self._revision.name, started=self._clock(), budget=self._revision.budget)
+        passage.judged = headers.pin is None and endpoint is not Endpoint.EMBEDDINGS
         task = asyncio.current_task()
         assert task is not None
         self._lifecycle.enter(task)
@@ -137,6 +139,7 @@ class GatewayApp:
         self, body: Body, receive: Receive, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage
     ) -> None:
         try:
+            patience = headers.patience
             await body.read(receive, length=headers.content_length)
         except NoRoomError:
             await self._overloaded(Overload.BODIES, headers=headers, role=role, reply=reply, passage=passage)
@@ -152,6 +155,9 @@ class GatewayApp:
             await self._interrupted(passage, headers=headers, role=role, reply=reply)
             return
         passage.started = self._clock()
+        if patience is not None and patience < self._revision.budget:
+            # Less time than the policy promises to keep to: what becomes of it says nothing of the revision.
+            passage.budget, passage.judged = patience, False
         task = asyncio.current_task()
         assert task is not None
         watch = asyncio.create_task(_cancel_when_gone(receive, task=task, reply=reply))
@@ -178,7 +184,7 @@ class GatewayApp:
             await self._decline(headers, role=PodRole.STABLE, reply=reply)
             passage.outcome = Outcome.CALLER_ERROR
             return
-        if headers.hop is None and headers.pin is None:
+        if headers.hop is None and headers.pin is None and passage.endpoint is not Endpoint.EMBEDDINGS:
             draw = self._random.random()
             decision = route(self._revision.name, state=state, draw=draw, sticky=headers.sticky, track=headers.track)
         passage.judged = passage.judged and not decision.pinned

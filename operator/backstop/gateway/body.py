@@ -6,9 +6,11 @@ from typing import Final
 
 import msgspec
 
+from ..api.fallbackpolicy import Capability
 from .errors import CallerError
 from .jsontext import NotJSONError, join_object, quoted, split_array, split_object
 from .knowledge import question_in
+from .needs import needs_of
 from .prompt import check_values
 from .revision import Revision
 
@@ -33,13 +35,14 @@ class ChatRequest:
     """A checked request: members of the upstream body but for `model`, and how the caller wants the answer.
 
     `question`: what the caller asks, where the revision has a knowledge base to look it up in. `values`: of the declared variables, as
-    JSON strings without quotes.
+    JSON strings without quotes. `needs`: beyond text, where the revision has a tier that cannot do everything.
     """
 
     members: dict[str, bytes]
     wanted: Wanted
     question: str = ""
     values: Mapping[str, bytes] = field(default_factory=dict)
+    needs: frozenset[Capability] = frozenset()
 
     def for_model(self, model: str) -> bytes:
         """The upstream body for one target."""
@@ -64,6 +67,7 @@ def parse_chat(text: bytes, *, revision: Revision, header_variables: Mapping[str
         wanted=Wanted(stream=stream, include_usage=_include_usage(members.get("stream_options"))),
         question=question_in(history) if revision.has_knowledge else "",
         values=values,
+        needs=needs_of(members, history=history) if revision.tells_needs else frozenset(),
     )
 
 

@@ -55,6 +55,8 @@ def exhausted(failure: Failure) -> tuple[int, bytes]:
             return failure.status or 503, envelope(
                 message, kind="rate_limit_error" if failure.status == 429 else "server_error", code=failure.mode.value
             )
+        case FailureMode.PROMPT_ERROR:
+            return 501, envelope(message, kind="invalid_request_error", code=failure.mode.value)
         case _:
             return 502, envelope(message, kind="server_error", code=failure.mode.value)
 

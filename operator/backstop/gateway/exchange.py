@@ -5,7 +5,8 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final
+from http import HTTPStatus
+from typing import Any, Final, Protocol
 
 from ..api.names import PIN_HEADER, SYNTHETIC_HEADER
 from ..api.traffic import NO_STEERING, Steering
@@ -22,12 +23,14 @@ HOP_HEADER: Final = "x-backstop-hop"
 REQUEST_ID_HEADER: Final = "x-backstop-request-id"
 VARIABLE_PREFIX: Final = "x-backstop-var-"
 _TRACE_HEADERS: Final = ("traceparent", "tracestate")
+DEADLINE_HEADER: Final = "x-backstop-deadline-ms"
 LANGUAGE_HEADER: Final = "accept-language"
 CACHE_CONTROL_HEADER: Final = "cache-control"
 # What no header may hold: aiohttp lets some of it in, uvicorn none of it out.
 _UNCARRIED: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LANGUAGES: Final = re.compile(rb"[A-Za-z0-9*,;=. -]+")
 _DIRECTIVES: Final = re.compile(rb"[\x20-\x7e\t]*")
+_MILLISECONDS: Final = re.compile(r"0*[1-9][0-9]{0,8}")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 MAX_BODY_BYTES: Final = 20 << 20
@@ -52,6 +55,16 @@ class RequestHeaders:
     trace: Mapping[str, str]
     languages: str = ""  # that the caller wants to be answered in, as its `Accept-Language` says
     cache_control: str = ""
+    deadline: str | None = None  # as it was said
+
+    @property
+    def patience(self) -> float | None:
+        """How long the caller waits for the first of an answer, in seconds; None: as long as the policy lets it. Raises CallerError."""
+        if self.deadline is None:
+            return None
+        if not _MILLISECONDS.fullmatch(self.deadline):
+            raise CallerError(f"`{DEADLINE_HEADER}` must be whole milliseconds above 0; correct it", param=DEADLINE_HEADER)
+        return int(self.deadline) / 1000
 
     def to_forward(self, revision: str, *, pinned: bool = False) -> dict[str, str]:
         """Headers of the same request, forwarded to `revision`; `pinned`: because its caller named the track."""
@@ -64,6 +77,7 @@ class RequestHeaders:
             **self.trace,
             **({LANGUAGE_HEADER: self.languages} if self.languages else {}),
             **({CACHE_CONTROL_HEADER: self.cache_control} if self.cache_control else {}),
+            **({DEADLINE_HEADER: self.deadline} if self.deadline is not None else {}),
             **{VARIABLE_PREFIX + name: value for name, value in self.variables.items()},
         }
 
@@ -73,12 +87,9 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = N
 
     Of a header that is there several times, the first one steers: what proxies add comes behind it.
     """
-    hop: str | None = None
-    pin: str | None = None
-    synthetic: str | None = None
+    own: dict[str, str] = {}
     steered: dict[str, str] = {}
     steering_names = (steering.sticky, steering.pin)
-    identity: str | None = None
     length: int | None = None
     variables: dict[str, str] = {}
     trace: dict[str, str] = {}
@@ -94,29 +105,23 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]], *, steering: Steering = N
         elif name in (LANGUAGE_HEADER, CACHE_CONTROL_HEADER):
             wishes.setdefault(name, []).append(raw_value)
         elif name.startswith("x-backstop-"):
-            value = _text(raw_value)
-            if name == HOP_HEADER:
-                hop = value
-            elif name == PIN_HEADER:
-                pin = value
-            elif name == SYNTHETIC_HEADER:
-                synthetic = value
-            elif name == REQUEST_ID_HEADER:
-                identity = value if _REQUEST_ID.fullmatch(value) else None
-            elif name.startswith(VARIABLE_PREFIX):
-                variables[name[len(VARIABLE_PREFIX) :].replace("-", "_")] = value
+            own[name] = _text(raw_value)
+            if name.startswith(VARIABLE_PREFIX):
+                variables[name[len(VARIABLE_PREFIX) :].replace("-", "_")] = own[name]
+    identity = own.get(REQUEST_ID_HEADER, "")
     return RequestHeaders(
-        hop=hop,
-        pin=pin,
-        synthetic=synthetic,
+        hop=own.get(HOP_HEADER),
+        pin=own.get(PIN_HEADER),
+        synthetic=own.get(SYNTHETIC_HEADER),
         sticky=steered.get(steering.sticky or "") or None,
         track=steered.get(steering.pin or "") or None,
-        identity=identity or secrets.token_hex(8),
+        identity=identity if _REQUEST_ID.fullmatch(identity) else secrets.token_hex(8),
         content_length=length,
         variables=variables,
         trace=trace,
         languages=next(filter(None, map(_languages, wishes.get(LANGUAGE_HEADER, ()))), ""),
         cache_control=",".join(map(_directives, wishes.get(CACHE_CONTROL_HEADER, ()))),
+        deadline=own.get(DEADLINE_HEADER),
     )
 
 
@@ -141,6 +146,16 @@ def carried(name: str, *, value: str) -> list[tuple[bytes, bytes]]:
     """A header as aiohttp read it, or as the configuration has it, byte for byte; nothing when no answer can carry it."""
     raw = value.encode(errors="surrogateescape")
     return [] if _UNCARRIED.search(raw) else [(name.encode(), raw)]
+
+
+class Spelling(Protocol):
+    """How answers are spelled that are not as their caller has asked for them."""
+
+    def whole(self, body: bytes) -> bytes:
+        """A whole answer, good ones only."""
+
+    def events(self, raw: bytes) -> bytes:
+        """Complete events of a stream."""
 
 
 class CallerGoneError(Exception):
@@ -207,6 +222,7 @@ class Reply:
         self.first_byte_at: float | None = None
         self.waited = self.longest_wait = 0.0
         self.finished = False
+        self.spelling: Spelling | None = None  # set before there is an answer; None: as it comes
 
     @property
     def begun(self) -> bool:
@@ -215,6 +231,8 @@ class Reply:
 
     async def whole(self, status: int, *, headers: list[tuple[bytes, bytes]], body: bytes, content_type: str = JSON_TYPE) -> None:
         """A complete answer. A content type that no header can carry is JSON, as everything the gateway speaks is."""
+        if self.spelling is not None and status == HTTPStatus.OK:
+            body = self.spelling.whole(body)
         said = carried("content-type", value=content_type) or carried("content-type", value=JSON_TYPE)
         await self._start(status, headers=[*said, (b"content-length", b"%d" % len(body)), *headers])
         await self._body(body, more=False)
@@ -223,11 +241,11 @@ class Reply:
         """The start of a stream, with its first events."""
         fixed = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         await self._start(200, headers=fixed + headers)
-        await self._body(head, more=True)
+        await self.pass_on(head)
 
     async def pass_on(self, events: bytes) -> None:
         """More of a stream, at once."""
-        await self._body(events, more=True)
+        await self._body(events if self.spelling is None else self.spelling.events(events), more=True)
 
     async def end_stream(self, last: bytes = b"") -> None:
         """The end of a stream."""

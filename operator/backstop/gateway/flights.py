@@ -38,7 +38,7 @@ class Down:
 
 @dataclass(frozen=True)
 class Left:
-    """The caller of the one that asked has left."""
+    """The caller of the one that asked has left, or waited for less than others do."""
 
 
 @dataclass
@@ -100,6 +100,8 @@ class Flights:
         try:
             result = await ask()
             match result:
+                case Failure(mode=FailureMode.LATENCY_BREACH) if walk.hurried:
+                    flight.landed = Left()  # for those who wait longer the target may be in time
                 case Failure():
                     flight.landed = Down(result, walk.first_tier)
                 case Whole() if shares(result):

@@ -43,6 +43,7 @@ class Forwarder:
         try:
             answer = await self._peers.send(
                 to.revision,
+                path=passage.endpoint.value,
                 body=body.content,
                 headers=headers.to_forward(to.revision, pinned=to.pinned),
                 on_sent=_once(series.count_sent if passage.judged else _uncounted),

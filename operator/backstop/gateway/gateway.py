@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from ..api.heartbeat import BEAT_SECONDS, Heartbeat
 from ..api.names import traffic_object
 from ..api.traffic import TrafficState
+from .answer import check_vectors
 from .answercache import AnswerCache
 from .app import GatewayApp
 from .chain import Chain
@@ -87,10 +88,11 @@ async def run_gateway(
     peers = Peers(address=settings.address, budget=revision.budget, clock=clock)
     async with upstream_session() as session:
         gate = TargetGate(revision, metrics=metrics, clock=clock)
-        chain = Chain(revision, session=session, gate=gate, metrics=metrics, clock=clock)
+        chain = Chain(revision.tiers, session=session, gate=gate, metrics=metrics, clock=clock)
+        vectors = Chain(revision.embedding_tiers, session=session, gate=gate, metrics=metrics, clock=clock, check=check_vectors)
         app = GatewayApp(
             revision,
-            local=LocalServer(revision, chain=chain, metrics=metrics, clock=clock, now=now, cache=cache),
+            local=LocalServer(revision, chain=chain, vectors=vectors, metrics=metrics, clock=clock, now=now, cache=cache),
             forwarder=Forwarder(revision, peers=peers, metrics=metrics),
             view=view,
             lifecycle=lifecycle,

@@ -18,11 +18,12 @@ from typing import Final, NoReturn
 import prometheus_client
 import uvloop
 
-from ..api.names import METRICS_PORT, TRAFFIC_PORT, revision_address
+from ..api.names import METRICS_PORT, TRAFFIC_PORT, api_key_variable, revision_address
 from .gateway import Settings, run_gateway
 from .hotcache import most_bytes
 from .listen import bind, stop_on_signals
 from .manifests import read_record, record_from_manifests
+from .matrix import latency_matrix
 from .memory import memory_limit
 from .options import parse_port, parse_seconds
 from .revision import ConfigurationError, Revision, compile_revision
@@ -39,7 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
     try:
-        revision, settings = _configure(_parser().parse_args(arguments), environment=os.environ)
+        options = _parser().parse_args(arguments)
+        if options.check:
+            sys.stdout.write(_check(options, environment=os.environ))
+            return
+        revision, settings = _configure(options, environment=os.environ)
     except ConfigurationError as error:
         sys.stderr.write(f"backstop-gateway: {error}\n")
         sys.exit(2)
@@ -75,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--policy", metavar="NAME", help="which FallbackPolicy, when the manifests have several")
     parser.add_argument(
+        "--check", action="store_true", help="only say whether --manifests can be served, and print the chain's times; needs no keys"
+    )
+    parser.add_argument(
         "--host", metavar="ADDRESS", help="where to listen (default: every address with --record, 127.0.0.1 with --manifests)"
     )
     parser.add_argument("--port", default=str(TRAFFIC_PORT), help="traffic (default %(default)s; 0: any)")
@@ -85,6 +93,15 @@ def _parser() -> argparse.ArgumentParser:
         "--peer", action="append", default=[], metavar="REVISION=HOST:PORT", help="where a revision's pods are, in place of its Service"
     )
     return parser
+
+
+def _check(options: argparse.Namespace, *, environment: Mapping[str, str]) -> str:
+    """The latency-budget matrix of what would be served. Raises ConfigurationError for what would be refused."""
+    if options.record is not None:
+        raise ConfigurationError("`--check` belongs to `--manifests`; a record has been checked when it was written")
+    record, keys = record_from_manifests(options.manifests, policy=options.policy)
+    no_matter = {api_key_variable(position): "unknown" for position in range(len(record.chain))}
+    return latency_matrix(compile_revision(record, environment={**no_matter, **environment, **keys}))
 
 
 def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -> tuple[Revision, Settings]:

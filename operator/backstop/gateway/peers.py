@@ -88,7 +88,9 @@ class Peers:
         self._trace.on_request_headers_sent.append(_tell_sent)
         self._pool: _Pool | None = None
 
-    async def send(self, revision: str, *, body: bytes, headers: dict[str, str], on_sent: Callable[[], None]) -> PeerAnswer | NotTaken:
+    async def send(
+        self, revision: str, *, path: str, body: bytes, headers: dict[str, str], on_sent: Callable[[], None]
+    ) -> PeerAnswer | NotTaken:
         """Forward a request; `on_sent` is called when it is on the wire. Raises PeerFailedError after that."""
         pool = await self._current()
         pool.users += 1
@@ -96,7 +98,7 @@ class Peers:
         try:
             async with asyncio.timeout(self._budgets.get(revision, LONGEST_BUDGET) + GRACE_SECONDS):
                 response = await pool.session.post(
-                    f"http://{self._address(revision)}/v1/chat/completions",
+                    f"http://{self._address(revision)}{path}",
                     data=body,
                     headers=headers,
                     timeout=self._timeout,

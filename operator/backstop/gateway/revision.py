@@ -5,12 +5,12 @@ Knows tiers, timers, addresses and where a model call may never go; knows no HTT
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..api.fallbackpolicy import CircuitBreaker, StaticTarget, Tier, Timeouts
+from ..api.fallbackpolicy import Capability, CircuitBreaker, StaticTarget, Tier, Timeouts
 from ..api.knowledge import KnowledgeError, read_knowledge_base
 from ..api.metricnames import target_label
 from ..api.names import api_key_variable
@@ -50,6 +50,13 @@ class ModelTier:
     total: float
     retries: int
     breaker: BreakerSettings
+    able: frozenset[Capability] | None = None
+    window: int | None = None  # tokens
+    embedding_model: str | None = None
+
+    def lacks(self, needs: frozenset[Capability]) -> frozenset[Capability]:
+        """Which of `needs` it is known not to have."""
+        return frozenset() if self.able is None else needs - self.able
 
 
 @dataclass(frozen=True)
@@ -88,14 +95,35 @@ class Revision:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of what may answer, in the chain's order, each once."""
+        """Names of what may answer, in the chain's order, each once; those of embeddings last."""
         answering = (tier for tier in self.tiers if not isinstance(tier, CacheTier))
-        return tuple(dict.fromkeys(tier.model if isinstance(tier, ModelTier) else STATIC_MODEL for tier in answering))
+        names = [tier.model if isinstance(tier, ModelTier) else STATIC_MODEL for tier in answering]
+        return tuple(dict.fromkeys([*names, *(tier.model for tier in self.embedding_tiers)]))
+
+    @property
+    def embedding_tiers(self) -> tuple[ModelTier, ...]:
+        """The chain of `/v1/embeddings`: the same targets, asked for another thing. Empty: it is not offered."""
+        able = [tier for tier in self.tiers if isinstance(tier, ModelTier) and tier.embedding_model is not None]
+        return tuple(
+            replace(
+                tier,
+                url=tier.url.removesuffix(_CHAT) + _EMBEDDINGS,
+                model=tier.embedding_model or "",
+                reserved=sum(later.first_token or 0 for later in able[position + 1 :]),
+                window=None,  # that of the model that chats
+            )
+            for position, tier in enumerate(able)
+        )
 
     @property
     def cache(self) -> CacheTier | None:
         """The tier of kept answers, where there is one."""
         return next((tier for tier in self.tiers if isinstance(tier, CacheTier)), None)
+
+    @property
+    def tells_needs(self) -> bool:
+        """Whether what a request needs decides on who is asked."""
+        return any(isinstance(t, ModelTier) and t.able is not None for t in self.tiers)
 
     @property
     def has_knowledge(self) -> bool:
@@ -104,6 +132,9 @@ class Revision:
 
 
 STATIC_MODEL: Final = "backstop/static"
+# Behind a target's base URL.
+_CHAT: Final = "/chat/completions"
+_EMBEDDINGS: Final = "/embeddings"
 
 
 def compile_revision(record: RevisionRecord, *, environment: Mapping[str, str]) -> Revision:
@@ -156,7 +187,7 @@ def _compile_tier(
     later = [t.timeouts for t in chain[position + 1 :] if t.model is not None]
     return ModelTier(
         name=tier.name,
-        url=model.baseURL.rstrip("/") + "/chat/completions",
+        url=model.baseURL.rstrip("/") + _CHAT,
         model=override if override and position == 0 else model.name,
         authorization=_authorization(tier, position=position, environment=environment),
         connect=_seconds(timeouts.connectMilliseconds),
@@ -168,6 +199,9 @@ def _compile_tier(
         total=float(timeouts.totalSeconds),
         retries=tier.retries,
         breaker=_breaker(tier.circuitBreaker or CircuitBreaker()),
+        able=None if model.capabilities is None else frozenset(model.capabilities),
+        window=model.contextTokens,
+        embedding_model=model.embeddingModel,
     )
 
 

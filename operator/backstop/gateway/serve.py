@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Final, assert_never
 
 from ..api.metricnames import CacheUse, FirstTier, Outcome
 from ..api.steering import TRACK_HEADER
@@ -18,6 +18,7 @@ from .metrics import GatewayMetrics
 from .replay import Replay, as_stream
 from .revision import ModelTier, Revision, StaticTier
 from .static import static_completion, static_stream
+from .surface import Completions, Endpoint, chat_of, embeddings_of
 from .timing import on_loop
 from .upstream import CutError, PassedBack, Streaming, Whole
 from .usage import USAGE_HEADER, ModelUse, comment, told, usage_in
@@ -36,9 +37,11 @@ ANSWERED: Final = (Outcome.SUCCESS, Outcome.TRUNCATED)
 class Passage:
     """What became of one request, for the one who counts it: filled in as it goes."""
 
-    def __init__(self, *, revision: str, started: float) -> None:
+    def __init__(self, *, endpoint: Endpoint, revision: str, started: float, budget: float) -> None:
+        self.endpoint = endpoint
         self.revision = revision
         self.started = started
+        self.budget = budget  # seconds from `started` to the first byte
         self.judged = True  # counted for the analysis
         self.outcome = Outcome.ERROR
         self.first_tier = FirstTier.SKIPPED
@@ -66,6 +69,7 @@ class LocalServer:
         revision: Revision,
         *,
         chain: Chain,
+        vectors: Chain,
         metrics: GatewayMetrics,
         clock: Callable[[], float],
         now: Callable[[], float],
@@ -73,6 +77,7 @@ class LocalServer:
     ) -> None:
         self._revision = revision
         self._chain = chain
+        self._vectors = vectors
         self._metrics = metrics
         self._clock = clock
         self._now = now
@@ -93,16 +98,20 @@ class LocalServer:
         if headers.hop is not None:
             said.append((BUDGET_HEADER.encode(), b"%d" % round(self._revision.budget * 1000)))
         passage.served_as = role
-        walk = Walk(started=passage.started)
+        walk = Walk(started=passage.started, budget=passage.budget, hurried=passage.budget < self._revision.budget)
         try:
             try:
-                request = parse_chat(body.hand_over(), revision=self._revision, header_variables=headers.variables)
+                request = self._read(body.hand_over(), endpoint=passage.endpoint, headers=headers)
             except CallerError as error:
                 passage.outcome = Outcome.CALLER_ERROR
                 await reply.caller_error(error, headers=said)
                 return
-            kept = None if self._cache is None else self._cache.open(request, cache_control=headers.cache_control)
-            answer = await self._find(request, headers=headers, walk=walk, kept=kept)
+            if passage.endpoint is Endpoint.EMBEDDINGS:
+                kept, answer = None, await self._vectors.answer(request, trace=headers.trace, walk=walk)
+            else:
+                kept = None if self._cache is None else self._cache.open(request, cache_control=headers.cache_control)
+                answer = await self._find(request, headers=headers, walk=walk, kept=kept)
+            reply.spelling = Completions() if passage.endpoint is Endpoint.COMPLETIONS else None
             wanted, asked = request.wanted, Asked(request.question, headers.languages)
             del request  # with the body it was made of
             body.let_go()
@@ -123,6 +132,18 @@ class LocalServer:
             )
         finally:
             passage.first_tier = walk.first_tier
+
+    def _read(self, text: bytes, *, endpoint: Endpoint, headers: RequestHeaders) -> ChatRequest:
+        match endpoint:
+            case Endpoint.EMBEDDINGS:  # no prompt has a say in them
+                return ChatRequest(members=embeddings_of(text), wanted=Wanted(stream=False, include_usage=False))
+            case Endpoint.COMPLETIONS:
+                text = chat_of(text)
+            case Endpoint.CHAT:
+                pass
+            case _:
+                assert_never(endpoint)
+        return parse_chat(text, revision=self._revision, header_variables=headers.variables)
 
     async def _find(self, request: ChatRequest, *, headers: RequestHeaders, walk: Walk, kept: CacheAccess | None) -> Answered | Exhausted:
         """A fresh answer that is kept, or what the chain gives."""

@@ -12,7 +12,8 @@ from typing import Final
 import aiohttp
 
 from ..api.metricnames import FailureMode
-from .answer import MalformedError, check_whole, read_delta
+from .answer import MalformedError, read_delta
+from .body import Wanted
 from .errors import JSON_TYPE, Failure
 from .retryafter import seconds_to_wait
 from .revision import ModelTier
@@ -65,8 +66,9 @@ class Failed:
 class Streaming:
     """A stream from its first event on; the owner closes it."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, *, include_usage: bool) -> None:
         self._response = response
+        self._include_usage = include_usage
         self._splitter = EventSplitter()
         self._started: set[int] = set()
         self._finished: set[int] = set()
@@ -136,6 +138,8 @@ class Streaming:
                     content = content or delta.content
                     self._started |= delta.started
                     self._finished |= delta.finished
+                    if delta.only_usage and not self._include_usage:
+                        continue  # callers who did not ask for it read `choices[0]` of every chunk
                 taken.append(event.raw)
         except (MalformedError, EventTooLongError) as wrong:
             self._wrong = wrong if isinstance(wrong, MalformedError) else MalformedError(str(wrong))
@@ -152,19 +156,25 @@ class Streaming:
 
 
 class Upstream:
-    """Calls one model tier. `session` refuses forbidden addresses; `clock` is monotonic, in seconds."""
+    """Calls one model tier. `session` refuses forbidden addresses; `clock` is monotonic, in seconds.
 
-    def __init__(self, tier: ModelTier, *, session: aiohttp.ClientSession, clock: Callable[[], float]) -> None:
+    `check` raises MalformedError for a whole answer that is none.
+    """
+
+    def __init__(
+        self, tier: ModelTier, *, session: aiohttp.ClientSession, clock: Callable[[], float], check: Callable[[bytes], None]
+    ) -> None:
         self._tier = tier
         self._session = session
         self._clock = clock
+        self._check = check
         self._timeout = aiohttp.ClientTimeout(total=None, connect=tier.connect)
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "backstop"}
         if tier.authorization is not None:
             self._headers["Authorization"] = tier.authorization
 
     async def attempt(
-        self, body: bytes, *, trace: Mapping[str, str], stream: bool, content_by: float
+        self, body: bytes, *, trace: Mapping[str, str], wanted: Wanted, content_by: float
     ) -> Whole | Streaming | PassedBack | Failed:
         """Send `body` and wait for content (of a stream) or the whole answer until `content_by`."""
         response: aiohttp.ClientResponse | None = None
@@ -177,7 +187,7 @@ class Upstream:
                     self._tier.url, data=body, headers={**self._headers, **trace}, timeout=self._timeout, allow_redirects=False
                 )
                 timer.reschedule(on_loop(content_by, clock=self._clock))
-                result = await self._read(response, stream=stream)
+                result = await self._read(response, wanted=wanted)
             kept = isinstance(result, Streaming)
             return result
         except TimeoutError:
@@ -192,16 +202,16 @@ class Upstream:
             if response is not None and not kept:
                 response.release() if response.content.at_eof() else response.close()
 
-    async def _read(self, response: aiohttp.ClientResponse, *, stream: bool) -> Whole | Streaming | PassedBack | Failed:
+    async def _read(self, response: aiohttp.ClientResponse, *, wanted: Wanted) -> Whole | Streaming | PassedBack | Failed:
         status = response.status
         if 200 <= status < 300:
-            if not stream:
+            if not wanted.stream:
                 body = await read_bounded(response)
-                check_whole(body)
+                self._check(body)
                 return Whole(body)
             if not response.headers.get("Content-Type", "").startswith("text/event-stream"):
                 raise MalformedError("the answer is not a stream")
-            streaming = Streaming(response)
+            streaming = Streaming(response, include_usage=wanted.include_usage)
             await streaming.open()
             return streaming
         if status in _PASSED_BACK:

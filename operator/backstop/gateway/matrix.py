@@ -1,0 +1,71 @@
+"""The latency-budget matrix: who answers until when, where every tier before has taken all of its time. A table for people. PURE."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from .chain import content_deadline
+from .revision import STATIC_MODEL, CacheTier, ModelTier, Revision, StaticTier
+
+_HEAD: Final = ("TIER", "KIND", "ANSWERS", "FROM ms", "UNTIL ms", "LEFT ms", "TRIES", "CAN", "WINDOW", "EMBEDDINGS")
+_NUMBERS: Final = ("FROM ms", "UNTIL ms", "LEFT ms", "TRIES", "WINDOW")
+_NOTHING: Final = "-"
+
+
+def latency_matrix(revision: Revision) -> str:
+    """The policy's chain, a line for each tier, times from when the request is there.
+
+    `FROM` and `UNTIL`: when the tier's turn begins at the latest, and when it ends; `LEFT`: of the budget, for those after it.
+    """
+    rows, begins = [], 0.0
+    for tier in revision.tiers:
+        ends = begins
+        if isinstance(tier, ModelTier):
+            ends = max(begins, content_deadline(tier, now=begins, budget_end=revision.budget))
+        rows.append((tier.name, *_kind(tier), _ms(begins), _ms(ends), _ms(revision.budget - ends), *_able(tier)))
+        begins = ends
+    heading = (
+        f"policy {revision.namespace}/{revision.policy}, prompt version {revision.prompt_version}, revision {revision.name}, "
+        f"budget {_ms(revision.budget)} ms"
+    )
+    return "\n".join([heading, "", *_aligned([_HEAD, *rows]), "", _ending(revision), ""])
+
+
+def _kind(tier: ModelTier | StaticTier | CacheTier) -> tuple[str, str]:
+    match tier:
+        case ModelTier():
+            return "model", tier.model
+        case CacheTier():
+            return "cache", "what it has kept"
+        case StaticTier():
+            return "static", STATIC_MODEL
+
+
+def _able(tier: ModelTier | StaticTier | CacheTier) -> tuple[str, str, str, str]:
+    if not isinstance(tier, ModelTier):
+        return _NOTHING, _NOTHING, _NOTHING, _NOTHING
+    able = "all" if tier.able is None else ",".join(sorted(tier.able)) or "text"
+    window = _NOTHING if tier.window is None else str(tier.window)
+    return str(1 + tier.retries), able, window, tier.embedding_model or _NOTHING
+
+
+def _ending(revision: Revision) -> str:
+    """What becomes of a request for which nobody before had an answer."""
+    last = revision.tiers[-1]
+    if isinstance(last, StaticTier):
+        return f"The chain is total: `{last.name}` answers whatever happens before it."
+    return (
+        "The chain is not total: when no tier answers, the caller gets the first target's error. A `static` tier at its end would answer."
+    )
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f}"
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) if name in _NUMBERS else cell.ljust(width) for name, cell, width in zip(_HEAD, row, widths, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines

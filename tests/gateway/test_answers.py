@@ -1,0 +1,32 @@
+"""What a target's answer is taken for, over real sockets: good answers with odd members, and errors that look like answers."""
+
+import pytest
+
+from .harness import ExactTarget, Gateways, make_record, model_tier, static_tier
+
+CHOICE = '{"index":0,"message":{"role":"assistant","content":"Fine."},"finish_reason":"stop"}'
+CHUNK = '{"index":0,"delta":{"content":"Fine."},"finish_reason":"stop"}'
+
+
+def answer(members: str, *, stream: bool) -> str:
+    """An answer of one choice, and these members before it."""
+    return f'data: {{{members},"choices":[{CHUNK}]}}\n\ndata: [DONE]\n\n' if stream else f'{{{members},"choices":[{CHOICE}]}}'
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_says_that_there_was_no_error_is_an_answer(gateways: Gateways, target: ExactTarget, stream: bool) -> None:
+    gateway = await gateways.start(make_record([model_tier(target.url), static_tier()]))
+    for nothing in ("null", "{}", "{ }", '""', "false", "[]"):
+        said = answer(f'"error": {nothing}', stream=stream)
+        target.says(said, stream=stream)
+        got = await gateway.chat(stream=stream)
+        assert (got.said("tier"), got.said("reason"), got.body) == ("primary", None, said.encode())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_w14_an_answer_with_an_error_in_it_is_none(gateways: Gateways, target: ExactTarget, stream: bool) -> None:
+    gateway = await gateways.start(make_record([model_tier(target.url), static_tier()]))
+    for error in ('{"message":"no"}', '{"code":null}', '"no"', "true", "500", "[{}]"):
+        target.says(answer(f'"error": {error}', stream=stream), stream=stream)
+        got = await gateway.chat(stream=stream)
+        assert (got.text, got.said("reason")) == ("Not now.", "MalformedAnswer")
