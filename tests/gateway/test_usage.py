@@ -145,6 +145,28 @@ async def test_the_entry_counts_the_tokens_of_the_revision_that_answered_and_tel
     assert await behind.total("backstop_tokens_total", type="output") == 80
 
 
+@pytest.mark.parametrize("options", [None, {"include_usage": False, "include_obfuscation": False}])
+async def test_w20_a_model_that_is_asked_for_the_usage_of_all_streams_tells_it_to_those_callers_alone_who_ask_too(
+    options: dict[str, bool] | None, model: Model, gateways: Gateways, api: TrafficApi
+) -> None:
+    tier = model_tier(model.url)
+    tier["model"]["askUsage"] = True
+    records = [make_record([tier]), make_record([tier], prompt="Another one.")]
+    api.write(state(2, stable=records[0].revision, canary=records[1].revision, permille=1000))
+    entry, _ = [await gateways.start(record, api=api) for record in records]
+    await entry.acts_on(2)
+    quiet = await entry.chat(stream=True, stream_options=options)
+    assert model.sent()["stream_options"] == (options or {}) | {"include_usage": True}
+    assert quiet.is_done
+    assert quiet.text == "All is well."
+    assert all(event["choices"] and "usage" not in event for event in quiet.events)
+    asked = await entry.chat(**ASKS)
+    assert (asked.events[-1]["choices"], asked.events[-1]["usage"]["completion_tokens"]) == ([], 3)
+    assert await counted(entry, records[1].revision) == {"known": 2, "input": 16, "output": 6}
+    await entry.chat()
+    assert "stream_options" not in model.sent()
+
+
 async def test_of_a_stream_that_tells_its_usage_as_it_goes_the_last_word_counts(gateways: Gateways) -> None:
     pieces = [
         {"choices": [{"index": 0, "delta": {"content": "a"}}], "usage": usage(9, 1)},

@@ -64,6 +64,12 @@ class ModelTarget(ApiModel):
         description="Size of the model's context window, in tokens. A request that a model refuses because it does not fit goes on to "
         "model tiers with a larger window, and to nobody else. Unset: not known; such a tier neither hands on for it nor is handed to.",
     )
+    askUsage: bool = Field(
+        False,
+        description="Whether the model is asked for the `usage` of streams whose callers do not ask for it, so that their tokens are known "
+        "too. Callers get no chunk of it; some models put an empty `usage` into the others. A model that does not know `stream_options` may "
+        "refuse such requests.",
+    )
     embeddingModel: str | None = Field(
         None,
         min_length=1,

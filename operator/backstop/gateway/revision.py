@@ -52,6 +52,7 @@ class ModelTier:
     breaker: BreakerSettings
     able: frozenset[Capability] | None = None
     window: int | None = None  # tokens
+    asks_usage: bool = False  # of streams, also for itself
     embedding_model: str | None = None
 
     def lacks(self, needs: frozenset[Capability]) -> frozenset[Capability]:
@@ -201,6 +202,7 @@ def _compile_tier(
         breaker=_breaker(tier.circuitBreaker or CircuitBreaker()),
         able=None if model.capabilities is None else frozenset(model.capabilities),
         window=model.contextTokens,
+        asks_usage=model.askUsage,
         embedding_model=model.embeddingModel,
     )
 
