@@ -67,8 +67,8 @@ class ModelTarget(ApiModel):
     askUsage: bool = Field(
         False,
         description="Whether the model is asked for the `usage` of streams whose callers do not ask for it, so that their tokens are known "
-        "too. Callers get no chunk of it; some models put an empty `usage` into the others. A model that does not know `stream_options` may "
-        "refuse such requests.",
+        "too. Callers get no chunk of it; some models put an empty `usage` into the others. A model that does not know "
+        "`stream_options` may refuse such requests.",
     )
     embeddingModel: str | None = Field(
         None,
