@@ -2,10 +2,11 @@
 
 import asyncio
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Protocol
 
 import pytest
 import requests
@@ -17,6 +18,15 @@ from e2e.cluster.ports import free_port
 
 START_SECONDS = 20.0
 SCRAPE_SECONDS = 1
+
+
+class Scraped(Protocol):
+    """What listens on a port of the loopback and has metrics there."""
+
+    @property
+    def port(self) -> int:
+        """Of `/metrics`."""
+        ...
 
 
 @dataclass
@@ -96,7 +106,7 @@ class Prometheus:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def scrape(self, pods: list[Pod], *, workers: Mapping[str, Worker] = MappingProxyType({})) -> None:
+    def scrape(self, pods: Sequence[Scraped], *, workers: Mapping[str, Worker] = MappingProxyType({})) -> None:
         """Writes the configuration: each pod is a target with a `pod` label, once a second; a worker has its name and a namespace."""
         targets = "".join(
             f"      - targets: ['127.0.0.1:{pod.port}']\n        labels: {{pod: 'pod-{index}'}}\n" for index, pod in enumerate(pods)

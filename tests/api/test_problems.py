@@ -72,7 +72,7 @@ CHAIN_REQUIRED = "`spec.chain`: required, but not with `spec.serving.workload`, 
         ),
         (
             _policy(slos=[{"name": "e", "indicator": "Speed", "maxPercent": "1"}]),
-            "`spec.slos[0].indicator` must be 'Latency', 'ErrorRate' or 'FallbackRate'",
+            "`spec.slos[0].indicator` must be 'Latency', 'ErrorRate', 'FallbackRate', 'TokensPerRequest' or 'CostPerRequest'",
         ),
         (None, "`spec` must be an object, not `null`"),
     ],

@@ -25,6 +25,8 @@ SAY_IT_THEMSELVES = {
     Reason.ERROR_RATE_BREACH,
     Reason.FALLBACK_RATE_BREACH,
     Reason.PROMQL_BREACH,
+    Reason.TOKENS_BREACH,
+    Reason.COST_BREACH,
     Reason.NO_TRAFFIC,
     Reason.CANARY_UNAVAILABLE,
     Reason.PROBE_FAILED,

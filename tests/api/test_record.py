@@ -133,3 +133,14 @@ def test_an_image_is_called_by_its_last_name(image: str, short: str) -> None:
 def test_c06_what_changes_no_answer_changes_no_revision(changes: dict[str, Any]) -> None:
     prompt = PromptVersionSpec.model_validate_json(PROMPT)
     assert revision_hash(FallbackPolicySpec.model_validate(spec() | changes), prompt=prompt) == named(GOLDEN[0][1])
+
+
+def test_c07_a_price_is_no_part_of_a_revision_nor_of_its_record() -> None:
+    prompt = PromptVersionSpec.model_validate_json(PROMPT)
+    price = {"inputPerMillionTokens": "2.50", "outputPerMillionTokens": "10.00", "currency": "USD"}
+    priced = FallbackPolicySpec.model_validate(spec() | {"chain": [json.loads(CHAIN)[0] | {"price": price}]})
+    assert revision_hash(priced, prompt=prompt) == named(f'{{"chain":{CHAIN},{BETWEEN}}}')
+    plain = FallbackPolicySpec.model_validate(spec())
+    records = [build_record(namespace="shop", name="p", policy=policy, prompt=prompt) for policy in (priced, plain)]
+    assert records[0] == records[1]
+    assert priced.chain[0].price is not None, "the policy keeps it"

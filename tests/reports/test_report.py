@@ -85,6 +85,7 @@ def test_a_review_is_due_so_long_after_the_end_as_the_owner_says(cadence: str | 
         ("RolledBack", "SharedIncident", 100, "P1"),
         ("RolledBack", "LatencyBreach", 5, "P2"),
         ("RolledBack", "FallbackRateBreach", 5, "P3"),
+        ("RolledBack", "CostBreach", 5, "P3"),
         ("RolledBack", "CanaryUnavailable", 5, "P3"),
         ("RolledBack", "Aborted", 5, "P3"),
         ("RolledBack", "AReasonOfANewerVersion", 5, "P3"),

@@ -360,12 +360,13 @@ def test_what_a_person_had_promoted_is_watched_and_stays() -> None:
     assert world.reasons().count("WouldRollBack") == 1
 
 
-def test_a_breach_at_100_percent_is_a_suspicion_until_stable_is_seen_to_do_better() -> None:
+@pytest.mark.parametrize("reason", [Reason.LATENCY_BREACH, Reason.TOKENS_BREACH, Reason.COST_BREACH])
+def test_a_breach_at_100_percent_is_a_suspicion_until_stable_is_seen_to_do_better(reason: Reason) -> None:
     world = started(policy=policy(steps=STEPS, guard=GUARD))
     world.want("2")
     while world.route is None or world.route.permille != 1000:
         world.run(1)
-    world.judged = BREACHED
+    world.judged = replace(BREACHED, reason=reason)
     world.one_pass()
     assert shares(world) == ("rev1", None, 0)
     assert world.place.rejected[-1].suspected

@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
+from backstop.analysis.reading import Counts
 from backstop.api.clock import parse_time
 from backstop.api.reasons import Reason
 from backstop.api.rolloutreport import RolloutReportSpec
@@ -67,6 +68,29 @@ def test_the_report_of_a_breach_says_what_happened_when_and_why() -> None:
     assert slo.stable is not None
     assert (slo.canary.bad, slo.canary.total, slo.stable.bad, slo.stable.total) == (61, 412, 20, 7811)
     assert slo.evidence in report.message
+
+
+def test_a_mean_that_is_breached_is_rolled_back_and_reported_with_what_requests_came_to_and_none_is_bad() -> None:
+    world = at_half()
+    world.judged = replace(
+        BREACHED,
+        name="cost",
+        reason=Reason.COST_BREACH,
+        value="0.031",
+        limit="0.02",
+        canary=Counts(total=412),
+        stable=Counts(total=7811),
+        is_mean=True,
+        canary_mean="0.031",
+        stable_mean="0.0121",
+    )
+    world.run(5)
+    report = only_report(world)
+    assert (report.outcome, report.reason, report.severity) == ("RolledBack", "CostBreach", "P3")
+    (slo,) = report.slos
+    arms = [arm.model_dump(exclude_none=True) for arm in (slo.canary, slo.stable) if arm is not None]
+    assert arms == [{"total": 412, "mean": "0.031"}, {"total": 7811, "mean": "0.0121"}]
+    assert (slo.value, slo.limit) == ("0.031", "0.02")
 
 
 def test_the_report_is_named_in_status_once_it_is_written_and_the_timeline_goes() -> None:

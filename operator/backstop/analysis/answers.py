@@ -112,6 +112,8 @@ def _counter(labels: dict[str, str]) -> Counter:
         outcome=labels.get("outcome", ""),
         first_tier=labels.get("first_tier", ""),
         le=None if bound is None else float(bound),
+        target=labels.get("target", ""),
+        type=labels.get("type", ""),
     )
 
 

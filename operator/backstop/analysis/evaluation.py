@@ -9,7 +9,7 @@ from typing import assert_never
 from ..api.reasons import Reason
 from .blocks import JITTER, MISSED_SCRAPES, Block, close_blocks
 from .deltas import Scrape
-from .evidence import CANARY, WATCHED, Arms, bound_missing, limit_of, outlook, percent_of, unanswered
+from .evidence import CANARY, WATCHED, Arms, bound_missing, decimal, limit_of, outlook, percent_of, unanswered
 from .folding import folded, rule_for, unmeasured, with_history
 from .indicators import judged_requests, missing_bound, sent_requests
 from .objective import GATEWAYS, Objective
@@ -18,6 +18,7 @@ from .reading import Breached, Breaching, Healthy, ReadingState, SLOReading, Unk
 from .rules import AnyRule, blocks_in, counts_in, fits, is_promotable, judged, rule_of, tests_among
 from .samples import Fetched, NoData, NotANumber, Partial, ProviderError, Sample, Series, Unread
 from .screening import screened
+from .sequential.mean import MeanState
 from .silence import Silence, after_block
 from .state import MAX_TARGETS, AnalysisState, ObjectiveState, target_key, with_source
 from .telling import told
@@ -199,18 +200,24 @@ def _reading(
     canary, stable = counts_in(kept.rule)
     silence = state.silence if objective.part == GATEWAYS and state.silence is not None and state.silence.tells else None
     verdict, reason = _judged(objective, rule=rule, state=kept, seen=seen, missing=missing, silence=silence, ends=state.block_end or 0.0)
+    means = [one.mean for one in kept.rule.told] if isinstance(kept.rule, MeanState) else [None, None]
+    canary_mean, stable_mean = (None if one is None else decimal(one, digits=6) for one in means)
+    over = canary.bad > objective.allowed * canary.total if means[0] is None else means[0] > objective.allowed
     return SLOReading(
         name=objective.name,
         state=verdict,
         reason=reason,
-        value=percent_of(canary),
+        value=percent_of(canary) if objective.mean is None else canary_mean,
         limit=limit_of(objective),
         canary=canary,
         stable=stable,
         step_requests=kept.step_requests,
         evidence=_evidence(objective, rule=rule, verdict=verdict, reason=reason, policy=policy, state=state, seen=seen, now=now),
         promotable=isinstance(verdict, Healthy) and is_promotable(rule, kept.rule),
-        over=not objective.above_stable and canary.bad > objective.allowed * canary.total,
+        over=not objective.above_stable and over,
+        is_mean=objective.mean is not None,
+        canary_mean=canary_mean,
+        stable_mean=stable_mean,
     )
 
 

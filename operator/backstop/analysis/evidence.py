@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from typing import assert_never
 
 from ..api.clock import render_time
 from ..api.fallbackpolicy import Indicator
-from ..api.metricnames import NAMESPACE, POLICY, REVISION, SENT_TOTAL, SERVED_TOTAL, bound_label
+from ..api.metricnames import NAMESPACE, POLICY, REVISION, SENT_TOTAL, SERVED_TOKENS, SERVED_TOTAL, SERVED_USAGE, bound_label
 from .indicators import SECONDS_BUCKET, SECONDS_COUNT
 from .objective import Objective
 from .policy import LivePolicy
@@ -27,8 +28,15 @@ def percent_of(counts: Counts) -> str | None:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def decimal(number: float, *, digits: int) -> str:
+    """So many significant digits, never with an exponent: amounts of money are small."""
+    return f"{Decimal(f'{number:.{digits}g}'):f}"
+
+
 def limit_of(objective: Objective) -> str:
-    """The allowed share in percent, exactly; or by how much it may be above stable's."""
+    """The allowed share in percent, exactly; or by how much it may be above stable's; or the allowed mean."""
+    if objective.mean is not None:
+        return decimal(float(objective.allowed), digits=12)
     return f"stable + {_percent(objective.allowed)}" if objective.above_stable else _percent(objective.allowed)
 
 
@@ -50,6 +58,8 @@ def query_of(objective: Objective, *, namespace: str, policy: str, revisions: tu
             return f'{{__name__=~"{SECONDS_COUNT}|{SECONDS_BUCKET}",{labels},le=~"|{bound}"}}'
         case Indicator.ERROR_RATE | Indicator.FALLBACK_RATE:
             return f"{SERVED_TOTAL}{{{labels}}}"
+        case Indicator.TOKENS_PER_REQUEST | Indicator.COST_PER_REQUEST:
+            return f'{{__name__=~"{SERVED_USAGE}|{SERVED_TOKENS}",{labels}}}'
     assert_never(objective.indicator)
 
 
@@ -165,6 +175,8 @@ def bad_words(objective: Objective) -> str:
             return "failed, or failed at the first tier"
         case Indicator.FALLBACK_RATE:
             return "answered by a later tier"
+        case Indicator.TOKENS_PER_REQUEST | Indicator.COST_PER_REQUEST:
+            raise AssertionError("of a mean nothing is bad")
         case None:
             return "bad by `promQL`"
     assert_never(objective.indicator)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from ..api.metricnames import CacheUse
 from .blocks import JITTER, Block, close_blocks
 from .deltas import Scrape
-from .indicators import counts_of, counts_over
+from .indicators import counts_of, counts_over, sum_of
 from .objective import GATEWAYS, Objective
 from .policy import LivePolicy
 from .quantile import display_quantile
@@ -14,6 +14,7 @@ from .queries import history_seconds
 from .reading import Counts
 from .rule import ArmBlock, BoundCounts
 from .rules import AnyRule, observed, rule_of, tests_among
+from .sequential.mean import MeanBlock, Sum
 from .sequential.rule import Sequential
 from .sequential.state import SequentialState
 from .state import AnalysisState, ObjectiveState
@@ -26,6 +27,11 @@ def rule_for(objective: Objective, *, policy: LivePolicy, kept: ObjectiveState) 
 
 def folded(kept: ObjectiveState, objective: Objective, *, block: Block, policy: LivePolicy) -> ObjectiveState:
     """The objective's state after the block."""
+    if objective.mean is not None:
+        sums = mean_block(objective, block=block, policy=policy)
+        rule = observed(rule_for(objective, policy=policy, kept=kept), kept.rule, block=sums)
+        judged = sums.canary.requests if sums.canary.mean is not None else 0
+        return replace(kept, rule=rule, step_requests=kept.step_requests + judged)
     arms = arm_block(objective, block=block, policy=policy)
     canary_quantile, stable_quantile = kept.canary_quantile, kept.stable_quantile
     if objective.latency is not None and (percent := objective.latency.percent) is not None:
@@ -44,6 +50,14 @@ def unmeasured(kept: ObjectiveState, objective: Objective, *, block: Block, poli
     """What cannot be measured is not counted, and no window goes on across it."""
     empty = ArmBlock(start=block.start, end=block.end, canary=Counts(), stable=None, after_gap=True)
     return replace(kept, rule=observed(rule_for(objective, policy=policy, kept=kept), kept.rule, block=empty))
+
+
+def mean_block(objective: Objective, *, block: Block, policy: LivePolicy) -> MeanBlock:
+    """What the requests of a block came to."""
+    canary, unknown = sum_of(objective, added=block.added, revision=policy.canary)
+    stable, _ = sum_of(objective, added=block.added, revision=policy.stable) if policy.stable else (Sum(), 0)
+    gap = objective.part in block.gaps
+    return MeanBlock(start=block.start, end=block.end, canary=canary, stable=stable, after_gap=gap, unknown=unknown)
 
 
 def arm_block(objective: Objective, *, block: Block, policy: LivePolicy) -> ArmBlock:

@@ -9,11 +9,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import assert_never
 
 from ..api.fallbackpolicy import Indicator
-from ..api.metricnames import ASKED_A_MODEL, JUDGED_OUTCOMES, SENT_TOTAL, SERVED_SECONDS, SERVED_TOTAL, FirstTier, Outcome
-from .objective import LatencyLimit, Objective, OwnCounters
+from ..api.metricnames import (
+    ASKED_A_MODEL,
+    JUDGED_OUTCOMES,
+    SENT_TOTAL,
+    SERVED_SECONDS,
+    SERVED_TOKENS,
+    SERVED_TOTAL,
+    SERVED_USAGE,
+    FirstTier,
+    Outcome,
+    TokenType,
+    UsageType,
+)
+from .objective import LatencyLimit, Objective, OwnCounters, TargetPrice
 from .reading import Counts
 from .rule import BoundCounts
 from .samples import Counter
+from .sequential.mean import Sum
 
 SECONDS_COUNT = f"{SERVED_SECONDS}_count"
 SECONDS_BUCKET = f"{SERVED_SECONDS}_bucket"
@@ -47,10 +60,32 @@ def counts_of(objective: Objective, *, added: Mapping[Counter, float], revision:
                 judged=lambda c: c.outcome == Outcome.SUCCESS and c.cache in ASKED_A_MODEL,
                 bad=lambda c: c.first_tier != FirstTier.ANSWERED,
             )
+        case Indicator.TOKENS_PER_REQUEST | Indicator.COST_PER_REQUEST:
+            raise AssertionError("of a mean nothing is bad: its sums are asked for")
         case None:
             assert objective.counters is not None, "an objective without an indicator has counters of its own"
             return _own(objective.counters, added=added, revision=revision)
     assert_never(objective.indicator)
+
+
+def sum_of(objective: Objective, *, added: Mapping[Counter, float], revision: str) -> tuple[Sum, int]:
+    """What requests of one revision came to, and how many more there were of which that is not known: models say so, and the policy what
+    they cost.
+    """
+    assert objective.mean is not None, "only means are sums"
+    prices = None if objective.mean.prices is None else {price.target: price for price in objective.mean.prices}
+    amount, requests, unknown = 0.0, 0.0, 0.0
+    for counter, n in added.items():
+        if counter.revision != revision:
+            continue
+        is_priced = prices is None or counter.target in prices
+        if counter.metric == SERVED_USAGE and counter.type == UsageType.KNOWN and is_priced:
+            requests += n
+        elif counter.metric == SERVED_USAGE:
+            unknown += n
+        elif counter.metric == SERVED_TOKENS and is_priced:
+            amount += n * (1.0 if prices is None else _price(prices[counter.target], kind=counter.type))
+    return Sum(amount=amount, requests=round(requests)), round(unknown)
 
 
 def judged_requests(added: Mapping[Counter, float], *, revision: str) -> int:
@@ -146,6 +181,17 @@ def _own(counters: OwnCounters, *, added: Mapping[Counter, float], revision: str
     total = _sum(n for c, n in mine if c.metric == OWN_TOTAL)
     # Two processes may count the two; what is bad and not yet among the total is no evidence.
     return Counts(bad=min(_sum(n for c, n in mine if c.metric == OWN_BAD), total), total=total)
+
+
+def _price(price: TargetPrice, *, kind: str) -> float:
+    """Of one token."""
+    match kind:
+        case TokenType.INPUT:
+            return price.input
+        case TokenType.OUTPUT:
+            return price.output
+        case _:
+            return math.nan  # of a newer gateway: what it comes to is not known
 
 
 def _is_error(counter: Counter) -> bool:

@@ -2,12 +2,13 @@
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import assert_never
 
-from ..api.fallbackpolicy import SLO, Analysis, EvaluationRule, FallbackPolicySpec, Indicator, NoTrafficAction
-from ..api.metricnames import GRID, LIMIT_MULTIPLES
+from ..api.fallbackpolicy import SLO, Analysis, EvaluationRule, FallbackPolicySpec, Indicator, NoTrafficAction, Tier
+from ..api.metricnames import GRID, LIMIT_MULTIPLES, target_label
 from ..api.reasons import Reason
 from .sequential.latency import further_bounds
 
@@ -34,6 +35,23 @@ class OwnCounters:
         return hashlib.sha256(repr((self.bad, self.total, self.revision_label)).encode()).hexdigest()[:10]
 
 
+@dataclass(frozen=True)
+class TargetPrice:
+    """What a token of requests and one of answers cost at a target, as metrics name it."""
+
+    target: str
+    input: float
+    output: float
+
+
+@dataclass(frozen=True)
+class MeanOf:
+    """What a request comes to is meant: tokens, or money where there are `prices`, of those targets alone. `unit`: of the sum, in words."""
+
+    unit: str
+    prices: tuple[TargetPrice, ...] | None = None
+
+
 DEFAULT_RISK = Fraction(Analysis().falseRollbackPercent) / 100
 
 
@@ -53,6 +71,8 @@ GATEWAYS = ""  # the part that is read from the gateways' own metrics
 class Objective:
     """One SLO: the canary's share of bad requests must not exceed `allowed` (a share, 0 to 1) for `for_seconds`.
 
+    Where it is a `mean`, `allowed` is what a request may come to on average, in that unit.
+
     `indicator`: None where it is judged by `counters` of its own. `above_stable`: whether `allowed` is what its share may be above
     stable's. `sequential`: the risk of a false rollback of the whole policy (a share) and whether a breach must last; None: a threshold.
     """
@@ -68,6 +88,7 @@ class Objective:
     silent_seconds: int | None = None  # how long no answer may come before that is a breach; None: it never is one
     above_stable: bool = False
     sequential: SequentialTest | None = None
+    mean: MeanOf | None = None
 
     @property
     def part(self) -> str:
@@ -93,6 +114,10 @@ class Objective:
                 return Reason.ERROR_RATE_BREACH
             case Indicator.FALLBACK_RATE:
                 return Reason.FALLBACK_RATE_BREACH
+            case Indicator.TOKENS_PER_REQUEST:
+                return Reason.TOKENS_BREACH
+            case Indicator.COST_PER_REQUEST:
+                return Reason.COST_BREACH
             case None:
                 return Reason.PROMQL_BREACH
         assert_never(self.indicator)
@@ -104,22 +129,30 @@ class Objective:
         told = (self.name, measure, str(self.allowed), self.for_seconds, self.min_requests, self.latency)
         # Without what is not theirs, thresholds are known by what older versions called them.
         text = repr(told if self.sequential is None else (*told, self.above_stable, self.sequential))
+        if self.mean is not None:
+            text += repr(self.mean)  # by another price it is judged anew
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def objectives_of(spec: FallbackPolicySpec) -> tuple[Objective, ...]:
     """The objectives of a policy, in its order."""
     risk = Fraction(spec.canary.analysis.falseRollbackPercent) / 100
-    return tuple(objective_of(slo, risk=risk, promotes=spec.canary.analysis.promoteEarly) for slo in spec.slos)
+    promotes = spec.canary.analysis.promoteEarly
+    return tuple(objective_of(slo, risk=risk, promotes=promotes, chain=spec.chain) for slo in spec.slos)
 
 
-def objective_of(slo: SLO, *, risk: Fraction = DEFAULT_RISK, promotes: bool = False) -> Objective:
-    """The declared SLO → objective. The SLO is valid: its model has checked which fields go together. The rest: see `SequentialTest`."""
+def objective_of(slo: SLO, *, risk: Fraction = DEFAULT_RISK, promotes: bool = False, chain: Sequence[Tier] = ()) -> Objective:
+    """The declared SLO → objective. The SLO is valid: its model has checked which fields go together.
+
+    `chain`: with the prices of its tiers. The rest: see `SequentialTest`.
+    """
     latency = None
     if slo.maxMilliseconds is not None:
         latency = LatencyLimit(percent=slo.quantilePercent, seconds=slo.maxMilliseconds / 1000)
     if slo.quantilePercent is not None:
         allowed = Fraction(100 - slo.quantilePercent, 100)
+    elif (limit := slo.maxCostPerRequest or slo.maxTokensPerRequest) is not None:
+        allowed = Fraction(limit)
     else:
         allowed = Fraction(slo.maxIncreasePercent or slo.maxPercent or "0") / 100
     sequential = None
@@ -137,4 +170,24 @@ def objective_of(slo: SLO, *, risk: Fraction = DEFAULT_RISK, promotes: bool = Fa
         silent_seconds=slo.noTrafficSeconds if slo.noTrafficAction is NoTrafficAction.ROLLBACK else None,
         above_stable=slo.maxIncreasePercent is not None,
         sequential=sequential,
+        mean=_mean_of(slo, chain=chain),
+    )
+
+
+def _mean_of(slo: SLO, *, chain: Sequence[Tier]) -> MeanOf | None:
+    if slo.indicator is Indicator.TOKENS_PER_REQUEST:
+        return MeanOf("tokens")
+    if slo.indicator is not Indicator.COST_PER_REQUEST:
+        return None
+    priced = [(tier.name, tier.model, tier.price) for tier in chain if tier.model is not None and tier.price is not None]
+    return MeanOf(
+        unit=next((price.currency for _, _, price in priced), "units of money"),
+        prices=tuple(
+            TargetPrice(
+                target_label(name, base_url=model.baseURL, model=model.name),
+                input=float(Fraction(price.inputPerMillionTokens) / 10**6),
+                output=float(Fraction(price.outputPerMillionTokens) / 10**6),
+            )
+            for name, model, price in priced
+        ),
     )

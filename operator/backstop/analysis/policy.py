@@ -33,7 +33,8 @@ class LivePolicy:
     def wants_history(self) -> bool:
         """Whether what stable did before the canary came is still to be read: once, before the first block is counted."""
         begun = self.state.seeded or self.state.block_end is not None
-        return not begun and not self.watched and self.stable != "" and any(one.sequential is not None for one in self.objectives)
+        compared = (one.sequential is not None and one.mean is None for one in self.objectives)
+        return not begun and not self.watched and self.stable != "" and any(compared)
 
     @property
     def parts(self) -> tuple[str, ...]:

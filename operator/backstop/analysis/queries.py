@@ -9,7 +9,18 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..api.metricnames import GRID, LIMIT_MULTIPLES, NAMESPACE, POD, REVISION, SENT_TOTAL, SERVED_TOTAL, bound_label
+from ..api.metricnames import (
+    GRID,
+    LIMIT_MULTIPLES,
+    NAMESPACE,
+    POD,
+    REVISION,
+    SENT_TOTAL,
+    SERVED_TOKENS,
+    SERVED_TOTAL,
+    SERVED_USAGE,
+    bound_label,
+)
 from ..api.names import revision_object
 from ..api.selector import with_matchers
 from .blocks import MARGIN_INTERVALS
@@ -125,7 +136,12 @@ def history_seconds(scrape_interval: float) -> float:
 def selector(policies: Sequence[LivePolicy], *, window: int) -> str:
     """`{__name__=~…,namespace=~…,revision=~…,le=~…}[window]` for the policies' revisions and the bounds that they need."""
     limits = sorted({o.latency.seconds for p in policies for o in p.objectives if o.latency is not None})
-    metrics = [SERVED_TOTAL, SENT_TOTAL, *([SECONDS_COUNT, SECONDS_BUCKET] if limits else [])]
+    means = any(o.mean is not None for p in policies for o in p.objectives)
+    metrics = [
+        *(SERVED_TOTAL, SENT_TOTAL),
+        *([SECONDS_COUNT, SECONDS_BUCKET] if limits else []),
+        *([SERVED_USAGE, SERVED_TOKENS] if means else []),
+    ]
     matchers = [
         f"__name__=~{_any_of(metrics)}",
         f"{NAMESPACE}=~{_any_of(sorted({p.namespace for p in policies}))}",

@@ -79,7 +79,8 @@ def state_name(state: ReadingState) -> StateName:
 class SLOReading:
     """One objective after an evaluation.
 
-    `value` and `limit` are percent of bad requests, as decimals; `value` is None while no canary request was counted.
+    `value` and `limit` are percent of bad requests, as decimals; of a mean, what a request comes to: then no request is bad, and
+    `canary_mean` and `stable_mean` are those of both arms. `value` is None while no canary request was counted.
     `canary` and `stable` count the running breach, or else the trailing window; `stable` is None where stable has no such data.
     """
 
@@ -94,6 +95,9 @@ class SLOReading:
     evidence: str
     promotable: bool = False  # it is healthy, and there is evidence that the canary is good enough
     over: bool = False  # what is counted is over the limit, however little evidence that is
+    is_mean: bool = False
+    canary_mean: str | None = None
+    stable_mean: str | None = None
 
     @property
     def breached_since(self) -> float | None:

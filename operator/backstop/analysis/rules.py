@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from .objective import Objective
 from .reading import Counts
 from .rule import ArmBlock, Verdict
+from .sequential.mean import Mean, MeanBlock, MeanState
 from .sequential.risk import Risk
 from .sequential.rule import AtMost, NoMoreThanStable, Sequential
 from .sequential.state import SequentialState
@@ -13,8 +14,9 @@ from .sequential.window import canary_of
 from .sequential.window import stable_of as stable_beside
 from .threshold import Threshold, ThresholdState, stable_of, total_of
 
-AnyRule = Threshold | Sequential
-RuleState = ThresholdState | SequentialState
+AnyRule = Threshold | Sequential | Mean
+RuleState = ThresholdState | SequentialState | MeanState
+AnyBlock = ArmBlock | MeanBlock
 PROMOTION_RISK = 0.05  # β: of a hundred canaries that are just not good enough, so many pass a step early at most
 
 
@@ -28,11 +30,15 @@ def rule_of(objective: Objective, *, tests: int, planned_blocks: int) -> AnyRule
     if test is None:
         return Threshold(allowed=objective.allowed, for_seconds=objective.for_seconds, min_requests=objective.min_requests)
     allowed = float(objective.allowed)
+    for_seconds = objective.for_seconds if test.sustained else 0
+    risk, planned_blocks = Risk(share=float(test.risk), tests=max(1, tests)), max(1, planned_blocks)
+    if objective.mean is not None:
+        return Mean(target=allowed, for_seconds=for_seconds, risk=risk, planned_blocks=planned_blocks)
     return Sequential(
         limit=NoMoreThanStable(allowed) if objective.above_stable else AtMost(allowed),
-        for_seconds=objective.for_seconds if test.sustained else 0,
-        risk=Risk(share=float(test.risk), tests=max(1, tests)),
-        planned_blocks=max(1, planned_blocks),
+        for_seconds=for_seconds,
+        risk=risk,
+        planned_blocks=planned_blocks,
         comparisons=1 + len(objective.bounds_beside),
         weighs_promotion=test.promotes,
     )
@@ -48,14 +54,20 @@ def blocks_in(seconds: float, *, scrape_interval: float) -> int:
     return max(1, math.ceil(seconds / scrape_interval))
 
 
-def observed(rule: AnyRule, state: RuleState, *, block: ArmBlock) -> RuleState:
-    """The state, which is one of this rule, after one more block."""
+def observed(rule: AnyRule, state: RuleState, *, block: AnyBlock) -> RuleState:
+    """The state, which is one of this rule, after one more block, which is one for it."""
     match rule:
         case Threshold():
             assert isinstance(state, ThresholdState), "a state goes on under the rule that it began with"
+            assert isinstance(block, ArmBlock), "a share is of counts"
             return rule.observe(state, block=block)
         case Sequential():
             assert isinstance(state, SequentialState), "a state goes on under the rule that it began with"
+            assert isinstance(block, ArmBlock), "a share is of counts"
+            return rule.observe(state, block=block)
+        case Mean():
+            assert isinstance(state, MeanState), "a state goes on under the rule that it began with"
+            assert isinstance(block, MeanBlock), "a mean is of sums"
             return rule.observe(state, block=block)
 
 
@@ -67,6 +79,9 @@ def judged(rule: AnyRule, state: RuleState) -> Verdict:
             return rule.judge(state)
         case Sequential():
             assert isinstance(state, SequentialState), "a state goes on under the rule that it began with"
+            return rule.judge(state)
+        case Mean():
+            assert isinstance(state, MeanState), "a state goes on under the rule that it began with"
             return rule.judge(state)
 
 
@@ -85,10 +100,18 @@ def fits(rule: AnyRule, state: RuleState) -> bool:
             return isinstance(state, ThresholdState)
         case Sequential():
             return isinstance(state, SequentialState) and len(state.relatives) == rule.comparisons
+        case Mean():
+            return isinstance(state, MeanState)
 
 
 def counts_in(state: RuleState) -> tuple[Counts, Counts | None]:
-    """Requests of the canary and of stable in the running episode, or else in the trailing window; None where stable has none."""
+    """Requests of the canary and of stable in the running episode, or else in the trailing window; None where stable has none.
+
+    Of a mean, none is bad; what they came to is in the state.
+    """
+    if isinstance(state, MeanState):
+        judged, others = state.told
+        return Counts(total=judged.requests), Counts(total=others.requests) if others.requests else None
     if state.episode is not None:
         return state.episode.canary, state.episode.stable
     match state:

@@ -23,6 +23,8 @@ class Counter(NamedTuple):
     le: float | None = None  # upper bound in seconds, for histogram buckets
     part: str = ""
     series: int = 0
+    target: str = ""  # of tokens: which model answered
+    type: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ from typing import Any, assert_never
 from .reading import Counts
 from .rule import ArmBlock
 from .rules import RuleState
+from .sequential import mean
 from .sequential.coarse import coarser as fewer_digits
+from .sequential.mean import MeanState
 from .sequential.state import SequentialState, from_numbers, to_numbers
 from .silence import Silence
 from .threshold import WINDOW_BLOCKS, Episode, ThresholdState, coarser
@@ -213,6 +215,8 @@ def _pack_rule(state: RuleState, *, origin: int, blocks: int, digits: int) -> li
         case SequentialState():
             kept = state if digits >= DIGITS else fewer_digits(state, digits=digits)
             return ["sequential", [_figure(number) for number in to_numbers(kept, origin=origin / 1000)]]
+        case MeanState():
+            return ["mean", [_figure(number) for number in mean.to_numbers(state, origin=origin / 1000)]]
     assert_never(state)
 
 
@@ -223,6 +227,10 @@ def _figure(number: float) -> float | None:
     if number == round(number) and abs(number) < 2**53:
         return round(number)
     return round(number, 3) if abs(number) >= 10 ** (DIGITS - 3) else float(f"{number:.{DIGITS}g}")  # times to the millisecond
+
+
+def _figures(packed: list[Any]) -> list[float]:
+    return [-math.inf if number is None else float(number) for number in packed]
 
 
 def _pack_threshold(state: ThresholdState, *, origin: int, blocks: int) -> list[Any]:
@@ -288,7 +296,9 @@ def _unpack_rule(kind: str, figures: list[Any], *, origin: int) -> RuleState:
         case "threshold", [window, episode]:
             return _unpack_threshold(window, episode, origin=origin)
         case "sequential", [numbers]:
-            return from_numbers([-math.inf if number is None else float(number) for number in numbers], origin=origin / 1000)
+            return from_numbers(_figures(numbers), origin=origin / 1000)
+        case "mean", [numbers]:
+            return mean.from_numbers(_figures(numbers), origin=origin / 1000)
         case _:
             raise ValueError("a state of a rule that there is not")
 

@@ -7,6 +7,8 @@ from .reading import Breached, Breaching, Healthy, Waiting
 from .rules import PROMOTION_RISK, AnyRule, counts_in, is_promotable
 from .sequential.explanation import explained as evidence_of
 from .sequential.explanation import needed_for_promotion
+from .sequential.mean import Mean, MeanState
+from .sequential.meanwords import explained as mean_of
 from .sequential.rule import Sequential
 from .sequential.state import SequentialState
 from .sequential.window import canary_of
@@ -31,6 +33,22 @@ def told(
     left_out = ""
     if isinstance(verdict, Waiting) and objective.part == GATEWAYS:
         left_out = unjudged(sent=state.step_sent, judged=state.step_requests)
+    if isinstance(rule, Mean):
+        assert isinstance(kept.rule, MeanState), "a state goes on under the rule that it began with"
+        assert objective.mean is not None, "the rule of means is for means"
+        text = mean_of(
+            objective.name,
+            unit=objective.mean.unit,
+            rule=rule,
+            state=kept.rule,
+            verdict=Healthy() if isinstance(verdict, Waiting) else verdict,
+            now=now,
+            canary=arms.judged,
+            stable=arms.beside,
+        )
+        if isinstance(verdict, Waiting):
+            text += f"; needs {verdict.more:,} more {arms.judged} requests {arms.since}{outlook}"
+        return f"{text}. Query: {query}"
     if isinstance(rule, Sequential):
         assert isinstance(kept.rule, SequentialState), "a state goes on under the rule that it began with"
         text = evidence_of(

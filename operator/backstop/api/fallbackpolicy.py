@@ -23,6 +23,8 @@ from .workload import WORKLOAD_RULES
 
 Percent = Annotated[str, Field(max_length=16, pattern=r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]{1,6})?)$")]
 
+Amount = Annotated[str, Field(max_length=16, pattern=r"^[0-9]{1,7}(\.[0-9]{1,8})?$")]
+
 WEB_ADDRESS = "^https?://[^ /?#@]+([/?#][^ ]*)?$"
 
 LIST_MAP_BY_NAME: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
@@ -62,6 +64,12 @@ class ModelTarget(ApiModel):
         le=100_000_000,
         description="Size of the model's context window, in tokens. A request that a model refuses because it does not fit goes on to "
         "model tiers with a larger window, and to nobody else. Unset: not known; such a tier neither hands on for it nor is handed to.",
+    )
+    askUsage: bool = Field(
+        False,
+        description="Whether the model is asked for the `usage` of streams whose callers do not ask for it, so that their tokens are known "
+        "too. Callers get no chunk of it; some models put an empty `usage` into the others. A model that does not know "
+        "`stream_options` may refuse such requests.",
     )
     embeddingModel: str | None = Field(
         None,
@@ -140,6 +148,16 @@ class CircuitBreaker(ApiModel):
     )
 
 
+class Price(ApiModel):
+    """What a model costs. Not part of the revision: another price begins no rollout, and counts for the pods that serve already."""
+
+    inputPerMillionTokens: Amount = Field(description='Price of a million tokens of requests, a decimal as a string, such as "2.50".')
+    outputPerMillionTokens: Amount = Field(description='Price of a million tokens of answers, a decimal as a string, such as "10.00".')
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$", max_length=3)] = Field(
+        description="Currency, by its three letters, such as `USD`; the same one for all tiers."
+    )
+
+
 class Tier(ApiModel):
     """One step of the chain: exactly one kind of target."""
 
@@ -162,6 +180,7 @@ class Tier(ApiModel):
     circuitBreaker: CircuitBreaker | None = Field(
         None, description="When a model that fails is left alone, so that callers do not wait for it. Unset: by the defaults of its fields."
     )
+    price: Price | None = Field(None, description="What the model costs, for `CostPerRequest`. Unset: it is not known.")
     rules = (
         Rule(
             cel="[has(self.model), has(self.cache), has(self.static)].filter(x, x).size() == 1",
@@ -178,6 +197,11 @@ class Tier(ApiModel):
             message="`spec.chain`: `retries` and `circuitBreaker` belong to `model` tiers; a cache and a static answer do not fail",
             holds=lambda t: t.model is not None or (t.retries == 0 and t.circuitBreaker is None),
         ),
+        Rule(
+            cel="has(self.model) || !has(self.price)",
+            message="`spec.chain`: `price` belongs to `model` tiers; only a model takes tokens",
+            holds=lambda t: t.model is not None or t.price is None,
+        ),
     )
 
 
@@ -187,6 +211,12 @@ class Indicator(StrEnum):
     LATENCY = "Latency"
     ERROR_RATE = "ErrorRate"
     FALLBACK_RATE = "FallbackRate"
+    TOKENS_PER_REQUEST = "TokensPerRequest"
+    COST_PER_REQUEST = "CostPerRequest"
+
+
+# Those that are no share of bad requests, but what a request comes to on average.
+MEANS = (Indicator.TOKENS_PER_REQUEST, Indicator.COST_PER_REQUEST)
 
 
 class NoTrafficAction(StrEnum):
@@ -256,7 +286,8 @@ class SLO(ApiModel):
     indicator: Indicator | None = Field(
         None,
         description="`Latency` (first byte later than the limit, or handed over because the first tier was late), "
-        "`ErrorRate` (errors, cut streams, and failed first attempts), `FallbackRate` (answered by a later tier). "
+        "`ErrorRate` (errors, cut streams, and failed first attempts), `FallbackRate` (answered by a later tier), `TokensPerRequest` (of "
+        "requests and answers together, on average), `CostPerRequest` (the same by the `price` of the tier that answered). "
         "Unset: `promQL` says what is counted.",
     )
     quantilePercent: int | None = Field(
@@ -313,6 +344,17 @@ class SLO(ApiModel):
         'time, a decimal as a string. With `Latency`, of requests later than `maxMilliseconds`. "0": no worse than stable. Says nothing '
         "while stable has no requests.",
     )
+    maxTokensPerRequest: int | None = Field(
+        None,
+        ge=1,
+        le=100_000_000,
+        description="For `TokensPerRequest`: the limit, of requests that a model answered and said the `usage` of.",
+    )
+    maxCostPerRequest: Amount | None = Field(
+        None,
+        description='For `CostPerRequest`: the limit, in the currency of the tiers\' `price`, a decimal as a string, such as "0.02". Every '
+        "`model` tier of the chain has a `price` then.",
+    )
     waitForSustained: bool | None = Field(
         None,
         description="For `Sequential`: whether a breach must also have lasted for `forSeconds`, or evidence decides at once. "
@@ -327,14 +369,35 @@ class SLO(ApiModel):
         Rule(
             cel="has(self.indicator) && self.indicator == 'Latency'"
             " ? has(self.maxMilliseconds) && has(self.quantilePercent) != has(self.maxIncreasePercent) && !has(self.maxPercent)"
-            " : has(self.maxPercent) != has(self.maxIncreasePercent) && !has(self.maxMilliseconds) && !has(self.quantilePercent)",
+            " : (has(self.indicator) && self.indicator in ['TokensPerRequest', 'CostPerRequest'])"
+            " || (has(self.maxPercent) != has(self.maxIncreasePercent) && !has(self.maxMilliseconds) && !has(self.quantilePercent))",
             message="`spec.slos`: `Latency` takes `maxMilliseconds` and one of `quantilePercent` and `maxIncreasePercent`; "
-            "every other indicator, and `promQL`, takes one of `maxPercent` and `maxIncreasePercent`",
+            "`ErrorRate`, `FallbackRate` and `promQL` take one of `maxPercent` and `maxIncreasePercent`",
             holds=lambda s: (
                 s.maxMilliseconds is not None and (s.quantilePercent is None) != (s.maxIncreasePercent is None) and s.maxPercent is None
                 if s.indicator is Indicator.LATENCY
-                else (s.maxPercent is None) != (s.maxIncreasePercent is None) and s.maxMilliseconds is None and s.quantilePercent is None
+                else s.indicator in MEANS
+                or ((s.maxPercent is None) != (s.maxIncreasePercent is None) and s.maxMilliseconds is None and s.quantilePercent is None)
             ),
+        ),
+        Rule(
+            cel="has(self.maxTokensPerRequest) == (has(self.indicator) && self.indicator == 'TokensPerRequest')"
+            " && has(self.maxCostPerRequest) == (has(self.indicator) && self.indicator == 'CostPerRequest')"
+            " && (!(has(self.maxTokensPerRequest) || has(self.maxCostPerRequest))"
+            " || !(has(self.maxPercent) || has(self.maxIncreasePercent) || has(self.maxMilliseconds) || has(self.quantilePercent)))",
+            message="`spec.slos`: `TokensPerRequest` takes `maxTokensPerRequest` and `CostPerRequest` takes `maxCostPerRequest`, and they "
+            "take no other limit; nothing else takes these",
+            holds=lambda s: (
+                (s.maxTokensPerRequest is not None) == (s.indicator is Indicator.TOKENS_PER_REQUEST)
+                and (s.maxCostPerRequest is not None) == (s.indicator is Indicator.COST_PER_REQUEST)
+                and not (s.indicator in MEANS and any((s.maxPercent, s.maxIncreasePercent, s.maxMilliseconds, s.quantilePercent)))
+            ),
+        ),
+        Rule(
+            cel="self.evaluation == 'Sequential' || !(has(self.maxTokensPerRequest) || has(self.maxCostPerRequest))",
+            message="`spec.slos`: `evaluation: Threshold` judges shares of bad requests; for `TokensPerRequest` and `CostPerRequest`, "
+            "which are averages, take `Sequential`",
+            holds=lambda s: s.evaluation is EvaluationRule.SEQUENTIAL or s.indicator not in MEANS,
         ),
         Rule(
             cel="self.evaluation == 'Sequential' || !(has(self.maxIncreasePercent) || has(self.waitForSustained))",
@@ -528,6 +591,14 @@ class PolicyOwner(ApiModel):
     )
 
 
+def _currencies(spec: "FallbackPolicySpec") -> set[str]:
+    return {t.price.currency for t in spec.chain if t.price is not None}
+
+
+def _is_priced(spec: "FallbackPolicySpec") -> bool:
+    return all(t.price is not None for t in spec.chain if t.model is not None)
+
+
 def _declared_first_token_times(spec: "FallbackPolicySpec") -> list[int | None]:
     return [t.timeouts.firstTokenMilliseconds if t.timeouts else None for t in spec.chain if t.model]
 
@@ -614,6 +685,18 @@ class FallbackPolicySpec(ApiModel):
                 or s.access.callerKeysRef is None
                 or all(p.job is not None or p.apiKeyRef is not None for p in s.canary.probes)
             ),
+        ),
+        Rule(
+            cel="!has(self.chain) || self.chain.all(t, !has(t.price) || self.chain.all(u, !has(u.price) || u.price.currency =="
+            " t.price.currency))",
+            message="`spec.chain`: `price.currency` is the same for all tiers; give every `price` in one currency",
+            holds=lambda s: len(_currencies(s)) <= 1,
+        ),
+        Rule(
+            cel="!has(self.chain) || !has(self.slos) || self.slos.all(s, !has(s.maxCostPerRequest))"
+            " || self.chain.all(t, has(t.price) || !has(t.model))",
+            message="`spec.slos`: `CostPerRequest` needs the `price` of every `model` tier; give the ones that are missing in `spec.chain`",
+            holds=lambda s: _is_priced(s) or all(slo.maxCostPerRequest is None for slo in s.slos),
         ),
         *WORKLOAD_RULES,
     )

@@ -3,6 +3,7 @@
 Labels come from configuration only, never from callers.
 """
 
+import hashlib
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
@@ -19,8 +20,12 @@ SERVED_TOTAL: Final = "backstop_served_total"  # {namespace, policy, revision, c
 SERVED_SECONDS: Final = "backstop_served_seconds"  # {namespace, policy, revision, cache, first_tier}: to the first byte the caller got
 # Requests that the entry pod sent to a revision, counted when sent: what hangs never reaches the two above.
 SENT_TOTAL: Final = "backstop_sent_total"  # {namespace, policy, revision}
+# Requests that a model answered in full, by whether it said how many tokens that took; and how many, of those that did.
+SERVED_USAGE: Final = "backstop_served_usage_total"  # {namespace, policy, revision, target, type}: a UsageType
+SERVED_TOKENS: Final = "backstop_served_tokens_total"  # {namespace, policy, revision, target, type}: a TokenType
 
 REQUESTS_TOTAL: Final = "backstop_requests_total"
+TOKENS_TOTAL: Final = "backstop_tokens_total"  # {namespace, policy, revision, tier, type}: by the pod whose chain asked
 REQUEST_SECONDS: Final = "backstop_request_duration_seconds"
 FIRST_BYTE_SECONDS: Final = "backstop_time_to_first_byte_seconds"
 OVERHEAD_SECONDS: Final = "backstop_overhead_seconds"
@@ -79,6 +84,20 @@ class CacheUse(StrEnum):
 
 # A model was asked. A stale answer is of these: to leave it out would leave out the failures of whoever has a warm cache.
 ASKED_A_MODEL: Final = (CacheUse.MISS, CacheUse.STALE)
+
+
+class UsageType(StrEnum):
+    """Whether an answer says how many tokens it took."""
+
+    KNOWN = "known"
+    UNKNOWN = "unknown"
+
+
+class TokenType(StrEnum):
+    """Tokens of the request, and of the answer."""
+
+    INPUT = "input"
+    OUTPUT = "output"
 
 
 class CacheLookup(StrEnum):
@@ -143,3 +162,8 @@ def latency_bounds(limits: Iterable[float]) -> tuple[float, ...]:
 def bound_label(seconds: float) -> str:
     """The `le` label of a bound, as the Prometheus client libraries spell it."""
     return repr(float(seconds))
+
+
+def target_label(tier: str, *, base_url: str, model: str) -> str:
+    """A tier's target as declared: another model or address under the same name of a tier is another target, with a price of its own."""
+    return f"{tier}@{hashlib.sha256(repr((base_url, model)).encode()).hexdigest()[:8]}"

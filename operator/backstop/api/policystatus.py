@@ -156,8 +156,9 @@ class RetiringStatus(StatusModel):
 class ArmStatus(StatusModel):
     """Counts of one arm in the evaluated window."""
 
-    bad: int = Field(description="Bad requests.")
+    bad: int | None = Field(None, description="Bad requests; unset for a mean, of which none is bad.")
     total: int = Field(description="Judged requests.")
+    mean: str | None = Field(None, max_length=32, description="For a mean: what they came to per request.")
 
 
 class SLOStatus(StatusModel):
@@ -168,10 +169,13 @@ class SLOStatus(StatusModel):
         description="`Breaching`: there is evidence against the canary, not yet enough or not yet for long enough, or stable breaks the "
         "limit too. `Waiting`: too few requests so far. `Unknown`: it could not be seen."
     )
-    value: str | None = Field(None, max_length=32, description="Measured share of bad requests, in percent.")
+    value: str | None = Field(
+        None, max_length=32, description="Measured share of bad requests, in percent; or the measured mean per request."
+    )
     limit: str = Field(
         max_length=32,
-        description="Allowed share of bad requests, in percent; `stable + 5` where an increase of so many points over stable is allowed.",
+        description="Allowed share of bad requests, in percent; `stable + 5` where an increase of so many points over stable is allowed; "
+        "or the allowed mean per request.",
     )
     canary: ArmStatus | None = Field(None, description="Counts of the canary.")
     stable: ArmStatus | None = Field(None, description="Counts of stable over the same time.")

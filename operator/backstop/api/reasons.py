@@ -62,6 +62,8 @@ class Reason(StrEnum):
     ERROR_RATE_BREACH = "ErrorRateBreach"
     FALLBACK_RATE_BREACH = "FallbackRateBreach"
     PROMQL_BREACH = "PromQLBreach"
+    TOKENS_BREACH = "TokensBreach"
+    COST_BREACH = "CostBreach"
     NO_TRAFFIC = "NoTraffic"
     HALTED = "Halted"
     WOULD_ROLL_BACK = "WouldRollBack"
@@ -110,6 +112,8 @@ WARNINGS = frozenset(
         Reason.ERROR_RATE_BREACH,
         Reason.FALLBACK_RATE_BREACH,
         Reason.PROMQL_BREACH,
+        Reason.TOKENS_BREACH,
+        Reason.COST_BREACH,
         Reason.NO_TRAFFIC,
         Reason.HALTED,
         Reason.WOULD_ROLL_BACK,

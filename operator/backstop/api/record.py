@@ -111,6 +111,7 @@ def revision_hash(
         declared["prompt"] = prompt.model_dump(mode="json", exclude_defaults=True)
     for tier in declared.get("chain", ()):
         tier.get("static", {}).pop("knowledgeBaseRef", None)
+        tier.pop("price", None)
     if digests:
         declared["contents"] = dict(digests)
     if refresh:
@@ -141,7 +142,7 @@ def build_record(
         promptDigest=prompt_digest(prompt),
         prompt=prompt,
         latencyBudgetMilliseconds=policy.latencyBudgetMilliseconds,
-        chain=policy.chain,
+        chain=[tier.model_copy(update={"price": None}) for tier in policy.chain],
         latencyBounds=list(latency_bounds(limits)),
         contents=texts,
         access=policy.access,

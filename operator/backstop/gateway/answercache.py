@@ -21,6 +21,7 @@ from .replay import Recorder, Replay, keepable
 from .revision import CacheTier, ModelTier, Revision
 from .storedentry import Entry
 from .upstream import Streaming, Whole
+from .usage import Usage
 
 _NOT_KEPT: Final = CacheControl(may_keep=False, max_age=0.0)
 
@@ -215,3 +216,8 @@ class RecordedStream:
     async def close(self) -> None:
         """As of `Streaming`."""
         await self._stream.close()
+
+    @property
+    def usage(self) -> Usage | None:
+        """As of `Streaming`."""
+        return self._stream.usage

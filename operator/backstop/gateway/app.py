@@ -240,6 +240,8 @@ class GatewayApp:
             self._metrics.served_by(passage.revision).count_served(
                 passage.outcome, first=passage.first_tier, seconds=seconds, cache=passage.cache
             )
+            if passage.outcome is Outcome.SUCCESS and passage.use is not None:
+                self._metrics.served_by(passage.revision).count_usage(passage.use)
 
 
 async def _cancel_when_gone(receive: Receive, *, task: asyncio.Task[None], reply: Reply) -> None:

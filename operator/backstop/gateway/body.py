@@ -44,9 +44,14 @@ class ChatRequest:
     values: Mapping[str, bytes] = field(default_factory=dict)
     needs: frozenset[Capability] = frozenset()
 
-    def for_model(self, model: str) -> bytes:
-        """The upstream body for one target."""
-        return join_object({"model": quoted(model), **self.members})
+    def for_model(self, model: str, *, asks_usage: bool = False) -> bytes:
+        """The upstream body for one target. `asks_usage`: of a stream, whether or not its caller does."""
+        members = {"model": quoted(model), **self.members}
+        if asks_usage and self.wanted.stream and not self.wanted.include_usage:
+            options = members.get("stream_options", b"null")
+            others = {} if options == b"null" else split_object(options)
+            members["stream_options"] = join_object({**others, "include_usage": b"true"})
+        return join_object(members)
 
 
 def parse_chat(text: bytes, *, revision: Revision, header_variables: Mapping[str, str]) -> ChatRequest:

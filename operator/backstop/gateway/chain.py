@@ -187,7 +187,7 @@ class Chain:
         result: Whole | Streaming | PassedBack | Failed | None = None
         try:
             result = await self._upstreams[tier.name].attempt(
-                request.for_model(tier.model), trace=trace, wanted=request.wanted, content_by=content_by
+                request.for_model(tier.model, asks_usage=tier.asks_usage), trace=trace, wanted=request.wanted, content_by=content_by
             )
             return result
         finally:

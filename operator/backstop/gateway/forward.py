@@ -19,12 +19,13 @@ from .serve import BUDGET_HEADER, CACHE_HEADER, FIRST_TIER_HEADER, OVERLOAD, REA
 from .split import Forward, SplitReason
 from .sse import DONE, Event, EventSplitter, EventTooLongError
 from .upstream import read_bounded
+from .usage import USAGE_HEADER, heard, heard_comment
 
 # Statuses that are the caller's doing, whoever answered them.
 CALLER_STATUSES: Final = frozenset({400, 405, 408, 413, 415, 422})
 _STATUSES: Final = range(200, 600)
 _PASSED_HEADERS: Final = ("retry-after", "x-should-retry")
-_OWN_HEADERS: Final = (BUDGET_HEADER, TRACK_HEADER)
+_OWN_HEADERS: Final = (BUDGET_HEADER, TRACK_HEADER, USAGE_HEADER)
 
 
 class Forwarder:
@@ -72,7 +73,7 @@ class Forwarder:
         ]
         said.append((TRACK_HEADER.encode(), _track(to)))  # a peer that cannot read the traffic object does not know its own
         if response.headers.get("Content-Type", "").startswith("text/event-stream"):
-            passage.outcome = await _relay_stream(response, reply=reply, headers=said)
+            passage.outcome = await _relay_stream(response, reply=reply, headers=said, passage=passage)
             if not reply.begun:
                 await self._fail("the revision that was asked broke off", to=to, identity=identity, reply=reply)
             return
@@ -84,6 +85,7 @@ class Forwarder:
             await self._fail("the revision that was asked broke off", to=to, identity=identity, reply=reply)
             return
         passage.outcome = outcome_of(response.status, reason=response.headers.get(REASON_HEADER))
+        passage.use = heard(response.headers.get(USAGE_HEADER))
         content_type = response.headers.get("Content-Type", JSON_TYPE)
         await reply.whole(response.status, headers=said, body=body, content_type=content_type)
 
@@ -98,12 +100,15 @@ class Forwarder:
         await reply.whole(502, headers=headers, body=envelope(message, kind="server_error", code="revision_failed"))
 
 
-async def _relay_stream(response: aiohttp.ClientResponse, *, reply: Reply, headers: list[tuple[bytes, bytes]]) -> Outcome:
+async def _relay_stream(response: aiohttp.ClientResponse, *, reply: Reply, headers: list[tuple[bytes, bytes]], passage: Passage) -> Outcome:
     """Pass complete events on at once. Only a stream that says `[DONE]` is a success; one that fails early leaves no reply."""
     splitter, done, last = EventSplitter(), False, None
     try:
         while chunk := await response.content.readany():
             events = splitter.feed(chunk)
+            if events and (use := heard_comment(events[-1].raw)) is not None:
+                passage.use = use
+                del events[-1]
             if not events:
                 continue
             raw, last = b"".join([event.raw for event in events]), events[-1]

@@ -15,9 +15,12 @@ from ..api.metricnames import SEVERITY, CacheLevel, CacheLookup, CacheUse, Cache
 from ..api.traffic import TrafficState
 from .breaker import Breaker
 from .revision import ModelTier, Revision
+from .usage import ModelUse, Usage
 
 # Revisions whose series one pod keeps. More than live at once; the oldest goes first.
 KEPT_REVISIONS: Final = 8
+# Targets of one revision whose tokens are counted: as many as the tiers of a chain. What more a peer may name is left out.
+KEPT_TARGETS: Final = 16
 _OWN: Final = (names.NAMESPACE, names.POLICY, names.REVISION)
 _OVERHEAD_BOUNDS: Final = (0.0001, 0.00025, 0.0005, 0.00075, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
@@ -28,12 +31,17 @@ class ServedSeries:
     Those of kept answers are made when there is one: most revisions have no cache, and the analysis takes them from 0.
     """
 
-    def __init__(self, served: Counter, *, seconds: Histogram, sent: Counter, labels: tuple[str, str, str]) -> None:
+    def __init__(
+        self, served: Counter, *, seconds: Histogram, sent: Counter, usage: Counter, tokens: Counter, labels: tuple[str, str, str]
+    ) -> None:
         self._served = lru_cache(maxsize=None)(  # bounded by the three enums
             lambda cache, outcome, first: served.labels(*labels, cache.value, outcome.value, first.value)
         )
         self._seconds = lru_cache(maxsize=None)(lambda cache, first: seconds.labels(*labels, cache.value, first.value))
         self._sent = sent.labels(*labels)
+        self._targets: set[str] = set()
+        self._usage = lru_cache(maxsize=None)(lambda target, kind: usage.labels(*labels, target, kind.value))  # bounded by `_targets`
+        self._tokens = lru_cache(maxsize=None)(lambda target, kind: tokens.labels(*labels, target, kind.value))
         for first in FirstTier:
             self._seconds(CacheUse.MISS, first)
             for outcome in Outcome:
@@ -48,6 +56,17 @@ class ServedSeries:
         self._served(cache, outcome, first).inc()
         if seconds is not None:
             self._seconds(cache, first).observe(seconds)
+
+    def count_usage(self, use: ModelUse) -> None:
+        """A model answered the request in full."""
+        if use.target not in self._targets:
+            if len(self._targets) >= KEPT_TARGETS:
+                return
+            self._targets.add(use.target)
+        self._usage(use.target, names.UsageType.UNKNOWN if use.usage is None else names.UsageType.KNOWN).inc()
+        if use.usage is not None:
+            self._tokens(use.target, names.TokenType.INPUT).inc(use.usage.input)
+            self._tokens(use.target, names.TokenType.OUTPUT).inc(use.usage.output)
 
 
 class GatewayMetrics:
@@ -72,6 +91,21 @@ class GatewayMetrics:
             registry=registry,
         )
         self._sent = Counter(names.SENT_TOTAL, "Requests that the entry pod sent to a revision.", own, registry=registry)
+        self._served_usage = Counter(
+            names.SERVED_USAGE,
+            "Requests that a model answered in full, by whether it said how many tokens that took, by the entry pod.",
+            (*own, "target", "type"),
+            registry=registry,
+        )
+        self._served_tokens = Counter(
+            names.SERVED_TOKENS,
+            "Tokens of the requests whose usage is known, by the entry pod.",
+            (*own, "target", "type"),
+            registry=registry,
+        )
+        self._token_counts = Counter(
+            names.TOKENS_TOTAL, "Tokens that answers of this pod's chain took, as models say.", (*own, "tier", "type"), registry=registry
+        )
         self._requests = Counter(
             names.REQUESTS_TOTAL, "Requests this pod served, by the tier that answered.", (*track, "tier", "outcome"), registry=registry
         )
@@ -150,6 +184,7 @@ class GatewayMetrics:
         )
         self._overhead_children = lru_cache(maxsize=8)(lambda track: self._overhead_seconds.labels(*labels, track))
         self._attempt_children = lru_cache(maxsize=512)(lambda target, outcome: self._attempts.labels(*labels, target, outcome))
+        self._token_children = lru_cache(maxsize=64)(lambda tier, kind: self._token_counts.labels(*labels, tier, kind.value))
         self._lookup_children = lru_cache(maxsize=32)(lambda level, result: self._lookups.labels(*labels, level.value, result.value))
         self._write_children = lru_cache(maxsize=32)(lambda level, result: self._writes.labels(*labels, level.value, result.value))
         self._series: OrderedDict[str, ServedSeries] = OrderedDict()
@@ -160,7 +195,14 @@ class GatewayMetrics:
         series = self._series.get(revision)
         if series is None:
             namespace, policy, _ = self._labels
-            series = ServedSeries(self._served, seconds=self._served_seconds, sent=self._sent, labels=(namespace, policy, revision))
+            series = ServedSeries(
+                self._served,
+                seconds=self._served_seconds,
+                sent=self._sent,
+                usage=self._served_usage,
+                tokens=self._served_tokens,
+                labels=(namespace, policy, revision),
+            )
             self._series[revision] = series
         return series
 
@@ -172,7 +214,7 @@ class GatewayMetrics:
             self._series.move_to_end(revision)
         for revision in [r for r in self._series if r not in live][: max(0, len(self._series) - KEPT_REVISIONS)]:
             del self._series[revision]
-            for metric in (self._served, self._served_seconds, self._sent):
+            for metric in (self._served, self._served_seconds, self._sent, self._served_usage, self._served_tokens):
                 metric.remove_by_labels({names.REVISION: revision})
 
     def count_request(
@@ -194,6 +236,11 @@ class GatewayMetrics:
     def count_handoff(self, source: str, *, to: str, mode: FailureMode) -> None:
         """One tier handed over to the next."""
         self._handoffs.labels(*self._labels, source, to, mode.value, SEVERITY[mode]).inc()
+
+    def count_tokens(self, tier: str, *, usage: Usage) -> None:
+        """A model that this pod asked has said what its answer took."""
+        self._token_children(tier, names.TokenType.INPUT).inc(usage.input)
+        self._token_children(tier, names.TokenType.OUTPUT).inc(usage.output)
 
     def count_budget_exceeded(self) -> None:
         """The first byte came after the budget."""

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from ..api.cachetier import CacheMatch, WarmCache
 from ..api.fallbackpolicy import Capability, CircuitBreaker, StaticTarget, Tier, Timeouts
 from ..api.knowledge import KnowledgeError, read_knowledge_base
+from ..api.metricnames import target_label
 from ..api.names import api_key_variable, redis_address_variable, redis_authorities_variable
 from ..api.promptversion import ModelParameters, Variable
 from ..api.record import RevisionRecord
@@ -41,6 +42,7 @@ class ModelTier:
 
     name: str
     url: str
+    target: str  # how metrics of its tokens name it
     model: str
     authorization: str | None
     connect: float | None
@@ -53,6 +55,7 @@ class ModelTier:
     breaker: BreakerSettings
     able: frozenset[Capability] | None = None
     window: int | None = None  # tokens
+    asks_usage: bool = False  # of streams, also for itself
     embedding_model: str | None = None
 
     def lacks(self, needs: frozenset[Capability]) -> frozenset[Capability]:
@@ -223,6 +226,7 @@ def _compile_tier(
         authorization=_authorization(tier, position=position, environment=environment),
         connect=_seconds(timeouts.connectMilliseconds),
         headers=_seconds(timeouts.headersMilliseconds),
+        target=target_label(tier.name, base_url=model.baseURL, model=model.name),
         first_token=_seconds(timeouts.firstTokenMilliseconds),
         reserved=sum((t.firstTokenMilliseconds or 0) / 1000 for t in later if t is not None),
         stall=timeouts.stallMilliseconds / 1000,
@@ -231,6 +235,7 @@ def _compile_tier(
         breaker=_breaker(tier.circuitBreaker or CircuitBreaker()),
         able=None if model.capabilities is None else frozenset(model.capabilities),
         window=model.contextTokens,
+        asks_usage=model.askUsage,
         embedding_model=model.embeddingModel,
     )
 

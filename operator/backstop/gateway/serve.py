@@ -21,6 +21,7 @@ from .static import static_completion, static_stream
 from .surface import Completions, Endpoint, chat_of, embeddings_of
 from .timing import on_loop
 from .upstream import CutError, PassedBack, Streaming, Whole
+from .usage import USAGE_HEADER, ModelUse, comment, told, usage_in
 
 FIRST_TIER_HEADER: Final = "x-backstop-first-tier"
 REASON_HEADER: Final = "x-backstop-reason"
@@ -45,6 +46,7 @@ class Passage:
         self.outcome = Outcome.ERROR
         self.first_tier = FirstTier.SKIPPED
         self.cache = CacheUse.MISS
+        self.use: ModelUse | None = None  # where a model was asked for it, and answered
         # Of a request that this pod's own chain served:
         self.served_as: PodRole | None = None
         self.tier = NO_TIER
@@ -125,8 +127,12 @@ class LocalServer:
             if isinstance(answer, Answered) and isinstance(answer.answer, Replay):
                 passage.cache = answer.answer.use
                 said.append((CACHE_AGE_HEADER.encode(), b"%d" % answer.answer.age))
+            # Who waited for the answer to another request has asked no model, and took no tokens.
+            if isinstance(answer, Answered) and isinstance(answer.answer, Whole) and answer.upstream and walk.attempts > 0:
+                passage.use = ModelUse(answer.upstream.target, usage=usage_in(answer.answer.body))
+                said += [(USAGE_HEADER.encode(), told(passage.use))] if headers.hop is not None else []
             passage.outcome = await self._answer(
-                answer, wanted=wanted, asked=asked, reply=reply, headers=said, identity=headers.identity, kept=kept
+                answer, wanted=wanted, asked=asked, reply=reply, headers=said, request=headers, kept=kept, passage=passage
             )
         finally:
             passage.first_tier = walk.first_tier
@@ -158,8 +164,9 @@ class LocalServer:
         asked: Asked,
         reply: Reply,
         headers: list[tuple[bytes, bytes]],
-        identity: str,
+        request: RequestHeaders,
         kept: CacheAccess | None,
+        passage: Passage,
     ) -> Outcome:
         if isinstance(answer, Exhausted):
             status, body = exhausted(answer.failure)
@@ -176,7 +183,7 @@ class LocalServer:
             case StaticTier(text=text, answers=answers):
                 if answers is not None:
                     text = answers.answer(asked.question, languages=asked.languages)
-                await self._answer_statically(text, wanted=wanted, reply=reply, headers=headers, identity=identity)
+                await self._answer_statically(text, wanted=wanted, reply=reply, headers=headers, identity=request.identity)
                 return Outcome.SUCCESS
             case Replay(body=body):
                 if wanted.stream:
@@ -188,7 +195,9 @@ class LocalServer:
             case Streaming() as streaming:
                 stream = streaming if kept is None else kept.recorded(streaming, tier=answer.tier)
                 try:
-                    return await self._relay(stream, answer=answer, reply=reply, headers=headers)
+                    return await self._relay(
+                        stream, answer=answer, reply=reply, headers=headers, passage=passage, hop=request.hop is not None
+                    )
                 finally:
                     await stream.close()
 
@@ -204,7 +213,14 @@ class LocalServer:
             await reply.whole(200, headers=headers, body=static_completion(text, identity=completion, created=created))
 
     async def _relay(
-        self, stream: Streaming | RecordedStream, *, answer: Answered, reply: Reply, headers: list[tuple[bytes, bytes]]
+        self,
+        stream: Streaming | RecordedStream,
+        *,
+        answer: Answered,
+        reply: Reply,
+        headers: list[tuple[bytes, bytes]],
+        passage: Passage,
+        hop: bool,
     ) -> Outcome:
         """Pass a stream on as it comes. Content restarts the stall timer, comments do not; nothing outlives the total.
 
@@ -227,7 +243,8 @@ class LocalServer:
                     waited = reply.waited
                     await reply.pass_on(events)
                     silent_at = self._clock() + tier.stall if content else silent_at + reply.waited - waited
-                await reply.end_stream()
+                passage.use = ModelUse(tier.target, usage=stream.usage)
+                await reply.end_stream(comment(passage.use) if hop else b"")
                 return Outcome.SUCCESS
         except CutError as error:
             await reply.end_stream(error_event(f"the answer is incomplete: {error}", code="stream_interrupted"))
@@ -249,6 +266,8 @@ class LocalServer:
         first_byte = None if first_byte_at is None else first_byte_at - passage.started
         if first_byte is not None and first_byte > self._revision.budget:
             self._metrics.count_budget_exceeded()
+        if passage.use is not None and passage.use.usage is not None:
+            self._metrics.count_tokens(passage.tier, usage=passage.use.usage)
         self._metrics.count_request(
             track=_track(passage.served_as),
             tier=passage.tier,

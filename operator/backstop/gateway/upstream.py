@@ -19,6 +19,7 @@ from .retryafter import seconds_to_wait
 from .revision import ModelTier
 from .sse import DONE, DONE_EVENT, EventSplitter, EventTooLongError
 from .timing import on_loop
+from .usage import Usage, usage_in
 
 MAX_ANSWER_BYTES: Final = 32 << 20
 # After `[DONE]` the end of the body is awaited this long, so that the connection can be used again.
@@ -74,6 +75,7 @@ class Streaming:
         self._ended = False
         self._wrong: MalformedError | None = None
         self.head = b""  # everything up to and including the first content
+        self.usage: Usage | None = None  # once it was told
 
     async def open(self) -> None:
         """Read up to the first content, into `head`. Raises MalformedError when none comes."""
@@ -132,6 +134,7 @@ class Streaming:
                     self._ended = True
                 elif event.data is not None:
                     delta = read_delta(event.data)
+                    self.usage = usage_in(event.data) or self.usage
                     content = content or delta.content
                     self._started |= delta.started
                     self._finished |= delta.finished

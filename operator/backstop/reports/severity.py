@@ -13,6 +13,8 @@ _BREACHES: Final = {
     Reason.LATENCY_BREACH: Severity.P2,
     Reason.PROMQL_BREACH: Severity.P2,  # what its author counts, callers may have felt or not
     Reason.FALLBACK_RATE_BREACH: Severity.P3,
+    Reason.TOKENS_BREACH: Severity.P3,  # callers felt nothing of it
+    Reason.COST_BREACH: Severity.P3,
 }
 
 

@@ -15,7 +15,15 @@ REJECTED_KEPT = 20
 # Where nothing served beside a revision that breached, what it is compared with is watched afterwards, for at least this long.
 LEAST_SUSPICION_SECONDS = 600.0
 SLO_BREACHES = frozenset(
-    {Reason.LATENCY_BREACH, Reason.ERROR_RATE_BREACH, Reason.FALLBACK_RATE_BREACH, Reason.PROMQL_BREACH, Reason.NO_TRAFFIC}
+    {
+        Reason.LATENCY_BREACH,
+        Reason.ERROR_RATE_BREACH,
+        Reason.FALLBACK_RATE_BREACH,
+        Reason.PROMQL_BREACH,
+        Reason.TOKENS_BREACH,
+        Reason.COST_BREACH,
+        Reason.NO_TRAFFIC,
+    }
 )
 
 

@@ -6,7 +6,7 @@ Over 400 lines, because the two directions of each part stand side by side: what
 from collections.abc import Mapping
 from typing import Final
 
-from backstop.analysis.reading import SLOReading, StateName, state_name
+from backstop.analysis.reading import Counts, SLOReading, StateName, state_name
 from backstop.api.clock import parse_time, render_time
 from backstop.api.condition import Condition
 from backstop.api.policystatus import (
@@ -305,11 +305,15 @@ def _slo_status(reading: SLOReading) -> SLOStatus:
         state=state_name(reading.state),
         value=reading.value,
         limit=reading.limit,
-        canary=ArmStatus(bad=reading.canary.bad, total=reading.canary.total),
-        stable=ArmStatus(bad=reading.stable.bad, total=reading.stable.total) if reading.stable else None,
+        canary=_arm(reading.canary, mean=reading.canary_mean, is_mean=reading.is_mean),
+        stable=_arm(reading.stable, mean=reading.stable_mean, is_mean=reading.is_mean) if reading.stable else None,
         breachedSince=_time(reading.breached_since),
         evidence=reading.evidence[:2048],
     )
+
+
+def _arm(counts: Counts, *, mean: str | None, is_mean: bool) -> ArmStatus:
+    return ArmStatus(bad=None if is_mean else counts.bad, total=counts.total, mean=mean)
 
 
 def _last_place(status: LastRolloutStatus) -> LastRollout:

@@ -54,6 +54,7 @@ class MeanBlock:
     canary: Sum
     stable: Sum = field(default_factory=Sum)
     after_gap: bool = False
+    unknown: int = 0  # requests of the canary whose amount nobody said
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,10 @@ class MeanEpisode:
 
 @dataclass(frozen=True)
 class MeanState:
-    """Of one objective. `drift`: the running sum that dates. `newest_is_bad`: of the newest block with a request; `seen_until`: its end."""
+    """Of one objective. `drift`: the running sum that dates. `newest_is_bad`: of the newest block with a request; `seen_until`: its end.
+
+    `all_canary`, `all_stable`: of all blocks, for people; `unknown`: requests of the canary whose amount nobody said.
+    """
 
     canary: Restarts = field(default_factory=lambda: started(len(LN_STAKE_WEIGHTS)))
     stable: Restarts = field(default_factory=lambda: started(len(LN_STAKE_WEIGHTS)))
@@ -77,6 +81,14 @@ class MeanState:
     drift: float = 0.0
     newest_is_bad: bool = False
     seen_until: float = 0.0
+    all_canary: Sum = field(default_factory=Sum)
+    all_stable: Sum = field(default_factory=Sum)
+    unknown: int = 0
+
+    @property
+    def told(self) -> tuple[Sum, Sum]:
+        """What is told of both arms: of the running breach, or else of all blocks."""
+        return (self.episode.canary, self.episode.stable) if self.episode is not None else (self.all_canary, self.all_stable)
 
 
 @dataclass(frozen=True)
@@ -97,7 +109,14 @@ class Mean:
         if block.after_gap:
             state = self._ended(state)
         mean, beside = block.canary.mean, block.stable.mean
-        state = replace(state, canary=self._bet(state.canary, mean=mean), stable=self._bet(state.stable, mean=beside))
+        state = replace(
+            state,
+            canary=self._bet(state.canary, mean=mean),
+            stable=self._bet(state.stable, mean=beside),
+            all_canary=state.all_canary if mean is None else state.all_canary + block.canary,
+            all_stable=state.all_stable if beside is None else state.all_stable + block.stable,
+            unknown=state.unknown + block.unknown,
+        )
         if mean is None:
             return state
         gain = min(mean / max(self.target, LEAST_LIMIT), DATING_MOST) - 1
@@ -161,7 +180,8 @@ class Mean:
 
 def to_numbers(state: MeanState, *, origin: float) -> list[float]:
     """The state as a flat list; times are seconds before `origin`."""
-    numbers = [state.drift, int(state.newest_is_bad), origin - state.seen_until]
+    numbers = [state.drift, int(state.newest_is_bad), origin - state.seen_until, state.unknown]
+    numbers += [state.all_canary.amount, state.all_canary.requests, state.all_stable.amount, state.all_stable.requests]
     for capital in (state.canary, state.stable):
         numbers += [capital.blocks, *capital.ln_capital]
     if (episode := state.episode) is not None:
@@ -172,11 +192,12 @@ def to_numbers(state: MeanState, *, origin: float) -> list[float]:
 
 def from_numbers(numbers: Sequence[float], *, origin: float) -> MeanState:
     """The inverse of `to_numbers`. Raises ValueError for anything that it cannot have written."""
-    fixed = 3 + 2 * (1 + len(LN_STAKE_WEIGHTS))
+    fixed = 8 + 2 * (1 + len(LN_STAKE_WEIGHTS))
     if len(numbers) not in (fixed, fixed + 7) or any(math.isnan(one) or one == math.inf for one in numbers):
         raise ValueError("the state of an objective on means is damaged")
     left = iter(numbers)
-    drift, newest_is_bad, seen = next(left), bool(next(left)), next(left)
+    drift, newest_is_bad, seen, unknown = next(left), bool(next(left)), next(left), int(next(left))
+    all_canary, all_stable = (Sum(amount=next(left), requests=int(next(left))) for _ in range(2))
     canary, stable = _restarts_in(left), _restarts_in(left)
     episode = None
     if len(numbers) > fixed:
@@ -188,7 +209,17 @@ def from_numbers(numbers: Sequence[float], *, origin: float) -> MeanState:
             canary=Sum(amount=amount, requests=int(requests)),
             stable=Sum(amount=beside, requests=int(others)),
         )
-    return MeanState(canary=canary, stable=stable, episode=episode, drift=drift, newest_is_bad=newest_is_bad, seen_until=origin - seen)
+    return MeanState(
+        canary=canary,
+        stable=stable,
+        episode=episode,
+        drift=drift,
+        newest_is_bad=newest_is_bad,
+        seen_until=origin - seen,
+        all_canary=all_canary,
+        all_stable=all_stable,
+        unknown=unknown,
+    )
 
 
 def _restarts_in(left: Iterator[float]) -> Restarts:

@@ -1,6 +1,7 @@
 """The sentence that says why a rule on a mean decided, or what it still needs. Knows figures and words."""
 
 from ...api.clock import render_time
+from ..evidence import decimal
 from ..reading import Breached, Breaching
 from ..rule import Verdict
 from .explanation import written
@@ -39,18 +40,20 @@ def explained(
 
 
 def _counted(rule: Mean, *, state: MeanState, unit: str, canary: str, stable: str) -> str:
-    allowed = f"allowed {rule.target:.10g}"
-    episode = state.episode
-    if episode is None:
-        return f"{canary} not over {rule.target:.10g} {unit} per request"
-    text = f"{_per_request(episode.canary, unit=unit)} over {episode.canary.requests:,} {canary} requests ({allowed})"
-    if episode.stable.mean is None:
-        return f"{text}, none on {stable} to compare with"
-    return f"{text} against {_per_request(episode.stable, unit=unit)} over {episode.stable.requests:,} on {stable}"
+    allowed = f"allowed {decimal(rule.target, digits=10)}"
+    judged, beside = state.told
+    left_out = f"; {state.unknown:,} {canary} requests more are not judged, as what they came to is not known" if state.unknown else ""
+    if judged.mean is None:
+        return f"no {canary} request counted yet ({allowed} {unit} per request){left_out}"
+    text = f"{_per_request(judged, unit=unit)} over {judged.requests:,} {canary} requests ({allowed})"
+    if beside.mean is None:
+        return f"{text}, none on {stable} to compare with{left_out}"
+    return f"{text} against {_per_request(beside, unit=unit)} over {beside.requests:,} on {stable}{left_out}"
 
 
 def _per_request(total: Sum, *, unit: str) -> str:
-    return f"{total.amount / total.requests:.3g} {unit} per request"
+    mean = total.amount / total.requests
+    return f"{mean:,.0f} {unit} per request" if mean >= 1000 else f"{decimal(mean, digits=3)} {unit} per request"
 
 
 def _needed(rule: Mean, *, state: MeanState) -> str:
