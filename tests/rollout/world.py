@@ -5,6 +5,7 @@ kept between passes goes through the real status mapping, so that a pass after a
 In one file although it is long: what a pass writes is what the next one sees.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -129,7 +130,7 @@ class World:
     strays: bool = False  # somebody has made the route do something else than it says
     put_back: bool = False  # somebody has put an older traffic object in the place of the newest
     withdrawn: set[str] = field(default_factory=set)  # revisions whose verdict was one on an incident that stable shared
-    deaths: int = 0  # of operators in the middle of a pass, since the traffic object was written
+    deaths: float = 0  # of operators in the middle of a pass, since the traffic object was written
     exists: bool = True
     acted: TrafficState | None = None  # what gateways act on
     # What they acted on when the policy went, and how long they had been watched for it.
@@ -219,7 +220,7 @@ class World:
             self.writes.append(name)
         if stop_after is not None:
             self.reported = None  # the next operator knows what is written down
-            self.deaths += 1
+            self.deaths += math.inf if self.unread else 1  # over what cannot be read, any newer generation may have been decided
         return plan
 
     def write_count(self) -> int:
