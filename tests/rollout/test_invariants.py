@@ -160,6 +160,8 @@ class Rollouts(RuleBasedStateMachine):
         assert place.previous is not None
         self.world.one_pass()
         self.world.judged = judged
+        if not self.world.exists:  # its deletion was due
+            return
         assert self.world.route is not None
         assert share_of(place.stable.revision.name, state=self.world.route) == 0
         assert self.world.route.stable == place.previous.revision.name
