@@ -21,8 +21,10 @@ ANALYSIS_FIXTURES = Path(__file__).parent / "analysis" / "fixtures" / "analysis.
 # Where it matters that something fails, and not what the shortest way to it is; the same ways each time. A state machine tries more of
 # them here than in the quick loop, after which `make test` has thousands of its steps.
 settings.register_profile("found", derandomize=True, database=None, phases=(Phase.explicit, Phase.generate), deadline=None)
-# How long an example takes is no matter of a test, least of all beside others.
-settings.register_profile("quick", deadline=None)
+# What the quick loop tries is the same each time too: what is new is for `make nightly`, which has the time for it. How long an example
+# takes is no matter of a test, least of all beside others.
+settings.register_profile("quick", derandomize=True, deadline=None)
+settings.register_profile("new", deadline=None)
 settings.load_profile("quick")
 
 

@@ -19,7 +19,7 @@ from backstop.rollout.plan import Announcement
 from backstop.rollout.statusmap import status_of
 from backstop.rollout.timeline import followed
 from tests.rollout.test_guard import COMPARED, promoted
-from tests.rollout.test_invariants import Rollouts
+from tests.rollout.test_invariants import THOROUGH, Rollouts
 from tests.rollout.world import BREACHED, HEALTHY, START, World, policy, revision, started
 
 
@@ -305,7 +305,7 @@ class Reported(Rollouts):
 
 
 TestReported = Reported.TestCase
-TestReported.settings = settings(max_examples=40 if settings().derandomize else 8, stateful_step_count=40)
+TestReported.settings = settings(max_examples=40 if THOROUGH else 8, stateful_step_count=40)
 
 
 def test_what_is_tried_again_after_a_report_that_failed_is_a_rollout_of_its_own() -> None:
