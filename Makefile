@@ -38,7 +38,7 @@ check: venv  ## the quick loop: format, lint, types, import contracts, generated
 	$(BIN)/mypy
 	$(BIN)/lint-imports | tail -n 8
 	$(BIN)/python -m backstop.crdgen --check
-	$(BIN)/python -m pytest -q -n 6 --dist worksteal -m "not apiserver and not prometheus and not cluster and not mutants" tests
+	$(BIN)/python -m pytest -q -n 6 --dist worksteal -m "not apiserver and not prometheus and not cluster and not mutants and not long" tests
 
 .PHONY: format
 format: venv  ## format and fix what can be fixed
@@ -58,7 +58,7 @@ test: check parts  ## everything: the quick loop, a real API server, a real Prom
 # Beside each other: what is served waits half of its time.
 .PHONY: served simulated
 served:
-	$(BIN)/python -m pytest -n 3 -m "apiserver or prometheus" tests
+	$(BIN)/python -m pytest -n 3 -m "apiserver or prometheus or long" tests
 simulated:
 	nice -n 19 $(BIN)/python -m tests.simulation --steps 20000 --first-seed 1
 

@@ -105,6 +105,7 @@ def has_its_evidence(reading: SLOReading, *, objective: Objective) -> None:
         assert Fraction(reading.canary.bad, reading.canary.total) > objective.allowed or reading.reason == "NoTraffic"
 
 
+@pytest.mark.long
 @bad_input
 @given(
     rounds=st.lists(st.tuples(samples | failures, times), min_size=1, max_size=4),

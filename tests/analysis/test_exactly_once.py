@@ -99,6 +99,7 @@ def counted(pods: tuple[Pod, ...], *, polls: list[float], restart: bool, order: 
     return Counts(bad=state.step_requests - answered, total=state.step_requests)
 
 
+@pytest.mark.long
 @settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 @given(
     pods=histories(),

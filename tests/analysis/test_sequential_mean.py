@@ -73,6 +73,7 @@ def test_the_mean_of_the_evidence_is_at_most_one_however_skewed_requests_are(pla
         assert 0.1 < total <= 1 + 1e-9
 
 
+@pytest.mark.long
 def test_skewed_costs_at_the_target_fire_in_one_of_two_hundred_streams_at_most() -> None:
     # Lognormal with σ = 1.5: the mean is three times the median. 300 streams of half an hour: at 0.5 % six or more are one in 500.
     rng = random.Random(3)

@@ -252,6 +252,7 @@ def test_of_more_evidence_than_fits_some_is_left_out_and_counting_goes_on() -> N
     assert 6 <= len(kept.objectives) < len(state.objectives)
 
 
+@pytest.mark.long
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=40)
 @given(seed=st.integers(0, 10**6), blocks=st.integers(0, 60), worse=st.sampled_from([1.0, 3.0, 30.0]), comparisons=st.sampled_from([1, 6]))
 def test_a_restart_changes_no_verdict(seed: int, blocks: int, worse: float, comparisons: int) -> None:

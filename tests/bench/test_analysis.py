@@ -164,6 +164,7 @@ def test_every_judge_of_the_plot_has_a_colour_of_its_own() -> None:
     assert next(iter(cells())).judges.keys() == judges.keys()
 
 
+@pytest.mark.long
 def test_what_is_judged_is_kept_line_by_line_and_read_again(tmp_path: Path) -> None:
     results, part = tmp_path / "results", ("25 s of total failure", 1, 100)
     assert kept(results) == {}

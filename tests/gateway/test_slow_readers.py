@@ -98,6 +98,7 @@ async def entry(model: Model, gateways: Gateways, api: TrafficApi, request: pyte
     return gateway
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("entry", ["direct", "forwarded"], indirect=True)
 async def test_a_target_whose_time_is_over_because_of_the_caller_is_not_to_blame(model: Model, entry: Gateway) -> None:
     model.script(LARGE)
@@ -115,6 +116,7 @@ async def test_a_target_whose_time_is_over_by_itself_is(model: Model, entry: Gat
     assert await outcomes(entry) == {"truncated": 1}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("entry", ["direct", "forwarded"], indirect=True)
 async def test_a_caller_that_does_not_read_is_cut_off_and_has_left(model: Model, entry: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listen, "UNREAD_SECONDS", 5)  # after the target's time is over

@@ -93,6 +93,9 @@ class WatchedWorld(World):
     def _look(self, before: Seen, *, asked: Tokens) -> None:
         after, place = self.route, self.place
         self._unread(before)
+        # Not before status says so: an operator may have died in between, and what it wrote into the route may be lost.
+        if place.canary is None:
+            self.reached, self.held = {}, None
         if after is not None and after != before.route:
             self._switch(before, after=after)
             self._share(after, acknowledged=asked)
@@ -102,7 +105,6 @@ class WatchedWorld(World):
     def _share(self, after: TrafficState, *, acknowledged: Tokens) -> None:
         """1, 2 and 3: along one step of the plan, with its pods, and never without having seen that all is well."""
         if after.canary is None:
-            self.reached, self.held = {}, None
             return
         name, most = after.canary, self.reached.get(after.canary, 0)
         further = next((weight for weight in weights_of(self.policy) if weight > most), most)
