@@ -106,7 +106,7 @@ async def test_r08_the_operators_rights_are_enough_for_all_that_it_does(released
             resource: len(store.children(policy, resource=resource))
             for resource in (DEPLOYMENTS, SERVICES, AUTOSCALERS, DISRUPTION_BUDGETS)
         }
-        assert (found, store.pods(policy)) == ({DEPLOYMENTS: 3, SERVICES: 4, AUTOSCALERS: 1, DISRUPTION_BUDGETS: 1}, [])
+        assert (found, store.pods(policy)) == ({DEPLOYMENTS: 4, SERVICES: 4, AUTOSCALERS: 1, DISRUPTION_BUDGETS: 1}, [])
         await _delete_all(client)
     finally:
         await client.close()

@@ -88,7 +88,8 @@ async def test_a_watched_stable_is_evaluated_on_every_scrape_and_written_only_wh
             return found
 
         def healthy(status: Mapping[str, Any]) -> bool:
-            return [slo["state"] for slo in status.get("slos", ())] == ["Healthy"] and not status.get("retiring")
+            at_rest = not status.get("retiring") and "report" in status.get("lastRollout", {})
+            return at_rest and [slo["state"] for slo in status.get("slos", ())] == ["Healthy"]
 
         await world.until_status("stable is healthy in its guard window", healthy)
         await world.quiet()

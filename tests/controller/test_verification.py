@@ -14,7 +14,8 @@ from backstop.controller.verification import ASK_AGAIN_SECONDS, ASKED_PER_SECOND
 from backstop.kube.client import Client
 from backstop.rollout.observed import Known
 from backstop.rollout.place import is_losing
-from backstop.rollout.progress import SWITCH_SECONDS, VERIFY_SECONDS
+from backstop.rollout.progress import VERIFY_SECONDS
+from backstop.rollout.route import SWITCH_SECONDS
 from tests.rollout.world import World, policy, started
 from tests.traffic.test_acting import acts_on, gateways
 

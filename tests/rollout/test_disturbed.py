@@ -5,7 +5,8 @@ import pytest
 from backstop.api.reasons import Reason
 from backstop.rollout.observed import Unresolved
 from backstop.rollout.place import Halt
-from backstop.rollout.progress import SWITCH_SECONDS, VERIFY_SECONDS
+from backstop.rollout.progress import VERIFY_SECONDS
+from backstop.rollout.route import SWITCH_SECONDS
 from tests.rollout.world import BREACHED, World, in_rollout, policy, share, started
 
 LONG = ((5, 300), (50, 300), (100, 60))

@@ -13,8 +13,7 @@ from backstop.api.traffic import TrafficState
 from backstop.rollout.observed import Arm, Known
 from backstop.rollout.place import Place, Tokens
 from backstop.rollout.plan import Plan
-from backstop.rollout.progress import SWITCH_SECONDS
-from backstop.rollout.route import share_of
+from backstop.rollout.route import SWITCH_SECONDS, share_of
 from tests.rollout.world import World
 
 

@@ -76,6 +76,11 @@ class ProbeJob(ApiModel):
     )
 
 
+def _no_number(name: str) -> None:
+    """`NaN` and its like, which Python reads and JSON does not have."""
+    raise ValueError(name)
+
+
 class Probe(ApiModel):
     """One probe of the canary."""
 
@@ -110,10 +115,11 @@ class Probe(ApiModel):
         if self.request is None:
             return True
         try:
-            body = json.loads(self.request)
+            body = json.loads(self.request, parse_constant=_no_number)
         except (ValueError, RecursionError):
             return False
-        return isinstance(body, dict) and isinstance(body.get("messages"), list)
+        messages = body.get("messages") if isinstance(body, dict) else None
+        return isinstance(messages, list) and all(isinstance(message, dict) for message in messages)
 
     rules = (
         Rule(

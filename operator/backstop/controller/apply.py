@@ -172,7 +172,8 @@ class Apply:
         # Over what the decision was made from, not over what has come in since.
         key, seen, router = subject.key, subject.traffic, router_of(subject.wish.spec)
         name = router.name(key.name)
-        if seen is not None and not is_route_of(subject.policy.uid, policy=key.name, traffic=seen):
+        runs = any(arm.desired > 0 for arm in subject.observed.arms.values())
+        if seen is not None and not is_route_of(subject.policy.uid, policy=key.name, traffic=seen, runs=runs):
             # Somebody else's: what was observed says so, unless a canary's end waits for it.
             return not_ours(router.resource, name=name) if subject.plan.route.falling else None
         body = router.render(Owner(key.namespace, key.name, subject.policy.uid), state=subject.plan.route.state)

@@ -44,18 +44,20 @@ def observe(
     """
     route: Shares = Known(None)
     strays = False
-    if traffic is not None and not is_route_of(owner, policy=policy, traffic=traffic):
+    owned = [d for d in deployments if d.owner == owner]
+    if traffic is not None and not is_route_of(owner, policy=policy, traffic=traffic, runs=bool(owned)):
         route = Unknown(f"{traffic.resource.kind} `{traffic.name}` belongs to something else")
     elif traffic is not None:
         route = router.observe(traffic.content, annotations=traffic.annotations)
         state = route.value if isinstance(route, Known) else None
         # Without its labels it is watched no more, without its owner it outlives the policy.
-        strays = traffic.policy != traffic.owning_policy or router.strays(traffic.content, policy=traffic.name, state=state)
+        lost = isinstance(route, Known) and traffic.policy != traffic.owning_policy
+        strays = lost or router.strays(traffic.content, policy=traffic.name, state=state)
     return Observed(
         place=place,
         wanted=wanted,
         route=route,
-        arms=arms_of([d for d in deployments if d.owner == owner], pods=pods, refused=refused),
+        arms=arms_of(owned, pods=pods, refused=refused),
         acting=acting,
         readings=readings,
         tokens=_tokens(annotations),
@@ -70,11 +72,11 @@ def observe(
     )
 
 
-def is_route_of(owner: str, *, policy: str, traffic: Child) -> bool:
-    """Whether the traffic object is that of the policy `policy` with the uid `owner`: also one that has lost its owner, as what is
-    restored from a backup has, and says itself whose it is.
+def is_route_of(owner: str, *, policy: str, traffic: Child, runs: bool) -> bool:
+    """Whether the traffic object is that of the policy `policy` with the uid `owner`: also one that has lost its owner and says itself
+    whose it is, while the policy runs something (`runs`). What is left of a former policy is not its route.
     """
-    return traffic.owner == owner or (traffic.owner is None and traffic.policy == policy)
+    return traffic.owner == owner or (runs and traffic.owner is None and traffic.policy == policy)
 
 
 def _tokens(annotations: Mapping[str, str]) -> Tokens:

@@ -58,6 +58,8 @@ _log = logging.getLogger(__name__)
 LONGEST_LEAVE_SECONDS: Final = WATCH_SHIFT_SECONDS + 30.0
 # A prompt version hears this late of whom it is used by, so that many policies that move at once cost it one write.
 USES_PAUSE_SECONDS: Final = 0.5
+# How long an object of somebody else under the name of a policy's route is believed to be there still.
+FOREIGN_ROUTE_SECONDS: Final = 30.0
 
 
 class Reconcile:
@@ -101,6 +103,8 @@ class Reconcile:
         self._problems: dict[PolicyKey, Problem | None] = {}
         # Each policy as it was when its spec was last valid: nothing of it is kept in memory that the store does not keep.
         self._valid: dict[PolicyKey, Declared] = {}
+        # Whose route was asked for by its name, and was not there.
+        self._no_route: set[PolicyKey] = set()
 
     async def __call__(self, key: Key) -> bool:
         """One pass. Returns whether it shall be repeated after a pause. Raises KubeError, Overtaken."""
@@ -153,7 +157,7 @@ class Reconcile:
                 return False
             wish = without_spec(policy, why=wish)
         fitting = self._fitting(policy, wish=wish) if contents is not None else None
-        unseen = self._unseen_route(key, wish=wish)
+        unseen = self._unseen_route(policy, wish=wish)
         try:
             if fitting is None or unseen or place.stable is None or self._probes.must_read(key, probed=place.probed):
                 # Reading may take long, and what takes traffic away does not wait for it. The decision is made again with what was read.
@@ -174,15 +178,33 @@ class Reconcile:
             _log.warning("the policy is let go though its rollout could not be ended", extra=told)
             return await self._apply.release(policy) is not None
 
-    def _unseen_route(self, key: PolicyKey, *, wish: Wish) -> Router | None:
-        """The router whose object is not seen: it may be there without the labels that it is watched by."""
-        router = router_of(wish.spec)
+    def _unseen_route(self, policy: Declared, *, wish: Wish) -> Router | None:
+        """The router whose object is not seen: it may be there without the labels that it is watched by, or be somebody else's, of whose
+        going no watch tells. Where there was nothing it is not asked for again.
+        """
+        key, router = PolicyKey(policy.namespace, policy.name), router_of(wish.spec)
         seen = self._store.child(router.resource, namespace=key.namespace, name=router.name(key.name))
-        return router if seen is None else None
+        if seen is not None:
+            self._no_route.discard(key)
+            return router if seen.owner != policy.uid and seen.policy != key.name else None
+        return None if key in self._no_route else router
 
     async def _look_for(self, unseen: Router | None, *, key: PolicyKey) -> None:
-        if unseen is not None:
-            await self._writes.refresh(unseen.resource, namespace=key.namespace, name=unseen.name(key.name), by=key)
+        """Look at it by its name. Where it cannot be read the pass goes on: what is made over one that is there is refused, then read."""
+        if unseen is None:
+            return
+        name = unseen.name(key.name)
+        try:
+            await self._writes.refresh(unseen.resource, namespace=key.namespace, name=name, by=key)
+        except KubeError as error:
+            told = fields(namespace=key.namespace, policy=key.name, error=str(error))
+            _log.warning(f"{unseen.resource.kind} `{name}`, the policy's route, cannot be read; going on without", extra=told)
+            return
+        found = self._store.child(unseen.resource, namespace=key.namespace, name=name)
+        if found is None:
+            self._no_route.add(key)
+        elif found.policy != key.name:
+            self._queue.add_at(key, at=self._clock() + FOREIGN_ROUTE_SECONDS)
 
     def _is_overdue(self, policy: Declared) -> bool:
         """Whether a deletion has waited for as long as it may for writes that fail."""
@@ -345,6 +367,7 @@ class Reconcile:
     def _forget(self, key: PolicyKey) -> None:
         self._problems.pop(key, None)
         self._valid.pop(key, None)
+        self._no_route.discard(key)
         self._contents.forget(key)
         self._repairs.forget(key)
         self._children.forget(key)

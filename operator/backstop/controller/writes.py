@@ -85,7 +85,8 @@ class Writes:
     async def route(self, router: Router, *, body: Body, over: Child | None, falling: bool) -> None:
         """The object of the router, over the one that was read. Conflict if it is another by now."""
         version, content = (over.version, over.content) if over is not None else (None, {})
-        written = await router.write(self._client, body=body, over=version, content=content, falling=falling)
+        orphan = over is not None and over.owner is None
+        written = await router.write(self._client, body=body, over=version, content=content, falling=falling, orphan=orphan)
         self._store.put(child(written, resource=router.resource))
 
     async def status(self, of: Declared, *, status: Body) -> bool:

@@ -9,9 +9,9 @@ from .look import Look, steps_hash
 from .move import Move, told
 from .observed import Known
 from .place import CanaryPlace, Guard, LastRollout, Outcome, PreviousPlace, StablePlace
+from .route import SWITCH_SECONDS
 
 VERIFY_SECONDS = 30.0  # for every ready gateway to be seen acting on a new weight
-SWITCH_SECONDS = 10.0  # the same in a promotion; connections between gateways live no longer
 
 
 def replan(look: Look, canary: CanaryPlace) -> Move | None:

@@ -37,7 +37,9 @@ def recover(look: Look) -> Move | None:
         if r.revision.name != serving.name
     )
     canary = _beside(look, serving)
-    retiring = (Retiring(canary, until=look.now + RETIRE_SECONDS),) if canary is not None else ()
+    # Also the pods of a canary that the route does not name any more: it was taken off before this was decided.
+    others = {name for name, arm in look.observed.arms.items() if arm.desired > 0} | ({canary} if canary is not None else set())
+    retiring = tuple(Retiring(name, until=look.now + RETIRE_SECONDS) for name in sorted(others - {serving.name}))
     message = f"status was lost; {serving.prompt_version} ({serving.name}) goes on serving as stable"
     message += f", as {route_words(look)}" if route.value is not None else ", which was accepted last"
     last = place.last

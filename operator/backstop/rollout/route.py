@@ -11,6 +11,9 @@ from .observed import Known, Unknown
 from .place import CanaryPlace, Outcome, Place, awaited_generation, is_another_end
 from .plan import RouteWrite
 
+# How long gateways are waited for in a promotion; connections between gateways live no longer.
+SWITCH_SECONDS = 10.0
+
 
 def route_for(
     move: Move,
@@ -176,8 +179,9 @@ def with_generation(
         anew = canary.generation is not None and canary.generation != generation
         started = now if anew and canary.step_started_at is not None else canary.step_started_at
         verified = None if anew else canary.verified_at
-        # A switch that is written late, or anew, has its time from now on.
-        routed = now if canary.routed_at is not None else None
+        # A switch that is written anew, or late, has its time from now on. Not each time that its write is refused.
+        late = canary.routed_at is not None and (anew or now - canary.routed_at >= SWITCH_SECONDS)
+        routed = now if late else canary.routed_at
         place = replace(
             place, canary=replace(canary, generation=generation, verified_at=verified, step_started_at=started, routed_at=routed)
         )

@@ -5,7 +5,8 @@ from .guard import RETURN_SECONDS, compared_at
 from .judged import WATCH_SHIFT_SECONDS
 from .look import Look
 from .place import CanaryPlace, awaited_generation
-from .progress import SWITCH_SECONDS, VERIFY_SECONDS, hold_ends
+from .progress import VERIFY_SECONDS, hold_ends
+from .route import SWITCH_SECONDS
 
 
 def wake_at(look: Look) -> float | None:

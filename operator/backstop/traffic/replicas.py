@@ -49,12 +49,14 @@ def _ports(spec: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     return [tuple(port.get(key) for key in ("name", "port", "targetPort", "protocol")) for port in spec.get("ports") or ()]
 
 
-async def set_selector(client: Client, *, body: Body, over: str | None, content: Mapping[str, Any], falling: bool) -> Body:
+async def set_selector(
+    client: Client, *, body: Body, over: str | None, content: Mapping[str, Any], falling: bool, orphan: bool = False
+) -> Body:
     """Write the rendered Service over the version `over`, with this `content`; None: it must not exist yet. Conflict if that is not so.
 
     What others have put on it (addresses, annotations of load balancers) stays. It is merged and not applied: ports are a list that
     others may have edited, and the whole of it is replaced where it is wrong, but by no write that takes traffic away. Nor does that one
-    put right a Service that leads elsewhere.
+    put right a Service that leads elsewhere. `orphan`: no controller owns it, so the policy does from now on.
     """
     if over is None:
         return await client.create(SERVICES, body=body, manager=TRAFFIC_MANAGER)
@@ -68,7 +70,7 @@ async def set_selector(client: Client, *, body: Body, over: str | None, content:
             {"type": wanted["type"], "externalName": None} if live.get("type") == EXTERNAL else {}
         )
     said = {"labels": metadata["labels"], "annotations": unsaid | metadata["annotations"]}
-    if not falling:
+    if orphan and not falling:
         said["ownerReferences"] = metadata["ownerReferences"]
     patch = {"metadata": {"resourceVersion": over} | said, "spec": spec}
     return await client.patch(SERVICES, namespace=metadata["namespace"], name=metadata["name"], patch=patch, manager=TRAFFIC_MANAGER)

@@ -39,10 +39,10 @@ class Router(Protocol):
     def render(self, owner: Owner, *, state: TrafficState) -> Body:
         """The object that says `state`."""
 
-    async def write(self, client: Client, *, body: Body, over: str | None, content: Mapping[str, Any], falling: bool) -> Body:
+    async def write(self, client: Client, *, body: Body, over: str | None, content: Mapping[str, Any], falling: bool, orphan: bool) -> Body:
         """Write what was rendered over the version `over`, with this `content`; None: it must not exist yet. Conflict if that is not so.
 
-        `falling`: it takes traffic away, and carries no more than that needs.
+        `falling`: it takes traffic away, and carries no more than that needs. `orphan`: it has lost its owner.
         """
 
 
@@ -67,7 +67,7 @@ class GatewayRouter:
         """As the protocol says."""
         return traffic(owner, state=state)
 
-    async def write(self, client: Client, *, body: Body, over: str | None, content: Mapping[str, Any], falling: bool) -> Body:
+    async def write(self, client: Client, *, body: Body, over: str | None, content: Mapping[str, Any], falling: bool, orphan: bool) -> Body:
         """As the protocol says."""
         return await set_shares(client, body=body, over=over)
 
@@ -93,9 +93,9 @@ class ReplicaRouter:
         """As the protocol says."""
         return routed_service(owner, state=state)
 
-    async def write(self, client: Client, *, body: Body, over: str | None, content: Mapping[str, Any], falling: bool) -> Body:
+    async def write(self, client: Client, *, body: Body, over: str | None, content: Mapping[str, Any], falling: bool, orphan: bool) -> Body:
         """As the protocol says."""
-        return await set_selector(client, body=body, over=over, content=content, falling=falling)
+        return await set_selector(client, body=body, over=over, content=content, falling=falling, orphan=orphan)
 
 
 GATEWAYS: Final[Router] = GatewayRouter()
