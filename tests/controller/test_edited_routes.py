@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from backstop.api.names import LABEL_MANAGED_BY, LABEL_POLICY
+from backstop.controller import reconcile
 from backstop.controller.keys import PolicyKey
 from backstop.controller.repairs import FORGOTTEN_SECONDS, LONGEST_PAUSE_SECONDS, Repairs
 from backstop.kube.client import Client
@@ -185,3 +186,25 @@ async def test_a_breach_over_a_traffic_object_of_something_else_is_no_rollback_u
         status = await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout", {}).get("shiftedAt"), within=60)
         assert status["lastRollout"]["reason"] == "LatencyBreach"
         assert (await world.route()).permille == 0
+
+
+@pytest.mark.apiserver
+async def test_that_an_object_of_somebody_else_has_gone_is_seen_though_no_watch_tells_of_it(
+    connection: Connection, world: World, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "FOREIGN_ROUTE_SECONDS", 1.0)
+    body = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"{world.policy}-traffic", "namespace": world.namespace},
+        "data": {"theirs": "yes"},
+    }
+    theirs = await client.create(CONFIG_MAPS, body=body, manager=MANAGER)
+    await world.prompt("v1")
+    await world.apply("v1")
+    async with running(connection, world):
+        await world.stable_on("v1")
+        await world.quiet()
+        assert (await client.get(CONFIG_MAPS, namespace=world.namespace, name=f"{world.policy}-traffic"))["data"] == {"theirs": "yes"}
+        await client.delete(CONFIG_MAPS, namespace=world.namespace, name=f"{world.policy}-traffic", uid=theirs["metadata"]["uid"])
+        assert (await world.route()).permille == 0, "ours is made as soon as there is room for it"
