@@ -1,6 +1,7 @@
 """A route that somebody changes by hand: what it does is put right, and nobody who keeps changing it is answered write for write."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -14,7 +15,7 @@ from backstop.kube.client import Client
 from backstop.kube.connection import Connection
 from backstop.kube.resources import CONFIG_MAPS, SERVICES, Body, Resource
 
-from .operators import running
+from .operators import Mortal, running
 from .ownworld import OwnWorld
 from .until import until
 from .world import MANAGER, Behaviour, World, condition, living
@@ -101,9 +102,9 @@ async def test_somebody_who_keeps_changing_the_service_is_not_answered_write_for
     assert len(repairs) <= 4, "at once, and after 1, 2 and 4 s"
 
 
-@pytest.mark.apiserver
-@pytest.mark.parametrize("of_pods", [False, True], ids=["gateways", "own workload"])
-async def test_a_route_whose_labels_somebody_takes_off_is_labelled_again(connection: Connection, client: Client, of_pods: bool) -> None:
+@contextlib.asynccontextmanager
+async def at_rest(connection: Connection, *, client: Client, of_pods: bool) -> AsyncIterator[tuple[World, Mortal, Resource, str]]:
+    """A world in which nothing changes any more, its operator, and the resource and name of its route."""
     kind = OwnWorld if of_pods else World
     async with living(kind(client, f"t-{uuid4().hex[:8]}")) as world:
         resource: Resource = SERVICES if of_pods else CONFIG_MAPS
@@ -116,45 +117,41 @@ async def test_a_route_whose_labels_somebody_takes_off_is_labelled_again(connect
         async with running(connection, world) as operator:
             await world.stable_on("w:1" if of_pods else "v1")
             await world.quiet()
-            writes = len(operator.writes)
-            patch = {"metadata": {"labels": {LABEL_POLICY: None, LABEL_MANAGED_BY: None}}}
-            await world.client.patch(resource, namespace=world.namespace, name=name, patch=patch, manager=MANAGER)
+            yield world, operator, resource, name
 
-            async def back() -> bool:
-                body = await world.client.get(resource, namespace=world.namespace, name=name)
-                return LABEL_POLICY in (body["metadata"].get("labels") or {})
 
-            await until("the labels are back", back)
-            await world.quiet()
-            assert len(operator.writes) - writes == 1, "none that is refused: it was read before it was to be made anew"
+@pytest.mark.apiserver
+@pytest.mark.parametrize("of_pods", [False, True], ids=["gateways", "own workload"])
+async def test_a_route_whose_labels_somebody_takes_off_is_labelled_again(connection: Connection, client: Client, of_pods: bool) -> None:
+    async with at_rest(connection, client=client, of_pods=of_pods) as (world, operator, resource, name):
+        writes = len(operator.writes)
+        patch = {"metadata": {"labels": {LABEL_POLICY: None, LABEL_MANAGED_BY: None}}}
+        await world.client.patch(resource, namespace=world.namespace, name=name, patch=patch, manager=MANAGER)
+
+        async def back() -> bool:
+            body = await world.client.get(resource, namespace=world.namespace, name=name)
+            return LABEL_POLICY in (body["metadata"].get("labels") or {})
+
+        await until("the labels are back", back)
+        await world.quiet()
+        assert len(operator.writes) - writes == 1, "none that is refused: it was read before it was to be made anew"
 
 
 @pytest.mark.apiserver
 @pytest.mark.parametrize("of_pods", [False, True], ids=["gateways", "own workload"])
 async def test_a_route_that_has_lost_its_owner_is_taken_back(connection: Connection, client: Client, of_pods: bool) -> None:
-    kind = OwnWorld if of_pods else World
-    async with living(kind(client, f"t-{uuid4().hex[:8]}")) as world:
-        resource: Resource = SERVICES if of_pods else CONFIG_MAPS
-        name = world.policy if of_pods else f"{world.policy}-traffic"
-        if isinstance(world, OwnWorld):
-            await world.run_image("w:1")
-        else:
-            await world.prompt("v1")
-            await world.apply("v1")
-        async with running(connection, world) as operator:
-            await world.stable_on("w:1" if of_pods else "v1")
-            await world.quiet()
-            before, writes = await world.client.get(resource, namespace=world.namespace, name=name), len(operator.writes)
-            patch: Body = {"metadata": {"ownerReferences": None}}
-            await world.client.patch(resource, namespace=world.namespace, name=name, patch=patch, manager=MANAGER)
+    async with at_rest(connection, client=client, of_pods=of_pods) as (world, operator, resource, name):
+        before, writes = await world.client.get(resource, namespace=world.namespace, name=name), len(operator.writes)
+        patch: Body = {"metadata": {"ownerReferences": None}}
+        await world.client.patch(resource, namespace=world.namespace, name=name, patch=patch, manager=MANAGER)
 
-            async def owned() -> bool:
-                body = await world.client.get(resource, namespace=world.namespace, name=name)
-                return bool(body["metadata"].get("ownerReferences") == before["metadata"]["ownerReferences"])
+        async def owned() -> bool:
+            body = await world.client.get(resource, namespace=world.namespace, name=name)
+            return bool(body["metadata"].get("ownerReferences") == before["metadata"]["ownerReferences"])
 
-            await until("it has its owner again", owned)
-            await world.quiet()
-            assert len(operator.writes) - writes == 1
+        await until("it has its owner again", owned)
+        await world.quiet()
+        assert len(operator.writes) - writes == 1
 
 
 @pytest.mark.apiserver

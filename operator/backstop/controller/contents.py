@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 REST_SECONDS: Final = 0.5
 RETRY_SECONDS: Final = 5.0
 READ_AT_ONCE: Final = 8
-# A text that goes on changing while it is read is given up for now, or it would keep a turn from others for ever.
+# A text that goes on changing while it is read is given up until the next pass, or it would keep a turn from others for ever.
 READS: Final = 3
 # What was read is trusted for so long after a watch was heard last, if only that nothing has changed, which it says once a minute.
 TRUSTED_SECONDS: Final = 240.0
