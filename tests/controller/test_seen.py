@@ -108,10 +108,28 @@ def test_a_pod_without_a_node_says_so() -> None:
     assert unscheduled.trouble == "not scheduled: 0/3 nodes"
 
 
+LONG_REFUSAL = 'violates PodSecurity "restricted:latest": ' + ", ".join(["privileged (a container must not be)"] * 50)
+
+
+def refused_by_admission(message: str) -> str | None:
+    conditions = [{"type": "ReplicaFailure", "status": "True", "message": message}]
+    return arms_of([gateway_deployment("r1", status={"conditions": conditions})], pods=[])["r1"].trouble
+
+
 def test_pods_that_cannot_even_be_created_are_told_by_their_deployment() -> None:
-    conditions = [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}]
-    arms = arms_of([gateway_deployment("r1", status={"conditions": conditions})], pods=[])
-    assert arms["r1"].trouble == "exceeded quota"
+    assert refused_by_admission("exceeded quota: small") == (
+        "its pods are refused: exceeded quota: small; raise the ResourceQuota, or ask for less in `spec.serving`"
+    )
+    assert refused_by_admission("webhook says no") == "its pods are refused: webhook says no; see who refuses it"
+
+
+def test_a_refusal_of_pods_reads_the_same_with_every_attempt_and_keeps_its_advice_however_long_it_is() -> None:
+    one, other = (refused_by_admission(f'pods "support-r1-5d9-{attempt}" is forbidden: {LONG_REFUSAL}') for attempt in ("x2x4p", "9kq7z"))
+    assert one == other
+    assert one is not None
+    assert one.startswith('its pods are refused: violates PodSecurity "restricted:latest": ')
+    assert one.endswith("`pod-security.kubernetes.io/enforce` allow it")
+    assert len(one) < 900
 
 
 def test_a_deployment_that_the_api_server_refuses_is_why_there_are_no_pods() -> None:
@@ -120,6 +138,8 @@ def test_a_deployment_that_the_api_server_refuses_is_why_there_are_no_pods() -> 
     arms = arms_of([gateway_deployment("r1")], pods=[], refused=refused)
     assert arms["r1"].trouble is None
     assert (arms["r2"].desired, arms["r2"].trouble) == (0, "Deployment `support-r2` was refused by the API server: exceeded quota: small")
+    record = refusal(CONFIG_MAPS, name="support-r2", why=Rejected("exceeded quota: small"))
+    assert list(refused_deployments(record, policy="support", revisions=["r1", "r2"])) == ["r2"]
     assert refused_deployments(None, policy="support", revisions=["r2"]) == {}
     other = refusal(DEPLOYMENTS, name="support-r2-golden", why=Rejected("exceeded quota: small"))
     assert refused_deployments(other, policy="support", revisions=["r2"]) == {}

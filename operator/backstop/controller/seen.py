@@ -25,6 +25,7 @@ from ..kube.resources import (
     Resource,
 )
 from ..rollout.observed import ProbeState
+from .podrefusal import refused_pods
 
 IMAGE_TROUBLES: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
 LONGEST_TROUBLE: Final = 200
@@ -173,12 +174,11 @@ def child(body: Body, *, resource: Resource) -> Child:
         return _job(common, probe=labels.get(LABEL_PROBE, ""), rollout=rollout, mark=mark, conditions=conditions)
     if resource is not DEPLOYMENTS:
         return Child(**common)
-    failure = next((c.get("message") for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
     return DeploymentSeen(
         **common,
         generation=metadata.get("generation", 0),
         replicas=_mapping(body.get("spec")).get("replicas", 1),
-        failure=failure[:LONGEST_TROUBLE] if failure else None,
+        failure=refused_pods(conditions),
     )
 
 
