@@ -5,7 +5,9 @@ Said in conditions with what, why and what to do; waited for without haste; and 
 
 import asyncio
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -125,7 +127,7 @@ async def test_r10_gateways_run_where_pod_security_is_restricted_and_pods_that_i
         world.sidecars = [SIDECAR]
         await world.apply("v2", canary=PATIENT)
 
-        def refused(status: dict[str, object]) -> bool:
+        def refused(status: Mapping[str, Any]) -> bool:
             return "violates PodSecurity" in condition(status, "Progressing")["message"]
 
         status = await world.until_status("it is said", refused, within=60)

@@ -7,7 +7,17 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from ..api.names import ANNOTATION_MARK, ANNOTATION_ROLLOUT, GROUP, LABEL_POLICY, LABEL_PROBE, LABEL_REVISION, RECORD_KEY
+from ..api.names import (
+    ANNOTATION_MARK,
+    ANNOTATION_ROLLOUT,
+    GROUP,
+    LABEL_MANAGED_BY,
+    LABEL_POLICY,
+    LABEL_PROBE,
+    LABEL_REVISION,
+    MANAGED_BY,
+    RECORD_KEY,
+)
 from ..kube.resources import (
     AUTOSCALERS,
     CONFIG_MAPS,
@@ -159,7 +169,8 @@ def child(body: Body, *, resource: Resource) -> Child:
     labels = metadata.get("labels") or {}
     owner: Mapping[str, Any] = next((ref for ref in metadata.get("ownerReferences") or () if ref.get("controller")), {})
     common = _common(body, resource=resource) | {
-        "policy": _shared(labels.get(LABEL_POLICY, "")),
+        # Of what does not say that it is this operator's, other labels say nothing.
+        "policy": _shared(labels.get(LABEL_POLICY, "") if labels.get(LABEL_MANAGED_BY) == MANAGED_BY else ""),
         "revision": _shared(labels.get(LABEL_REVISION)),
         "owner": _shared(owner.get("uid")),
         "owning_policy": _shared(owner.get("name")) if owner.get("kind") == POLICIES.kind else None,

@@ -7,7 +7,7 @@ from backstop.api.reasons import WAY_BACK, Reason, reason_of
 from . import first, probes, replicas
 from .judged import judged
 from .look import Look
-from .observed import Known, Unknown, Unresolved
+from .observed import Foreign, Known, Unknown, Unresolved
 from .place import CanaryPlace, Guard, Incident, PreviousPlace, StablePlace
 from .plan import ConditionState
 from .progress import hold_ends, open_slos
@@ -150,9 +150,7 @@ def _doing(look: Look) -> tuple[Reason, str]:
         trouble = look.observed.arm(name).trouble
         return Reason.WAITING_FOR_READY, f"waiting for a ready pod of {name}" + (f" ({trouble})" if trouble else "")
     if isinstance(look.observed.route, Unknown):
-        # The Service is what callers reach: nobody is told to delete it.
-        anew = "put it right, or end the canary (`backstop.dev/abort`)" if look.by_replicas else "delete the traffic object"
-        return Reason.TRAFFIC_UNREADABLE, f"holding: {look.observed.route.why}; {anew} to have it written anew"
+        return _unread(look, look.observed.route)
     if look.ready(canary) < look.pods_needed(canary):
         trouble = look.observed.arm(canary.revision.name).trouble
         message = f"waiting for {look.pods_needed(canary)} ready pods of {canary.revision.name}" + (f" ({trouble})" if trouble else "")
@@ -164,6 +162,15 @@ def _doing(look: Look) -> tuple[Reason, str]:
     if probes.missing(look, canary):
         return Reason.WAITING_FOR_PROBES, probes.said(look, canary)
     return _holding(look, canary)
+
+
+def _unread(look: Look, route: Unknown) -> tuple[Reason, str]:
+    """The canary holds, because nobody knows what callers are told."""
+    if isinstance(route, Foreign):
+        return Reason.OBJECT_NOT_OURS, f"holding: {route.why}; rename the policy or take that object away"
+    # The Service is what callers reach: nobody is told to delete it.
+    anew = "put it right, or end the canary (`backstop.dev/abort`)" if look.by_replicas else "delete the traffic object"
+    return Reason.TRAFFIC_UNREADABLE, f"holding: {route.why}; {anew} to have it written anew"
 
 
 def _lost(look: Look, name: str, *, serving: str) -> str:
