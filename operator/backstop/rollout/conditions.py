@@ -188,7 +188,7 @@ def _lost(look: Look, name: str, *, serving: str) -> str:
 def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     steps = len(look.policy.canary.steps)
     weight = replicas.with_share(look, canary, canary.weight) + replicas.beside_words(look, canary)
-    where = f"step {canary.step + 1} of {steps}, {weight}"
+    where = f"step {min(canary.step + 1, steps)} of {steps}, {weight}"
     if canary.weight == 0 and (third := replicas.others(look, canary)):
         return Reason.WAITING_FOR_READY, f"waiting for the pods of {third[0]} to go: beside stable they would be reached as the canary is"
     if canary.weight == 0 and canary.generation is not None:
@@ -223,9 +223,9 @@ def _guarding(look: Look) -> tuple[Reason, str]:
         return Reason.STABLE_UNREADY, f"no pod of stable {stable.revision.name} is ready"
     if guard is not None and guard.returning is not None and previous is not None:
         return _returning(look, guard, stable=stable, previous=previous)
-    breached = look.readings_in("Breached")
-    if guard is not None and breached:
-        return breached[0].reason, f"{name} is stable, and nothing moves although it breaches: {breached[0].evidence}"
+    breached = look.breach()
+    if guard is not None and breached is not None:
+        return breached.reason, f"{name} is stable, and nothing moves although it breaches: {breached.evidence}"
     return Reason.STABLE, f"{name} is stable and serves"
 
 
