@@ -67,7 +67,8 @@ mutants: venv  ## the engine with one mistake in it, another one each time: its 
 	$(BIN)/python -m pytest -q -n 2 -m mutants tests/mutants
 
 .PHONY: nightly
-nightly: mutants  ## the mutants, properties on other examples each time, and a million steps of the engine's state machines
+nightly: mutants  ## the mutants, properties on other examples each time, deaths in each write, a million steps of the engine's state machines
+	$(BIN)/python -m pytest -q -n 2 --every-write tests/controller/test_crash.py
 	$(BIN)/python -m pytest -q -n 2 -m "not apiserver and not prometheus and not cluster and not mutants" --hypothesis-profile=new tests
 	$(BIN)/python -m tests.simulation --steps $(or $(STEPS),1000000)
 
