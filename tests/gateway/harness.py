@@ -460,7 +460,12 @@ class GatewayProcess:
 
 @contextlib.asynccontextmanager
 async def gateway_process(
-    record: RevisionRecord, *, http: aiohttp.ClientSession, folder: Path, options: Sequence[str] = ()
+    record: RevisionRecord,
+    *,
+    http: aiohttp.ClientSession,
+    folder: Path,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[GatewayProcess]:
     """Run the record as a pod does, without a cluster."""
     file = folder / f"{record.revision}.json"
@@ -481,7 +486,7 @@ async def gateway_process(
         ),
         *options,
         stderr=asyncio.subprocess.PIPE,
-        env={"PYTHONPATH": str(ROOT / "operator"), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": str(ROOT / "operator"), "PATH": "/usr/bin:/bin", **(environment or {})},
     )
     assert process.stderr is not None
 

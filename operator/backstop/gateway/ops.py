@@ -1,5 +1,6 @@
 """The metrics port: `/metrics`, `/healthz`, `/readyz`, `/-/status`. A bare ASGI callable that answers from memory."""
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -84,6 +85,7 @@ class OpsApp:
                 "trafficReadAt": None if self._view.read_at is None else render_time(self._view.read_at),
                 "draining": self._lifecycle.draining,
                 "inFlight": self._lifecycle.in_flight,
+                "tasks": len(asyncio.all_tasks()),
                 "bodyBytes": self._room.held,
                 "breakers": self._gate.status(),
                 "caches": {} if self._cache is None else self._cache.status(),
