@@ -318,9 +318,11 @@ class Got:
         return [line[6:] for line in re.split(r"\r\n|\n|\r", self.body.decode()) if line.startswith("data: ")]
 
 
-def model_tier(url: str, *, name: str = "primary", model: str = "m1", key: bool = False, **timeouts: int) -> dict[str, Any]:
-    """A model tier of a chain."""
-    target: dict[str, Any] = {"baseURL": f"http://{url}/v1", "name": model}
+def model_tier(
+    url: str, *, name: str = "primary", model: str = "m1", key: bool = False, vectors: str | None = None, **timeouts: int
+) -> dict[str, Any]:
+    """A model tier of a chain. `vectors`: its model for embeddings."""
+    target: dict[str, Any] = {"baseURL": f"http://{url}/v1", "name": model} | ({"embeddingModel": vectors} if vectors else {})
     if key:
         target["apiKeyRef"] = {"name": "keys", "key": name}
     return {"name": name, "model": target} | ({"timeouts": timeouts} if timeouts else {})

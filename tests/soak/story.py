@@ -121,9 +121,9 @@ def _record(primary: Model, *, other: Model) -> RevisionRecord:
     quick = {"headersMilliseconds": 300, "firstTokenMilliseconds": 400, "stallMilliseconds": 400}
     redis = {"redis": {"addressRef": {"name": "cache", "key": "url"}}, "ttlSeconds": 30, "timeoutMilliseconds": 50}
     chain = [
-        model_tier(primary.url) | {"timeouts": quick, "retries": 1, "circuitBreaker": breaker},
+        model_tier(primary.url, vectors="e") | {"timeouts": quick, "retries": 1, "circuitBreaker": breaker},
         {"name": "cache", "cache": {"hot": {"ttlSeconds": 5, "maxMebibytes": 2}, "warm": redis, "staleIfErrorSeconds": 20}},
-        model_tier(other.url, name="other") | {"timeouts": quick, "circuitBreaker": breaker},
+        model_tier(other.url, name="other", vectors="e") | {"timeouts": quick, "circuitBreaker": breaker},
         static_tier(STATIC),
     ]
     return make_record(chain, budget=1500)
