@@ -53,7 +53,7 @@ def test_an_outage_an_hour_after_an_incident_is_decided_by_one_block(judge: Sequ
     assert isinstance(judge.judge(after(judge, [((50, 50), (2, 450))], state)), Breached)
 
 
-def test_what_is_known_is_of_a_quarter_of_an_hour_at_least_and_of_two_at_most() -> None:
+def test_what_is_known_is_of_one_generation_at_least_and_of_two_at_most() -> None:
     state, judge, known = RULES[0].start(), RULES[0], []
     for _ in range(5 * GENERATION_BLOCKS):
         state = after(judge, [FINE], state)

@@ -159,7 +159,7 @@ def test_the_most_objectives_fit_with_windows_that_are_coarser_at_their_far_ends
 # -- sequential tests
 
 NOW = 1_763_000_000.123
-LONG = 190  # blocks, so that there is a generation that is remembered beside the newest
+LONG = 250  # blocks, so that there is a generation that is remembered beside the newest
 
 
 def evidence_after(draw: random.Random, *, rule: Sequential, blocks: int, worse: float = 1.0) -> SequentialState:

@@ -16,7 +16,7 @@ from .objective import GATEWAYS, Objective
 from .policy import Evaluation, LivePolicy
 from .reading import Breached, Breaching, Healthy, ReadingState, SLOReading, Unknown, Waiting
 from .rules import AnyRule, blocks_in, counts_in, fits, is_promotable, judged, rule_of, tests_among
-from .samples import Fetched, NoData, NotANumber, Partial, ProviderError, Sample, Series, Unread
+from .samples import BoundMissing, Fetched, NoData, NotANumber, Partial, ProviderError, Sample, Series, Unread
 from .screening import screened
 from .sequential.mean import MeanState
 from .silence import Silence, after_block
@@ -114,7 +114,7 @@ def _same_time(one: float | None, other: float | None) -> bool:
 
 def _seen(fetched: Fetched, *, parts: Sequence[str], now: float, scrape_interval: float) -> _Seen:
     match fetched:
-        case NoData() | NotANumber() | Partial() | ProviderError():
+        case NoData() | NotANumber() | Partial() | ProviderError() | BoundMissing():
             return _Seen(scrapes={}, blind=dict.fromkeys(parts, fetched))
         case Sample():
             scrapes: dict[str, list[Scrape]] = {}
@@ -270,6 +270,8 @@ def _judged(
             return Waiting(objective.min_requests), Reason.WAITING_FOR_SAMPLES
         case NoData(why) | NotANumber(why) | Partial(why) | ProviderError(why):
             return Unknown(why), Reason.METRICS_UNAVAILABLE
+        case BoundMissing(why):
+            return Unknown(why), Reason.BUCKET_BOUNDARY_MISSING
     if objective.latency is not None and objective.fingerprint in missing:
         bounds = missing[objective.fingerprint]
         return bound_missing(seconds=objective.latency.seconds, seen=bounds), Reason.BUCKET_BOUNDARY_MISSING

@@ -1,4 +1,4 @@
-"""How far back the guesses reach: a quarter of an hour at least, once there is so much, and two of them at most.
+"""How far back the guesses reach: twenty minutes at least, once there is so much, and forty at most.
 
 What a block's counts are divided by (`bursts`), and what stable's share is guessed to be (`relative`), comes from sums over past blocks.
 They are kept in two generations. When the newer one has lasted GENERATION_SECONDS and GENERATION_BLOCKS it becomes the older, and what
@@ -20,9 +20,9 @@ from .bursts import Bursts, Succession, correlation, duration, joined, joined_su
 from .relative import Seen
 from .state import Older, SequentialState
 
-GENERATION_SECONDS = 900.0
+GENERATION_SECONDS = 1200.0
 GENERATION_BLOCKS = 120
-# Scrapes are not exactly periodic: so much short of it is a quarter of an hour, too.
+# Scrapes are not exactly periodic: so much short of it is as good.
 SLACK_SECONDS = 1.0
 
 

@@ -29,8 +29,8 @@ class SequentialState:
 
     `absolute`, `stable_absolute`: against the limit, of the canary and of stable. `relatives`: canary against stable, at the limit and at
     each further latency bound. `history`: stable's bad and all requests of before the canary. `drift`: the running sum by which the
-    beginning of a regression is told. `newest_is_bad`: of the newest block with a request; `seen_until`: its end. `remembered`: seconds of stable's that `bursts`, `succession` and what the comparisons
-    saw are of; `older`: the same of before.
+    beginning of a regression is told. `newest_is_bad`: of the newest block with a request; `seen_until`: its end.
+    `remembered`: seconds that `bursts`, `succession` and what the comparisons saw are of; `older`: the same of before.
     """
 
     absolute: Restarts
@@ -104,7 +104,7 @@ def with_memory(state: SequentialState, *, numbers: Sequence[float]) -> Sequenti
         return replace(state, remembered=remembered)
     left = iter(rest)
     bursts = Bursts(*(next(left) for _ in range(5)))
-    succession = Succession(int(next(left)), *(next(left) for _ in range(5)))
+    succession = _succession_in(left)
     older = Older(bursts=bursts, succession=succession, seen=tuple(Seen(*(next(left) for _ in range(4))) for _ in state.relatives))
     return replace(state, remembered=remembered, older=older)
 
@@ -135,7 +135,7 @@ def _state_in(left: Iterator[float], *, origin: float) -> SequentialState:
         ln_relative=tuple(next(left) for _ in BETTER),
     )
     bursts = Bursts(*(next(left) for _ in range(5)))
-    succession = Succession(int(next(left)), *(next(left) for _ in range(5)))
+    succession = _succession_in(left)
     history = _counts_in(left)
     window = tuple(
         Span(seconds=next(left), canary=_counts_in(left), stable=_counts_in(left)) for _ in range(_bounded(int(next(left)), most=SPANS))
@@ -173,6 +173,11 @@ def _restarts_out(state: Restarts) -> list[float]:
 def _restarts_in(left: Iterator[float]) -> Restarts:
     blocks = int(next(left))
     return Restarts(ln_capital=tuple(next(left) for _ in WORSE), blocks=blocks)
+
+
+def _succession_in(left: Iterator[float]) -> Succession:
+    blocks, total, squares, products, newest, inverses = int(next(left)), *(next(left) for _ in range(5))
+    return Succession(blocks=blocks, sum=total, squares=squares, products=products, newest=newest, inverses=inverses)
 
 
 def _relative_in(left: Iterator[float]) -> Relative:
