@@ -26,6 +26,8 @@ from .threshold import CLOCK_SLACK_SECONDS
 
 # Newest sample older than this many scrape intervals: nothing is being scraped.
 STALE_INTERVALS = 4
+# Newest sample so far ahead: one of the two clocks is wrong.
+AHEAD_SECONDS = 30.0
 SAME_TIME_SECONDS = 0.002
 
 
@@ -154,6 +156,12 @@ def _part(
     if age > STALE_INTERVALS * scrape_interval:
         why = f"The newest sample of this policy's {what} is {age:.0f} s old, at a scrape interval of {scrape_interval:g} s."
         return scrapes, NotANumber(why)
+    if -age > AHEAD_SECONDS:
+        # Counted, they would be of steps that they are not of, and all that comes once the clock is set would be late.
+        return {}, NotANumber(
+            f"The newest sample of this policy's {what} is of {-age:.0f} s from now by the operator's clock; "
+            "set that and the metrics source's."
+        )
     return scrapes, None
 
 
