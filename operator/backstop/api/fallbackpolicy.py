@@ -234,30 +234,56 @@ class EvaluationRule(StrEnum):
 
 
 SeriesSelector = Annotated[str, Field(min_length=1, max_length=LONGEST_SELECTOR)]
+# Those of a `PromQL` that there are.
+_SELECTORS = "(has(self.histogram) ? [self.histogram] : has(self.bad) && has(self.total) ? [self.bad, self.total] : [])"
 _BEFORE_LABEL, _, _AFTER_LABEL = names_label("@").partition("@")
 
 
 class PromQL(ApiModel):
-    """Counters of the author's own. The matchers that tell namespace and revision are added to both selectors."""
+    """Counters of the author's own, or a histogram. The matchers that tell namespace and revision are added to each selector."""
 
-    bad: SeriesSelector = Field(
+    bad: SeriesSelector | None = Field(
+        None,
         description='Counter of what is bad, a series selector such as `http_requests_total{code=~"5.."}`. No such series beside one '
-        "of `total`: nothing is bad."
+        "of `total`: nothing is bad.",
     )
-    total: SeriesSelector = Field(description="Counter of all of it, the bad included. It is best counted by the same process.")
+    total: SeriesSelector | None = Field(
+        None, description="Counter of all of it, the bad included. It is best counted by the same process."
+    )
     revisionLabel: Annotated[str, Field(min_length=1, max_length=63, pattern=f"^{LABEL_NAME}$")] | None = Field(
         None,
-        description="Label that holds the revision's name on both. Unset: a series is of the revision whose pod its label `pod` names.",
+        description="Label that holds the revision's name on all of them. Unset: a series is of the revision whose pod its label "
+        "`pod` names.",
+    )
+    histogram: SeriesSelector | None = Field(
+        None,
+        description="Instead of `bad` and `total`: a histogram, classic or native, by its name without `_bucket` and with matchers; what "
+        "it observed over `over` is bad.",
+    )
+    over: Annotated[str, Field(max_length=24, pattern=r"^[0-9]{1,9}(\.[0-9]{1,14})?$")] | None = Field(
+        None,
+        description='For `histogram`: the bound in its own unit, a decimal as a string, such as "0.25". A bucket must end there, as '
+        "native ones do at 0.25, 0.5, 1 and 2.",
     )
     rules = (
         Rule(
-            cel=f"[self.bad, self.total].all(s, s.matches(r'{SELECTOR}'))",
-            message="`spec.slos`: `promQL.bad` and `promQL.total` are each a metric's name with label matchers, such as "
-            '`http_requests_total{code=~"5.."}`; take out functions, ranges and offsets, and write strings in double quotes',
-            holds=lambda q: is_selector(q.bad) and is_selector(q.total),
+            cel="has(self.histogram) ? has(self.over) && !has(self.bad) && !has(self.total)"
+            " : has(self.bad) && has(self.total) && !has(self.over)",
+            message="`spec.slos`: `promQL` takes either `bad` and `total`, or `histogram` and `over`",
+            holds=lambda q: (
+                (q.over is not None and q.bad is None and q.total is None)
+                if q.histogram is not None
+                else (q.bad is not None and q.total is not None and q.over is None)
+            ),
         ),
         Rule(
-            cel=f"![self.bad, self.total].exists(s, s.matches(r'{names_label('namespace|__name__')}')"
+            cel=f"{_SELECTORS}.all(s, s.matches(r'{SELECTOR}'))",
+            message="`spec.slos`: `promQL.bad`, `promQL.total` and `promQL.histogram` are each a metric's name with label matchers, such "
+            'as `http_requests_total{code=~"5.."}`; take out functions, ranges and offsets, and write strings in double quotes',
+            holds=lambda q: all(map(is_selector, _selectors(q))),
+        ),
+        Rule(
+            cel=f"!{_SELECTORS}.exists(s, s.matches(r'{names_label('namespace|__name__')}')"
             f" || (!has(self.revisionLabel) && s.matches(r'{names_label('pod')}')))",
             message="`spec.slos`: matchers of `promQL` for `namespace` and, without `revisionLabel`, for `pod` are set for each revision, "
             "and a metric's name stands before the brace; take such matchers out",
@@ -265,7 +291,7 @@ class PromQL(ApiModel):
         ),
         Rule(
             cel="!has(self.revisionLabel) || (!(self.revisionLabel in ['namespace', 'pod', '__name__'])"
-            f" && ![self.bad, self.total].exists(s, s.matches(r'{_BEFORE_LABEL}' + self.revisionLabel + r'{_AFTER_LABEL}')))",
+            f" && !{_SELECTORS}.exists(s, s.matches(r'{_BEFORE_LABEL}' + self.revisionLabel + r'{_AFTER_LABEL}')))",
             message="`spec.slos`: `promQL.revisionLabel` is a label other than `namespace` and `pod`, and no matcher of `promQL` names it",
             holds=lambda q: (
                 q.revisionLabel is None
@@ -276,7 +302,11 @@ class PromQL(ApiModel):
 
 
 def _names(counters: PromQL, *, label: str) -> bool:
-    return any(re.match(names_label(label), selector) is not None for selector in (counters.bad, counters.total))
+    return any(re.match(names_label(label), selector) is not None for selector in _selectors(counters))
+
+
+def _selectors(counters: PromQL) -> list[str]:
+    return [selector for selector in (counters.bad, counters.total, counters.histogram) if selector is not None]
 
 
 class SLO(ApiModel):
