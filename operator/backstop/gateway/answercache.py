@@ -123,11 +123,9 @@ class CacheAccess:
         if self.lookup is not CacheLookup.MISS or self._key is None:
             return found
         for number, level in enumerate(self._cache.lower):
-            began = self._cache.clock()
-            try:
-                result = await self._cache.promote(self._key, source=number, within=walk.started + walk.budget - began)
-            finally:
-                walk.waited += self._cache.clock() - began
+            with walk.wait(self._cache.clock):
+                within = walk.started + walk.budget - self._cache.clock()
+                result = await self._cache.promote(self._key, source=number, within=within)
             # In any case: while the level was asked, a request like this one may have been answered.
             found = self._find(CacheUse.HIT)
             if found is not None:

@@ -3,7 +3,9 @@
 Knows when a tier may be tried, how long it has, and what a failure hands over to; knows neither HTTP nor the caller.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, assert_never
@@ -15,6 +17,7 @@ from .answer import check_whole, is_overflow
 from .body import ChatRequest
 from .breaker import LeftAlone
 from .errors import Failure
+from .hedge import Course, HeadStarts
 from .metrics import GatewayMetrics
 from .replay import Replay
 from .revision import STATIC_MODEL, CacheTier, ModelTier, StaticTier
@@ -35,6 +38,27 @@ class Walk:
     first_tier: FirstTier = FirstTier.SKIPPED
     failures: list[Failure] = field(default_factory=list)
     outgrown: int = 0  # tokens of the largest window that was too small; 0: none was
+    asked: set[str] = field(default_factory=set)  # tiers, for this very request
+    hedged: bool = False  # a later tier, which began beside the one whose turn it was, answered first
+    waiting: int = 0  # attempts that run now
+    waiting_since: float = 0.0
+
+    @contextmanager
+    def wait(self, clock: Callable[[], float]) -> Iterator[None]:
+        """Time inside of it is waited; of several at once, once."""
+        if self.waiting == 0:
+            self.waiting_since = clock()
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+            if self.waiting == 0:
+                self.waited += clock() - self.waiting_since
+
+    def waited_by(self, now: float) -> float:
+        """Until now: who has lost a race may not have ended yet."""
+        return self.waited + (now - self.waiting_since if self.waiting else 0.0)
 
 
 @dataclass(frozen=True)
@@ -86,6 +110,8 @@ class Chain:
         self._metrics = metrics
         self._clock = clock
         self._first_model = next((t.model for t in tiers if isinstance(t, ModelTier)), STATIC_MODEL)
+        self._hedges = any(isinstance(t, ModelTier) and t.hedge_after is not None for t in tiers[:-1])
+        self._closing: set[asyncio.Task[None]] = set()
         self._upstreams = {t.name: Upstream(t, session=session, clock=clock, check=check) for t in tiers if isinstance(t, ModelTier)}
 
     async def answer(
@@ -95,15 +121,41 @@ class Chain:
 
         `cache`: set where a tier is one.
         """
+        ask = partial(self._ask, request=request, trace=trace, walk=walk, cache=cache)
+        if not self._hedges:
+            return await self._walk(request, walk=walk, cache=cache, reach=partial(_in_turn, ask))
+        starts: HeadStarts[Answered | Failure] = HeadStarts(
+            Course(
+                ask, patience=self._patience, after=partial(self._after, request=request, walk=walk), is_good=_is_good, let_go=self._let_go
+            )
+        )
+        given: Answered | Exhausted | None = None
+        try:
+            given = await self._walk(request, walk=walk, cache=cache, reach=starts.reach)
+            return given
+        finally:
+            starts.end(given)
+            for beside, begun in starts.begun if given is not None else ():
+                won = isinstance(given, Answered) and given.tier == self._tiers[begun].name
+                self._metrics.count_hedge(self._tiers[beside].name, to=self._tiers[begun].name, won=won)
+
+    async def _walk(
+        self,
+        request: ChatRequest,
+        *,
+        walk: Walk,
+        cache: Cache | None,
+        reach: Callable[[int], Awaitable[tuple[int, Answered | Failure]]],
+    ) -> Answered | Exhausted:
         too_long: Answered | None = None  # what the last tier that was asked says, where the request does not fit into it
         for position, tier in enumerate(self._tiers):
             if too_long is not None and isinstance(tier, StaticTier):
                 return too_long
-            reached = await self._reach(position, request=request, trace=trace, walk=walk, cache=cache)
+            reached = await self._reach(position, request=request, walk=walk, cache=cache, reach=reach)
             if isinstance(reached, Answered):
                 if not self._has_larger(position, answer=reached.answer):
-                    if position == 0:
-                        walk.first_tier = FirstTier.ANSWERED
+                    if position == 0:  # of one that was not waited for nothing is known
+                        walk.first_tier = FirstTier.SKIPPED if walk.hedged else FirstTier.ANSWERED
                     return reached
                 too_long, walk.outgrown = reached, (reached.upstream and reached.upstream.window) or 0
                 if position == 0:
@@ -118,7 +170,13 @@ class Chain:
         return too_long or Exhausted(next((f for f in walk.failures if f.mode is not FailureMode.PROMPT_ERROR), walk.failures[0]))
 
     async def _reach(
-        self, position: int, *, request: ChatRequest, trace: Mapping[str, str], walk: Walk, cache: Cache | None
+        self,
+        position: int,
+        *,
+        request: ChatRequest,
+        walk: Walk,
+        cache: Cache | None,
+        reach: Callable[[int], Awaitable[tuple[int, Answered | Failure]]],
     ) -> Answered | Failure:
         tier, started = self._tiers[position], self._clock()
         match tier:
@@ -132,14 +190,47 @@ class Chain:
             case ModelTier():
                 if (unfit := _unfit(tier, request=request, outgrown=walk.outgrown)) is not None:
                     return unfit
-                ask = partial(self._try, tier, request=request, trace=trace, walk=walk)
-                until = content_deadline(tier, now=started, budget_end=walk.started + walk.budget)
-                result = await (cache.ask_first(ask, until=until, walk=walk) if cache is not None and position == 0 else ask())
-                if isinstance(result, Failure):
-                    return result
-                return Answered(tier=tier.name, model=tier.model, answer=result, upstream=tier, attempt_started=started)
+                whose, reached = await reach(position)
+                walk.hedged = whose != position
+                return reached
             case _:
                 assert_never(tier)
+
+    async def _ask(
+        self, position: int, *, request: ChatRequest, trace: Mapping[str, str], walk: Walk, cache: Cache | None
+    ) -> Answered | Failure:
+        """What the model tier at `position` gives."""
+        tier, started = self._tiers[position], self._clock()
+        assert isinstance(tier, ModelTier)
+        ask = partial(self._try, tier, request=request, trace=trace, walk=walk)
+        until = content_deadline(tier, now=started, budget_end=walk.started + walk.budget)
+        result = await (cache.ask_first(ask, until=until, walk=walk) if cache is not None and position == 0 else ask())
+        if isinstance(result, Failure):
+            return result
+        return Answered(tier=tier.name, model=tier.model, answer=result, upstream=tier, attempt_started=started)
+
+    def _patience(self, position: int) -> float | None:
+        tier = self._tiers[position]
+        return tier.hedge_after if isinstance(tier, ModelTier) else None
+
+    def _after(self, position: int, *, request: ChatRequest, walk: Walk) -> int | None:
+        """The next model tier that an attempt at can begin now."""
+        for later in range(position + 1, len(self._tiers)):
+            tier = self._tiers[later]
+            if (
+                isinstance(tier, ModelTier)
+                and _unfit(tier, request=request, outgrown=walk.outgrown) is None
+                and self._gate.admits(tier.name)
+            ):
+                return later
+        return None
+
+    def _let_go(self, reached: Answered | Failure) -> None:
+        """It answered too late to be of use."""
+        if isinstance(reached, Answered) and isinstance(reached.answer, Streaming):
+            closing = asyncio.create_task(reached.answer.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     def _has_larger(self, position: int, *, answer: object) -> bool:
         """Whether the tier at `position` says that the request does not fit, and a later one has a larger window."""
@@ -183,17 +274,26 @@ class Chain:
         if isinstance(permit, LeftAlone):
             return permit
         walk.attempts += 1
-        started = self._clock()
+        walk.asked.add(tier.name)
         result: Whole | Streaming | PassedBack | Failed | None = None
         try:
-            result = await self._upstreams[tier.name].attempt(
-                request.for_model(tier.model, asks_usage=tier.asks_usage), trace=trace, wanted=request.wanted, content_by=content_by
-            )
+            with walk.wait(self._clock):
+                result = await self._upstreams[tier.name].attempt(
+                    request.for_model(tier.model, asks_usage=tier.asks_usage), trace=trace, wanted=request.wanted, content_by=content_by
+                )
             return result
         finally:
             self._gate.leave(tier.name, permit=permit, result=None if walk.hurried and _is_late(result) else result)
             self._metrics.count_attempt(tier.name, outcome=_outcome(result))
-            walk.waited += self._clock() - started
+
+
+async def _in_turn(ask: Callable[[int], Awaitable[Answered | Failure]], position: int) -> tuple[int, Answered | Failure]:
+    """One tier, with nobody beside it."""
+    return position, await ask(position)
+
+
+def _is_good(reached: Answered | Failure) -> bool:
+    return isinstance(reached, Answered) and not isinstance(reached.answer, PassedBack)
 
 
 def _unfit(tier: ModelTier, *, request: ChatRequest, outgrown: int) -> Failure | None:

@@ -57,6 +57,7 @@ class ModelTier:
     window: int | None = None  # tokens
     asks_usage: bool = False  # of streams, also for itself
     embedding_model: str | None = None
+    hedge_after: float | None = None  # seconds until a later model is asked too
 
     def lacks(self, needs: frozenset[Capability]) -> frozenset[Capability]:
         """Which of `needs` it is known not to have."""
@@ -237,6 +238,7 @@ def _compile_tier(
         window=model.contextTokens,
         asks_usage=model.askUsage,
         embedding_model=model.embeddingModel,
+        hedge_after=_seconds(tier.hedgeAfterMilliseconds),
     )
 
 
