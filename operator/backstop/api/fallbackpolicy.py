@@ -16,6 +16,7 @@ from .model import SPACE, ApiModel, Rule
 from .probe import Probe
 from .promptversion import Name
 from .refs import ConfigMapKeyRef, ObjectName, SecretKeyRef
+from .residency import RESIDENCY_RULES, Jurisdiction, Residency
 from .selector import LABEL_NAME, LONGEST_SELECTOR, SELECTOR, is_selector, names_label
 from .serving import Serving
 from .steering import CanaryTraffic
@@ -77,6 +78,9 @@ class ModelTarget(ApiModel):
         max_length=253,
         description="Model name for `/v1/embeddings`. Every tier that has one must mean the same model, whatever it is called there: "
         "vectors of different models cannot be compared. Unset: the tier is not asked for embeddings.",
+    )
+    jurisdiction: Jurisdiction | None = Field(
+        None, description="Where the model processes what it is sent, such as `EU`, for `spec.residency`. Unset: it is not known."
     )
 
 
@@ -671,6 +675,7 @@ class FallbackPolicySpec(ApiModel):
         None, description="Who answers for this policy: said in its RolloutReports, and in the events that warn of something."
     )
     access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom. Unset: everybody, and all do.")
+    residency: Residency | None = Field(None, description="Where requests may be processed. Unset: by every tier of the chain.")
     rules = (
         Rule(
             cel="!has(self.chain) || self.chain.filter(t, has(t.static)).size() == 0 || (has(self.chain[self.chain.size() - 1].static)"
@@ -733,6 +738,7 @@ class FallbackPolicySpec(ApiModel):
             "`spec.latencyBudgetMilliseconds`",
             holds=_can_hedge,
         ),
+        *RESIDENCY_RULES,
         *WORKLOAD_RULES,
     )
 

@@ -135,6 +135,7 @@ class FailureMode(StrEnum):
     RESOURCE_EXHAUSTION = "ResourceExhaustion"
     MALFORMED_ANSWER = "MalformedAnswer"
     PROMPT_ERROR = "PromptError"  # what is asked is more than the target can do, or more than fits into it
+    POLICY_VIOLATION = "PolicyViolation"  # the policy does not let the request go there
 
 
 SEVERITY: Final[dict[FailureMode, str]] = {
@@ -143,6 +144,7 @@ SEVERITY: Final[dict[FailureMode, str]] = {
     FailureMode.RESOURCE_EXHAUSTION: "P2",
     FailureMode.MALFORMED_ANSWER: "P2",
     FailureMode.PROMPT_ERROR: "P3",
+    FailureMode.POLICY_VIOLATION: "P3",
 }
 
 # A fixed grid in seconds, about a third apart, from 5 ms to 120 s.

@@ -16,7 +16,7 @@ from ..api.metricnames import FailureMode, FirstTier
 from .answer import check_whole, is_overflow
 from .body import ChatRequest
 from .breaker import LeftAlone
-from .errors import Failure
+from .errors import NOT_FOR_THIS, Failure
 from .hedge import Course, HeadStarts
 from .metrics import GatewayMetrics
 from .replay import Replay
@@ -31,6 +31,7 @@ class Walk:
 
     started: float
     budget: float
+    allowed: frozenset[str] | None = None  # jurisdictions; None: all
     hurried: bool = False  # its caller gives less than the policy does: to be late for it is no failure of a target's
     attempts: int = 0
     hand_offs: int = 0
@@ -161,13 +162,13 @@ class Chain:
                 if position == 0:
                     walk.first_tier = FirstTier.SKIPPED  # also for who has waited for another that asked the same
                 reached = Failure(FailureMode.PROMPT_ERROR, f"the request does not fit into tier `{tier.name}`")
-            elif reached.mode is not FailureMode.PROMPT_ERROR:
+            elif reached.mode not in NOT_FOR_THIS:
                 too_long = None  # a larger one could have taken it, and failed
             walk.failures.append(reached)
             if position + 1 < len(self._tiers):
                 walk.hand_offs += 1
                 self._metrics.count_handoff(tier.name, to=self._tiers[position + 1].name, mode=reached.mode)
-        return too_long or Exhausted(next((f for f in walk.failures if f.mode is not FailureMode.PROMPT_ERROR), walk.failures[0]))
+        return too_long or Exhausted(next((f for f in walk.failures if f.mode not in NOT_FOR_THIS), walk.failures[0]))
 
     async def _reach(
         self,
@@ -188,7 +189,7 @@ class Chain:
                     return walk.failures[-1]  # with nothing kept, what led here leads on
                 return Answered(tier=tier.name, model=self._first_model, answer=replay, upstream=None, attempt_started=started)
             case ModelTier():
-                if (unfit := _unfit(tier, request=request, outgrown=walk.outgrown)) is not None:
+                if (unfit := _unfit(tier, request=request, walk=walk)) is not None:
                     return unfit
                 whose, reached = await reach(position)
                 walk.hedged = whose != position
@@ -217,11 +218,7 @@ class Chain:
         """The next model tier that an attempt at can begin now."""
         for later in range(position + 1, len(self._tiers)):
             tier = self._tiers[later]
-            if (
-                isinstance(tier, ModelTier)
-                and _unfit(tier, request=request, outgrown=walk.outgrown) is None
-                and self._gate.admits(tier.name)
-            ):
+            if isinstance(tier, ModelTier) and _unfit(tier, request=request, walk=walk) is None and self._gate.admits(tier.name):
                 return later
         return None
 
@@ -296,9 +293,11 @@ def _is_good(reached: Answered | Failure) -> bool:
     return isinstance(reached, Answered) and not isinstance(reached.answer, PassedBack)
 
 
-def _unfit(tier: ModelTier, *, request: ChatRequest, outgrown: int) -> Failure | None:
-    """Why it makes no sense to ask a tier."""
-    if outgrown and (tier.window or 0) <= outgrown:
+def _unfit(tier: ModelTier, *, request: ChatRequest, walk: Walk) -> Failure | None:
+    """Why a tier is not asked: it may not be, or it makes no sense."""
+    if walk.allowed is not None and tier.jurisdiction not in walk.allowed:
+        return Failure(FailureMode.POLICY_VIOLATION, f"tier `{tier.name}` is outside of the jurisdictions that the request may be sent to")
+    if walk.outgrown and (tier.window or 0) <= walk.outgrown:
         return Failure(FailureMode.PROMPT_ERROR, f"the request does not fit into tier `{tier.name}`")
     lacking = tier.lacks(request.needs) if request.needs else ()
     if lacking:

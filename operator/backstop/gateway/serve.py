@@ -101,7 +101,8 @@ class LocalServer:
         if headers.hop is not None:
             said.append((BUDGET_HEADER.encode(), b"%d" % round(self._revision.budget * 1000)))
         passage.served_as = role
-        walk = Walk(started=passage.started, budget=passage.budget, hurried=passage.budget < self._revision.budget)
+        allowed = self._revision.allowed_for(headers.tenant)
+        walk = Walk(started=passage.started, budget=passage.budget, hurried=passage.budget < self._revision.budget, allowed=allowed)
         try:
             try:
                 request = self._read(body.hand_over(), endpoint=passage.endpoint, headers=headers)
@@ -114,7 +115,7 @@ class LocalServer:
             else:
                 kept = None
                 if self._cache is not None:
-                    kept = self._cache.open(request, cache_control=headers.cache_control, partition=headers.partition)
+                    kept = self._cache.open(request, cache_control=headers.cache_control, partition=headers.partition, allowed=allowed)
                 answer = await self._find(request, headers=headers, walk=walk, kept=kept)
             reply.spelling = Completions() if passage.endpoint is Endpoint.COMPLETIONS else None
             wanted, asked = request.wanted, Asked(request.question, headers.languages)
