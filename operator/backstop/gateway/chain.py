@@ -19,6 +19,7 @@ from .breaker import LeftAlone
 from .errors import NOT_FOR_THIS, Failure
 from .hedge import Course, HeadStarts
 from .metrics import GatewayMetrics
+from .pace import Pace
 from .replay import Replay
 from .revision import STATIC_MODEL, CacheTier, ModelTier, StaticTier
 from .targets import TargetGate
@@ -112,6 +113,9 @@ class Chain:
         self._clock = clock
         self._first_model = next((t.model for t in tiers if isinstance(t, ModelTier)), STATIC_MODEL)
         self._hedges = any(isinstance(t, ModelTier) and t.hedge_after is not None for t in tiers[:-1])
+        self._paces: dict[tuple[str, bool], Pace] = {}  # by tier, and whether of streams
+        answering = [position for position, tier in enumerate(tiers) if not isinstance(tier, CacheTier)]
+        self._last = answering[-1] if answering else 0
         self._closing: set[asyncio.Task[None]] = set()
         self._upstreams = {t.name: Upstream(t, session=session, clock=clock, check=check) for t in tiers if isinstance(t, ModelTier)}
 
@@ -244,6 +248,9 @@ class Chain:
         content_by = content_deadline(tier, now=started, budget_end=walk.started + walk.budget)
         if content_by <= started:
             return Failure(FailureMode.LATENCY_BREACH, f"no time was left for tier `{tier.name}`")
+        if not self._is_in_time(tier, left=walk.started + walk.budget - started, walk=walk, stream=request.wanted.stream):
+            self._metrics.count_passed_over(tier.name)
+            return Failure(FailureMode.LATENCY_BREACH, f"tier `{tier.name}` has lately needed more time than was left")
         result = await self._attempt(tier, request=request, trace=trace, walk=walk, content_by=content_by)
         for _ in range(tier.retries):
             if not (isinstance(result, Failed) and result.safe_to_retry) or self._clock() >= content_by:
@@ -273,15 +280,37 @@ class Chain:
         walk.attempts += 1
         walk.asked.add(tier.name)
         result: Whole | Streaming | PassedBack | Failed | None = None
+        started = self._clock()
         try:
             with walk.wait(self._clock):
                 result = await self._upstreams[tier.name].attempt(
                     request.for_model(tier.model, asks_usage=tier.asks_usage), trace=trace, wanted=request.wanted, content_by=content_by
                 )
+            self._learn_pace(tier, result=result, seconds=self._clock() - started, stream=request.wanted.stream)
             return result
         finally:
             self._gate.leave(tier.name, permit=permit, result=None if walk.hurried and _is_late(result) else result)
             self._metrics.count_attempt(tier.name, outcome=_outcome(result))
+
+    def _is_in_time(self, tier: ModelTier, *, left: float, walk: Walk, stream: bool) -> bool:
+        """Whether what is left of the budget is enough, by how long the tier has lately taken.
+
+        With all of the policy's budget the first tier always tries: how late it may be its breaker decides. And there must be another
+        one to answer.
+        """
+        if (tier is self._tiers[0] and not walk.hurried) or tier is self._tiers[self._last]:
+            return True
+        pace = self._paces.get((tier.name, stream))
+        return pace is None or pace.fits(left)
+
+    def _learn_pace(self, tier: ModelTier, *, result: Whole | Streaming | PassedBack | Failed, seconds: float, stream: bool) -> None:
+        pace = self._paces.get((tier.name, stream))
+        if pace is None:
+            pace = self._paces[tier.name, stream] = Pace(clock=self._clock)
+        if isinstance(result, Whole | Streaming):
+            pace.came(seconds)
+        elif _is_late(result):
+            pace.was_late(seconds)
 
 
 async def _in_turn(ask: Callable[[int], Awaitable[Answered | Failure]], position: int) -> tuple[int, Answered | Failure]:
