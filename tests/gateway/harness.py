@@ -351,11 +351,14 @@ def make_record(
     model: dict[str, Any] | None = None,
     contents: Mapping[str, str] | None = None,
     access: dict[str, Any] | None = None,
+    residency: dict[str, Any] | None = None,
 ) -> RevisionRecord:
     """The record that the operator would write."""
     spec = {"promptVersion": "support-1", "latencyBudgetMilliseconds": budget, "chain": list(chain), "slos": list(slos)}
     if access is not None:
         spec["access"] = access
+    if residency is not None:
+        spec["residency"] = residency
     prompt_spec = {
         "prompt": "support",
         "version": "1.0.0",
