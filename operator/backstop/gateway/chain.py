@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, assert_never
 
-import aiohttp
-
 from ..api.metricnames import FailureMode, FirstTier
 from .answer import check_whole, is_overflow
 from .body import ChatRequest
 from .breaker import LeftAlone
+from .client import Client
 from .errors import Failure
 from .metrics import GatewayMetrics
 from .replay import Replay
@@ -75,7 +74,7 @@ class Chain:
         self,
         tiers: Sequence[ModelTier | StaticTier | CacheTier],
         *,
-        session: aiohttp.ClientSession,
+        client: Client,
         gate: TargetGate,
         metrics: GatewayMetrics,
         clock: Callable[[], float],
@@ -86,7 +85,7 @@ class Chain:
         self._metrics = metrics
         self._clock = clock
         self._first_model = next((t.model for t in tiers if isinstance(t, ModelTier)), STATIC_MODEL)
-        self._upstreams = {t.name: Upstream(t, session=session, clock=clock, check=check) for t in tiers if isinstance(t, ModelTier)}
+        self._upstreams = {t.name: Upstream(t, client=client, clock=clock, check=check) for t in tiers if isinstance(t, ModelTier)}
 
     async def answer(
         self, request: ChatRequest, *, trace: Mapping[str, str], walk: Walk, cache: Cache | None = None
