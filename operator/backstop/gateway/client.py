@@ -73,15 +73,16 @@ class Place:
 class Client:
     """Connections to any number of places. `idle_seconds`: how long one that is not used is kept.
 
-    `socket_factory` makes the socket for a resolved address, and raises OSError for one that may not be called.
+    `socket_factory` makes the socket for a resolved address, and raises OSError for one that may not be called. `trust`: whose certificates
+    are believed; unset: what the system believes.
     """
 
-    def __init__(self, *, idle_seconds: float, socket_factory: SocketFactory | None = None) -> None:
+    def __init__(self, *, idle_seconds: float, socket_factory: SocketFactory | None = None, trust: ssl.SSLContext | None = None) -> None:
         self._idle_seconds = idle_seconds
         self._socket_factory = socket_factory
         self._idle: dict[tuple[str, int, bool], list[ModelConnection]] = {}
         self._names: dict[tuple[str, int], tuple[float, _Addresses]] = {}
-        self._trust: ssl.SSLContext | None = None
+        self._trust = trust
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 

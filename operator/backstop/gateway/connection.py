@@ -219,9 +219,9 @@ class Connection(asyncio.Protocol):
         self._begin = begin
         self._lost = lost
         self._loop = asyncio.get_running_loop()
-        self._parser = httptools.HttpRequestParser(self)
-        # A request may say that it is the last, and be followed by bytes: they are for nobody.
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parser = self._new_parser()
+        self._offers = False  # the request offers another protocol
+        self._repeats = False  # the parser is told again how a request ends whose head it has told
         self._awaited = _Awaited.REQUEST
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
@@ -302,14 +302,17 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A new request."""
+        if self._repeats:
+            return
         self._awaited = _Awaited.HEAD
         self._head_bytes = self._unframed = 0
         self._url, self._headers = b"", []
 
     def on_url(self, url: bytes) -> None:
         """More of the request line."""
-        self._url += url
-        self._bound(len(url))
+        if self._awaited is _Awaited.HEAD:
+            self._url += url
+            self._bound(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; behind the body, one that nobody asked for."""
@@ -319,8 +322,11 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is complete."""
+        if self._repeats:
+            return
         self._expected()
         self._awaited = _Awaited.BODY
+        self._offers = self._parser.should_upgrade()
         version = self._parser.get_http_version()
         self._arriving = Exchange(
             self,
@@ -340,6 +346,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The request is complete."""
+        if self._offers:
+            return  # says the parser, which takes its body for the other protocol
         self._expected()
         self._awaited = _Awaited.REQUEST
         exchange, self._arriving = self._arriving, None
@@ -402,14 +410,30 @@ class Connection(asyncio.Protocol):
         """Close at once, whatever is on its way."""
         self.transport.abort()
 
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # A request may say that it is the last, and be followed by bytes: they are for nobody.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
+
     def _feed(self, data: bytes) -> None:
         while data:
             try:
                 self._parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:  # not offered: what follows is HTTP as before
+            except httptools.HttpParserUpgrade as upgrade:
                 data = data[upgrade.args[0] :]
+                self._decline_offer()
             else:
                 return
+
+    def _decline_offer(self) -> None:
+        """Go on with HTTP/1.1 behind the head of a request that offers another protocol: its body comes as its head says."""
+        assert self._arriving is not None
+        framing = [header for header in self._arriving.headers if header[0] in (b"content-length", b"transfer-encoding")]
+        self._offers, self._repeats = False, True
+        self._parser = self._new_parser()
+        self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % lines(framing))
+        self._repeats = False
 
     def _next(self) -> None:
         """Begin with the next request, where its turn has come."""

@@ -13,7 +13,7 @@ import httptools
 
 # Of an answer that nobody reads: beyond it, the other side waits.
 UNREAD_BYTES: Final = 256 << 10
-# Of a head, or between pieces of a body.
+# Of all that comes before a body, or between two pieces of it.
 MAX_HEADER_BYTES: Final = 64 << 10
 # What one compressed piece may stand for.
 _INFLATED_BYTES: Final = 16 << 20
@@ -204,7 +204,7 @@ class ModelConnection(asyncio.Protocol):
         """An answer begins."""
         if self._answer is None or self._answer.ended:
             self.is_usable = False  # one that nobody has asked for
-        self._headers, self._has_end, self._in_body, self._unframed = [], False, False, 0
+        self._headers, self._has_end, self._in_body = [], False, False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; behind the body, one that nobody asked for."""
@@ -240,6 +240,7 @@ class ModelConnection(asyncio.Protocol):
 
     def ask(self, head: bytes, *, body: bytes, silence: float | None) -> Answer:
         """Send a request. `silence`: how long the other side may say nothing, in seconds."""
+        self._unframed = 0
         self._answer = answer = Answer(self, silence=silence)
         if len(body) <= _JOINED_BYTES:
             self.transport.write(head + body)
