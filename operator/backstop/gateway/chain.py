@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, assert_never
 
-import aiohttp
-
 from ..api.metricnames import FailureMode, FirstTier
 from .answer import check_whole, is_overflow
 from .body import ChatRequest
 from .breaker import LeftAlone
+from .client import Client
 from .errors import NOT_FOR_THIS, Failure
 from .hedge import Course, HeadStarts
 from .metrics import GatewayMetrics
@@ -101,7 +100,7 @@ class Chain:
         self,
         tiers: Sequence[ModelTier | StaticTier | CacheTier],
         *,
-        session: aiohttp.ClientSession,
+        client: Client,
         gate: TargetGate,
         metrics: GatewayMetrics,
         clock: Callable[[], float],
@@ -117,7 +116,7 @@ class Chain:
         answering = [position for position, tier in enumerate(tiers) if not isinstance(tier, CacheTier)]
         self._last = answering[-1] if answering else 0
         self._closing: set[asyncio.Task[None]] = set()
-        self._upstreams = {t.name: Upstream(t, session=session, clock=clock, check=check) for t in tiers if isinstance(t, ModelTier)}
+        self._upstreams = {t.name: Upstream(t, client=client, clock=clock, check=check) for t in tiers if isinstance(t, ModelTier)}
 
     async def answer(
         self, request: ChatRequest, *, trace: Mapping[str, str], walk: Walk, cache: Cache | None = None
