@@ -10,7 +10,7 @@ from ..api.clock import render_time
 from ..api.fallbackpolicy import Indicator
 from ..api.metricnames import NAMESPACE, POLICY, REVISION, SENT_TOTAL, SERVED_TOKENS, SERVED_TOTAL, SERVED_USAGE, bound_label
 from .indicators import SECONDS_BUCKET, SECONDS_COUNT
-from .objective import Objective
+from .objective import Objective, OwnHistogram
 from .policy import LivePolicy
 from .queries import own_query
 from .reading import Breached, Breaching, Counts, Healthy, Unknown, Waiting
@@ -178,7 +178,8 @@ def bad_words(objective: Objective) -> str:
         case Indicator.TOKENS_PER_REQUEST | Indicator.COST_PER_REQUEST:
             raise AssertionError("of a mean nothing is bad")
         case None:
-            return "bad by `promQL`"
+            over = f"over {objective.counters.over:g}, " if isinstance(objective.counters, OwnHistogram) else ""
+            return f"{over}bad by `promQL`"
     assert_never(objective.indicator)
 
 
