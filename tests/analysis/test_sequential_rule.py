@@ -210,6 +210,7 @@ def test_stray_errors_beside_a_failure_of_twenty_five_seconds_do_not_make_it_lon
     assert breached_at(rule(limit=0.05, for_seconds=30), blocks(canary, stable=(0, 45))) is None
 
 
+@pytest.mark.long
 def test_at_one_request_a_second_a_failure_of_twenty_five_seconds_is_never_rolled_back_and_one_that_stays_is_at_once() -> None:
     sustained = Ours(AtMost(0.05), for_seconds=30)
 

@@ -246,6 +246,7 @@ def test_on_the_most_targets_evidence_has_fewer_digits_and_counts_have_all() -> 
         assert_the_same(kept.objectives[fingerprint], one, digits=3)
 
 
+@pytest.mark.long
 def test_of_more_evidence_than_fits_some_is_left_out_and_counting_goes_on() -> None:
     draw = random.Random(5)
     state = remembered([evidence_after(draw, rule=rule, blocks=50) for rule in 4 * rules(comparisons=8)], targets=MAX_TARGETS)

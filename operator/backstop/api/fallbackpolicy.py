@@ -16,6 +16,7 @@ from .model import SPACE, ApiModel, Rule
 from .probe import Probe
 from .promptversion import Name
 from .refs import ConfigMapKeyRef, ObjectName, SecretKeyRef
+from .residency import RESIDENCY_RULES, Jurisdiction, Residency
 from .selector import LABEL_NAME, LONGEST_SELECTOR, SELECTOR, is_selector, names_label
 from .serving import Serving
 from .steering import CanaryTraffic
@@ -77,6 +78,9 @@ class ModelTarget(ApiModel):
         max_length=253,
         description="Model name for `/v1/embeddings`. Every tier that has one must mean the same model, whatever it is called there: "
         "vectors of different models cannot be compared. Unset: the tier is not asked for embeddings.",
+    )
+    jurisdiction: Jurisdiction | None = Field(
+        None, description="Where the model processes what it is sent, such as `EU`, for `spec.residency`. Unset: it is not known."
     )
 
 
@@ -181,6 +185,13 @@ class Tier(ApiModel):
         None, description="When a model that fails is left alone, so that callers do not wait for it. Unset: by the defaults of its fields."
     )
     price: Price | None = Field(None, description="What the model costs, for `CostPerRequest`. Unset: it is not known.")
+    hedgeAfterMilliseconds: int | None = Field(
+        None,
+        ge=1,
+        le=600_000,
+        description="When the model has not answered after so long, the next model tier is asked as well: the first good answer is given, "
+        "and the other attempt is broken off. Such requests take tokens of both. Unset: one is asked after the other.",
+    )
     rules = (
         Rule(
             cel="[has(self.model), has(self.cache), has(self.static)].filter(x, x).size() == 1",
@@ -202,7 +213,19 @@ class Tier(ApiModel):
             message="`spec.chain`: `price` belongs to `model` tiers; only a model takes tokens",
             holds=lambda t: t.model is not None or t.price is None,
         ),
+        Rule(
+            cel="!has(self.hedgeAfterMilliseconds) || (has(self.model) && !(has(self.timeouts)"
+            " && has(self.timeouts.firstTokenMilliseconds) && self.timeouts.firstTokenMilliseconds <= self.hedgeAfterMilliseconds))",
+            message="`spec.chain`: `hedgeAfterMilliseconds` belongs to `model` tiers, and is less than the tier's "
+            "`timeouts.firstTokenMilliseconds`",
+            holds=lambda t: t.hedgeAfterMilliseconds is None or (t.model is not None and _is_within_its_time(t)),
+        ),
     )
+
+
+def _is_within_its_time(tier: Tier) -> bool:
+    longest = tier.timeouts.firstTokenMilliseconds if tier.timeouts else None
+    return longest is None or (tier.hedgeAfterMilliseconds or 0) < longest
 
 
 class Indicator(StrEnum):
@@ -638,6 +661,13 @@ def _look_up_time(spec: "FallbackPolicySpec") -> int:
     return sum(level.timeoutMilliseconds for level in levels)
 
 
+def _can_hedge(spec: "FallbackPolicySpec") -> bool:
+    models = [t for t in spec.chain if t.model is not None]
+    times = [t.hedgeAfterMilliseconds for t in models if t.hedgeAfterMilliseconds is not None]
+    behind_the_last = models and models[-1].hedgeAfterMilliseconds is not None
+    return not behind_the_last and all(spec.latencyBudgetMilliseconds is None or ms < spec.latencyBudgetMilliseconds for ms in times)
+
+
 class FallbackPolicySpec(ApiModel):
     """What a service runs, and what must hold."""
 
@@ -675,6 +705,7 @@ class FallbackPolicySpec(ApiModel):
         None, description="Who answers for this policy: said in its RolloutReports, and in the events that warn of something."
     )
     access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom. Unset: everybody, and all do.")
+    residency: Residency | None = Field(None, description="Where requests may be processed. Unset: by every tier of the chain.")
     rules = (
         Rule(
             cel="!has(self.chain) || self.chain.filter(t, has(t.static)).size() == 0 || (has(self.chain[self.chain.size() - 1].static)"
@@ -728,6 +759,16 @@ class FallbackPolicySpec(ApiModel):
             message="`spec.slos`: `CostPerRequest` needs the `price` of every `model` tier; give the ones that are missing in `spec.chain`",
             holds=lambda s: _is_priced(s) or all(slo.maxCostPerRequest is None for slo in s.slos),
         ),
+        Rule(
+            cel="!has(self.chain) || (self.chain.filter(t, has(t.model)).size() == 0"
+            " || !has(self.chain.filter(t, has(t.model))[self.chain.filter(t, has(t.model)).size() - 1].hedgeAfterMilliseconds))"
+            " && self.chain.all(t, !has(t.hedgeAfterMilliseconds) || !has(self.latencyBudgetMilliseconds)"
+            " || t.hedgeAfterMilliseconds < self.latencyBudgetMilliseconds)",
+            message="`spec.chain`: `hedgeAfterMilliseconds` needs a `model` tier behind it, and is less than "
+            "`spec.latencyBudgetMilliseconds`",
+            holds=_can_hedge,
+        ),
+        *RESIDENCY_RULES,
         *WORKLOAD_RULES,
     )
 

@@ -18,10 +18,13 @@ from .model import ApiModel
 from .names import api_key_variable, redis_address_variable, redis_authorities_variable
 from .promptversion import PromptVersionSpec
 from .refs import ConfigMapKeyRef, SecretKeyRef
+from .residency import Residency
 from .workload import Workload
 
 SCHEME: Final = 1
 HASH_LENGTH: Final = 10
+# What of a policy decides on answers, or on who gets them.
+_DECIDING: Final = {"chain", "latencyBudgetMilliseconds", "serving", "access", "residency"}
 
 
 class RevisionRecord(ApiModel):
@@ -39,6 +42,7 @@ class RevisionRecord(ApiModel):
     latencyBounds: list[float] = Field(min_length=1, description="Bucket bounds of latency histograms, in seconds, rising.")
     contents: dict[str, str] = Field(default_factory=dict, description="By tier: the text of the ConfigMap's key that it refers to.")
     access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom.")
+    residency: Residency | None = Field(None, description="Where requests may be processed.")
 
 
 def references_of(policy: FallbackPolicySpec) -> dict[str, tuple[str, ConfigMapKeyRef]]:
@@ -98,7 +102,7 @@ def revision_hash(
     nothing. `digests`: by tier, of the content that it refers to; they count in place of the reference, so that the same content under
     another name is the same revision.
     """
-    declared = policy.model_dump(mode="json", exclude_defaults=True, include={"chain", "latencyBudgetMilliseconds", "serving", "access"})
+    declared = policy.model_dump(mode="json", exclude_defaults=True, include=_DECIDING)
     serving = declared.get("serving", {})
     serving.pop("replicas", None)
     serving.pop("autoscaling", None)
@@ -146,6 +150,7 @@ def build_record(
         latencyBounds=list(latency_bounds(limits)),
         contents=texts,
         access=policy.access,
+        residency=policy.residency,
     )
 
 
