@@ -48,7 +48,7 @@ def test_an_answer_with_warnings_is_partial_whatever_it_holds(changes: dict[str,
 
 
 SERIES = [{"metric": LABELS, "values": [[5, "3"], [10.25, "4"]]}]
-WHOLE = {
+WHOLE: dict[str, dict[str, Any]] = {
     "Prometheus": {"data": {"resultType": "matrix", "result": SERIES}},
     "Thanos": {"data": {"resultType": "matrix", "result": SERIES, "analysis": {}}},
     "Mimir": {"data": {"resultType": "matrix", "result": SERIES}, "infos": ["PromQL info: metric might not be a counter"]},
@@ -58,7 +58,7 @@ WHOLE = {
         "stats": {"seriesFetched": "1", "executionTimeMsec": 3},
     },
 }
-IN_PART = {
+IN_PART: dict[str, dict[str, Any]] = {
     "Thanos": {**WHOLE["Thanos"], "warnings": ["fetch series for {cluster=b}: rpc error: code = Unavailable desc = connection refused"]},
     "Thanos without a store": {"data": {"resultType": "matrix", "result": []}, "warnings": ["No StoreAPIs matched for this query"]},
     "Mimir": {**WHOLE["Mimir"], "warnings": ["the query touched blocks that are not yet loaded"]},

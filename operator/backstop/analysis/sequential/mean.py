@@ -7,12 +7,12 @@ expected at or under the target given all before. One request that costs a thous
 Figures without a bound have no two-sample e-value of this kind. So a block in which stable is over the target as well is bet against what
 stable came to in it, and a tenth: q_t = p0, or 1.1·y_t where y_t > p0. As q_t ≥ p0 always, a canary within the target is expected to win
 nothing, whatever stable does; and one that shares an incident loses. Where stable's own evidence, which is bet against the target, says
-that it breaks it and the canary's says no more, the incident is shared and held until both are within the target again. Where stable had no request,
-a breach is only suspected. A breach is dated by a running sum of one bet (Page), in which a block counts as twice
+that it breaks it, and the canary is over it by no more, the incident is shared, and held until both are within the target again. Where
+stable had no request, a breach is only suspected. A breach is dated by a running sum of one bet (Page), in which a block counts as twice
 the target at most, so that one request of a thousand times the target is no long breach. Knows nothing of units, queries or revisions.
 
-Symbols: x, y mean of a block of the canary and of stable, p0 target, q what the canary's is bet against, λ part of the capital that is bet. Source: as `betting`; E. S. Page, "Continuous inspection
-schemes", Biometrika 41 (1954).
+Symbols: x, y mean of a block of the canary and of stable, p0 target, q what the canary's is bet against, λ part of the capital that is
+bet. Source: as `betting`; E. S. Page, "Continuous inspection schemes", Biometrika 41 (1954).
 """
 
 import math
