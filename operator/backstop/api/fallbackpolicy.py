@@ -12,9 +12,11 @@ from pydantic.config import JsonDict
 
 from .access import Access
 from .cachetier import CacheTarget
+from .feedback import Feedback
 from .model import SPACE, ApiModel, Rule
 from .probe import Probe
 from .promptversion import Name
+from .quality import Quality
 from .refs import ConfigMapKeyRef, ObjectName, SecretKeyRef
 from .selector import LABEL_NAME, LONGEST_SELECTOR, SELECTOR, is_selector, names_label
 from .serving import Serving
@@ -213,6 +215,8 @@ class Indicator(StrEnum):
     FALLBACK_RATE = "FallbackRate"
     TOKENS_PER_REQUEST = "TokensPerRequest"
     COST_PER_REQUEST = "CostPerRequest"
+    HALLUCINATION_RATE = "HallucinationRate"
+    NEGATIVE_FEEDBACK_RATE = "NegativeFeedbackRate"
 
 
 # Those that are no share of bad requests, but what a request comes to on average.
@@ -287,7 +291,9 @@ class SLO(ApiModel):
         None,
         description="`Latency` (first byte later than the limit, or handed over because the first tier was late), "
         "`ErrorRate` (errors, cut streams, and failed first attempts), `FallbackRate` (answered by a later tier), `TokensPerRequest` (of "
-        "requests and answers together, on average), `CostPerRequest` (the same by the `price` of the tier that answered). "
+        "requests and answers together, on average), `CostPerRequest` (the same by the `price` of the tier that answered), "
+        "`HallucinationRate` (judged answers that are not grounded in their requests, by `spec.quality`), `NegativeFeedbackRate` (of what "
+        "callers said of answers, by `spec.feedback`). "
         "Unset: `promQL` says what is counted.",
     )
     quantilePercent: int | None = Field(
@@ -372,7 +378,7 @@ class SLO(ApiModel):
             " : (has(self.indicator) && self.indicator in ['TokensPerRequest', 'CostPerRequest'])"
             " || (has(self.maxPercent) != has(self.maxIncreasePercent) && !has(self.maxMilliseconds) && !has(self.quantilePercent))",
             message="`spec.slos`: `Latency` takes `maxMilliseconds` and one of `quantilePercent` and `maxIncreasePercent`; "
-            "`ErrorRate`, `FallbackRate` and `promQL` take one of `maxPercent` and `maxIncreasePercent`",
+            "other rates and `promQL` take one of `maxPercent` and `maxIncreasePercent`",
             holds=lambda s: (
                 s.maxMilliseconds is not None and (s.quantilePercent is None) != (s.maxIncreasePercent is None) and s.maxPercent is None
                 if s.indicator is Indicator.LATENCY
@@ -645,6 +651,8 @@ class FallbackPolicySpec(ApiModel):
         None, description="Who answers for this policy: said in its RolloutReports, and in the events that warn of something."
     )
     access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom. Unset: everybody, and all do.")
+    quality: Quality | None = Field(None, description="Which answers are judged after they were sent, and by what. Unset: none is.")
+    feedback: Feedback | None = Field(None, description="How callers say what they thought of an answer. Unset: they cannot.")
     rules = (
         Rule(
             cel="!has(self.chain) || self.chain.filter(t, has(t.static)).size() == 0 || (has(self.chain[self.chain.size() - 1].static)"
@@ -697,6 +705,22 @@ class FallbackPolicySpec(ApiModel):
             " || self.chain.all(t, has(t.price) || !has(t.model))",
             message="`spec.slos`: `CostPerRequest` needs the `price` of every `model` tier; give the ones that are missing in `spec.chain`",
             holds=lambda s: _is_priced(s) or all(slo.maxCostPerRequest is None for slo in s.slos),
+        ),
+        Rule(
+            cel="!has(self.slos) || self.slos.all(s, !has(s.indicator) || s.indicator != 'HallucinationRate') || (has(self.quality)"
+            " && self.quality.scorers.exists(c, c.type in ['Lexical', 'NumbersAndLinks'] || (c.type == 'HTTP' && !(has(c.grounding)"
+            " && !c.grounding))))",
+            message="`spec.slos`: `HallucinationRate` needs a scorer that judges grounding; give `spec.quality.scorers` one of the type "
+            "`Lexical`, `NumbersAndLinks` or `HTTP`",
+            holds=lambda s: (
+                all(slo.indicator is not Indicator.HALLUCINATION_RATE for slo in s.slos)
+                or (s.quality is not None and any(scorer.is_grounding for scorer in s.quality.scorers))
+            ),
+        ),
+        Rule(
+            cel="!has(self.slos) || has(self.feedback) || self.slos.all(s, !has(s.indicator) || s.indicator != 'NegativeFeedbackRate')",
+            message="`spec.slos`: `NegativeFeedbackRate` needs callers who can say something; set `spec.feedback`",
+            holds=lambda s: s.feedback is not None or all(slo.indicator is not Indicator.NEGATIVE_FEEDBACK_RATE for slo in s.slos),
         ),
         *WORKLOAD_RULES,
     )

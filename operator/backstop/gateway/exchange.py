@@ -194,10 +194,11 @@ class Body:
         self._held = 0
         self.content = b""
 
-    async def read(self, receive: Receive, *, length: int | None) -> None:
-        """Read it into `content`. Raises CallerError (413, 408), CallerGoneError and NoRoomError."""
-        longest = min(MAX_BODY_BYTES, self._room.limit)
-        too_long = CallerError(f"the body is longer than {longest >> 20} MiB; send less", status=413)
+    async def read(self, receive: Receive, *, length: int | None, most: int = MAX_BODY_BYTES) -> None:
+        """Read it into `content`, `most` bytes of it. Raises CallerError (413, 408), CallerGoneError and NoRoomError."""
+        longest = min(most, self._room.limit)
+        bound = f"{longest >> 20} MiB" if longest >= 1 << 20 else f"{longest >> 10} KiB"
+        too_long = CallerError(f"the body is longer than {bound}; send less", status=413)
         if length is not None:
             if length > longest:
                 raise too_long

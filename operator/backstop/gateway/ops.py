@@ -13,6 +13,7 @@ from .answercache import AnswerCache
 from .exchange import Receive, Scope, Send
 from .lifecycle import Lifecycle
 from .metrics import GatewayMetrics
+from .quality.sampling import AnswerSampler
 from .revision import Revision
 from .room import BodyRoom
 from .targets import TargetGate
@@ -35,6 +36,7 @@ class OpsApp:
         metrics: GatewayMetrics,
         heartbeat: Heartbeat,
         cache: AnswerCache | None = None,
+        quality: AnswerSampler | None = None,
     ) -> None:
         self._revision = revision
         self._view = view
@@ -44,6 +46,7 @@ class OpsApp:
         self._metrics = metrics
         self._heartbeat = heartbeat
         self._cache = cache
+        self._quality = quality
         self.ready = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,5 +90,6 @@ class OpsApp:
                 "bodyBytes": self._room.held,
                 "breakers": self._gate.status(),
                 "caches": {} if self._cache is None else self._cache.status(),
+                "quality": None if self._quality is None else self._quality.status(),
             }
         )

@@ -14,15 +14,23 @@ from ..api.cachetier import CacheMatch, WarmCache
 from ..api.fallbackpolicy import Capability, CircuitBreaker, StaticTarget, Tier, Timeouts
 from ..api.knowledge import KnowledgeError, read_knowledge_base
 from ..api.metricnames import target_label
-from ..api.names import api_key_variable, redis_address_variable, redis_authorities_variable
+from ..api.names import (
+    FEEDBACK_KEY_VARIABLE,
+    api_key_variable,
+    redis_address_variable,
+    redis_authorities_variable,
+    scorer_key_variable,
+)
 from ..api.promptversion import ModelParameters, Variable
 from ..api.record import RevisionRecord
 from ..api.refs import SecretKeyRef
 from ..api.template import TemplateError, compile_prompt
 from .breaker import BreakerSettings
+from .feedback import FeedbackKeys
 from .jsontext import quoted
 from .knowledge import StaticAnswers
 from .prompt import Prompt, compile_for_json
+from .quality.settings import QualitySettings, compile_quality
 from .redisaddress import RedisAddress, literal_address, read_redis_address
 
 # Addresses that answer with a machine's credentials. A model never lives there.
@@ -124,6 +132,8 @@ class Revision:
     latency_bounds: tuple[float, ...]
     takes_keys: bool = False  # a caller needs one
     tenant_header: str | None = None
+    quality: QualitySettings | None = None
+    feedback: FeedbackKeys | None = None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -193,6 +203,8 @@ def compile_revision(record: RevisionRecord, *, environment: Mapping[str, str]) 
         latency_bounds=tuple(record.latencyBounds),
         takes_keys=record.access is not None and record.access.callerKeysRef is not None,
         tenant_header=record.access.tenantHeader.lower() if record.access and record.access.tenantHeader else None,
+        quality=_quality(record, environment=environment),
+        feedback=_feedback(record, environment=environment),
     )
 
 
@@ -217,7 +229,7 @@ def _compile_tier(
     if model is None:
         raise ConfigurationError(f"`spec.chain[{position}]` has none of `model`, `cache` and `static`; set one")
     timeouts = tier.timeouts or Timeouts()
-    _refuse_forbidden(model.baseURL, position=position)
+    _refuse_forbidden(model.baseURL, field=f"`spec.chain[{position}].model.baseURL`", whose="the model's")
     later = [t.timeouts for t in chain[position + 1 :] if t.model is not None]
     return ModelTier(
         name=tier.name,
@@ -304,8 +316,7 @@ def _answers(static: StaticTarget, *, text: str | None) -> StaticAnswers | None:
         raise ConfigurationError(f"{where} cannot be used: {error}") from None
 
 
-def _refuse_forbidden(url: str, *, position: int) -> None:
-    field = f"`spec.chain[{position}].model.baseURL`"
+def _refuse_forbidden(url: str, *, field: str, whose: str) -> None:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
@@ -316,7 +327,7 @@ def _refuse_forbidden(url: str, *, position: int) -> None:
     except ValueError:
         return  # a name: its addresses are checked when a connection is made
     if forbidden:
-        raise ConfigurationError(f"{field} is a link-local or metadata address, which is never called; name the model's own host")
+        raise ConfigurationError(f"{field} is a link-local or metadata address, which is never called; name {whose} own host")
 
 
 def _authorization(tier: Tier, *, position: int, environment: Mapping[str, str]) -> str | None:
@@ -330,6 +341,39 @@ def _authorization(tier: Tier, *, position: int, environment: Mapping[str, str])
     if not (key.isascii() and key.isprintable()):
         raise ConfigurationError(f"{field}: the key in Secret `{reference.name}` holds characters that a header cannot carry")
     return f"Bearer {key}"
+
+
+def _quality(record: RevisionRecord, *, environment: Mapping[str, str]) -> QualitySettings | None:
+    if record.quality is None:
+        return None
+    authorizations: dict[str, str] = {}
+    for position, scorer in enumerate(record.quality.scorers):
+        if scorer.http is None:
+            continue
+        field = f"`spec.quality.scorers[{position}].http"
+        _refuse_forbidden(scorer.http.url, field=f"{field}.url`", whose="the scorer's")
+        if scorer.http.apiKeyRef is not None:
+            key = _from_secret(
+                scorer.http.apiKeyRef, variable=scorer_key_variable(position), field=f"{field}.apiKeyRef`", environment=environment
+            )
+            if not (key.isascii() and key.isprintable()):
+                raise ConfigurationError(
+                    f"{field}.apiKeyRef`: the key in Secret `{scorer.http.apiKeyRef.name}` holds characters that a header cannot carry"
+                )
+            authorizations[scorer.name] = f"Bearer {key}"
+    about = {"policy": record.policy, "revision": record.revision, "prompt_version": record.promptVersion}
+    return compile_quality(record.quality, authorizations=authorizations, about=about)
+
+
+def _feedback(record: RevisionRecord, *, environment: Mapping[str, str]) -> FeedbackKeys | None:
+    if record.feedback is None:
+        return None
+    reference, field = record.feedback.keyRef, "`spec.feedback.keyRef`"
+    text = _from_secret(reference, variable=FEEDBACK_KEY_VARIABLE, field=field, environment=environment)
+    try:
+        return FeedbackKeys(text, scope=f"{record.namespace}/{record.policy}", longest=float(record.feedback.maxAgeSeconds))
+    except ValueError as error:
+        raise ConfigurationError(f"{field}: Secret `{reference.name}`, `{reference.key}`: {error}") from None
 
 
 def _seconds(milliseconds: int | None) -> float | None:
