@@ -165,7 +165,7 @@ async def test_a_scorer_of_ones_own_is_asked_with_the_answer_and_what_it_answers
     scorer, declared = judge
     record = record_of(model, FIGURES, declared)
     gateway = await gateways.start(record, keys=KEYS)
-    labels = []
+    labels: list[dict[str, float]] = []
     for reply in ({"label": "fail", "score": 0.9}, {"score": 0.59}, {"score": 0.6, "why": "?"}, {"label": "skip"}):
         scorer.reply = reply
         await gateway.chat()

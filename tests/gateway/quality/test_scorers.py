@@ -27,6 +27,10 @@ def written(answer: str, *context: str, **fields: Any) -> Written:
     return Written(answer=answer, context=context, **fields)
 
 
+def told(verdict: Verdict) -> tuple[QualityLabel, float | None]:
+    return verdict.label, verdict.score
+
+
 def grounds(*context: str) -> Grounds:
     return taken(grounds_of(context))
 
@@ -88,8 +92,8 @@ def test_what_an_answer_has_from_where_is_not_known_without_its_request_or_with_
 
 def test_confidence_is_the_geometric_mean_of_the_models_own_probabilities() -> None:
     unsure = written("x", certainties=(math.log(0.9), math.log(0.1)))
-    assert confidence(unsure, fail_below=0.5) == Verdict(FAIL, pytest.approx(0.3))
-    assert confidence(written("x", certainties=(0.0, math.log(0.25))), fail_below=0.5) == Verdict(PASS, pytest.approx(0.5))
+    assert told(confidence(unsure, fail_below=0.5)) == (FAIL, pytest.approx(0.3))
+    assert told(confidence(written("x", certainties=(0.0, math.log(0.25))), fail_below=0.5)) == (PASS, pytest.approx(0.5))
     assert confidence(written("x"), fail_below=0.5) == SKIPPED
 
 
@@ -111,7 +115,7 @@ def test_a_refusal_is_told_by_its_field_or_its_first_words(answer: str, fields: 
 
 def test_a_model_that_goes_round_in_circles_repeats_runs_of_words() -> None:
     # 40 words, four of them new: 37 runs, of which four are different.
-    assert repetition(written("once upon a time " * 10), fail_below=0.5) == Verdict(FAIL, pytest.approx(4 / 37))
+    assert told(repetition(written("once upon a time " * 10), fail_below=0.5)) == (FAIL, pytest.approx(4 / 37))
     assert repetition(written(" ".join(f"w{n}" for n in range(40))), fail_below=0.5) == Verdict(PASS, 1.0)
     assert repetition(written("no no no"), fail_below=0.5) == SKIPPED
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from .written import Steps, in_pieces
 
-_PIECE: Final = 4096  # characters a step
+_PIECE: Final = 2048  # characters a step
 # Scripts without spaces between words: two characters that follow one another stand for a word.
 _UNSPACED: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORDS: Final = re.compile(rf"[{_UNSPACED}](?=([{_UNSPACED}]))|[^\W\d_{_UNSPACED}]{{4,}}")
