@@ -27,7 +27,7 @@ def written(answer: str, *context: str, **fields: Any) -> Written:
     return Written(answer=answer, context=context, **fields)
 
 
-def told(verdict: Verdict) -> tuple[QualityLabel, float | None]:
+def told(verdict: Verdict) -> tuple[QualityLabel, Any]:
     return verdict.label, verdict.score
 
 
