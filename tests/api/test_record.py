@@ -13,6 +13,7 @@ from backstop.api.refs import SecretKeyRef
 
 PROMPT = '{"messages":[{"content":"Be kind.","role":"system"}],"prompt":"answer","version":"1.0.0"}'
 CHAIN = '[{"model":{"baseURL":"http://models:8000/v1","name":"m"},"name":"primary"}]'
+SMALL = '{"model":{"baseURL":"http://models:8000/v1","name":"m"},"name":"small"}'
 RESOURCES = '{"limits":{"memory":"1Gi"}}'
 POD_TEMPLATE = '{"labels":{"team":"shop"},"tolerations":[{"operator":"Exists"}]}'
 BETWEEN = f'"latencyBudgetMilliseconds":400,"prompt":{PROMPT},"scheme":1'
@@ -45,6 +46,11 @@ GOLDEN = [
     (
         spec(podTemplate=json.loads(POD_TEMPLATE)),
         f'{{"chain":{CHAIN},{BETWEEN},"serving":{{"podTemplate":{POD_TEMPLATE}}}}}',
+    ),
+    (
+        spec()
+        | {"chain": [json.loads(CHAIN)[0] | {"timeouts": {"firstTokenMilliseconds": 90}, "hedgeAfterMilliseconds": 60}, json.loads(SMALL)]},
+        f'{{"chain":[{{"hedgeAfterMilliseconds":60,{CHAIN[2:-2]},"timeouts":{{"firstTokenMilliseconds":90}}}},{SMALL}],{BETWEEN}}}',
     ),
     (
         spec() | {"chain": [json.loads(CHAIN)[0] | {"retries": 2, "circuitBreaker": {"openSeconds": 9, "minRequests": 20}}]},

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from backstop.api.quality import Quality, grounding_digest
 from backstop.api.record import RevisionRecord
+from backstop.api.residency import Residency
 from backstop.gateway.revision import ConfigurationError, compile_revision
 from e2e.fakemodel.script import Fault, Rule
 
@@ -242,3 +243,24 @@ def test_a_scorer_that_cannot_be_asked_is_refused_at_the_start(url: str, keys: d
     with pytest.raises(ConfigurationError) as refused:
         compile_revision(record_of(model, FIGURES, declared), environment=keys)
     assert str(refused.value) == sentence
+
+
+async def test_w57_an_answer_that_may_not_leave_its_jurisdiction_is_sent_to_no_scorer_abroad(
+    judge: tuple[Judge, dict[str, Any]], model: Model, gateways: Gateways
+) -> None:
+    scorer, declared = judge
+    tier = model_tier(model.url)
+    tier["model"]["jurisdiction"] = "EU"
+    residency = {"allowedJurisdictions": ["EU", "US"], "tenants": [{"name": "acme", "allowedJurisdictions": ["EU"]}]}
+    abroad = declared | {"http": declared["http"] | {"jurisdiction": "US"}}
+    record = make_record([tier], quality=judged(FIGURES, abroad), residency=residency, access={"tenantHeader": "x-tenant"})
+    gateway = await gateways.start(record, keys=KEYS)
+    await gateway.chat(headers={"x-tenant": "acme"})
+    await gateway.chat()  # it may be acme's
+    assert await answers_judged(gateway, 2) == {("figures", "pass"): 2, ("judge", "skip"): 2}
+    assert scorer.asked == []
+    await gateway.chat(headers={"x-tenant": "globex"})
+    assert (await answers_judged(gateway, 3))["judge", "pass"] == 1
+    elsewhere = record.model_copy(update={"residency": Residency(allowedJurisdictions=["EU"])})
+    with pytest.raises(ConfigurationError, match="take the scorer out"):
+        compile_revision(elsewhere, environment=KEYS)

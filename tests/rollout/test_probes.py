@@ -268,6 +268,7 @@ def test_a_probe_that_is_declared_after_the_first_weight_is_for_the_next_rollout
     assert (world.place.stable.revision, world.begun) == (revision("2"), [])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("come_to", [PASSED, FAILED])
 def test_wherever_an_operator_dies_a_probe_runs_once_and_its_end_is_the_same(come_to: ProbeState) -> None:
     for dies_in in range(1, 40):

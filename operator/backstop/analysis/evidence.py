@@ -21,7 +21,7 @@ from ..api.metricnames import (
     bound_label,
 )
 from .indicators import SECONDS_BUCKET, SECONDS_COUNT
-from .objective import Objective
+from .objective import Objective, OwnHistogram
 from .policy import LivePolicy
 from .queries import own_query
 from .reading import Breached, Breaching, Counts, Healthy, Unknown, Waiting
@@ -197,7 +197,8 @@ def bad_words(objective: Objective) -> str:
         case Indicator.NEGATIVE_FEEDBACK_RATE:
             return "called bad, of those that callers spoke of"
         case None:
-            return "bad by `promQL`"
+            over = f"over {objective.counters.over:g}, " if isinstance(objective.counters, OwnHistogram) else ""
+            return f"{over}bad by `promQL`"
     assert_never(objective.indicator)
 
 

@@ -26,7 +26,7 @@ from ..api.metricnames import (
     TokenType,
     UsageType,
 )
-from .objective import LatencyLimit, Objective, OwnCounters, TargetPrice
+from .objective import LatencyLimit, Objective, OwnCounters, OwnHistogram, TargetPrice
 from .reading import Counts
 from .rule import BoundCounts
 from .samples import Counter
@@ -192,7 +192,7 @@ def _labelled(counted: Mapping[Counter, float], *, revision: str, bad: str, good
     return Counts(bad=_sum(n for c, n in mine if c.label == bad), total=_sum(n for c, n in mine if c.label in (bad, *good)))
 
 
-def _own(counters: OwnCounters, *, added: Mapping[Counter, float], revision: str) -> Counts | None:
+def _own(counters: OwnCounters | OwnHistogram, *, added: Mapping[Counter, float], revision: str) -> Counts | None:
     mine = [(c, n) for c, n in added.items() if c.part == counters.part and c.revision == revision]
     if not any(c.metric == OWN_TOTAL for c, _ in mine):
         return None

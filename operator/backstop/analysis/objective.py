@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import assert_never
 
-from ..api.fallbackpolicy import SLO, Analysis, EvaluationRule, FallbackPolicySpec, Indicator, NoTrafficAction, Tier
+from ..api.fallbackpolicy import SLO, Analysis, EvaluationRule, FallbackPolicySpec, Indicator, NoTrafficAction, PromQL, Tier
 from ..api.metricnames import GRID, LIMIT_MULTIPLES, target_label
 from ..api.quality import Quality, grounding_digest
 from ..api.reasons import Reason
@@ -34,6 +34,20 @@ class OwnCounters:
     def part(self) -> str:
         """A short name for what is read by these selectors; objectives with the same ones share it."""
         return hashlib.sha256(repr((self.bad, self.total, self.revision_label)).encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True)
+class OwnHistogram:
+    """An SLO's own histogram, by its selector: what it observed over `over`, in its own unit, is bad. `revision_label`: as above."""
+
+    selector: str
+    over: float
+    revision_label: str = ""
+
+    @property
+    def part(self) -> str:
+        """As above."""
+        return hashlib.sha256(repr((self.selector, self.over, self.revision_label)).encode()).hexdigest()[:10]
 
 
 @dataclass(frozen=True)
@@ -84,7 +98,7 @@ class Objective:
     for_seconds: int
     min_requests: int
     latency: LatencyLimit | None  # set for `Latency`, and only there
-    counters: OwnCounters | None = None
+    counters: OwnCounters | OwnHistogram | None = None
     required: bool = True
     silent_seconds: int | None = None  # how long no answer may come before that is a breach; None: it never is one
     above_stable: bool = False
@@ -179,7 +193,7 @@ def objective_of(
         for_seconds=slo.forSeconds,
         min_requests=slo.minRequests,
         latency=latency,
-        counters=OwnCounters(slo.promQL.bad, slo.promQL.total, slo.promQL.revisionLabel or "") if slo.promQL is not None else None,
+        counters=None if slo.promQL is None else _own(slo.promQL),
         required=slo.required,
         silent_seconds=slo.noTrafficSeconds if slo.noTrafficAction is NoTrafficAction.ROLLBACK else None,
         above_stable=slo.maxIncreasePercent is not None,
@@ -187,6 +201,15 @@ def objective_of(
         mean=_mean_of(slo, chain=chain),
         scorers=grounding_digest(quality) if slo.indicator is Indicator.HALLUCINATION_RATE else "",
     )
+
+
+def _own(declared: PromQL) -> OwnCounters | OwnHistogram:
+    label = declared.revisionLabel or ""
+    if declared.histogram is not None and declared.over is not None:
+        return OwnHistogram(declared.histogram, over=float(declared.over), revision_label=label)
+    assert declared.bad is not None, "its model has checked that it has either"
+    assert declared.total is not None, "its model has checked that it has either"
+    return OwnCounters(declared.bad, declared.total, label)
 
 
 def _mean_of(slo: SLO, *, chain: Sequence[Tier]) -> MeanOf | None:

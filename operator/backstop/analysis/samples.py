@@ -74,5 +74,12 @@ class ProviderError:
     sentence: str
 
 
-Unread = NoData | NotANumber | Partial | ProviderError
+@dataclass(frozen=True)
+class BoundMissing:
+    """No bucket of a histogram ends at the bound over which observations are bad."""
+
+    sentence: str
+
+
+Unread = NoData | NotANumber | Partial | ProviderError | BoundMissing
 Fetched = Sample | Unread

@@ -38,6 +38,8 @@ FIRST_BYTE_SECONDS: Final = "backstop_time_to_first_byte_seconds"
 OVERHEAD_SECONDS: Final = "backstop_overhead_seconds"
 ATTEMPTS_TOTAL: Final = "backstop_attempts_total"
 HANDOFFS_TOTAL: Final = "backstop_handoffs_total"
+PASSED_OVER_TOTAL: Final = "backstop_passed_over_total"  # {namespace, policy, revision, target}: by their usual time
+HEDGES_TOTAL: Final = "backstop_hedges_total"  # {namespace, policy, revision, from, to, result}
 BUDGET_EXCEEDED_TOTAL: Final = "backstop_budget_exceeded_total"
 TARGET_UP: Final = "backstop_target_up"
 BREAKER_STATE: Final = "backstop_breaker_state"
@@ -165,6 +167,7 @@ class FailureMode(StrEnum):
     RESOURCE_EXHAUSTION = "ResourceExhaustion"
     MALFORMED_ANSWER = "MalformedAnswer"
     PROMPT_ERROR = "PromptError"  # what is asked is more than the target can do, or more than fits into it
+    POLICY_VIOLATION = "PolicyViolation"  # the policy does not let the request go there
 
 
 SEVERITY: Final[dict[FailureMode, str]] = {
@@ -173,6 +176,7 @@ SEVERITY: Final[dict[FailureMode, str]] = {
     FailureMode.RESOURCE_EXHAUSTION: "P2",
     FailureMode.MALFORMED_ANSWER: "P2",
     FailureMode.PROMPT_ERROR: "P3",
+    FailureMode.POLICY_VIOLATION: "P3",
 }
 
 # A fixed grid in seconds, about a third apart, from 5 ms to 120 s.

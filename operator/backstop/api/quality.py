@@ -11,6 +11,7 @@ from pydantic.config import JsonDict
 from .model import SPACE, ApiModel, Rule
 from .promptversion import Name
 from .refs import SecretKeyRef
+from .residency import Jurisdiction
 
 _LIST_MAP_BY_NAME: Final[JsonDict] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
 
@@ -82,6 +83,9 @@ class HTTPScorer(ApiModel):
         5000, ge=10, le=60_000, description="How long it may take for an answer. What is late, or fails, is no verdict."
     )
     apiKeyRef: SecretKeyRef | None = Field(None, description="The key sent as bearer token. Unset: none is sent.")
+    jurisdiction: Jurisdiction | None = Field(
+        None, description="Where it runs, such as `EU`, for `spec.residency`: answers to requests that may not go there are not sent to it."
+    )
 
 
 class Scorer(ApiModel):

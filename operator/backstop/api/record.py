@@ -20,12 +20,13 @@ from .names import FEEDBACK_KEY_VARIABLE, api_key_variable, redis_address_variab
 from .promptversion import PromptVersionSpec
 from .quality import Quality
 from .refs import ConfigMapKeyRef, SecretKeyRef
+from .residency import Residency
 from .workload import Workload
 
 SCHEME: Final = 1
 HASH_LENGTH: Final = 10
-# The parts of a policy that its gateways run on.
-_OF_A_REVISION: Final = {"chain", "latencyBudgetMilliseconds", "serving", "access", "quality", "feedback"}
+# What of a policy decides on answers, or on who gets them.
+_DECIDING: Final = {"chain", "latencyBudgetMilliseconds", "serving", "access", "residency", "quality", "feedback"}
 
 
 class RevisionRecord(ApiModel):
@@ -43,6 +44,7 @@ class RevisionRecord(ApiModel):
     latencyBounds: list[float] = Field(min_length=1, description="Bucket bounds of latency histograms, in seconds, rising.")
     contents: dict[str, str] = Field(default_factory=dict, description="By tier: the text of the ConfigMap's key that it refers to.")
     access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom.")
+    residency: Residency | None = Field(None, description="Where requests may be processed.")
     quality: Quality | None = Field(None, description="Which answers are judged, and by what.")
     feedback: Feedback | None = Field(None, description="How callers say what they thought of an answer.")
 
@@ -111,7 +113,7 @@ def revision_hash(
     nothing. `digests`: by tier, of the content that it refers to; they count in place of the reference, so that the same content under
     another name is the same revision.
     """
-    declared = policy.model_dump(mode="json", exclude_defaults=True, include=_OF_A_REVISION)
+    declared = policy.model_dump(mode="json", exclude_defaults=True, include=_DECIDING)
     serving = declared.get("serving", {})
     serving.pop("replicas", None)
     serving.pop("autoscaling", None)
@@ -159,6 +161,7 @@ def build_record(
         latencyBounds=list(latency_bounds(limits)),
         contents=texts,
         access=policy.access,
+        residency=policy.residency,
         quality=policy.quality,
         feedback=policy.feedback,
     )

@@ -23,7 +23,6 @@ from ..rollout.decide import decide
 from ..rollout.judged import WATCH_SHIFT_SECONDS, same_subject
 from ..rollout.observed import Known, Unresolved
 from ..rollout.place import Place, awaited_generation, is_losing
-from ..rollout.route import says_another
 from ..rollout.statusmap import place_of
 from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics, PolicyShown
@@ -81,6 +80,7 @@ class Reconcile:
         judging: Judging,
         verification: Verification,
         metrics: Metrics,
+        repairs: Repairs,
         sources: frozenset[str],
         clock: Callable[[], float],
     ) -> None:
@@ -99,7 +99,7 @@ class Reconcile:
         self._metrics = metrics
         self._sources = sources
         self._clock = clock
-        self._repairs = Repairs()
+        self._repairs = repairs
         self._problems: dict[PolicyKey, Problem | None] = {}
         # Each policy as it was when its spec was last valid: nothing of it is kept in memory that the store does not keep.
         self._valid: dict[PolicyKey, Declared] = {}
@@ -325,8 +325,6 @@ class Reconcile:
         elif subject.policy.deleting:
             # What is refused now is refused again: gateways whose canary goes serve its requests themselves.
             problem = await self._apply.release(subject.policy)
-        if subject.observed.strays and plan.route is not None and not says_another(plan.route, than=subject.observed.route):
-            self._put_right(subject)
         self._problems[key] = problem
         if plan.wake_at is not None and problem is None:  # else it comes again after a pause
             self._queue.add_at(key, at=plan.wake_at)
@@ -336,13 +334,6 @@ class Reconcile:
         if problem != known or self._reports.reporting(key, status=subject.status) != subject.observed.reporting:
             self._queue.add(key)
         return problem is not None
-
-    def _put_right(self, subject: Subject) -> None:
-        """The route was written again with the same words."""
-        key = subject.key
-        if (waited := self._repairs.made(key, now=subject.now)) > 0:
-            what = f"{router_of(subject.wish.spec).resource.kind} of its route"
-            _log.warning(f"somebody keeps changing the {what}", extra=fields(namespace=key.namespace, policy=key.name, waited=waited))
 
     def _analysis(self, key: PolicyKey, *, status: FallbackPolicyStatus) -> str | None:
         """The packed state of the tests, as it is now, or as it was last written."""

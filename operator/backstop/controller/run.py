@@ -32,6 +32,7 @@ from .probes import Probes
 from .queue import KeyQueue
 from .reconcile import Reconcile
 from .recorded import Recorded
+from .repairs import Repairs
 from .reporting import Reports
 from .seen import Seen
 from .sources import OnBodies, Watches, list_all, list_one
@@ -123,12 +124,14 @@ class Operator:
         children = Children(writes, store=store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
         probes = Probes(writes, store=store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
         reports = Reports(self._client, metrics=metrics, clock=self._clock)
-        telling = Telling(writes, metrics=metrics)
+        telling, repairs = Telling(writes, metrics=metrics), Repairs()
         reconcile = Reconcile(
             store=store,
             queue=self._queue,
             writes=writes,
-            apply=Apply(writes, store=store, children=children, probes=probes, reports=reports, telling=telling, metrics=metrics),
+            apply=Apply(
+                writes, store=store, children=children, probes=probes, reports=reports, telling=telling, metrics=metrics, repairs=repairs
+            ),
             children=children,
             contents=self._contents,
             kept=KeptRecords(writes, store=store),
@@ -138,6 +141,7 @@ class Operator:
             judging=judging,
             verification=verification,
             metrics=metrics,
+            repairs=repairs,
             sources=frozenset(self._evaluators),
             clock=self._clock,
         )

@@ -40,7 +40,6 @@ POD_DRAIN_SECONDS: Final = 5.0
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
     try:
         options = _parser().parse_args(arguments)

@@ -182,6 +182,18 @@ class GatewayMetrics:
             (*own, "from", "to", "failure_mode", "severity"),
             registry=registry,
         )
+        self._passed_over = Counter(
+            names.PASSED_OVER_TOTAL,
+            "Requests that passed a target over, because it has lately taken longer than was left of their time.",
+            (*own, "target"),
+            registry=registry,
+        )
+        self._hedges = Counter(
+            names.HEDGES_TOTAL,
+            "Tiers that were asked while an earlier one was waited for, by whether theirs was the answer.",
+            (*own, "from", "to", "result"),
+            registry=registry,
+        )
         self._budget = Counter(
             names.BUDGET_EXCEEDED_TOTAL, "Requests whose first byte came after the latency budget.", own, registry=registry
         ).labels(*labels)
@@ -294,6 +306,14 @@ class GatewayMetrics:
     def count_handoff(self, source: str, *, to: str, mode: FailureMode) -> None:
         """One tier handed over to the next."""
         self._handoffs.labels(*self._labels, source, to, mode.value, SEVERITY[mode]).inc()
+
+    def count_passed_over(self, target: str) -> None:
+        """A target was not asked, for it has lately taken longer than there was time."""
+        self._passed_over.labels(*self._labels, target).inc()
+
+    def count_hedge(self, source: str, *, to: str, won: bool) -> None:
+        """`to` was asked beside `source`, and the request is over."""
+        self._hedges.labels(*self._labels, source, to, "won" if won else "lost").inc()
 
     def count_tokens(self, tier: str, *, usage: Usage) -> None:
         """A model that this pod asked has said what its answer took."""

@@ -5,7 +5,7 @@ Knows tiers, timers, addresses and where a model call may never go; knows no HTT
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from ..api.names import (
 from ..api.promptversion import ModelParameters, Variable
 from ..api.record import RevisionRecord
 from ..api.refs import SecretKeyRef
+from ..api.residency import Residency
 from ..api.template import TemplateError, compile_prompt
 from .breaker import BreakerSettings
 from .feedback import FeedbackKeys
@@ -65,6 +66,8 @@ class ModelTier:
     window: int | None = None  # tokens
     asks_usage: bool = False  # of streams, also for itself
     embedding_model: str | None = None
+    hedge_after: float | None = None  # seconds until a later model is asked too
+    jurisdiction: str | None = None
 
     def lacks(self, needs: frozenset[Capability]) -> frozenset[Capability]:
         """Which of `needs` it is known not to have."""
@@ -87,6 +90,7 @@ class WarmTier:
     address: RedisAddress
     fresh: float
     timeout: float
+    jurisdiction: str | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,16 @@ class Revision:
     tenant_header: str | None = None
     quality: QualitySettings | None = None
     feedback: FeedbackKeys | None = None
+    allowed: frozenset[str] | None = None  # jurisdictions; None: all, and nothing is known of some
+    allowed_to: Mapping[str, frozenset[str]] = field(default_factory=dict)  # tenants that are allowed some of them only
+
+    def allowed_for(self, tenant: str | None) -> frozenset[str] | None:
+        """Jurisdictions that a request may be processed in; None: all. `tenant`: None where it is not known which one it is for."""
+        if self.allowed is None or not self.allowed_to:
+            return self.allowed
+        if tenant is None:
+            return self.allowed.intersection(*self.allowed_to.values())
+        return self.allowed_to.get(tenant, self.allowed)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -187,6 +201,9 @@ def compile_revision(record: RevisionRecord, *, environment: Mapping[str, str]) 
         raise ConfigurationError(str(error)) from None
     variables: tuple[Variable, ...] = tuple(record.prompt.variables)
     settings = record.prompt.model
+    if record.residency is not None:
+        _refuse_abroad(record, residency=record.residency)
+        _refuse_scorers_abroad(record, residency=record.residency)
     return Revision(
         namespace=record.namespace,
         policy=record.policy,
@@ -205,6 +222,8 @@ def compile_revision(record: RevisionRecord, *, environment: Mapping[str, str]) 
         tenant_header=record.access.tenantHeader.lower() if record.access and record.access.tenantHeader else None,
         quality=_quality(record, environment=environment),
         feedback=_feedback(record, environment=environment),
+        allowed=frozenset(record.residency.allowedJurisdictions) if record.residency else None,
+        allowed_to={t.name: frozenset(t.allowedJurisdictions) for t in record.residency.tenants} if record.residency else {},
     )
 
 
@@ -249,6 +268,8 @@ def _compile_tier(
         window=model.contextTokens,
         asks_usage=model.askUsage,
         embedding_model=model.embeddingModel,
+        hedge_after=_seconds(tier.hedgeAfterMilliseconds),
+        jurisdiction=model.jurisdiction,
     )
 
 
@@ -293,7 +314,8 @@ def _warm_tier(warm: WarmCache, *, position: int, environment: Mapping[str, str]
     literal = literal_address(address.host)
     if literal is not None and is_forbidden(literal):
         raise ConfigurationError(f"{where}: a link-local or metadata address is never called; name the server's own host")
-    return WarmTier(address=address, fresh=float(warm.ttlSeconds), timeout=warm.timeoutMilliseconds / 1000)
+    timeout = warm.timeoutMilliseconds / 1000
+    return WarmTier(address=address, fresh=float(warm.ttlSeconds), timeout=timeout, jurisdiction=warm.jurisdiction)
 
 
 def _from_secret(reference: SecretKeyRef, *, variable: str, field: str, environment: Mapping[str, str]) -> str:
@@ -328,6 +350,27 @@ def _refuse_forbidden(url: str, *, field: str, whose: str) -> None:
         return  # a name: its addresses are checked when a connection is made
     if forbidden:
         raise ConfigurationError(f"{field} is a link-local or metadata address, which is never called; name {whose} own host")
+
+
+def _refuse_abroad(record: RevisionRecord, *, residency: Residency) -> None:
+    """Nothing of a request may go elsewhere, whoever has written the record."""
+    for position, tier in enumerate(record.chain):
+        warm = tier.cache.warm if tier.cache else None
+        for field_, target in ((f"`spec.chain[{position}].model", tier.model), (f"`spec.chain[{position}].cache.warm", warm)):
+            if target is not None and target.jurisdiction not in residency.allowedJurisdictions:
+                raise ConfigurationError(
+                    f"{field_}.jurisdiction` is not one of `spec.residency.allowedJurisdictions`; take the target out, or allow it"
+                )
+
+
+def _refuse_scorers_abroad(record: RevisionRecord, *, residency: Residency) -> None:
+    """The same of whoever answers are sent to."""
+    for position, scorer in enumerate(record.quality.scorers if record.quality else ()):
+        if scorer.http is not None and scorer.http.jurisdiction not in residency.allowedJurisdictions:
+            raise ConfigurationError(
+                f"`spec.quality.scorers[{position}].http.jurisdiction` is not one of `spec.residency.allowedJurisdictions`; take the "
+                "scorer out, or allow it"
+            )
 
 
 def _authorization(tier: Tier, *, position: int, environment: Mapping[str, str]) -> str | None:

@@ -28,6 +28,7 @@ from .usage import USAGE_HEADER, ModelUse, comment, told, usage_in
 FIRST_TIER_HEADER: Final = "x-backstop-first-tier"
 REASON_HEADER: Final = "x-backstop-reason"
 OVERLOAD: Final = "Overload"  # said in REASON_HEADER of a 429 that is a gateway's own
+HEDGED: Final = "Hedge"  # said there where nothing has failed, and a later tier was faster
 CACHE_HEADER: Final = "x-backstop-cache"
 CACHE_AGE_HEADER: Final = "x-backstop-cache-age"  # whole seconds
 BUDGET_HEADER: Final = "x-backstop-budget-ms"
@@ -104,7 +105,8 @@ class LocalServer:
         if headers.hop is not None:
             said.append((BUDGET_HEADER.encode(), b"%d" % round(self._revision.budget * 1000)))
         passage.served_as = role
-        walk = Walk(started=passage.started, budget=passage.budget, hurried=passage.budget < self._revision.budget)
+        allowed = self._revision.allowed_for(headers.tenant)
+        walk = Walk(started=passage.started, budget=passage.budget, hurried=passage.budget < self._revision.budget, allowed=allowed)
         try:
             try:
                 request = self._read(body.hand_over(), endpoint=passage.endpoint, headers=headers)
@@ -117,14 +119,15 @@ class LocalServer:
             else:
                 kept = None
                 if self._cache is not None:
-                    kept = self._cache.open(request, cache_control=headers.cache_control, partition=headers.partition)
+                    kept = self._cache.open(request, cache_control=headers.cache_control, partition=headers.partition, allowed=allowed)
                 answer = await self._find(request, headers=headers, walk=walk, kept=kept)
             reply.spelling = Completions() if passage.endpoint is Endpoint.COMPLETIONS else None
             wanted, asked = request.wanted, Asked(request.question, headers.languages)
             draw = self._draw(request, answer=answer, walk=walk, passage=passage)
             del request  # with the body it was made of
             body.let_go()
-            passage.overhead = max(0.0, self._clock() - passage.started - walk.waited)
+            now = self._clock()
+            passage.overhead = max(0.0, now - passage.started - walk.waited_by(now))
             passage.tier = answer.tier if isinstance(answer, Answered) else NO_TIER
             if self._revision.feedback is not None and isinstance(answer, Answered) and not isinstance(answer.answer, PassedBack):
                 said[0] = (said[0][0], self._signed(headers.identity, counts=passage.judged))
@@ -135,7 +138,7 @@ class LocalServer:
                 passage.cache = answer.answer.use
                 said.append((CACHE_AGE_HEADER.encode(), b"%d" % answer.answer.age))
             # Who waited for the answer to another request has asked no model, and took no tokens.
-            if isinstance(answer, Answered) and isinstance(answer.answer, Whole) and answer.upstream and walk.attempts > 0:
+            if isinstance(answer, Answered) and isinstance(answer.answer, Whole) and answer.upstream and answer.tier in walk.asked:
                 passage.use = ModelUse(answer.upstream.target, usage=usage_in(answer.answer.body))
                 said += [(USAGE_HEADER.encode(), told(passage.use))] if headers.hop is not None else []
             passage.outcome = await self._answer(
@@ -165,9 +168,11 @@ class LocalServer:
 
     def _draw(self, request: ChatRequest, *, answer: Answered | Exhausted, walk: Walk, passage: Passage) -> Draw | None:
         """Whether the answer is to be judged: only what a model gave to this request, and only where chance chose who serves it."""
-        if self._quality is None or not passage.judged or not isinstance(answer, Answered) or walk.attempts == 0:
+        if self._quality is None or not passage.judged or not isinstance(answer, Answered) or answer.tier not in walk.asked:
             return None
-        return self._quality.draw(request.members["messages"]) if isinstance(answer.answer, Whole | Streaming) else None
+        return (
+            self._quality.draw(request.members["messages"], allowed=walk.allowed) if isinstance(answer.answer, Whole | Streaming) else None
+        )
 
     def _signed(self, identity: str, *, counts: bool) -> bytes:
         """An id that the answer's caller can say something of it by."""
@@ -317,4 +322,6 @@ def _say(answer: Answered | Exhausted, *, walk: Walk, overhead: float) -> list[t
         said += [(b"x-backstop-tier", answer.tier.encode()), *carried("x-backstop-model", value=answer.model)]
     if walk.failures:
         said.append((REASON_HEADER.encode(), walk.failures[0].mode.value.encode()))
+    elif walk.hedged:
+        said.append((REASON_HEADER.encode(), HEDGED.encode()))
     return said

@@ -70,6 +70,11 @@ class Look:
         """The SLO readings in this state, in the policy's order."""
         return tuple(reading for reading in self.observed.readings if state_name(reading.state) == state)
 
+    def breach(self, *, of: str | None = None) -> SLOReading | None:
+        """The breach that decides: a certain one, whatever else is only suspected. `of`: for this reason alone."""
+        breached = [reading for reading in self.readings_in("Breached") if of is None or reading.reason == of]
+        return next((reading for reading in breached if not reading.suspected), breached[0] if breached else None)
+
 
 def pods_for_share(weight: int, *, beside: int) -> int:
     """Pods of a canary that get as near to `weight` percent of connections as they can without more, beside so many of stable.

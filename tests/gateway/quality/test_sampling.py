@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable
 from random import Random
 
-import aiohttp
-import pytest
 from prometheus_client import CollectorRegistry
 
 from backstop.api.quality import Quality
+from backstop.gateway.client import Client
 from backstop.gateway.metrics import GatewayMetrics
 from backstop.gateway.quality.sampling import LONGEST_MESSAGES, LONGEST_SAMPLE, MOST_HELD, MOST_QUEUED, AnswerSampler
 from backstop.gateway.quality.settings import compile_quality
@@ -26,14 +25,14 @@ MESSAGES = b'[{"role":"user","content":"When?"}]'
 class Sampling:
     """A sampler, and what it counts."""
 
-    def __init__(self, session: aiohttp.ClientSession, *, percent: int = 100, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, percent: int = 100, clock: Callable[[], float] = time.monotonic) -> None:
         quality = Quality.model_validate(
             {"samplePercent": percent, "scorers": [{"name": "words", "type": "Lexical"}, {"name": "figures", "type": "NumbersAndLinks"}]}
         )
         self.registry = CollectorRegistry()
         metrics = GatewayMetrics(compile_revision(make_record([static_tier()]), environment={}), registry=self.registry)
         settings = compile_quality(quality, authorizations={}, about={})
-        self.sampler = AnswerSampler(settings, session=session, metrics=metrics, clock=clock, random=Random(3))
+        self.sampler = AnswerSampler(settings, client=Client(idle_seconds=1.0), metrics=metrics, clock=clock, random=Random(3))
 
     def total(self, name: str, **labels: str) -> float:
         samples = (s for family in self.registry.collect() for s in family.samples)
@@ -42,17 +41,6 @@ class Sampling:
     @property
     def judged(self) -> float:
         return self.total("backstop_quality_answers_total")
-
-
-@pytest.fixture
-async def session() -> aiohttp.ClientSession:
-    """A client that is never used: no scorer is behind an address."""
-    return aiohttp.ClientSession()
-
-
-@pytest.fixture(autouse=True)
-async def _closed(session: aiohttp.ClientSession) -> None:
-    await session.close()
 
 
 def body_of(text: str) -> bytes:
@@ -74,14 +62,14 @@ class Stream:
         self.closed = True
 
 
-async def test_so_many_answers_are_drawn_as_the_policy_says(session: aiohttp.ClientSession) -> None:
-    sampler = Sampling(session, percent=10).sampler
+async def test_so_many_answers_are_drawn_as_the_policy_says() -> None:
+    sampler = Sampling(percent=10).sampler
     drawn = sum(sampler.draw(MESSAGES) is not None for _ in range(10_000))
     assert 880 <= drawn <= 1120, "four standard deviations around a tenth"
 
 
-async def test_what_waits_is_bounded_in_number_and_what_does_not_fit_is_counted(session: aiohttp.ClientSession) -> None:
-    sampling = Sampling(session)
+async def test_what_waits_is_bounded_in_number_and_what_does_not_fit_is_counted() -> None:
+    sampling = Sampling()
     for _ in range(MOST_QUEUED + 5):
         draw = sampling.sampler.draw(MESSAGES)
         assert draw is not None
@@ -97,8 +85,8 @@ async def test_what_waits_is_bounded_in_number_and_what_does_not_fit_is_counted(
     assert sampling.sampler.status() == {"queued": 0, "bytes": 0, "scorers": {}}
 
 
-async def test_what_waits_is_bounded_in_bytes_streams_under_way_among_it(session: aiohttp.ClientSession) -> None:
-    sampling = Sampling(session)
+async def test_what_waits_is_bounded_in_bytes_streams_under_way_among_it() -> None:
+    sampling = Sampling()
     piece = b"data: " + b"x" * (LONGEST_SAMPLE // 2) + b"\n\n"
     streams = []
     for _ in range(2 * MOST_HELD // len(piece) + 3):
@@ -117,8 +105,8 @@ async def test_what_waits_is_bounded_in_bytes_streams_under_way_among_it(session
     assert sampling.sampler.status()["queued"] == MOST_HELD // (len(piece) + len(MESSAGES))
 
 
-async def test_a_stream_that_is_given_up_is_not_judged_and_holds_nothing(session: aiohttp.ClientSession) -> None:
-    sampling = Sampling(session)
+async def test_a_stream_that_is_given_up_is_not_judged_and_holds_nothing() -> None:
+    sampling = Sampling()
     draw = sampling.sampler.draw(MESSAGES)
     assert draw is not None
     inner = Stream(b"data: {}\n\n", b"data: {}\n\n")
@@ -130,8 +118,8 @@ async def test_a_stream_that_is_given_up_is_not_judged_and_holds_nothing(session
     assert sampling.sampler.status() == {"queued": 0, "bytes": 0, "scorers": {}}
 
 
-async def test_a_long_answer_is_judged_in_many_steps_between_which_others_have_their_turn(session: aiohttp.ClientSession) -> None:
-    sampling = Sampling(session, clock=lambda: 0.0)  # no step takes time, so that there is no rest, but a turn for others
+async def test_a_long_answer_is_judged_in_many_steps_between_which_others_have_their_turn() -> None:
+    sampling = Sampling(clock=lambda: 0.0)  # no step takes time, so that there is no rest, but a turn for others
     words = " ".join(f"word{number} {number}" for number in range(20_000))
     messages = json.dumps([{"role": "user", "content": words[: LONGEST_CONTEXT - 10]}]).encode()
     events = [

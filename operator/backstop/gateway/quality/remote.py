@@ -1,4 +1,4 @@
-"""A scorer behind an address: what it is asked, and what its answer says. An adapter over aiohttp.
+"""A scorer behind an address: what it is asked, and what its answer says. An adapter over the client.
 
 docs/how-to/write-a-scorer.md is its contract. Whatever goes wrong is no verdict, and after some failures it is left alone for a while.
 """
@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-import aiohttp
 import msgspec
 
 from ...api.metricnames import FailureMode, QualityLabel
 from ..breaker import Breaker, BreakerSettings, Broke, LeftAlone, Lesson, Unclear, Worked
+from ..client import Client, Place
 from .verdict import NO_VERDICT, Verdict, scored
 from .written import Written
 
@@ -30,6 +30,7 @@ class RemoteSettings:
     fail_below: float
     authorization: str | None
     about: dict[str, str]
+    jurisdiction: str | None = None
 
 
 class _Reply(msgspec.Struct):
@@ -47,13 +48,15 @@ class ScorerError(Exception):
 class RemoteScorer:
     """Asks one scorer. `clock` is monotonic, in seconds."""
 
-    def __init__(self, settings: RemoteSettings, *, session: aiohttp.ClientSession, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: RemoteSettings, *, client: Client, clock: Callable[[], float]) -> None:
         self.settings = settings
-        self._session = session
+        self._client = client
+        self._place = Place.of(settings.url)
         self._breaker = Breaker(_BREAKER, clock=clock)
-        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "backstop"}
+        headers = {"Content-Type": "application/json", "Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "backstop"}
         if settings.authorization is not None:
-            self._headers["Authorization"] = settings.authorization
+            headers["Authorization"] = settings.authorization
+        self._head = self._place.head(headers)
         self.failure = ""  # the last one, for people
 
     async def judge(self, written: Written) -> Verdict:
@@ -69,7 +72,7 @@ class RemoteScorer:
         except TimeoutError:
             lesson, self.failure = Broke(FailureMode.LATENCY_BREACH), "it takes too long"
             return NO_VERDICT
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             lesson, self.failure = Broke(FailureMode.DEPENDENCY_FAILURE), f"it cannot be reached ({type(error).__name__})"
             return NO_VERDICT
         except ScorerError as error:
@@ -98,12 +101,15 @@ class RemoteScorer:
                 "answer_is_cut": written.is_cut,
             }
         )
-        async with self._session.post(self.settings.url, data=body, headers=self._headers, allow_redirects=False) as response:
+        response = await self._client.post(self._place, head=self._head, body=body, connect=None)
+        try:
             if response.status != 200:
                 raise ScorerError(f"it answers {response.status}")
-            text = await response.content.read(LONGEST_REPLY + 1)
-            while len(text) <= LONGEST_REPLY and (more := await response.content.read(LONGEST_REPLY)):
+            text = await response.read()
+            while len(text) <= LONGEST_REPLY and (more := await response.read()):
                 text += more
+        finally:
+            response.release()
         if len(text) > LONGEST_REPLY:
             raise ScorerError("its reply is too long")
         try:

@@ -10,12 +10,12 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from random import Random
 from typing import Any, Final, Protocol, TypeVar
 
-import aiohttp
-
 from ...api.metricnames import QualityDrop
+from ..client import Client
 from ..metrics import GatewayMetrics
 from ..usage import Usage
 from .grounds import Grounds, grounds_of
@@ -60,7 +60,7 @@ class AnswerSampler:
         self,
         settings: QualitySettings,
         *,
-        session: aiohttp.ClientSession,
+        client: Client,
         metrics: GatewayMetrics,
         clock: Callable[[], float],
         random: Random,
@@ -69,7 +69,7 @@ class AnswerSampler:
         self._metrics = metrics
         self._clock = clock
         self._random = random
-        self._remotes = {s.name: RemoteScorer(s.settings, session=session, clock=clock) for s in settings.scorers if isinstance(s, Remote)}
+        self._remotes = {s.name: RemoteScorer(s.settings, client=client, clock=clock) for s in settings.scorers if isinstance(s, Remote)}
         self._needs_grounds = any(s.grounding for s in settings.scorers if isinstance(s, BuiltIn))
         self._queue: deque[Sampled] = deque()
         self._held = 0
@@ -77,11 +77,14 @@ class AnswerSampler:
         self._turn = asyncio.Lock()
         metrics.show_quality([s.name for s in settings.scorers], digest=settings.digest)
 
-    def draw(self, messages: bytes) -> "Draw | None":
-        """Whether an answer to these messages, as its model gets them, is to be judged; None: it is not."""
+    def draw(self, messages: bytes, *, allowed: frozenset[str] | None = None) -> "Draw | None":
+        """Whether an answer to these messages, as its model gets them, is to be judged; None: it is not.
+
+        `allowed`: jurisdictions that anything of it may be sent to; None: all.
+        """
         if self._random.random() >= self._settings.share:
             return None
-        return Draw(self, messages=messages if len(messages) <= LONGEST_MESSAGES else None)
+        return Draw(self, messages=messages if len(messages) <= LONGEST_MESSAGES else None, allowed=allowed)
 
     def status(self) -> dict[str, Any]:
         """What waits, and how scorers behind an address are, for people."""
@@ -140,7 +143,7 @@ class AnswerSampler:
                 verdicts = await self._paced(self._built_in(written))
         for scorer in self._settings.scorers:
             if isinstance(scorer, Remote):
-                verdicts[scorer.name] = await self._asked(scorer, written=written) if written is not None else SKIPPED
+                verdicts[scorer.name] = await self._asked(scorer, written=written, allowed=sampled.allowed) if written else SKIPPED
         grounding: list[Verdict] = []
         for scorer in self._settings.scorers:
             verdict = verdicts.get(scorer.name, SKIPPED)
@@ -160,7 +163,9 @@ class AnswerSampler:
                 yield
         return verdicts
 
-    async def _asked(self, scorer: Remote, *, written: Written) -> Verdict:
+    async def _asked(self, scorer: Remote, *, written: Written, allowed: frozenset[str] | None) -> Verdict:
+        if allowed is not None and scorer.settings.jurisdiction not in allowed:
+            return SKIPPED
         if scorer.grounding and written.context is None:
             return SKIPPED  # what it would hold the answer against is not known
         return await self._remotes[scorer.name].judge(written)
@@ -180,33 +185,33 @@ class AnswerSampler:
 class Draw:
     """An answer that is to be judged, once it is there. An answer that is none, or is given up, is never offered."""
 
-    def __init__(self, sampler: AnswerSampler, *, messages: bytes | None) -> None:
+    def __init__(self, sampler: AnswerSampler, *, messages: bytes | None, allowed: frozenset[str] | None) -> None:
         self._sampler = sampler
-        self._messages = messages
+        self._drawn = Sampled(messages=messages, allowed=allowed)
 
     def whole(self, body: bytes) -> None:
         """It was sent, as a whole."""
-        sampled = Sampled(messages=self._messages, body=body)
+        sampled = replace(self._drawn, body=body)
         if self._sampler.hold(size_of(sampled)):
             self._sampler.offer(sampled)
 
     def recorded(self, stream: AnswerStream) -> "SampledStream":
         """The stream, offered when it has ended as it should."""
-        return SampledStream(stream, sampler=self._sampler, messages=self._messages)
+        return SampledStream(stream, sampler=self._sampler, drawn=self._drawn)
 
 
 class SampledStream:
     """A stream that is judged when it is over; used as any other. Holds its events as they pass by, up to a bound."""
 
-    def __init__(self, stream: AnswerStream, *, sampler: AnswerSampler, messages: bytes | None) -> None:
+    def __init__(self, stream: AnswerStream, *, sampler: AnswerSampler, drawn: Sampled) -> None:
         self._stream = stream
         self._sampler = sampler
-        self._messages = messages
+        self._drawn = drawn
         self._events: list[bytes] = []
         self._size = 0
         self._is_cut = self._given_up = False
         self.head = stream.head
-        self._given_up = not self._hold(len(messages or b""))
+        self._given_up = not self._hold(size_of(drawn))
         self._keep(stream.head)
 
     async def more(self) -> tuple[bytes, bool] | None:
@@ -216,7 +221,7 @@ class SampledStream:
             self._keep(piece[0])
         elif not self._given_up:
             self._given_up = True  # its room goes with it
-            self._sampler.offer(Sampled(messages=self._messages, events=tuple(self._events), is_cut=self._is_cut))
+            self._sampler.offer(replace(self._drawn, events=tuple(self._events), is_cut=self._is_cut))
         return piece
 
     async def close(self) -> None:

@@ -63,6 +63,7 @@ def _compiled(scorer: Scorer, *, authorization: str | None, about: Mapping[str, 
             fail_below=scorer.fail_below,
             authorization=authorization,
             about=dict(about),
+            jurisdiction=scorer.http.jurisdiction,
         )
         return Remote(scorer.name, settings, grounding=scorer.is_grounding)
     return BuiltIn(scorer.name, _judge(scorer), grounding=scorer.is_grounding)

@@ -29,12 +29,16 @@ _OWN_ROLES: Final = ("assistant",)
 
 @dataclass(frozen=True)
 class Sampled:
-    """An answer as it was sent: one body, or a stream's events. `messages`: of the request, as its model got them; None: too long."""
+    """An answer as it was sent: one body, or a stream's events; neither yet, where it is only drawn.
+
+    `messages`: of the request, as its model got them; None: too long.
+    """
 
     messages: bytes | None
     body: bytes = b""
     events: tuple[bytes, ...] = ()
     is_cut: bool = False  # there was more of the stream than is here
+    allowed: frozenset[str] | None = None  # jurisdictions that it may be sent to; None: all
 
 
 @dataclass(frozen=True)
