@@ -189,6 +189,25 @@ async def test_a_scorer_of_ones_own_is_asked_with_the_answer_and_what_it_answers
     assert await gateway.total("backstop_quality_answers_total", label="pass") == 2
 
 
+async def test_half_a_surrogate_pair_is_no_failure_of_the_scorer(
+    judge: tuple[Judge, dict[str, Any]], model: Model, gateways: Gateways
+) -> None:
+    scorer, declared = judge
+    gateway = await gateways.start(record_of(model, FIGURES, declared), keys=KEYS)
+    await gateway.post(b'{"messages":[{"role":"user","content":"half \\ud83d"}]}')
+    assert (await answers_judged(gateway, 1))["judge", "pass"] == 1
+    assert scorer.asked[0]["question"] == "half \ud83d"
+
+
+async def test_json_is_told_of_answers_that_were_asked_for_as_such(model: Model, gateways: Gateways) -> None:
+    gateway = await gateways.start(record_of(model, {"name": "json", "type": "JSON"}))
+    await gateway.chat()
+    await gateway.chat(response_format={"type": "json_object"}, stream=True)
+    model.script(Rule(text='{"open": 10}'))
+    await gateway.chat(response_format={"type": "json_schema", "json_schema": {"name": "hours", "schema": {"type": "object"}}})
+    assert await answers_judged(gateway, 3) == {("json", "skip"): 1, ("json", "fail"): 1, ("json", "pass"): 1}
+
+
 async def test_a_scorer_that_gives_no_verdict_makes_answers_neither_good_nor_bad_and_is_left_alone(
     judge: tuple[Judge, dict[str, Any]], model: Model, gateways: Gateways
 ) -> None:

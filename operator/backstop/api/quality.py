@@ -25,6 +25,7 @@ class ScorerType(StrEnum):
     REFUSAL = "Refusal"
     REPETITION = "Repetition"
     TRUNCATION = "Truncation"
+    JSON = "JSON"
     PATTERNS = "Patterns"
     HTTP = "HTTP"
 
@@ -94,8 +95,8 @@ class Scorer(ApiModel):
     name: Name = Field(description="Name of the scorer, said in metrics.")
     type: ScorerType = Field(
         description="`Lexical` (words of the answer that stand in the request), `NumbersAndLinks` (figures and links that do), "
-        "`Confidence` (the model's own, of answers with `logprobs`), `Refusal`, `Repetition`, `Truncation`, `Patterns` (what must not be "
-        "in an answer), `HTTP` (a scorer of your own, such as a model)."
+        "`Confidence` (the model's own, of answers with `logprobs`), `Refusal`, `Repetition`, `Truncation`, `JSON` (of answers that were "
+        "asked for as such), `Patterns` (what must not be in an answer), `HTTP` (a scorer of your own, such as a model).",
     )
     failBelowPercent: int | None = Field(
         None,
@@ -121,7 +122,7 @@ class Scorer(ApiModel):
         ),
         Rule(
             cel=f"!has(self.failBelowPercent) || self.type in {_SCORED_CEL}",
-            message="`spec.quality.scorers`: `Refusal`, `Truncation` and `Patterns` have no score; take `failBelowPercent` out",
+            message="`spec.quality.scorers`: `Refusal`, `Truncation`, `JSON` and `Patterns` have no score; take `failBelowPercent` out",
             holds=lambda s: s.failBelowPercent is None or s.type in FAIL_BELOW,
         ),
         Rule(

@@ -170,9 +170,7 @@ class LocalServer:
         """Whether the answer is to be judged: only what a model gave to this request, and only where chance chose who serves it."""
         if self._quality is None or not passage.judged or not isinstance(answer, Answered) or answer.tier not in walk.asked:
             return None
-        return (
-            self._quality.draw(request.members["messages"], allowed=walk.allowed) if isinstance(answer.answer, Whole | Streaming) else None
-        )
+        return self._quality.draw(request.members, allowed=walk.allowed) if isinstance(answer.answer, Whole | Streaming) else None
 
     def _signed(self, identity: str, *, counts: bool) -> bytes:
         """An id that the answer's caller can say something of it by."""

@@ -20,6 +20,7 @@ from backstop.gateway.usage import Usage
 from ..harness import eventually, make_record, static_tier
 
 MESSAGES = b'[{"role":"user","content":"When?"}]'
+REQUEST = {"messages": MESSAGES}
 
 
 class Sampling:
@@ -64,14 +65,14 @@ class Stream:
 
 async def test_so_many_answers_are_drawn_as_the_policy_says() -> None:
     sampler = Sampling(percent=10).sampler
-    drawn = sum(sampler.draw(MESSAGES) is not None for _ in range(10_000))
+    drawn = sum(sampler.draw(REQUEST) is not None for _ in range(10_000))
     assert 880 <= drawn <= 1120, "four standard deviations around a tenth"
 
 
 async def test_what_waits_is_bounded_in_number_and_what_does_not_fit_is_counted() -> None:
     sampling = Sampling()
     for _ in range(MOST_QUEUED + 5):
-        draw = sampling.sampler.draw(MESSAGES)
+        draw = sampling.sampler.draw(REQUEST)
         assert draw is not None
         draw.whole(body_of("Ten."))
     assert sampling.sampler.status()["queued"] == MOST_QUEUED
@@ -90,7 +91,7 @@ async def test_what_waits_is_bounded_in_bytes_streams_under_way_among_it() -> No
     piece = b"data: " + b"x" * (LONGEST_SAMPLE // 2) + b"\n\n"
     streams = []
     for _ in range(2 * MOST_HELD // len(piece) + 3):
-        draw = sampling.sampler.draw(MESSAGES)
+        draw = sampling.sampler.draw(REQUEST)
         assert draw is not None
         streams.append(draw.recorded(Stream(piece)))
     assert MOST_HELD - 2 * len(piece) < sampling.sampler.status()["bytes"] <= MOST_HELD
@@ -99,7 +100,7 @@ async def test_what_waits_is_bounded_in_bytes_streams_under_way_among_it() -> No
         await stream.more()
         await stream.close()
     assert sampling.sampler.status()["queued"] == MOST_HELD // (len(piece) + len(MESSAGES))
-    too_long = sampling.sampler.draw(MESSAGES)
+    too_long = sampling.sampler.draw(REQUEST)
     assert too_long is not None
     too_long.whole(b"x" * (LONGEST_SAMPLE + LONGEST_MESSAGES))
     assert sampling.sampler.status()["queued"] == MOST_HELD // (len(piece) + len(MESSAGES))
@@ -107,7 +108,7 @@ async def test_what_waits_is_bounded_in_bytes_streams_under_way_among_it() -> No
 
 async def test_a_stream_that_is_given_up_is_not_judged_and_holds_nothing() -> None:
     sampling = Sampling()
-    draw = sampling.sampler.draw(MESSAGES)
+    draw = sampling.sampler.draw(REQUEST)
     assert draw is not None
     inner = Stream(b"data: {}\n\n", b"data: {}\n\n")
     stream = draw.recorded(inner)
@@ -125,7 +126,7 @@ async def test_a_long_answer_is_judged_in_many_steps_between_which_others_have_t
     events = [
         b"data: " + body_of(words[start : start + 20]).replace(b'"message"', b'"delta"') + b"\n\n" for start in range(0, LONGEST_ANSWER, 20)
     ]
-    draw = sampling.sampler.draw(messages)
+    draw = sampling.sampler.draw({"messages": messages})
     assert draw is not None
     stream = draw.recorded(Stream(*events))
     while await stream.more() is not None:

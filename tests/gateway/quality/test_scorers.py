@@ -12,7 +12,7 @@ from backstop.api.metricnames import QualityLabel
 from backstop.api.quality import PersonalKind, Quality
 from backstop.gateway.quality.grounds import Grounds, grounds_of
 from backstop.gateway.quality.patterns import PatternScorer
-from backstop.gateway.quality.scorers import confidence, lexical, numbers_and_links, refusal, repetition, truncation
+from backstop.gateway.quality.scorers import confidence, is_json, lexical, numbers_and_links, refusal, repetition, truncation
 from backstop.gateway.quality.settings import BuiltIn, compile_quality
 from backstop.gateway.quality.verdict import FAILED, NO_VERDICT, PASSED, SKIPPED, Verdict, over_all
 from backstop.gateway.quality.written import LONGEST_ANSWER, LONGEST_CONTEXT, Sampled, Written, read
@@ -128,6 +128,23 @@ def test_an_answer_is_cut_that_ended_for_its_length(finish: str | None, verdict:
 
 
 @pytest.mark.parametrize(
+    ("answer", "fields", "verdict"),
+    [
+        ('{"hours": [10, 19.5]}', {}, PASSED),
+        ('```json\n{"hours": 10}\n```', {}, FAILED),
+        ('{"hours": 10', {}, FAILED),
+        ("[1]", {}, FAILED),
+        ("[" * 8000, {}, FAILED),
+        ("Ten.", {"wants_json": False}, SKIPPED),
+        ('{"hours": 10', {"finish": "length"}, SKIPPED),
+        ('{"hours": 10', {"is_cut": True}, SKIPPED),
+    ],
+)
+def test_json_is_told_where_it_was_asked_for_and_is_there_as_a_whole(answer: str, fields: dict[str, Any], verdict: Verdict) -> None:
+    assert is_json(written(answer, **({"wants_json": True, "finish": "stop"} | fields))) == verdict
+
+
+@pytest.mark.parametrize(
     ("answer", "verdict"),
     [
         ("Write to jane.doe+shop@mail.example.com.", FAILED),
@@ -196,10 +213,21 @@ def test_what_is_too_long_is_cut_and_what_it_was_asked_with_is_then_not_known() 
 def test_every_text_has_a_verdict_and_every_score_is_a_share(answer: str, context: str, finish: str | None) -> None:
     known, said = grounds(context), written(answer, context, finish=finish)
     declared = [
-        {"name": kind.lower(), "type": kind} for kind in ("Lexical", "NumbersAndLinks", "Confidence", "Refusal", "Repetition", "Truncation")
+        {"name": kind.lower(), "type": kind}
+        for kind in ("Lexical", "NumbersAndLinks", "Confidence", "Refusal", "Repetition", "Truncation", "JSON")
     ]
     rules = {"name": "rules", "type": "Patterns", "patterns": {"personal": list(PersonalKind), "terms": ["a", "0"]}}
     for scorer in compile_quality(Quality.model_validate({"scorers": [*declared, rules]}), authorizations={}, about={}).scorers:
         assert isinstance(scorer, BuiltIn)
         score = scorer.judge(said, known).score
         assert score is None or 0 <= score <= 1
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200))
+@settings(max_examples=50, deadline=None)
+def test_what_is_no_answer_or_no_messages_is_read_as_nothing(one: bytes, other: bytes) -> None:
+    event = b'data: {"choices":[{"delta":{"content":' + one + b"}}]}\n\n"
+    for messages in (one, b"[" + one + b"]", b'[{"role":"user","content":' + other + b"}]"):
+        for sampled in (Sampled(messages=messages, body=other or b"x"), Sampled(messages=messages, events=(event, other))):
+            found = taken(read(sampled))
+            assert found is None or found.answer

@@ -4,6 +4,7 @@ docs/how-to/write-a-scorer.md is its contract. Whatever goes wrong is no verdict
 """
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
@@ -91,7 +92,7 @@ class RemoteScorer:
         return {"state": state, "failure": self.failure or None}
 
     async def _ask(self, written: Written) -> _Reply:
-        body = msgspec.json.encode(
+        body = _encoded(
             {
                 **self.settings.about,
                 "scorer": self.settings.name,
@@ -119,3 +120,10 @@ class RemoteScorer:
         if reply.label is None and reply.score is None:
             raise ScorerError("its reply has neither a `label` nor a `score`")
         return reply
+
+
+def _encoded(question: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(question)
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can carry
+        return json.dumps(question).encode()

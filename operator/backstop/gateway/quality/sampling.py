@@ -8,7 +8,7 @@ paces and metrics; what an answer is worth is known elsewhere.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from random import Random
@@ -77,14 +77,17 @@ class AnswerSampler:
         self._turn = asyncio.Lock()
         metrics.show_quality([s.name for s in settings.scorers], digest=settings.digest)
 
-    def draw(self, messages: bytes, *, allowed: frozenset[str] | None = None) -> "Draw | None":
-        """Whether an answer to these messages, as its model gets them, is to be judged; None: it is not.
+    def draw(self, request: Mapping[str, bytes], *, allowed: frozenset[str] | None = None) -> "Draw | None":
+        """Whether the answer to a request is to be judged; None: it is not. `request`: members of its body, as its model gets them.
 
         `allowed`: jurisdictions that anything of it may be sent to; None: all.
         """
         if self._random.random() >= self._settings.share:
             return None
-        return Draw(self, messages=messages if len(messages) <= LONGEST_MESSAGES else None, allowed=allowed)
+        messages = request["messages"]
+        wants_json = b'"json_' in request.get("response_format", b"")
+        kept = messages if len(messages) <= LONGEST_MESSAGES else None
+        return Draw(self, drawn=Sampled(messages=kept, allowed=allowed, wants_json=wants_json))
 
     def status(self) -> dict[str, Any]:
         """What waits, and how scorers behind an address are, for people."""
@@ -185,9 +188,9 @@ class AnswerSampler:
 class Draw:
     """An answer that is to be judged, once it is there. An answer that is none, or is given up, is never offered."""
 
-    def __init__(self, sampler: AnswerSampler, *, messages: bytes | None, allowed: frozenset[str] | None) -> None:
+    def __init__(self, sampler: AnswerSampler, *, drawn: Sampled) -> None:
         self._sampler = sampler
-        self._drawn = Sampled(messages=messages, allowed=allowed)
+        self._drawn = drawn
 
     def whole(self, body: bytes) -> None:
         """It was sent, as a whole."""

@@ -7,6 +7,8 @@ import math
 import re
 from typing import Final
 
+import msgspec
+
 from .grounds import Grounds, figures_in, without_links, words_in
 from .verdict import FAILED, PASSED, SKIPPED, Verdict, scored
 from .written import Written
@@ -85,3 +87,14 @@ def truncation(written: Written) -> Verdict:
             return PASSED
         case _:
             return SKIPPED
+
+
+def is_json(written: Written) -> Verdict:
+    """Whether an answer that was asked for as JSON is an object of it. What was cut for its length says nothing."""
+    if not written.wants_json or written.is_cut or written.finish != "stop":
+        return SKIPPED
+    try:
+        parsed = msgspec.json.decode(written.answer)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return FAILED
+    return PASSED if isinstance(parsed, dict) else FAILED

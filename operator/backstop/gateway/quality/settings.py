@@ -11,7 +11,7 @@ from ...api.quality import Quality, Scorer, ScorerType, grounding_digest
 from .grounds import Grounds
 from .patterns import PatternScorer
 from .remote import RemoteSettings
-from .scorers import confidence, lexical, numbers_and_links, refusal, repetition, truncation
+from .scorers import confidence, is_json, lexical, numbers_and_links, refusal, repetition, truncation
 from .verdict import Verdict
 from .written import Written
 
@@ -84,6 +84,8 @@ def _judge(scorer: Scorer) -> Judge:
             return lambda written, _: repetition(written, fail_below=below)
         case ScorerType.TRUNCATION:
             return lambda written, _: truncation(written)
+        case ScorerType.JSON:
+            return lambda written, _: is_json(written)
         case ScorerType.PATTERNS:
             assert scorer.patterns is not None, "a scorer of the type Patterns has `patterns`"
             declared = scorer.patterns

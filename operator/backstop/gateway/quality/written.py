@@ -39,6 +39,7 @@ class Sampled:
     events: tuple[bytes, ...] = ()
     is_cut: bool = False  # there was more of the stream than is here
     allowed: frozenset[str] | None = None  # jurisdictions that it may be sent to; None: all
+    wants_json: bool = False  # by the request's `response_format`
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Written:
     refused: bool = False
     is_cut: bool = False
     certainties: tuple[float, ...] = ()
+    wants_json: bool = False
 
 
 class _Token(msgspec.Struct):
@@ -127,6 +129,7 @@ def read(sampled: Sampled) -> Steps[Written | None]:
         refused=draft.refused,
         is_cut=sampled.is_cut or draft.length > LONGEST_ANSWER,
         certainties=tuple(draft.certainties),
+        wants_json=sampled.wants_json,
     )
 
 
