@@ -1,6 +1,7 @@
 """Judged answers and feedback, from counters to verdicts. A canary's answers are counted by its own pods, feedback by whoever took it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,7 +66,7 @@ def run(blocks: Sequence[Mapping[str, Mapping[Counter, int]]], one: Objective) -
     kept, readings = AnalysisState(), []
     for index in range(len(blocks) + 1):
         now = index * INTERVAL + 0.1
-        policy = live_policy(one, state=kept)
+        policy = replace(live_policy(one, state=kept), share=0.1)
         result = evaluate(visible(samples, until=now, after=now - 60), policy=policy, now=now, scrape_interval=INTERVAL)
         resumed = unpack(pack(result.state))
         assert isinstance(resumed, AnalysisState)
@@ -77,7 +78,7 @@ def sent(count: int) -> dict[Counter, int]:
     """That a canary has requests at all, by an entry pod."""
     return {
         Counter("backstop_served_total", "canary", "miss", "success", "answered"): count,
-        Counter("backstop_sent_total", "canary"): count,
+        Counter("backstop_sent_total", "canary"): count + 9,
     }
 
 
