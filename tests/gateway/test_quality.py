@@ -241,6 +241,11 @@ async def test_nobody_waits_for_a_scorer_that_hangs(judge: tuple[Judge, dict[str
     ("url", "keys", "sentence"),
     [
         (
+            "http://judge/bewertung-für-alle",
+            KEYS,
+            "`spec.quality.scorers[1].http.url` holds characters that no URL does; write those of its path as `%` and two digits each",
+        ),
+        (
             "http://169.254.169.254/score",
             KEYS,
             "`spec.quality.scorers[1].http.url` is a link-local or metadata address, which is never called; name the scorer's own host",

@@ -25,7 +25,7 @@ SHORTEST_KEY: Final = 32
 MOST_KEYS: Final = 8
 LONGEST_COMMENT: Final = 4096
 # Ids that were used already, by one pod: of a caller that sends the same again, and again.
-MOST_USED: Final = 65_536
+MOST_USED: Final = 16_384
 # Clocks of nodes differ by that much.
 CLOCK_SLACK: Final = 60.0
 _HEAD: Final = struct.Struct(">BQI")  # whether it counts, random bytes, seconds since 2020

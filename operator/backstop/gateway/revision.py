@@ -344,6 +344,8 @@ def _refuse_forbidden(url: str, *, field: str, whose: str) -> None:
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         raise ConfigurationError(f"{field} is not a URL; correct the host or the port") from None
+    if not url.isascii():
+        raise ConfigurationError(f"{field} holds characters that no URL does; write those of its path as `%` and two digits each")
     try:
         forbidden = is_forbidden(host)
     except ValueError:
