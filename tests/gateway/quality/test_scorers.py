@@ -49,6 +49,7 @@ def grounds(*context: str) -> Grounds:
         ("1. Come in.\n2) Pay.\n 3. Take one of our 9 loaves.", Verdict(PASS, 1.0)),
         ("It is open on weekdays.", Verdict(PASS, 1.0)),
         ("Model B12 of 2019.", Verdict(FAIL, 0.0)),
+        ("Since 2019-05-08.", Verdict(FAIL, 0.0)),
     ],
 )
 def test_figures_and_links_are_found_however_they_are_written(answer: str, verdict: Verdict) -> None:

@@ -68,7 +68,7 @@ def _compared(found: re.Match[str]) -> str:
 def figures_in(text: str) -> Generator[frozenset[str], None, None]:
     """The figures of an answer without links, each as the ways that it can be read. What counts or numbers, up to nine, is left out."""
     for spelled in _FIGURES.findall(_ITEM.sub("", text)):
-        if len(spelled) > 1:
+        if len(spelled.lstrip("0")) > 1:  # 05 is a day or a month
             yield _readings(spelled)
 
 
