@@ -352,9 +352,10 @@ def make_record(
     contents: Mapping[str, str] | None = None,
     access: dict[str, Any] | None = None,
     residency: dict[str, Any] | None = None,
+    **parts: dict[str, Any],
 ) -> RevisionRecord:
-    """The record that the operator would write."""
-    spec = {"promptVersion": "support-1", "latencyBudgetMilliseconds": budget, "chain": list(chain), "slos": list(slos)}
+    """The record that the operator would write. `parts`: further ones of the policy's spec."""
+    spec = {"promptVersion": "support-1", "latencyBudgetMilliseconds": budget, "chain": list(chain), "slos": list(slos), **parts}
     if access is not None:
         spec["access"] = access
     if residency is not None:

@@ -14,6 +14,7 @@ from .answercache import AnswerCache
 from .connection import Exchange
 from .lifecycle import Lifecycle
 from .metrics import GatewayMetrics
+from .quality.sampling import AnswerSampler
 from .revision import Revision
 from .room import BodyRoom
 from .targets import TargetGate
@@ -36,6 +37,7 @@ class OpsApp:
         metrics: GatewayMetrics,
         heartbeat: Heartbeat,
         cache: AnswerCache | None = None,
+        quality: AnswerSampler | None = None,
     ) -> None:
         self._revision = revision
         self._view = view
@@ -45,6 +47,7 @@ class OpsApp:
         self._metrics = metrics
         self._heartbeat = heartbeat
         self._cache = cache
+        self._quality = quality
         self.ready = False
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -87,5 +90,6 @@ class OpsApp:
                 "bodyBytes": self._room.held,
                 "breakers": self._gate.status(),
                 "caches": {} if self._cache is None else self._cache.status(),
+                "quality": None if self._quality is None else self._quality.status(),
             }
         )
