@@ -13,6 +13,8 @@ from backstop.api.record import build_record, revision_hash, short_image
 PROMPT = '{"messages":[{"content":"Be kind.","role":"system"}],"prompt":"answer","version":"1.0.0"}'
 CHAIN = '[{"model":{"baseURL":"http://models:8000/v1","name":"m"},"name":"primary"}]'
 SMALL = '{"model":{"baseURL":"http://models:8000/v1","name":"m"},"name":"small"}'
+PLACED = '{"model":{"baseURL":"http://models:8000/v1","jurisdiction":"EU","name":"m"},"name":"primary"}'
+RESIDENCY = '"residency":{"allowedJurisdictions":["EU"]},'
 RESOURCES = '{"limits":{"memory":"1Gi"}}'
 POD_TEMPLATE = '{"labels":{"team":"shop"},"tolerations":[{"operator":"Exists"}]}'
 BETWEEN = f'"latencyBudgetMilliseconds":400,"prompt":{PROMPT},"scheme":1'
@@ -41,6 +43,14 @@ GOLDEN = [
     (
         spec() | {"chain": [{"name": "static", "static": {"default": "Later."}}]},
         f'{{"chain":[{{"name":"static","static":{{"default":"Later."}}}}],{BETWEEN}}}',
+    ),
+    (
+        spec() | {"stream": {"onInterruption": "Fail", "holdBackMilliseconds": 50}},
+        f'{{"chain":{CHAIN},{BETWEEN},"stream":{{"holdBackMilliseconds":50}}}}',
+    ),
+    (
+        spec() | {"chain": [json.loads(PLACED)], "residency": {"allowedJurisdictions": ["EU"], "tenants": []}},
+        f'{{"chain":[{PLACED}],{BETWEEN.replace(chr(34) + "scheme", RESIDENCY + chr(34) + "scheme")}}}',
     ),
     (
         spec(podTemplate=json.loads(POD_TEMPLATE)),

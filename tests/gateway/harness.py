@@ -352,6 +352,7 @@ def make_record(
     contents: Mapping[str, str] | None = None,
     access: dict[str, Any] | None = None,
     residency: dict[str, Any] | None = None,
+    stream: dict[str, Any] | None = None,
 ) -> RevisionRecord:
     """The record that the operator would write."""
     spec = {"promptVersion": "support-1", "latencyBudgetMilliseconds": budget, "chain": list(chain), "slos": list(slos)}
@@ -359,6 +360,8 @@ def make_record(
         spec["access"] = access
     if residency is not None:
         spec["residency"] = residency
+    if stream is not None:
+        spec["stream"] = stream
     prompt_spec = {
         "prompt": "support",
         "version": "1.0.0",

@@ -20,6 +20,7 @@ from .residency import RESIDENCY_RULES, Jurisdiction, Residency
 from .selector import LABEL_NAME, LONGEST_SELECTOR, SELECTOR, is_selector, names_label
 from .serving import Serving
 from .steering import CanaryTraffic
+from .stream import STREAM_RULES, Stream
 from .workload import WORKLOAD_RULES
 
 Percent = Annotated[str, Field(max_length=16, pattern=r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]{1,6})?)$")]
@@ -40,6 +41,7 @@ class Capability(StrEnum):
     FILES = "Files"
     JSON_SCHEMA = "JSONSchema"
     LOGPROBS = "Logprobs"
+    PREFILL = "Prefill"
 
 
 class ModelTarget(ApiModel):
@@ -56,8 +58,8 @@ class ModelTarget(ApiModel):
         None,
         max_length=8,
         description="What the model can do beyond text: `Tools`, `Vision` (images in messages), `Audio`, `Files`, `JSONSchema` (answers "
-        "that follow one), `Logprobs`. A request that needs another one goes to the next tier. Unset: nothing is known, and the model is "
-        "asked.",
+        "that follow one), `Logprobs`, `Prefill` (goes on with a last message that is an assistant's, for `spec.stream`). A request that "
+        "needs another one goes to the next tier. Unset: nothing is known, and the model is asked.",
     )
     contextTokens: int | None = Field(
         None,
@@ -706,6 +708,7 @@ class FallbackPolicySpec(ApiModel):
     )
     access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom. Unset: everybody, and all do.")
     residency: Residency | None = Field(None, description="Where requests may be processed. Unset: by every tier of the chain.")
+    stream: Stream | None = Field(None, description="What becomes of streams that break off. Unset: they end with an error event.")
     rules = (
         Rule(
             cel="!has(self.chain) || self.chain.filter(t, has(t.static)).size() == 0 || (has(self.chain[self.chain.size() - 1].static)"
@@ -769,6 +772,7 @@ class FallbackPolicySpec(ApiModel):
             holds=_can_hedge,
         ),
         *RESIDENCY_RULES,
+        *STREAM_RULES,
         *WORKLOAD_RULES,
     )
 

@@ -32,6 +32,7 @@ OVERHEAD_SECONDS: Final = "backstop_overhead_seconds"
 ATTEMPTS_TOTAL: Final = "backstop_attempts_total"
 HANDOFFS_TOTAL: Final = "backstop_handoffs_total"
 PASSED_OVER_TOTAL: Final = "backstop_passed_over_total"  # {namespace, policy, revision, target}: by their usual time
+CONTINUED_TOTAL: Final = "backstop_continued_total"  # {namespace, policy, revision, from, to}
 HEDGES_TOTAL: Final = "backstop_hedges_total"  # {namespace, policy, revision, from, to, result}
 BUDGET_EXCEEDED_TOTAL: Final = "backstop_budget_exceeded_total"
 TARGET_UP: Final = "backstop_target_up"

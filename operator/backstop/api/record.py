@@ -19,12 +19,13 @@ from .names import api_key_variable, redis_address_variable, redis_authorities_v
 from .promptversion import PromptVersionSpec
 from .refs import ConfigMapKeyRef, SecretKeyRef
 from .residency import Residency
+from .stream import Stream
 from .workload import Workload
 
 SCHEME: Final = 1
 HASH_LENGTH: Final = 10
 # What of a policy decides on answers, or on who gets them.
-_DECIDING: Final = {"chain", "latencyBudgetMilliseconds", "serving", "access", "residency"}
+_DECIDING: Final = {"chain", "latencyBudgetMilliseconds", "serving", "access", "residency", "stream"}
 
 
 class RevisionRecord(ApiModel):
@@ -43,6 +44,7 @@ class RevisionRecord(ApiModel):
     contents: dict[str, str] = Field(default_factory=dict, description="By tier: the text of the ConfigMap's key that it refers to.")
     access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom.")
     residency: Residency | None = Field(None, description="Where requests may be processed.")
+    stream: Stream | None = Field(None, description="What becomes of streams that break off.")
 
 
 def references_of(policy: FallbackPolicySpec) -> dict[str, tuple[str, ConfigMapKeyRef]]:
@@ -151,6 +153,7 @@ def build_record(
         contents=texts,
         access=policy.access,
         residency=policy.residency,
+        stream=policy.stream,
     )
 
 

@@ -104,7 +104,7 @@ async def run_gateway(
         for level in lower:
             await levels.enter_async_context(level.running())
         gate = TargetGate(revision, metrics=metrics, clock=clock)
-        chain = Chain(revision.tiers, client=client, gate=gate, metrics=metrics, clock=clock)
+        chain = Chain(revision.tiers, client=client, gate=gate, metrics=metrics, clock=clock, hold_back=revision.hold_back)
         vectors = Chain(revision.embedding_tiers, client=client, gate=gate, metrics=metrics, clock=clock, check=check_vectors)
         app = GatewayApp(
             revision,

@@ -137,6 +137,12 @@ class GatewayMetrics:
             (*own, "target"),
             registry=registry,
         )
+        self._continued = Counter(
+            names.CONTINUED_TOTAL,
+            "Streams that one tier began and another one finished.",
+            (*own, "from", "to"),
+            registry=registry,
+        )
         self._hedges = Counter(
             names.HEDGES_TOTAL,
             "Tiers that were asked while an earlier one was waited for, by whether theirs was the answer.",
@@ -252,6 +258,10 @@ class GatewayMetrics:
     def count_passed_over(self, target: str) -> None:
         """A target was not asked, for it has lately taken longer than there was time."""
         self._passed_over.labels(*self._labels, target).inc()
+
+    def count_continued(self, source: str, *, to: str) -> None:
+        """A stream that broke off at `source` was finished by `to`."""
+        self._continued.labels(*self._labels, source, to).inc()
 
     def count_hedge(self, source: str, *, to: str, won: bool) -> None:
         """`to` was asked beside `source`, and the request is over."""

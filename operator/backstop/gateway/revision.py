@@ -19,6 +19,7 @@ from ..api.promptversion import ModelParameters, Variable
 from ..api.record import RevisionRecord
 from ..api.refs import SecretKeyRef
 from ..api.residency import Residency
+from ..api.stream import OnInterruption
 from ..api.template import TemplateError, compile_prompt
 from .breaker import BreakerSettings
 from .jsontext import quoted
@@ -129,6 +130,8 @@ class Revision:
     takes_keys: bool = False  # a caller needs one
     tenant_header: str | None = None
     allowed: frozenset[str] | None = None  # jurisdictions; None: all, and nothing is known of some
+    hold_back: float = 0.0  # seconds, of streams
+    continues: bool = False  # streams that break off
     allowed_to: Mapping[str, frozenset[str]] = field(default_factory=dict)  # tenants that are allowed some of them only
 
     def allowed_for(self, tenant: str | None) -> frozenset[str] | None:
@@ -210,6 +213,8 @@ def compile_revision(record: RevisionRecord, *, environment: Mapping[str, str]) 
         takes_keys=record.access is not None and record.access.callerKeysRef is not None,
         tenant_header=record.access.tenantHeader.lower() if record.access and record.access.tenantHeader else None,
         allowed=frozenset(record.residency.allowedJurisdictions) if record.residency else None,
+        hold_back=record.stream.holdBackMilliseconds / 1000 if record.stream else 0.0,
+        continues=record.stream is not None and record.stream.onInterruption is OnInterruption.CONTINUE,
         allowed_to={t.name: frozenset(t.allowedJurisdictions) for t in record.residency.tenants} if record.residency else {},
     )
 
