@@ -15,6 +15,8 @@ CHAIN = '[{"model":{"baseURL":"http://models:8000/v1","name":"m"},"name":"primar
 SMALL = '{"model":{"baseURL":"http://models:8000/v1","name":"m"},"name":"small"}'
 PLACED = '{"model":{"baseURL":"http://models:8000/v1","jurisdiction":"EU","name":"m"},"name":"primary"}'
 RESIDENCY = '"residency":{"allowedJurisdictions":["EU"]},'
+TELLING = '{"model":{"askUsage":true,"baseURL":"http://models:8000/v1","name":"m"},"name":"primary"}'
+KEPT = '{"cache":{"hot":{},"warm":{"redis":{"addressRef":{"key":"url","name":"cache"}}}},"name":"kept"}'
 RESOURCES = '{"limits":{"memory":"1Gi"}}'
 POD_TEMPLATE = '{"labels":{"team":"shop"},"tolerations":[{"operator":"Exists"}]}'
 BETWEEN = f'"latencyBudgetMilliseconds":400,"prompt":{PROMPT},"scheme":1'
@@ -47,6 +49,10 @@ GOLDEN = [
     (
         spec() | {"stream": {"onInterruption": "Fail", "holdBackMilliseconds": 50}},
         f'{{"chain":{CHAIN},{BETWEEN},"stream":{{"holdBackMilliseconds":50}}}}',
+    ),
+    (
+        spec() | {"spend": {"periodDays": 30, "tokenAllowance": 5, "onExhausted": "HandOff"}, "chain": json.loads(f"[{TELLING},{KEPT}]")},
+        f'{{"chain":[{TELLING},{KEPT}],{BETWEEN},"spend":{{"tokenAllowance":5}}}}',
     ),
     (
         spec() | {"chain": [json.loads(PLACED)], "residency": {"allowedJurisdictions": ["EU"], "tenants": []}},

@@ -353,6 +353,7 @@ def make_record(
     access: dict[str, Any] | None = None,
     residency: dict[str, Any] | None = None,
     stream: dict[str, Any] | None = None,
+    spend: dict[str, Any] | None = None,
 ) -> RevisionRecord:
     """The record that the operator would write."""
     spec = {"promptVersion": "support-1", "latencyBudgetMilliseconds": budget, "chain": list(chain), "slos": list(slos)}
@@ -362,6 +363,8 @@ def make_record(
         spec["residency"] = residency
     if stream is not None:
         spec["stream"] = stream
+    if spend is not None:
+        spec["spend"] = spend
     prompt_spec = {
         "prompt": "support",
         "version": "1.0.0",

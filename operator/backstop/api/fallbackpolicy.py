@@ -19,6 +19,7 @@ from .refs import ConfigMapKeyRef, ObjectName, SecretKeyRef
 from .residency import RESIDENCY_RULES, Jurisdiction, Residency
 from .selector import LABEL_NAME, LONGEST_SELECTOR, SELECTOR, is_selector, names_label
 from .serving import Serving
+from .spend import SPEND_RULES, Spend
 from .steering import CanaryTraffic
 from .stream import STREAM_RULES, Stream
 from .workload import WORKLOAD_RULES
@@ -709,6 +710,7 @@ class FallbackPolicySpec(ApiModel):
     access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom. Unset: everybody, and all do.")
     residency: Residency | None = Field(None, description="Where requests may be processed. Unset: by every tier of the chain.")
     stream: Stream | None = Field(None, description="What becomes of streams that break off. Unset: they end with an error event.")
+    spend: Spend | None = Field(None, description="How many tokens models may take in a period. Unset: as many as callers ask for.")
     rules = (
         Rule(
             cel="!has(self.chain) || self.chain.filter(t, has(t.static)).size() == 0 || (has(self.chain[self.chain.size() - 1].static)"
@@ -773,6 +775,7 @@ class FallbackPolicySpec(ApiModel):
         ),
         *RESIDENCY_RULES,
         *STREAM_RULES,
+        *SPEND_RULES,
         *WORKLOAD_RULES,
     )
 

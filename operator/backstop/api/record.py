@@ -19,13 +19,14 @@ from .names import api_key_variable, redis_address_variable, redis_authorities_v
 from .promptversion import PromptVersionSpec
 from .refs import ConfigMapKeyRef, SecretKeyRef
 from .residency import Residency
+from .spend import Spend
 from .stream import Stream
 from .workload import Workload
 
 SCHEME: Final = 1
 HASH_LENGTH: Final = 10
 # What of a policy decides on answers, or on who gets them.
-_DECIDING: Final = {"chain", "latencyBudgetMilliseconds", "serving", "access", "residency", "stream"}
+_DECIDING: Final = {"chain", "latencyBudgetMilliseconds", "serving", "access", "residency", "stream", "spend"}
 
 
 class RevisionRecord(ApiModel):
@@ -45,6 +46,7 @@ class RevisionRecord(ApiModel):
     access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom.")
     residency: Residency | None = Field(None, description="Where requests may be processed.")
     stream: Stream | None = Field(None, description="What becomes of streams that break off.")
+    spend: Spend | None = Field(None, description="How many tokens models may take in a period.")
 
 
 def references_of(policy: FallbackPolicySpec) -> dict[str, tuple[str, ConfigMapKeyRef]]:
@@ -154,6 +156,7 @@ def build_record(
         access=policy.access,
         residency=policy.residency,
         stream=policy.stream,
+        spend=policy.spend,
     )
 
 

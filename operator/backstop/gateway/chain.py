@@ -11,6 +11,7 @@ from functools import partial
 from typing import Protocol, assert_never
 
 from ..api.metricnames import FailureMode, FirstTier
+from .allowance import Allowance
 from .answer import check_whole, is_overflow
 from .body import ChatRequest
 from .breaker import LeftAlone
@@ -107,6 +108,7 @@ class Chain:
         clock: Callable[[], float],
         check: Callable[[bytes], None] = check_whole,
         hold_back: float = 0.0,
+        allowance: Allowance | None = None,
     ) -> None:
         self._tiers = tiers
         self._gate = gate
@@ -116,6 +118,7 @@ class Chain:
         self._hedges = any(isinstance(t, ModelTier) and t.hedge_after is not None for t in tiers[:-1])
         self._paces = Paces(clock=clock)
         self._hold_back = hold_back
+        self._allowance = allowance
         answering = [position for position, tier in enumerate(tiers) if not isinstance(tier, CacheTier)]
         self._last = answering[-1] if answering else 0
         self._closing: set[asyncio.Task[None]] = set()
@@ -171,6 +174,8 @@ class Chain:
             elif reached.mode not in NOT_FOR_THIS:
                 too_long = None  # a larger one could have taken it, and failed
             walk.failures.append(reached)
+            if reached.final:
+                return Exhausted(reached)
             if position + 1 < len(self._tiers):
                 walk.hand_offs += 1
                 self._metrics.count_handoff(tier.name, to=self._tiers[position + 1].name, mode=reached.mode)
@@ -195,7 +200,7 @@ class Chain:
                     return walk.failures[-1]  # with nothing kept, what led here leads on
                 return Answered(tier=tier.name, model=self._first_model, answer=replay, upstream=None, attempt_started=started)
             case ModelTier():
-                if (unfit := _unfit(tier, request=request, walk=walk)) is not None:
+                if (unfit := self._barred(tier, request=request, walk=walk)) is not None:
                     return unfit
                 whose, reached = await reach(position)
                 walk.hedged = whose != position
@@ -216,6 +221,14 @@ class Chain:
             return result
         return Answered(tier=tier.name, model=tier.model, answer=result, upstream=tier, attempt_started=started)
 
+    def _barred(self, tier: ModelTier, *, request: ChatRequest, walk: Walk) -> Failure | None:
+        """Why a tier is not asked now."""
+        unfit = _unfit(tier, request=request, walk=walk)
+        if unfit is None and self._allowance is not None and self._allowance.bars(tier.name):
+            said = f"the allowance of tokens of tier `{tier.name}` is used up"
+            return Failure(FailureMode.RESOURCE_EXHAUSTION, said, 429, final=self._allowance.settings.refuses)
+        return unfit
+
     def _patience(self, position: int) -> float | None:
         tier = self._tiers[position]
         return tier.hedge_after if isinstance(tier, ModelTier) else None
@@ -224,7 +237,7 @@ class Chain:
         """The next model tier that an attempt at can begin now."""
         for later in range(position + 1, len(self._tiers)):
             tier = self._tiers[later]
-            if isinstance(tier, ModelTier) and _unfit(tier, request=request, walk=walk) is None and self._gate.admits(tier.name):
+            if isinstance(tier, ModelTier) and self._barred(tier, request=request, walk=walk) is None and self._gate.admits(tier.name):
                 return later
         return None
 
@@ -324,7 +337,7 @@ class Chain:
     def behind(self, tier: ModelTier, *, request: ChatRequest, walk: Walk) -> list[ModelTier]:
         """The model tiers that may finish what `tier` has begun, in order."""
         later = self._tiers[self._tiers.index(tier) + 1 :]
-        return [t for t in later if isinstance(t, ModelTier) and _unfit(t, request=request, walk=walk) is None]
+        return [t for t in later if isinstance(t, ModelTier) and self._barred(t, request=request, walk=walk) is None]
 
     async def finish(self, tier: ModelTier, request: ChatRequest, *, trace: Mapping[str, str], walk: Walk) -> Streaming | None:
         """A stream of a tier that goes on with another's answer. Its caller waits for as long as for any other piece."""

@@ -17,13 +17,15 @@ from ..api.heartbeat import BEAT_SECONDS, Heartbeat
 from ..api.names import traffic_object
 from ..api.traffic import TrafficState
 from .access import Access, CallerKeys
+from .allowance import Allowance
 from .answer import check_vectors
 from .answercache import AnswerCache
 from .app import GatewayApp
-from .cachelevels import lower_levels
+from .cachelevels import lower_levels, shared_counter
 from .callerfiles import READ_SECONDS, follow_callers
 from .chain import Chain
 from .client import Client
+from .counting import counting
 from .forward import Forwarder
 from .lifecycle import Lifecycle
 from .listen import HttpServer, serve_until_stopped
@@ -103,12 +105,20 @@ async def run_gateway(
         levels.callback(peers.close)
         for level in lower:
             await levels.enter_async_context(level.running())
+        allowance = None if revision.allowance is None else Allowance(revision.allowance, now=now)
+        if allowance is not None:
+            metrics.show_allowance(allowance)
+            await levels.enter_async_context(counting(allowance, counter=shared_counter(revision), jitter=jitter))
         gate = TargetGate(revision, metrics=metrics, clock=clock)
-        chain = Chain(revision.tiers, client=client, gate=gate, metrics=metrics, clock=clock, hold_back=revision.hold_back)
+        chain = Chain(
+            revision.tiers, client=client, gate=gate, metrics=metrics, clock=clock, hold_back=revision.hold_back, allowance=allowance
+        )
         vectors = Chain(revision.embedding_tiers, client=client, gate=gate, metrics=metrics, clock=clock, check=check_vectors)
         app = GatewayApp(
             revision,
-            local=LocalServer(revision, chain=chain, vectors=vectors, metrics=metrics, clock=clock, now=now, cache=cache),
+            local=LocalServer(
+                revision, chain=chain, vectors=vectors, metrics=metrics, clock=clock, now=now, cache=cache, allowance=allowance
+            ),
             forwarder=Forwarder(revision, peers=peers, metrics=metrics),
             view=view,
             lifecycle=lifecycle,
@@ -118,7 +128,17 @@ async def run_gateway(
             random=split,
             access=access,
         )
-        ops = OpsApp(revision, view=view, lifecycle=lifecycle, room=room, gate=gate, metrics=metrics, heartbeat=heartbeat, cache=cache)
+        ops = OpsApp(
+            revision,
+            view=view,
+            lifecycle=lifecycle,
+            room=room,
+            gate=gate,
+            metrics=metrics,
+            heartbeat=heartbeat,
+            cache=cache,
+            allowance=allowance,
+        )
         beating = asyncio.create_task(_beat(heartbeat))
         watching = asyncio.create_task(_watch_traffic(revision, settings=settings, view=view, ops=ops, now=now, jitter=jitter))
         following = asyncio.create_task(_follow_callers(access, settings=settings, jitter=jitter))

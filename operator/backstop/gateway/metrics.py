@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from ..api import metricnames as names
 from ..api.metricnames import SEVERITY, CacheLevel, CacheLookup, CacheUse, CacheWrite, FailureMode, FirstTier, Outcome, Overload
 from ..api.traffic import TrafficState
+from .allowance import Allowance
 from .breaker import Breaker
 from .revision import ModelTier, Revision
 from .usage import ModelUse, Usage
@@ -258,6 +259,16 @@ class GatewayMetrics:
     def count_passed_over(self, target: str) -> None:
         """A target was not asked, for it has lately taken longer than there was time."""
         self._passed_over.labels(*self._labels, target).inc()
+
+    def show_allowance(self, allowance: Allowance) -> None:
+        """There is one; tell what is used of it whenever it is asked for."""
+        own = (_OWN, self.registry)
+        used = Gauge(
+            names.SPEND_TOKENS, "Tokens of the allowance that are used in this period, as far as this pod knows.", own[0], registry=own[1]
+        )
+        used.labels(*self._labels).set_function(lambda: allowance.used)
+        whole = Gauge(names.SPEND_ALLOWANCE, "Tokens that may be used in a period.", own[0], registry=own[1])
+        whole.labels(*self._labels).set(allowance.settings.tokens)
 
     def count_continued(self, source: str, *, to: str) -> None:
         """A stream that broke off at `source` was finished by `to`."""

@@ -10,6 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from ..api.clock import render_time
 from ..api.heartbeat import Heartbeat
 from ..api.traffic import role_of
+from .allowance import Allowance
 from .answercache import AnswerCache
 from .connection import Exchange
 from .lifecycle import Lifecycle
@@ -36,6 +37,7 @@ class OpsApp:
         metrics: GatewayMetrics,
         heartbeat: Heartbeat,
         cache: AnswerCache | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         self._revision = revision
         self._view = view
@@ -45,6 +47,7 @@ class OpsApp:
         self._metrics = metrics
         self._heartbeat = heartbeat
         self._cache = cache
+        self._allowance = allowance
         self.ready = False
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -87,5 +90,10 @@ class OpsApp:
                 "bodyBytes": self._room.held,
                 "breakers": self._gate.status(),
                 "caches": {} if self._cache is None else self._cache.status(),
+                "spend": None if self._allowance is None else _spend(self._allowance),
             }
         )
+
+
+def _spend(allowance: Allowance) -> dict[str, object]:
+    return {"tokens": allowance.used, "allowance": allowance.settings.tokens, "periodEnds": render_time(allowance.period_ends)}

@@ -10,6 +10,7 @@ from typing import Final, assert_never
 from ..api.metricnames import CacheUse, FirstTier, Outcome
 from ..api.steering import TRACK_HEADER
 from ..api.traffic import PodRole
+from .allowance import Allowance
 from .answercache import AnswerCache, CacheAccess, RecordedStream
 from .body import ChatRequest, Wanted, parse_chat
 from .chain import Answered, Chain, Exhausted, Walk
@@ -80,6 +81,7 @@ class LocalServer:
         clock: Callable[[], float],
         now: Callable[[], float],
         cache: AnswerCache | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         self._revision = revision
         self._chain = chain
@@ -88,6 +90,7 @@ class LocalServer:
         self._clock = clock
         self._now = now
         self._cache = cache
+        self._allowance = allowance
         self._constant = [
             (b"x-backstop-policy", revision.policy.encode()),
             (b"x-backstop-revision", revision.name.encode()),
@@ -326,6 +329,8 @@ class LocalServer:
             self._metrics.count_budget_exceeded()
         if passage.use is not None and passage.use.usage is not None:
             self._metrics.count_tokens(passage.tier, usage=passage.use.usage)
+            if self._allowance is not None:
+                self._allowance.took(passage.tier, usage=passage.use.usage)
         self._metrics.count_request(
             track=_track(passage.served_as),
             tier=passage.tier,
