@@ -89,6 +89,10 @@ bench-engine: venv  ## what the operator costs with up to 10,000 policies, and h
 bench-analysis: venv  ## false rollbacks and time to detection beside other tools' rules, on the same streams (OPTIONS="--runs 200 --only healthy")
 	$(BIN)/python -m bench.analysis --plot docs/concepts/analysis.svg $(OPTIONS)
 
+.PHONY: bench-quality
+bench-quality: venv  ## what judging an answer costs a gateway, and the longest step of it
+	$(BIN)/python -m bench.quality
+
 .PHONY: demo
 demo: venv  ## a bad canary is rolled back and a good one promoted, on a cluster of its own (KEEP=1 leaves it up)
 	$(BIN)/python -m e2e.demo $(if $(KEEP),--keep)

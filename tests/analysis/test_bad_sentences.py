@@ -56,7 +56,10 @@ def reading(result: object, objective: Objective = ERRORS, *, now: float = NOW) 
     return one
 
 
-NO_COUNT = "`backstop_served_total` of revision canary is {}, which is not a count (scrape target a); it is judged again when the pod exports counts."
+NO_COUNT = (
+    "`backstop_served_total` of revision canary is {}, which is not a count (scrape target a); "
+    "it is judged again when the pod exports counts."
+)
 
 
 def labels_of(job: str = "") -> str:
@@ -83,8 +86,10 @@ def labels_of(job: str = "") -> str:
         ([], "Metrics source `default` has no samples of this policy's gateways; are their pods scraped?"),
         (
             [served("10", "20", job="one"), served("10", "20", job="two")],
-            f"Metrics source `default` has several series where one is expected: {labels_of('one')} and {labels_of('two')}; "
-            "scrape each gateway pod once.",
+            (
+                f"Metrics source `default` has several series where one is expected: {labels_of('one')} and {labels_of('two')}; "
+                "scrape each gateway pod once."
+            ),
         ),
         (
             [served("10", "20", ahead=-3600)],
@@ -105,8 +110,8 @@ def test_what_cannot_be_counted_with_is_said_in_one_sentence_and_judged_neither_
 def test_buckets_that_are_not_cumulative_are_said_so() -> None:
     one = reading(histogram(["0", "40"], {"0.1": ["0", "30"], "0.15": ["0", "20"]}), SLOW)
     assert one.state == Unknown(
-        "`backstop_served_seconds_bucket` of revision canary has buckets that are not cumulative (scrape target a); it is judged again when "
-        "the pod exports counts."
+        "`backstop_served_seconds_bucket` of revision canary has buckets that are not cumulative (scrape target a); it is judged again "
+        "when the pod exports counts."
     )
 
 

@@ -352,19 +352,14 @@ def make_record(
     contents: Mapping[str, str] | None = None,
     access: dict[str, Any] | None = None,
     residency: dict[str, Any] | None = None,
-    stream: dict[str, Any] | None = None,
-    spend: dict[str, Any] | None = None,
+    **parts: dict[str, Any],
 ) -> RevisionRecord:
-    """The record that the operator would write."""
-    spec = {"promptVersion": "support-1", "latencyBudgetMilliseconds": budget, "chain": list(chain), "slos": list(slos)}
+    """The record that the operator would write. `parts`: further ones of the policy's spec."""
+    spec = {"promptVersion": "support-1", "latencyBudgetMilliseconds": budget, "chain": list(chain), "slos": list(slos), **parts}
     if access is not None:
         spec["access"] = access
     if residency is not None:
         spec["residency"] = residency
-    if stream is not None:
-        spec["stream"] = stream
-    if spend is not None:
-        spec["spend"] = spend
     prompt_spec = {
         "prompt": "support",
         "version": "1.0.0",

@@ -286,7 +286,7 @@ MUTANTS = (
         "probe-sends-anything",
         "A probe sends what is no chat to the canary.",
         "controller/wanted.py",
-        "_unsent",
+        "_sendable",
         "[probe for probe in probes if probe.can_be_sent]",
         "probes",
     ),

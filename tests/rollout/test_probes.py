@@ -354,3 +354,17 @@ def test_requests_beside_callers_end_with_a_rollback() -> None:
     world.run(5)
     assert world.place.rejection_of("rev2") is not None
     assert world.jobs == {}
+
+
+def test_of_several_probes_that_failed_each_is_told_as_many_as_anybody_reads() -> None:
+    names = ("one", "two", "three", "four")
+    world = started(policy=policy(probes=names))
+    world.come_to = dict.fromkeys(names)
+    world.want("2")
+    world.run(10)
+    world.jobs = dict.fromkeys(world.jobs, FAILED)
+    world.one_pass()
+    last = world.place.last
+    assert last is not None
+    said = "; ".join(f"probe `{name}` exited with code 3" for name in names[:3])
+    assert last.message.endswith(f"{said}; and 1 more failed")

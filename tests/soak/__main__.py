@@ -1,7 +1,7 @@
 """`python -m tests.soak --minutes 60`: a gateway under mixed traffic; its targets and cache get into other trouble every few seconds.
 
-Prints what was asked, what came of it and what the process held; ends with exit code 1 where a request had no answer or another's,
-where counters do not add up to what the callers saw, or where memory, files or tasks grow.
+Prints what was asked, what came of it and what the process held; ends with exit code 1 where a request had no answer or another's, where
+counters do not add up to what the callers saw, or where memory, files or tasks grow (W56).
 """
 
 import argparse

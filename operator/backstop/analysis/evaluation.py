@@ -248,7 +248,7 @@ def _evidence(
         return f"{blind.sentence.removesuffix('.')}; no step waits for it, for it is not `required`."
     if reason is Reason.NO_TRAFFIC and state.silence is not None:
         return unanswered(objective, silence=state.silence, ends=state.block_end or 0.0, policy=policy, arms=arms)
-    outlook_words = _outlook(verdict, state=state, share=policy.share) if objective.part == GATEWAYS else ""
+    outlook_words = _outlook(verdict, state=state, share=policy.share) if objective.counts_every_request else ""
     return told(objective, rule=rule, verdict=verdict, policy=policy, state=state, arms=arms, outlook=outlook_words, now=now)
 
 

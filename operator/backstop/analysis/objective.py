@@ -9,6 +9,7 @@ from typing import assert_never
 
 from ..api.fallbackpolicy import SLO, Analysis, EvaluationRule, FallbackPolicySpec, Indicator, NoTrafficAction, PromQL, Tier
 from ..api.metricnames import GRID, LIMIT_MULTIPLES, target_label
+from ..api.quality import Quality, grounding_digest
 from ..api.reasons import Reason
 from .sequential.latency import further_bounds
 
@@ -103,11 +104,17 @@ class Objective:
     above_stable: bool = False
     sequential: SequentialTest | None = None
     mean: MeanOf | None = None
+    scorers: str = ""  # by which answers are judged, as metrics name them; set for `HallucinationRate`, and only there
 
     @property
     def part(self) -> str:
         """Which part of a policy's samples it is judged by."""
         return GATEWAYS if self.counters is None else self.counters.part
+
+    @property
+    def counts_every_request(self) -> bool:
+        """Whether each answered request is one of its counts, so that what comes in tells how long it takes."""
+        return self.part == GATEWAYS and self.indicator not in (Indicator.HALLUCINATION_RATE, Indicator.NEGATIVE_FEEDBACK_RATE)
 
     @functools.cached_property
     def bounds_beside(self) -> tuple[float, ...]:
@@ -132,6 +139,10 @@ class Objective:
                 return Reason.TOKENS_BREACH
             case Indicator.COST_PER_REQUEST:
                 return Reason.COST_BREACH
+            case Indicator.HALLUCINATION_RATE:
+                return Reason.HALLUCINATION_RATE_BREACH
+            case Indicator.NEGATIVE_FEEDBACK_RATE:
+                return Reason.FEEDBACK_BREACH
             case None:
                 return Reason.PROMQL_BREACH
         assert_never(self.indicator)
@@ -145,6 +156,7 @@ class Objective:
         text = repr(told if self.sequential is None else (*told, self.above_stable, self.sequential))
         if self.mean is not None:
             text += repr(self.mean)  # by another price it is judged anew
+        text += self.scorers  # and by other scorers
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
@@ -152,13 +164,15 @@ def objectives_of(spec: FallbackPolicySpec) -> tuple[Objective, ...]:
     """The objectives of a policy, in its order."""
     risk = Fraction(spec.canary.analysis.falseRollbackPercent) / 100
     promotes = spec.canary.analysis.promoteEarly
-    return tuple(objective_of(slo, risk=risk, promotes=promotes, chain=spec.chain) for slo in spec.slos)
+    return tuple(objective_of(slo, risk=risk, promotes=promotes, chain=spec.chain, quality=spec.quality) for slo in spec.slos)
 
 
-def objective_of(slo: SLO, *, risk: Fraction = DEFAULT_RISK, promotes: bool = False, chain: Sequence[Tier] = ()) -> Objective:
+def objective_of(
+    slo: SLO, *, risk: Fraction = DEFAULT_RISK, promotes: bool = False, chain: Sequence[Tier] = (), quality: Quality | None = None
+) -> Objective:
     """The declared SLO → objective. The SLO is valid: its model has checked which fields go together.
 
-    `chain`: with the prices of its tiers. The rest: see `SequentialTest`.
+    `chain`: with the prices of its tiers; `quality`: with its scorers. The rest: see `SequentialTest`.
     """
     latency = None
     if slo.maxMilliseconds is not None:
@@ -185,6 +199,7 @@ def objective_of(slo: SLO, *, risk: Fraction = DEFAULT_RISK, promotes: bool = Fa
         above_stable=slo.maxIncreasePercent is not None,
         sequential=sequential,
         mean=_mean_of(slo, chain=chain),
+        scorers=grounding_digest(quality) if slo.indicator is Indicator.HALLUCINATION_RATE else "",
     )
 
 

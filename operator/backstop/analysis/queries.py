@@ -10,8 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from ..api.fallbackpolicy import Indicator
 from ..api.metricnames import (
+    FEEDBACK_TOTAL,
     GRID,
+    GROUNDED_TOTAL,
     LIMIT_MULTIPLES,
     NAMESPACE,
     POD,
@@ -139,10 +142,13 @@ def selector(policies: Sequence[LivePolicy], *, window: int) -> str:
     """`{__name__=~…,namespace=~…,revision=~…,le=~…}[window]` for the policies' revisions and the bounds that they need."""
     limits = sorted({o.latency.seconds for p in policies for o in p.objectives if o.latency is not None})
     means = any(o.mean is not None for p in policies for o in p.objectives)
+    indicators = {o.indicator for p in policies for o in p.objectives}
     metrics = [
         *(SERVED_TOTAL, SENT_TOTAL),
         *([SECONDS_COUNT, SECONDS_BUCKET] if limits else []),
         *([SERVED_USAGE, SERVED_TOKENS] if means else []),
+        *([GROUNDED_TOTAL] if Indicator.HALLUCINATION_RATE in indicators else []),
+        *([FEEDBACK_TOTAL] if Indicator.NEGATIVE_FEEDBACK_RATE in indicators else []),
     ]
     matchers = [
         f"__name__=~{_any_of(metrics)}",

@@ -25,6 +25,8 @@ class Counter(NamedTuple):
     series: int = 0
     target: str = ""  # of tokens: which model answered
     type: str = ""
+    label: str = ""  # of answers that were judged, and of feedback
+    scorers: str = ""  # by which answers were judged
 
 
 @dataclass(frozen=True)

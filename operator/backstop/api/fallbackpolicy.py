@@ -12,9 +12,11 @@ from pydantic.config import JsonDict
 
 from .access import Access
 from .cachetier import CacheTarget
+from .feedback import Feedback
 from .model import SPACE, ApiModel, Rule
 from .probe import Probe
 from .promptversion import Name
+from .quality import Quality
 from .refs import ConfigMapKeyRef, ObjectName, SecretKeyRef
 from .residency import RESIDENCY_RULES, Jurisdiction, Residency
 from .selector import LABEL_NAME, LONGEST_SELECTOR, SELECTOR, is_selector, names_label
@@ -239,6 +241,8 @@ class Indicator(StrEnum):
     FALLBACK_RATE = "FallbackRate"
     TOKENS_PER_REQUEST = "TokensPerRequest"
     COST_PER_REQUEST = "CostPerRequest"
+    HALLUCINATION_RATE = "HallucinationRate"
+    NEGATIVE_FEEDBACK_RATE = "NegativeFeedbackRate"
 
 
 # Those that are no share of bad requests, but what a request comes to on average.
@@ -343,7 +347,9 @@ class SLO(ApiModel):
         None,
         description="`Latency` (first byte later than the limit, or handed over because the first tier was late), "
         "`ErrorRate` (errors, cut streams, and failed first attempts), `FallbackRate` (answered by a later tier), `TokensPerRequest` (of "
-        "requests and answers together, on average), `CostPerRequest` (the same by the `price` of the tier that answered). "
+        "requests and answers together, on average), `CostPerRequest` (the same by the `price` of the tier that answered), "
+        "`HallucinationRate` (judged answers that are not grounded in their requests, by `spec.quality`), `NegativeFeedbackRate` (of what "
+        "callers said of answers, by `spec.feedback`). "
         "Unset: `promQL` says what is counted.",
     )
     quantilePercent: int | None = Field(
@@ -428,7 +434,7 @@ class SLO(ApiModel):
             " : (has(self.indicator) && self.indicator in ['TokensPerRequest', 'CostPerRequest'])"
             " || (has(self.maxPercent) != has(self.maxIncreasePercent) && !has(self.maxMilliseconds) && !has(self.quantilePercent))",
             message="`spec.slos`: `Latency` takes `maxMilliseconds` and one of `quantilePercent` and `maxIncreasePercent`; "
-            "`ErrorRate`, `FallbackRate` and `promQL` take one of `maxPercent` and `maxIncreasePercent`",
+            "other rates and `promQL` take one of `maxPercent` and `maxIncreasePercent`",
             holds=lambda s: (
                 s.maxMilliseconds is not None and (s.quantilePercent is None) != (s.maxIncreasePercent is None) and s.maxPercent is None
                 if s.indicator is Indicator.LATENCY
@@ -711,6 +717,8 @@ class FallbackPolicySpec(ApiModel):
     residency: Residency | None = Field(None, description="Where requests may be processed. Unset: by every tier of the chain.")
     stream: Stream | None = Field(None, description="What becomes of streams that break off. Unset: they end with an error event.")
     spend: Spend | None = Field(None, description="How many tokens models may take in a period. Unset: as many as callers ask for.")
+    quality: Quality | None = Field(None, description="Which answers are judged after they were sent, and by what. Unset: none is.")
+    feedback: Feedback | None = Field(None, description="How callers say what they thought of an answer. Unset: they cannot.")
     rules = (
         Rule(
             cel="!has(self.chain) || self.chain.filter(t, has(t.static)).size() == 0 || (has(self.chain[self.chain.size() - 1].static)"
@@ -772,6 +780,22 @@ class FallbackPolicySpec(ApiModel):
             message="`spec.chain`: `hedgeAfterMilliseconds` needs a `model` tier behind it, and is less than "
             "`spec.latencyBudgetMilliseconds`",
             holds=_can_hedge,
+        ),
+        Rule(
+            cel="!has(self.slos) || self.slos.all(s, !has(s.indicator) || s.indicator != 'HallucinationRate') || (has(self.quality)"
+            " && self.quality.scorers.exists(c, c.type in ['Lexical', 'NumbersAndLinks'] || (c.type == 'HTTP' && !(has(c.grounding)"
+            " && !c.grounding))))",
+            message="`spec.slos`: `HallucinationRate` needs a scorer that judges grounding; give `spec.quality.scorers` one of the type "
+            "`Lexical`, `NumbersAndLinks` or `HTTP`",
+            holds=lambda s: (
+                all(slo.indicator is not Indicator.HALLUCINATION_RATE for slo in s.slos)
+                or (s.quality is not None and any(scorer.is_grounding for scorer in s.quality.scorers))
+            ),
+        ),
+        Rule(
+            cel="!has(self.slos) || has(self.feedback) || self.slos.all(s, !has(s.indicator) || s.indicator != 'NegativeFeedbackRate')",
+            message="`spec.slos`: `NegativeFeedbackRate` needs callers who can say something; set `spec.feedback`",
+            holds=lambda s: s.feedback is not None or all(slo.indicator is not Indicator.NEGATIVE_FEEDBACK_RATE for slo in s.slos),
         ),
         *RESIDENCY_RULES,
         *STREAM_RULES,

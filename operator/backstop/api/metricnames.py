@@ -23,7 +23,14 @@ SENT_TOTAL: Final = "backstop_sent_total"  # {namespace, policy, revision}
 # Requests that a model answered in full, by whether it said how many tokens that took; and how many, of those that did.
 SERVED_USAGE: Final = "backstop_served_usage_total"  # {namespace, policy, revision, target, type}: a UsageType
 SERVED_TOKENS: Final = "backstop_served_tokens_total"  # {namespace, policy, revision, target, type}: a TokenType
+# Answers that were judged, each once, by the pod that served them: over all grounding scorers, of which `scorers` is a digest.
+GROUNDED_TOTAL: Final = "backstop_quality_answers_total"  # {namespace, policy, revision, scorers, label}: a QualityLabel
+# What callers thought of answers, by the pod that they told it.
+FEEDBACK_TOTAL: Final = "backstop_feedback_total"  # {namespace, policy, revision, label}: a FeedbackLabel
 
+QUALITY_SAMPLES_TOTAL: Final = "backstop_quality_samples_total"  # {namespace, policy, revision, scorer, label}: a QualityLabel
+QUALITY_SCORE: Final = "backstop_quality_score"  # {namespace, policy, revision, scorer}: from 0 to 1
+QUALITY_DROPPED_TOTAL: Final = "backstop_quality_dropped_total"  # {namespace, policy, revision, reason}: a QualityDrop
 REQUESTS_TOTAL: Final = "backstop_requests_total"
 TOKENS_TOTAL: Final = "backstop_tokens_total"  # {namespace, policy, revision, tier, type}: by the pod whose chain asked
 REQUEST_SECONDS: Final = "backstop_request_duration_seconds"
@@ -129,6 +136,30 @@ class CacheLevel(StrEnum):
     HOT = "hot"  # in the gateway's memory
     WARM = "warm"  # in a Redis
     COLD = "cold"  # on a volume
+
+
+class QualityLabel(StrEnum):
+    """What a scorer says of an answer."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    SKIP = "skip"  # it cannot tell, or has nothing to say to such an answer
+    ERROR = "error"  # it gave no verdict: neither good nor bad
+
+
+class QualityDrop(StrEnum):
+    """Why an answer that was drawn is not judged."""
+
+    QUEUE = "queue"  # too many wait
+    MEMORY = "memory"  # what waits takes too much
+
+
+class FeedbackLabel(StrEnum):
+    """What a caller thought of an answer."""
+
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+    NEUTRAL = "neutral"
 
 
 class FailureMode(StrEnum):

@@ -13,10 +13,12 @@ from pydantic import Field
 
 from .access import Access
 from .fallbackpolicy import FallbackPolicySpec, Tier
+from .feedback import Feedback
 from .metricnames import latency_bounds
 from .model import ApiModel
-from .names import api_key_variable, redis_address_variable, redis_authorities_variable
+from .names import FEEDBACK_KEY_VARIABLE, api_key_variable, redis_address_variable, redis_authorities_variable, scorer_key_variable
 from .promptversion import PromptVersionSpec
+from .quality import Quality
 from .refs import ConfigMapKeyRef, SecretKeyRef
 from .residency import Residency
 from .spend import Spend
@@ -26,7 +28,7 @@ from .workload import Workload
 SCHEME: Final = 1
 HASH_LENGTH: Final = 10
 # What of a policy decides on answers, or on who gets them.
-_DECIDING: Final = {"chain", "latencyBudgetMilliseconds", "serving", "access", "residency", "stream", "spend"}
+_DECIDING: Final = {"chain", "latencyBudgetMilliseconds", "serving", "access", "residency", "quality", "feedback", "stream", "spend"}
 
 
 class RevisionRecord(ApiModel):
@@ -47,6 +49,8 @@ class RevisionRecord(ApiModel):
     residency: Residency | None = Field(None, description="Where requests may be processed.")
     stream: Stream | None = Field(None, description="What becomes of streams that break off.")
     spend: Spend | None = Field(None, description="How many tokens models may take in a period.")
+    quality: Quality | None = Field(None, description="Which answers are judged, and by what.")
+    feedback: Feedback | None = Field(None, description="How callers say what they thought of an answer.")
 
 
 def references_of(policy: FallbackPolicySpec) -> dict[str, tuple[str, ConfigMapKeyRef]]:
@@ -68,6 +72,13 @@ def secrets_of(chain: Sequence[Tier]) -> dict[str, SecretKeyRef]:
             found[redis_address_variable(position)] = tier.cache.warm.redis.addressRef
             found[redis_authorities_variable(position)] = tier.cache.warm.redis.caBundleRef
     return {variable: reference for variable, reference in found.items() if reference is not None}
+
+
+def secrets_of_record(record: RevisionRecord) -> dict[str, SecretKeyRef]:
+    """The same of everything that a revision's gateways run on."""
+    scorers = record.quality.scorers if record.quality else []
+    keys = {scorer_key_variable(position): s.http.apiKeyRef for position, s in enumerate(scorers) if s.http and s.http.apiKeyRef}
+    return secrets_of(record.chain) | keys | ({FEEDBACK_KEY_VARIABLE: record.feedback.keyRef} if record.feedback else {})
 
 
 class WorkloadRecord(ApiModel):
@@ -157,6 +168,8 @@ def build_record(
         residency=policy.residency,
         stream=policy.stream,
         spend=policy.spend,
+        quality=policy.quality,
+        feedback=policy.feedback,
     )
 
 

@@ -23,7 +23,7 @@ class TenantResidency(ApiModel):
 
 
 class Residency(ApiModel):
-    """Where requests may be processed: no model, and no Redis, in another jurisdiction gets anything of them. Part of the revision."""
+    """Where requests may be processed: nobody in another jurisdiction gets anything of them. Part of the revision."""
 
     allowedJurisdictions: list[Jurisdiction] = Field(
         min_length=1,
@@ -53,6 +53,11 @@ def _places(spec: Any) -> list[str | None]:
     return models + [t.cache.warm.jurisdiction for t in spec.chain if t.cache is not None and t.cache.warm is not None]
 
 
+def _scorers(spec: Any) -> list[str | None]:
+    """Of everything that answers go to."""
+    return [] if spec.quality is None else [s.http.jurisdiction for s in spec.quality.scorers if s.http is not None]
+
+
 def _has_a_tier(spec: Any, *, allowed: list[str]) -> bool:
     return any(t.static is not None or (t.model is not None and t.model.jurisdiction in allowed) for t in spec.chain)
 
@@ -79,6 +84,13 @@ RESIDENCY_RULES = (
         " && t.model.jurisdiction in a.allowedJurisdictions))",
         message="`spec.residency.tenants`: for each tenant the chain has a `model` in a jurisdiction that it allows, or a `static` tier",
         holds=lambda s: s.residency is None or all(_has_a_tier(s, allowed=t.allowedJurisdictions) for t in s.residency.tenants),
+    ),
+    Rule(
+        cel="!has(self.residency) || !has(self.quality) || self.quality.scorers.all(c, !has(c.http)"
+        " || (has(c.http.jurisdiction) && c.http.jurisdiction in self.residency.allowedJurisdictions))",
+        message="`spec.quality.scorers`: with `spec.residency` each `http` has a `jurisdiction`, one of "
+        "`spec.residency.allowedJurisdictions`",
+        holds=lambda s: s.residency is None or all(place in s.residency.allowedJurisdictions for place in _scorers(s)),
     ),
     Rule(
         cel="!has(self.serving.workload) || !has(self.residency)",

@@ -46,7 +46,8 @@ _log = logging.getLogger(__name__)
 
 REQUEST_SECONDS: Final = 10.0
 WORKERS: Final = 8
-URGENT_WORKERS: Final = 2  # more, which take nothing else: the others may all wait for slow writes when a canary turns bad
+# More, which take nothing else: the others may all wait for slow writes when a canary turns bad, and so may some of these.
+URGENT_WORKERS: Final = 16
 SWEEP_SECONDS: Final = 300.0
 FRESH_SECONDS: Final = 10.0
 FIRST_LIST_RETRY_SECONDS: Final = 2.0

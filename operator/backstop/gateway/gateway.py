@@ -26,12 +26,14 @@ from .callerfiles import READ_SECONDS, follow_callers
 from .chain import Chain
 from .client import Client
 from .counting import counting
+from .feedbackdesk import FeedbackDesk
 from .forward import Forwarder
 from .lifecycle import Lifecycle
 from .listen import HttpServer, serve_until_stopped
 from .metrics import GatewayMetrics
 from .ops import OpsApp
 from .peers import Peers
+from .quality.sampling import AnswerSampler
 from .revision import Revision, is_forbidden
 from .room import BodyRoom
 from .serve import LocalServer
@@ -114,10 +116,23 @@ async def run_gateway(
             revision.tiers, client=client, gate=gate, metrics=metrics, clock=clock, hold_back=revision.hold_back, allowance=allowance
         )
         vectors = Chain(revision.embedding_tiers, client=client, gate=gate, metrics=metrics, clock=clock, check=check_vectors)
+        sampler = None
+        if revision.quality is not None:
+            sampler = AnswerSampler(revision.quality, client=client, metrics=metrics, clock=clock, random=Random(split.random()))
+            await levels.enter_async_context(sampler.running())
+        feedback = None if revision.feedback is None else FeedbackDesk(revision.feedback, metrics=metrics, now=now)
         app = GatewayApp(
             revision,
             local=LocalServer(
-                revision, chain=chain, vectors=vectors, metrics=metrics, clock=clock, now=now, cache=cache, allowance=allowance
+                revision,
+                chain=chain,
+                vectors=vectors,
+                metrics=metrics,
+                clock=clock,
+                now=now,
+                cache=cache,
+                quality=sampler,
+                allowance=allowance,
             ),
             forwarder=Forwarder(revision, peers=peers, metrics=metrics),
             view=view,
@@ -127,6 +142,7 @@ async def run_gateway(
             clock=clock,
             random=split,
             access=access,
+            feedback=feedback,
         )
         ops = OpsApp(
             revision,
@@ -137,6 +153,7 @@ async def run_gateway(
             metrics=metrics,
             heartbeat=heartbeat,
             cache=cache,
+            quality=sampler,
             allowance=allowance,
         )
         beating = asyncio.create_task(_beat(heartbeat))

@@ -15,6 +15,7 @@ from .answercache import AnswerCache
 from .connection import Exchange
 from .lifecycle import Lifecycle
 from .metrics import GatewayMetrics
+from .quality.sampling import AnswerSampler
 from .revision import Revision
 from .room import BodyRoom
 from .targets import TargetGate
@@ -38,6 +39,7 @@ class OpsApp:
         heartbeat: Heartbeat,
         cache: AnswerCache | None = None,
         allowance: Allowance | None = None,
+        quality: AnswerSampler | None = None,
     ) -> None:
         self._revision = revision
         self._view = view
@@ -48,6 +50,7 @@ class OpsApp:
         self._heartbeat = heartbeat
         self._cache = cache
         self._allowance = allowance
+        self._quality = quality
         self.ready = False
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -91,6 +94,7 @@ class OpsApp:
                 "breakers": self._gate.status(),
                 "caches": {} if self._cache is None else self._cache.status(),
                 "spend": None if self._allowance is None else _spend(self._allowance),
+                "quality": None if self._quality is None else self._quality.status(),
             }
         )
 

@@ -14,7 +14,13 @@ from ..api.cachetier import CacheMatch, WarmCache
 from ..api.fallbackpolicy import Capability, CircuitBreaker, StaticTarget, Tier, Timeouts
 from ..api.knowledge import KnowledgeError, read_knowledge_base
 from ..api.metricnames import target_label
-from ..api.names import api_key_variable, redis_address_variable, redis_authorities_variable
+from ..api.names import (
+    FEEDBACK_KEY_VARIABLE,
+    api_key_variable,
+    redis_address_variable,
+    redis_authorities_variable,
+    scorer_key_variable,
+)
 from ..api.promptversion import ModelParameters, Variable
 from ..api.record import RevisionRecord
 from ..api.refs import SecretKeyRef
@@ -24,9 +30,11 @@ from ..api.stream import OnInterruption
 from ..api.template import TemplateError, compile_prompt
 from .allowance import AllowanceSettings
 from .breaker import BreakerSettings
+from .feedback import FeedbackKeys
 from .jsontext import quoted
 from .knowledge import StaticAnswers
 from .prompt import Prompt, compile_for_json
+from .quality.settings import QualitySettings, compile_quality
 from .redisaddress import RedisAddress, literal_address, read_redis_address
 
 # Addresses that answer with a machine's credentials. A model never lives there.
@@ -131,6 +139,8 @@ class Revision:
     latency_bounds: tuple[float, ...]
     takes_keys: bool = False  # a caller needs one
     tenant_header: str | None = None
+    quality: QualitySettings | None = None
+    feedback: FeedbackKeys | None = None
     allowed: frozenset[str] | None = None  # jurisdictions; None: all, and nothing is known of some
     hold_back: float = 0.0  # seconds, of streams
     continues: bool = False  # streams that break off
@@ -199,6 +209,7 @@ def compile_revision(record: RevisionRecord, *, environment: Mapping[str, str]) 
     settings = record.prompt.model
     if record.residency is not None:
         _refuse_abroad(record, residency=record.residency)
+        _refuse_scorers_abroad(record, residency=record.residency)
     return Revision(
         namespace=record.namespace,
         policy=record.policy,
@@ -215,6 +226,8 @@ def compile_revision(record: RevisionRecord, *, environment: Mapping[str, str]) 
         latency_bounds=tuple(record.latencyBounds),
         takes_keys=record.access is not None and record.access.callerKeysRef is not None,
         tenant_header=record.access.tenantHeader.lower() if record.access and record.access.tenantHeader else None,
+        quality=_quality(record, environment=environment),
+        feedback=_feedback(record, environment=environment),
         allowed=frozenset(record.residency.allowedJurisdictions) if record.residency else None,
         hold_back=record.stream.holdBackMilliseconds / 1000 if record.stream else 0.0,
         continues=record.stream is not None and record.stream.onInterruption is OnInterruption.CONTINUE,
@@ -244,7 +257,7 @@ def _compile_tier(
     if model is None:
         raise ConfigurationError(f"`spec.chain[{position}]` has none of `model`, `cache` and `static`; set one")
     timeouts = tier.timeouts or Timeouts()
-    _refuse_forbidden(model.baseURL, position=position)
+    _refuse_forbidden(model.baseURL, field=f"`spec.chain[{position}].model.baseURL`", whose="the model's")
     later = [t.timeouts for t in chain[position + 1 :] if t.model is not None]
     return ModelTier(
         name=tier.name,
@@ -343,19 +356,20 @@ def _answers(static: StaticTarget, *, text: str | None) -> StaticAnswers | None:
         raise ConfigurationError(f"{where} cannot be used: {error}") from None
 
 
-def _refuse_forbidden(url: str, *, position: int) -> None:
-    field = f"`spec.chain[{position}].model.baseURL`"
+def _refuse_forbidden(url: str, *, field: str, whose: str) -> None:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         raise ConfigurationError(f"{field} is not a URL; correct the host or the port") from None
+    if not url.isascii():
+        raise ConfigurationError(f"{field} holds characters that no URL does; write those of its path as `%` and two digits each")
     try:
         forbidden = is_forbidden(host)
     except ValueError:
         return  # a name: its addresses are checked when a connection is made
     if forbidden:
-        raise ConfigurationError(f"{field} is a link-local or metadata address, which is never called; name the model's own host")
+        raise ConfigurationError(f"{field} is a link-local or metadata address, which is never called; name {whose} own host")
 
 
 def _refuse_abroad(record: RevisionRecord, *, residency: Residency) -> None:
@@ -369,6 +383,16 @@ def _refuse_abroad(record: RevisionRecord, *, residency: Residency) -> None:
                 )
 
 
+def _refuse_scorers_abroad(record: RevisionRecord, *, residency: Residency) -> None:
+    """The same of whoever answers are sent to."""
+    for position, scorer in enumerate(record.quality.scorers if record.quality else ()):
+        if scorer.http is not None and scorer.http.jurisdiction not in residency.allowedJurisdictions:
+            raise ConfigurationError(
+                f"`spec.quality.scorers[{position}].http.jurisdiction` is not one of `spec.residency.allowedJurisdictions`; take the "
+                "scorer out, or allow it"
+            )
+
+
 def _authorization(tier: Tier, *, position: int, environment: Mapping[str, str]) -> str | None:
     reference = tier.model.apiKeyRef if tier.model else None
     if reference is None:
@@ -380,6 +404,39 @@ def _authorization(tier: Tier, *, position: int, environment: Mapping[str, str])
     if not (key.isascii() and key.isprintable()):
         raise ConfigurationError(f"{field}: the key in Secret `{reference.name}` holds characters that a header cannot carry")
     return f"Bearer {key}"
+
+
+def _quality(record: RevisionRecord, *, environment: Mapping[str, str]) -> QualitySettings | None:
+    if record.quality is None:
+        return None
+    authorizations: dict[str, str] = {}
+    for position, scorer in enumerate(record.quality.scorers):
+        if scorer.http is None:
+            continue
+        field = f"`spec.quality.scorers[{position}].http"
+        _refuse_forbidden(scorer.http.url, field=f"{field}.url`", whose="the scorer's")
+        if scorer.http.apiKeyRef is not None:
+            key = _from_secret(
+                scorer.http.apiKeyRef, variable=scorer_key_variable(position), field=f"{field}.apiKeyRef`", environment=environment
+            )
+            if not (key.isascii() and key.isprintable()):
+                raise ConfigurationError(
+                    f"{field}.apiKeyRef`: the key in Secret `{scorer.http.apiKeyRef.name}` holds characters that a header cannot carry"
+                )
+            authorizations[scorer.name] = f"Bearer {key}"
+    about = {"policy": record.policy, "revision": record.revision, "prompt_version": record.promptVersion}
+    return compile_quality(record.quality, authorizations=authorizations, about=about)
+
+
+def _feedback(record: RevisionRecord, *, environment: Mapping[str, str]) -> FeedbackKeys | None:
+    if record.feedback is None:
+        return None
+    reference, field = record.feedback.keyRef, "`spec.feedback.keyRef`"
+    text = _from_secret(reference, variable=FEEDBACK_KEY_VARIABLE, field=field, environment=environment)
+    try:
+        return FeedbackKeys(text, scope=f"{record.namespace}/{record.policy}", longest=float(record.feedback.maxAgeSeconds))
+    except ValueError as error:
+        raise ConfigurationError(f"{field}: Secret `{reference.name}`, `{reference.key}`: {error}") from None
 
 
 def _seconds(milliseconds: int | None) -> float | None:

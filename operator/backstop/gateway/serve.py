@@ -1,6 +1,7 @@
 """Serving a request here: prompt, chain, answer, and what is said about it in headers and metrics."""
 
 import asyncio
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,13 +12,14 @@ from ..api.metricnames import CacheUse, FirstTier, Outcome
 from ..api.steering import TRACK_HEADER
 from ..api.traffic import PodRole
 from .allowance import Allowance
-from .answercache import AnswerCache, CacheAccess, RecordedStream
+from .answercache import AnswerCache, CacheAccess
 from .body import ChatRequest, Wanted, parse_chat
 from .chain import Answered, Chain, Exhausted, Walk
 from .continuing import Continuation, ContinuedStream, may_go_on
 from .errors import SLOW_CALLER_EVENT, CallerError, error_event, exhausted
 from .exchange import Body, Reply, RequestHeaders, carried
 from .metrics import GatewayMetrics
+from .quality.sampling import AnswerSampler, AnswerStream, Draw
 from .replay import Replay, as_stream
 from .revision import ModelTier, Revision, StaticTier
 from .static import static_completion, static_stream
@@ -82,6 +84,7 @@ class LocalServer:
         now: Callable[[], float],
         cache: AnswerCache | None = None,
         allowance: Allowance | None = None,
+        quality: AnswerSampler | None = None,
     ) -> None:
         self._revision = revision
         self._chain = chain
@@ -91,6 +94,7 @@ class LocalServer:
         self._now = now
         self._cache = cache
         self._allowance = allowance
+        self._quality = quality
         self._constant = [
             (b"x-backstop-policy", revision.policy.encode()),
             (b"x-backstop-revision", revision.name.encode()),
@@ -126,12 +130,15 @@ class LocalServer:
             reply.spelling = Completions() if passage.endpoint is Endpoint.COMPLETIONS else None
             wanted, asked = request.wanted, Asked(request.question, headers.languages)
             going_on = self._going_on(request, answer=answer, trace=headers.trace, walk=walk)
+            draw = self._draw(request, answer=answer, walk=walk, passage=passage)
             del request
             if going_on is None:  # nobody needs the body that it was made of
                 body.let_go()
             now = self._clock()
             passage.overhead = max(0.0, now - passage.started - walk.waited_by(now))
             passage.tier = answer.tier if isinstance(answer, Answered) else NO_TIER
+            if self._revision.feedback is not None and isinstance(answer, Answered) and not isinstance(answer.answer, PassedBack):
+                said[0] = (said[0][0], self._signed(headers.identity, counts=passage.judged))
             said += _say(answer, walk=walk, overhead=passage.overhead)
             if kept is not None:
                 said.append((CACHE_HEADER.encode(), kept.lookup.value.encode()))
@@ -151,6 +158,7 @@ class LocalServer:
                 request=headers,
                 kept=kept,
                 passage=passage,
+                draw=draw,
                 going_on=going_on,
             )
         finally:
@@ -175,6 +183,19 @@ class LocalServer:
             return Answered(tier=self._cache.tier.name, model=model, answer=replay, upstream=None, attempt_started=walk.started)
         return await self._chain.answer(request, trace=headers.trace, walk=walk, cache=kept)
 
+    def _draw(self, request: ChatRequest, *, answer: Answered | Exhausted, walk: Walk, passage: Passage) -> Draw | None:
+        """Whether the answer is to be judged: only what a model gave to this request, and only where chance chose who serves it."""
+        if self._quality is None or not passage.judged or not isinstance(answer, Answered) or answer.tier not in walk.asked:
+            return None
+        return self._quality.draw(request.members, allowed=walk.allowed) if isinstance(answer.answer, Whole | Streaming) else None
+
+    def _signed(self, identity: str, *, counts: bool) -> bytes:
+        """An id that the answer's caller can say something of it by."""
+        keys = self._revision.feedback
+        assert keys is not None, "only where there is feedback"
+        signed = keys.sign(identity, revision=self._revision.name, now=self._now(), nonce=secrets.randbits(64), counts=counts)
+        return signed.encode()
+
     async def _answer(
         self,
         answer: Answered | Exhausted,
@@ -187,6 +208,7 @@ class LocalServer:
         kept: CacheAccess | None,
         passage: Passage,
         going_on: Continuation | None,
+        draw: Draw | None,
     ) -> Outcome:
         if isinstance(answer, Exhausted):
             status, body = exhausted(answer.failure)
@@ -195,6 +217,8 @@ class LocalServer:
         match answer.answer:
             case Whole(body):
                 await reply.whole(200, headers=headers, body=body)
+                if draw is not None:
+                    draw.whole(body)
                 return Outcome.SUCCESS
             case PassedBack(status, content_type, body):
                 await reply.whole(status, headers=headers, body=body, content_type=content_type)
@@ -213,7 +237,8 @@ class LocalServer:
                     await reply.whole(200, headers=headers, body=body)
                 return Outcome.SUCCESS
             case Streaming() as streaming:
-                stream = streaming if kept is None else kept.recorded(streaming, tier=answer.tier)
+                stream: AnswerStream = streaming if kept is None else kept.recorded(streaming, tier=answer.tier)
+                stream = stream if draw is None else draw.recorded(stream)
                 hop = request.hop is not None
                 return await self._relay(stream, answer=answer, reply=reply, headers=headers, passage=passage, hop=hop, going_on=going_on)
 
@@ -243,7 +268,7 @@ class LocalServer:
 
     async def _relay(
         self,
-        stream: Streaming | RecordedStream | ContinuedStream,
+        stream: AnswerStream,
         *,
         answer: Answered,
         reply: Reply,
@@ -289,7 +314,7 @@ class LocalServer:
 
     async def _pass_on(
         self,
-        stream: Streaming | RecordedStream | ContinuedStream,
+        stream: AnswerStream,
         *,
         tier: ModelTier,
         ends: float,

@@ -22,6 +22,8 @@ SLO_BREACHES = frozenset(
         Reason.PROMQL_BREACH,
         Reason.TOKENS_BREACH,
         Reason.COST_BREACH,
+        Reason.HALLUCINATION_RATE_BREACH,
+        Reason.FEEDBACK_BREACH,
         Reason.NO_TRAFFIC,
     }
 )
