@@ -68,6 +68,7 @@ class GatewayApp:
         self._feedback = feedback
         vectors = bool(revision.embedding_tiers)
         self._offered = {e.value: e for e in Endpoint if vectors or e is not Endpoint.EMBEDDINGS}
+        self._paths = (*self._offered, *([] if feedback is None else [FEEDBACK_PATH]), MODELS_PATH)
         self._models = msgspec.json.encode(
             {"object": "list", "data": [{"id": m, "object": "model", "created": 0, "owned_by": "backstop"} for m in revision.models]}
         )
@@ -98,12 +99,12 @@ class GatewayApp:
                 await reply.whole(200, headers=self._local.identify(headers.identity, role=role), body=self._models)
             case "POST", path if path == FEEDBACK_PATH and self._feedback is not None:
                 await self._take_feedback(self._feedback, exchange=exchange, headers=headers, role=role, reply=reply)
-            case method, path if path in self._offered or path == MODELS_PATH or (path == FEEDBACK_PATH and self._feedback is not None):
+            case method, path if path in self._paths:
                 await self._refuse(
                     CallerError(f"`{method}` is not offered on `{path}`", status=405), headers=headers, role=role, reply=reply
                 )
             case _, path:
-                offered = ", ".join(f"`{offered}`" for offered in self._offered)
+                offered = ", ".join(f"`{offered}`" for offered in self._paths[:-1])
                 error = CallerError(f"`{path}` is not offered; {offered} and `{MODELS_PATH}` are", status=404, code="not_found")
                 await self._refuse(error, headers=headers, role=role, reply=reply)
 
