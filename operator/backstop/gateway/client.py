@@ -78,6 +78,7 @@ class Client:
     """
 
     def __init__(self, *, idle_seconds: float, socket_factory: SocketFactory | None = None, trust: ssl.SSLContext | None = None) -> None:
+        self._loop = asyncio.get_running_loop()  # kept: to ask for it asks the system for the process's number
         self._idle_seconds = idle_seconds
         self._socket_factory = socket_factory
         self._idle: dict[tuple[str, int, bool], list[ModelConnection]] = {}
@@ -125,7 +126,7 @@ class Client:
     def _pick(self, place: Place) -> ModelConnection | None:
         """The connection that was used last, so that those nobody needs grow old."""
         kept = self._idle.get((place.host, place.port, place.tls))
-        oldest = asyncio.get_running_loop().time() - self._idle_seconds
+        oldest = self._loop.time() - self._idle_seconds
         while kept:
             connection = kept.pop()
             if connection.is_usable and connection.idle_since >= oldest and not connection.transport.is_closing():
@@ -144,18 +145,17 @@ class Client:
             raise UnreachableError(f"no connection: {type(error).__name__}") from None
 
     async def _dial(self, place: Place) -> ModelConnection:
-        loop = asyncio.get_running_loop()
         sock = await aiohappyeyeballs.start_connection(
             await self._look_up(place.host, port=place.port),
             happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
             interleave=1,
-            loop=loop,
+            loop=self._loop,
             socket_factory=self._socket_factory,
         )
         key = (place.host, place.port, place.tls)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _, connection = await loop.create_connection(
+            _, connection = await self._loop.create_connection(
                 partial(ModelConnection, free=partial(self._keep, key)),
                 sock=sock,
                 ssl=self._tls() if place.tls else None,
@@ -167,14 +167,13 @@ class Client:
         return connection
 
     async def _look_up(self, host: str, *, port: int) -> _Addresses:
-        loop = asyncio.get_running_loop()
         until, found = self._names.get((host, port), (0.0, ()))
-        if loop.time() >= until:
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        if self._loop.time() >= until:
+            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
             self._names.pop((host, port), None)
             if len(self._names) >= _KEPT_NAMES:
                 self._names.pop(next(iter(self._names)))
-            self._names[host, port] = (loop.time() + _NAME_SECONDS, found)
+            self._names[host, port] = (self._loop.time() + _NAME_SECONDS, found)
         return found
 
     def _tls(self) -> ssl.SSLContext:
@@ -186,16 +185,14 @@ class Client:
         if self._closed:
             connection.close()
             return
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
+        connection.idle_since = self._loop.time()
         self._idle.setdefault(key, []).append(connection)
         if self._sweep is None:
-            self._sweep = loop.call_later(self._idle_seconds, self._close_old)
+            self._sweep = self._loop.call_later(self._idle_seconds, self._close_old)
 
     def _close_old(self) -> None:
         """Close what has not been used for long; look again while there is anything."""
-        loop = asyncio.get_running_loop()
-        oldest = loop.time() - self._idle_seconds
+        oldest = self._loop.time() - self._idle_seconds
         for key, kept in tuple(self._idle.items()):
             for connection in kept:
                 if connection.idle_since < oldest:
@@ -203,4 +200,4 @@ class Client:
             self._idle[key] = [c for c in kept if c.is_usable]
             if not self._idle[key]:
                 del self._idle[key]
-        self._sweep = loop.call_later(self._idle_seconds / 2, self._close_old) if self._idle else None
+        self._sweep = self._loop.call_later(self._idle_seconds / 2, self._close_old) if self._idle else None

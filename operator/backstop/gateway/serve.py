@@ -1,6 +1,5 @@
 """Serving a request here: prompt, chain, answer, and what is said about it in headers and metrics."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -19,7 +18,7 @@ from .replay import Replay, as_stream
 from .revision import ModelTier, Revision, StaticTier
 from .static import static_completion, static_stream
 from .surface import Completions, Endpoint, chat_of, embeddings_of
-from .timing import on_loop
+from .timing import Deadline
 from .upstream import CutError, PassedBack, Streaming, Whole
 from .usage import USAGE_HEADER, ModelUse, comment, told, usage_in
 
@@ -230,13 +229,13 @@ class LocalServer:
         assert isinstance(tier, ModelTier)
         ends = answer.attempt_started + tier.total
         try:
-            async with asyncio.timeout_at(on_loop(ends, clock=self._clock)) as timer:
+            async with Deadline(ends, clock=self._clock) as timer:
                 await reply.begin_stream(headers=headers, head=stream.head)
                 silent_at = self._clock() + tier.stall
                 while True:
-                    timer.reschedule(on_loop(min(ends, silent_at), clock=self._clock))
+                    timer.reschedule(min(ends, silent_at))
                     piece = await stream.more()
-                    timer.reschedule(on_loop(ends, clock=self._clock))
+                    timer.reschedule(ends)
                     if piece is None:
                         break
                     events, content = piece
