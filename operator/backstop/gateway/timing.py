@@ -48,12 +48,15 @@ class Deadline:
             raise TimeoutError from error
 
     def _arm(self) -> None:
+        self._begin(max(0.0, self._moment - self._clock()))
+
+    def _begin(self, seconds: float) -> None:
         self._armed_for = self._moment
-        self._timer = self._loop.call_later(max(0.0, self._moment - self._clock()), self._fire)
+        self._timer = self._loop.call_later(seconds, self._fire)
 
     def _fire(self) -> None:
-        if self._moment > self._clock():
-            self._arm()
+        if self._moment > self._armed_for:
+            self._begin(self._moment - self._armed_for)
         else:
             self._expired = True
             self._task.cancel()
