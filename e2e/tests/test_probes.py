@@ -54,9 +54,13 @@ async def test_a02_no_weight_before_a_probe_has_asked_the_canary_itself(scenario
     await scenario.until_nothing(JOBS)
     async with scenario.load() as load:
         await scenario.want("2.0.0")
-        while not (canary := (await scenario.status()).get("canary", {})).get("probesPassed"):
-            assert (await scenario.traffic()).permille == 0
-            assert {answer.track for answer in load.answers} == {"stable"}, "a probe shows to nobody"
+        while True:
+            # What callers see is read before status: a probe that has not passed by then had not passed when they did.
+            before = await scenario.traffic(), {answer.track for answer in load.answers}
+            if (canary := (await scenario.status()).get("canary", {})).get("probesPassed"):
+                break
+            assert before[0].permille == 0
+            assert before[1] <= {"stable"}, "a probe shows to nobody"
         weighted = await scenario.until_weight(50)
         assert weighted["revision"] == canary["revision"]
         (job,), _ = await scenario.client.list(JOBS, namespace=scenario.namespace)

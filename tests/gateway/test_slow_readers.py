@@ -130,6 +130,7 @@ async def test_a_caller_that_does_not_read_is_cut_off_and_has_left(model: Model,
         await eventually(nothing_in_flight)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("bound", "outcome"), [(0.5, "cancelled"), (60.0, "truncated")])
 async def test_a_peer_that_breaks_off_behind_a_caller_that_does_not_read_is_not_to_blame(
     model: Model, gateways: Gateways, api: TrafficApi, monkeypatch: pytest.MonkeyPatch, bound: float, outcome: str

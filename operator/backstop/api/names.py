@@ -123,3 +123,11 @@ def redis_address_variable(tier_position: int) -> str:
 def redis_authorities_variable(tier_position: int) -> str:
     """Environment variable that carries the CA bundle of that Redis."""
     return f"BACKSTOP_REDIS_AUTHORITIES_{tier_position}"
+
+
+def scorer_key_variable(position: int) -> str:
+    """Environment variable that carries the key of the scorer at this position (0-based) of the policy's scorers."""
+    return f"BACKSTOP_SCORER_KEY_{position}"
+
+
+FEEDBACK_KEY_VARIABLE: Final = "BACKSTOP_FEEDBACK_KEY"  # the keys that answers' ids are signed with

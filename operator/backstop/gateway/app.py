@@ -17,6 +17,8 @@ from .access import Access
 from .connection import CallerGoneError, Exchange
 from .errors import CallerError, envelope
 from .exchange import Body, Reply, RequestHeaders, read_headers
+from .feedback import FEEDBACK_PATH, LONGEST_FEEDBACK
+from .feedbackdesk import FeedbackDesk
 from .forward import Forwarder
 from .lifecycle import Lifecycle
 from .metrics import GatewayMetrics
@@ -51,6 +53,7 @@ class GatewayApp:
         clock: Callable[[], float],
         random: Random,
         access: Access | None = None,
+        feedback: FeedbackDesk | None = None,
     ) -> None:
         self._revision = revision
         self._local = local
@@ -62,6 +65,7 @@ class GatewayApp:
         self._clock = clock
         self._random = random
         self._access = access
+        self._feedback = feedback
         vectors = bool(revision.embedding_tiers)
         self._offered = {e.value: e for e in Endpoint if vectors or e is not Endpoint.EMBEDDINGS}
         self._models = msgspec.json.encode(
@@ -92,7 +96,9 @@ class GatewayApp:
                 await self._ask(self._offered[path], exchange=exchange, headers=headers, role=role, reply=reply)
             case "GET", path if path == MODELS_PATH:
                 await reply.whole(200, headers=self._local.identify(headers.identity, role=role), body=self._models)
-            case method, path if path in self._offered or path == MODELS_PATH:
+            case "POST", path if path == FEEDBACK_PATH and self._feedback is not None:
+                await self._take_feedback(self._feedback, exchange=exchange, headers=headers, role=role, reply=reply)
+            case method, path if path in self._offered or path == MODELS_PATH or (path == FEEDBACK_PATH and self._feedback is not None):
                 await self._refuse(
                     CallerError(f"`{method}` is not offered on `{path}`", status=405), headers=headers, role=role, reply=reply
                 )
@@ -103,6 +109,34 @@ class GatewayApp:
 
     async def _refuse(self, error: CallerError, *, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
         await reply.caller_error(error, headers=self._local.identify(headers.identity, role=role))
+
+    async def _take_feedback(self, desk: FeedbackDesk, *, exchange: Exchange, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
+        """What a caller thought of an answer. It is no request: nothing of it is judged, but what it says."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._lifecycle.enter(task)
+        body = Body(self._room)
+        try:
+            if self._lifecycle.in_flight > MAX_IN_FLIGHT:
+                raise NoRoomError
+            await body.read(exchange, length=headers.content_length, most=LONGEST_FEEDBACK)
+            said = desk.take(body.content)
+        except CallerError as error:
+            await self._refuse(error, headers=headers, role=role, reply=reply)
+        except NoRoomError:
+            await self._no_room(Overload.REQUESTS, headers=headers, role=role, reply=reply)
+        except CallerGoneError:
+            return
+        except asyncio.CancelledError:
+            if not self._lifecycle.ending:
+                raise
+            task.uncancel()
+            await reply.interrupt(_ENDING, code="shutting_down", headers=self._local.identify(headers.identity, role=role))
+        else:
+            await reply.whole(200, headers=self._local.identify(headers.identity, role=role), body=said)
+        finally:
+            body.let_go()
+            self._lifecycle.leave(task)
 
     async def _ask(self, endpoint: Endpoint, *, exchange: Exchange, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
         target = headers.hop if headers.hop is not None else headers.pin
@@ -139,8 +173,11 @@ class GatewayApp:
 
     async def _overloaded(self, reason: Overload, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage) -> None:
         """There is no room: the gateway's own doing, whatever the revision. An entry hop reads the reason, and counts it so too."""
-        self._metrics.count_refused(reason)
         passage.outcome = Outcome.REFUSED
+        await self._no_room(reason, headers=headers, role=role, reply=reply)
+
+    async def _no_room(self, reason: Overload, *, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
+        self._metrics.count_refused(reason)
         said = [*self._local.identify(headers.identity, role=role), (b"retry-after", b"1"), (REASON_HEADER.encode(), OVERLOAD.encode())]
         error = envelope(_NO_ROOM[reason], kind="rate_limit_error", code="overload")
         await reply.whole(429, headers=said, body=error)

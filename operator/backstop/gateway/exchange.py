@@ -159,7 +159,7 @@ def _text(raw: bytes) -> str:
 
 
 def carried(name: str, *, value: str) -> list[tuple[bytes, bytes]]:
-    """A header as aiohttp read it, or as the configuration has it, byte for byte; nothing when no answer can carry it."""
+    """A header as it was read, or as the configuration has it, byte for byte; nothing when no answer can carry it."""
     raw = value.encode(errors="surrogateescape")
     return [] if _UNCARRIED.search(raw) else [(name.encode(), raw)]
 
@@ -189,9 +189,9 @@ class Body:
         self._held = 0
         self.content = b""
 
-    async def read(self, exchange: Exchange, *, length: int | None) -> None:
-        """Read it into `content`. Raises CallerError (413, 408), CallerGoneError and NoRoomError."""
-        longest = min(MAX_BODY_BYTES, self._room.limit)
+    async def read(self, exchange: Exchange, *, length: int | None, most: int = MAX_BODY_BYTES) -> None:
+        """Read it into `content`, `most` bytes of it. Raises CallerError (413, 408), CallerGoneError and NoRoomError."""
+        longest = min(most, self._room.limit)
         if length is not None:
             if length > longest:
                 raise _too_long(longest)
@@ -229,7 +229,8 @@ class Body:
 
 
 def _too_long(longest: int) -> CallerError:
-    return CallerError(f"the body is longer than {longest >> 20} MiB; send less", status=413)
+    bound = f"{longest >> 20} MiB" if longest >= 1 << 20 else f"{longest >> 10} KiB"
+    return CallerError(f"the body is longer than {bound}; send less", status=413)
 
 
 class Reply:

@@ -24,12 +24,14 @@ from .cachelevels import lower_levels
 from .callerfiles import READ_SECONDS, follow_callers
 from .chain import Chain
 from .client import Client
+from .feedbackdesk import FeedbackDesk
 from .forward import Forwarder
 from .lifecycle import Lifecycle
 from .listen import HttpServer, serve_until_stopped
 from .metrics import GatewayMetrics
 from .ops import OpsApp
 from .peers import Peers
+from .quality.sampling import AnswerSampler
 from .revision import Revision, is_forbidden
 from .room import BodyRoom
 from .serve import LocalServer
@@ -106,9 +108,14 @@ async def run_gateway(
         gate = TargetGate(revision, metrics=metrics, clock=clock)
         chain = Chain(revision.tiers, client=client, gate=gate, metrics=metrics, clock=clock)
         vectors = Chain(revision.embedding_tiers, client=client, gate=gate, metrics=metrics, clock=clock, check=check_vectors)
+        sampler = None
+        if revision.quality is not None:
+            sampler = AnswerSampler(revision.quality, client=client, metrics=metrics, clock=clock, random=Random(split.random()))
+            await levels.enter_async_context(sampler.running())
+        feedback = None if revision.feedback is None else FeedbackDesk(revision.feedback, metrics=metrics, now=now)
         app = GatewayApp(
             revision,
-            local=LocalServer(revision, chain=chain, vectors=vectors, metrics=metrics, clock=clock, now=now, cache=cache),
+            local=LocalServer(revision, chain=chain, vectors=vectors, metrics=metrics, clock=clock, now=now, cache=cache, quality=sampler),
             forwarder=Forwarder(revision, peers=peers, metrics=metrics),
             view=view,
             lifecycle=lifecycle,
@@ -117,8 +124,19 @@ async def run_gateway(
             clock=clock,
             random=split,
             access=access,
+            feedback=feedback,
         )
-        ops = OpsApp(revision, view=view, lifecycle=lifecycle, room=room, gate=gate, metrics=metrics, heartbeat=heartbeat, cache=cache)
+        ops = OpsApp(
+            revision,
+            view=view,
+            lifecycle=lifecycle,
+            room=room,
+            gate=gate,
+            metrics=metrics,
+            heartbeat=heartbeat,
+            cache=cache,
+            quality=sampler,
+        )
         beating = asyncio.create_task(_beat(heartbeat))
         watching = asyncio.create_task(_watch_traffic(revision, settings=settings, view=view, ops=ops, now=now, jitter=jitter))
         following = asyncio.create_task(_follow_callers(access, settings=settings, jitter=jitter))

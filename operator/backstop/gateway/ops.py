@@ -1,5 +1,6 @@
 """The metrics port: `/metrics`, `/healthz`, `/readyz`, `/-/status`, answered from memory."""
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -13,6 +14,7 @@ from .answercache import AnswerCache
 from .connection import Exchange
 from .lifecycle import Lifecycle
 from .metrics import GatewayMetrics
+from .quality.sampling import AnswerSampler
 from .revision import Revision
 from .room import BodyRoom
 from .targets import TargetGate
@@ -35,6 +37,7 @@ class OpsApp:
         metrics: GatewayMetrics,
         heartbeat: Heartbeat,
         cache: AnswerCache | None = None,
+        quality: AnswerSampler | None = None,
     ) -> None:
         self._revision = revision
         self._view = view
@@ -44,6 +47,7 @@ class OpsApp:
         self._metrics = metrics
         self._heartbeat = heartbeat
         self._cache = cache
+        self._quality = quality
         self.ready = False
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -82,8 +86,10 @@ class OpsApp:
                 "trafficReadAt": None if self._view.read_at is None else render_time(self._view.read_at),
                 "draining": self._lifecycle.draining,
                 "inFlight": self._lifecycle.in_flight,
+                "tasks": len(asyncio.all_tasks()),
                 "bodyBytes": self._room.held,
                 "breakers": self._gate.status(),
                 "caches": {} if self._cache is None else self._cache.status(),
+                "quality": None if self._quality is None else self._quality.status(),
             }
         )
