@@ -27,7 +27,7 @@ from e2e.cluster.paths import REPOSITORY
 from . import parts
 from .calls import MESSAGES, BenchError, Way
 
-START_SECONDS: Final = 120.0
+START_SECONDS: Final = 300.0
 # What a primary has before the next one is asked; of all, the whole request has ten seconds.
 PATIENCE_SECONDS: Final = 0.3
 

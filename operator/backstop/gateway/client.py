@@ -63,11 +63,11 @@ class Place:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS["https" if self.tls else "http"] else f"{host}:{self.port}"
 
-    def head(self, headers: Mapping[str, str]) -> bytes:
+    def head(self, headers: Mapping[str, str], *, method: str = "POST") -> bytes:
         """The start of a request's head, whose length is not said yet. Raises ValueError for what would be another header."""
         pairs = [("Host", self.authority), *headers.items()]
         said = lines((name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in pairs)
-        return b"POST %b HTTP/1.1\r\n%b" % (self.target.encode("ascii"), said)
+        return b"%b %b HTTP/1.1\r\n%b" % (method.encode(), self.target.encode("ascii"), said)
 
 
 class Client:
@@ -112,6 +112,10 @@ class Client:
             connection.close()
             raise
         return answer
+
+    async def get(self, place: Place, *, headers: Mapping[str, str], connect: float | None) -> Answer:
+        """The same for a request without a body."""
+        return await self.post(place, head=place.head(headers, method="GET"), body=b"", connect=connect)
 
     def close(self) -> None:
         """Close all connections."""
