@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -84,8 +85,10 @@ func call(arguments []string) error {
 	end := begin.Add(time.Duration(*seconds * float64(time.Second)))
 	callers := make([]caller, *connections)
 	var running sync.WaitGroup
+	var unseen atomic.Int64
+	unseen.Store(int64(*connections))
 	for i := range callers {
-		callers[i] = caller{address: where.Host, request: request, begin: begin, end: end, failed: map[string]int{}}
+		callers[i] = caller{address: where.Host, request: request, begin: begin, end: end, unseen: &unseen, failed: map[string]int{}}
 		running.Go(callers[i].run)
 	}
 	running.Wait()
@@ -118,7 +121,8 @@ type caller struct {
 	address    string
 	request    []byte
 	begin, end time.Time
-	seen       bool // a request that was begun while it was measured has been answered
+	unseen     *atomic.Int64 // callers of whom no request that was begun while it was measured has been answered
+	seen       bool
 	failed     map[string]int
 
 	connection net.Conn
@@ -135,8 +139,8 @@ func (c *caller) within(now time.Time) bool { return now.After(c.begin) && now.B
 
 func (c *caller) run() {
 	c.piece = make([]byte, 0, 64<<10)
-	// One that is answered slowly is waited for, so that every caller has something to say.
-	for now := time.Now(); now.Before(c.end) || (!c.seen && now.Before(c.end.Add(patience))); now = time.Now() {
+	// Who is answered slowly is waited for, by all: the load stays what it is until every caller has something to say.
+	for now := time.Now(); now.Before(c.end) || (c.unseen.Load() > 0 && now.Before(c.end.Add(patience))); now = time.Now() {
 		if err := c.ask(); err != nil {
 			if c.connection != nil {
 				c.connection.Close()
@@ -191,7 +195,10 @@ func (c *caller) ask() error {
 	if !measured {
 		return nil
 	}
-	c.seen = true
+	if !c.seen {
+		c.seen = true
+		c.unseen.Add(-1)
+	}
 	if !ok {
 		c.failed[answer.start]++
 		return nil
