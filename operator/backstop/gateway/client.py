@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohappyeyeballs
 
@@ -25,6 +25,8 @@ _NEXT_ADDRESS_SECONDS: Final = 0.25
 # Names are looked up again after this.
 _NAME_SECONDS: Final = 10.0
 _KEPT_NAMES: Final = 256
+# What may stand in a request line as it is: all that a URL may hold, and what is quoted already.
+_UNQUOTED: Final = "/?:@!$&'()*+,;=%~[]"
 _PORTS: Final = {"http": 80, "https": 443}
 
 SocketFactory = Callable[[tuple[Any, ...]], socket.socket]
@@ -55,7 +57,7 @@ class Place:
         if parts.scheme not in _PORTS or not parts.hostname:
             raise ValueError(f"`{url}` is no URL of a server")
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return Place(parts.hostname, parts.port or _PORTS[parts.scheme], target, tls=parts.scheme == "https")
+        return Place(parts.hostname, parts.port or _PORTS[parts.scheme], quote(target, safe=_UNQUOTED), tls=parts.scheme == "https")
 
     @property
     def authority(self) -> str:
