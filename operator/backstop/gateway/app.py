@@ -151,7 +151,7 @@ class GatewayApp:
             return
         passage = Passage(endpoint=endpoint, revision=self._revision.name, started=self._clock(), budget=self._revision.budget)
         passage.judged = headers.pin is None and endpoint is not Endpoint.EMBEDDINGS
-        task = asyncio.current_task()
+        task = exchange.task
         assert task is not None
         self._lifecycle.enter(task)
         self._metrics.inflight.inc()
@@ -213,9 +213,9 @@ class GatewayApp:
         if patience is not None and patience < self._revision.budget:
             # Less time than the policy promises to keep to: what becomes of it says nothing of the revision.
             passage.budget, passage.judged = patience, False
-        task = asyncio.current_task()
+        task = exchange.task
         assert task is not None
-        exchange.cancel_when_gone(task)
+        exchange.cancel_when_gone()
         try:
             await self._serve(body, headers=headers, role=role, reply=reply, passage=passage)
         except asyncio.CancelledError:
