@@ -16,6 +16,7 @@ from .model import SPACE, ApiModel, Rule
 from .probe import Probe
 from .promptversion import Name
 from .refs import ConfigMapKeyRef, ObjectName, SecretKeyRef
+from .rulestier import RuleEngineTarget
 from .selector import LABEL_NAME, LONGEST_SELECTOR, SELECTOR, is_selector, names_label
 from .serving import Serving
 from .steering import CanaryTraffic
@@ -181,11 +182,15 @@ class Tier(ApiModel):
         None, description="When a model that fails is left alone, so that callers do not wait for it. Unset: by the defaults of its fields."
     )
     price: Price | None = Field(None, description="What the model costs, for `CostPerRequest`. Unset: it is not known.")
+    ruleEngine: RuleEngineTarget | None = Field(
+        None,
+        description="Answers by conditions over the request: the first one that holds. Where none does, the next tier is. Never first.",
+    )
     rules = (
         Rule(
-            cel="[has(self.model), has(self.cache), has(self.static)].filter(x, x).size() == 1",
-            message="`spec.chain`: each tier has exactly one of `model`, `cache` and `static`",
-            holds=lambda t: [t.model, t.cache, t.static].count(None) == 2,
+            cel="[has(self.model), has(self.cache), has(self.ruleEngine), has(self.static)].filter(x, x).size() == 1",
+            message="`spec.chain`: each tier has exactly one of `model`, `cache`, `ruleEngine` and `static`",
+            holds=lambda t: [t.model, t.cache, t.ruleEngine, t.static].count(None) == 3,
         ),
         Rule(
             cel="has(self.model) || !has(self.timeouts)",
@@ -697,6 +702,11 @@ class FallbackPolicySpec(ApiModel):
             " || self.chain.all(t, has(t.price) || !has(t.model))",
             message="`spec.slos`: `CostPerRequest` needs the `price` of every `model` tier; give the ones that are missing in `spec.chain`",
             holds=lambda s: _is_priced(s) or all(slo.maxCostPerRequest is None for slo in s.slos),
+        ),
+        Rule(
+            cel="!has(self.chain) || self.chain.size() == 0 || !has(self.chain[0].ruleEngine)",
+            message="`spec.chain`: a `ruleEngine` is never the first tier; it answers where those before it have failed",
+            holds=lambda s: all(t.ruleEngine is None for t in s.chain[:1]),
         ),
         *WORKLOAD_RULES,
     )

@@ -35,7 +35,8 @@ class ChatRequest:
     """A checked request: members of the upstream body but for `model`, and how the caller wants the answer.
 
     `question`: what the caller asks, where the revision has a knowledge base to look it up in. `values`: of the declared variables, as
-    JSON strings without quotes. `needs`: beyond text, where the revision has a tier that cannot do everything.
+    JSON strings without quotes. `needs`: beyond text, where the revision has a tier that cannot do everything. `languages`: an
+    `Accept-Language` header; `headers`: of those that the revision's rules may read, the ones that there are.
     """
 
     members: dict[str, bytes]
@@ -43,6 +44,8 @@ class ChatRequest:
     question: str = ""
     values: Mapping[str, bytes] = field(default_factory=dict)
     needs: frozenset[Capability] = frozenset()
+    languages: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def for_model(self, model: str, *, asks_usage: bool = False) -> bytes:
         """The upstream body for one target. `asks_usage`: of a stream, whether or not its caller does."""

@@ -17,7 +17,9 @@ from .breaker import LeftAlone
 from .errors import Failure
 from .metrics import GatewayMetrics
 from .replay import Replay
-from .revision import STATIC_MODEL, CacheTier, ModelTier, StaticTier
+from .revision import STATIC_MODEL, AnyTier, CacheTier, ModelTier, RulesTier, StaticTier, model_of
+from .rules import RuleEngine
+from .static import FixedAnswer
 from .targets import TargetGate
 from .upstream import Failed, PassedBack, Streaming, Upstream, Whole
 
@@ -43,7 +45,7 @@ class Answered:
 
     tier: str
     model: str
-    answer: Whole | Streaming | PassedBack | StaticTier | Replay
+    answer: Whole | Streaming | PassedBack | StaticTier | Replay | FixedAnswer
     upstream: ModelTier | None
     attempt_started: float
 
@@ -73,7 +75,7 @@ class Chain:
 
     def __init__(
         self,
-        tiers: Sequence[ModelTier | StaticTier | CacheTier],
+        tiers: Sequence[AnyTier],
         *,
         session: aiohttp.ClientSession,
         gate: TargetGate,
@@ -86,6 +88,7 @@ class Chain:
         self._metrics = metrics
         self._clock = clock
         self._first_model = next((t.model for t in tiers if isinstance(t, ModelTier)), STATIC_MODEL)
+        self._engines = {t.name: RuleEngine(t.rules, headers=t.headers) for t in tiers if isinstance(t, RulesTier)}
         self._upstreams = {t.name: Upstream(t, session=session, clock=clock, check=check) for t in tiers if isinstance(t, ModelTier)}
 
     async def answer(
@@ -97,7 +100,7 @@ class Chain:
         """
         too_long: Answered | None = None  # what the last tier that was asked says, where the request does not fit into it
         for position, tier in enumerate(self._tiers):
-            if too_long is not None and isinstance(tier, StaticTier):
+            if too_long is not None and isinstance(tier, StaticTier | RulesTier):
                 return too_long
             reached = await self._reach(position, request=request, trace=trace, walk=walk, cache=cache)
             if isinstance(reached, Answered):
@@ -129,6 +132,13 @@ class Chain:
                 if replay is None:
                     return walk.failures[-1]  # with nothing kept, what led here leads on
                 return Answered(tier=tier.name, model=self._first_model, answer=replay, upstream=None, attempt_started=started)
+            case RulesTier():
+                decision = self._engines[tier.name].decide(request)
+                self._metrics.count_rules(tier.name, answered=decision.answer is not None, failed=decision.failed)
+                if decision.answer is None:
+                    return walk.failures[-1]  # it is no failure that no rule holds
+                fixed = FixedAnswer(decision.answer, model_of(tier))
+                return Answered(tier=tier.name, model=fixed.model, answer=fixed, upstream=None, attempt_started=started)
             case ModelTier():
                 if (unfit := _unfit(tier, request=request, outgrown=walk.outgrown)) is not None:
                     return unfit

@@ -4,7 +4,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
@@ -29,6 +29,7 @@ CACHE_CONTROL_HEADER: Final = "cache-control"
 AUTHORIZATION_HEADER: Final = "authorization"
 _LONGEST_CREDENTIAL: Final = 4096
 _LONGEST_TENANT: Final = 256
+_LONGEST_READ: Final = 1024  # of a header that rules read
 # What no header may hold: aiohttp lets some of it in, uvicorn none of it out.
 _UNCARRIED: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LANGUAGES: Final = re.compile(rb"[A-Za-z0-9*,;=. -]+")
@@ -63,6 +64,7 @@ class RequestHeaders:
     tenant: str | None = None  # None: it was not said, or not in one way
     partition: bytes | None = b""  # with whom it shares kept answers; None: with nobody
     deadline: str | None = None  # as it was said
+    read: Mapping[str, str] = field(default_factory=dict)  # that rules may read
 
     @property
     def patience(self) -> float | None:
@@ -76,6 +78,7 @@ class RequestHeaders:
     def to_forward(self, revision: str, *, pinned: bool = False) -> dict[str, str]:
         """Headers of the same request, forwarded to `revision`; `pinned`: because its caller named the track."""
         return {
+            **self.read,
             **({PIN_HEADER: revision} if pinned else {}),
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",
@@ -92,11 +95,16 @@ class RequestHeaders:
 
 
 def read_headers(
-    pairs: Collection[tuple[bytes, bytes]], *, steering: Steering = NO_STEERING, tenant_header: str | None = None
+    pairs: Collection[tuple[bytes, bytes]],
+    *,
+    steering: Steering = NO_STEERING,
+    tenant_header: str | None = None,
+    readable: Collection[str] = (),
 ) -> RequestHeaders:
     """Pick the headers that matter. A dash in a variable's header stands for an underscore: proxies drop those.
 
-    Of a header that is there several times, the first one steers: what proxies add comes behind it.
+    Of a header that is there several times, the first one steers: what proxies add comes behind it. `readable`: names of others that
+    rules may read, in small letters; so is the first one of each of them.
     """
     own: dict[str, str] = {}
     steered: dict[str, str] = {}
@@ -105,10 +113,13 @@ def read_headers(
     variables: dict[str, str] = {}
     trace: dict[str, str] = {}
     wishes: dict[str, list[bytes]] = {}
+    read: dict[str, str] = {}
     for raw_name, raw_value in pairs:
         name = raw_name.decode("latin-1")
         if name in steering_names:
             steered.setdefault(name, _text(raw_value).strip())
+        if name in readable and len(raw_value) <= _LONGEST_READ and not _UNCARRIED.search(raw_value):
+            read.setdefault(name, _text(raw_value).strip())
         if name == "content-length":
             length = int(raw_value)  # the HTTP parser has let digits through only
         elif name in _TRACE_HEADERS:
@@ -136,6 +147,7 @@ def read_headers(
         tenant_header=tenant_header,
         tenant=_tenant(pairs, header=tenant_header) if tenant_header else None,
         deadline=own.get(DEADLINE_HEADER),
+        read=read,
     )
 
 

@@ -11,10 +11,10 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ..api import metricnames as names
-from ..api.metricnames import SEVERITY, CacheLevel, CacheLookup, CacheUse, CacheWrite, FailureMode, FirstTier, Outcome, Overload
+from ..api.metricnames import SEVERITY, CacheLevel, CacheLookup, CacheUse, CacheWrite, FailureMode, FirstTier, Outcome, Overload, RuleResult
 from ..api.traffic import TrafficState
 from .breaker import Breaker
-from .revision import ModelTier, Revision
+from .revision import ModelTier, Revision, RulesTier
 from .usage import ModelUse, Usage
 
 # Revisions whose series one pod keeps. More than live at once; the oldest goes first.
@@ -174,6 +174,13 @@ class GatewayMetrics:
             names.REVISION_INFO, "1, with what the revision runs on.", (*own, "prompt_version", "prompt_digest"), registry=registry
         )
         info.labels(*labels, revision.prompt_version, revision.prompt_digest).set(1)
+        rules = Counter(names.RULES_TOTAL, "Requests by what the rules of a tier came to.", (*own, "tier", "result"), registry=registry)
+        self._rules = {
+            (tier.name, result): rules.labels(*labels, tier.name, result.value)
+            for tier in revision.tiers
+            if isinstance(tier, RulesTier)
+            for result in RuleResult
+        }
         for tier in revision.tiers:
             if isinstance(tier, ModelTier):
                 self.set_target_up(tier.name, up=True)
@@ -241,6 +248,11 @@ class GatewayMetrics:
         """A model that this pod asked has said what its answer took."""
         self._token_children(tier, names.TokenType.INPUT).inc(usage.input)
         self._token_children(tier, names.TokenType.OUTPUT).inc(usage.output)
+
+    def count_rules(self, tier: str, *, answered: bool, failed: int) -> None:
+        """The rules of a tier were asked; so many conditions could not be evaluated."""
+        self._rules[tier, RuleResult.ANSWERED if answered else RuleResult.MISSED].inc()
+        self._rules[tier, RuleResult.FAILED].inc(failed)
 
     def count_budget_exceeded(self) -> None:
         """The first byte came after the budget."""

@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Final
+from typing import Final, assert_never
 from urllib.parse import urlsplit
 
 from ..api.cachetier import CacheMatch, WarmCache
@@ -18,6 +18,8 @@ from ..api.names import api_key_variable, redis_address_variable, redis_authorit
 from ..api.promptversion import ModelParameters, Variable
 from ..api.record import RevisionRecord
 from ..api.refs import SecretKeyRef
+from ..api.ruleset import RulesError, RuleSet, read_rules
+from ..api.rulestier import RuleEngineTarget
 from ..api.template import TemplateError, compile_prompt
 from .breaker import BreakerSettings
 from .jsontext import quoted
@@ -109,6 +111,21 @@ class CacheTier:
 
 
 @dataclass(frozen=True)
+class RulesTier:
+    """Answers by conditions over the request. `headers`: those that they may read, in small letters."""
+
+    name: str
+    rules: RuleSet
+    headers: frozenset[str]
+
+
+AnyTier = ModelTier | StaticTier | CacheTier | RulesTier
+# What fixed answers are from, in place of a model.
+STATIC_MODEL: Final = "backstop/static"
+RULES_MODEL: Final = "backstop/rules"
+
+
+@dataclass(frozen=True)
 class Revision:
     """One revision, ready to serve. `budget` is in seconds; `parameters` are the members of a request body that the prompt sets."""
 
@@ -118,7 +135,7 @@ class Revision:
     prompt_version: str
     prompt_digest: str
     budget: float
-    tiers: tuple[ModelTier | StaticTier | CacheTier, ...]
+    tiers: tuple[AnyTier, ...]
     prompt: Prompt
     parameters: Mapping[str, bytes]
     latency_bounds: tuple[float, ...]
@@ -129,7 +146,7 @@ class Revision:
     def models(self) -> tuple[str, ...]:
         """Names of what may answer, in the chain's order, each once; those of embeddings last."""
         answering = (tier for tier in self.tiers if not isinstance(tier, CacheTier))
-        names = [tier.model if isinstance(tier, ModelTier) else STATIC_MODEL for tier in answering]
+        names = [model_of(tier) for tier in answering]
         return tuple(dict.fromkeys([*names, *(tier.model for tier in self.embedding_tiers)]))
 
     @property
@@ -160,10 +177,27 @@ class Revision:
     @property
     def has_knowledge(self) -> bool:
         """Whether what a caller asks decides on an answer here."""
-        return any(isinstance(t, StaticTier) and t.answers is not None for t in self.tiers)
+        return any(isinstance(t, RulesTier) or (isinstance(t, StaticTier) and t.answers is not None) for t in self.tiers)
+
+    @property
+    def readable_headers(self) -> frozenset[str]:
+        """Names of headers that rules may read, in small letters."""
+        return frozenset[str]().union(*(t.headers for t in self.tiers if isinstance(t, RulesTier)))
 
 
-STATIC_MODEL: Final = "backstop/static"
+def model_of(tier: ModelTier | StaticTier | RulesTier) -> str:
+    """What answers of a tier say that they are from."""
+    match tier:
+        case ModelTier():
+            return tier.model
+        case StaticTier():
+            return STATIC_MODEL
+        case RulesTier():
+            return RULES_MODEL
+        case _:
+            assert_never(tier)
+
+
 # Behind a target's base URL.
 _CHAT: Final = "/chat/completions"
 _EMBEDDINGS: Final = "/embeddings"
@@ -204,18 +238,19 @@ def is_forbidden(address: str) -> bool:
     return any(parsed in network for network in FORBIDDEN_NETWORKS)
 
 
-def _compile_tier(
-    record: RevisionRecord, *, position: int, override: str | None, environment: Mapping[str, str]
-) -> ModelTier | StaticTier | CacheTier:
+def _compile_tier(record: RevisionRecord, *, position: int, override: str | None, environment: Mapping[str, str]) -> AnyTier:
     chain = record.chain
     tier = chain[position]
     if tier.static is not None:
         return StaticTier(name=tier.name, text=tier.static.default, answers=_answers(tier.static, text=record.contents.get(tier.name)))
     if tier.cache is not None:
         return _cache_tier(tier, position=position, environment=environment)
+    if tier.ruleEngine is not None:
+        headers = frozenset(header.lower() for header in tier.ruleEngine.headers)
+        return RulesTier(tier.name, rules=_rules(tier.ruleEngine, text=record.contents.get(tier.name)), headers=headers)
     model = tier.model
     if model is None:
-        raise ConfigurationError(f"`spec.chain[{position}]` has none of `model`, `cache` and `static`; set one")
+        raise ConfigurationError(f"`spec.chain[{position}]` has none of `model`, `cache`, `ruleEngine` and `static`; set one")
     timeouts = tier.timeouts or Timeouts()
     _refuse_forbidden(model.baseURL, position=position)
     later = [t.timeouts for t in chain[position + 1 :] if t.model is not None]
@@ -301,6 +336,16 @@ def _answers(static: StaticTarget, *, text: str | None) -> StaticAnswers | None:
     try:
         return StaticAnswers(read_knowledge_base(text), match=static.match, default=static.default)
     except KnowledgeError as error:
+        raise ConfigurationError(f"{where} cannot be used: {error}") from None
+
+
+def _rules(engine: RuleEngineTarget, *, text: str | None) -> RuleSet:
+    where = f"the rules `{engine.rulesRef.key}` of ConfigMap `{engine.rulesRef.name}`"
+    if text is None:
+        raise ConfigurationError(f"{where} are not in the record's `contents`; let the operator write the record")
+    try:
+        return read_rules(text)
+    except RulesError as error:
         raise ConfigurationError(f"{where} cannot be used: {error}") from None
 
 

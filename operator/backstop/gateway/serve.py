@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final, assert_never
 
@@ -16,8 +16,8 @@ from .errors import SLOW_CALLER_EVENT, CallerError, error_event, exhausted
 from .exchange import Body, Reply, RequestHeaders, carried
 from .metrics import GatewayMetrics
 from .replay import Replay, as_stream
-from .revision import ModelTier, Revision, StaticTier
-from .static import static_completion, static_stream
+from .revision import STATIC_MODEL, ModelTier, Revision, StaticTier
+from .static import FixedAnswer, static_completion, static_stream
 from .surface import Completions, Endpoint, chat_of, embeddings_of
 from .timing import on_loop
 from .upstream import CutError, PassedBack, Streaming, Whole
@@ -147,7 +147,8 @@ class LocalServer:
                 pass
             case _:
                 assert_never(endpoint)
-        return parse_chat(text, revision=self._revision, header_variables=headers.variables)
+        request = parse_chat(text, revision=self._revision, header_variables=headers.variables)
+        return replace(request, languages=headers.languages, headers=headers.read) if self._revision.has_knowledge else request
 
     async def _find(self, request: ChatRequest, *, headers: RequestHeaders, walk: Walk, kept: CacheAccess | None) -> Answered | Exhausted:
         """A fresh answer that is kept, or what the chain gives."""
@@ -183,7 +184,11 @@ class LocalServer:
             case StaticTier(text=text, answers=answers):
                 if answers is not None:
                     text = answers.answer(asked.question, languages=asked.languages)
-                await self._answer_statically(text, wanted=wanted, reply=reply, headers=headers, identity=request.identity)
+                fixed = FixedAnswer(text, STATIC_MODEL)
+                await self._answer_statically(fixed, wanted=wanted, reply=reply, headers=headers, identity=request.identity)
+                return Outcome.SUCCESS
+            case FixedAnswer() as fixed:
+                await self._answer_statically(fixed, wanted=wanted, reply=reply, headers=headers, identity=request.identity)
                 return Outcome.SUCCESS
             case Replay(body=body):
                 if wanted.stream:
@@ -202,15 +207,15 @@ class LocalServer:
                     await stream.close()
 
     async def _answer_statically(
-        self, text: str, *, wanted: Wanted, reply: Reply, headers: list[tuple[bytes, bytes]], identity: str
+        self, fixed: FixedAnswer, *, wanted: Wanted, reply: Reply, headers: list[tuple[bytes, bytes]], identity: str
     ) -> None:
         completion, created = f"chatcmpl-{identity}", int(self._now())
         if wanted.stream:
-            events = static_stream(text, identity=completion, created=created, include_usage=wanted.include_usage)
+            events = static_stream(fixed, identity=completion, created=created, include_usage=wanted.include_usage)
             await reply.begin_stream(headers=headers, head=events)
             await reply.end_stream()
         else:
-            await reply.whole(200, headers=headers, body=static_completion(text, identity=completion, created=created))
+            await reply.whole(200, headers=headers, body=static_completion(fixed, identity=completion, created=created))
 
     async def _relay(
         self,
