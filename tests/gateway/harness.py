@@ -392,6 +392,7 @@ class Gateways:
         body_bytes: int = 64 << 20,
         callers: Path | None = None,
         cache_folder: Path | None = None,
+        tickets_folder: Path | None = None,
         send_buffer: int | None = None,
     ) -> Gateway:
         """A ready gateway. `send_buffer`: bytes that a socket holds for a caller who does not read; unset: the kernel.s choice."""
@@ -412,6 +413,7 @@ class Gateways:
             callers=callers,
             callers_seconds=0.05,
             cache_folder=cache_folder,
+            tickets_folder=tickets_folder,
         )
         address, metrics_address = (f"127.0.0.1:{s.getsockname()[1]}" for s in (traffic, metrics))
         running = asyncio.create_task(

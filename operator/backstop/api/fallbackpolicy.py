@@ -12,6 +12,7 @@ from pydantic.config import JsonDict
 
 from .access import Access
 from .cachetier import CacheTarget
+from .humantier import HumanTarget
 from .model import SPACE, ApiModel, Rule
 from .probe import Probe
 from .promptversion import Name
@@ -186,11 +187,15 @@ class Tier(ApiModel):
         None,
         description="Answers by conditions over the request: the first one that holds. Where none does, the next tier is. Never first.",
     )
+    human: HumanTarget | None = Field(
+        None,
+        description="Opens a ticket for a person, and answers with its id. At most one, never first; the next tier is for when it cannot.",
+    )
     rules = (
         Rule(
-            cel="[has(self.model), has(self.cache), has(self.ruleEngine), has(self.static)].filter(x, x).size() == 1",
-            message="`spec.chain`: each tier has exactly one of `model`, `cache`, `ruleEngine` and `static`",
-            holds=lambda t: [t.model, t.cache, t.ruleEngine, t.static].count(None) == 3,
+            cel="[has(self.model), has(self.cache), has(self.ruleEngine), has(self.human), has(self.static)].filter(x, x).size() == 1",
+            message="`spec.chain`: each tier has exactly one of `model`, `cache`, `ruleEngine`, `human` and `static`",
+            holds=lambda t: [t.model, t.cache, t.ruleEngine, t.human, t.static].count(None) == 4,
         ),
         Rule(
             cel="has(self.model) || !has(self.timeouts)",
@@ -707,6 +712,12 @@ class FallbackPolicySpec(ApiModel):
             cel="!has(self.chain) || self.chain.size() == 0 || !has(self.chain[0].ruleEngine)",
             message="`spec.chain`: a `ruleEngine` is never the first tier; it answers where those before it have failed",
             holds=lambda s: all(t.ruleEngine is None for t in s.chain[:1]),
+        ),
+        Rule(
+            cel="!has(self.chain) || self.chain.filter(t, has(t.human)).size() == 0 || (!has(self.chain[0].human)"
+            " && self.chain.filter(t, has(t.human)).size() == 1)",
+            message="`spec.chain`: at most one tier is `human`, and never the first; people answer where those before it have failed",
+            holds=lambda s: [t.human is None for t in s.chain[1:]].count(False) <= 1 and all(t.human is None for t in s.chain[:1]),
         ),
         *WORKLOAD_RULES,
     )

@@ -17,7 +17,7 @@ from .fallbackpolicy import FallbackPolicySpec, Tier
 from .knowledge import KnowledgeError, read_knowledge_base
 from .metricnames import latency_bounds
 from .model import ApiModel
-from .names import api_key_variable, redis_address_variable, redis_authorities_variable
+from .names import api_key_variable, redis_address_variable, redis_authorities_variable, webhook_secret_variable
 from .promptversion import PromptVersionSpec
 from .refs import ConfigMapKeyRef, SecretKeyRef
 from .ruleset import RulesError, read_rules
@@ -98,6 +98,8 @@ def secrets_of(chain: Sequence[Tier]) -> dict[str, SecretKeyRef]:
         if tier.cache is not None and tier.cache.warm is not None:
             found[redis_address_variable(position)] = tier.cache.warm.redis.addressRef
             found[redis_authorities_variable(position)] = tier.cache.warm.redis.caBundleRef
+        if tier.human is not None:
+            found[webhook_secret_variable(position)] = tier.human.webhook.secretRef
     return {variable: reference for variable, reference in found.items() if reference is not None}
 
 

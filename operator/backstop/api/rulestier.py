@@ -24,7 +24,8 @@ class RuleEngineTarget(ApiModel):
     )
     rules = (
         Rule(
-            cel=f"!has(self.headers) || self.headers.all(h, !(h.lowerAscii() in {_RESERVED_CEL} || h.lowerAscii().startsWith('x-backstop-')))",
+            cel="!has(self.headers) || "
+            f"self.headers.all(h, !(h.lowerAscii() in {_RESERVED_CEL} || h.lowerAscii().startsWith('x-backstop-')))",
             message="`spec.chain`: `ruleEngine.headers` cannot name a credential, a header of the connection or of the gateways;"
             " name one that says something of the request",
             holds=lambda r: all(is_free(header) for header in r.headers),

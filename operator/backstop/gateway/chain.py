@@ -14,13 +14,15 @@ from ..api.metricnames import FailureMode, FirstTier
 from .answer import check_whole, is_overflow
 from .body import ChatRequest
 from .breaker import LeftAlone
+from .desk import TicketDesk
 from .errors import Failure
 from .metrics import GatewayMetrics
 from .replay import Replay
-from .revision import STATIC_MODEL, AnyTier, CacheTier, ModelTier, RulesTier, StaticTier, model_of
+from .revision import STATIC_MODEL, AnyTier, CacheTier, HumanTier, ModelTier, RulesTier, StaticTier, model_of
 from .rules import RuleEngine
 from .static import FixedAnswer
 from .targets import TargetGate
+from .ticket import Asking, acknowledgement
 from .upstream import Failed, PassedBack, Streaming, Upstream, Whole
 
 
@@ -82,11 +84,13 @@ class Chain:
         metrics: GatewayMetrics,
         clock: Callable[[], float],
         check: Callable[[bytes], None] = check_whole,
+        desk: TicketDesk | None = None,
     ) -> None:
         self._tiers = tiers
         self._gate = gate
         self._metrics = metrics
         self._clock = clock
+        self._desk = desk
         self._first_model = next((t.model for t in tiers if isinstance(t, ModelTier)), STATIC_MODEL)
         self._engines = {t.name: RuleEngine(t.rules, headers=t.headers) for t in tiers if isinstance(t, RulesTier)}
         self._upstreams = {t.name: Upstream(t, session=session, clock=clock, check=check) for t in tiers if isinstance(t, ModelTier)}
@@ -100,7 +104,7 @@ class Chain:
         """
         too_long: Answered | None = None  # what the last tier that was asked says, where the request does not fit into it
         for position, tier in enumerate(self._tiers):
-            if too_long is not None and isinstance(tier, StaticTier | RulesTier):
+            if too_long is not None and isinstance(tier, StaticTier | RulesTier | HumanTier):
                 return too_long
             reached = await self._reach(position, request=request, trace=trace, walk=walk, cache=cache)
             if isinstance(reached, Answered):
@@ -139,6 +143,8 @@ class Chain:
                     return walk.failures[-1]  # it is no failure that no rule holds
                 fixed = FixedAnswer(decision.answer, model_of(tier))
                 return Answered(tier=tier.name, model=fixed.model, answer=fixed, upstream=None, attempt_started=started)
+            case HumanTier():
+                return await self._hand_on(tier, request=request, walk=walk)
             case ModelTier():
                 if (unfit := _unfit(tier, request=request, outgrown=walk.outgrown)) is not None:
                     return unfit
@@ -150,6 +156,21 @@ class Chain:
                 return Answered(tier=tier.name, model=tier.model, answer=result, upstream=tier, attempt_started=started)
             case _:
                 assert_never(tier)
+
+    async def _hand_on(self, tier: HumanTier, *, request: ChatRequest, walk: Walk) -> Answered | Failure:
+        """Open a ticket. None for a probe's request, which no person waits for the answer of."""
+        started = self._clock()
+        if request.synthetic or self._desk is None:
+            return walk.failures[-1]
+        asking = Asking(request.identity, request.question, request.history, request.values, request.languages, walk.failures[0].mode.value)
+        try:
+            opened = await self._desk.open(asking, within=walk.started + walk.budget - started)
+        finally:
+            walk.waited += self._clock() - started
+        if isinstance(opened, Failure):
+            return opened
+        fixed = FixedAnswer(acknowledgement(tier, identity=opened), model_of(tier))
+        return Answered(tier=tier.name, model=fixed.model, answer=fixed, upstream=None, attempt_started=started)
 
     def _has_larger(self, position: int, *, answer: object) -> bool:
         """Whether the tier at `position` says that the request does not fit, and a later one has a larger window."""

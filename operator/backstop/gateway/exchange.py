@@ -83,6 +83,7 @@ class RequestHeaders:
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",
             HOP_HEADER: revision,
+            **({SYNTHETIC_HEADER: self.synthetic} if self.synthetic is not None else {}),
             REQUEST_ID_HEADER: self.identity,
             **self.trace,
             **({LANGUAGE_HEADER: self.languages} if self.languages else {}),

@@ -24,6 +24,7 @@ from .app import GatewayApp
 from .cachelevels import lower_levels
 from .callerfiles import READ_SECONDS, follow_callers
 from .chain import Chain
+from .desk import ticket_desk
 from .forward import Forwarder
 from .lifecycle import Lifecycle
 from .listen import make_server, serve_until_stopped
@@ -62,6 +63,7 @@ class Settings:
     callers: Path | None = None  # the folder that they come from, which may change
     callers_seconds: float = READ_SECONDS
     cache_folder: Path | None = None  # of a revision whose cache has a cold level
+    tickets_folder: Path | None = None  # of a revision with a tier of people
 
 
 async def run_gateway(
@@ -101,7 +103,10 @@ async def run_gateway(
         for level in lower:
             await levels.enter_async_context(level.running())
         gate = TargetGate(revision, metrics=metrics, clock=clock)
-        chain = Chain(revision.tiers, session=session, gate=gate, metrics=metrics, clock=clock)
+        desk = ticket_desk(revision, folder=settings.tickets_folder, session=session, metrics=metrics, now=now, jitter=jitter)
+        if desk is not None:
+            await levels.enter_async_context(desk.running())
+        chain = Chain(revision.tiers, session=session, gate=gate, metrics=metrics, clock=clock, desk=desk)
         vectors = Chain(revision.embedding_tiers, session=session, gate=gate, metrics=metrics, clock=clock, check=check_vectors)
         app = GatewayApp(
             revision,

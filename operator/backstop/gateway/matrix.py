@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final, assert_never
 
 from .chain import content_deadline
-from .revision import AnyTier, CacheTier, ModelTier, Revision, RulesTier, StaticTier, model_of
+from .revision import AnyTier, CacheTier, HumanTier, ModelTier, Revision, RulesTier, StaticTier, model_of
 
 _HEAD: Final = ("TIER", "KIND", "ANSWERS", "FROM ms", "UNTIL ms", "LEFT ms", "TRIES", "CAN", "WINDOW", "EMBEDDINGS")
 _NUMBERS: Final = ("FROM ms", "UNTIL ms", "LEFT ms", "TRIES", "WINDOW")
@@ -40,6 +40,8 @@ def _kind(tier: AnyTier) -> tuple[str, str]:
             return "static", model_of(tier)
         case RulesTier():
             return "rules", model_of(tier)
+        case HumanTier():
+            return "human", model_of(tier)
         case _:
             assert_never(tier)
 

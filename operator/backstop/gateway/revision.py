@@ -3,6 +3,8 @@
 Knows tiers, timers, addresses and where a model call may never go; knows no HTTP library.
 """
 
+import base64
+import binascii
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,9 +14,10 @@ from urllib.parse import urlsplit
 
 from ..api.cachetier import CacheMatch, WarmCache
 from ..api.fallbackpolicy import Capability, CircuitBreaker, StaticTarget, Tier, Timeouts
+from ..api.humantier import HumanTarget
 from ..api.knowledge import KnowledgeError, read_knowledge_base
 from ..api.metricnames import target_label
-from ..api.names import api_key_variable, redis_address_variable, redis_authorities_variable
+from ..api.names import api_key_variable, redis_address_variable, redis_authorities_variable, webhook_secret_variable
 from ..api.promptversion import ModelParameters, Variable
 from ..api.record import RevisionRecord
 from ..api.refs import SecretKeyRef
@@ -119,10 +122,22 @@ class RulesTier:
     headers: frozenset[str]
 
 
-AnyTier = ModelTier | StaticTier | CacheTier | RulesTier
+@dataclass(frozen=True)
+class HumanTier:
+    """Hands requests on to people. `limit`: how many tickets may wait."""
+
+    name: str
+    url: str
+    secret: bytes
+    acknowledgement: str
+    limit: int
+
+
+AnyTier = ModelTier | StaticTier | CacheTier | RulesTier | HumanTier
 # What fixed answers are from, in place of a model.
 STATIC_MODEL: Final = "backstop/static"
 RULES_MODEL: Final = "backstop/rules"
+HUMAN_MODEL: Final = "backstop/human"
 
 
 @dataclass(frozen=True)
@@ -177,7 +192,12 @@ class Revision:
     @property
     def has_knowledge(self) -> bool:
         """Whether what a caller asks decides on an answer here."""
-        return any(isinstance(t, RulesTier) or (isinstance(t, StaticTier) and t.answers is not None) for t in self.tiers)
+        return any(isinstance(t, RulesTier | HumanTier) or (isinstance(t, StaticTier) and t.answers is not None) for t in self.tiers)
+
+    @property
+    def human(self) -> HumanTier | None:
+        """The tier of people, where there is one."""
+        return next((tier for tier in self.tiers if isinstance(tier, HumanTier)), None)
 
     @property
     def readable_headers(self) -> frozenset[str]:
@@ -185,7 +205,7 @@ class Revision:
         return frozenset[str]().union(*(t.headers for t in self.tiers if isinstance(t, RulesTier)))
 
 
-def model_of(tier: ModelTier | StaticTier | RulesTier) -> str:
+def model_of(tier: ModelTier | StaticTier | RulesTier | HumanTier) -> str:
     """What answers of a tier say that they are from."""
     match tier:
         case ModelTier():
@@ -194,12 +214,16 @@ def model_of(tier: ModelTier | StaticTier | RulesTier) -> str:
             return STATIC_MODEL
         case RulesTier():
             return RULES_MODEL
+        case HumanTier():
+            return HUMAN_MODEL
         case _:
             assert_never(tier)
 
 
 # Behind a target's base URL.
 _CHAT: Final = "/chat/completions"
+_SECRET_PREFIX: Final = "whsec_"
+_SHORTEST_SECRET: Final = 16
 _EMBEDDINGS: Final = "/embeddings"
 
 
@@ -248,11 +272,13 @@ def _compile_tier(record: RevisionRecord, *, position: int, override: str | None
     if tier.ruleEngine is not None:
         headers = frozenset(header.lower() for header in tier.ruleEngine.headers)
         return RulesTier(tier.name, rules=_rules(tier.ruleEngine, text=record.contents.get(tier.name)), headers=headers)
+    if tier.human is not None:
+        return _human_tier(tier.name, human=tier.human, position=position, environment=environment)
     model = tier.model
     if model is None:
-        raise ConfigurationError(f"`spec.chain[{position}]` has none of `model`, `cache`, `ruleEngine` and `static`; set one")
+        raise ConfigurationError(f"`spec.chain[{position}]` has none of `model`, `cache`, `ruleEngine`, `human` and `static`; set one")
     timeouts = tier.timeouts or Timeouts()
-    _refuse_forbidden(model.baseURL, position=position)
+    _refuse_forbidden(model.baseURL, field=f"`spec.chain[{position}].model.baseURL`")
     later = [t.timeouts for t in chain[position + 1 :] if t.model is not None]
     return ModelTier(
         name=tier.name,
@@ -339,6 +365,32 @@ def _answers(static: StaticTarget, *, text: str | None) -> StaticAnswers | None:
         raise ConfigurationError(f"{where} cannot be used: {error}") from None
 
 
+def _human_tier(name: str, *, human: HumanTarget, position: int, environment: Mapping[str, str]) -> HumanTier:
+    field, reference = f"`spec.chain[{position}].human.webhook", human.webhook.secretRef
+    _refuse_forbidden(human.webhook.url, field=f"{field}.url`")
+    variable = webhook_secret_variable(position)
+    text = _from_secret(reference, variable=variable, field=f"{field}.secretRef`", environment=environment)
+    try:
+        secret = read_secret(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{field}.secretRef`: Secret `{reference.name}`, `{reference.key}`: {error}; give another") from None
+    return HumanTier(name, url=human.webhook.url, secret=secret, acknowledgement=human.acknowledgement, limit=human.queueLimit)
+
+
+def read_secret(text: str) -> bytes:
+    """The key that tickets are signed with: `whsec_` and base64, or a text. Raises ValueError with a sentence."""
+    if text.startswith(_SECRET_PREFIX):
+        try:
+            key = base64.b64decode(text.removeprefix(_SECRET_PREFIX), validate=True)
+        except binascii.Error:
+            raise ValueError("what follows `whsec_` is not base64") from None
+    else:
+        key = text.encode()
+    if len(key) < _SHORTEST_SECRET:
+        raise ValueError(f"it is shorter than {_SHORTEST_SECRET} bytes")
+    return key
+
+
 def _rules(engine: RuleEngineTarget, *, text: str | None) -> RuleSet:
     where = f"the rules `{engine.rulesRef.key}` of ConfigMap `{engine.rulesRef.name}`"
     if text is None:
@@ -349,8 +401,7 @@ def _rules(engine: RuleEngineTarget, *, text: str | None) -> RuleSet:
         raise ConfigurationError(f"{where} cannot be used: {error}") from None
 
 
-def _refuse_forbidden(url: str, *, position: int) -> None:
-    field = f"`spec.chain[{position}].model.baseURL`"
+def _refuse_forbidden(url: str, *, field: str) -> None:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
@@ -361,7 +412,7 @@ def _refuse_forbidden(url: str, *, position: int) -> None:
     except ValueError:
         return  # a name: its addresses are checked when a connection is made
     if forbidden:
-        raise ConfigurationError(f"{field} is a link-local or metadata address, which is never called; name the model's own host")
+        raise ConfigurationError(f"{field} is a link-local or metadata address, which is never called; name its own host")
 
 
 def _authorization(tier: Tier, *, position: int, environment: Mapping[str, str]) -> str | None:

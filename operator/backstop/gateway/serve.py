@@ -148,7 +148,10 @@ class LocalServer:
             case _:
                 assert_never(endpoint)
         request = parse_chat(text, revision=self._revision, header_variables=headers.variables)
-        return replace(request, languages=headers.languages, headers=headers.read) if self._revision.has_knowledge else request
+        if not self._revision.has_knowledge:
+            return request
+        synthetic = headers.synthetic is not None
+        return replace(request, languages=headers.languages, headers=headers.read, identity=headers.identity, synthetic=synthetic)
 
     async def _find(self, request: ChatRequest, *, headers: RequestHeaders, walk: Walk, kept: CacheAccess | None) -> Answered | Exhausted:
         """A fresh answer that is kept, or what the chain gives."""
