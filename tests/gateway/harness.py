@@ -349,6 +349,7 @@ def make_record(
     model: dict[str, Any] | None = None,
     contents: Mapping[str, str] | None = None,
     access: dict[str, Any] | None = None,
+    engine: str = "Mustache",
 ) -> RevisionRecord:
     """The record that the operator would write."""
     spec = {"promptVersion": "support-1", "latencyBudgetMilliseconds": budget, "chain": list(chain), "slos": list(slos)}
@@ -359,6 +360,7 @@ def make_record(
         "version": "1.0.0",
         "messages": [{"role": "system", "content": prompt}],
         "variables": list(variables),
+        "template": {"engine": engine},
     }
     return build_record(
         namespace=NAMESPACE,
