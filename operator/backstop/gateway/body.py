@@ -34,10 +34,10 @@ class Wanted:
 class ChatRequest:
     """A checked request: members of the upstream body but for `model`, and how the caller wants the answer.
 
-    `question`: what the caller asks, where the revision has a knowledge base to look it up in. `values`: of the declared variables, as
-    JSON strings without quotes. `needs`: beyond text, where the revision has a tier that cannot do everything. `languages`: an
-    `Accept-Language` header; `headers`: of those that the revision's rules may read, the ones that there are. `history`: the caller's
-    messages, where a person may be handed them; `identity`: of the request; `synthetic`: no person is waiting for an answer.
+    `question`: what the caller asks, where the revision has somewhere to look it up. `values`: of the declared variables, as JSON strings
+    without quotes. `needs`: beyond text, where the revision has a tier that cannot do everything. `languages`: an `Accept-Language`
+    header; `headers`: of those that rules may read, the ones that there are. `history`: the caller's messages, where a person may be
+    handed them; `identity`: of the request; `synthetic`: nobody waits for the answer. `echo`: what the answer says again, where it does.
     """
 
     members: dict[str, bytes]
@@ -50,6 +50,7 @@ class ChatRequest:
     history: tuple[bytes, ...] = ()
     identity: str = ""
     synthetic: bool = False
+    echo: Mapping[str, bytes] = field(default_factory=dict)
 
     def for_model(self, model: str, *, asks_usage: bool = False) -> bytes:
         """The upstream body for one target. `asks_usage`: of a stream, whether or not its caller does."""

@@ -286,7 +286,7 @@ class Reply:
 
     async def end_stream(self, last: bytes = b"") -> None:
         """The end of a stream."""
-        await self._body(last, more=False)
+        await self._body(self.spelling.events(last) if self.spelling is not None and last else last, more=False)
 
     async def caller_error(self, error: CallerError, *, headers: list[tuple[bytes, bytes]]) -> None:
         """The caller's mistake, in the OpenAI envelope."""

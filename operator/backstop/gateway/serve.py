@@ -1,7 +1,7 @@
 """Serving a request here: prompt, chain, answer, and what is said about it in headers and metrics."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final, assert_never
@@ -13,9 +13,11 @@ from .answercache import AnswerCache, CacheAccess, RecordedStream
 from .body import ChatRequest, Wanted, parse_chat
 from .chain import Answered, Chain, Exhausted, Walk
 from .errors import SLOW_CALLER_EVENT, CallerError, error_event, exhausted
-from .exchange import Body, Reply, RequestHeaders, carried
+from .exchange import Body, Reply, RequestHeaders, Spelling, carried
 from .metrics import GatewayMetrics
 from .replay import Replay, as_stream
+from .responserequest import as_chat
+from .responses import Responses
 from .revision import STATIC_MODEL, ModelTier, Revision, StaticTier
 from .static import FixedAnswer, static_completion, static_stream
 from .surface import Completions, Endpoint, chat_of, embeddings_of
@@ -115,7 +117,7 @@ class LocalServer:
                 if self._cache is not None:
                     kept = self._cache.open(request, cache_control=headers.cache_control, partition=headers.partition)
                 answer = await self._find(request, headers=headers, walk=walk, kept=kept)
-            reply.spelling = Completions() if passage.endpoint is Endpoint.COMPLETIONS else None
+            reply.spelling = self._spelling(passage.endpoint, request=request)
             wanted, asked = request.wanted, Asked(request.question, headers.languages)
             del request  # with the body it was made of
             body.let_go()
@@ -138,20 +140,34 @@ class LocalServer:
             passage.first_tier = walk.first_tier
 
     def _read(self, text: bytes, *, endpoint: Endpoint, headers: RequestHeaders) -> ChatRequest:
+        echo: Mapping[str, bytes] = {}
         match endpoint:
             case Endpoint.EMBEDDINGS:  # no prompt has a say in them
                 return ChatRequest(members=embeddings_of(text), wanted=Wanted(stream=False, include_usage=False))
             case Endpoint.COMPLETIONS:
                 text = chat_of(text)
+            case Endpoint.RESPONSES:
+                text, echo = as_chat(text)
             case Endpoint.CHAT:
                 pass
             case _:
                 assert_never(endpoint)
         request = parse_chat(text, revision=self._revision, header_variables=headers.variables)
+        request = replace(request, identity=headers.identity, echo=echo)
         if not self._revision.has_knowledge:
             return request
-        synthetic = headers.synthetic is not None
-        return replace(request, languages=headers.languages, headers=headers.read, identity=headers.identity, synthetic=synthetic)
+        return replace(request, languages=headers.languages, headers=headers.read, synthetic=headers.synthetic is not None)
+
+    def _spelling(self, endpoint: Endpoint, *, request: ChatRequest) -> Spelling | None:
+        match endpoint:
+            case Endpoint.COMPLETIONS:
+                return Completions()
+            case Endpoint.RESPONSES:
+                return Responses(identity=request.identity, created=int(self._now()), echo=request.echo)
+            case Endpoint.CHAT | Endpoint.EMBEDDINGS:
+                return None
+            case _:
+                assert_never(endpoint)
 
     async def _find(self, request: ChatRequest, *, headers: RequestHeaders, walk: Walk, kept: CacheAccess | None) -> Answered | Exhausted:
         """A fresh answer that is kept, or what the chain gives."""
