@@ -135,7 +135,7 @@ async def test_errors_keep_the_envelope(model: Model, gateways: Gateways) -> Non
     assert (got.status, got.json["error"]["param"]) == (400, "background")
 
 
-CALLS = [
+CALLS: list[dict[str, Any]] = [
     {"role": "assistant", "content": None},
     {"tool_calls": [{"index": 0, "id": "call_a", "type": "function", "function": {"name": "find", "arguments": ""}}]},
     {"tool_calls": [{"index": 0, "function": {"arguments": '{"a":'}}]},
@@ -145,7 +145,7 @@ CALLS = [
 
 
 def stream_of(deltas: list[dict[str, Any]], *, finish: str) -> str:
-    choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    choices: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
     choices.append({"index": 0, "delta": {}, "finish_reason": finish})
     chunks = [{"id": "c", "model": "m", "choices": [choice]} for choice in choices]
     return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
