@@ -53,21 +53,31 @@ parts: venv  ## build the cluster's parts into the cache (minutes the first time
 test: check parts  ## everything: the quick loop, a real API server, a real Prometheus, a whole cluster
 	$(BIN)/python -m e2e.manifests --check
 	$(MAKE) -j 2 served simulated
-	$(BIN)/python -m e2e.tests
+	$(MAKE) -j 2 whole soaked
 
-# Beside each other: what is served waits half of its time.
-.PHONY: served simulated
+# Beside each other: what is served waits half of its time, what runs on a whole cluster most of it.
+.PHONY: served simulated whole soaked
 served:
 	$(BIN)/python -m pytest -n 3 -m "apiserver or prometheus or long" tests
 simulated:
 	nice -n 19 $(BIN)/python -m tests.simulation --steps 20000 --first-seed 1
+
+whole:
+	$(BIN)/python -m e2e.tests
+soaked:
+	nice -n 19 $(BIN)/python -m tests.soak --minutes 3
+
+.PHONY: soak
+soak: venv  ## a gateway under mixed traffic and trouble for an hour: answers, sums of counters, memory (MINUTES=60)
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60)
 
 .PHONY: mutants
 mutants: venv  ## the engine with one mistake in it, another one each time: its tests must see each (minutes)
 	$(BIN)/python -m pytest -q -n 2 -m mutants tests/mutants
 
 .PHONY: nightly
-nightly: mutants  ## the mutants, properties on other examples each time, and a million steps of the engine's state machines
+nightly: mutants  ## the mutants, properties on other examples each time, deaths in each write, a million steps of the engine's state machines
+	$(BIN)/python -m pytest -q -n 2 --every-write tests/controller/test_crash.py
 	$(BIN)/python -m pytest -q -n 2 -m "not apiserver and not prometheus and not cluster and not mutants" --hypothesis-profile=new tests
 	$(BIN)/python -m tests.simulation --steps $(or $(STEPS),1000000)
 
@@ -78,6 +88,10 @@ bench-engine: venv  ## what the operator costs with up to 10,000 policies, and h
 .PHONY: bench-analysis
 bench-analysis: venv  ## false rollbacks and time to detection beside other tools' rules, on the same streams (OPTIONS="--runs 200 --only healthy")
 	$(BIN)/python -m bench.analysis --plot docs/concepts/analysis.svg $(OPTIONS)
+
+.PHONY: bench-quality
+bench-quality: venv  ## what judging an answer costs a gateway, and the longest step of it
+	$(BIN)/python -m bench.quality
 
 .PHONY: demo
 demo: venv  ## a bad canary is rolled back and a good one promoted, on a cluster of its own (KEEP=1 leaves it up)

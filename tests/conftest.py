@@ -52,6 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="inputs and expected values of the statistics, JSON",
     )
+    parser.addoption("--every-write", action="store_true", help="operators die in each write of their stories, not in some")
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ def main() -> None:
     """One command, no arguments needed."""
     options = _options()
     chosen = [cell for cell in cells() if options.only in cell.what]
-    runs = {cell.what: options.runs if cell.onset is None and cell.targets else options.detections for cell in chosen}
+    runs = {cell.what: options.runs if cell.onset is None else options.detections for cell in chosen}
     firsts = range(0, max(options.runs, options.detections), STREAMS)
     parts = [(cell.what, rate, first) for first in firsts for cell in chosen for rate in RATES if first < runs[cell.what]]
     done = kept(options.results)
@@ -94,7 +94,7 @@ def _outcome(cell: Cell, *, judge: str, rate: int, times: tuple[float | None, ..
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.analysis", description=__doc__)
     parser.add_argument("--runs", type=int, default=2000, help="streams per cell of false rollbacks (2000)")
-    parser.add_argument("--detections", type=int, default=400, help="streams per cell of a regression, or without a promise (400)")
+    parser.add_argument("--detections", type=int, default=400, help="streams per cell of a regression (400)")
     parser.add_argument("--processes", type=int, default=None, help="processes to spread over (one per processor)")
     parser.add_argument("--only", default="", help="only cells whose name has this text in it")
     parser.add_argument("--results", type=Path, default=None, help="keeps what is judged, and goes on from there (JSON lines)")

@@ -9,8 +9,8 @@ from statistics import NormalDist
 from backstop.analysis.sequential.rule import AtMost, NoMoreThanStable
 
 from .bounds import divergence, information
-from .judges import PLANNED_SECONDS, Judge, Ours, Shipped, others, shipped
-from .streams import STABLE_PER_CANARY, Share, Truth, always
+from .judges import KAYENTA, PLANNED_SECONDS, Judge, OurMeans, Ours, Shipped, others, shipped
+from .streams import STABLE_PER_CANARY, THOUSANDTHS, Share, Truth, always
 
 RATES = (1, 10, 100)
 # The two rows of the plot.
@@ -43,7 +43,7 @@ class Cell:
 
 def cells() -> list[Cell]:
     """All rows, false rollbacks first."""
-    return [*_healthy(), *_worse(), *_sustained()]
+    return [*_healthy(), *_worse(), *_sustained(), *_warm_caches(), *_means()]
 
 
 def _healthy() -> list[Cell]:
@@ -80,6 +80,7 @@ def _worse() -> list[Cell]:
         Cell("0.5 → 10 %", Truth(always(0.1), fine), judges, 0.0, {1: 55, 10: 10, 100: 5}, _both_bounds(0.1)),
         Cell("outage", Truth(always(1.0), fine), judges, 0.0, {1: 10, 10: 5, 100: 5}, _both_bounds(1.0)),
         Cell("0.5 → 2 %, at 600 s", Truth(_late(0.02, at=600.0), fine), judges, 600.0, {1: 820, 10: 110, 100: 15}),
+        Cell("0.5 → 10 %, an hour after an incident that both shared", Truth(_hour_later, _incident), ours, 4500.0, seconds=5400.0),
         Cell("0.5 → 10 %, at 2 h, four times the plan", Truth(_late(0.1, at=7200.0), fine), ours, 7200.0, seconds=9000.0),
         Cell(
             "outage at 600 s, bursts of 25 s in each arm by itself, ICC 0.02",
@@ -117,6 +118,44 @@ def _sustained() -> list[Cell]:
         row("outage", 1.0, dict.fromkeys(RATES, 35.0)),
         row("1 → 20 %", 0.2, {1: 90, 10: 35}),
         row("1 → 10 %", 0.1, {10: 70}),
+    ]
+
+
+def _warm_caches() -> list[Cell]:
+    """The same model on both; stable answers two of five requests from its cache at once, and the canary none."""
+    judges, promised = _all(), dict.fromkeys(RATES, RISK)
+    # A threshold on the canary's own share asks nothing of stable, and its row would be that of no cache.
+    beside = {name: judges[name] for name in (OURS_INCREASE, KAYENTA)}
+
+    def row(what: str, share: float, judges: Mapping[str, Judge]) -> Cell:
+        return Cell(what, Truth(always(share), always(share), cached=0.4), judges, targets=promised)
+
+    return [
+        row("0.5 % of what the model is asked for, two fifths hidden by stable's warm cache", 0.005, beside),
+        row("1.25 % of what the model is asked for, 0.75 % of all with stable's warm cache", 0.0125, judges),
+        Cell("0.5 → 2 % of what the model is asked for, stable's cache warm", Truth(always(0.02), always(0.005), cached=0.4), beside, 0.0),
+    ]
+
+
+def _means() -> list[Cell]:
+    """What a request comes to, against a target of 1: single requests vary by 1.4 times their mean, in the skewed row by 4.5 times."""
+    judges: dict[str, Judge] = {"Sequential tests, mean of at most 1": OurMeans(1.0), **others(limit=THOUSANDTHS)}
+    ours = {name: judges[name] for name in list(judges)[:1]}
+    promised = dict.fromkeys(RATES, RISK)
+
+    def row(
+        what: str, canary: Share, stable: Share, judges: Mapping[str, Judge], *, shape: float = 0.5, onset: float | None = None
+    ) -> Cell:
+        return Cell(f"means: {what}", Truth(canary, stable, shape=shape), judges, onset, targets=promised if onset is None else None)
+
+    return [
+        row("0.9 of the target", always(0.9), always(0.9), judges),
+        row("canary at the very target, stable at 0.9", always(1.0), always(0.9), ours),
+        row("canary at the very target, skewed", always(1.0), always(0.9), ours, shape=0.05),
+        row("incident that both share, 1.5 times the target for 5 min", _dear, _dear, judges),
+        row("0.8 → 1.5 times the target", always(1.5), always(0.8), judges, onset=0.0),
+        row("0.8 → 3 times the target", always(3.0), always(0.8), judges, onset=0.0),
+        row("0.8 → 1.5 times the target, at 600 s", _dear_late, always(0.8), judges, onset=600.0),
     ]
 
 
@@ -163,8 +202,20 @@ def _blips(t: float) -> float:
     return 1.0 if 100.0 <= t < 120.0 or 150.0 <= t < 170.0 else 0.01
 
 
+def _hour_later(t: float) -> float:
+    return 0.1 if t >= 4500.0 else _incident(t)
+
+
 def _incident(t: float) -> float:
     return 0.1 if 600.0 <= t < 900.0 else 0.005
+
+
+def _dear(t: float) -> float:
+    return 1.5 if 600.0 <= t < 900.0 else 0.8
+
+
+def _dear_late(t: float) -> float:
+    return 1.5 if t >= 600.0 else 0.8
 
 
 def _drift(t: float) -> float:

@@ -6,19 +6,21 @@ Threshold rules of others as their documentation recommends them. They are given
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from backstop.analysis.reading import Breached, Counts
 from backstop.analysis.rule import ArmBlock
+from backstop.analysis.sequential.mean import Mean, MeanBlock, Sum
 from backstop.analysis.sequential.risk import Risk
 from backstop.analysis.sequential.rule import AtMost, NoMoreThanStable, Sequential
 from backstop.analysis.threshold import Threshold
 
-from .streams import SCRAPE_SECONDS, Stream
+from .streams import SCRAPE_SECONDS, THOUSANDTHS, Stream
 
 Judge = Callable[[Stream], float | None]
 PLANNED_SECONDS = 1800.0
+KAYENTA = "Kayenta, Mann-Whitney"
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,50 @@ class Ours:
         )
 
     def __call__(self, stream: Stream) -> float | None:
-        rule = self.rule()
-        state = rule.seeded(rule.start(), history=stream.history)
-        for block in stream.blocks:
+        rule, as_judged = self.rule(), _asked if isinstance(self.limit, NoMoreThanStable) else _whole
+        state = rule.seeded(rule.start(), history=map(as_judged, stream.history))
+        for block in map(as_judged, stream.blocks):
             state = rule.observe(state, block=block)
             if isinstance(rule.judge(state), Breached):
                 return block.end
         return None
+
+
+@dataclass(frozen=True)
+class OurMeans:
+    """The rule of means, such as cost per request, against a target."""
+
+    target: float
+    for_seconds: int = 0
+    risk: float = 0.005
+
+    def __call__(self, stream: Stream) -> float | None:
+        rule = Mean(
+            target=self.target,
+            for_seconds=self.for_seconds,
+            risk=Risk(share=self.risk, tests=1),
+            planned_blocks=round(PLANNED_SECONDS / SCRAPE_SECONDS),
+        )
+        state = rule.start()
+        for block in stream.blocks:
+            canary, stable = _sum(block.canary), _sum(_stable(block))
+            state = rule.observe(state, block=MeanBlock(block.start, block.end, canary, stable=stable, after_gap=block.after_gap))
+            if isinstance(rule.judge(state), Breached):
+                return block.end
+        return None
+
+
+def _sum(counts: Counts) -> Sum:
+    return Sum(amount=counts.bad / THOUSANDTHS, requests=counts.total)
+
+
+def _whole(block: ArmBlock) -> ArmBlock:
+    return block
+
+
+def _asked(block: ArmBlock) -> ArmBlock:
+    """Both arms without what caches answered, as an increase over stable is judged."""
+    return block if block.compared is None else replace(block, canary=block.compared.canary, stable=block.compared.stable, compared=None)
 
 
 @dataclass(frozen=True)
@@ -172,5 +211,5 @@ def others(*, limit: float) -> dict[str, Judge]:
         "Argo Rollouts 10 s / 0": Failures(limit, interval=10, window=60, failures=1),
         "Flagger 1 min / 5 (its example)": Failures(limit, interval=60, window=60, failures=5, late=True),
         "Flagger 10 s / 1": Failures(limit, interval=10, window=60, failures=1, late=True),
-        "Kayenta, Mann-Whitney": MannWhitney(),
+        KAYENTA: MannWhitney(),
     }

@@ -4,7 +4,7 @@ import math
 import random
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 
@@ -16,6 +16,8 @@ HISTORY_SECONDS = 600.0
 STABLE_PER_CANARY = 9
 # Standard deviations of a Poisson variable beyond which nothing is drawn (one in 10^15).
 REACH = 8.0
+# What requests come to is counted in whole thousandths, as a block's counts are whole.
+THOUSANDTHS = 1000
 
 Share = Callable[[float], float]
 
@@ -26,7 +28,9 @@ class Truth:
 
     `correlation` (ICC): each arm's share of each block is drawn from a Beta distribution around the truth; `stays`: the chance that it is
     the one of the block before instead, so that bursts go on. `missing`: the part of all scrapes that fail; what came in is then in the
-    block after. `tails`: at further latency bounds, the two shares.
+    block after. `tails`: at further latency bounds, the two shares. `cached`: the part of stable's requests that its cache answers at once,
+    and well; the shares are then of what a model was asked for, which is all of the canary's. `shape`: the two are not shares but what a
+    request comes to on average, each drawn from a Gamma distribution of this shape; blocks have that as what is bad, in thousandths.
     """
 
     canary: Share
@@ -35,6 +39,8 @@ class Truth:
     stays: float = 0.0
     missing: float = 0.0
     tails: tuple[tuple[float, float], ...] = ()
+    cached: float = 0.0
+    shape: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,8 @@ def stream(truth: Truth, *, rate: float, seconds: float, seed: str) -> Stream:
         at = index * SCRAPE_SECONDS - HISTORY_SECONDS
         stable, at_bounds = stable_arm.counted(rate=(STABLE_PER_CANARY + 1) * rate, share=truth.stable(0.0))
         bounds = tuple(BoundCounts(canary=Counts(), stable=one) for one in at_bounds)
-        history.append(ArmBlock(start=at, end=at + SCRAPE_SECONDS, canary=Counts(), stable=stable, bounds=bounds))
+        block = ArmBlock(start=at, end=at + SCRAPE_SECONDS, canary=Counts(), stable=stable, bounds=bounds)
+        history.append(_with_cache(block, truth=truth, rng=rng))
     blocks: list[ArmBlock] = []
     pending: list[ArmBlock] = []
     for index in range(round(seconds / SCRAPE_SECONDS)):
@@ -67,7 +74,8 @@ def stream(truth: Truth, *, rate: float, seconds: float, seed: str) -> Stream:
         canary, canary_bounds = canary_arm.counted(rate=rate, share=truth.canary(at))
         stable, stable_bounds = stable_arm.counted(rate=STABLE_PER_CANARY * rate, share=truth.stable(at))
         bounds = tuple(BoundCounts(canary=c, stable=s) for c, s in zip(canary_bounds, stable_bounds, strict=True))
-        pending.append(ArmBlock(start=at, end=at + SCRAPE_SECONDS, canary=canary, stable=stable, bounds=bounds))
+        block = ArmBlock(start=at, end=at + SCRAPE_SECONDS, canary=canary, stable=stable, bounds=bounds)
+        pending.append(_with_cache(block, truth=truth, rng=rng))
         if truth.missing and rng.random() < truth.missing:
             continue
         blocks.append(_as_one(pending))
@@ -84,7 +92,12 @@ class _Arm:
 
     def counted(self, *, rate: float, share: float) -> tuple[Counts, list[Counts]]:
         """Counts of one block: at the limit, and at each further bound."""
-        mean, rng = rate * SCRAPE_SECONDS, self._rng
+        mean, rng = rate * SCRAPE_SECONDS * (1 - self._truth.cached * self._tail), self._rng
+        if self._truth.shape is not None:
+            requests, shape = _poisson(rng, mean=mean), self._truth.shape
+            # The sum of n Gamma variables of one scale is one of n times the shape.
+            amount = rng.gammavariate(requests * shape, share / shape) if requests else 0.0
+            return Counts(bad=round(THOUSANDTHS * amount), total=requests), []
         if self._truth.correlation:
             share = self._in_burst(share)
             bad, good = (_searched_poisson(rng, mean=part) for part in (mean * share, mean * (1 - share)))
@@ -112,6 +125,15 @@ class _Arm:
             strength = 1 / self._truth.correlation - 1
             kept = self._burst = (share, self._rng.betavariate(share * strength, (1 - share) * strength))
         return kept[1]
+
+
+def _with_cache(block: ArmBlock, *, truth: Truth, rng: random.Random) -> ArmBlock:
+    """The block with what stable's cache answered, and beside it both arms without that."""
+    if not truth.cached or block.stable is None:
+        return block
+    asked = BoundCounts(canary=block.canary, stable=block.stable)
+    hits = _poisson(rng, mean=block.stable.total * truth.cached / (1 - truth.cached))
+    return replace(block, stable=block.stable + Counts(total=hits), compared=asked)
 
 
 def _as_one(blocks: list[ArmBlock]) -> ArmBlock:

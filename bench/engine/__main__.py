@@ -42,7 +42,11 @@ def _parser() -> argparse.ArgumentParser:
         "--idle-seconds", type=float, default=330.0, metavar="S", help="how long to look at rest (default: 330, so with a sweep)"
     )
     parser.add_argument(
-        "--handover", type=int, default=10, metavar="N", help="times that the operator that leads is told to end (default: 10; 0: none)"
+        "--handover",
+        type=int,
+        default=10,
+        metavar="N",
+        help="times that the operator that leads is told to end; half of them that it is killed, that it freezes (default: 10; 0: none)",
     )
     parser.add_argument("--replicas", type=int, default=2, metavar="N", help="gateway pods per policy (default: 2)")
     return parser

@@ -123,6 +123,7 @@ async def _steady(stage: Stage, operator: Operator, *, told: str, target: str = 
     minutes = STEADY_SECONDS / 60
     return [
         Row(told + "Prometheus queries per minute", f"{asked / minutes:.0f}", target),
+        Row(told + "Prometheus queries per tick", f"{asked * stage.scrape_seconds / STEADY_SECONDS:.1f}"),
         Row(told + "API writes per minute, without the Lease", f"{requests.writes / minutes:.0f}"),
         Row(told + "CPU", f"{(after.cpu - before.cpu) / minutes:.1f} s/min", load=load()),
         Row(told + "memory", f"{after.resident:.0f} MiB, peak {after.peak:.0f}"),

@@ -90,9 +90,9 @@ class Operator:
         """Its process."""
         return self._process.pid
 
-    def end(self) -> None:
-        """Tell it to end, as a kubelet does."""
-        self._process.terminate()
+    def signal(self, number: signal.Signals) -> None:
+        """Send it this, unless it has ended."""
+        self._process.send_signal(number)
 
     async def is_ready(self) -> bool:
         """Whether it says that it has listed the cluster."""

@@ -37,7 +37,7 @@ PROMETHEUS = "3.14.0"
 
 @dataclass(frozen=True)
 class GoModule:
-    """One folder under `go/`: the programs it yields, and what the linker is told.
+    """One folder under `go/`, or another `folder`: the programs it yields, and what the linker is told.
 
     `programs` maps the file name of a binary to its package; `expected_s` is the wall time on two cores with an empty cache.
     """
@@ -48,6 +48,7 @@ class GoModule:
     expected_s: float
     tags: str = ""
     variables: tuple[str, ...] = ()
+    folder: Path = MODULES
 
     @property
     def flags(self) -> list[str]:
@@ -101,7 +102,7 @@ def build_all(names: tuple[str, ...]) -> None:
 def build(module: GoModule) -> Path:
     """The folder with the binaries of `module`; builds into a folder beside it and renames, under a lock."""
     go = _go()
-    source = MODULES / module.name
+    source = module.folder / module.name
     binaries = cache() / "bin" / f"{module.name}-{_key(module, go=go)}"
     if binaries.is_dir():
         return binaries
@@ -123,9 +124,9 @@ def build(module: GoModule) -> Path:
 
 
 def _key(module: GoModule, *, go: str) -> str:
-    version = _run([go, "env", "GOVERSION", "GOOS", "GOARCH"], cwd=MODULES / module.name)
+    version = _run([go, "env", "GOVERSION", "GOOS", "GOARCH"], cwd=module.folder / module.name)
     digest = hashlib.sha256("\0".join([version, *module.flags, *module.programs, *module.programs.values()]).encode())
-    for path in sorted((MODULES / module.name).iterdir()):
+    for path in sorted((module.folder / module.name).iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -133,6 +133,8 @@ class FakeModel:
         position = choose(self.rules, prompt=prompt, used=self._used)
         rule = DEFAULT_RULE if position is None else self.rules[position]
         name = "" if position is None else rule.match
+        if rule.echo:
+            rule = msgspec.structs.replace(rule, text=str(chat.messages[-1].content))
         if position is not None:
             self._used[position] += 1
         self._counts[name] = self._counts.get(name, 0) + 1

@@ -35,7 +35,7 @@ def _pytest(stack: ExitStack, name: str, marked: str, arguments: list[str], *, r
     """The tests with these marks, on a cluster of this name."""
     cluster = stack.enter_context(start(name))
     install(cluster, scrape_seconds=SCRAPE_SECONDS)
-    command = [sys.executable, "-m", "pytest", "-m", f"cluster and {marked}", *arguments, "tests", "e2e"]
+    command = [sys.executable, "-m", "pytest", "--durations=12", "-m", f"cluster and {marked}", *arguments, "tests", "e2e"]
     output = stack.enter_context(report.open("wb")) if report is not None else None
     process = subprocess.Popen(command, env=os.environ | {PRESENT: name}, stdout=output, stderr=output)
     stack.callback(process.wait)

@@ -27,6 +27,7 @@ NAMESPACES = Resource("", "v1", "namespaces", "Namespace")
 GOOD = "Answer in one sentence."
 ALSO_GOOD = "Answer in one friendly sentence."
 SLOW = "Think step by step."
+INVENTS = "Give exact figures."
 
 Status = Mapping[str, Any]
 

@@ -106,7 +106,9 @@ class Prometheus:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def scrape(self, pods: Sequence[Scraped], *, workers: Mapping[str, Worker] = MappingProxyType({})) -> None:
+    def scrape(
+        self, pods: Sequence[Scraped], *, workers: Mapping[str, Scraped] = MappingProxyType({}), native_histograms: bool = False
+    ) -> None:
         """Writes the configuration: each pod is a target with a `pod` label, once a second; a worker has its name and a namespace."""
         targets = "".join(
             f"      - targets: ['127.0.0.1:{pod.port}']\n        labels: {{pod: 'pod-{index}'}}\n" for index, pod in enumerate(pods)
@@ -116,7 +118,8 @@ class Prometheus:
         )
         (self.directory / "prometheus.yml").write_text(
             f"global: {{scrape_interval: {SCRAPE_SECONDS}s, scrape_timeout: {SCRAPE_SECONDS}s}}\n"
-            f"scrape_configs:\n  - job_name: gateways\n    static_configs:\n{targets}"
+            f"scrape_configs:\n  - job_name: gateways\n"
+            f"    scrape_native_histograms: {str(native_histograms).lower()}\n    static_configs:\n{targets}"
         )
 
     async def start(self) -> None:

@@ -47,6 +47,35 @@ def test_an_answer_with_warnings_is_partial_whatever_it_holds(changes: dict[str,
     assert len(result.sentence) < 400
 
 
+SERIES = [{"metric": LABELS, "values": [[5, "3"], [10.25, "4"]]}]
+WHOLE: dict[str, dict[str, Any]] = {
+    "Prometheus": {"data": {"resultType": "matrix", "result": SERIES}},
+    "Thanos": {"data": {"resultType": "matrix", "result": SERIES, "analysis": {}}},
+    "Mimir": {"data": {"resultType": "matrix", "result": SERIES}, "infos": ["PromQL info: metric might not be a counter"]},
+    "VictoriaMetrics": {
+        "isPartial": False,
+        "data": {"resultType": "matrix", "result": SERIES},
+        "stats": {"seriesFetched": "1", "executionTimeMsec": 3},
+    },
+}
+IN_PART: dict[str, dict[str, Any]] = {
+    "Thanos": {**WHOLE["Thanos"], "warnings": ["fetch series for {cluster=b}: rpc error: code = Unavailable desc = connection refused"]},
+    "Thanos without a store": {"data": {"resultType": "matrix", "result": []}, "warnings": ["No StoreAPIs matched for this query"]},
+    "Mimir": {**WHOLE["Mimir"], "warnings": ["the query touched blocks that are not yet loaded"]},
+    "VictoriaMetrics": {**WHOLE["VictoriaMetrics"], "isPartial": True},
+}
+
+
+@pytest.mark.parametrize("store", WHOLE)
+def test_a_whole_answer_of_each_store_is_read_whatever_else_it_tells(store: str) -> None:
+    assert read_answer(body(**WHOLE[store]), source="default") == [MatrixSeries(metric=LABELS, values=[(5, "3"), (10.25, "4")])]
+
+
+@pytest.mark.parametrize("store", IN_PART)
+def test_an_answer_in_part_of_each_store_is_partial_and_no_data(store: str) -> None:
+    assert isinstance(read_answer(body(**IN_PART[store]), source="default"), Partial)
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [

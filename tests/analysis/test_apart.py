@@ -99,6 +99,7 @@ async def test_the_loop_turns_between_two_evaluations_so_that_no_answer_is_taken
     assert evaluations == sorted(set(evaluations))
 
 
+@pytest.mark.long
 async def test_a_process_that_dies_is_said_and_the_next_tick_has_another() -> None:
     now = time.time()
     async with serving(says(response(series(now)))) as (url, _), apart(url) as there:
@@ -175,6 +176,7 @@ async def test_a_tick_that_is_broken_off_leaves_no_answer_for_the_next() -> None
         assert there.pid is None
 
 
+@pytest.mark.long
 async def test_ticks_at_the_same_time_have_a_process_each_and_no_answers_of_the_other() -> None:
     now = time.time()
     others = Question(replace(question(now).policy, name="other"))
@@ -187,6 +189,7 @@ async def test_ticks_at_the_same_time_have_a_process_each_and_no_answers_of_the_
         assert all(is_gone(process) for process in processes)
 
 
+@pytest.mark.long
 async def test_a_process_that_was_needed_beside_another_ends_when_it_was_idle_for_long() -> None:
     now = time.time()
     others = Question(replace(question(now).policy, name="other"))
@@ -234,6 +237,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.long
 async def test_it_ends_with_the_process_that_started_it_however_that_ends() -> None:
     async with serving(says(response(series(time.time())))) as (url, _):
         modules = {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}

@@ -230,6 +230,7 @@ def test_own_selectors_that_find_a_native_histogram_say_so() -> None:
     ]
     answers = {one: by_policy(found, policies=[policy], revision_label="")["shop", "support"] for one in own_selectors(policy)}
     assert with_own(None, policy=policy, answers=answers, source="default") == ProviderError(
-        "Metrics source `default` has a native histogram where `promQL.total` (jobs_total) asks for a counter; name a counter."
+        "Metrics source `default` has a native histogram where `promQL.total` (jobs_total) asks for a counter; name a counter, or name it "
+        "in `promQL.histogram`."
     )
     assert isinstance(answers[OwnSelector("jobs_total", "", bad=False)], list)

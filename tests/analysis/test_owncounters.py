@@ -6,8 +6,9 @@ import pytest
 
 from backstop.analysis.answers import MatrixSeries
 from backstop.analysis.evaluation import evaluate
-from backstop.analysis.objective import Objective
-from backstop.analysis.owncounters import ArmSeries, OwnAnswer, by_policy, with_own
+from backstop.analysis.objective import Objective, OwnCounters
+from backstop.analysis.owncounters import OwnAnswer, by_policy, with_own
+from backstop.analysis.ownseries import ArmSeries
 from backstop.analysis.policy import Evaluation, LivePolicy
 from backstop.analysis.queries import OwnSelector
 from backstop.analysis.reading import Breached, Counts, Healthy, Unknown, Waiting
@@ -37,7 +38,7 @@ def read(
     """What is known of the policy `support` when these are the answers."""
     policy = live_policy(objective, *([] if gateways is None else [errors_objective()]))
     counters = objective.counters
-    assert counters is not None
+    assert isinstance(counters, OwnCounters)
     answers = {
         OwnSelector(text, counters.revision_label, bad=is_bad): answer
         if isinstance(answer, Partial | ProviderError)

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -20,6 +20,7 @@ from backstop.api.fallbackpolicy import SLO, PromQL
 from backstop.api.reasons import Reason
 from tests.analysis.conftest import SCRAPE_SECONDS, Pods, Prometheus
 from tests.analysis.history import errors_objective, latency_objective, live_policy, own_objective
+from tests.analysis.nativeservice import NativeService
 
 pytestmark = pytest.mark.prometheus
 
@@ -66,6 +67,15 @@ class Analysis:
 def analysis_of(prometheus: Prometheus) -> Analysis:
     config = MetricsSourceConfig(name="default", url=prometheus.url, scrape_interval_seconds=SCRAPE_SECONDS)
     return Analysis(PrometheusSource(config))
+
+
+@contextmanager
+def started(service: NativeService) -> Iterator[None]:
+    service.start()
+    try:
+        yield
+    finally:
+        service.stop()
 
 
 async def test_m09_every_request_is_counted_once_through_restarts_of_a_pod_and_of_prometheus(pods: Pods, prometheus: Prometheus) -> None:
@@ -196,6 +206,53 @@ async def test_own_counters_of_two_kinds_are_counted_once_and_breach_without_any
         assert (own.canary, own.reason) == (Counts(bad=3, total=3), Reason.PROMQL_BREACH)
         assert (await analysis.blocks(3)).readings[0].step_requests == 33
         assert isinstance(scored.state, Healthy)
+
+
+async def test_a_native_histogram_of_a_foreign_service_is_counted_to_the_request_and_breaches(pods: Pods, prometheus: Prometheus) -> None:
+    canary, stable = (NativeService(name="rpc_seconds", schema=3) for _ in range(2))
+    with started(canary), started(stable):
+        canary.observe(0.1, count=500)
+        canary.observe(3.0, count=40)
+        stable.observe(0.1, count=900)
+        workers = {"support-canary-7f9c5d8b6-x2x4z": canary, "support-stable-6b8f4c7d5-q9w8k": stable}
+        prometheus.scrape([], workers=workers, native_histograms=True)
+        await prometheus.start()
+        analysis = analysis_of(prometheus)
+
+        def within(bound: str) -> SLO:
+            histogram = PromQL(histogram='rpc_seconds{method="answer"}', over=bound)
+            return SLO(name=f"over-{bound.replace('.', '-')}", promQL=histogram, maxPercent="5")
+
+        analysis.objectives = (objective_of(within("0.5")), objective_of(within("0.6")))
+        with closing(analysis.source):
+            await analysis.until(
+                lambda result: result.readings[1].reason is Reason.BUCKET_BOUNDARY_MISSING and not isinstance(analysis.fetched, NoData)
+            )
+            analysis.since = time.time()
+            await analysis.blocks(2)
+            canary.observe(0.1, count=30)
+            canary.observe(0.49, count=6)  # in the bucket that ends at the bound
+            stable.observe(0.3, count=100)
+            fine = (await analysis.until(lambda result: result.readings[0].step_requests >= 36)).readings[0]
+            assert (fine.state, fine.canary) == (Healthy(), Counts(bad=0, total=36))
+
+            slow = 0
+
+            def slow_again(result: Evaluation) -> bool:
+                nonlocal slow
+                if isinstance(result.readings[0].state, Breached):
+                    return True
+                canary.observe(0.51, count=20)
+                stable.observe(0.1, count=180)
+                slow += 20
+                return False
+
+            breached, unknown = (await analysis.until(slow_again)).readings
+            assert 0 < breached.canary.bad == breached.canary.total <= slow
+            assert "over 0.5, bad by `promQL`" in breached.evidence
+            assert isinstance(unknown.state, Unknown)
+            assert unknown.state.why.endswith("the nearest ends are 0.5946036 and 0.6484198: use one of them.")
+            assert (await analysis.blocks(3)).readings[0].step_requests == 36 + slow
 
 
 async def test_a_matcher_that_prometheus_refuses_is_unknown_and_hides_nothing_else(pods: Pods, prometheus: Prometheus) -> None:

@@ -173,6 +173,7 @@ def test_a_block_of_two_arms_has_a_mean_of_at_most_one_on_the_null(
     assert n_c * math.log(canary) + n_s * math.log(beside) <= 1e-7 * (n_c + n_s)
 
 
+@pytest.mark.long
 @PATIENT
 @given(st.lists(pairs(), max_size=20), SHARES, st.sampled_from([0.0, 0.001, 0.3, 1.0]))
 def test_evidence_of_two_arms_is_a_number_whatever_is_counted(blocks: list[Pair], prior: float, delta: float) -> None:

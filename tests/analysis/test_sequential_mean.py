@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -14,6 +15,9 @@ from backstop.analysis.rule import Verdict
 from backstop.analysis.sequential.mean import Mean, MeanBlock, MeanState, Sum, from_numbers, to_numbers
 from backstop.analysis.sequential.meanwords import explained
 from backstop.analysis.sequential.risk import Risk
+from bench.analysis import streams
+from bench.analysis.judges import OurMeans
+from bench.analysis.streams import Truth
 
 PATIENT = settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 TARGET = 0.02
@@ -172,3 +176,46 @@ def test_whatever_comes_in_there_is_a_verdict_and_a_bounded_state_that_can_be_ke
 def test_what_cannot_have_been_written_is_refused(numbers: list[float]) -> None:
     with pytest.raises(ValueError):
         from_numbers(numbers, origin=0.0)
+
+
+# -- incidents that stable shares
+
+
+def together(means: Iterable[tuple[float, float]], *, requests: int = 50) -> list[MeanBlock]:
+    """Blocks of a canary and of a stable that come to these means, nine requests on stable for each of the canary's."""
+    return [
+        MeanBlock(start=5.0 * i, end=5.0 * i + 5, canary=Sum(mine * requests, requests), stable=Sum(theirs * 9 * requests, 9 * requests))
+        for i, (mine, theirs) in enumerate(means)
+    ]
+
+
+def test_an_incident_that_both_share_rolls_no_canary_back_however_it_falls() -> None:
+    # Half as dear again for five minutes, in requests that vary as costs do. By a race of two tests against the target it is every third.
+    def share(t: float) -> float:
+        return 1.5 if 300.0 <= t < 600.0 else 0.8
+
+    runs = [streams.stream(Truth(share, share, shape=0.5), rate=rate, seconds=1200, seed=f"{s}") for rate in (10, 100) for s in range(10)]
+    assert [OurMeans(1.0)(run) for run in runs] == [None] * 20
+
+
+def test_a_shared_incident_is_held_and_said_while_it_lasts_and_not_held_against_the_canary_afterwards() -> None:
+    judge = rule()
+    found = verdicts(judge, together([(0.015, 0.015)] * 20 + [(0.05, 0.048)] * 20 + [(0.015, 0.015)] * 40))
+    assert not any(isinstance(one, Breached) for one in found)
+    assert found[39] == Breaching(since=105.0, shared=True)
+    assert set(found[40:]) == {Healthy()}
+
+
+def test_a_canary_far_dearer_than_a_stable_that_is_over_the_target_too_is_rolled_back() -> None:
+    at = breached_at(rule(), together([(0.015, 0.015)] * 20 + [(0.12, 0.024)] * 20))
+    assert at is not None
+    assert at <= 160
+
+
+@PATIENT
+@given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10)), min_size=1, max_size=30))
+def test_what_stable_comes_to_never_adds_to_the_evidence(means: list[tuple[float, float]]) -> None:
+    judge = rule(target=1.0)
+    beside = after(judge, together(means))
+    alone = after(judge, [replace(block, stable=Sum()) for block in together(means)])
+    assert judge.evidence(beside) <= judge.evidence(alone) + 1e-9

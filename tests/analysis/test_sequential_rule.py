@@ -18,7 +18,14 @@ from backstop.analysis.sequential.explanation import explained, needed_for_promo
 from backstop.analysis.sequential.latency import further_bounds
 from backstop.analysis.sequential.risk import Risk
 from backstop.analysis.sequential.rule import AtMost, NoMoreThanStable, Sequential
-from backstop.analysis.sequential.state import MOST_COMPARISONS, SequentialState, from_numbers, to_numbers
+from backstop.analysis.sequential.state import (
+    MOST_COMPARISONS,
+    SequentialState,
+    from_numbers,
+    memory_to_numbers,
+    to_numbers,
+    with_memory,
+)
 from backstop.analysis.sequential.window import SPANS, WINDOW_REQUESTS, Span, canary_of, stable_of, widened
 from bench.analysis.judges import Ours
 from bench.analysis.streams import Truth, always, stream
@@ -203,6 +210,7 @@ def test_stray_errors_beside_a_failure_of_twenty_five_seconds_do_not_make_it_lon
     assert breached_at(rule(limit=0.05, for_seconds=30), blocks(canary, stable=(0, 45))) is None
 
 
+@pytest.mark.long
 def test_at_one_request_a_second_a_failure_of_twenty_five_seconds_is_never_rolled_back_and_one_that_stays_is_at_once() -> None:
     sustained = Ours(AtMost(0.05), for_seconds=30)
 
@@ -426,7 +434,8 @@ RULES = [
 def test_a_state_that_was_written_and_read_again_is_the_same(stream: list[ArmBlock], judge: Sequential) -> None:
     state = after(judge, stream)
     origin = stream[-1].end if stream else 0.0
-    assert from_numbers(to_numbers(state, origin=origin), origin=origin) == state
+    kept = from_numbers(to_numbers(state, origin=origin), origin=origin)
+    assert with_memory(kept, numbers=memory_to_numbers(state)) == state
 
 
 @PATIENT
@@ -440,8 +449,9 @@ def test_whatever_is_counted_there_is_a_verdict_and_a_sentence(stream: list[ArmB
 
 def test_the_state_is_bounded_whatever_the_number_of_blocks() -> None:
     judge = rule(limit=0.05, for_seconds=30)
-    sizes = [len(to_numbers(after(judge, blocks([(i % 2, 1) for i in range(count)])), origin=0.0)) for count in (100, 2000)]
-    assert max(sizes) <= 160
+    states = [after(judge, blocks([(i % 2, 1) for i in range(count)])) for count in (100, 2000)]
+    assert max(len(to_numbers(state, origin=0.0)) for state in states) <= 160
+    assert [len(memory_to_numbers(state)) for state in states] == [1, 16]
 
 
 @pytest.mark.parametrize("numbers", [[], [1.0] * 4, [1.0] * 20, [1e6] * 40, [1.0] * 400, [math.inf] * 40, [math.nan] * 40])

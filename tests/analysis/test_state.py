@@ -159,6 +159,7 @@ def test_the_most_objectives_fit_with_windows_that_are_coarser_at_their_far_ends
 # -- sequential tests
 
 NOW = 1_763_000_000.123
+LONG = 250  # blocks, so that there is a generation that is remembered beside the newest
 
 
 def evidence_after(draw: random.Random, *, rule: Sequential, blocks: int, worse: float = 1.0) -> SequentialState:
@@ -210,7 +211,7 @@ def rules(*, comparisons: int) -> list[Sequential]:
 
 def test_six_objectives_with_eight_bounds_fit_after_a_long_run_with_all_their_digits() -> None:
     draw = random.Random(3)
-    state = remembered([evidence_after(draw, rule=rule, blocks=150) for rule in (2 * rules(comparisons=8))[:6]])
+    state = remembered([evidence_after(draw, rule=rule, blocks=LONG) for rule in (2 * rules(comparisons=8))[:6]])
     assert len(pack(state)) <= PACKED_BYTES
     kept = unpack(pack(state))
     assert isinstance(kept, AnalysisState)
@@ -224,6 +225,9 @@ def assert_the_same(kept: ObjectiveState, one: ObjectiveState, *, digits: int) -
     assert isinstance(kept.rule, SequentialState)
     assert isinstance(one.rule, SequentialState)
     assert replace(kept, rule=one.rule) == one
+    assert kept.rule.older is not None
+    assert one.rule.older is not None
+    assert kept.rule.older.succession.blocks == one.rule.older.succession.blocks
     assert kept.rule.absolute.ln_capital == pytest.approx(one.rule.absolute.ln_capital, rel=10.0 ** (1 - digits))
     for mine, theirs in zip(kept.rule.relatives, one.rule.relatives, strict=True):
         assert mine.restarts.ln_capital == pytest.approx(theirs.restarts.ln_capital, rel=10.0 ** (1 - digits))
@@ -234,7 +238,7 @@ def assert_the_same(kept: ObjectiveState, one: ObjectiveState, *, digits: int) -
 def test_on_the_most_targets_evidence_has_fewer_digits_and_counts_have_all() -> None:
     draw = random.Random(4)
     six = (2 * rules(comparisons=8))[:6]
-    state = remembered([evidence_after(draw, rule=rule, blocks=100) for rule in six], targets=MAX_TARGETS)
+    state = remembered([evidence_after(draw, rule=rule, blocks=LONG) for rule in six], targets=MAX_TARGETS)
     kept = unpack(pack(state))
     assert len(pack(state)) <= PACKED_BYTES
     assert isinstance(kept, AnalysisState)
@@ -242,6 +246,7 @@ def test_on_the_most_targets_evidence_has_fewer_digits_and_counts_have_all() -> 
         assert_the_same(kept.objectives[fingerprint], one, digits=3)
 
 
+@pytest.mark.long
 def test_of_more_evidence_than_fits_some_is_left_out_and_counting_goes_on() -> None:
     draw = random.Random(5)
     state = remembered([evidence_after(draw, rule=rule, blocks=50) for rule in 4 * rules(comparisons=8)], targets=MAX_TARGETS)

@@ -72,7 +72,10 @@ CHAIN_REQUIRED = "`spec.chain`: required, but not with `spec.serving.workload`, 
         ),
         (
             _policy(slos=[{"name": "e", "indicator": "Speed", "maxPercent": "1"}]),
-            "`spec.slos[0].indicator` must be 'Latency', 'ErrorRate', 'FallbackRate', 'TokensPerRequest' or 'CostPerRequest'",
+            (
+                "`spec.slos[0].indicator` must be 'Latency', 'ErrorRate', 'FallbackRate', 'TokensPerRequest', 'CostPerRequest', "
+                "'HallucinationRate' or 'NegativeFeedbackRate'"
+            ),
         ),
         (None, "`spec` must be an object, not `null`"),
     ],

@@ -8,10 +8,12 @@ import pytest
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.promptversion import PromptVersionSpec
-from backstop.api.record import build_record, revision_hash, short_image
+from backstop.api.record import build_record, revision_hash, secrets_of_record, short_image
+from backstop.api.refs import SecretKeyRef
 
 PROMPT = '{"messages":[{"content":"Be kind.","role":"system"}],"prompt":"answer","version":"1.0.0"}'
 CHAIN = '[{"model":{"baseURL":"http://models:8000/v1","name":"m"},"name":"primary"}]'
+SMALL = '{"model":{"baseURL":"http://models:8000/v1","name":"m"},"name":"small"}'
 RESOURCES = '{"limits":{"memory":"1Gi"}}'
 POD_TEMPLATE = '{"labels":{"team":"shop"},"tolerations":[{"operator":"Exists"}]}'
 BETWEEN = f'"latencyBudgetMilliseconds":400,"prompt":{PROMPT},"scheme":1'
@@ -46,10 +48,30 @@ GOLDEN = [
         f'{{"chain":{CHAIN},{BETWEEN},"serving":{{"podTemplate":{POD_TEMPLATE}}}}}',
     ),
     (
+        spec()
+        | {"chain": [json.loads(CHAIN)[0] | {"timeouts": {"firstTokenMilliseconds": 90}, "hedgeAfterMilliseconds": 60}, json.loads(SMALL)]},
+        f'{{"chain":[{{"hedgeAfterMilliseconds":60,{CHAIN[2:-2]},"timeouts":{{"firstTokenMilliseconds":90}}}},{SMALL}],{BETWEEN}}}',
+    ),
+    (
         spec() | {"chain": [json.loads(CHAIN)[0] | {"retries": 2, "circuitBreaker": {"openSeconds": 9, "minRequests": 20}}]},
         f'{{"chain":[{{"circuitBreaker":{{"openSeconds":9}},{CHAIN[2:-2]},"retries":2}}],{BETWEEN}}}',
     ),
 ]
+
+
+def test_scorers_and_feedback_are_part_of_the_revision_and_their_secrets_reach_its_pods() -> None:
+    quality = '{"samplePercent":50,"scorers":[{"http":{"apiKeyRef":{"key":"token","name":"judge"},"url":"http://judge"},"name":"j","type":"HTTP"}]}'
+    feedback = '{"keyRef":{"key":"keys","name":"feedback"}}'
+    declared = spec() | {"quality": json.loads(quality), "feedback": json.loads(feedback) | {"maxAgeSeconds": 86_400}}
+    policy, prompt = FallbackPolicySpec.model_validate(declared), PromptVersionSpec.model_validate_json(PROMPT)
+    built = build_record(namespace="shop", name="p", policy=policy, prompt=prompt)
+    between = f'"latencyBudgetMilliseconds":400,"prompt":{PROMPT}'
+    assert built.revision == named(f'{{"chain":{CHAIN},"feedback":{feedback},{between},"quality":{quality},"scheme":1}}')
+    assert (built.quality, built.feedback) == (policy.quality, policy.feedback)
+    assert secrets_of_record(built) == {
+        "BACKSTOP_SCORER_KEY_0": SecretKeyRef(name="judge", key="token"),
+        "BACKSTOP_FEEDBACK_KEY": SecretKeyRef(name="feedback", key="keys"),
+    }
 
 
 STATIC = '{"name":"static","static":{"default":"Later."}}'

@@ -12,12 +12,13 @@ import pytest
 from backstop.analysis.reading import Counts
 from backstop.analysis.rule import ArmBlock
 from backstop.analysis.sequential.bursts import Bursts, correlation, with_pod_block
+from backstop.analysis.sequential.rule import AtMost, NoMoreThanStable
 from bench.analysis.__main__ import STREAMS, judged, keep, kept
 from bench.analysis.bounds import divergence, information
 from bench.analysis.cells import DETECTED, HEALTHY, cells
-from bench.analysis.judges import Failures, MannWhitney, Shipped
+from bench.analysis.judges import Failures, MannWhitney, OurMeans, Ours, Shipped
 from bench.analysis.plot import COLOURS, drawn
-from bench.analysis.streams import Stream, Truth, always, stream
+from bench.analysis.streams import THOUSANDTHS, Stream, Truth, always, stream
 from bench.analysis.table import Outcome, median, printed, wilson
 
 
@@ -77,6 +78,40 @@ def test_bursts_that_stay_go_on_in_each_arm_by_itself() -> None:
     assert persistence(canary) == pytest.approx(0.8, abs=0.06)
     assert persistence(stable) == pytest.approx(0.8, abs=0.06)
     assert abs(correlated(canary, other=stable)) < 0.1
+
+
+def test_where_stable_has_a_warm_cache_both_arms_are_compared_without_it() -> None:
+    one = stream(Truth(always(0.05), always(0.05), cached=0.4), rate=10, seconds=5000, seed="e")
+    canary, stable = totals(one.blocks)
+    assert near(canary, share=0.05, requests=50_000)
+    assert near(stable, share=0.03, requests=450_000, inflated=2.0)
+    asked = sum((block.compared.stable or Counts() for block in one.blocks if block.compared), Counts())
+    assert near(asked, share=0.05, requests=270_000)
+    assert all(block.compared is not None and block.compared.stable is not None for block in one.history)
+    judged, compared = Ours(NoMoreThanStable(0.0005)), Ours(AtMost(0.04))
+    assert judged(one) is None, "of what the model is asked for, both have as much"
+    assert compared(one) is None
+
+
+def test_means_have_the_level_and_the_skew_that_are_asked_for() -> None:
+    one = stream(Truth(always(1.5), always(0.8), shape=0.5), rate=10, seconds=20_000, seed="f")
+    canary, stable = totals(one.blocks)
+    assert canary.bad / THOUSANDTHS / canary.total == pytest.approx(1.5, rel=0.02)
+    assert stable.bad / THOUSANDTHS / stable.total == pytest.approx(0.8, rel=0.01)
+    means = [block.canary.bad / THOUSANDTHS / block.canary.total for block in one.blocks]
+    # A request varies by its mean over the root of the shape; the mean of fifty by a seventh of that.
+    spread = math.sqrt(sum((mean - 1.5) ** 2 for mean in means) / len(means))
+    assert spread == pytest.approx(1.5 / math.sqrt(0.5 * 50), rel=0.05)
+
+
+def test_a_mean_is_judged_against_its_target() -> None:
+    assert OurMeans(1.0)(of([(150_000, 50)] * 60, stable=(360_000, 450))) is not None
+    assert OurMeans(1.0)(of([(49_000, 50)] * 360, stable=(360_000, 450))) is None
+
+
+def test_each_cell_has_a_name_of_its_own() -> None:
+    names = [cell.what for cell in cells()]
+    assert len(names) == len(set(names))
 
 
 def test_the_same_seed_is_the_same_stream_and_another_is_not() -> None:

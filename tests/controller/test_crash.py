@@ -129,17 +129,21 @@ def never_again_after_an_abort(world: World) -> None:
             assert state.canary != rejected or state.permille == 0
 
 
-# A rollback dies in each of its writes, the others in some: a life takes many seconds here, and `tests/simulation` dies anywhere.
+# In each write that shifts traffic, and in some of the others: a life takes seconds of a core here, and `tests/simulation` dies anywhere.
+# With `--every-write` (part of `make nightly`) in each.
 @pytest.mark.parametrize(
     ("story", "bad", "every"),
-    [(rollback, True, 1), (promotion, False, 4), (deletion, False, 3)],
+    [(rollback, True, 3), (promotion, False, 6), (deletion, False, 5)],
     ids=lambda of: getattr(of, "__name__", ""),
 )
 async def test_b14_a_death_in_any_write_leads_to_the_same_end(
-    connection: Connection, client: Client, story: Story, bad: bool, every: int
+    connection: Connection, client: Client, story: Story, bad: bool, every: int, pytestconfig: pytest.Config
 ) -> None:
     whole = await play(connection, client, story, bad=bad, lifetime=None)
     assert len(whole.writes) > 20
+    routed = {number for number, write in enumerate(whole.writes, 1) if write.endswith("-traffic")}
+    assert len(routed) > 1
+    chosen = range(1, len(whole.writes) + 1, 1 if pytestconfig.getoption("every_write") else every)
     few = asyncio.Semaphore(AT_ONCE)
 
     async def once(lifetime: int) -> bool:
@@ -151,6 +155,6 @@ async def test_b14_a_death_in_any_write_leads_to_the_same_end(
             return died.died.is_set()
 
     async with asyncio.TaskGroup() as tasks:
-        lives = [tasks.create_task(once(lifetime)) for lifetime in range(1, len(whole.writes) + 1, every)]
+        lives = [tasks.create_task(once(lifetime)) for lifetime in sorted(routed.union(chosen))]
     # How often status is written varies by a little, so the last lives may be longer than the story.
     assert sum(life.result() for life in lives) > 0.8 * len(lives)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -12,11 +13,13 @@ from backstop.controller import reconcile
 from backstop.controller.keys import PolicyKey
 from backstop.controller.repairs import FORGOTTEN_SECONDS, LONGEST_PAUSE_SECONDS, Repairs
 from backstop.kube.client import Client
-from backstop.kube.connection import Connection
+from backstop.kube.connection import Connection, connect
 from backstop.kube.resources import CONFIG_MAPS, SERVICES, Body, Resource
+from e2e.cluster.apiserver import ApiServer
 
 from .operators import Mortal, running
 from .ownworld import OwnWorld
+from .proxy import Refusal, Request, proxy
 from .until import until
 from .world import MANAGER, Behaviour, World, condition, living
 
@@ -155,6 +158,39 @@ async def test_a_route_that_has_lost_its_owner_is_taken_back(connection: Connect
 
 
 @pytest.mark.apiserver
+async def test_a_repair_that_is_refused_is_no_change_of_somebody(
+    api_server: ApiServer, own: OwnWorld, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await own.run_image("w:1")
+    async with proxy(api_server, folder=tmp_path) as (between, kubeconfig), running(await connect(kubeconfig), own):
+        stable = str((await own.stable_on("w:1"))["stable"]["revision"])
+        await own.quiet()
+        refused: list[Request] = []
+
+        def fits(request: Request) -> bool:
+            is_it = request.method == "PATCH" and request.path.endswith("/services/support")
+            refused.extend([request] if is_it else [])
+            return is_it
+
+        between.refusal = Refusal(403, fits)
+        await own.edit_service(selector={"backstop.dev/policy": "support"})
+        status = await own.until_status("it is said", lambda s: condition(s, "Accepted")["reason"] == "ObjectRefused")
+        assert "Service `support` was refused" in condition(status, "Accepted")["message"]
+
+        async def thrice() -> bool:
+            return len(refused) >= 3
+
+        await until("it is tried again", thrice)
+        assert "somebody keeps changing" not in caplog.text
+        between.refusal = None
+
+        async def back() -> bool:
+            return does_what_it_should(await own.service(), stable=stable)
+
+        await until("the Service leads to ready pods", back, within=60)
+
+
+@pytest.mark.apiserver
 async def test_a_breach_over_a_traffic_object_of_something_else_is_no_rollback_until_it_is_one(
     connection: Connection, world: World, client: Client
 ) -> None:
@@ -177,7 +213,8 @@ async def test_a_breach_over_a_traffic_object_of_something_else_is_no_rollback_u
         told = await world.until_status(
             "that it cannot leave is said", lambda s: "belongs to something else" in condition(s, "Accepted")["message"], within=60
         )
-        assert condition(told, "Accepted")["reason"] == "ObjectNotOurs"
+        assert condition(told, "Accepted")["reason"] == condition(told, "Progressing")["reason"] == "ObjectNotOurs"
+        assert "delete the traffic object" not in condition(told, "Progressing")["message"], "it is not the policy's to delete"
         assert (told["canary"]["weight"], told.get("lastRollout")) == (40, None), "callers are where they were, and so says status"
         await owned_by(ours)
         status = await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout", {}).get("shiftedAt"), within=60)
@@ -203,5 +240,11 @@ async def test_that_an_object_of_somebody_else_has_gone_is_seen_though_no_watch_
         await world.stable_on("v1")
         await world.quiet()
         assert (await client.get(CONFIG_MAPS, namespace=world.namespace, name=f"{world.policy}-traffic"))["data"] == {"theirs": "yes"}
+        said = condition(await world.status(), "Accepted")
+        assert (said["reason"], said["status"]) == ("ObjectNotOurs", "False"), "also where nothing is to be written"
+        assert said["message"] == (
+            f"ConfigMap `{world.policy}-traffic` exists and belongs to something else; rename the policy or take that object away"
+        )
         await client.delete(CONFIG_MAPS, namespace=world.namespace, name=f"{world.policy}-traffic", uid=theirs["metadata"]["uid"])
         assert (await world.route()).permille == 0, "ours is made as soon as there is room for it"
+        await world.until_status("all is well", lambda s: condition(s, "Accepted")["status"] == "True")

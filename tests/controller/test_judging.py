@@ -236,6 +236,7 @@ def children(*, of: str) -> list[int]:
     return [int(pid) for pid, parent, _ in found if int(parent) == os.getpid()]
 
 
+@pytest.mark.long
 async def test_what_evaluates_and_ends_again_and_again_is_told_once_as_metrics_that_are_not_available() -> None:
     woken: list[PolicyKey] = []
     started: list[int] = []

@@ -79,6 +79,7 @@ def test_a_wrong_configuration_is_told_in_one_sentence(
     assert told.startswith("backstop-operator: ")
 
 
+@pytest.mark.long
 def test_a_process_with_a_wrong_configuration_ends_with_one_sentence(tmp_path: Path) -> None:
     ended = start("--config", str(tmp_path / "nowhere.yaml"))
     assert ended.returncode == 2
@@ -86,6 +87,7 @@ def test_a_process_with_a_wrong_configuration_ends_with_one_sentence(tmp_path: P
     assert len(ended.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.long
 def test_without_a_configuration_it_says_what_it_needs() -> None:
     ended = start()
     assert ended.returncode == 2

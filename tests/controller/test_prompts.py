@@ -137,6 +137,26 @@ def test_what_a_probe_cannot_send_is_told_and_not_sent_and_the_rest_of_the_spec_
     assert wish.spec.slos == FallbackPolicySpec.model_validate(policy_spec("v1")).slos != []
 
 
+def test_every_probe_that_cannot_be_sent_is_told_and_what_else_is_missing_with_them() -> None:
+    wish = wish_of(policy(canary=sending("no", '{"messages": []}', "chat")), prompt=None, sources=SOURCES)
+    assert isinstance(wish, Wish)
+    assert isinstance(wish.revision, Unresolved)
+    assert wish.revision.reason is Reason.INVALID
+    first, besides = wish.revision.message.split("; besides, ")
+    assert first == (
+        "`spec.canary.probes[0].request`, `spec.canary.probes[2].request` must be a JSON object with a list `messages`; correct them"
+    )
+    assert "`spec.promptVersion` names `v1`, which does not exist" in besides
+    assert [probe.name for probe in wish.spec.canary.probes] == ["p1"]
+
+
+def test_of_very_many_probes_that_cannot_be_sent_as_many_are_named_as_anybody_reads() -> None:
+    wish = wish_of(policy(canary=sending(*["Hello"] * 6)), prompt=prompt(), sources=SOURCES)
+    assert isinstance(wish, Wish)
+    assert isinstance(wish.revision, Unresolved)
+    assert "`spec.canary.probes[3].request` and 2 more must be" in wish.revision.message
+
+
 @pytest.mark.parametrize(("serving", "router"), [({"replicas": 1}, GATEWAYS), ({"workload": {"newer": 1}}, REPLICAS), ("?", GATEWAYS)])
 def test_of_a_spec_that_cannot_be_read_the_kind_of_route_is_known(serving: object, router: Router) -> None:
     unreadable = policy(serving=serving, newer=1)

@@ -1,10 +1,12 @@
 """From API bodies to what a pass reads: arms, troubles, what belongs to whom."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from backstop.api.names import LABEL_POLICY, LABEL_REVISION
+from backstop.api.names import LABEL_MANAGED_BY, LABEL_POLICY, LABEL_REVISION, MANAGED_BY
 from backstop.api.traffic import TrafficState, render
 from backstop.controller.observe import arms_of, gateways_of, observe
 from backstop.controller.seen import Child, DeploymentSeen, PodSeen, child, pod
@@ -12,15 +14,16 @@ from backstop.controller.subject import refusal, refused_deployments
 from backstop.controller.verification import NOBODY_ASKED
 from backstop.kube.errors import Rejected
 from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, Body
-from backstop.rollout.observed import Known, NotTried, Unknown, Unresolved
-from backstop.rollout.place import Place
+from backstop.rollout.observed import Foreign, Known, NotTried, Unknown, Unresolved
+from backstop.rollout.place import Place, Revision, StablePlace
 from backstop.traffic.router import GATEWAYS
 
+NOWHERE = Place()
 NOTHING_WANTED = Unresolved(reason="Invalid", message="")  # type: ignore[arg-type]  # not looked at here
 
 
 def metadata(name: str, *, revision: str | None = None, owner: str = "policy-uid", **rest: Any) -> Body:
-    labels = {LABEL_POLICY: "support"} | ({LABEL_REVISION: revision} if revision else {})
+    labels = {LABEL_POLICY: "support", LABEL_MANAGED_BY: MANAGED_BY} | ({LABEL_REVISION: revision} if revision else {})
     references = [{"uid": "a-friend"}, {"uid": owner, "controller": True}]
     return {"name": name, "namespace": "shop", "uid": name, "resourceVersion": "1", "labels": labels, "ownerReferences": references, **rest}
 
@@ -108,10 +111,28 @@ def test_a_pod_without_a_node_says_so() -> None:
     assert unscheduled.trouble == "not scheduled: 0/3 nodes"
 
 
+LONG_REFUSAL = 'violates PodSecurity "restricted:latest": ' + ", ".join(["privileged (a container must not be)"] * 50)
+
+
+def refused_by_admission(message: str) -> str | None:
+    conditions = [{"type": "ReplicaFailure", "status": "True", "message": message}]
+    return arms_of([gateway_deployment("r1", status={"conditions": conditions})], pods=[])["r1"].trouble
+
+
 def test_pods_that_cannot_even_be_created_are_told_by_their_deployment() -> None:
-    conditions = [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}]
-    arms = arms_of([gateway_deployment("r1", status={"conditions": conditions})], pods=[])
-    assert arms["r1"].trouble == "exceeded quota"
+    assert refused_by_admission("exceeded quota: small") == (
+        "its pods are refused: exceeded quota: small; raise the ResourceQuota, or ask for less in `spec.serving`"
+    )
+    assert refused_by_admission("webhook says no") == "its pods are refused: webhook says no; see who refuses it"
+
+
+def test_a_refusal_of_pods_reads_the_same_with_every_attempt_and_keeps_its_advice_however_long_it_is() -> None:
+    one, other = (refused_by_admission(f'pods "support-r1-5d9-{attempt}" is forbidden: {LONG_REFUSAL}') for attempt in ("x2x4p", "9kq7z"))
+    assert one == other
+    assert one is not None
+    assert one.startswith('its pods are refused: violates PodSecurity "restricted:latest": ')
+    assert one.endswith("`pod-security.kubernetes.io/enforce` allow it")
+    assert len(one) < 900
 
 
 def test_a_deployment_that_the_api_server_refuses_is_why_there_are_no_pods() -> None:
@@ -120,20 +141,22 @@ def test_a_deployment_that_the_api_server_refuses_is_why_there_are_no_pods() -> 
     arms = arms_of([gateway_deployment("r1")], pods=[], refused=refused)
     assert arms["r1"].trouble is None
     assert (arms["r2"].desired, arms["r2"].trouble) == (0, "Deployment `support-r2` was refused by the API server: exceeded quota: small")
+    record = refusal(CONFIG_MAPS, name="support-r2", why=Rejected("exceeded quota: small"))
+    assert list(refused_deployments(record, policy="support", revisions=["r1", "r2"])) == ["r2"]
     assert refused_deployments(None, policy="support", revisions=["r2"]) == {}
     other = refusal(DEPLOYMENTS, name="support-r2-golden", why=Rejected("exceeded quota: small"))
     assert refused_deployments(other, policy="support", revisions=["r2"]) == {}
 
 
-def look(traffic: Child | None) -> object:
+def look(traffic: Child | None, *, place: Place = NOWHERE, deployments: Sequence[DeploymentSeen] = ()) -> object:
     return observe(
-        place=Place(),
+        place=place,
         wanted=NOTHING_WANTED,
         traffic=traffic,
         router=GATEWAYS,
         owner="policy-uid",
         policy="support",
-        deployments=[],
+        deployments=deployments,
         pods=[],
         acting=NOBODY_ASKED,
         readings=(),
@@ -149,4 +172,22 @@ def test_a_traffic_object_is_read_if_it_is_the_policys_own() -> None:
     assert look(None) == Known(None)
     assert look(traffic_object(render(state))) == Known(state)
     assert look(traffic_object({})) == Unknown("`generation` is missing from the traffic object")
-    assert look(traffic_object(render(state), owner="somebody")) == Unknown("ConfigMap `support-traffic` belongs to something else")
+    assert look(traffic_object(render(state), owner="somebody")) == Foreign("ConfigMap `support-traffic` belongs to something else")
+
+
+def test_a_traffic_object_that_nobody_controls_is_the_policys_if_it_says_so_and_the_policy_runs_something() -> None:
+    state = TrafficState(generation=3, stable="r1", canary=None, permille=0, aborted=None)
+    orphan = replace(traffic_object(render(state)), owner=None, owning_policy=None)
+    foreign = Foreign("ConfigMap `support-traffic` belongs to something else")
+    assert look(orphan) == foreign, "what is left of a former policy says nothing of this one"
+    assert look(orphan, deployments=[gateway_deployment("r1")]) == Known(state)
+    restored = replace(gateway_deployment("r1"), owner=None, owning_policy=None)
+    assert look(orphan, deployments=[restored]) == Known(state)
+    assert look(orphan, place=Place(stable=StablePlace(Revision("r1", "v1", ""), since=0.0))) == Known(state), "as its status says"
+    assert look(orphan, deployments=[replace(restored, owner="somebody")]) == foreign
+    assert look(replace(orphan, policy="other"), deployments=[restored]) == foreign
+
+
+def test_labels_say_whose_an_object_is_only_where_it_says_that_this_operator_manages_it() -> None:
+    labels = {LABEL_POLICY: "support", LABEL_MANAGED_BY: "somebody"}
+    assert child({"metadata": metadata("support-traffic") | {"labels": labels}}, resource=CONFIG_MAPS).policy == ""

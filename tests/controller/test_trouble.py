@@ -205,52 +205,6 @@ async def test_r10_a_storm_of_conflicts_delays_a_rollback_and_is_not_answered_wi
         await rolled_back(world)
 
 
-async def test_r10_a_quota_that_is_used_up_is_said_and_waited_for_without_haste(
-    api_server: ApiServer, world: World, tmp_path: Path, client: Client
-) -> None:
-    patient = {
-        "steps": [{"weight": 20, "holdSeconds": 1}, {"weight": 100, "holdSeconds": 1}],
-        "analysis": {"warmUpSeconds": 0},
-        "progressDeadlineSeconds": 600,
-    }
-    for name in ("v1", "v2"):
-        await world.prompt(name)
-    await world.apply("v1", canary=patient)
-    async with proxy(api_server, folder=tmp_path) as (between, kubeconfig), running(await connect(kubeconfig), world):
-        await world.stable_on("v1", within=60)
-        await quota(client, world, deployments=1)
-        await world.apply("v2", canary=patient)
-        status = await world.until_status("it is said", lambda s: condition(s, "Accepted")["reason"] == "ObjectRefused", within=60)
-        assert "exceeded quota" in condition(status, "Stalled")["message"]
-        assert status["stable"]["promptVersion"] == "v1"
-        await until("the pauses have grown", lambda: _calm(between))
-        await quota(client, world, deployments=5)
-        await world.stable_on("v2", within=90)
-
-
-async def test_a_canary_that_a_quota_keeps_from_being_made_is_rolled_back_with_that_as_the_reason(
-    api_server: ApiServer, world: World, tmp_path: Path, client: Client
-) -> None:
-    hasty = {"analysis": {"warmUpSeconds": 0}, "progressDeadlineSeconds": 10}
-    for name in ("v1", "v2"):
-        await world.prompt(name)
-    await world.apply("v1", canary=hasty)
-    async with proxy(api_server, folder=tmp_path) as (_, kubeconfig), running(await connect(kubeconfig), world):
-        await world.stable_on("v1", within=60)
-        await quota(client, world, deployments=1)
-        await world.apply("v2", canary=hasty)
-        status = await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout"), within=90)
-    last = status["lastRollout"]
-    assert last["reason"] == "CanaryUnavailable"
-    assert "0 of " in last["message"]
-    assert f"Deployment `{world.policy}-{last['revision']}` was refused by the API server" in last["message"]
-    assert "exceeded quota" in last["message"]
-
-
-async def _calm(between: Proxy) -> bool:
-    return await per_minute(between, "writes") <= 60
-
-
 async def _exists(world: World, deployment: str) -> bool:
     return deployment in await world.names(DEPLOYMENTS)
 
@@ -294,17 +248,3 @@ async def delete_with_children(client: Client, world: World, *, policy: str) -> 
             if any(owner["uid"] == body["metadata"]["uid"] for owner in item["metadata"].get("ownerReferences", ())):
                 with contextlib.suppress(NotFound):
                     await client.delete(resource, namespace=world.namespace, name=item["metadata"]["name"], uid=item["metadata"]["uid"])
-
-
-async def quota(client: Client, world: World, *, deployments: int) -> None:
-    """As many Deployments as this in the namespace; one is there. Without its controller, what is used is written by hand."""
-    hard = {"count/deployments.apps": str(deployments)}
-    path = f"/api/v1/namespaces/{world.namespace}/resourcequotas"
-    body = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small"}, "spec": {"hard": hard}}
-    names = {item["metadata"]["name"] for item in (await client._request("GET", path))["items"]}
-    if "small" in names:
-        await client._request("PATCH", f"{path}/small", query={"fieldManager": MANAGER}, body={"spec": {"hard": hard}}, content=MERGE)
-    else:
-        await client._request("POST", path, query={"fieldManager": MANAGER}, body=body)
-    status = {"status": {"hard": hard, "used": {"count/deployments.apps": "1"}}}
-    await client._request("PATCH", f"{path}/small/status", query={"fieldManager": MANAGER}, body=status, content=MERGE)

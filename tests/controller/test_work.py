@@ -77,6 +77,31 @@ async def test_a_breach_is_acted_on_while_every_other_worker_waits_for_a_slow_wr
         await asyncio.gather(working, return_exceptions=True)
 
 
+async def test_a_breach_is_acted_on_while_passes_of_other_breaches_hang() -> None:
+    nobody = cast(Any, None)  # nothing is asked of the API server
+    config = OperatorConfig(gatewayImage="localhost/backstop:test")
+    operator = Operator(config, connection=nobody, client=nobody, evaluators={}, metrics=Metrics(), instance="test")
+    hanging = {PolicyKey("shop", f"slow-{number}") for number in range(WORKERS + 8)}
+    breach, begun = PolicyKey("shop", "bad"), set[Key]()
+
+    async def make_pass(key: Key) -> bool:
+        begun.add(key)
+        if key in hanging:
+            await asyncio.Event().wait()
+        return False
+
+    for key in hanging:
+        operator._queue.add(key, urgent=True)
+    working = asyncio.create_task(operator._passes_and_judging(cast(Any, make_pass), judging=nobody))
+    try:
+        await until("all of them hang", has(lambda: hanging <= begun))
+        operator._queue.add(breach, urgent=True)
+        await until("the breach is acted on", has(lambda: breach in begun))
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
 def has(what: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
     async def look() -> bool:
         return what()

@@ -21,7 +21,7 @@ from backstop.api import metricnames
 from backstop.api.names import API_VERSION, GROUP, LABEL_MANAGED_BY, LABEL_POLICY, LABEL_REVISION, METRICS_PORT, traffic_object
 from backstop.api.traffic import TrafficState, parse
 from backstop.kube.client import Client
-from backstop.kube.errors import Conflict, NotFound
+from backstop.kube.errors import Conflict, NotFound, Rejected
 from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, EVENTS, PODS, POLICIES, PROMPT_VERSIONS, REPORTS, SERVICES, Body, Resource
 from tests.loopback import own_block
 
@@ -35,6 +35,7 @@ SCRAPE_SECONDS = 1.0
 REQUESTS_PER_SCRAPE = 1000
 
 _addresses = itertools.count(2)
+_attempts = itertools.count(1)
 
 
 def next_address() -> str:
@@ -80,6 +81,7 @@ class World:
     samples: dict[str, list[tuple[float, dict[str, float]]]] = field(default_factory=dict)
     metrics_url: str = ""
     queries: int = 0
+    sidecars: list[Body] = field(default_factory=list)  # that somebody's webhook puts into every pod
 
     def of(self, revision: str) -> Behaviour:
         """The behaviour of a revision."""
@@ -281,6 +283,8 @@ class World:
     async def _keep(self, name: str, *, template: Body) -> None:
         if name not in self.pods:
             await self._begin(name, template=template)
+        if name not in self.pods:
+            return  # refused
         pod = self.pods[name]
         behaviour = self.of(pod.revision)
         if pod.ready is not behaviour.ready:
@@ -325,10 +329,21 @@ class World:
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": self._metadata(name) | {"labels": labels},
-            "spec": {"containers": [{"name": "gateway", "image": "gateway:test"}], "automountServiceAccountToken": False},
+            "spec": {
+                "containers": [{"name": "gateway", "image": "gateway:test", "securityContext": _security(template)}, *self.sidecars],
+                "securityContext": template["spec"].get("securityContext", {}),
+                "automountServiceAccountToken": False,
+            },
         }
-        with contextlib.suppress(Conflict):
+        try:
             await self.client.create(PODS, body=body, manager=MANAGER)
+        except Conflict:
+            pass
+        except Rejected as refused:
+            # Each attempt of the controller manager is for a pod of another name.
+            said = str(refused).partition(": ")[2].replace(name, f"{name}-{next(_attempts)}")
+            await self._failed_replica(name.rpartition("-")[0], message=said)
+            return
         app = web.Application()
         app.router.add_get("/-/status", functools.partial(self._gateway_status, revision))
         runner = web.AppRunner(app, access_log=None)
@@ -336,6 +351,20 @@ class World:
         address = next_address()
         await web.TCPSite(runner, address, METRICS_PORT).start()
         self.pods[name] = _Pod(name, revision, address, runner)
+
+    async def _failed_replica(self, deployment: str, *, message: str) -> None:
+        """What the controller manager says of a Deployment whose pods are refused."""
+        failed = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
+        with contextlib.suppress(NotFound, Conflict):
+            body = await self.deployment(deployment)
+            await self.client.patch_status(
+                DEPLOYMENTS,
+                namespace=self.namespace,
+                name=deployment,
+                patch={"conditions": [failed]},
+                resource_version=body["metadata"]["resourceVersion"],
+                manager=MANAGER,
+            )
 
     async def _gateway_status(self, revision: str, _: web.Request) -> web.Response:
         known = self.traffic.generation if self.traffic is not None and self.of(revision).acts else None
@@ -384,6 +413,12 @@ class World:
             if points:
                 result += _series(self, revision, points)
         return web.json_response({"status": "success", "data": {"resultType": "matrix", "result": result}})
+
+
+def _security(template: Body) -> Body:
+    (container,) = template["spec"]["containers"]
+    said: Body = container.get("securityContext", {})
+    return said
 
 
 def _series(world: World, revision: str, points: list[tuple[float, dict[str, float]]]) -> list[Body]:

@@ -59,7 +59,7 @@ def refuse_like_the_models(document: dict[str, Any]) -> None:
 
 
 def _documents(path: Path) -> tuple[dict[str, Any], ...]:
-    return tuple(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    return tuple(yaml.load_all(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader))
 
 
 def _invalid(path: Path) -> Manifest:

@@ -318,9 +318,11 @@ class Got:
         return [line[6:] for line in re.split(r"\r\n|\n|\r", self.body.decode()) if line.startswith("data: ")]
 
 
-def model_tier(url: str, *, name: str = "primary", model: str = "m1", key: bool = False, **timeouts: int) -> dict[str, Any]:
-    """A model tier of a chain."""
-    target: dict[str, Any] = {"baseURL": f"http://{url}/v1", "name": model}
+def model_tier(
+    url: str, *, name: str = "primary", model: str = "m1", key: bool = False, vectors: str | None = None, **timeouts: int
+) -> dict[str, Any]:
+    """A model tier of a chain. `vectors`: its model for embeddings."""
+    target: dict[str, Any] = {"baseURL": f"http://{url}/v1", "name": model} | ({"embeddingModel": vectors} if vectors else {})
     if key:
         target["apiKeyRef"] = {"name": "keys", "key": name}
     return {"name": name, "model": target} | ({"timeouts": timeouts} if timeouts else {})
@@ -349,12 +351,16 @@ def make_record(
     model: dict[str, Any] | None = None,
     contents: Mapping[str, str] | None = None,
     access: dict[str, Any] | None = None,
+    residency: dict[str, Any] | None = None,
     engine: str = "Mustache",
+    **parts: dict[str, Any],
 ) -> RevisionRecord:
-    """The record that the operator would write."""
-    spec = {"promptVersion": "support-1", "latencyBudgetMilliseconds": budget, "chain": list(chain), "slos": list(slos)}
+    """The record that the operator would write. `parts`: further ones of the policy's spec."""
+    spec = {"promptVersion": "support-1", "latencyBudgetMilliseconds": budget, "chain": list(chain), "slos": list(slos), **parts}
     if access is not None:
         spec["access"] = access
+    if residency is not None:
+        spec["residency"] = residency
     prompt_spec = {
         "prompt": "support",
         "version": "1.0.0",
@@ -464,7 +470,12 @@ class GatewayProcess:
 
 @contextlib.asynccontextmanager
 async def gateway_process(
-    record: RevisionRecord, *, http: aiohttp.ClientSession, folder: Path, options: Sequence[str] = ()
+    record: RevisionRecord,
+    *,
+    http: aiohttp.ClientSession,
+    folder: Path,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[GatewayProcess]:
     """Run the record as a pod does, without a cluster."""
     file = folder / f"{record.revision}.json"
@@ -485,7 +496,7 @@ async def gateway_process(
         ),
         *options,
         stderr=asyncio.subprocess.PIPE,
-        env={"PYTHONPATH": str(ROOT / "operator"), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": str(ROOT / "operator"), "PATH": "/usr/bin:/bin", **(environment or {})},
     )
     assert process.stderr is not None
 

@@ -30,3 +30,11 @@ async def test_w14_an_answer_with_an_error_in_it_is_none(gateways: Gateways, tar
         target.says(answer(f'"error": {error}', stream=stream), stream=stream)
         got = await gateway.chat(stream=stream)
         assert (got.text, got.said("reason")) == ("Not now.", "MalformedAnswer")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_w14_an_answer_with_bytes_that_are_no_text_is_none(gateways: Gateways, target: ExactTarget, stream: bool) -> None:
+    gateway = await gateways.start(make_record([model_tier(target.url), static_tier()]))
+    target.says(answer('"note":"\x80"', stream=stream).encode("latin-1"), stream=stream)
+    got = await gateway.chat(stream=stream)
+    assert (got.text, got.said("reason")) == ("Not now.", "MalformedAnswer")

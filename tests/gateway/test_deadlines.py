@@ -6,7 +6,7 @@ from e2e.fakemodel.script import Fault, Rule
 
 from .harness import Gateways, Model, TrafficApi, guarded_tier, make_record, model_tier, state, static_tier
 
-SOON = {"x-backstop-deadline-ms": "150"}
+SOON = {"x-backstop-deadline-ms": "300"}  # time enough to reach a target, also on a busy machine
 BREAKER = {"minRequests": 2, "failurePercent": 50}
 
 
@@ -20,7 +20,8 @@ async def test_w08_the_callers_shorter_deadline_holds(model: Model, gateways: Ga
     assert await gateway.total("backstop_served_total") == 0, "such requests are no evidence"
     assert await gateway.total("backstop_sent_total") == 0
     assert await gateway.total("backstop_requests_total", outcome="success") == 3
-    assert (model.fake.total, await gateway.total("backstop_breaker_state")) == (3, 0), "and teach the breaker nothing"
+    assert await gateway.total("backstop_breaker_state") == 0, "and teach the breaker nothing"
+    assert model.fake.total == 3
 
 
 async def test_w08_a_deadline_goes_along_to_the_canary(model: Model, gateways: Gateways, api: TrafficApi) -> None:

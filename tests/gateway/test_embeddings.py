@@ -14,8 +14,8 @@ VECTORS = b'{"object":"list", "data":[{"object":"embedding","index":0,"embedding
 
 def embedding_tier(target: ExactTarget, *, name: str, model: str | None, window: int = 100, **timeouts: int) -> dict[str, Any]:
     """A model tier that may have vectors; its `window` is the chat's."""
-    tier = model_tier(target.url, name=name, model=f"chat-{name}", key=name == "first", **timeouts)
-    return tier | {"model": tier["model"] | {"contextTokens": window} | ({"embeddingModel": model} if model else {})}
+    tier = model_tier(target.url, name=name, model=f"chat-{name}", key=name == "first", vectors=model, **timeouts)
+    return tier | {"model": tier["model"] | {"contextTokens": window}}
 
 
 async def test_w47_vectors_pass_through_from_the_tier_that_answers(

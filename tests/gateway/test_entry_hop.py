@@ -134,6 +134,7 @@ async def test_a_request_that_nobody_takes_a_connection_for_is_served_by_the_ent
     assert await _served(entry, stable.revision, outcome="success") == 1
 
 
+@pytest.mark.long
 async def test_a_canary_that_is_killed_in_mid_answer_is_counted_as_its_error(
     gateways: Gateways,
     api: TrafficApi,
@@ -160,6 +161,7 @@ async def test_a_canary_that_is_killed_in_mid_answer_is_counted_as_its_error(
     assert model.fake.total == 1, "the request was not served a second time"
 
 
+@pytest.mark.long
 async def test_a_canary_that_is_killed_in_mid_stream_ends_the_stream_with_an_error_event(
     gateways: Gateways,
     api: TrafficApi,

@@ -201,6 +201,22 @@ async def test_where_no_ticket_can_be_kept_the_next_tier_answers(gateways: Gatew
     assert (got.said("tier"), got.text, hook.seen) == ("static", "Not now.", [])
 
 
+async def test_w57_a_tenant_whose_requests_may_not_go_there_gets_no_ticket(
+    gateways: Gateways, webhook: tuple[Webhook, str], tmp_path: Path
+) -> None:
+    hook, url = webhook
+    chain = [model_tier(NOBODY), human_tier(url), static_tier()]
+    chain[0]["model"]["jurisdiction"] = "EU"
+    chain[1]["human"]["webhook"]["jurisdiction"] = "US"
+    residency = {"allowedJurisdictions": ["EU", "US"], "tenants": [{"name": "home", "allowedJurisdictions": ["EU"]}]}
+    record = make_record(chain, access={"tenantHeader": "x-tenant"}, residency=residency)
+    gateway = await gateways.start(record, keys=KEYS, tickets_folder=tmp_path)
+    assert (await gateway.chat(headers={"x-tenant": "home"})).said("tier") == "static"
+    assert (await gateway.chat(headers={"x-tenant": "other"})).said("tier") == "people"
+    await arrived(hook, are=1)
+    assert await gateway.total("backstop_handoffs_total", **{"from": "people", "failure_mode": "PolicyViolation"}) == 1
+
+
 async def test_the_last_messages_that_fit_are_told_and_the_others_counted(
     gateways: Gateways, webhook: tuple[Webhook, str], tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from e2e.fakemodel.script import Rule
 from .harness import USER, Gateways, Model, eventually, gateway_process, guarded_tier, listening, make_record, model_tier, static_tier
 
 
+@pytest.mark.long
 async def test_w53_a_drain_finishes_what_it_can_ends_the_rest_with_an_error_and_resets_nothing(
     model: Model, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:

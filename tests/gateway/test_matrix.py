@@ -18,10 +18,17 @@ PROMPT = {
 }
 
 
-def tier(name: str, *, milliseconds: int | None = None, retries: int = 0, **model: Any) -> dict[str, Any]:
+def tier(name: str, *, milliseconds: int | None = None, retries: int = 0, hedge: int | None = None, **model: Any) -> dict[str, Any]:
     """A model tier."""
+    hedged = {} if hedge is None else {"hedgeAfterMilliseconds": hedge}
     times = {} if milliseconds is None else {"timeouts": {"firstTokenMilliseconds": milliseconds}}
-    return {"name": name, "retries": retries, "model": {"baseURL": "http://models:8000/v1", "name": f"m-{name}", **model}, **times}
+    return {
+        "name": name,
+        "retries": retries,
+        "model": {"baseURL": "http://models:8000/v1", "name": f"m-{name}", **model},
+        **times,
+        **hedged,
+    }
 
 
 def check(folder: Path, chain: list[dict[str, Any]], *, budget: int = 1000) -> None:
@@ -51,12 +58,12 @@ def test_the_chain_is_told_as_a_table_of_times(tmp_path: Path, capsys: pytest.Ca
     assert heading.startswith("policy default/support, prompt version answer-1, revision ")
     assert heading.endswith(", budget 1000 ms")
     assert [" | ".join(row.split()) for row in rows] == [
-        "TIER | KIND | ANSWERS | FROM | ms | UNTIL | ms | LEFT | ms | TRIES | CAN | WINDOW | EMBEDDINGS",
-        "first | model | m-first | 0 | 600 | 400 | 3 | Tools,Vision | 8000 | -",
-        "kept | cache | what | it | has | kept | 600 | 600 | 400 | - | - | - | -",
-        "second | model | m-second | 600 | 900 | 100 | 1 | text | - | e-1",
-        "third | model | m-third | 900 | 1000 | 0 | 1 | all | - | -",
-        "static | static | backstop/static | 1000 | 1000 | 0 | - | - | - | -",
+        "TIER | KIND | ANSWERS | FROM | ms | UNTIL | ms | LEFT | ms | HEDGE | ms | TRIES | CAN | WINDOW | EMBEDDINGS",
+        "first | model | m-first | 0 | 600 | 400 | - | 3 | Tools,Vision | 8000 | -",
+        "kept | cache | what | it | has | kept | 600 | 600 | 400 | - | - | - | - | -",
+        "second | model | m-second | 600 | 900 | 100 | - | 1 | text | - | e-1",
+        "third | model | m-third | 900 | 1000 | 0 | - | 1 | all | - | -",
+        "static | static | backstop/static | 1000 | 1000 | 0 | - | - | - | - | -",
     ]
     assert ending == "The chain is total: `static` answers whatever happens before it."
 
@@ -68,6 +75,17 @@ def test_the_first_model_is_asked_when_the_levels_of_the_cache_have_had_their_ti
     kept = {"name": "kept", "cache": {"hot": {"maxMebibytes": 1}, "warm": warm, "cold": {}}}
     check(tmp_path, [tier("first", milliseconds=300, apiKeyRef={"name": "keys", "key": "k"}), kept])
     assert [" ".join(line.split()[2:5]) for line in capsys.readouterr().out.splitlines() if line.startswith("first")] == ["m-first 30 330"]
+
+
+def test_who_begins_beside_another_begins_sooner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = {"name": "kept", "cache": {"hot": {"maxMebibytes": 1}}}
+    check(tmp_path, [tier("first", milliseconds=300, hedge=50), kept, tier("second", milliseconds=500), tier("third", milliseconds=100)])
+    times = [line.split() for line in capsys.readouterr().out.splitlines()[3:7]]
+    assert [row[3:7] for row in (times[0], times[2], times[3])] == [
+        ["0", "300", "700", "50"],
+        ["50", "550", "450", "-"],
+        ["550", "650", "350", "-"],
+    ]
 
 
 def test_the_readme_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

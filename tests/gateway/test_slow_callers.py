@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from backstop.gateway import exchange, listen
+from backstop.gateway import connection as server_side
+from backstop.gateway import exchange
 from e2e.fakemodel.script import Rule
 
 from .harness import Gateway, Gateways, Model, make_record, model_tier, static_tier
@@ -22,7 +23,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 @pytest.fixture
 async def gateway(gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> Gateway:
     """A gateway that waits for a head no longer than SOON."""
-    monkeypatch.setattr(listen, "HEAD_SECONDS", SOON)
+    monkeypatch.setattr(server_side, "HEAD_SECONDS", SOON)
     return await gateways.start(make_record([model_tier("127.0.0.1:1"), static_tier()]))
 
 
@@ -101,7 +102,7 @@ async def test_a_head_behind_a_long_answer_does_not_end_it(model: Model, gateway
 
 
 async def test_a_connection_without_a_request_ends_as_an_idle_one_does(gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listen, "KEEP_ALIVE_SECONDS", 1)
+    monkeypatch.setattr(server_side, "KEEP_ALIVE_SECONDS", 1)
     gateway = await gateways.start(make_record([model_tier("127.0.0.1:1"), static_tier()]))
     async with connection(gateway) as (reader, _):
         assert await reader.read() == b""
@@ -112,7 +113,7 @@ async def test_a_body_that_is_not_complete_in_time_is_let_go_and_its_connection_
     gateways: Gateways, monkeypatch: pytest.MonkeyPatch, framing: bytes
 ) -> None:
     monkeypatch.setattr(exchange, "BODY_SECONDS", SOON)
-    monkeypatch.setattr(listen, "BODY_SECONDS", SOON)
+    monkeypatch.setattr(server_side, "BODY_SECONDS", SOON)
     gateway = await gateways.start(make_record([model_tier("127.0.0.1:1"), static_tier()]))
     async with connection(gateway) as streams:
         streams[1].write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n" % framing)
@@ -124,7 +125,7 @@ async def test_a_body_that_is_not_complete_in_time_is_let_go_and_its_connection_
 async def test_the_body_of_a_request_that_is_refused_before_it_came_is_not_awaited_for_ever(
     gateways: Gateways, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listen, "BODY_SECONDS", SOON)
+    monkeypatch.setattr(server_side, "BODY_SECONDS", SOON)
     gateway = await gateways.start(make_record([model_tier("127.0.0.1:1"), static_tier()]))
     async with connection(gateway) as streams:
         streams[1].write(b"POST /v1/nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")

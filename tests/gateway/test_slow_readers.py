@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from backstop.gateway import forward, listen
+from backstop.gateway import connection, forward
 from e2e.fakemodel.script import Fault, Rule
 
 from .harness import USER, Gateway, Gateways, Model, TrafficApi, answering, eventually, make_record, model_tier, state
@@ -119,7 +119,7 @@ async def test_a_target_whose_time_is_over_by_itself_is(model: Model, entry: Gat
 @pytest.mark.long
 @pytest.mark.parametrize("entry", ["direct", "forwarded"], indirect=True)
 async def test_a_caller_that_does_not_read_is_cut_off_and_has_left(model: Model, entry: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listen, "UNREAD_SECONDS", 5)  # after the target's time is over
+    monkeypatch.setattr(connection, "UNREAD_SECONDS", 5)  # after the target's time is over
     model.script(LARGE)
     async with unread_stream(entry):
         assert await outcomes(entry) == {"cancelled": 1}
@@ -130,6 +130,7 @@ async def test_a_caller_that_does_not_read_is_cut_off_and_has_left(model: Model,
         await eventually(nothing_in_flight)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("bound", "outcome"), [(0.5, "cancelled"), (60.0, "truncated")])
 async def test_a_peer_that_breaks_off_behind_a_caller_that_does_not_read_is_not_to_blame(
     model: Model, gateways: Gateways, api: TrafficApi, monkeypatch: pytest.MonkeyPatch, bound: float, outcome: str

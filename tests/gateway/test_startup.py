@@ -246,6 +246,7 @@ def test_a_record_from_another_time_is_refused_with_its_field(
     assert _refused(["--record", f"{tmp_path}/r.json"], capsys=capsys).endswith(f"r.json: {sentence}")
 
 
+@pytest.mark.long
 async def test_a_gateway_runs_on_a_laptop_from_the_manifests_alone(tmp_path: Path, model: Model, http: aiohttp.ClientSession) -> None:
     policy = copy.deepcopy(POLICY)
     _set(policy, "spec", "chain", 0, "model", "baseURL", to=f"http://{model.url}/v1")

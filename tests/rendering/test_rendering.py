@@ -104,6 +104,16 @@ def test_the_image_of_the_policy_comes_before_that_of_the_operator() -> None:
     assert pod_of(record())["containers"][0]["image"] == IMAGE
 
 
+def test_keys_of_scorers_and_of_feedback_reach_the_environment_alone() -> None:
+    scorer = {"name": "judge", "type": "HTTP", "http": {"url": "http://judge", "apiKeyRef": {"name": "judge", "key": "token"}}}
+    quality = {"scorers": [{"name": "words", "type": "Lexical"}, scorer]}
+    rendered = record(changed(quality=quality, feedback={"keyRef": {"name": "feedback", "key": "keys"}}))
+    given = {variable["name"]: variable.get("valueFrom") for variable in pod_of(rendered)["containers"][0]["env"]}
+    assert given["BACKSTOP_SCORER_KEY_1"] == {"secretKeyRef": {"name": "judge", "key": "token"}}
+    assert given["BACKSTOP_FEEDBACK_KEY"] == {"secretKeyRef": {"name": "feedback", "key": "keys"}}
+    assert revision_of(rendered) != revision_of(record())
+
+
 def test_an_api_key_reaches_only_the_environment_of_its_tier() -> None:
     keys = [variable for variable in pod_of(record())["containers"][0]["env"] if variable["name"].startswith("BACKSTOP_API_KEY")]
     assert keys == [{"name": "BACKSTOP_API_KEY_0", "valueFrom": {"secretKeyRef": {"name": "llm-keys", "key": "primary"}}}]

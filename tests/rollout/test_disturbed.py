@@ -1,5 +1,7 @@
 """Edits in the middle of a rollout, of the policy and of the traffic object: the weight stays, and nothing is taken for seen."""
 
+from dataclasses import replace
+
 import pytest
 
 from backstop.api.reasons import Reason
@@ -128,3 +130,22 @@ def _switches(world: World) -> bool:
     """Whether the next pass gives the canary all of the traffic, as what is stable."""
     canary = world.decide().place.canary
     return canary is not None and canary.routed_at is not None
+
+
+def test_an_older_traffic_object_is_seen_to_be_one_by_what_gateways_act_on_though_status_does_not_know() -> None:
+    world = in_rollout()
+    assert world.route is not None
+    # An operator wrote it anew over what could not be read, and died before status; then somebody put back the one from before.
+    world.acting = world.route.generation + 100
+    world.acted = replace(world.route, generation=world.acting, canary=None, permille=0)
+    world.put_back = True
+    assert world.place.canary is not None
+    world.status = world.status.model_copy(
+        update={"canary": world.status.canary.model_copy(update={"weightVerifiedAt": None})}  # type: ignore[union-attr]  # as asserted
+    )
+    world.one_pass()
+    assert world.place.canary.verified_at is None, "no gateway acts on it"
+    assert world.route.generation == world.acting + 1
+    world.run(3)
+    assert world.acted == world.route
+    assert world.place.canary.verified_at is not None

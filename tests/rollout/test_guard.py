@@ -9,6 +9,7 @@ import pytest
 
 from backstop.analysis.reading import Breached, Breaching, Healthy, Unknown, Waiting
 from backstop.api.condition import ConditionType
+from backstop.api.policystatus import FallbackPolicyStatus
 from backstop.api.reasons import Reason, event_type
 from backstop.gateway.split import Forward, route
 from backstop.rollout.place import Outcome
@@ -373,6 +374,26 @@ def test_a_breach_at_100_percent_is_a_suspicion_until_stable_is_seen_to_do_bette
     world.judged = HEALTHY
     world.run(COMPARED)
     assert [v.revision.name for v in world.verdicts] == ["rev2"]
+
+
+def test_a_suspicion_stays_one_when_status_is_lost_and_is_compared_then() -> None:
+    world = started(policy=policy(steps=STEPS, guard=GUARD))
+    world.want("2")
+    while world.route is None or world.route.permille != 1000:
+        world.run(1)
+    world.judged = BREACHED
+    world.one_pass()
+    world.settle()
+    world.status = FallbackPolicyStatus()
+    world.one_pass()
+    (rejection,) = world.place.rejected
+    assert rejection.suspected
+    assert world.place.guard is not None
+    assert world.place.guard.suspect == "rev2"
+    assert world.verdicts == []
+    world.judged = HEALTHY
+    world.run(COMPARED)
+    assert [r.suspected for r in world.place.rejected] == [False]
 
 
 def test_a_breach_below_100_percent_was_compared_with_stable_and_is_certain() -> None:

@@ -63,6 +63,7 @@ def test_of_two_reasons_that_hold_at_once_each_is_told_once_in_a_dry_run() -> No
     assert shares(world) == ("rev1", "rev2", 500)
 
 
+@pytest.mark.long
 def test_without_a_limit_it_holds_for_ever_and_is_told_once_after_an_hour() -> None:
     world = starving(most=None)
     world.run(HOLD + 3590, tick=5)

@@ -40,7 +40,6 @@ class Rollouts(RuleBasedStateMachine):
     """A policy that lives through everything at once."""
 
     steps = 0  # of all runs of the class
-    garbles = True  # somebody makes the traffic object unreadable
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,8 +123,6 @@ class Rollouts(RuleBasedStateMachine):
     @rule()
     def the_traffic_object_cannot_be_read_or_can_again(self) -> None:
         """A second after the last write at least: generations that begin anew are seconds."""
-        if not self.garbles:
-            return
         self._lose_what_only_the_route_says()
         self.world.unread = not self.world.unread
         self.world.now = round(self.world.now + 1, 3)
@@ -418,7 +415,6 @@ class RolloutsEdited(Rollouts):
     """Steps are edited at any moment, and somebody deletes the traffic object or puts back an older one."""
 
     steps = 0
-    garbles = False  # one damage at a time: of an older object that cannot be read either nothing is known
 
     @rule(steps=st.sampled_from((((5, 20), (50, 20), (100, 20)), ((5, 30), (50, 20), (100, 20)), ((50, 10), (100, 20)), ((100, 20),))))
     def the_steps_are_edited(self, steps: tuple[tuple[int, int], ...]) -> None:

@@ -268,6 +268,7 @@ def test_a_probe_that_is_declared_after_the_first_weight_is_for_the_next_rollout
     assert (world.place.stable.revision, world.begun) == (revision("2"), [])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("come_to", [PASSED, FAILED])
 def test_wherever_an_operator_dies_a_probe_runs_once_and_its_end_is_the_same(come_to: ProbeState) -> None:
     for dies_in in range(1, 40):
@@ -353,3 +354,17 @@ def test_requests_beside_callers_end_with_a_rollback() -> None:
     world.run(5)
     assert world.place.rejection_of("rev2") is not None
     assert world.jobs == {}
+
+
+def test_of_several_probes_that_failed_each_is_told_as_many_as_anybody_reads() -> None:
+    names = ("one", "two", "three", "four")
+    world = started(policy=policy(probes=names))
+    world.come_to = dict.fromkeys(names)
+    world.want("2")
+    world.run(10)
+    world.jobs = dict.fromkeys(world.jobs, FAILED)
+    world.one_pass()
+    last = world.place.last
+    assert last is not None
+    said = "; ".join(f"probe `{name}` exited with code 3" for name in names[:3])
+    assert last.message.endswith(f"{said}; and 1 more failed")

@@ -68,6 +68,18 @@ def test_of_two_breaches_the_one_that_stable_was_compared_for_decides() -> None:
     assert "errors: 9 of 9" in rejection.message
 
 
+def test_a_verdict_that_is_finished_is_told_with_the_evidence_for_that_verdict() -> None:
+    world = in_a_step()
+    errors = replace(reading(Breached(since=START)), name="errors", reason=Reason.ERROR_RATE_BREACH, evidence="errors: 9 of 9")
+    world.judged = errors
+    world.one_pass(stop_after=1)  # the operator dies before it writes status
+    observed = replace(world.observe(), readings=(SUSPECTED, errors))
+    world.observe = lambda: observed  # type: ignore[method-assign]  # two SLOs at once
+    (rejection,) = world.decide().place.rejected
+    assert rejection.reason == Reason.ERROR_RATE_BREACH
+    assert "errors: 9 of 9" in rejection.message
+
+
 def test_an_incident_that_stable_shares_is_held_and_told_once_and_the_rollout_goes_on_after_it() -> None:
     world = in_a_step()
     world.judged = SHARED

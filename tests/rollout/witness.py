@@ -85,9 +85,9 @@ class WatchedWorld(World):
         if self.resting is not None and self.resting.metrics == "Unknown":
             held.blind += seen.now - self.resting.now
         step = next((step for step in self.policy.canary.steps if step.weight * 10 == held.permille), None)
-        # A weight that is no step's any more is not held: the plan goes on at the next one.
+        # A weight that is no step's any more is not held: the plan goes on at the next one, as soon as metrics can be seen.
         over = step is None or seen.now - held.since - held.blind >= step.holdSeconds - 0.001
-        held.well |= step is None or (over and seen.metrics == "Healthy")
+        held.well |= over and (seen.metrics == "Healthy" or (step is None and seen.metrics == "Waiting"))
 
     def _look(self, before: Seen, *, asked: Tokens) -> None:
         after, place = self.route, self.place

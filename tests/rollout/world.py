@@ -319,10 +319,11 @@ class World:
         assert plan.route is not None
         state = plan.route.state
         if self.route is not None and not self.put_back:
-            # The next one, or one for each operator more that decided a write and died before it; over what cannot be read any newer one.
+            # The next one, or one for each operator more that decided a write and died before it; over what cannot be read, and where
+            # gateways know a later one, any newer one.
             newer = state.generation - self.route.generation
             assert 1 - self.strays <= newer
-            assert self.unread or newer <= 1 + self.deaths
+            assert self.unread or newer <= 1 + self.deaths or state.generation == self.acting + 1
         self.put_back, self.deaths = False, 0
         self.traffic, self.strays, self.unread = render(state), False, False
         self.shares.append((self.now, state.stable, state.canary, state.permille))

@@ -9,8 +9,10 @@ from typing import Any, Final
 from backstop.analysis.reading import SLOReading
 from backstop.api.clock import render_time
 from backstop.api.names import (
+    ACCEPTED_AT,
     API_VERSION,
     GROUP,
+    LABEL_POLICY,
     LABEL_REVISION,
     RECORD_KEY,
     callers_service,
@@ -19,7 +21,18 @@ from backstop.api.names import (
 )
 from backstop.api.policystatus import FallbackPolicyStatus
 from backstop.api.traffic import TrafficState
-from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, JOBS, PODS, POLICIES, PROMPT_VERSIONS, SERVICES, Body
+from backstop.kube.resources import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    JOBS,
+    PODS,
+    POLICIES,
+    PROMPT_VERSIONS,
+    REPORTS,
+    SERVICES,
+    Body,
+)
 from backstop.rollout.observed import Known
 from backstop.rollout.place import Place
 from backstop.rollout.route import share_of
@@ -148,7 +161,42 @@ class Cluster:
         change: Body = {"metadata": present["metadata"] | {"labels": {}}}
         if edit is not Edit.LABELS and self.own:
             change = {"spec": present["spec"] | EDITS[edit]}
+        elif not present["metadata"].get("ownerReferences"):
+            return  # nothing would say any more whose it is
         self.api.write(self.traffic_id, change, who="person")
+
+    def lose_owners(self) -> None:
+        """A tool copies what the policy owns, and leaves out whose it is. Not of reports, which nobody looks at again."""
+        for id_, body in list(self.api.objects.items()):
+            owners = body["metadata"].get("ownerReferences") or ()
+            marked = bool(body["metadata"].get("labels"))  # else nothing would say any more whose it is
+            if marked and id_[0] != REPORTS.plural and any(owner["uid"] == self.policy["metadata"]["uid"] for owner in owners):
+                self.api.write(id_, {"metadata": body["metadata"] | {"ownerReferences": []}}, who="person")
+
+    def take_route(self) -> None:
+        """Something else controls the object of the route from now on, and leaves it as it is."""
+        present = self.api.objects.get(self.traffic_id)
+        if present is not None and present["metadata"].get("labels"):
+            uid = self.api.objects[PROMPT_VERSIONS.plural, NAMESPACE, "v1"]["metadata"]["uid"]
+            owner = {"uid": uid, "kind": "Helper", "name": "else", "controller": True}
+            self.api.write(self.traffic_id, {"metadata": present["metadata"] | {"ownerReferences": [owner]}}, who="person")
+
+    def is_foreign(self, body: Body | None) -> bool:
+        """Whether something else controls it."""
+        owners = body["metadata"].get("ownerReferences") or () if body is not None else ()
+        return any(owner.get("kind") == "Helper" for owner in owners)
+
+    def give_route_back(self) -> None:
+        """What controlled it lets go of it."""
+        present = self.api.objects.get(self.traffic_id)
+        if present is not None and self.is_foreign(present):
+            self.api.write(self.traffic_id, {"metadata": present["metadata"] | {"ownerReferences": []}}, who="person")
+
+    def orphans(self) -> list[str]:
+        """What says that it is the policy's, and has no owner; but for the record that outlives it."""
+        labelled = [body for body in self.api.objects.values() if LABEL_POLICY in (body["metadata"].get("labels") or {})]
+        kept = [body for body in labelled if ACCEPTED_AT not in (body["metadata"].get("annotations") or {})]
+        return [body["metadata"]["name"] for body in kept if not body["metadata"].get("ownerReferences")]
 
     def lose_jobs(self) -> None:
         """Somebody cleans up."""
@@ -243,6 +291,7 @@ class Cluster:
             process.start()
         self.deaf = False
         self.broken.clear()
+        self.give_route_back()
 
     def end(self) -> None:
         """Nothing runs any more."""

@@ -121,6 +121,19 @@ class WholePasses(RuleBasedStateMachine):
     def somebody_edits_the_route(self, edit: Edit) -> None:
         self.cluster.edit_route(edit)
 
+    @precondition(lambda self: self.cluster.exists)
+    @rule()
+    def owners_are_lost(self) -> None:
+        self.cluster.lose_owners()
+
+    @precondition(lambda self: self.cluster.exists and self.cluster.place.stable is not None)
+    @rule(seconds=st.sampled_from((0.5, 12.0, 65.0)))
+    def something_else_controls_the_route(self, seconds: float) -> None:
+        """For a while, in which nobody loses status: one damage at a time."""
+        self.cluster.take_route()
+        self._pass_time(seconds)
+        self.cluster.give_route_back()
+
     # What the world does
 
     @rule(seconds=st.sampled_from((0.1, 0.5, 2.0, 5.0, 9.0, 12.0, 65.0)))
@@ -356,6 +369,7 @@ class WholePasses(RuleBasedStateMachine):
         ready = {c.type: c.status for c in cluster.status.conditions}["Ready"]
         assert ready == ("True" if place.stable.revision.prompt_version == self.wanted else "False")
         self._idle()
+        assert not cluster.orphans(), f"7: {cluster.orphans()} outlive the policy"
         deployments = {body["metadata"]["name"] for body in cluster.api.of("deployments")}
         assert deployments == {f"support-{stable}"}, f"7: ghosts: {deployments}"
 

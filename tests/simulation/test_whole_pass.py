@@ -1,8 +1,13 @@
 """Invariants of the whole pass, with everything that can go wrong between two operators and their API server."""
 
+import itertools
+
 from hypothesis import HealthCheck, settings
 
+from backstop.controller.reconcile import LONGEST_LEAVE_SECONDS
+
 from .machine import WholePasses
+from .wire import Fault
 from .wishes import MISSING, UNSEEING
 
 THOROUGH = settings.get_current_profile_name() == "found"
@@ -68,6 +73,28 @@ def test_a03_a_healthy_version_is_promoted_with_the_pods_that_were_judged() -> N
     assert stable is not None
     assert stable.revision == canary.revision
     assert machine.cluster.api.objects[deployment]["metadata"]["uid"] == judged
+
+
+def test_g07_a_policy_that_is_deleted_goes_though_somebody_never_stops_writing_it() -> None:
+    machine = played("Automatic")
+    machine.a_canary_begins("v2")
+    cluster = machine.cluster
+    attempts = itertools.count(1)
+
+    def contended(method: str, path: str) -> Fault | None:
+        """Every write comes second, but for one of five that let go of the policy."""
+        if method == "GET" or ("fallbackpolicies" not in path and "support-traffic" not in path):
+            return None
+        return None if not path.endswith("/status") and "fallbackpolicies" in path and next(attempts) % 5 == 0 else Fault.CONTENDED
+
+    for process in cluster.processes:
+        process.wire._fault = contended  # type: ignore[method-assign]  # for as long as the storm lasts
+    cluster.delete_policy()
+    machine.time_passes(65.0)
+    assert cluster.exists, "its shift is waited for"
+    machine.time_passes(LONGEST_LEAVE_SECONDS)
+    assert not cluster.exists
+    cluster.end()
 
 
 def played(mode: str) -> WholePasses:

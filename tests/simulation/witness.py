@@ -36,6 +36,7 @@ class Witness:
     routes: list[TrafficState] = field(default_factory=list)
     _reached: dict[str, int] = field(default_factory=dict)
     _newest: int = 0
+    _latest: TrafficState | None = None
     refused: bool = False  # the API server has refused a write
     stable_once: set[str] = field(default_factory=set)
     bars: list[tuple[float, int | None]] = field(default_factory=list)  # what probes ask for, from when on
@@ -47,6 +48,8 @@ class Witness:
     def look(self, change: Change) -> None:
         """One change."""
         try:
+            if change.id == self.cluster.traffic_id and change.who.startswith("operator"):
+                assert not self.cluster.is_foreign(change.before), "9: what something else controls is written over"
             if change.id == self.cluster.traffic_id and change.after is not None and change.who.startswith("operator"):
                 if self._is_of_this_policy(change.after):
                     self._wrote(change.after)
@@ -64,9 +67,9 @@ class Witness:
             self.broken.append(f"at {self.cluster.loop.time():.2f} s, by {change.who}: {error}")
 
     def _is_of_this_policy(self, body: Body) -> bool:
-        """Not what arrives late of a former one, and goes with it."""
+        """Not what arrives late of a former one, and goes with it; nor what something else controls."""
         owners = {owner["uid"] for owner in body["metadata"].get("ownerReferences", ())}
-        return self.cluster.exists and self.cluster.policy["metadata"]["uid"] in owners
+        return self.cluster.exists and (not owners or self.cluster.policy["metadata"]["uid"] in owners)
 
     def _gone(self, policy: Body) -> None:
         """A policy goes when its canary has no traffic any more, or could not be taken back for long; the next one begins anew."""
@@ -103,8 +106,10 @@ class Witness:
     def _wrote(self, body: Body) -> None:
         after = state_in(body, own=self.cluster.own)
         assert after is not None, "what an operator writes can be read"
-        if self.routes and after == self.routes[-1]:
+        if after == self._latest:
+            self.routes += [] if self.routes else [after]  # of a former policy, and taken over
             return  # what it does was put right
+        self._latest = after
         if self.cluster.own:
             assert body["spec"]["selector"] == selector_of(POLICY, state=after), f"the Service does something else than {after}"
         self._route(after)

@@ -114,6 +114,8 @@ def _counter(labels: dict[str, str]) -> Counter:
         le=None if bound is None else float(bound),
         target=labels.get("target", ""),
         type=labels.get("type", ""),
+        label=labels.get("label", ""),
+        scorers=labels.get("scorers", ""),
     )
 
 

@@ -16,7 +16,7 @@ from .objective import GATEWAYS, Objective
 from .policy import Evaluation, LivePolicy
 from .reading import Breached, Breaching, Healthy, ReadingState, SLOReading, Unknown, Waiting
 from .rules import AnyRule, blocks_in, counts_in, fits, is_promotable, judged, rule_of, tests_among
-from .samples import Fetched, NoData, NotANumber, Partial, ProviderError, Sample, Series, Unread
+from .samples import BoundMissing, Fetched, NoData, NotANumber, Partial, ProviderError, Sample, Series, Unread
 from .screening import screened
 from .sequential.mean import MeanState
 from .silence import Silence, after_block
@@ -26,6 +26,8 @@ from .threshold import CLOCK_SLACK_SECONDS
 
 # Newest sample older than this many scrape intervals: nothing is being scraped.
 STALE_INTERVALS = 4
+# Newest sample so far ahead: one of the two clocks is wrong.
+AHEAD_SECONDS = 30.0
 SAME_TIME_SECONDS = 0.002
 
 
@@ -114,7 +116,7 @@ def _same_time(one: float | None, other: float | None) -> bool:
 
 def _seen(fetched: Fetched, *, parts: Sequence[str], now: float, scrape_interval: float) -> _Seen:
     match fetched:
-        case NoData() | NotANumber() | Partial() | ProviderError():
+        case NoData() | NotANumber() | Partial() | ProviderError() | BoundMissing():
             return _Seen(scrapes={}, blind=dict.fromkeys(parts, fetched))
         case Sample():
             scrapes: dict[str, list[Scrape]] = {}
@@ -154,6 +156,12 @@ def _part(
     if age > STALE_INTERVALS * scrape_interval:
         why = f"The newest sample of this policy's {what} is {age:.0f} s old, at a scrape interval of {scrape_interval:g} s."
         return scrapes, NotANumber(why)
+    if -age > AHEAD_SECONDS:
+        # Counted, they would be of steps that they are not of, and all that comes once the clock is set would be late.
+        return {}, NotANumber(
+            f"The newest sample of this policy's {what} is of {-age:.0f} s from now by the operator's clock; "
+            "set that and the metrics source's."
+        )
     return scrapes, None
 
 
@@ -240,7 +248,7 @@ def _evidence(
         return f"{blind.sentence.removesuffix('.')}; no step waits for it, for it is not `required`."
     if reason is Reason.NO_TRAFFIC and state.silence is not None:
         return unanswered(objective, silence=state.silence, ends=state.block_end or 0.0, policy=policy, arms=arms)
-    outlook_words = _outlook(verdict, state=state, share=policy.share) if objective.part == GATEWAYS else ""
+    outlook_words = _outlook(verdict, state=state, share=policy.share) if objective.counts_every_request else ""
     return told(objective, rule=rule, verdict=verdict, policy=policy, state=state, arms=arms, outlook=outlook_words, now=now)
 
 
@@ -270,6 +278,8 @@ def _judged(
             return Waiting(objective.min_requests), Reason.WAITING_FOR_SAMPLES
         case NoData(why) | NotANumber(why) | Partial(why) | ProviderError(why):
             return Unknown(why), Reason.METRICS_UNAVAILABLE
+        case BoundMissing(why):
+            return Unknown(why), Reason.BUCKET_BOUNDARY_MISSING
     if objective.latency is not None and objective.fingerprint in missing:
         bounds = missing[objective.fingerprint]
         return bound_missing(seconds=objective.latency.seconds, seen=bounds), Reason.BUCKET_BOUNDARY_MISSING

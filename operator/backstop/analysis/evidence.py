@@ -8,9 +8,20 @@ from typing import assert_never
 
 from ..api.clock import render_time
 from ..api.fallbackpolicy import Indicator
-from ..api.metricnames import NAMESPACE, POLICY, REVISION, SENT_TOTAL, SERVED_TOKENS, SERVED_TOTAL, SERVED_USAGE, bound_label
+from ..api.metricnames import (
+    FEEDBACK_TOTAL,
+    GROUNDED_TOTAL,
+    NAMESPACE,
+    POLICY,
+    REVISION,
+    SENT_TOTAL,
+    SERVED_TOKENS,
+    SERVED_TOTAL,
+    SERVED_USAGE,
+    bound_label,
+)
 from .indicators import SECONDS_BUCKET, SECONDS_COUNT
-from .objective import Objective
+from .objective import Objective, OwnHistogram
 from .policy import LivePolicy
 from .queries import own_query
 from .reading import Breached, Breaching, Counts, Healthy, Unknown, Waiting
@@ -60,6 +71,10 @@ def query_of(objective: Objective, *, namespace: str, policy: str, revisions: tu
             return f"{SERVED_TOTAL}{{{labels}}}"
         case Indicator.TOKENS_PER_REQUEST | Indicator.COST_PER_REQUEST:
             return f'{{__name__=~"{SERVED_USAGE}|{SERVED_TOKENS}",{labels}}}'
+        case Indicator.HALLUCINATION_RATE:
+            return f'{GROUNDED_TOTAL}{{{labels},scorers="{objective.scorers}"}}'
+        case Indicator.NEGATIVE_FEEDBACK_RATE:
+            return f"{FEEDBACK_TOTAL}{{{labels}}}"
     assert_never(objective.indicator)
 
 
@@ -177,8 +192,13 @@ def bad_words(objective: Objective) -> str:
             return "answered by a later tier"
         case Indicator.TOKENS_PER_REQUEST | Indicator.COST_PER_REQUEST:
             raise AssertionError("of a mean nothing is bad")
+        case Indicator.HALLUCINATION_RATE:
+            return "answered without grounds, of those that were judged"
+        case Indicator.NEGATIVE_FEEDBACK_RATE:
+            return "called bad, of those that callers spoke of"
         case None:
-            return "bad by `promQL`"
+            over = f"over {objective.counters.over:g}, " if isinstance(objective.counters, OwnHistogram) else ""
+            return f"{over}bad by `promQL`"
     assert_never(objective.indicator)
 
 

@@ -11,18 +11,22 @@ from typing import assert_never
 from ..api.fallbackpolicy import Indicator
 from ..api.metricnames import (
     ASKED_A_MODEL,
+    FEEDBACK_TOTAL,
+    GROUNDED_TOTAL,
     JUDGED_OUTCOMES,
     SENT_TOTAL,
     SERVED_SECONDS,
     SERVED_TOKENS,
     SERVED_TOTAL,
     SERVED_USAGE,
+    FeedbackLabel,
     FirstTier,
     Outcome,
+    QualityLabel,
     TokenType,
     UsageType,
 )
-from .objective import LatencyLimit, Objective, OwnCounters, TargetPrice
+from .objective import LatencyLimit, Objective, OwnCounters, OwnHistogram, TargetPrice
 from .reading import Counts
 from .rule import BoundCounts
 from .samples import Counter
@@ -60,6 +64,12 @@ def counts_of(objective: Objective, *, added: Mapping[Counter, float], revision:
                 judged=lambda c: c.outcome == Outcome.SUCCESS and c.cache in ASKED_A_MODEL,
                 bad=lambda c: c.first_tier != FirstTier.ANSWERED,
             )
+        case Indicator.HALLUCINATION_RATE:
+            judged = {c: n for c, n in added.items() if c.metric == GROUNDED_TOTAL and c.scorers == objective.scorers}
+            return _labelled(judged, revision=revision, bad=QualityLabel.FAIL, good=(QualityLabel.PASS,))
+        case Indicator.NEGATIVE_FEEDBACK_RATE:
+            told = {c: n for c, n in added.items() if c.metric == FEEDBACK_TOTAL}
+            return _labelled(told, revision=revision, bad=FeedbackLabel.NEGATIVE, good=(FeedbackLabel.POSITIVE, FeedbackLabel.NEUTRAL))
         case Indicator.TOKENS_PER_REQUEST | Indicator.COST_PER_REQUEST:
             raise AssertionError("of a mean nothing is bad: its sums are asked for")
         case None:
@@ -174,7 +184,15 @@ def _share(
     return Counts(bad=_sum(n for c, n in total.items() if bad(c)), total=_sum(total.values()))
 
 
-def _own(counters: OwnCounters, *, added: Mapping[Counter, float], revision: str) -> Counts | None:
+def _labelled(counted: Mapping[Counter, float], *, revision: str, bad: str, good: Sequence[str]) -> Counts | None:
+    """What has one of these labels; any other says nothing of the revision, such as one of a newer gateway."""
+    mine = [(c, n) for c, n in counted.items() if c.revision == revision]
+    if not mine:
+        return None
+    return Counts(bad=_sum(n for c, n in mine if c.label == bad), total=_sum(n for c, n in mine if c.label in (bad, *good)))
+
+
+def _own(counters: OwnCounters | OwnHistogram, *, added: Mapping[Counter, float], revision: str) -> Counts | None:
     mine = [(c, n) for c, n in added.items() if c.part == counters.part and c.revision == revision]
     if not any(c.metric == OWN_TOTAL for c, _ in mine):
         return None

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import assert_never
 
-from ..api.fallbackpolicy import SLO, Analysis, EvaluationRule, FallbackPolicySpec, Indicator, NoTrafficAction, Tier
+from ..api.fallbackpolicy import SLO, Analysis, EvaluationRule, FallbackPolicySpec, Indicator, NoTrafficAction, PromQL, Tier
 from ..api.metricnames import GRID, LIMIT_MULTIPLES, target_label
+from ..api.quality import Quality, grounding_digest
 from ..api.reasons import Reason
 from .sequential.latency import further_bounds
 
@@ -33,6 +34,20 @@ class OwnCounters:
     def part(self) -> str:
         """A short name for what is read by these selectors; objectives with the same ones share it."""
         return hashlib.sha256(repr((self.bad, self.total, self.revision_label)).encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True)
+class OwnHistogram:
+    """An SLO's own histogram, by its selector: what it observed over `over`, in its own unit, is bad. `revision_label`: as above."""
+
+    selector: str
+    over: float
+    revision_label: str = ""
+
+    @property
+    def part(self) -> str:
+        """As above."""
+        return hashlib.sha256(repr((self.selector, self.over, self.revision_label)).encode()).hexdigest()[:10]
 
 
 @dataclass(frozen=True)
@@ -83,17 +98,23 @@ class Objective:
     for_seconds: int
     min_requests: int
     latency: LatencyLimit | None  # set for `Latency`, and only there
-    counters: OwnCounters | None = None
+    counters: OwnCounters | OwnHistogram | None = None
     required: bool = True
     silent_seconds: int | None = None  # how long no answer may come before that is a breach; None: it never is one
     above_stable: bool = False
     sequential: SequentialTest | None = None
     mean: MeanOf | None = None
+    scorers: str = ""  # by which answers are judged, as metrics name them; set for `HallucinationRate`, and only there
 
     @property
     def part(self) -> str:
         """Which part of a policy's samples it is judged by."""
         return GATEWAYS if self.counters is None else self.counters.part
+
+    @property
+    def counts_every_request(self) -> bool:
+        """Whether each answered request is one of its counts, so that what comes in tells how long it takes."""
+        return self.part == GATEWAYS and self.indicator not in (Indicator.HALLUCINATION_RATE, Indicator.NEGATIVE_FEEDBACK_RATE)
 
     @functools.cached_property
     def bounds_beside(self) -> tuple[float, ...]:
@@ -118,6 +139,10 @@ class Objective:
                 return Reason.TOKENS_BREACH
             case Indicator.COST_PER_REQUEST:
                 return Reason.COST_BREACH
+            case Indicator.HALLUCINATION_RATE:
+                return Reason.HALLUCINATION_RATE_BREACH
+            case Indicator.NEGATIVE_FEEDBACK_RATE:
+                return Reason.FEEDBACK_BREACH
             case None:
                 return Reason.PROMQL_BREACH
         assert_never(self.indicator)
@@ -131,6 +156,7 @@ class Objective:
         text = repr(told if self.sequential is None else (*told, self.above_stable, self.sequential))
         if self.mean is not None:
             text += repr(self.mean)  # by another price it is judged anew
+        text += self.scorers  # and by other scorers
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
@@ -138,13 +164,15 @@ def objectives_of(spec: FallbackPolicySpec) -> tuple[Objective, ...]:
     """The objectives of a policy, in its order."""
     risk = Fraction(spec.canary.analysis.falseRollbackPercent) / 100
     promotes = spec.canary.analysis.promoteEarly
-    return tuple(objective_of(slo, risk=risk, promotes=promotes, chain=spec.chain) for slo in spec.slos)
+    return tuple(objective_of(slo, risk=risk, promotes=promotes, chain=spec.chain, quality=spec.quality) for slo in spec.slos)
 
 
-def objective_of(slo: SLO, *, risk: Fraction = DEFAULT_RISK, promotes: bool = False, chain: Sequence[Tier] = ()) -> Objective:
+def objective_of(
+    slo: SLO, *, risk: Fraction = DEFAULT_RISK, promotes: bool = False, chain: Sequence[Tier] = (), quality: Quality | None = None
+) -> Objective:
     """The declared SLO → objective. The SLO is valid: its model has checked which fields go together.
 
-    `chain`: with the prices of its tiers. The rest: see `SequentialTest`.
+    `chain`: with the prices of its tiers; `quality`: with its scorers. The rest: see `SequentialTest`.
     """
     latency = None
     if slo.maxMilliseconds is not None:
@@ -165,13 +193,23 @@ def objective_of(slo: SLO, *, risk: Fraction = DEFAULT_RISK, promotes: bool = Fa
         for_seconds=slo.forSeconds,
         min_requests=slo.minRequests,
         latency=latency,
-        counters=OwnCounters(slo.promQL.bad, slo.promQL.total, slo.promQL.revisionLabel or "") if slo.promQL is not None else None,
+        counters=None if slo.promQL is None else _own(slo.promQL),
         required=slo.required,
         silent_seconds=slo.noTrafficSeconds if slo.noTrafficAction is NoTrafficAction.ROLLBACK else None,
         above_stable=slo.maxIncreasePercent is not None,
         sequential=sequential,
         mean=_mean_of(slo, chain=chain),
+        scorers=grounding_digest(quality) if slo.indicator is Indicator.HALLUCINATION_RATE else "",
     )
+
+
+def _own(declared: PromQL) -> OwnCounters | OwnHistogram:
+    label = declared.revisionLabel or ""
+    if declared.histogram is not None and declared.over is not None:
+        return OwnHistogram(declared.histogram, over=float(declared.over), revision_label=label)
+    assert declared.bad is not None, "its model has checked that it has either"
+    assert declared.total is not None, "its model has checked that it has either"
+    return OwnCounters(declared.bad, declared.total, label)
 
 
 def _mean_of(slo: SLO, *, chain: Sequence[Tier]) -> MeanOf | None:

@@ -6,25 +6,18 @@ a label, or the name of their pod, says.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..api.metricnames import NAMESPACE, POD
 from ..api.names import revision_object
 from .answers import MatrixSeries, labels_of, points_of, target_of
 from .indicators import OWN_BAD, OWN_TOTAL
-from .objective import OwnCounters
+from .objective import OwnCounters, OwnHistogram
+from .ownhistogram import with_histograms
+from .ownseries import ArmSeries, scraped_twice
 from .policy import LivePolicy
 from .queries import OwnSelector
 from .samples import Counter, Fetched, NoData, Partial, ProviderError, Sample, Series
-
-
-@dataclass(frozen=True)
-class ArmSeries:
-    """One series of an answer, and the revision it is of."""
-
-    revision: str
-    series: MatrixSeries
-
 
 OwnAnswer = list[ArmSeries] | Partial | ProviderError
 
@@ -54,7 +47,10 @@ def with_own(gateways: Fetched | None, *, policy: LivePolicy, answers: Mapping[O
     """
     parts: dict[str, Fetched] = {} if gateways is None else {"": gateways}
     for counters in {o.counters for o in policy.objectives if o.counters is not None}:
-        parts[counters.part] = _samples(counters, answers=answers, source=source)
+        if isinstance(counters, OwnCounters):
+            parts[counters.part] = _samples(counters, answers=answers, source=source)
+        else:
+            parts[counters.part] = _histogram(counters, answers=answers, source=source)
     samples = [part for _, part in sorted(parts.items()) if isinstance(part, Sample)]
     unread = {name: part for name, part in sorted(parts.items()) if not isinstance(part, Sample)}
     if not samples:
@@ -87,19 +83,24 @@ def _samples(counters: OwnCounters, *, answers: Mapping[OwnSelector, OwnAnswer],
     for answer, name, text in ((total, OWN_TOTAL, counters.total), (bad, OWN_BAD, counters.bad)):
         if any(one.series.histograms for one in answer):
             asked = f"a native histogram where `{name}` ({text}) asks for a counter"
-            return ProviderError(f"Metrics source `{source}` has {asked}; name a counter.")
+            return ProviderError(f"Metrics source `{source}` has {asked}; name a counter, or name it in `promQL.histogram`.")
     try:
         totals = [_series(one, metric=OWN_TOTAL, number=i, part=counters.part) for i, one in enumerate(total)]
         bads = [_series(one, metric=OWN_BAD, number=i, part=counters.part) for i, one in enumerate(bad)]
     except ValueError:
         return ProviderError(f"Metrics source `{source}` answered with a value of `promQL` that is not a number, or a time that is none.")
-    twice = _scraped_twice(totals, labels=[one.series.metric for one in total])
+    twice = scraped_twice(totals, labels=[one.series.metric for one in total])
     if twice is not None:
         return ProviderError(
             f"Metrics source `{source}` has several series where one is expected: {labels_of(twice[0])} and {labels_of(twice[1])}; "
             "scrape each process once, or name the job in both selectors of `promQL`."
         )
     return Sample((*(one for one in totals if one.points), *_beside(bads, totals=totals)))
+
+
+def _histogram(histogram: OwnHistogram, *, answers: Mapping[OwnSelector, OwnAnswer], source: str) -> Fetched:
+    answer = answers[OwnSelector(histogram.selector, histogram.revision_label, bad=False, histogram=True)]
+    return answer if isinstance(answer, Partial | ProviderError) else with_histograms(histogram, answer=answer, source=source)
 
 
 def _series(one: ArmSeries, *, metric: str, number: int, part: str) -> Series:
@@ -122,19 +123,3 @@ def _beside(bads: Iterable[Series], *, totals: Iterable[Series]) -> list[Series]
         for bad in bads
         if (points := tuple(p for p in bad.points if p[0] >= oldest and (bad.target not in times or p[0] in times[bad.target])))
     ]
-
-
-def _scraped_twice(totals: Sequence[Series], *, labels: Sequence[dict[str, str]]) -> tuple[dict[str, str], dict[str, str]] | None:
-    """Two series of one target that were scraped side by side, but never together: two scrapers, or two jobs, count the same."""
-    fullest: dict[str, int] = {}
-    for number, one in enumerate(totals):
-        before = fullest.get(one.target)
-        if before is None or len(totals[before].points) < len(one.points):
-            fullest[one.target] = number
-    times = {target: {at for at, _ in totals[number].points} for target, number in fullest.items()}
-    for number, one in enumerate(totals):
-        other, others = fullest[one.target], times[one.target]
-        mine = {at for at, _ in one.points}
-        if len(mine) > 1 and mine.isdisjoint(others) and min(others) < max(mine) and min(mine) < max(others):
-            return labels[other], labels[number]
-    return None

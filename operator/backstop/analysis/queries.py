@@ -8,9 +8,13 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
+from ..api.fallbackpolicy import Indicator
 from ..api.metricnames import (
+    FEEDBACK_TOTAL,
     GRID,
+    GROUNDED_TOTAL,
     LIMIT_MULTIPLES,
     NAMESPACE,
     POD,
@@ -25,7 +29,7 @@ from ..api.names import revision_object
 from ..api.selector import with_matchers
 from .blocks import MARGIN_INTERVALS
 from .indicators import SECONDS_BUCKET, SECONDS_COUNT
-from .objective import GATEWAYS, OwnCounters
+from .objective import GATEWAYS, OwnCounters, OwnHistogram
 from .policy import LivePolicy
 
 # How far back counters are read again: a longer silence of a target is not made up for.
@@ -67,11 +71,12 @@ APART_SECONDS = 10
 
 @dataclass(frozen=True, order=True)
 class OwnSelector:
-    """One of the two selectors of an SLO's own counters, in use for `bad` or for the total."""
+    """One of the two selectors of an SLO's own counters, in use for `bad` or for the total; or the one of its histogram."""
 
     text: str
     revision_label: str
     bad: bool
+    histogram: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,10 +142,13 @@ def selector(policies: Sequence[LivePolicy], *, window: int) -> str:
     """`{__name__=~…,namespace=~…,revision=~…,le=~…}[window]` for the policies' revisions and the bounds that they need."""
     limits = sorted({o.latency.seconds for p in policies for o in p.objectives if o.latency is not None})
     means = any(o.mean is not None for p in policies for o in p.objectives)
+    indicators = {o.indicator for p in policies for o in p.objectives}
     metrics = [
         *(SERVED_TOTAL, SENT_TOTAL),
         *([SECONDS_COUNT, SECONDS_BUCKET] if limits else []),
         *([SERVED_USAGE, SERVED_TOKENS] if means else []),
+        *([GROUNDED_TOTAL] if Indicator.HALLUCINATION_RATE in indicators else []),
+        *([FEEDBACK_TOTAL] if Indicator.NEGATIVE_FEEDBACK_RATE in indicators else []),
     ]
     matchers = [
         f"__name__=~{_any_of(metrics)}",
@@ -155,15 +163,31 @@ def selector(policies: Sequence[LivePolicy], *, window: int) -> str:
 
 def own_selectors(policy: LivePolicy) -> set[OwnSelector]:
     """The selectors that the policy's objectives declare."""
-    declared = {o.counters for o in policy.objectives if o.counters is not None}
-    return {OwnSelector(text, c.revision_label, bad=bad) for c in declared for text, bad in ((c.total, False), (c.bad, True))}
+    found: set[OwnSelector] = set()
+    for declared in {o.counters for o in policy.objectives}:
+        match declared:
+            case OwnCounters(bad=bad, total=total, revision_label=label):
+                found |= {OwnSelector(total, label, bad=False), OwnSelector(bad, label, bad=True)}
+            case OwnHistogram(selector=text, revision_label=label):
+                found.add(OwnSelector(text, label, bad=False, histogram=True))
+            case None:
+                pass
+            case _:
+                assert_never(declared)
+    return found
 
 
 def totals_beside(policy: LivePolicy, *, bad: OwnSelector) -> frozenset[OwnSelector]:
     """The totals that the policy has beside this selector of what is bad; none beside a total."""
-    declared = [o.counters for o in policy.objectives if o.counters is not None]
+    declared = [o.counters for o in policy.objectives if isinstance(o.counters, OwnCounters)]
     beside = [c for c in declared if bad.bad and (c.bad, c.revision_label) == (bad.text, bad.revision_label)]
     return frozenset(OwnSelector(counters.total, counters.revision_label, bad=False) for counters in beside)
+
+
+def any_kind(text: str) -> str:
+    """The selector of a histogram → one of all its series, whether it is a classic or a native one."""
+    name, brace, rest = text.partition("{")
+    return with_matchers(brace + rest, matchers=[f"__name__=~{_any_of([name, f'{name}_bucket', f'{name}_count'])}"])
 
 
 def narrowed(text: str, *, revision_label: str, arms: Iterable[tuple[str, str, str]]) -> str:
@@ -178,15 +202,18 @@ def narrowed(text: str, *, revision_label: str, arms: Iterable[tuple[str, str, s
     return with_matchers(text, matchers=[f"{NAMESPACE}=~{_any_of(sorted({namespace for namespace, _, _ in arms}))}", arm])
 
 
-def own_query(counters: OwnCounters, *, namespace: str, policy: str, revisions: Iterable[str]) -> str:
-    """What an objective's own counters are read by, for people: `bad / total`."""
+def own_query(counters: OwnCounters | OwnHistogram, *, namespace: str, policy: str, revisions: Iterable[str]) -> str:
+    """What an objective's own counters are read by, for people: `bad / total`, or all series of the histogram."""
     arms = [(namespace, policy, revision) for revision in revisions if revision]
+    if isinstance(counters, OwnHistogram):
+        return narrowed(any_kind(counters.selector), revision_label=counters.revision_label, arms=arms)
     return " / ".join(narrowed(text, revision_label=counters.revision_label, arms=arms) for text in (counters.bad, counters.total))
 
 
 def _own_query(one: OwnSelector, *, policies: Sequence[LivePolicy], window: int) -> str:
     arms = [(p.namespace, p.name, revision) for p in policies for revision in (p.canary, p.stable) if revision]
-    return f"{narrowed(one.text, revision_label=one.revision_label, arms=arms)}[{window + (APART_SECONDS if one.bad else 0)}s]"
+    text = any_kind(one.text) if one.histogram else one.text
+    return f"{narrowed(text, revision_label=one.revision_label, arms=arms)}[{window + (APART_SECONDS if one.bad else 0)}s]"
 
 
 def needed_bounds(limits: Iterable[float]) -> tuple[float, ...]:

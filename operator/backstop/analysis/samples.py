@@ -25,6 +25,8 @@ class Counter(NamedTuple):
     series: int = 0
     target: str = ""  # of tokens: which model answered
     type: str = ""
+    label: str = ""  # of answers that were judged, and of feedback
+    scorers: str = ""  # by which answers were judged
 
 
 @dataclass(frozen=True)
@@ -72,5 +74,12 @@ class ProviderError:
     sentence: str
 
 
-Unread = NoData | NotANumber | Partial | ProviderError
+@dataclass(frozen=True)
+class BoundMissing:
+    """No bucket of a histogram ends at the bound over which observations are bad."""
+
+    sentence: str
+
+
+Unread = NoData | NotANumber | Partial | ProviderError | BoundMissing
 Fetched = Sample | Unread

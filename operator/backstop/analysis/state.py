@@ -21,7 +21,7 @@ from .rules import RuleState
 from .sequential import mean
 from .sequential.coarse import coarser as fewer_digits
 from .sequential.mean import MeanState
-from .sequential.state import SequentialState, from_numbers, to_numbers
+from .sequential.state import SequentialState, from_numbers, memory_to_numbers, to_numbers, with_memory
 from .silence import Silence
 from .threshold import WINDOW_BLOCKS, Episode, ThresholdState, coarser
 
@@ -214,7 +214,8 @@ def _pack_rule(state: RuleState, *, origin: int, blocks: int, digits: int) -> li
             return ["threshold", *_pack_threshold(state, origin=origin, blocks=blocks)]
         case SequentialState():
             kept = state if digits >= DIGITS else fewer_digits(state, digits=digits)
-            return ["sequential", [_figure(number) for number in to_numbers(kept, origin=origin / 1000)]]
+            numbers = to_numbers(kept, origin=origin / 1000)
+            return ["sequential", [_figure(number) for number in numbers], [_figure(number) for number in memory_to_numbers(kept)]]
         case MeanState():
             return ["mean", [_figure(number) for number in mean.to_numbers(state, origin=origin / 1000)]]
     assert_never(state)
@@ -295,8 +296,10 @@ def _unpack_rule(kind: str, figures: list[Any], *, origin: int) -> RuleState:
     match kind, figures:
         case "threshold", [window, episode]:
             return _unpack_threshold(window, episode, origin=origin)
-        case "sequential", [numbers]:
-            return from_numbers(_figures(numbers), origin=origin / 1000)
+        case "sequential", [numbers, *memory] if len(memory) <= 1:
+            state = from_numbers(_figures(numbers), origin=origin / 1000)
+            # Before, all of it was remembered together for ever.
+            return with_memory(state, numbers=_figures(memory[0])) if memory else state
         case "mean", [numbers]:
             return mean.from_numbers(_figures(numbers), origin=origin / 1000)
         case _:

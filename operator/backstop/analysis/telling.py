@@ -1,7 +1,7 @@
 """The evidence sentence of an objective, by the rule that judges it: counts, evidence, what is missing, and where to look it up."""
 
 from .evidence import Arms, bad_words, counted, explained, quantile_words, query_of, unjudged
-from .objective import GATEWAYS, Objective
+from .objective import Objective
 from .policy import LivePolicy
 from .reading import Breached, Breaching, Healthy, Waiting
 from .rules import PROMOTION_RISK, AnyRule, counts_in, is_promotable
@@ -31,7 +31,7 @@ def told(
     query = query_of(objective, namespace=policy.namespace, policy=policy.name, revisions=(policy.canary, policy.stable))
     quantiles = kept.canary_quantile, kept.stable_quantile
     left_out = ""
-    if isinstance(verdict, Waiting) and objective.part == GATEWAYS:
+    if isinstance(verdict, Waiting) and objective.counts_every_request:
         left_out = unjudged(sent=state.step_sent, judged=state.step_requests)
     if isinstance(rule, Mean):
         assert isinstance(kept.rule, MeanState), "a state goes on under the rule that it began with"

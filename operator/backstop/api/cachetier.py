@@ -6,6 +6,7 @@ from pydantic import Field
 
 from .model import ApiModel
 from .refs import ObjectName, SecretKeyRef
+from .residency import Jurisdiction
 
 
 class HotCache(ApiModel):
@@ -42,6 +43,9 @@ class WarmCache(ApiModel):
         ge=1,
         le=1000,
         description="How long a request waits for it before the first model is asked. It is part of `spec.latencyBudgetMilliseconds`.",
+    )
+    jurisdiction: Jurisdiction | None = Field(
+        None, description="Where the server keeps what it is given, such as `EU`, for `spec.residency`. Unset: it is not known."
     )
 
 

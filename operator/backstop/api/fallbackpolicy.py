@@ -12,11 +12,14 @@ from pydantic.config import JsonDict
 
 from .access import Access
 from .cachetier import CacheTarget
+from .feedback import Feedback
 from .humantier import HumanTarget
 from .model import SPACE, ApiModel, Rule
 from .probe import Probe
 from .promptversion import Name
+from .quality import Quality
 from .refs import ConfigMapKeyRef, ObjectName, SecretKeyRef
+from .residency import RESIDENCY_RULES, Jurisdiction, Residency
 from .rulestier import RuleEngineTarget
 from .selector import LABEL_NAME, LONGEST_SELECTOR, SELECTOR, is_selector, names_label
 from .serving import Serving
@@ -79,6 +82,9 @@ class ModelTarget(ApiModel):
         max_length=253,
         description="Model name for `/v1/embeddings`. Every tier that has one must mean the same model, whatever it is called there: "
         "vectors of different models cannot be compared. Unset: the tier is not asked for embeddings.",
+    )
+    jurisdiction: Jurisdiction | None = Field(
+        None, description="Where the model processes what it is sent, such as `EU`, for `spec.residency`. Unset: it is not known."
     )
 
 
@@ -191,6 +197,13 @@ class Tier(ApiModel):
         None,
         description="Opens a ticket for a person, and answers with its id. At most one, never first; the next tier is for when it cannot.",
     )
+    hedgeAfterMilliseconds: int | None = Field(
+        None,
+        ge=1,
+        le=600_000,
+        description="When the model has not answered after so long, the next model tier is asked as well: the first good answer is given, "
+        "and the other attempt is broken off. Such requests take tokens of both. Unset: one is asked after the other.",
+    )
     rules = (
         Rule(
             cel="[has(self.model), has(self.cache), has(self.ruleEngine), has(self.human), has(self.static)].filter(x, x).size() == 1",
@@ -212,7 +225,19 @@ class Tier(ApiModel):
             message="`spec.chain`: `price` belongs to `model` tiers; only a model takes tokens",
             holds=lambda t: t.model is not None or t.price is None,
         ),
+        Rule(
+            cel="!has(self.hedgeAfterMilliseconds) || (has(self.model) && !(has(self.timeouts)"
+            " && has(self.timeouts.firstTokenMilliseconds) && self.timeouts.firstTokenMilliseconds <= self.hedgeAfterMilliseconds))",
+            message="`spec.chain`: `hedgeAfterMilliseconds` belongs to `model` tiers, and is less than the tier's "
+            "`timeouts.firstTokenMilliseconds`",
+            holds=lambda t: t.hedgeAfterMilliseconds is None or (t.model is not None and _is_within_its_time(t)),
+        ),
     )
+
+
+def _is_within_its_time(tier: Tier) -> bool:
+    longest = tier.timeouts.firstTokenMilliseconds if tier.timeouts else None
+    return longest is None or (tier.hedgeAfterMilliseconds or 0) < longest
 
 
 class Indicator(StrEnum):
@@ -223,6 +248,8 @@ class Indicator(StrEnum):
     FALLBACK_RATE = "FallbackRate"
     TOKENS_PER_REQUEST = "TokensPerRequest"
     COST_PER_REQUEST = "CostPerRequest"
+    HALLUCINATION_RATE = "HallucinationRate"
+    NEGATIVE_FEEDBACK_RATE = "NegativeFeedbackRate"
 
 
 # Those that are no share of bad requests, but what a request comes to on average.
@@ -244,30 +271,56 @@ class EvaluationRule(StrEnum):
 
 
 SeriesSelector = Annotated[str, Field(min_length=1, max_length=LONGEST_SELECTOR)]
+# Those of a `PromQL` that there are.
+_SELECTORS = "(has(self.histogram) ? [self.histogram] : has(self.bad) && has(self.total) ? [self.bad, self.total] : [])"
 _BEFORE_LABEL, _, _AFTER_LABEL = names_label("@").partition("@")
 
 
 class PromQL(ApiModel):
-    """Counters of the author's own. The matchers that tell namespace and revision are added to both selectors."""
+    """Counters of the author's own, or a histogram. The matchers that tell namespace and revision are added to each selector."""
 
-    bad: SeriesSelector = Field(
+    bad: SeriesSelector | None = Field(
+        None,
         description='Counter of what is bad, a series selector such as `http_requests_total{code=~"5.."}`. No such series beside one '
-        "of `total`: nothing is bad."
+        "of `total`: nothing is bad.",
     )
-    total: SeriesSelector = Field(description="Counter of all of it, the bad included. It is best counted by the same process.")
+    total: SeriesSelector | None = Field(
+        None, description="Counter of all of it, the bad included. It is best counted by the same process."
+    )
     revisionLabel: Annotated[str, Field(min_length=1, max_length=63, pattern=f"^{LABEL_NAME}$")] | None = Field(
         None,
-        description="Label that holds the revision's name on both. Unset: a series is of the revision whose pod its label `pod` names.",
+        description="Label that holds the revision's name on all of them. Unset: a series is of the revision whose pod its label "
+        "`pod` names.",
+    )
+    histogram: SeriesSelector | None = Field(
+        None,
+        description="Instead of `bad` and `total`: a histogram, classic or native, by its name without `_bucket` and with matchers; what "
+        "it observed over `over` is bad.",
+    )
+    over: Annotated[str, Field(max_length=24, pattern=r"^[0-9]{1,9}(\.[0-9]{1,14})?$")] | None = Field(
+        None,
+        description='For `histogram`: the bound in its own unit, a decimal as a string, such as "0.25". A bucket must end there, as '
+        "native ones do at 0.25, 0.5, 1 and 2.",
     )
     rules = (
         Rule(
-            cel=f"[self.bad, self.total].all(s, s.matches(r'{SELECTOR}'))",
-            message="`spec.slos`: `promQL.bad` and `promQL.total` are each a metric's name with label matchers, such as "
-            '`http_requests_total{code=~"5.."}`; take out functions, ranges and offsets, and write strings in double quotes',
-            holds=lambda q: is_selector(q.bad) and is_selector(q.total),
+            cel="has(self.histogram) ? has(self.over) && !has(self.bad) && !has(self.total)"
+            " : has(self.bad) && has(self.total) && !has(self.over)",
+            message="`spec.slos`: `promQL` takes either `bad` and `total`, or `histogram` and `over`",
+            holds=lambda q: (
+                (q.over is not None and q.bad is None and q.total is None)
+                if q.histogram is not None
+                else (q.bad is not None and q.total is not None and q.over is None)
+            ),
         ),
         Rule(
-            cel=f"![self.bad, self.total].exists(s, s.matches(r'{names_label('namespace|__name__')}')"
+            cel=f"{_SELECTORS}.all(s, s.matches(r'{SELECTOR}'))",
+            message="`spec.slos`: `promQL.bad`, `promQL.total` and `promQL.histogram` are each a metric's name with label matchers, such "
+            'as `http_requests_total{code=~"5.."}`; take out functions, ranges and offsets, and write strings in double quotes',
+            holds=lambda q: all(map(is_selector, _selectors(q))),
+        ),
+        Rule(
+            cel=f"!{_SELECTORS}.exists(s, s.matches(r'{names_label('namespace|__name__')}')"
             f" || (!has(self.revisionLabel) && s.matches(r'{names_label('pod')}')))",
             message="`spec.slos`: matchers of `promQL` for `namespace` and, without `revisionLabel`, for `pod` are set for each revision, "
             "and a metric's name stands before the brace; take such matchers out",
@@ -275,7 +328,7 @@ class PromQL(ApiModel):
         ),
         Rule(
             cel="!has(self.revisionLabel) || (!(self.revisionLabel in ['namespace', 'pod', '__name__'])"
-            f" && ![self.bad, self.total].exists(s, s.matches(r'{_BEFORE_LABEL}' + self.revisionLabel + r'{_AFTER_LABEL}')))",
+            f" && !{_SELECTORS}.exists(s, s.matches(r'{_BEFORE_LABEL}' + self.revisionLabel + r'{_AFTER_LABEL}')))",
             message="`spec.slos`: `promQL.revisionLabel` is a label other than `namespace` and `pod`, and no matcher of `promQL` names it",
             holds=lambda q: (
                 q.revisionLabel is None
@@ -286,7 +339,11 @@ class PromQL(ApiModel):
 
 
 def _names(counters: PromQL, *, label: str) -> bool:
-    return any(re.match(names_label(label), selector) is not None for selector in (counters.bad, counters.total))
+    return any(re.match(names_label(label), selector) is not None for selector in _selectors(counters))
+
+
+def _selectors(counters: PromQL) -> list[str]:
+    return [selector for selector in (counters.bad, counters.total, counters.histogram) if selector is not None]
 
 
 class SLO(ApiModel):
@@ -297,7 +354,9 @@ class SLO(ApiModel):
         None,
         description="`Latency` (first byte later than the limit, or handed over because the first tier was late), "
         "`ErrorRate` (errors, cut streams, and failed first attempts), `FallbackRate` (answered by a later tier), `TokensPerRequest` (of "
-        "requests and answers together, on average), `CostPerRequest` (the same by the `price` of the tier that answered). "
+        "requests and answers together, on average), `CostPerRequest` (the same by the `price` of the tier that answered), "
+        "`HallucinationRate` (judged answers that are not grounded in their requests, by `spec.quality`), `NegativeFeedbackRate` (of what "
+        "callers said of answers, by `spec.feedback`). "
         "Unset: `promQL` says what is counted.",
     )
     quantilePercent: int | None = Field(
@@ -382,7 +441,7 @@ class SLO(ApiModel):
             " : (has(self.indicator) && self.indicator in ['TokensPerRequest', 'CostPerRequest'])"
             " || (has(self.maxPercent) != has(self.maxIncreasePercent) && !has(self.maxMilliseconds) && !has(self.quantilePercent))",
             message="`spec.slos`: `Latency` takes `maxMilliseconds` and one of `quantilePercent` and `maxIncreasePercent`; "
-            "`ErrorRate`, `FallbackRate` and `promQL` take one of `maxPercent` and `maxIncreasePercent`",
+            "other rates and `promQL` take one of `maxPercent` and `maxIncreasePercent`",
             holds=lambda s: (
                 s.maxMilliseconds is not None and (s.quantilePercent is None) != (s.maxIncreasePercent is None) and s.maxPercent is None
                 if s.indicator is Indicator.LATENCY
@@ -618,6 +677,13 @@ def _look_up_time(spec: "FallbackPolicySpec") -> int:
     return sum(level.timeoutMilliseconds for level in levels)
 
 
+def _can_hedge(spec: "FallbackPolicySpec") -> bool:
+    models = [t for t in spec.chain if t.model is not None]
+    times = [t.hedgeAfterMilliseconds for t in models if t.hedgeAfterMilliseconds is not None]
+    behind_the_last = models and models[-1].hedgeAfterMilliseconds is not None
+    return not behind_the_last and all(spec.latencyBudgetMilliseconds is None or ms < spec.latencyBudgetMilliseconds for ms in times)
+
+
 class FallbackPolicySpec(ApiModel):
     """What a service runs, and what must hold."""
 
@@ -655,6 +721,9 @@ class FallbackPolicySpec(ApiModel):
         None, description="Who answers for this policy: said in its RolloutReports, and in the events that warn of something."
     )
     access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom. Unset: everybody, and all do.")
+    residency: Residency | None = Field(None, description="Where requests may be processed. Unset: by every tier of the chain.")
+    quality: Quality | None = Field(None, description="Which answers are judged after they were sent, and by what. Unset: none is.")
+    feedback: Feedback | None = Field(None, description="How callers say what they thought of an answer. Unset: they cannot.")
     rules = (
         Rule(
             cel="!has(self.chain) || self.chain.filter(t, has(t.static)).size() == 0 || (has(self.chain[self.chain.size() - 1].static)"
@@ -719,6 +788,32 @@ class FallbackPolicySpec(ApiModel):
             message="`spec.chain`: at most one tier is `human`, and never the first; people answer where those before it have failed",
             holds=lambda s: [t.human is None for t in s.chain[1:]].count(False) <= 1 and all(t.human is None for t in s.chain[:1]),
         ),
+        Rule(
+            cel="!has(self.chain) || (self.chain.filter(t, has(t.model)).size() == 0"
+            " || !has(self.chain.filter(t, has(t.model))[self.chain.filter(t, has(t.model)).size() - 1].hedgeAfterMilliseconds))"
+            " && self.chain.all(t, !has(t.hedgeAfterMilliseconds) || !has(self.latencyBudgetMilliseconds)"
+            " || t.hedgeAfterMilliseconds < self.latencyBudgetMilliseconds)",
+            message="`spec.chain`: `hedgeAfterMilliseconds` needs a `model` tier behind it, and is less than "
+            "`spec.latencyBudgetMilliseconds`",
+            holds=_can_hedge,
+        ),
+        Rule(
+            cel="!has(self.slos) || self.slos.all(s, !has(s.indicator) || s.indicator != 'HallucinationRate') || (has(self.quality)"
+            " && self.quality.scorers.exists(c, c.type in ['Lexical', 'NumbersAndLinks'] || (c.type == 'HTTP' && !(has(c.grounding)"
+            " && !c.grounding))))",
+            message="`spec.slos`: `HallucinationRate` needs a scorer that judges grounding; give `spec.quality.scorers` one of the type "
+            "`Lexical`, `NumbersAndLinks` or `HTTP`",
+            holds=lambda s: (
+                all(slo.indicator is not Indicator.HALLUCINATION_RATE for slo in s.slos)
+                or (s.quality is not None and any(scorer.is_grounding for scorer in s.quality.scorers))
+            ),
+        ),
+        Rule(
+            cel="!has(self.slos) || has(self.feedback) || self.slos.all(s, !has(s.indicator) || s.indicator != 'NegativeFeedbackRate')",
+            message="`spec.slos`: `NegativeFeedbackRate` needs callers who can say something; set `spec.feedback`",
+            holds=lambda s: s.feedback is not None or all(slo.indicator is not Indicator.NEGATIVE_FEEDBACK_RATE for slo in s.slos),
+        ),
+        *RESIDENCY_RULES,
         *WORKLOAD_RULES,
     )
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from .cachetier import ColdVolume
 from .model import SPACE, ApiModel, Rule
 from .refs import SecretKeyRef
+from .residency import Jurisdiction
 
 TICKET = "{{ticket}}"
 
@@ -19,6 +20,9 @@ class TicketWebhook(ApiModel):
     )
     secretRef: SecretKeyRef = Field(
         description="What tickets are signed with (HMAC-SHA256, as Standard Webhooks says): 16 characters or more, or `whsec_` and base64."
+    )
+    jurisdiction: Jurisdiction | None = Field(
+        None, description="Where tickets are read, such as `EU`. Needed with `spec.residency`, which says where requests may be processed."
     )
 
 

@@ -23,7 +23,14 @@ SENT_TOTAL: Final = "backstop_sent_total"  # {namespace, policy, revision}
 # Requests that a model answered in full, by whether it said how many tokens that took; and how many, of those that did.
 SERVED_USAGE: Final = "backstop_served_usage_total"  # {namespace, policy, revision, target, type}: a UsageType
 SERVED_TOKENS: Final = "backstop_served_tokens_total"  # {namespace, policy, revision, target, type}: a TokenType
+# Answers that were judged, each once, by the pod that served them: over all grounding scorers, of which `scorers` is a digest.
+GROUNDED_TOTAL: Final = "backstop_quality_answers_total"  # {namespace, policy, revision, scorers, label}: a QualityLabel
+# What callers thought of answers, by the pod that they told it.
+FEEDBACK_TOTAL: Final = "backstop_feedback_total"  # {namespace, policy, revision, label}: a FeedbackLabel
 
+QUALITY_SAMPLES_TOTAL: Final = "backstop_quality_samples_total"  # {namespace, policy, revision, scorer, label}: a QualityLabel
+QUALITY_SCORE: Final = "backstop_quality_score"  # {namespace, policy, revision, scorer}: from 0 to 1
+QUALITY_DROPPED_TOTAL: Final = "backstop_quality_dropped_total"  # {namespace, policy, revision, reason}: a QualityDrop
 REQUESTS_TOTAL: Final = "backstop_requests_total"
 TOKENS_TOTAL: Final = "backstop_tokens_total"  # {namespace, policy, revision, tier, type}: by the pod whose chain asked
 REQUEST_SECONDS: Final = "backstop_request_duration_seconds"
@@ -31,6 +38,8 @@ FIRST_BYTE_SECONDS: Final = "backstop_time_to_first_byte_seconds"
 OVERHEAD_SECONDS: Final = "backstop_overhead_seconds"
 ATTEMPTS_TOTAL: Final = "backstop_attempts_total"
 HANDOFFS_TOTAL: Final = "backstop_handoffs_total"
+PASSED_OVER_TOTAL: Final = "backstop_passed_over_total"  # {namespace, policy, revision, target}: by their usual time
+HEDGES_TOTAL: Final = "backstop_hedges_total"  # {namespace, policy, revision, from, to, result}
 BUDGET_EXCEEDED_TOTAL: Final = "backstop_budget_exceeded_total"
 TARGET_UP: Final = "backstop_target_up"
 BREAKER_STATE: Final = "backstop_breaker_state"
@@ -146,6 +155,30 @@ class CacheLevel(StrEnum):
     COLD = "cold"  # on a volume
 
 
+class QualityLabel(StrEnum):
+    """What a scorer says of an answer."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    SKIP = "skip"  # it cannot tell, or has nothing to say to such an answer
+    ERROR = "error"  # it gave no verdict: neither good nor bad
+
+
+class QualityDrop(StrEnum):
+    """Why an answer that was drawn is not judged."""
+
+    QUEUE = "queue"  # too many wait
+    MEMORY = "memory"  # what waits takes too much
+
+
+class FeedbackLabel(StrEnum):
+    """What a caller thought of an answer."""
+
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+    NEUTRAL = "neutral"
+
+
 class FailureMode(StrEnum):
     """The taxonomy of hand-offs: a closed list, one per hand-off."""
 
@@ -154,6 +187,7 @@ class FailureMode(StrEnum):
     RESOURCE_EXHAUSTION = "ResourceExhaustion"
     MALFORMED_ANSWER = "MalformedAnswer"
     PROMPT_ERROR = "PromptError"  # what is asked is more than the target can do, or more than fits into it
+    POLICY_VIOLATION = "PolicyViolation"  # the policy does not let the request go there
 
 
 SEVERITY: Final[dict[FailureMode, str]] = {
@@ -162,6 +196,7 @@ SEVERITY: Final[dict[FailureMode, str]] = {
     FailureMode.RESOURCE_EXHAUSTION: "P2",
     FailureMode.MALFORMED_ANSWER: "P2",
     FailureMode.PROMPT_ERROR: "P3",
+    FailureMode.POLICY_VIOLATION: "P3",
 }
 
 # A fixed grid in seconds, about a third apart, from 5 ms to 120 s.

@@ -129,3 +129,11 @@ def redis_authorities_variable(tier_position: int) -> str:
 def webhook_secret_variable(tier_position: int) -> str:
     """Environment variable that carries what the tickets of the human tier at this position (0-based) of the chain are signed with."""
     return f"BACKSTOP_WEBHOOK_SECRET_{tier_position}"
+
+
+def scorer_key_variable(position: int) -> str:
+    """Environment variable that carries the key of the scorer at this position (0-based) of the policy's scorers."""
+    return f"BACKSTOP_SCORER_KEY_{position}"
+
+
+FEEDBACK_KEY_VARIABLE: Final = "BACKSTOP_FEEDBACK_KEY"  # the keys that answers' ids are signed with

@@ -65,6 +65,8 @@ class Reason(StrEnum):
     PROMQL_BREACH = "PromQLBreach"
     TOKENS_BREACH = "TokensBreach"
     COST_BREACH = "CostBreach"
+    HALLUCINATION_RATE_BREACH = "HallucinationRateBreach"
+    FEEDBACK_BREACH = "FeedbackBreach"
     NO_TRAFFIC = "NoTraffic"
     HALTED = "Halted"
     WOULD_ROLL_BACK = "WouldRollBack"
@@ -116,6 +118,8 @@ WARNINGS = frozenset(
         Reason.PROMQL_BREACH,
         Reason.TOKENS_BREACH,
         Reason.COST_BREACH,
+        Reason.HALLUCINATION_RATE_BREACH,
+        Reason.FEEDBACK_BREACH,
         Reason.NO_TRAFFIC,
         Reason.HALTED,
         Reason.WOULD_ROLL_BACK,

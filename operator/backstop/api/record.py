@@ -14,17 +14,29 @@ from pydantic import Field
 
 from .access import Access
 from .fallbackpolicy import FallbackPolicySpec, Tier
+from .feedback import Feedback
 from .knowledge import KnowledgeError, read_knowledge_base
 from .metricnames import latency_bounds
 from .model import ApiModel
-from .names import api_key_variable, redis_address_variable, redis_authorities_variable, webhook_secret_variable
+from .names import (
+    FEEDBACK_KEY_VARIABLE,
+    api_key_variable,
+    redis_address_variable,
+    redis_authorities_variable,
+    scorer_key_variable,
+    webhook_secret_variable,
+)
 from .promptversion import PromptVersionSpec
+from .quality import Quality
 from .refs import ConfigMapKeyRef, SecretKeyRef
+from .residency import Residency
 from .ruleset import RulesError, read_rules
 from .workload import Workload
 
 SCHEME: Final = 1
 HASH_LENGTH: Final = 10
+# What of a policy decides on answers, or on who gets them.
+_DECIDING: Final = {"chain", "latencyBudgetMilliseconds", "serving", "access", "residency", "quality", "feedback"}
 
 
 class RevisionRecord(ApiModel):
@@ -42,6 +54,9 @@ class RevisionRecord(ApiModel):
     latencyBounds: list[float] = Field(min_length=1, description="Bucket bounds of latency histograms, in seconds, rising.")
     contents: dict[str, str] = Field(default_factory=dict, description="By tier: the text of the ConfigMap's key that it refers to.")
     access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom.")
+    residency: Residency | None = Field(None, description="Where requests may be processed.")
+    quality: Quality | None = Field(None, description="Which answers are judged, and by what.")
+    feedback: Feedback | None = Field(None, description="How callers say what they thought of an answer.")
 
 
 class ContentKind(StrEnum):
@@ -103,6 +118,13 @@ def secrets_of(chain: Sequence[Tier]) -> dict[str, SecretKeyRef]:
     return {variable: reference for variable, reference in found.items() if reference is not None}
 
 
+def secrets_of_record(record: RevisionRecord) -> dict[str, SecretKeyRef]:
+    """The same of everything that a revision's gateways run on."""
+    scorers = record.quality.scorers if record.quality else []
+    keys = {scorer_key_variable(position): s.http.apiKeyRef for position, s in enumerate(scorers) if s.http and s.http.apiKeyRef}
+    return secrets_of(record.chain) | keys | ({FEEDBACK_KEY_VARIABLE: record.feedback.keyRef} if record.feedback else {})
+
+
 class WorkloadRecord(ApiModel):
     """What is recorded of a revision that is a workload of its author's own; its pod template beside it is all that runs."""
 
@@ -139,7 +161,7 @@ def revision_hash(
     nothing. `digests`: by tier, of the content that it refers to; they count in place of the reference, so that the same content under
     another name is the same revision.
     """
-    declared = policy.model_dump(mode="json", exclude_defaults=True, include={"chain", "latencyBudgetMilliseconds", "serving", "access"})
+    declared = policy.model_dump(mode="json", exclude_defaults=True, include=_DECIDING)
     serving = declared.get("serving", {})
     serving.pop("replicas", None)
     serving.pop("autoscaling", None)
@@ -188,6 +210,9 @@ def build_record(
         latencyBounds=list(latency_bounds(limits)),
         contents=texts,
         access=policy.access,
+        residency=policy.residency,
+        quality=policy.quality,
+        feedback=policy.feedback,
     )
 
 

@@ -132,6 +132,11 @@ WORKLOAD_RULES = (
         holds=lambda s: not _own(s) or s.access is None,
     ),
     Rule(
+        cel=f"!{_OWN} || !(has(self.quality) || has(self.feedback))",
+        message="`spec.quality` and `spec.feedback`: with `spec.serving.workload` no gateway sees an answer; take them out",
+        holds=lambda s: not _own(s) or (s.quality is None and s.feedback is None),
+    ),
+    Rule(
         cel="has(self.serving.workload) == has(oldSelf.serving.workload)",
         message="`spec.serving.workload`: gateways cannot become a workload of your own, or the other way round; create another policy",
         holds=lambda _: True,  # one spec has no former one

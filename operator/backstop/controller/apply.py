@@ -6,6 +6,7 @@ finalizer goes when all is taken back; the report. 5. Events, log, metrics. Of a
 What was not done is done by the next pass, which finds the cluster as it is. `place` is 1 and 2, `cluster` the rest.
 """
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -15,25 +16,30 @@ from ..api.reasons import Reason, reason_of
 from ..kube.errors import Conflict, NotFound, Rejected
 from ..kube.resources import POLICIES, PROMPT_VERSIONS
 from ..rendering.owner import Owner
+from ..rollout.observed import Foreign
 from ..rollout.place import Place, Revision, is_another_end
 from ..rollout.plan import Announcement
+from ..rollout.route import says_another
 from ..rollout.statusmap import status_of
 from ..rollout.verdict import verdict_on_prompt
+from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics
 from ..traffic.router import router_of
 from .blocked import with_problem
 from .changes import changes_told
 from .children import Children
 from .keys import PolicyKey, PromptKey
-from .observe import is_route_of
 from .probes import Probes
 from .prompts import rejected_status, withdrawn_status
+from .repairs import Repairs
 from .reporting import Reports
 from .seen import Declared
 from .store import Store
 from .subject import Problem, Subject, not_ours, refusal
 from .telling import Telling
 from .writes import Writes
+
+_log = logging.getLogger(__name__)
 
 
 class Overtaken(Exception):  # noqa: N818 - it is no error: the next look is made with what the other one wrote
@@ -57,6 +63,7 @@ class Apply:
         reports: Reports,
         telling: Telling,
         metrics: Metrics,
+        repairs: Repairs,
     ) -> None:
         self._writes = writes
         self._store = store
@@ -65,6 +72,7 @@ class Apply:
         self._reports = reports
         self._telling = telling
         self._metrics = metrics
+        self._repairs = repairs
 
     async def ahead(self, subject: Subject) -> None:
         """Write the route, if it falls, and nothing else: a pass that is cut short there is finished by the next look. Raises Overtaken.
@@ -109,7 +117,10 @@ class Apply:
                 problem = await self._children.revisions(subject) or problem
             unheld = await self._hold_on(subject)
             problem = unheld or problem
-            if route is not None and not route.falling and unheld is None:
+            # Also where nothing is to be written: what has its name is in the way of the next write.
+            foreign = _foreign(subject)
+            problem = foreign or problem
+            if route is not None and not route.falling and unheld is None and foreign is None:
                 problem = await self._route(subject) or problem
             problem = await self._children.records(subject) or problem
             if not leaving:
@@ -172,10 +183,8 @@ class Apply:
         # Over what the decision was made from, not over what has come in since.
         key, seen, router = subject.key, subject.traffic, router_of(subject.wish.spec)
         name = router.name(key.name)
-        runs = any(arm.desired > 0 for arm in subject.observed.arms.values())
-        if seen is not None and not is_route_of(subject.policy.uid, policy=key.name, traffic=seen, runs=runs):
-            # Somebody else's: what was observed says so, unless a canary's end waits for it.
-            return not_ours(router.resource, name=name) if subject.plan.route.falling else None
+        if (foreign := _foreign(subject)) is not None:
+            return foreign
         body = router.render(Owner(key.namespace, key.name, subject.policy.uid), state=subject.plan.route.state)
         try:
             await self._writes.route(router, body=body, over=seen, falling=subject.plan.route.falling)
@@ -185,7 +194,16 @@ class Apply:
         except Rejected as error:
             refused = refusal(router.resource, name=name, why=error)
             return replace(refused, message=f"{refused.message}; callers are served with the weights from before")
+        if subject.observed.strays and not says_another(subject.plan.route, than=subject.observed.route):
+            self._put_right(subject)
         return None
+
+    def _put_right(self, subject: Subject) -> None:
+        """The route was written again with the same words."""
+        key = subject.key
+        if (waited := self._repairs.made(key, now=subject.now)) > 0:
+            what = f"{router_of(subject.wish.spec).resource.kind} of its route"
+            _log.warning(f"somebody keeps changing the {what}", extra=fields(namespace=key.namespace, policy=key.name, waited=waited))
 
     async def _write_status(self, subject: Subject, *, status: FallbackPolicyStatus, problem: Problem | None) -> None:
         policy = subject.policy
@@ -245,6 +263,14 @@ class Apply:
         await self._telling.tell(
             subject.policy, announcement, owner=subject.wish.spec.owner, phase=subject.plan.phase, weight=weight, now=subject.now
         )
+
+
+def _foreign(subject: Subject) -> Problem | None:
+    """That something else has the name of the policy's route."""
+    if not isinstance(subject.observed.route, Foreign):
+        return None
+    router = router_of(subject.wish.spec)
+    return not_ours(router.resource, name=router.name(subject.key.name))
 
 
 def _decided_at(place: Place, *, seen: float) -> float | None:

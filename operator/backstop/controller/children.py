@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from ..api.names import GROUP, LABEL_POLICY, OPERATOR_MANAGER, callers_service, revision_object
+from ..api.names import GROUP, LABEL_POLICY, OPERATOR_MANAGER, revision_object
 from ..api.reasons import Reason
 from ..api.record import canonical
 from ..kube.errors import Conflict, NotFound, Rejected, Unavailable
@@ -20,8 +20,9 @@ from ..rendering.scaling import autoscaler, disruption_budget
 from ..rendering.services import caller_services, role_services
 from ..rendering.shared import account
 from ..rollout.observed import Known
+from .belonging import is_ours
 from .compare import covers
-from .kept import is_kept, is_of_revision, metadata_wanted
+from .kept import is_of_revision, metadata_wanted
 from .keys import PolicyKey
 from .seen import Child, DeploymentSeen, Seen, child
 from .store import Store, newest_first
@@ -94,12 +95,8 @@ class Children:
             return None
         if subject.wish.spec.serving.workload is None:
             return await self._all(subject, caller_services(owner, serving=plan.serving, canary=plan.canary))
-        problem = await self._all(subject, role_services(owner, serving=plan.serving, canary=plan.canary))
-        try:  # the one that callers use is the route: written with it alone, and only if it is ours
-            await self._known(subject, SERVICES, name=callers_service(subject.key.name))
-        except _Blocked as blocked:
-            problem = problem or blocked.problem
-        return problem
+        # The one that callers use is the route, and written with it alone.
+        return await self._all(subject, role_services(owner, serving=plan.serving, canary=plan.canary))
 
     async def release(self, subject: Subject) -> Problem | None:
         """Take the autoscaler away where none is asked for any more: before the size that is declared is written."""
@@ -171,7 +168,7 @@ class Children:
             return
         record = await self._record(subject, revision)
         right = self._right.setdefault(key, {})
-        if known is None or right.get(known.uid) != _generation(known):
+        if known is None or known.owner is None or right.get(known.uid) != _generation(known):
             known = await self._deployment(subject, revision, replicas=replicas, record=record)
             right[known.uid] = _generation(known)
         await self._size(subject, known, replicas=replicas)
@@ -244,9 +241,9 @@ class Children:
             taken = self._take_if_ours(subject, live) if live is not None else None
             if taken is not None and known is not None and live is not None:
                 known = taken
-                if known.deleting or (known.annotations.get(APPLIED) == stamp and covers(live["spec"], wanted=body["spec"])):
+                if known.deleting or (_is_written(known, stamp=stamp) and covers(live["spec"], wanted=body["spec"])):
                     return known
-        elif known.deleting or (known.annotations.get(APPLIED) == stamp and covers(known.content, wanted=_kept(body, of=known))):
+        elif known.deleting or (_is_written(known, stamp=stamp) and covers(known.content, wanted=_kept(body, of=known))):
             return known
         wanted = stamped(body)
         if known is not None:
@@ -288,7 +285,9 @@ class Children:
         return found
 
     def _mine(self, subject: Subject, *, resource: Resource) -> list[Child]:
-        return [c for c in self._store.children(subject.key, resource=resource) if _is_ours(subject, c) and not c.deleting]
+        """What may be deleted: of what nobody controls only what has a name that the policy gives."""
+        mine = [c for c in self._store.children(subject.key, resource=resource) if _is_ours(subject, c) and not c.deleting]
+        return [c for c in mine if c.owner is not None or is_of_revision(c)]
 
 
 def stamp_of(body: Body) -> str:
@@ -311,6 +310,11 @@ def _sizes_by_apply(live: Body) -> bool:
     )
 
 
+def _is_written(known: Child, *, stamp: str) -> bool:
+    """Whether it was last written from the body with this stamp, and has its owner still."""
+    return known.owner is not None and known.annotations.get(APPLIED) == stamp
+
+
 def _generation(of: Seen) -> int:
     return of.generation if isinstance(of, DeploymentSeen) else 0
 
@@ -320,7 +324,7 @@ def _owner(subject: Subject) -> Owner:
 
 
 def _is_ours(subject: Subject, found: Child) -> bool:
-    return found.owner == subject.policy.uid or (is_kept(found) and found.policy == subject.key.name)
+    return is_ours(found, owner=subject.policy.uid, policy=subject.key.name)
 
 
 def _demand_ours(subject: Subject, found: Child) -> None:

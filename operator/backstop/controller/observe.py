@@ -5,10 +5,11 @@ from typing import Final
 
 from ..analysis.reading import SLOReading
 from ..api.names import GROUP
-from ..rollout.observed import Arm, Known, Observed, ProbeSeen, Reporting, Unknown, Unresolved
+from ..rollout.observed import Arm, Foreign, Known, Observed, ProbeSeen, Reporting, Unknown, Unresolved
 from ..rollout.place import Place, Revision, Tokens
 from ..traffic.acting import Gateway
 from ..traffic.router import Router, Shares
+from .belonging import is_ours, is_route_of
 from .kept import NOTHING_KEPT, Memory
 from .seen import Child, DeploymentSeen, PodSeen
 
@@ -44,9 +45,10 @@ def observe(
     """
     route: Shares = Known(None)
     strays = False
-    owned = [d for d in deployments if d.owner == owner]
-    if traffic is not None and not is_route_of(owner, policy=policy, traffic=traffic, runs=bool(owned)):
-        route = Unknown(f"{traffic.resource.kind} `{traffic.name}` belongs to something else")
+    owned = [d for d in deployments if is_ours(d, owner=owner, policy=policy)]
+    runs = place.stable is not None or bool(owned)
+    if traffic is not None and not is_route_of(owner, policy=policy, traffic=traffic, runs=runs):
+        route = Foreign(f"{traffic.resource.kind} `{traffic.name}` belongs to something else")
     elif traffic is not None:
         route = router.observe(traffic.content, annotations=traffic.annotations)
         state = route.value if isinstance(route, Known) else None
@@ -70,13 +72,6 @@ def observe(
         strays=strays,
         with_pods=frozenset(pod.revision for pod in pods if pod.revision is not None and not pod.deleting),
     )
-
-
-def is_route_of(owner: str, *, policy: str, traffic: Child, runs: bool) -> bool:
-    """Whether the traffic object is that of the policy `policy` with the uid `owner`: also one that has lost its owner and says itself
-    whose it is, while the policy runs something (`runs`). What is left of a former policy is not its route.
-    """
-    return traffic.owner == owner or (runs and traffic.owner is None and traffic.policy == policy)
 
 
 def _tokens(annotations: Mapping[str, str]) -> Tokens:

@@ -17,6 +17,7 @@ from ..rendering.owner import Owner
 from ..rendering.probe import probe_object
 from ..rollout.observed import Known, ProbeSeen, ProbeState, Unknown
 from ..rollout.place import CanaryPlace, FirstPlace
+from .belonging import is_ours
 from .keys import PolicyKey
 from .probeend import LAST_LINES, MOST_LOG_BYTES, how_failed, last_lines
 from .seen import JobSeen
@@ -49,7 +50,7 @@ class Probes:
         for job in self._store.jobs(key):
             if job.deleting or not _is_of(job, probed=probed):
                 continue
-            if job.owner != owner:
+            if not is_ours(job, owner=owner, policy=key.name):
                 found[job.probe] = Unknown(f"Job `{job.name}` belongs to something else")
             else:
                 how = await self._how(job) if job.state is ProbeState.FAILED else ""
@@ -66,7 +67,9 @@ class Probes:
         probed, plan = subject.plan.place.probed, subject.plan
         declared = {probe.name: probe for probe in subject.wish.spec.canary.probes}
         wanted = {name: declared[name].mark for name in plan.probes}
-        jobs = {job.name: job for job in self._store.jobs(subject.key) if job.owner == subject.policy.uid and not job.deleting}
+        owner, policy = subject.policy.uid, subject.key.name
+        mine = [job for job in self._store.jobs(subject.key) if is_ours(job, owner=owner, policy=policy)]
+        jobs = {job.name: job for job in mine if not job.deleting}
         problem = None
         for job in [job for job in jobs.values() if not _is_kept(job, probed=probed, wanted=wanted)]:
             try:

@@ -55,6 +55,10 @@ class Agenda(Generic[K]):
                 self._heap = [(when, next(self._ticket), due) for due, when in self._deadlines.items()]
                 heapq.heapify(self._heap)
 
+    def is_pressed(self) -> bool:
+        """Whether something urgent is in line."""
+        return bool(self._urgent)
+
     def take(self, *, now: float, urgent_only: bool = False) -> K | None:
         """The next key, which is then running until `done`; None when there is nothing to do."""
         self._come_due(now)
@@ -113,11 +117,12 @@ class KeyQueue(Generic[K]):
         self.agenda: Agenda[K] = Agenda(jitter=jitter)
         self._clock = clock
         self._changed = asyncio.Event()
+        self._pressing = asyncio.Event()  # something urgent is in line: who takes nothing else waits for that alone
 
     def add(self, key: K, *, urgent: bool = False) -> None:
         """The key needs a pass now."""
         self.agenda.add(key, urgent=urgent)
-        self._changed.set()
+        self._tell()
 
     def add_at(self, key: K, *, at: float) -> None:
         """The key needs a pass at this time."""
@@ -127,20 +132,26 @@ class KeyQueue(Generic[K]):
     def done(self, key: K) -> None:
         """The pass of the key is over."""
         self.agenda.done(key)
+        self._tell()
+
+    def _tell(self) -> None:
         self._changed.set()
+        if self.agenda.is_pressed():
+            self._pressing.set()
 
     async def get(self, *, urgent_only: bool = False) -> K:
         """Wait for the next key, or for the next that is urgent."""
+        changed = self._pressing if urgent_only else self._changed
         while True:
             now = self._clock()
             key = self.agenda.take(now=now, urgent_only=urgent_only)
             if key is not None:
                 return key
-            self._changed.clear()
+            changed.clear()
             deadline = self.agenda.next_deadline()
             wait = LONGEST_WAIT_SECONDS if deadline is None else min(LONGEST_WAIT_SECONDS, max(0.0, deadline - now))
             try:
                 async with asyncio.timeout(wait):
-                    await self._changed.wait()
+                    await changed.wait()
             except TimeoutError:
                 continue

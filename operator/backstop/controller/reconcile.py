@@ -1,5 +1,6 @@
 """One pass: look at the store, decide, apply. Knows the order of things in a pass; what is decided and how it is written is elsewhere."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,7 +24,6 @@ from ..rollout.decide import decide
 from ..rollout.judged import WATCH_SHIFT_SECONDS, same_subject
 from ..rollout.observed import Known, Unresolved
 from ..rollout.place import Place, awaited_generation, is_losing
-from ..rollout.route import says_another
 from ..rollout.statusmap import place_of
 from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics, PolicyShown
@@ -56,6 +56,8 @@ _log = logging.getLogger(__name__)
 
 # After this much of a deletion the policy goes, whatever could not be written: longer than its shift is watched for.
 LONGEST_LEAVE_SECONDS: Final = WATCH_SHIFT_SECONDS + 30.0
+# So often in a row the finalizer is tried to be taken off then: whoever writes without end leaves a gap between two writes.
+LETTING_GO_TRIES: Final = 10
 # A prompt version hears this late of whom it is used by, so that many policies that move at once cost it one write.
 USES_PAUSE_SECONDS: Final = 0.5
 # How long an object of somebody else under the name of a policy's route is believed to be there still.
@@ -81,6 +83,7 @@ class Reconcile:
         judging: Judging,
         verification: Verification,
         metrics: Metrics,
+        repairs: Repairs,
         sources: frozenset[str],
         clock: Callable[[], float],
     ) -> None:
@@ -99,7 +102,7 @@ class Reconcile:
         self._metrics = metrics
         self._sources = sources
         self._clock = clock
-        self._repairs = Repairs()
+        self._repairs = repairs
         self._problems: dict[PolicyKey, Problem | None] = {}
         # Each policy as it was when its spec was last valid: nothing of it is kept in memory that the store does not keep.
         self._valid: dict[PolicyKey, Declared] = {}
@@ -158,12 +161,13 @@ class Reconcile:
             wish = without_spec(policy, why=wish)
         fitting = self._fitting(policy, wish=wish) if contents is not None else None
         unseen = self._unseen_route(policy, wish=wish)
+        # Before anything is read or written, for either may hang: after a restart nothing is judged yet.
+        self._judging.watch(key, spec=wish.spec, place=place, analysis=self._analysis(key, status=status))
         try:
             if fitting is None or unseen or place.stable is None or self._probes.must_read(key, probed=place.probed):
                 # Reading may take long, and what takes traffic away does not wait for it. The decision is made again with what was read.
                 await self._apply.ahead(self._look(policy, wish=wish, status=status, place=place, memory=NOTHING_KEPT, probes={}))
             if fitting is None:
-                self._judging.watch(key, spec=wish.spec, place=place, analysis=self._analysis(key, status=status))
                 return True
             wish = fitting
             await self._look_for(unseen, key=key)
@@ -171,12 +175,19 @@ class Reconcile:
             memory = NOTHING_KEPT if place.stable is not None else await self._kept.memory(key)
             subject = self._look(policy, wish=wish, status=status, place=place, memory=memory, probes=probes)
             return await self._decide(subject) or wish.unread
-        except KubeError as error:
+        except (KubeError, Overtaken) as error:
             if not self._is_overdue(policy):
                 raise
             told = fields(namespace=key.namespace, policy=key.name, error=str(error))
             _log.warning("the policy is let go though its rollout could not be ended", extra=told)
-            return await self._apply.release(policy) is not None
+            return await self._let_go(policy) is not None
+
+    async def _let_go(self, policy: Declared) -> Problem | None:
+        """Take the finalizer off, though somebody keeps writing: over what each refused attempt has read. Raises Overtaken."""
+        for _ in range(LETTING_GO_TRIES - 1):
+            with contextlib.suppress(Overtaken):
+                return await self._apply.release(policy)
+        return await self._apply.release(policy)
 
     def _unseen_route(self, policy: Declared, *, wish: Wish) -> Router | None:
         """The router whose object is not seen: it may be there without the labels that it is watched by, or be somebody else's, of whose
@@ -305,8 +316,6 @@ class Reconcile:
             analysis = None
         # Until this process has tried for itself, what status says is what is known.
         known = self._problems[key] if key in self._problems else problem_in(subject.status)
-        # Judged also where not even status can be written: after a restart nothing is yet.
-        self._judging.watch(key, spec=subject.wish.spec, place=subject.observed.place, analysis=analysis)
         problem = await self._apply.place(subject, known=known, analysis=analysis)
         for prompt in changed_uses(subject.policy, after=self._store.policy(key)):
             self._queue.add_at(prompt, at=subject.now + USES_PAUSE_SECONDS)
@@ -325,8 +334,6 @@ class Reconcile:
         elif subject.policy.deleting:
             # What is refused now is refused again: gateways whose canary goes serve its requests themselves.
             problem = await self._apply.release(subject.policy)
-        if subject.observed.strays and plan.route is not None and not says_another(plan.route, than=subject.observed.route):
-            self._put_right(subject)
         self._problems[key] = problem
         if plan.wake_at is not None and problem is None:  # else it comes again after a pause
             self._queue.add_at(key, at=plan.wake_at)
@@ -336,13 +343,6 @@ class Reconcile:
         if problem != known or self._reports.reporting(key, status=subject.status) != subject.observed.reporting:
             self._queue.add(key)
         return problem is not None
-
-    def _put_right(self, subject: Subject) -> None:
-        """The route was written again with the same words."""
-        key = subject.key
-        if (waited := self._repairs.made(key, now=subject.now)) > 0:
-            what = f"{router_of(subject.wish.spec).resource.kind} of its route"
-            _log.warning(f"somebody keeps changing the {what}", extra=fields(namespace=key.namespace, policy=key.name, waited=waited))
 
     def _analysis(self, key: PolicyKey, *, status: FallbackPolicyStatus) -> str | None:
         """The packed state of the tests, as it is now, or as it was last written."""

@@ -32,6 +32,7 @@ from .probes import Probes
 from .queue import KeyQueue
 from .reconcile import Reconcile
 from .recorded import Recorded
+from .repairs import Repairs
 from .reporting import Reports
 from .seen import Seen
 from .sources import OnBodies, Watches, list_all, list_one
@@ -45,7 +46,8 @@ _log = logging.getLogger(__name__)
 
 REQUEST_SECONDS: Final = 10.0
 WORKERS: Final = 8
-URGENT_WORKERS: Final = 2  # more, which take nothing else: the others may all wait for slow writes when a canary turns bad
+# More, which take nothing else: the others may all wait for slow writes when a canary turns bad, and so may some of these.
+URGENT_WORKERS: Final = 16
 SWEEP_SECONDS: Final = 300.0
 FRESH_SECONDS: Final = 10.0
 FIRST_LIST_RETRY_SECONDS: Final = 2.0
@@ -123,12 +125,14 @@ class Operator:
         children = Children(writes, store=store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
         probes = Probes(writes, store=store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
         reports = Reports(self._client, metrics=metrics, clock=self._clock)
-        telling = Telling(writes, metrics=metrics)
+        telling, repairs = Telling(writes, metrics=metrics), Repairs()
         reconcile = Reconcile(
             store=store,
             queue=self._queue,
             writes=writes,
-            apply=Apply(writes, store=store, children=children, probes=probes, reports=reports, telling=telling, metrics=metrics),
+            apply=Apply(
+                writes, store=store, children=children, probes=probes, reports=reports, telling=telling, metrics=metrics, repairs=repairs
+            ),
             children=children,
             contents=self._contents,
             kept=KeptRecords(writes, store=store),
@@ -138,6 +142,7 @@ class Operator:
             judging=judging,
             verification=verification,
             metrics=metrics,
+            repairs=repairs,
             sources=frozenset(self._evaluators),
             clock=self._clock,
         )

@@ -7,7 +7,17 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from ..api.names import ANNOTATION_MARK, ANNOTATION_ROLLOUT, GROUP, LABEL_POLICY, LABEL_PROBE, LABEL_REVISION, RECORD_KEY
+from ..api.names import (
+    ANNOTATION_MARK,
+    ANNOTATION_ROLLOUT,
+    GROUP,
+    LABEL_MANAGED_BY,
+    LABEL_POLICY,
+    LABEL_PROBE,
+    LABEL_REVISION,
+    MANAGED_BY,
+    RECORD_KEY,
+)
 from ..kube.resources import (
     AUTOSCALERS,
     CONFIG_MAPS,
@@ -25,6 +35,7 @@ from ..kube.resources import (
     Resource,
 )
 from ..rollout.observed import ProbeState
+from .podrefusal import refused_pods
 
 IMAGE_TROUBLES: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
 LONGEST_TROUBLE: Final = 200
@@ -158,7 +169,8 @@ def child(body: Body, *, resource: Resource) -> Child:
     labels = metadata.get("labels") or {}
     owner: Mapping[str, Any] = next((ref for ref in metadata.get("ownerReferences") or () if ref.get("controller")), {})
     common = _common(body, resource=resource) | {
-        "policy": _shared(labels.get(LABEL_POLICY, "")),
+        # Of what does not say that it is this operator's, other labels say nothing.
+        "policy": _shared(labels.get(LABEL_POLICY, "") if labels.get(LABEL_MANAGED_BY) == MANAGED_BY else ""),
         "revision": _shared(labels.get(LABEL_REVISION)),
         "owner": _shared(owner.get("uid")),
         "owning_policy": _shared(owner.get("name")) if owner.get("kind") == POLICIES.kind else None,
@@ -173,12 +185,11 @@ def child(body: Body, *, resource: Resource) -> Child:
         return _job(common, probe=labels.get(LABEL_PROBE, ""), rollout=rollout, mark=mark, conditions=conditions)
     if resource is not DEPLOYMENTS:
         return Child(**common)
-    failure = next((c.get("message") for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
     return DeploymentSeen(
         **common,
         generation=metadata.get("generation", 0),
         replicas=_mapping(body.get("spec")).get("replicas", 1),
-        failure=failure[:LONGEST_TROUBLE] if failure else None,
+        failure=refused_pods(conditions),
     )
 
 

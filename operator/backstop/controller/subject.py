@@ -7,7 +7,7 @@ from ..api.names import revision_object
 from ..api.policystatus import FallbackPolicyStatus
 from ..api.reasons import Reason
 from ..kube.errors import Rejected
-from ..kube.resources import DEPLOYMENTS, Resource
+from ..kube.resources import CONFIG_MAPS, DEPLOYMENTS, Resource
 from ..rollout.observed import Observed
 from ..rollout.plan import Plan
 from .keys import PolicyKey
@@ -29,10 +29,11 @@ def refusal(resource: Resource, *, name: str, why: Rejected) -> Problem:
 
 
 def refused_deployments(problem: Problem | None, *, policy: str, revisions: Iterable[str]) -> Mapping[str, str]:
-    """Why these revisions have no Deployment, where that is the problem: the API server would not have it."""
+    """Why these revisions have no Deployment, where that is the problem: the API server would not have it, or the record before it."""
     if problem is None or problem.reason is not Reason.OBJECT_REFUSED:
         return {}
-    beginnings = {revision: _refused(DEPLOYMENTS, revision_object(policy, revision=revision)) for revision in revisions}
+    names = {revision: revision_object(policy, revision=revision) for revision in revisions}
+    beginnings = {revision: tuple(_refused(kind, name) for kind in (DEPLOYMENTS, CONFIG_MAPS)) for revision, name in names.items()}
     return {revision: problem.message for revision, beginning in beginnings.items() if problem.message.startswith(beginning)}
 
 

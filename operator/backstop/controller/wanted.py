@@ -25,6 +25,9 @@ NO_CHAIN: Final = {
 NO_WORKLOAD: Final = {"image": "unknown", "port": 1}
 
 
+MOST_NAMED: Final = 4
+
+
 @dataclass(frozen=True)
 class Wish:
     """A valid spec, and what it asks for. `prompt` is set where `revision` is known and has gateways; `refresh`: what the spec was made
@@ -60,8 +63,21 @@ def wish_of(
         spec = parse_strictly(FallbackPolicySpec, policy.spec, prefix="spec")
     except InputError as error:
         return Unresolved(Reason.INVALID, str(error))
-    if (unsent := _unsent(spec)) is not None:
-        return unsent
+    sendable, unsent = _sendable(spec)
+    wish = _resolved(sendable, policy=policy, prompt=prompt, sources=sources, refresh=refresh, contents=contents or {})
+    return _without_unsent(wish, unsent=unsent) if unsent else wish
+
+
+def _resolved(
+    spec: FallbackPolicySpec,
+    *,
+    policy: Declared,
+    prompt: Declared | None,
+    sources: frozenset[str],
+    refresh: str,
+    contents: Mapping[MapKey, Content],
+) -> Wish:
+    """What a valid spec asks for, with what it refers to."""
     if spec.slos and spec.metricsSource not in sources:
         return Wish(spec, Unresolved(Reason.METRICS_SOURCE_NOT_FOUND, source_not_found(spec.metricsSource, sources=sources)), None)
     if spec.serving.workload is not None:
@@ -74,7 +90,7 @@ def wish_of(
     if isinstance(accepted, Unresolved):
         message = f"PromptVersion `{prompt.name}` cannot be used: {accepted.message}"
         return Wish(spec, Unresolved(Reason.PROMPT_VERSION_INVALID, message), None)
-    digests = _digests(spec, namespace=policy.namespace, contents=contents or {})
+    digests = _digests(spec, namespace=policy.namespace, contents=contents)
     if isinstance(digests, Wish):
         return digests
     name = revision_hash(spec, prompt=accepted, refresh=refresh, digests=digests)
@@ -82,15 +98,23 @@ def wish_of(
     return Wish(spec, Known(revision), accepted, refresh, digests)
 
 
-def _unsent(spec: FallbackPolicySpec) -> Wish | None:
-    """Without a revision, where a probe's requests cannot be sent: what the API server cannot tell. They are sent to no canary either."""
+def _sendable(spec: FallbackPolicySpec) -> tuple[FallbackPolicySpec, tuple[int, ...]]:
+    """The spec without the probes whose requests cannot be sent, and which those are: what the API server cannot tell."""
     probes = spec.canary.probes
-    wrong = next((index for index, probe in enumerate(probes) if not probe.can_be_sent), None)
-    if wrong is None:
-        return None
-    message = f"`spec.canary.probes[{wrong}].request` must be a JSON object with a list `messages`; correct it"
+    unsent = tuple(index for index, probe in enumerate(probes) if not probe.can_be_sent)
     canary = spec.canary.model_copy(update={"probes": [probe for probe in probes if probe.can_be_sent]})
-    return Wish(spec.model_copy(update={"canary": canary}), Unresolved(Reason.INVALID, message), None)
+    return spec.model_copy(update={"canary": canary}) if unsent else spec, unsent
+
+
+def _without_unsent(wish: Wish, *, unsent: tuple[int, ...]) -> Wish:
+    """The wish without a revision, for want of these probes; and for whatever else it lacks."""
+    names = ", ".join(f"`spec.canary.probes[{index}].request`" for index in unsent[:MOST_NAMED])
+    names += f" and {len(unsent) - MOST_NAMED} more" if len(unsent) > MOST_NAMED else ""
+    correct = "correct it" if len(unsent) == 1 else "correct them"
+    message = f"{names} must be a JSON object with a list `messages`; {correct}"
+    if isinstance(wish.revision, Unresolved):
+        message += f"; besides, {wish.revision.message}"
+    return replace(wish, revision=Unresolved(Reason.INVALID, message), prompt=None)
 
 
 def source_not_found(name: str, *, sources: frozenset[str]) -> str:

@@ -72,6 +72,7 @@ def check_whole(body: bytes) -> None:
 
 def check_vectors(body: bytes) -> None:
     """Raise MalformedError unless `body` is an answer with embeddings."""
+    _refuse_other_bytes(body)
     try:
         answer = _VECTORS.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -99,6 +100,7 @@ def is_overflow(error: bytes) -> bool:
 
 
 def _decode(text: bytes) -> _Answer:
+    _refuse_other_bytes(text)
     try:
         answer = _DECODER.decode(text)
     except msgspec.ValidationError:
@@ -108,6 +110,14 @@ def _decode(text: bytes) -> _Answer:
     if _is_said(answer.error):
         raise MalformedError("the target answered with an error in place of an answer")
     return answer
+
+
+def _refuse_other_bytes(text: bytes) -> None:
+    """What is skipped is not decoded, and the caller's library would fail at it."""
+    try:
+        text.decode(errors="surrogatepass")
+    except UnicodeDecodeError:
+        raise MalformedError("the answer is not JSON: it has bytes that are no UTF-8") from None
 
 
 def _is_said(error: msgspec.Raw) -> bool:

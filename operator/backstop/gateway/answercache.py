@@ -56,27 +56,35 @@ class AnswerCache:
         self._prompt_digest = revision.prompt_digest
         metrics.show_cache(CacheLevel.HOT, held=lambda: self.hot.held)
 
-    def open(self, request: ChatRequest, *, cache_control: str, partition: bytes | None) -> "CacheAccess":
-        """The cache, for one request. `cache_control`: its caller's header; empty: none. `partition`: who shares it; None: nobody."""
+    def open(
+        self, request: ChatRequest, *, cache_control: str, partition: bytes | None, allowed: frozenset[str] | None = None
+    ) -> "CacheAccess":
+        """The cache, for one request. `cache_control`: its caller's header; empty: none. `partition`: who shares it; None: nobody.
+
+        `allowed`: jurisdictions that anything of it may be kept in; None: all.
+        """
         control = read_cache_control(cache_control) if cache_control else CacheControl()
         key = None
         if control.may_keep and partition is not None:
             key = key_of(request, target=self.first, prompt_digest=self._prompt_digest, partition=partition, match=self.tier.match)
-        return CacheAccess(self, key=key, control=control if key is not None else _NOT_KEPT, wanted=request.wanted)
+        levels = self.lower
+        if allowed is not None:
+            levels = tuple(level for level in levels if level.settings.jurisdiction is None or level.settings.jurisdiction in allowed)
+        return CacheAccess(self, key=key, control=control if key is not None else _NOT_KEPT, wanted=request.wanted, levels=levels)
 
-    def keep(self, key: bytes, *, body: bytes, has_usage: bool) -> None:
-        """Keep an answer of the model's in every level."""
+    def keep(self, key: bytes, *, body: bytes, has_usage: bool, levels: Sequence[LowerLevel]) -> None:
+        """Keep an answer of the model's in memory and in `levels`."""
         self.hot.keep(key, body=body, has_usage=has_usage)
         now = self._now()
-        for level in self.lower:
+        for level in levels:
             level.keep(key, entry=Entry(body, has_usage, now, now + level.settings.fresh))
 
-    async def promote(self, key: bytes, *, source: int, within: float) -> CacheLookup:
-        """Take what a lower level (its place among them) has into those above it, for the time it has left; whether it had anything.
+    async def promote(self, key: bytes, *, levels: Sequence[LowerLevel], source: int, within: float) -> CacheLookup:
+        """Take what a level (its place among `levels`) has into those above it, for the time it has left; whether it had anything.
 
         `within`: seconds that its caller has.
         """
-        level = self.lower[source]
+        level = levels[source]
         found = await level.look(key, within=within)
         if not isinstance(found, Entry):
             return found
@@ -86,7 +94,7 @@ class AnswerCache:
         now = self._now()
         # No longer than the policy lets any answer live today: one with a longer time may have kept it.
         fresh_until = min(found.fresh_until, found.kept_at + self._longest)
-        for above in self.lower[:source]:
+        for above in levels[:source]:
             above.keep(key, entry=replace(found, fresh_until=min(fresh_until, now + above.settings.fresh)))
         self.hot.promote(
             key,
@@ -107,11 +115,14 @@ class AnswerCache:
 class CacheAccess:
     """What a cache does for one request on its way. `lookup` says what it found."""
 
-    def __init__(self, cache: AnswerCache, *, key: bytes | None, control: CacheControl, wanted: Wanted) -> None:
+    def __init__(
+        self, cache: AnswerCache, *, key: bytes | None, control: CacheControl, wanted: Wanted, levels: Sequence[LowerLevel]
+    ) -> None:
         self._cache = cache
         self._key = key
         self._control = control
         self._wanted = wanted
+        self._levels = levels
         self.lookup = CacheLookup.BYPASS if key is None or control.max_age == 0 else CacheLookup.MISS
 
     async def fresh(self, walk: Walk) -> Replay | None:
@@ -122,12 +133,10 @@ class CacheAccess:
         self._cache.metrics.count_cache_lookup(CacheLevel.HOT, result=self.lookup)
         if self.lookup is not CacheLookup.MISS or self._key is None:
             return found
-        for number, level in enumerate(self._cache.lower):
-            began = self._cache.clock()
-            try:
-                result = await self._cache.promote(self._key, source=number, within=walk.started + walk.budget - began)
-            finally:
-                walk.waited += self._cache.clock() - began
+        for number, level in enumerate(self._levels):
+            with walk.wait(self._cache.clock):
+                within = walk.started + walk.budget - self._cache.clock()
+                result = await self._cache.promote(self._key, levels=self._levels, source=number, within=within)
             # In any case: while the level was asked, a request like this one may have been answered.
             found = self._find(CacheUse.HIT)
             if found is not None:
@@ -172,7 +181,7 @@ class CacheAccess:
         kept = keepable(answer.body) if len(answer.body) <= LONGEST_ANSWER else None
         if kept is None or self._key is None:
             return False
-        self._cache.keep(self._key, body=kept.body, has_usage=kept.has_usage)
+        self._cache.keep(self._key, body=kept.body, has_usage=kept.has_usage, levels=self._levels)
         return True
 
     def _find(self, use: CacheUse) -> Replay | None:

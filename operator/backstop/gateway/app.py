@@ -1,4 +1,4 @@
-"""The traffic port: a bare ASGI callable. Bounds, the entry hop, and the one place where an entry counts a request.
+"""The traffic port. Bounds, the entry hop, and the one place where an entry counts a request.
 
 Knows who is asked (this pod or another revision) and tells the outcome; what an answer is made of is known elsewhere.
 """
@@ -14,8 +14,11 @@ import msgspec
 from ..api.metricnames import CacheUse, FirstTier, Outcome, Overload
 from ..api.traffic import NO_STEERING, PodRole, role_of, takes_forwarded
 from .access import Access
+from .connection import CallerGoneError, Exchange
 from .errors import CallerError, envelope
-from .exchange import Body, CallerGoneError, Receive, Reply, RequestHeaders, Scope, Send, read_headers
+from .exchange import Body, Reply, RequestHeaders, read_headers
+from .feedback import FEEDBACK_PATH, LONGEST_FEEDBACK
+from .feedbackdesk import FeedbackDesk
 from .forward import Forwarder
 from .lifecycle import Lifecycle
 from .metrics import GatewayMetrics
@@ -35,7 +38,7 @@ _ENDING: Final = "the gateway is shutting down"
 
 
 class GatewayApp:
-    """The ASGI application of the traffic port."""
+    """What answers on the traffic port."""
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class GatewayApp:
         clock: Callable[[], float],
         random: Random,
         access: Access | None = None,
+        feedback: FeedbackDesk | None = None,
     ) -> None:
         self._revision = revision
         self._local = local
@@ -61,25 +65,26 @@ class GatewayApp:
         self._clock = clock
         self._random = random
         self._access = access
+        self._feedback = feedback
         vectors = bool(revision.embedding_tiers)
         self._offered = {e.value: e for e in Endpoint if vectors or e is not Endpoint.EMBEDDINGS}
         self._models = msgspec.json.encode(
             {"object": "list", "data": [{"id": m, "object": "model", "created": 0, "owned_by": "backstop"} for m in revision.models]}
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, exchange: Exchange) -> None:
         """One request."""
         state = self._view.state
         access = self._access
         headers = read_headers(
-            scope["headers"],
+            exchange.headers,
             steering=state.steering if state is not None else NO_STEERING,
             tenant_header=None if access is None else access.tenant_header,
             readable=self._revision.readable_headers,
         )
         role = role_of(self._revision.name, state=state)
         leaving = role is PodRole.NEITHER or (headers.pin is None and self._has_no_share())
-        reply = Reply(send, clock=self._clock, closing=lambda: self._lifecycle.draining or leaving)
+        reply = Reply(exchange, clock=self._clock, closing=lambda: self._lifecycle.draining or leaving)
         if access is not None:
             try:
                 headers = replace(headers, partition=access.partition(authorization=headers.authorization, tenant=headers.tenant))
@@ -87,12 +92,14 @@ class GatewayApp:
                 self._metrics.count_unauthorized()
                 await self._refuse(refusal, headers=headers, role=role, reply=reply)
                 return
-        match scope["method"], scope["path"]:
+        match exchange.method, exchange.path:
             case "POST", path if path in self._offered:
-                await self._ask(self._offered[path], receive=receive, headers=headers, role=role, reply=reply)
+                await self._ask(self._offered[path], exchange=exchange, headers=headers, role=role, reply=reply)
             case "GET", path if path == MODELS_PATH:
                 await reply.whole(200, headers=self._local.identify(headers.identity, role=role), body=self._models)
-            case method, path if path in self._offered or path == MODELS_PATH:
+            case "POST", path if path == FEEDBACK_PATH and self._feedback is not None:
+                await self._take_feedback(self._feedback, exchange=exchange, headers=headers, role=role, reply=reply)
+            case method, path if path in self._offered or path == MODELS_PATH or (path == FEEDBACK_PATH and self._feedback is not None):
                 await self._refuse(
                     CallerError(f"`{method}` is not offered on `{path}`", status=405), headers=headers, role=role, reply=reply
                 )
@@ -104,7 +111,35 @@ class GatewayApp:
     async def _refuse(self, error: CallerError, *, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
         await reply.caller_error(error, headers=self._local.identify(headers.identity, role=role))
 
-    async def _ask(self, endpoint: Endpoint, *, receive: Receive, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
+    async def _take_feedback(self, desk: FeedbackDesk, *, exchange: Exchange, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
+        """What a caller thought of an answer. It is no request: nothing of it is judged, but what it says."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._lifecycle.enter(task)
+        body = Body(self._room)
+        try:
+            if self._lifecycle.in_flight > MAX_IN_FLIGHT:
+                raise NoRoomError
+            await body.read(exchange, length=headers.content_length, most=LONGEST_FEEDBACK)
+            said = desk.take(body.content)
+        except CallerError as error:
+            await self._refuse(error, headers=headers, role=role, reply=reply)
+        except NoRoomError:
+            await self._no_room(Overload.REQUESTS, headers=headers, role=role, reply=reply)
+        except CallerGoneError:
+            return
+        except asyncio.CancelledError:
+            if not self._lifecycle.ending:
+                raise
+            task.uncancel()
+            await reply.interrupt(_ENDING, code="shutting_down", headers=self._local.identify(headers.identity, role=role))
+        else:
+            await reply.whole(200, headers=self._local.identify(headers.identity, role=role), body=said)
+        finally:
+            body.let_go()
+            self._lifecycle.leave(task)
+
+    async def _ask(self, endpoint: Endpoint, *, exchange: Exchange, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
         target = headers.hop if headers.hop is not None else headers.pin
         if target is not None and not takes_forwarded(
             self._revision.name, target=target, state=self._view.state, pinned=headers.pin is not None
@@ -124,7 +159,7 @@ class GatewayApp:
             if self._lifecycle.in_flight > MAX_IN_FLIGHT:
                 await self._overloaded(Overload.REQUESTS, headers=headers, role=role, reply=reply, passage=passage)
                 return
-            await self._admitted(receive, headers=headers, role=role, reply=reply, passage=passage)
+            await self._admitted(exchange, headers=headers, role=role, reply=reply, passage=passage)
         finally:
             self._metrics.inflight.dec()
             self._lifecycle.leave(task)
@@ -139,25 +174,28 @@ class GatewayApp:
 
     async def _overloaded(self, reason: Overload, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage) -> None:
         """There is no room: the gateway's own doing, whatever the revision. An entry hop reads the reason, and counts it so too."""
-        self._metrics.count_refused(reason)
         passage.outcome = Outcome.REFUSED
+        await self._no_room(reason, headers=headers, role=role, reply=reply)
+
+    async def _no_room(self, reason: Overload, *, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
+        self._metrics.count_refused(reason)
         said = [*self._local.identify(headers.identity, role=role), (b"retry-after", b"1"), (REASON_HEADER.encode(), OVERLOAD.encode())]
         error = envelope(_NO_ROOM[reason], kind="rate_limit_error", code="overload")
         await reply.whole(429, headers=said, body=error)
 
-    async def _admitted(self, receive: Receive, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage) -> None:
+    async def _admitted(self, exchange: Exchange, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage) -> None:
         body = Body(self._room)
         try:
-            await self._read_and_serve(body, receive, headers=headers, role=role, reply=reply, passage=passage)
+            await self._read_and_serve(body, exchange, headers=headers, role=role, reply=reply, passage=passage)
         finally:
             body.let_go()
 
     async def _read_and_serve(
-        self, body: Body, receive: Receive, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage
+        self, body: Body, exchange: Exchange, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage
     ) -> None:
         try:
             patience = headers.patience
-            await body.read(receive, length=headers.content_length)
+            await body.read(exchange, length=headers.content_length)
         except NoRoomError:
             await self._overloaded(Overload.BODIES, headers=headers, role=role, reply=reply, passage=passage)
             return
@@ -177,17 +215,17 @@ class GatewayApp:
             passage.budget, passage.judged = patience, False
         task = asyncio.current_task()
         assert task is not None
-        watch = asyncio.create_task(_cancel_when_gone(receive, task=task, reply=reply))
+        exchange.cancel_when_gone(task)
         try:
             await self._serve(body, headers=headers, role=role, reply=reply, passage=passage)
         except asyncio.CancelledError:
-            if watch.done():
+            if exchange.gone:
                 passage.outcome = Outcome.CANCELLED
                 task.uncancel()
                 return
             await self._interrupted(passage, headers=headers, role=role, reply=reply)
         finally:
-            watch.cancel()
+            exchange.leave_alone()
 
     async def _serve(self, body: Body, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage) -> None:
         state = self._view.state
@@ -243,11 +281,3 @@ class GatewayApp:
             )
             if passage.outcome is Outcome.SUCCESS and passage.use is not None:
                 self._metrics.served_by(passage.revision).count_usage(passage.use)
-
-
-async def _cancel_when_gone(receive: Receive, *, task: asyncio.Task[None], reply: Reply) -> None:
-    """Cancel `task` when its caller leaves before the answer is complete."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    if not reply.finished:
-        task.cancel()

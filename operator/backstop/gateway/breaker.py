@@ -98,11 +98,16 @@ class Breaker:
         """Seconds until it is tried again; 0 when it may be."""
         return 0.0 if self._open_until is None else max(0.0, self._open_until - self._clock())
 
+    @property
+    def admits(self) -> bool:
+        """Whether `enter` would give a permit now."""
+        return self._open_until is None or not (self._probing or self._clock() < self._open_until)
+
     def enter(self) -> Permit | LeftAlone:
         """Whether an attempt may be made. Every Permit is followed by exactly one `leave` with it."""
         if self._open_until is None:
             return Permit(self._generation, probe=False)
-        if self._probing or self._clock() < self._open_until:
+        if not self.admits:
             return LeftAlone(self._mode)
         self._probing = True
         return Permit(self._generation, probe=True)

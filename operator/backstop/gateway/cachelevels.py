@@ -31,7 +31,8 @@ def _warm(warm: WarmTier, *, tier: CacheTier, revision: Revision, level: Callabl
     from .warmcache import RedisStore  # the client takes some MiB, which most gateways need not have
 
     store = RedisStore(warm.address, prefix=f"backstop:{revision.namespace}:{revision.policy}:")
-    return level(LevelSettings(CacheLevel.WARM, fresh=warm.fresh, stale=tier.stale, timeout=warm.timeout), store=store)
+    settings = LevelSettings(CacheLevel.WARM, fresh=warm.fresh, stale=tier.stale, timeout=warm.timeout, jurisdiction=warm.jurisdiction)
+    return level(settings, store=store)
 
 
 def _cold(cold: ColdTier, *, tier: CacheTier, folder: Path, level: Callable[..., LowerLevel], now: Callable[[], float]) -> LowerLevel:

@@ -3,20 +3,23 @@
 Knows when a tier may be tried, how long it has, and what a failure hands over to; knows neither HTTP nor the caller.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, assert_never
-
-import aiohttp
 
 from ..api.metricnames import FailureMode, FirstTier
 from .answer import check_whole, is_overflow
 from .body import ChatRequest
 from .breaker import LeftAlone
+from .client import Client
 from .desk import TicketDesk
-from .errors import Failure
+from .errors import NOT_FOR_THIS, Failure
+from .hedge import Course, HeadStarts
 from .metrics import GatewayMetrics
+from .pace import Pace
 from .replay import Replay
 from .revision import STATIC_MODEL, AnyTier, CacheTier, HumanTier, ModelTier, RulesTier, StaticTier, model_of
 from .rules import RuleEngine
@@ -32,6 +35,7 @@ class Walk:
 
     started: float
     budget: float
+    allowed: frozenset[str] | None = None  # jurisdictions; None: all
     hurried: bool = False  # its caller gives less than the policy does: to be late for it is no failure of a target's
     attempts: int = 0
     hand_offs: int = 0
@@ -39,6 +43,27 @@ class Walk:
     first_tier: FirstTier = FirstTier.SKIPPED
     failures: list[Failure] = field(default_factory=list)
     outgrown: int = 0  # tokens of the largest window that was too small; 0: none was
+    asked: set[str] = field(default_factory=set)  # tiers, for this very request
+    hedged: bool = False  # a later tier, which began beside the one whose turn it was, answered first
+    waiting: int = 0  # attempts that run now
+    waiting_since: float = 0.0
+
+    @contextmanager
+    def wait(self, clock: Callable[[], float]) -> Iterator[None]:
+        """Time inside of it is waited; of several at once, once."""
+        if self.waiting == 0:
+            self.waiting_since = clock()
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+            if self.waiting == 0:
+                self.waited += clock() - self.waiting_since
+
+    def waited_by(self, now: float) -> float:
+        """Until now: who has lost a race may not have ended yet."""
+        return self.waited + (now - self.waiting_since if self.waiting else 0.0)
 
 
 @dataclass(frozen=True)
@@ -79,7 +104,7 @@ class Chain:
         self,
         tiers: Sequence[AnyTier],
         *,
-        session: aiohttp.ClientSession,
+        client: Client,
         gate: TargetGate,
         metrics: GatewayMetrics,
         clock: Callable[[], float],
@@ -93,7 +118,12 @@ class Chain:
         self._desk = desk
         self._first_model = next((t.model for t in tiers if isinstance(t, ModelTier)), STATIC_MODEL)
         self._engines = {t.name: RuleEngine(t.rules, headers=t.headers) for t in tiers if isinstance(t, RulesTier)}
-        self._upstreams = {t.name: Upstream(t, session=session, clock=clock, check=check) for t in tiers if isinstance(t, ModelTier)}
+        self._hedges = any(isinstance(t, ModelTier) and t.hedge_after is not None for t in tiers[:-1])
+        self._paces: dict[tuple[str, bool], Pace] = {}  # by tier, and whether of streams
+        answering = [position for position, tier in enumerate(tiers) if isinstance(tier, ModelTier | StaticTier)]
+        self._last = answering[-1] if answering else 0
+        self._closing: set[asyncio.Task[None]] = set()
+        self._upstreams = {t.name: Upstream(t, client=client, clock=clock, check=check) for t in tiers if isinstance(t, ModelTier)}
 
     async def answer(
         self, request: ChatRequest, *, trace: Mapping[str, str], walk: Walk, cache: Cache | None = None
@@ -102,30 +132,62 @@ class Chain:
 
         `cache`: set where a tier is one.
         """
+        ask = partial(self._ask, request=request, trace=trace, walk=walk, cache=cache)
+        if not self._hedges:
+            return await self._walk(request, walk=walk, cache=cache, reach=partial(_in_turn, ask))
+        starts: HeadStarts[Answered | Failure] = HeadStarts(
+            Course(
+                ask, patience=self._patience, after=partial(self._after, request=request, walk=walk), is_good=_is_good, let_go=self._let_go
+            )
+        )
+        given: Answered | Exhausted | None = None
+        try:
+            given = await self._walk(request, walk=walk, cache=cache, reach=starts.reach)
+            return given
+        finally:
+            starts.end(given)
+            for beside, begun in starts.begun if given is not None else ():
+                won = isinstance(given, Answered) and given.tier == self._tiers[begun].name
+                self._metrics.count_hedge(self._tiers[beside].name, to=self._tiers[begun].name, won=won)
+
+    async def _walk(
+        self,
+        request: ChatRequest,
+        *,
+        walk: Walk,
+        cache: Cache | None,
+        reach: Callable[[int], Awaitable[tuple[int, Answered | Failure]]],
+    ) -> Answered | Exhausted:
         too_long: Answered | None = None  # what the last tier that was asked says, where the request does not fit into it
         for position, tier in enumerate(self._tiers):
             if too_long is not None and isinstance(tier, StaticTier | RulesTier | HumanTier):
                 return too_long
-            reached = await self._reach(position, request=request, trace=trace, walk=walk, cache=cache)
+            reached = await self._reach(position, request=request, walk=walk, cache=cache, reach=reach)
             if isinstance(reached, Answered):
                 if not self._has_larger(position, answer=reached.answer):
-                    if position == 0:
-                        walk.first_tier = FirstTier.ANSWERED
+                    if position == 0:  # of one that was not waited for nothing is known
+                        walk.first_tier = FirstTier.SKIPPED if walk.hedged else FirstTier.ANSWERED
                     return reached
                 too_long, walk.outgrown = reached, (reached.upstream and reached.upstream.window) or 0
                 if position == 0:
                     walk.first_tier = FirstTier.SKIPPED  # also for who has waited for another that asked the same
                 reached = Failure(FailureMode.PROMPT_ERROR, f"the request does not fit into tier `{tier.name}`")
-            elif reached.mode is not FailureMode.PROMPT_ERROR:
+            elif reached.mode not in NOT_FOR_THIS:
                 too_long = None  # a larger one could have taken it, and failed
             walk.failures.append(reached)
             if position + 1 < len(self._tiers):
                 walk.hand_offs += 1
                 self._metrics.count_handoff(tier.name, to=self._tiers[position + 1].name, mode=reached.mode)
-        return too_long or Exhausted(next((f for f in walk.failures if f.mode is not FailureMode.PROMPT_ERROR), walk.failures[0]))
+        return too_long or Exhausted(next((f for f in walk.failures if f.mode not in NOT_FOR_THIS), walk.failures[0]))
 
     async def _reach(
-        self, position: int, *, request: ChatRequest, trace: Mapping[str, str], walk: Walk, cache: Cache | None
+        self,
+        position: int,
+        *,
+        request: ChatRequest,
+        walk: Walk,
+        cache: Cache | None,
+        reach: Callable[[int], Awaitable[tuple[int, Answered | Failure]]],
     ) -> Answered | Failure:
         tier, started = self._tiers[position], self._clock()
         match tier:
@@ -146,27 +208,56 @@ class Chain:
             case HumanTier():
                 return await self._hand_on(tier, request=request, walk=walk)
             case ModelTier():
-                if (unfit := _unfit(tier, request=request, outgrown=walk.outgrown)) is not None:
+                if (unfit := _unfit(tier, request=request, walk=walk)) is not None:
                     return unfit
-                ask = partial(self._try, tier, request=request, trace=trace, walk=walk)
-                until = content_deadline(tier, now=started, budget_end=walk.started + walk.budget)
-                result = await (cache.ask_first(ask, until=until, walk=walk) if cache is not None and position == 0 else ask())
-                if isinstance(result, Failure):
-                    return result
-                return Answered(tier=tier.name, model=tier.model, answer=result, upstream=tier, attempt_started=started)
+                whose, reached = await reach(position)
+                walk.hedged = whose != position
+                return reached
             case _:
                 assert_never(tier)
+
+    async def _ask(
+        self, position: int, *, request: ChatRequest, trace: Mapping[str, str], walk: Walk, cache: Cache | None
+    ) -> Answered | Failure:
+        """What the model tier at `position` gives."""
+        tier, started = self._tiers[position], self._clock()
+        assert isinstance(tier, ModelTier)
+        ask = partial(self._try, tier, request=request, trace=trace, walk=walk)
+        until = content_deadline(tier, now=started, budget_end=walk.started + walk.budget)
+        result = await (cache.ask_first(ask, until=until, walk=walk) if cache is not None and position == 0 else ask())
+        if isinstance(result, Failure):
+            return result
+        return Answered(tier=tier.name, model=tier.model, answer=result, upstream=tier, attempt_started=started)
+
+    def _patience(self, position: int) -> float | None:
+        tier = self._tiers[position]
+        return tier.hedge_after if isinstance(tier, ModelTier) else None
+
+    def _after(self, position: int, *, request: ChatRequest, walk: Walk) -> int | None:
+        """The next model tier that an attempt at can begin now."""
+        for later in range(position + 1, len(self._tiers)):
+            tier = self._tiers[later]
+            if isinstance(tier, ModelTier) and _unfit(tier, request=request, walk=walk) is None and self._gate.admits(tier.name):
+                return later
+        return None
+
+    def _let_go(self, reached: Answered | Failure) -> None:
+        """It answered too late to be of use."""
+        if isinstance(reached, Answered) and isinstance(reached.answer, Streaming):
+            closing = asyncio.create_task(reached.answer.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def _hand_on(self, tier: HumanTier, *, request: ChatRequest, walk: Walk) -> Answered | Failure:
         """Open a ticket. None for a probe's request, which no person waits for the answer of."""
         started = self._clock()
         if request.synthetic or self._desk is None:
             return walk.failures[-1]
+        if walk.allowed is not None and tier.jurisdiction not in walk.allowed:
+            return _abroad(tier)
         asking = Asking(request.identity, request.question, request.history, request.values, request.languages, walk.failures[0].mode.value)
-        try:
+        with walk.wait(self._clock):
             opened = await self._desk.open(asking, within=walk.started + walk.budget - started)
-        finally:
-            walk.waited += self._clock() - started
         if isinstance(opened, Failure):
             return opened
         fixed = FixedAnswer(acknowledgement(tier, identity=opened), model_of(tier))
@@ -187,6 +278,9 @@ class Chain:
         content_by = content_deadline(tier, now=started, budget_end=walk.started + walk.budget)
         if content_by <= started:
             return Failure(FailureMode.LATENCY_BREACH, f"no time was left for tier `{tier.name}`")
+        if not self._is_in_time(tier, left=walk.started + walk.budget - started, walk=walk, stream=request.wanted.stream):
+            self._metrics.count_passed_over(tier.name)
+            return Failure(FailureMode.LATENCY_BREACH, f"tier `{tier.name}` has lately needed more time than was left")
         result = await self._attempt(tier, request=request, trace=trace, walk=walk, content_by=content_by)
         for _ in range(tier.retries):
             if not (isinstance(result, Failed) and result.safe_to_retry) or self._clock() >= content_by:
@@ -214,27 +308,64 @@ class Chain:
         if isinstance(permit, LeftAlone):
             return permit
         walk.attempts += 1
-        started = self._clock()
+        walk.asked.add(tier.name)
         result: Whole | Streaming | PassedBack | Failed | None = None
+        started = self._clock()
         try:
-            result = await self._upstreams[tier.name].attempt(
-                request.for_model(tier.model, asks_usage=tier.asks_usage), trace=trace, wanted=request.wanted, content_by=content_by
-            )
+            with walk.wait(self._clock):
+                result = await self._upstreams[tier.name].attempt(
+                    request.for_model(tier.model, asks_usage=tier.asks_usage), trace=trace, wanted=request.wanted, content_by=content_by
+                )
+            self._learn_pace(tier, result=result, seconds=self._clock() - started, stream=request.wanted.stream)
             return result
         finally:
             self._gate.leave(tier.name, permit=permit, result=None if walk.hurried and _is_late(result) else result)
             self._metrics.count_attempt(tier.name, outcome=_outcome(result))
-            walk.waited += self._clock() - started
+
+    def _is_in_time(self, tier: ModelTier, *, left: float, walk: Walk, stream: bool) -> bool:
+        """Whether what is left of the budget is enough, by how long the tier has lately taken.
+
+        With all of the policy's budget the first tier always tries: how late it may be its breaker decides. And there must be another
+        one to answer.
+        """
+        if (tier is self._tiers[0] and not walk.hurried) or tier is self._tiers[self._last]:
+            return True
+        pace = self._paces.get((tier.name, stream))
+        return pace is None or pace.fits(left)
+
+    def _learn_pace(self, tier: ModelTier, *, result: Whole | Streaming | PassedBack | Failed, seconds: float, stream: bool) -> None:
+        pace = self._paces.get((tier.name, stream))
+        if pace is None:
+            pace = self._paces[tier.name, stream] = Pace(clock=self._clock)
+        if isinstance(result, Whole | Streaming):
+            pace.came(seconds)
+        elif _is_late(result):
+            pace.was_late(seconds)
 
 
-def _unfit(tier: ModelTier, *, request: ChatRequest, outgrown: int) -> Failure | None:
-    """Why it makes no sense to ask a tier."""
-    if outgrown and (tier.window or 0) <= outgrown:
+async def _in_turn(ask: Callable[[int], Awaitable[Answered | Failure]], position: int) -> tuple[int, Answered | Failure]:
+    """One tier, with nobody beside it."""
+    return position, await ask(position)
+
+
+def _is_good(reached: Answered | Failure) -> bool:
+    return isinstance(reached, Answered) and not isinstance(reached.answer, PassedBack)
+
+
+def _unfit(tier: ModelTier, *, request: ChatRequest, walk: Walk) -> Failure | None:
+    """Why a tier is not asked: it may not be, or it makes no sense."""
+    if walk.allowed is not None and tier.jurisdiction not in walk.allowed:
+        return _abroad(tier)
+    if walk.outgrown and (tier.window or 0) <= walk.outgrown:
         return Failure(FailureMode.PROMPT_ERROR, f"the request does not fit into tier `{tier.name}`")
     lacking = tier.lacks(request.needs) if request.needs else ()
     if lacking:
         return Failure(FailureMode.PROMPT_ERROR, f"tier `{tier.name}` is not offered for {', '.join(sorted(lacking))}")
     return None
+
+
+def _abroad(tier: ModelTier | HumanTier) -> Failure:
+    return Failure(FailureMode.POLICY_VIOLATION, f"tier `{tier.name}` is outside of the jurisdictions that the request may be sent to")
 
 
 def content_deadline(tier: ModelTier, *, now: float, budget_end: float) -> float:

@@ -14,9 +14,8 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-import aiohttp
-
 from ..api.metricnames import FailureMode, TicketResult
+from .client import Client, GarbledError, Place
 from .errors import Failure
 from .metrics import GatewayMetrics
 from .retryafter import seconds_to_wait
@@ -43,7 +42,7 @@ class TicketDesk:
         *,
         revision: Revision,
         store: TicketStore,
-        session: aiohttp.ClientSession,
+        client: Client,
         metrics: GatewayMetrics,
         now: Callable[[], float],
         jitter: Random,
@@ -51,7 +50,8 @@ class TicketDesk:
         self._tier = tier
         self._revision = revision
         self._store = store
-        self._session = session
+        self._client = client
+        self._place = Place.of(tier.url)
         self._metrics = metrics
         self._now = now
         self._jitter = jitter
@@ -137,13 +137,12 @@ class TicketDesk:
         """The webhook's status, 0 for none, and the seconds that it wants to be left alone."""
         headers = headers_of(ticket, timestamp=int(self._now()), secret=self._tier.secret)
         try:
-            async with (
-                asyncio.timeout(DELIVERY_SECONDS),
-                self._session.post(self._tier.url, data=ticket.body, headers=headers, allow_redirects=False) as answer,
-            ):
-                return answer.status, seconds_to_wait(answer.headers.get("Retry-After"), date=answer.headers.get("Date"))
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
+            async with asyncio.timeout(DELIVERY_SECONDS):
+                answer = await self._client.post(self._place, head=self._place.head(headers), body=ticket.body, connect=None)
+        except (TimeoutError, OSError, GarbledError):
             return 0, 0.0
+        answer.release()
+        return answer.status, seconds_to_wait(answer.header("retry-after"), date=answer.header("date"))
 
 
 def _told_of_end(task: asyncio.Task[None]) -> None:
@@ -156,7 +155,7 @@ def ticket_desk(
     revision: Revision,
     *,
     folder: Path | None,
-    session: aiohttp.ClientSession,
+    client: Client,
     metrics: GatewayMetrics,
     now: Callable[[], float],
     jitter: Random,
@@ -167,4 +166,4 @@ def ticket_desk(
         return None
     assert folder is not None, "a tier of people has a folder"
     store = TicketStore(folder, stem=f"tickets-{revision.namespace}-{revision.policy}", now=now)
-    return TicketDesk(tier, revision=revision, store=store, session=session, metrics=metrics, now=now, jitter=jitter)
+    return TicketDesk(tier, revision=revision, store=store, client=client, metrics=metrics, now=now, jitter=jitter)

@@ -31,6 +31,10 @@ def caller_error_body(error: CallerError) -> bytes:
     return envelope(str(error), kind=kind, code=error.code, param=error.param)
 
 
+# The tier was not for this request: nothing has failed.
+NOT_FOR_THIS: Final = (FailureMode.PROMPT_ERROR, FailureMode.POLICY_VIOLATION)
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a tier gave no answer. `status` is the target's own, where it sent one; `detail` is for the caller, in our words.
@@ -58,6 +62,8 @@ def exhausted(failure: Failure) -> tuple[int, bytes]:
             )
         case FailureMode.PROMPT_ERROR:
             return 501, envelope(message, kind="invalid_request_error", code=failure.mode.value)
+        case FailureMode.POLICY_VIOLATION:
+            return 403, envelope(message, kind="permission_error", code=failure.mode.value)
         case _:
             return 502, envelope(message, kind="server_error", code=failure.mode.value)
 

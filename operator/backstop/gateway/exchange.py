@@ -1,23 +1,19 @@
-"""One request with its caller: what the headers ask, the body within its bound, and the answer as it leaves. The ASGI border."""
+"""One request with its caller: what the headers ask, the body within its bound, and the answer as it leaves."""
 
 import asyncio
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from ..api.names import PIN_HEADER, SYNTHETIC_HEADER
 from ..api.traffic import NO_STEERING, Steering
+from .connection import BODY_SECONDS, Exchange
 from .errors import JSON_TYPE, CallerError, caller_error_body, envelope, error_event
 from .locales import LONGEST_HEADER
 from .room import BodyRoom
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 HOP_HEADER: Final = "x-backstop-hop"
 REQUEST_ID_HEADER: Final = "x-backstop-request-id"
@@ -30,7 +26,7 @@ AUTHORIZATION_HEADER: Final = "authorization"
 _LONGEST_CREDENTIAL: Final = 4096
 _LONGEST_TENANT: Final = 256
 _LONGEST_READ: Final = 1024  # of a header that rules read
-# What no header may hold: aiohttp lets some of it in, uvicorn none of it out.
+# What no header may hold.
 _UNCARRIED: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LANGUAGES: Final = re.compile(rb"[A-Za-z0-9*,;=. -]+")
 _DIRECTIVES: Final = re.compile(rb"[\x20-\x7e\t]*")
@@ -38,10 +34,6 @@ _MILLISECONDS: Final = re.compile(r"0*[1-9][0-9]{0,8}")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 MAX_BODY_BYTES: Final = 20 << 20
-# A caller that sends its body slower than this is let go.
-BODY_SECONDS: Final = 60.0
-# A caller that takes nothing of its answer for this long is cut off: what waits for it holds memory, and a model's connection.
-UNREAD_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -185,6 +177,13 @@ def carried(name: str, *, value: str) -> list[tuple[bytes, bytes]]:
     return [] if _UNCARRIED.search(raw) else [(name.encode(), raw)]
 
 
+_STREAM_HEADERS: Final = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
 class Spelling(Protocol):
     """How answers are spelled that are not as their caller has asked for them."""
 
@@ -195,10 +194,6 @@ class Spelling(Protocol):
         """Complete events of a stream."""
 
 
-class CallerGoneError(Exception):
-    """The caller closed the connection before its request was complete."""
-
-
 class Body:
     """A request's body. What it takes of `room` is given back when it is let go: with the first of an answer, nobody needs it again."""
 
@@ -207,32 +202,32 @@ class Body:
         self._held = 0
         self.content = b""
 
-    async def read(self, receive: Receive, *, length: int | None) -> None:
-        """Read it into `content`. Raises CallerError (413, 408), CallerGoneError and NoRoomError."""
-        longest = min(MAX_BODY_BYTES, self._room.limit)
-        too_long = CallerError(f"the body is longer than {longest >> 20} MiB; send less", status=413)
+    async def read(self, exchange: Exchange, *, length: int | None, most: int = MAX_BODY_BYTES) -> None:
+        """Read it into `content`, `most` bytes of it. Raises CallerError (413, 408), CallerGoneError and NoRoomError."""
+        longest = min(most, self._room.limit)
         if length is not None:
             if length > longest:
-                raise too_long
+                raise _too_long(longest)
             self._room.check(length)  # held is what has come: nobody takes room with a promise
+        if exchange.arrived:
+            self.content = await self._piece(exchange, longest=longest)
+            return
         chunks: list[bytes] = []
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise CallerGoneError
-                    chunk = message.get("body", b"")
-                    if self._held + len(chunk) > longest:
-                        raise too_long
-                    self._room.take(len(chunk))
-                    self._held += len(chunk)
-                    chunks.append(chunk)
-                    if not message.get("more_body", False):
-                        self.content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-                        return
+                while piece := await self._piece(exchange, longest=longest):
+                    chunks.append(piece)
         except TimeoutError:
             raise CallerError(f"the body did not arrive within {BODY_SECONDS:.0f} s", status=408) from None
+        self.content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def _piece(self, exchange: Exchange, *, longest: int) -> bytes:
+        piece = await exchange.read()
+        if self._held + len(piece) > longest:
+            raise _too_long(longest)
+        self._room.take(len(piece))
+        self._held += len(piece)
+        return piece
 
     def hand_over(self) -> bytes:
         """The content, to one who makes something else of it; its room stays taken."""
@@ -246,14 +241,19 @@ class Body:
         self._held = 0
 
 
+def _too_long(longest: int) -> CallerError:
+    bound = f"{longest >> 20} MiB" if longest >= 1 << 20 else f"{longest >> 10} KiB"
+    return CallerError(f"the body is longer than {bound}; send less", status=413)
+
+
 class Reply:
     """The answer to one request. Remembers when its first byte left, and how long its caller was waited for, in seconds.
 
     `closing` says whether the connection ends with it.
     """
 
-    def __init__(self, send: Send, *, clock: Callable[[], float], closing: Callable[[], bool]) -> None:
-        self._send = send
+    def __init__(self, exchange: Exchange, *, clock: Callable[[], float], closing: Callable[[], bool]) -> None:
+        self._exchange = exchange
         self._clock = clock
         self._closing = closing
         self.first_byte_at: float | None = None
@@ -271,22 +271,25 @@ class Reply:
         if self.spelling is not None and status == HTTPStatus.OK:
             body = self.spelling.whole(body)
         said = carried("content-type", value=content_type) or carried("content-type", value=JSON_TYPE)
-        await self._start(status, headers=[*said, (b"content-length", b"%d" % len(body)), *headers])
-        await self._body(body, more=False)
+        await self._room()
+        self._exchange.answer(status, headers=self._started([*said, *headers]), body=body)
+        self.finished = True
 
     async def begin_stream(self, *, headers: list[tuple[bytes, bytes]], head: bytes) -> None:
         """The start of a stream, with its first events."""
-        fixed = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-        await self._start(200, headers=fixed + headers)
-        await self.pass_on(head)
+        await self._room()
+        self._exchange.begin(200, headers=self._started([*_STREAM_HEADERS, *headers]), piece=self._spelled(head))
 
     async def pass_on(self, events: bytes) -> None:
         """More of a stream, at once."""
-        await self._body(events if self.spelling is None else self.spelling.events(events), more=True)
+        await self._room()
+        self._exchange.more(self._spelled(events))
 
     async def end_stream(self, last: bytes = b"") -> None:
         """The end of a stream."""
-        await self._body(self.spelling.events(last) if self.spelling is not None and last else last, more=False)
+        await self._room()
+        self._exchange.end(self._spelled(last) if last else last)
+        self.finished = True
 
     async def caller_error(self, error: CallerError, *, headers: list[tuple[bytes, bytes]]) -> None:
         """The caller's mistake, in the OpenAI envelope."""
@@ -301,18 +304,23 @@ class Reply:
         else:
             await self.whole(503, headers=headers, body=envelope(message, kind="server_error", code=code))
 
-    async def _start(self, status: int, *, headers: list[tuple[bytes, bytes]]) -> None:
+    def _started(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         if self._closing():
             headers.append((b"connection", b"close"))
         self.first_byte_at = self._clock()
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        return headers
 
-    async def _body(self, body: bytes, *, more: bool) -> None:
+    def _spelled(self, events: bytes) -> bytes:
+        return events if self.spelling is None else self.spelling.events(events)
+
+    async def _room(self) -> None:
+        """Wait for a caller that does not take what it was sent."""
+        if not self._exchange.is_full:
+            return
         began = self._clock()
         try:
-            await self._send({"type": "http.response.body", "body": body, "more_body": more})
+            await self._exchange.room()
         finally:
             waited = self._clock() - began
             self.waited += waited
             self.longest_wait = max(self.longest_wait, waited)
-        self.finished = not more

@@ -83,15 +83,13 @@ class Flights:
 
     async def _wait(self, flight: _Flight, *, until: float, walk: Walk) -> Shared | Apart | Down | Left | None:
         """How the flight ended; None when it has not by `until`."""
-        began = self._clock()
         try:
-            async with asyncio.timeout_at(on_loop(until, clock=self._clock)):
-                await flight.over.wait()
+            with walk.wait(self._clock):
+                async with asyncio.timeout_at(on_loop(until, clock=self._clock)):
+                    await flight.over.wait()
             return flight.landed
         except TimeoutError:
             return None
-        finally:
-            walk.waited += self._clock() - began
 
     async def _lead(
         self, key: bytes, *, ask: Callable[[], Awaitable[Result]], shares: Callable[[Whole], bool], walk: Walk, last: bool
@@ -109,6 +107,12 @@ class Flights:
                 case _:
                     flight.landed = Apart()
             return result
+        except asyncio.CancelledError:
+            if walk.hedged:  # another tier was faster, as it would be for the next one that asks
+                flight.landed = Down(
+                    Failure(FailureMode.LATENCY_BREACH, "another tier was faster for a request like this one"), walk.first_tier
+                )
+            raise
         finally:
             del self._flights[key]
             flight.over.set()

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
-import aiohttp
-
 from ..api.metricnames import CacheUse, FirstTier, Outcome
 from ..api.steering import TRACK_HEADER
 from ..api.traffic import PodRole
 from .answer import MalformedError
+from .client import Answer, GarbledError
+from .connection import UNREAD_SECONDS
 from .errors import JSON_TYPE, SLOW_CALLER_EVENT, envelope, error_event
-from .exchange import UNREAD_SECONDS, Body, Reply, RequestHeaders, carried
+from .exchange import Body, Reply, RequestHeaders, carried
 from .metrics import GatewayMetrics
 from .peers import NotTaken, PeerAnswer, PeerFailedError, Peers
 from .responses import ends_well, tells_slowness
@@ -57,23 +57,23 @@ class Forwarder:
         body.let_go()
         self._metrics.count_split(to.to.value, reason=to.reason.value)
         try:
-            passage.first_tier = _first_tier(answer.response.headers.get(FIRST_TIER_HEADER))
-            passage.cache = _cache_use(answer.response.headers.get(CACHE_HEADER))
+            passage.first_tier = _first_tier(answer.response.header(FIRST_TIER_HEADER))
+            passage.cache = _cache_use(answer.response.header(CACHE_HEADER))
             await self._relay(answer, to=to, identity=headers.identity, reply=reply, passage=passage)
         finally:
-            await answer.close()
+            answer.close()
         return None
 
     async def _relay(self, answer: PeerAnswer, *, to: Forward, identity: str, reply: Reply, passage: Passage) -> None:
         response = answer.response
         said = [
             header
-            for name, value in ((name.lower(), value) for name, value in response.headers.items())
+            for name, value in response.headers
             if (name.startswith("x-backstop-") and name not in _OWN_HEADERS) or name in _PASSED_HEADERS
             for header in carried(name, value=value)
         ]
         said.append((TRACK_HEADER.encode(), _track(to)))  # a peer that cannot read the traffic object does not know its own
-        if response.headers.get("Content-Type", "").startswith("text/event-stream"):
+        if (response.header("content-type") or "").startswith("text/event-stream"):
             passage.outcome = await _relay_stream(response, reply=reply, headers=said, passage=passage)
             if not reply.begun:
                 await self._fail("the revision that was asked broke off", to=to, identity=identity, reply=reply)
@@ -82,12 +82,12 @@ class Forwarder:
             body = await read_bounded(response)
             if response.status not in _STATUSES:
                 raise MalformedError("no such status")
-        except (aiohttp.ClientError, OSError, MalformedError):
+        except (OSError, GarbledError, MalformedError):
             await self._fail("the revision that was asked broke off", to=to, identity=identity, reply=reply)
             return
-        passage.outcome = outcome_of(response.status, reason=response.headers.get(REASON_HEADER))
-        passage.use = heard(response.headers.get(USAGE_HEADER))
-        content_type = response.headers.get("Content-Type", JSON_TYPE)
+        passage.outcome = outcome_of(response.status, reason=response.header(REASON_HEADER))
+        passage.use = heard(response.header(USAGE_HEADER))
+        content_type = response.header("content-type") or JSON_TYPE
         await reply.whole(response.status, headers=said, body=body, content_type=content_type)
 
     async def _fail(self, message: str, *, to: Forward, identity: str, reply: Reply) -> None:
@@ -101,11 +101,11 @@ class Forwarder:
         await reply.whole(502, headers=headers, body=envelope(message, kind="server_error", code="revision_failed"))
 
 
-async def _relay_stream(response: aiohttp.ClientResponse, *, reply: Reply, headers: list[tuple[bytes, bytes]], passage: Passage) -> Outcome:
+async def _relay_stream(response: Answer, *, reply: Reply, headers: list[tuple[bytes, bytes]], passage: Passage) -> Outcome:
     """Pass complete events on at once. Only a stream that says `[DONE]` is a success; one that fails early leaves no reply."""
     splitter, done, last = EventSplitter(), False, None
     try:
-        while chunk := await response.content.readany():
+        while chunk := await response.read():
             events = splitter.feed(chunk)
             if events and (use := heard_comment(events[-1].raw)) is not None:
                 passage.use = use
@@ -118,7 +118,7 @@ async def _relay_stream(response: aiohttp.ClientResponse, *, reply: Reply, heade
                 await reply.pass_on(raw)
             else:
                 await reply.begin_stream(headers=headers, head=raw)
-    except (aiohttp.ClientError, OSError, EventTooLongError):
+    except (OSError, GarbledError, EventTooLongError):
         if reply.begun:
             await reply.end_stream(
                 error_event("the answer is incomplete: the revision that was asked broke off", code="stream_interrupted")

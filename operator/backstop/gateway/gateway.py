@@ -11,7 +11,6 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-import aiohttp
 from prometheus_client import CollectorRegistry
 
 from ..api.heartbeat import BEAT_SECONDS, Heartbeat
@@ -24,13 +23,16 @@ from .app import GatewayApp
 from .cachelevels import lower_levels
 from .callerfiles import READ_SECONDS, follow_callers
 from .chain import Chain
+from .client import Client
 from .desk import ticket_desk
+from .feedbackdesk import FeedbackDesk
 from .forward import Forwarder
 from .lifecycle import Lifecycle
-from .listen import make_server, serve_until_stopped
+from .listen import HttpServer, serve_until_stopped
 from .metrics import GatewayMetrics
 from .ops import OpsApp
 from .peers import Peers
+from .quality.sampling import AnswerSampler
 from .revision import Revision, is_forbidden
 from .room import BodyRoom
 from .serve import LocalServer
@@ -99,18 +101,26 @@ async def run_gateway(
     cache = None if tier is None else AnswerCache(tier, revision=revision, metrics=metrics, clock=clock, now=now, lower=lower)
     access = _access(revision, settings=settings)
     peers = Peers(address=settings.address, budget=revision.budget, clock=clock)
-    async with upstream_session() as session, AsyncExitStack() as levels:
+    async with AsyncExitStack() as levels:
+        client = Client(idle_seconds=UPSTREAM_IDLE_SECONDS, socket_factory=guarded_socket)
+        levels.callback(client.close)
+        levels.callback(peers.close)
         for level in lower:
             await levels.enter_async_context(level.running())
         gate = TargetGate(revision, metrics=metrics, clock=clock)
-        desk = ticket_desk(revision, folder=settings.tickets_folder, session=session, metrics=metrics, now=now, jitter=jitter)
+        desk = ticket_desk(revision, folder=settings.tickets_folder, client=client, metrics=metrics, now=now, jitter=jitter)
         if desk is not None:
             await levels.enter_async_context(desk.running())
-        chain = Chain(revision.tiers, session=session, gate=gate, metrics=metrics, clock=clock, desk=desk)
-        vectors = Chain(revision.embedding_tiers, session=session, gate=gate, metrics=metrics, clock=clock, check=check_vectors)
+        chain = Chain(revision.tiers, client=client, gate=gate, metrics=metrics, clock=clock, desk=desk)
+        vectors = Chain(revision.embedding_tiers, client=client, gate=gate, metrics=metrics, clock=clock, check=check_vectors)
+        sampler = None
+        if revision.quality is not None:
+            sampler = AnswerSampler(revision.quality, client=client, metrics=metrics, clock=clock, random=Random(split.random()))
+            await levels.enter_async_context(sampler.running())
+        feedback = None if revision.feedback is None else FeedbackDesk(revision.feedback, metrics=metrics, now=now)
         app = GatewayApp(
             revision,
-            local=LocalServer(revision, chain=chain, vectors=vectors, metrics=metrics, clock=clock, now=now, cache=cache),
+            local=LocalServer(revision, chain=chain, vectors=vectors, metrics=metrics, clock=clock, now=now, cache=cache, quality=sampler),
             forwarder=Forwarder(revision, peers=peers, metrics=metrics),
             view=view,
             lifecycle=lifecycle,
@@ -119,18 +129,28 @@ async def run_gateway(
             clock=clock,
             random=split,
             access=access,
+            feedback=feedback,
         )
-        ops = OpsApp(revision, view=view, lifecycle=lifecycle, room=room, gate=gate, metrics=metrics, heartbeat=heartbeat, cache=cache)
+        ops = OpsApp(
+            revision,
+            view=view,
+            lifecycle=lifecycle,
+            room=room,
+            gate=gate,
+            metrics=metrics,
+            heartbeat=heartbeat,
+            cache=cache,
+            quality=sampler,
+        )
         beating = asyncio.create_task(_beat(heartbeat))
         watching = asyncio.create_task(_watch_traffic(revision, settings=settings, view=view, ops=ops, now=now, jitter=jitter))
         following = asyncio.create_task(_follow_callers(access, settings=settings, jitter=jitter))
         watching.add_done_callback(lambda task: _told_of_end(task, stop=stop))
-        ending = max(1.0, settings.grace_seconds - settings.drain_seconds)
         try:
             await serve_until_stopped(
-                make_server(app, ending=ending),
+                HttpServer(app, now=now, lingers=True),
                 traffic_socket=settings.traffic_socket,
-                metrics=make_server(ops, ending=1.0),
+                metrics=HttpServer(ops, now=now, lingers=False),
                 metrics_socket=settings.metrics_socket,
                 lifecycle=lifecycle,
                 stop=stop,
@@ -141,7 +161,6 @@ async def run_gateway(
             for task in (watching, beating, following):
                 task.cancel()
             await asyncio.gather(watching, beating, following, return_exceptions=True)
-            await peers.close()
 
 
 def _access(revision: Revision, *, settings: Settings) -> Access | None:
@@ -190,14 +209,8 @@ async def _watch_traffic(
     await watch.run()
 
 
-def upstream_session() -> aiohttp.ClientSession:
-    """A client for models: no cookies, no proxies from the environment, no redirects (said per request), no forbidden addresses."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=UPSTREAM_IDLE_SECONDS, socket_factory=guarded_socket)
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None))
-
-
 def guarded_socket(address: tuple[Any, ...]) -> socket.socket:
-    """A socket for one resolved address, as aiohttp asks for it. Raises OSError for link-local and metadata addresses."""
+    """A socket for one resolved address, as it is asked for. Raises OSError for link-local and metadata addresses."""
     family, kind, protocol, _, peer = address
     if is_forbidden(str(ipaddress.ip_address(str(peer[0]).partition("%")[0]))):
         raise PermissionError("link-local and metadata addresses are not called")

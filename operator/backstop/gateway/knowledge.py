@@ -55,13 +55,14 @@ def question_in(history: list[bytes]) -> str:
     `history`: messages as they were spelled, each a JSON object.
     """
     for spelled in reversed(history):
-        role, text = _read(spelled)
+        role, text = text_of(spelled)
         if role == "user":
             return text if len(text) <= 2 * LOOKED_AT else f"{text[:LOOKED_AT]}\n{text[-LOOKED_AT:]}"
     return ""
 
 
-def _read(spelled: bytes) -> tuple[str, str]:
+def text_of(spelled: bytes) -> tuple[str, str]:
+    """Role and text of a message as it was spelled, a JSON object; empty where there is none that can be read."""
     try:
         message = _MESSAGE.decode(spelled)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,175 +1,119 @@
-"""uvicorn under two ASGI callables: sockets, bounds on what callers send, and the order in which a gateway drains and ends."""
+"""The ports: sockets, the connections that come in, and the order in which a gateway drains and ends."""
 
 import asyncio
-import contextlib
+import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Generator
-from enum import Enum, auto
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from typing import Final
 
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-from .exchange import BODY_SECONDS, UNREAD_SECONDS
+from .connection import Connection, Exchange
+from .errors import JSON_TYPE, envelope
 from .lifecycle import Lifecycle
 from .revision import ConfigurationError
 
-MAX_HEADER_BYTES: Final = 64 << 10
-# Longer than clients and proxies keep an idle connection: the side that sends requests is the one to close it.
-KEEP_ALIVE_SECONDS: Final = 75
-# A request's head is complete within this time of its first byte.
-HEAD_SECONDS: Final = 10.0
+BACKLOG: Final = 2048
 # Before the grace period ends, what still streams is ended by us, with an error its caller can read.
 ENDING_SECONDS: Final = 5.0
+# What is left of a caller then has this long to take it.
+LAST_SECONDS: Final = 2.0
 # At the end an idle connection is kept open this long: a request may be on its way.
 LINGER_SECONDS: Final = 0.5
+App = Callable[[Exchange], Awaitable[None]]
+_OWN_FAULT: Final = envelope("the gateway has failed; its log says why", kind="server_error")
+_LOG: Final = logging.getLogger("backstop.gateway")
 
 
-class _Awaited(Enum):
-    """What the caller's next byte belongs to."""
+class HttpServer:
+    """A port and its connections. `now` is the wall clock, in seconds; `lingers`: idle connections stay open for a moment at the end."""
 
-    REQUEST = auto()  # nothing of the next one has come
-    HEAD = auto()
-    BODY = auto()
+    def __init__(self, app: App, *, now: Callable[[], float], lingers: bool) -> None:
+        self._app = app
+        self._now = now
+        self._lingers = lingers
+        self._second, self._date = -1, b""
+        self._connections: set[Connection] = set()
+        self._running: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._over: asyncio.Future[None] | None = None
 
+    async def listen(self, sock: socket.socket) -> None:
+        """Take connections from now on."""
+        self._server = await asyncio.get_running_loop().create_server(self._connect, sock=sock, backlog=BACKLOG)
 
-class GatewayProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, with bounds in size and time on what a caller sends, and an end that resets no request on its way.
+    def close(self) -> None:
+        """Take no connection any more, and end those that there are: each after what is on its way."""
+        assert self._server is not None
+        self._server.close()
+        for connection in tuple(self._connections):
+            connection.close_soon(linger=LINGER_SECONDS if self._lingers else 0.0)
 
-    A head that comes in one piece, as nearly all do, costs no timer. The time for a body is its reader's; what is left of a body
-    when its answer has left is awaited here.
-    """
+    async def ended(self, *, within: float) -> bool:
+        """Whether, once closed, it is over within so many seconds: no connection, and no request that is still being answered."""
+        self._over = asyncio.get_running_loop().create_future()
+        self._tell_end()
+        done, _ = await asyncio.wait({self._over}, timeout=within)
+        return bool(done)
 
-    _awaited = _Awaited.REQUEST
-    _due: asyncio.TimerHandle | None = None  # when a head, or the rest of an answered request's body, has to be complete
-    _unread: asyncio.TimerHandle | None = None
+    async def abort(self) -> None:
+        """End what is left, whatever it is."""
+        for connection in tuple(self._connections):
+            connection.abort()
+        left = tuple(self._running)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """A connection: idle until its first byte."""
-        super().connection_made(transport)
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+    def _connect(self) -> Connection:
+        connection = Connection(begin=self._begin, date=self._date_line, lost=self._lost)
+        self._connections.add(connection)
+        return connection
 
-    def data_received(self, data: bytes) -> None:
-        """Bytes of the caller."""
-        idle = self.timeout_keep_alive_task is not None
-        super().data_received(data)
-        # Idle no more, and nothing begun: the empty lines that may stand before a request.
-        if self._awaited is _Awaited.HEAD or (idle and self._awaited is _Awaited.REQUEST and self._is_idle()):
-            self._expect(HEAD_SECONDS)
+    def _lost(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._tell_end()
 
-    def on_headers_complete(self) -> None:
-        """The head is complete."""
-        self._awaited = _Awaited.BODY
-        self._expected()
-        super().on_headers_complete()
+    def _tell_end(self) -> None:
+        if self._over is not None and not self._over.done() and not self._connections and not self._running:
+            self._over.set_result(None)
 
-    def on_message_complete(self) -> None:
-        """The request is complete."""
-        self._awaited = _Awaited.REQUEST
-        self._expected()
-        super().on_message_complete()
+    def _begin(self, exchange: Exchange) -> None:
+        self._running.add(asyncio.get_running_loop().create_task(self._answer(exchange)))
 
-    def on_response_complete(self) -> None:
-        """The answer has left, perhaps before the body has come: closed at once, the connection might take the answer with it."""
-        super().on_response_complete()
-        match self._awaited:
-            case _Awaited.BODY:
-                self._expect(BODY_SECONDS)
-            case _Awaited.HEAD:  # of a request behind the answered one, which may have taken long
-                self._expected()
-                self._expect(HEAD_SECONDS)
-            case _Awaited.REQUEST:
-                return
+    async def _answer(self, exchange: Exchange) -> None:
+        try:
+            await self._app(exchange)
+        except Exception:  # noqa: BLE001 - whatever it is, the caller gets an answer, and the log the reason
+            _LOG.exception("a request could not be answered")
+            if not exchange.begun:
+                exchange.answer(500, headers=[(b"content-type", JSON_TYPE.encode())], body=_OWN_FAULT)
+        finally:
+            if not exchange.finished:
+                exchange.break_off()
+            task = asyncio.current_task()
+            assert task is not None
+            self._running.discard(task)
+            self._tell_end()
 
-    def _expect(self, seconds: float) -> None:
-        if self._due is None:
-            self._due = self.loop.call_later(seconds, self._overdue)
-
-    def _expected(self) -> None:
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
-
-    def _overdue(self) -> None:
-        self._due = None
-        if self._is_idle():  # else a request is being answered, and its end sees to what is behind it
-            self.transport.close()
-
-    def _is_idle(self) -> bool:
-        return self.cycle is None or bool(self.cycle.response_complete)
-
-    def pause_writing(self) -> None:
-        """The caller does not read: its buffers are full."""
-        super().pause_writing()
-        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        """It reads again."""
-        if self._unread is not None:
-            self._unread.cancel()
-        super().resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is over, and so is every wait for it."""
-        if self._unread is not None:
-            self._unread.cancel()
-        self._expected()
-        super().connection_lost(exc)
-        self._unset_keepalive_if_required()  # uvicorn forgets it where the connection broke
-
-    def on_message_begin(self) -> None:
-        """A new request."""
-        self._awaited = _Awaited.HEAD
-        self._head_bytes = 0
-        super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        """More of the request line."""
-        self._bound(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
-        self._bound(len(name) + len(value))
-        super().on_header(name, value)
-
-    def shutdown(self) -> None:
-        """The server ends: close after the answer on its way, or the one to the request that comes within a moment."""
-        if self._is_idle():
-            self.loop.call_later(LINGER_SECONDS, self._close_if_idle)
-        else:
-            self.cycle.keep_alive = False
-
-    def _close_if_idle(self) -> None:
-        if self._is_idle():
-            self.transport.close()
-
-    def _bound(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > MAX_HEADER_BYTES:
-            raise ValueError("the request's head is too long")  # uvicorn answers 400 and closes
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to the one who runs it."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Leave them alone."""
-        yield
+    def _date_line(self) -> bytes:
+        """The `Date` header, made once a second."""
+        now = int(self._now())
+        if now != self._second:
+            self._second, self._date = now, b"date: %b\r\n" % formatdate(now, usegmt=True).encode()
+        return self._date
 
 
 def bind(host: str | None, *, port: int, option: str) -> socket.socket:
     """A listening socket; without a `host`, on every address. Raises ConfigurationError that names `option`."""
     try:
         if host is None and socket.has_dualstack_ipv6():
-            listening = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=2048)
+            listening = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
         else:
             family = socket.AF_INET6 if host and ":" in host else socket.AF_INET
-            listening = socket.create_server((host or "", port), family=family, backlog=2048)
-        # Inherited by every connection, whatever the event loop: an answer leaves in two writes, and must not wait between them.
+            listening = socket.create_server((host or "", port), family=family, backlog=BACKLOG)
+        # Inherited by every connection, whatever the event loop: a piece of a stream must not wait for the one before it to be seen.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
     except OSError as error:
@@ -177,29 +121,11 @@ def bind(host: str | None, *, port: int, option: str) -> socket.socket:
         raise ConfigurationError(f"`{option} {port}` cannot be listened on ({reason}); choose another port") from None
 
 
-def make_server(app: Callable[..., Any], *, ending: float) -> uvicorn.Server:
-    """A uvicorn server; once told to exit, it waits `ending` seconds for answers on their way."""
-    config = uvicorn.Config(
-        app,
-        http=GatewayProtocol,
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=max(1, round(ending)),
-    )
-    return _Server(config)
-
-
 async def serve_until_stopped(
-    traffic: uvicorn.Server,
+    traffic: HttpServer,
     *,
     traffic_socket: socket.socket,
-    metrics: uvicorn.Server,
+    metrics: HttpServer,
     metrics_socket: socket.socket,
     lifecycle: Lifecycle,
     stop: asyncio.Event,
@@ -208,21 +134,20 @@ async def serve_until_stopped(
 ) -> None:
     """Serve both ports until `stop` is set; then drain, close the traffic port, end what still runs in time, close the metrics port."""
     loop = asyncio.get_running_loop()
-    running = asyncio.create_task(traffic.serve(sockets=[traffic_socket]))
-    watching = asyncio.create_task(metrics.serve(sockets=[metrics_socket]))
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({stopped, running, watching}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
+    await metrics.listen(metrics_socket)
+    await traffic.listen(traffic_socket)
+    await stop.wait()
     lifecycle.drain()
     last = loop.time() + max(0.0, grace_seconds - ENDING_SECONDS)
     await asyncio.sleep(min(drain_seconds, max(0.0, last - loop.time())))
-    traffic.should_exit = True
-    _, still = await asyncio.wait({running}, timeout=max(0.0, last - loop.time()))
-    if still:
+    traffic.close()
+    if not await traffic.ended(within=max(0.0, last - loop.time())):
         lifecycle.end()
-        await running
-    metrics.should_exit = True
-    await watching
+        if not await traffic.ended(within=LAST_SECONDS):
+            await traffic.abort()
+    metrics.close()
+    if not await metrics.ended(within=LAST_SECONDS):
+        await metrics.abort()
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:

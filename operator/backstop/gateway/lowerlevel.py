@@ -54,12 +54,15 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class LevelSettings:
-    """`fresh`, `stale` and `timeout` in seconds. `timeout`: how long a caller waits for a lookup."""
+    """`fresh`, `stale` and `timeout` in seconds. `timeout`: how long a caller waits for a lookup. `jurisdiction`: where the store is;
+    None: where the gateway is, or it is not known.
+    """
 
     level: CacheLevel
     fresh: float
     stale: float
     timeout: float
+    jurisdiction: str | None = None
 
 
 class LowerLevel:

@@ -19,7 +19,7 @@ import prometheus_client
 import uvloop
 
 from ..api.names import METRICS_PORT, TRAFFIC_PORT, revision_address
-from ..api.record import secrets_of
+from ..api.record import secrets_of_record
 from .access import CallerKeys, KeysError
 from .callerfiles import read_callers
 from .gateway import Settings, run_gateway
@@ -40,7 +40,6 @@ POD_DRAIN_SECONDS: Final = 5.0
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
     try:
         options = _parser().parse_args(arguments)
@@ -112,7 +111,7 @@ def _check(options: argparse.Namespace, *, environment: Mapping[str, str]) -> st
     if options.record is not None:
         raise ConfigurationError("`--check` belongs to `--manifests`; a record has been checked when it was written")
     record, keys, _ = record_from_manifests(options.manifests, policy=options.policy)
-    no_matter = dict.fromkeys(secrets_of(record.chain), "rediss://unknown")
+    no_matter = dict.fromkeys(secrets_of_record(record), "rediss://unknown-for-a-check-needs-no-secrets")
     return latency_matrix(compile_revision(record, environment={**no_matter, **environment, **keys}))
 
 

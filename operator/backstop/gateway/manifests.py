@@ -17,7 +17,7 @@ from ..api.fallbackpolicy import POLICY_RULES, FallbackPolicySpec
 from ..api.names import API_VERSION, GROUP
 from ..api.problems import InputError, parse_strictly
 from ..api.promptversion import PromptVersionSpec
-from ..api.record import ContentError, RevisionRecord, build_record, check_content, references_of, secrets_of
+from ..api.record import ContentError, RevisionRecord, build_record, check_content, references_of, secrets_of_record
 from ..api.template import TemplateError, compile_prompt
 from .revision import ConfigurationError
 
@@ -205,7 +205,7 @@ def _contents(spec: FallbackPolicySpec, *, manifests: _Manifests, chosen: _Manif
 def _keys(record: RevisionRecord, *, manifests: _Manifests) -> dict[str, str]:
     """What the chain refers to of the given Secrets, under the names a pod would have it by."""
     keys: dict[str, str] = {}
-    for variable, reference in secrets_of(record.chain).items():
+    for variable, reference in secrets_of_record(record).items():
         secret = manifests.secrets.get((record.namespace, reference.name))
         if secret is None:
             continue

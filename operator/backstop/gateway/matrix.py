@@ -6,23 +6,27 @@ from typing import Final, assert_never
 from .chain import content_deadline
 from .revision import AnyTier, CacheTier, HumanTier, ModelTier, Revision, RulesTier, StaticTier, model_of
 
-_HEAD: Final = ("TIER", "KIND", "ANSWERS", "FROM ms", "UNTIL ms", "LEFT ms", "TRIES", "CAN", "WINDOW", "EMBEDDINGS")
-_NUMBERS: Final = ("FROM ms", "UNTIL ms", "LEFT ms", "TRIES", "WINDOW")
+_HEAD: Final = ("TIER", "KIND", "ANSWERS", "FROM ms", "UNTIL ms", "LEFT ms", "HEDGE ms", "TRIES", "CAN", "WINDOW", "EMBEDDINGS")
+_NUMBERS: Final = ("FROM ms", "UNTIL ms", "LEFT ms", "HEDGE ms", "TRIES", "WINDOW")
 _NOTHING: Final = "-"
 
 
 def latency_matrix(revision: Revision) -> str:
     """The policy's chain, a line for each tier, times from when the request is there.
 
-    `FROM` and `UNTIL`: when the tier's turn begins at the latest, and when it ends; `LEFT`: of the budget, for those after it.
+    `FROM` and `UNTIL`: when the tier's turn begins at the latest, and when it ends; `LEFT`: of the budget, for those after it; `HEDGE`:
+    how long after its beginning the next model's turn begins beside it.
     """
-    rows, begins = [], 0.0 if revision.cache is None else revision.cache.look_up
+    rows, free = [], 0.0 if revision.cache is None else revision.cache.look_up  # when all before it have taken all of their time
+    beside: float | None = None  # when the next model begins, where that is sooner
     for tier in revision.tiers:
-        ends = begins
+        begins = ends = free
         if isinstance(tier, ModelTier):
+            begins = free if beside is None else min(free, beside)
             ends = max(begins, content_deadline(tier, now=begins, budget_end=revision.budget))
+            beside = None if tier.hedge_after is None else begins + tier.hedge_after
+            free = max(free, ends)
         rows.append((tier.name, *_kind(tier), _ms(begins), _ms(ends), _ms(revision.budget - ends), *_able(tier)))
-        begins = ends
     heading = (
         f"policy {revision.namespace}/{revision.policy}, prompt version {revision.prompt_version}, revision {revision.name}, "
         f"budget {_ms(revision.budget)} ms"
@@ -46,12 +50,13 @@ def _kind(tier: AnyTier) -> tuple[str, str]:
             assert_never(tier)
 
 
-def _able(tier: AnyTier) -> tuple[str, str, str, str]:
+def _able(tier: AnyTier) -> tuple[str, str, str, str, str]:
     if not isinstance(tier, ModelTier):
-        return _NOTHING, _NOTHING, _NOTHING, _NOTHING
+        return _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING
     able = "all" if tier.able is None else ",".join(sorted(tier.able)) or "text"
     window = _NOTHING if tier.window is None else str(tier.window)
-    return str(1 + tier.retries), able, window, tier.embedding_model or _NOTHING
+    hedge = _NOTHING if tier.hedge_after is None else _ms(tier.hedge_after)
+    return hedge, str(1 + tier.retries), able, window, tier.embedding_model or _NOTHING
 
 
 def _ending(revision: Revision) -> str:

@@ -4,7 +4,7 @@ Children are looked up once and kept: a request costs increments, not lookups. A
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -18,9 +18,12 @@ from ..api.metricnames import (
     CacheUse,
     CacheWrite,
     FailureMode,
+    FeedbackLabel,
     FirstTier,
     Outcome,
     Overload,
+    QualityDrop,
+    QualityLabel,
     RuleResult,
     TicketResult,
 )
@@ -34,6 +37,7 @@ KEPT_REVISIONS: Final = 8
 # Targets of one revision whose tokens are counted: as many as the tiers of a chain. What more a peer may name is left out.
 KEPT_TARGETS: Final = 16
 _OWN: Final = (names.NAMESPACE, names.POLICY, names.REVISION)
+_SCORE_BOUNDS: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _OVERHEAD_BOUNDS: Final = (0.0001, 0.00025, 0.0005, 0.00075, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 
@@ -44,7 +48,15 @@ class ServedSeries:
     """
 
     def __init__(
-        self, served: Counter, *, seconds: Histogram, sent: Counter, usage: Counter, tokens: Counter, labels: tuple[str, str, str]
+        self,
+        served: Counter,
+        *,
+        seconds: Histogram,
+        sent: Counter,
+        usage: Counter,
+        tokens: Counter,
+        feedback: Counter | None,
+        labels: tuple[str, str, str],
     ) -> None:
         self._served = lru_cache(maxsize=None)(  # bounded by the three enums
             lambda cache, outcome, first: served.labels(*labels, cache.value, outcome.value, first.value)
@@ -54,6 +66,7 @@ class ServedSeries:
         self._targets: set[str] = set()
         self._usage = lru_cache(maxsize=None)(lambda target, kind: usage.labels(*labels, target, kind.value))  # bounded by `_targets`
         self._tokens = lru_cache(maxsize=None)(lambda target, kind: tokens.labels(*labels, target, kind.value))
+        self._feedback = {} if feedback is None else {label: feedback.labels(*labels, label.value) for label in FeedbackLabel}
         for first in FirstTier:
             self._seconds(CacheUse.MISS, first)
             for outcome in Outcome:
@@ -68,6 +81,10 @@ class ServedSeries:
         self._served(cache, outcome, first).inc()
         if seconds is not None:
             self._seconds(cache, first).observe(seconds)
+
+    def count_feedback(self, label: FeedbackLabel) -> None:
+        """A caller has said what it thought of an answer. The revision of this pod takes feedback."""
+        self._feedback[label].inc()
 
     def count_usage(self, use: ModelUse) -> None:
         """A model answered the request in full."""
@@ -115,6 +132,30 @@ class GatewayMetrics:
             (*own, "target", "type"),
             registry=registry,
         )
+        self._feedback = None
+        if revision.feedback is not None:
+            self._feedback = Counter(
+                names.FEEDBACK_TOTAL, "What callers thought of answers, by the pod that they told it.", (*own, "label"), registry=registry
+            )
+        self._grounded = Counter(
+            names.GROUNDED_TOTAL,
+            "Judged answers, each once, by what the grounding scorers say of it together.",
+            (*own, "scorers", "label"),
+            registry=registry,
+        )
+        self._samples = Counter(
+            names.QUALITY_SAMPLES_TOTAL, "Judged answers, by each scorer's verdict.", (*own, "scorer", "label"), registry=registry
+        )
+        self._scores = Histogram(
+            names.QUALITY_SCORE, "Scores of judged answers.", (*own, "scorer"), buckets=_SCORE_BOUNDS, registry=registry
+        )
+        self._dropped = Counter(
+            names.QUALITY_DROPPED_TOTAL, "Answers that were drawn and are not judged.", (*own, "reason"), registry=registry
+        )
+        self._grounded_children: dict[QualityLabel, Counter] = {}
+        self._sample_children: dict[tuple[str, QualityLabel], Counter] = {}
+        self._score_children: dict[str, Histogram] = {}
+        self._dropped_children: dict[QualityDrop, Counter] = {}
         self._token_counts = Counter(
             names.TOKENS_TOTAL, "Tokens that answers of this pod's chain took, as models say.", (*own, "tier", "type"), registry=registry
         )
@@ -141,6 +182,18 @@ class GatewayMetrics:
             names.HANDOFFS_TOTAL,
             "Hand-offs from one tier to the next.",
             (*own, "from", "to", "failure_mode", "severity"),
+            registry=registry,
+        )
+        self._passed_over = Counter(
+            names.PASSED_OVER_TOTAL,
+            "Requests that passed a target over, because it has lately taken longer than was left of their time.",
+            (*own, "target"),
+            registry=registry,
+        )
+        self._hedges = Counter(
+            names.HEDGES_TOTAL,
+            "Tiers that were asked while an earlier one was waited for, by whether theirs was the answer.",
+            (*own, "from", "to", "result"),
             registry=registry,
         )
         self._budget = Counter(
@@ -230,6 +283,7 @@ class GatewayMetrics:
                 sent=self._sent,
                 usage=self._served_usage,
                 tokens=self._served_tokens,
+                feedback=self._feedback,
                 labels=(namespace, policy, revision),
             )
             self._series[revision] = series
@@ -245,6 +299,12 @@ class GatewayMetrics:
             del self._series[revision]
             for metric in (self._served, self._served_seconds, self._sent, self._served_usage, self._served_tokens):
                 metric.remove_by_labels({names.REVISION: revision})
+            if self._feedback is not None:
+                self._feedback.remove_by_labels({names.REVISION: revision})
+
+    def counts_for(self, revision: str) -> bool:
+        """Whether this pod has series of a revision: it serves, or did so lately."""
+        return revision in self._series
 
     def count_request(
         self, *, track: str, tier: str, outcome: Outcome, seconds: float, first_byte: float | None, overhead: float | None
@@ -265,6 +325,14 @@ class GatewayMetrics:
     def count_handoff(self, source: str, *, to: str, mode: FailureMode) -> None:
         """One tier handed over to the next."""
         self._handoffs.labels(*self._labels, source, to, mode.value, SEVERITY[mode]).inc()
+
+    def count_passed_over(self, target: str) -> None:
+        """A target was not asked, for it has lately taken longer than there was time."""
+        self._passed_over.labels(*self._labels, target).inc()
+
+    def count_hedge(self, source: str, *, to: str, won: bool) -> None:
+        """`to` was asked beside `source`, and the request is over."""
+        self._hedges.labels(*self._labels, source, to, "won" if won else "lost").inc()
 
     def count_tokens(self, tier: str, *, usage: Usage) -> None:
         """A model that this pod asked has said what its answer took."""
@@ -326,6 +394,30 @@ class GatewayMetrics:
     def count_cache_write(self, level: CacheLevel, *, result: CacheWrite) -> None:
         """An answer was to be kept below memory."""
         self._write_children(level, result).inc()
+
+    def show_quality(self, scorers: Iterable[str], *, digest: str) -> None:
+        """Answers are judged by these scorers. `digest`: of the grounding ones; empty: there are none."""
+        for scorer in scorers:
+            self._score_children[scorer] = self._scores.labels(*self._labels, scorer)
+            for label in QualityLabel:
+                self._sample_children[scorer, label] = self._samples.labels(*self._labels, scorer, label.value)
+        if digest:
+            self._grounded_children = {label: self._grounded.labels(*self._labels, digest, label.value) for label in QualityLabel}
+        self._dropped_children = {reason: self._dropped.labels(*self._labels, reason.value) for reason in QualityDrop}
+
+    def count_quality(self, scorer: str, *, label: QualityLabel, score: float | None) -> None:
+        """A scorer has judged an answer."""
+        self._sample_children[scorer, label].inc()
+        if score is not None:
+            self._score_children[scorer].observe(score)
+
+    def count_grounded(self, label: QualityLabel) -> None:
+        """The grounding scorers have judged an answer, all together."""
+        self._grounded_children[label].inc()
+
+    def count_quality_dropped(self, reason: QualityDrop) -> None:
+        """An answer was drawn and is not judged."""
+        self._dropped_children[reason].inc()
 
     def set_target_up(self, target: str, *, up: bool) -> None:
         """Whether the target takes our key."""

@@ -1,5 +1,6 @@
-"""The metrics port: `/metrics`, `/healthz`, `/readyz`, `/-/status`. A bare ASGI callable that answers from memory."""
+"""The metrics port: `/metrics`, `/healthz`, `/readyz`, `/-/status`, answered from memory."""
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -10,9 +11,10 @@ from ..api.clock import render_time
 from ..api.heartbeat import Heartbeat
 from ..api.traffic import role_of
 from .answercache import AnswerCache
-from .exchange import Receive, Scope, Send
+from .connection import Exchange
 from .lifecycle import Lifecycle
 from .metrics import GatewayMetrics
+from .quality.sampling import AnswerSampler
 from .revision import Revision
 from .room import BodyRoom
 from .targets import TargetGate
@@ -22,7 +24,7 @@ _TEXT: Final = b"text/plain; charset=utf-8"
 
 
 class OpsApp:
-    """The ASGI application of the metrics port. `ready` is set when the first look at the traffic object is over."""
+    """What answers on the metrics port. `ready` is set when the first look at the traffic object is over."""
 
     def __init__(
         self,
@@ -35,6 +37,7 @@ class OpsApp:
         metrics: GatewayMetrics,
         heartbeat: Heartbeat,
         cache: AnswerCache | None = None,
+        quality: AnswerSampler | None = None,
     ) -> None:
         self._revision = revision
         self._view = view
@@ -44,14 +47,13 @@ class OpsApp:
         self._metrics = metrics
         self._heartbeat = heartbeat
         self._cache = cache
+        self._quality = quality
         self.ready = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, exchange: Exchange) -> None:
         """One request."""
-        status, content_type, body = self._answer(scope["path"])
-        headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        status, content_type, body = self._answer(exchange.path)
+        exchange.answer(status, headers=[(b"content-type", content_type)], body=body)
 
     def _answer(self, path: str) -> tuple[int, bytes, bytes]:
         match path:
@@ -84,8 +86,10 @@ class OpsApp:
                 "trafficReadAt": None if self._view.read_at is None else render_time(self._view.read_at),
                 "draining": self._lifecycle.draining,
                 "inFlight": self._lifecycle.in_flight,
+                "tasks": len(asyncio.all_tasks()),
                 "bodyBytes": self._room.held,
                 "breakers": self._gate.status(),
                 "caches": {} if self._cache is None else self._cache.status(),
+                "quality": None if self._quality is None else self._quality.status(),
             }
         )

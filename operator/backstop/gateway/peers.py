@@ -1,4 +1,4 @@
-"""Sending a request on to another revision's pods, and reading what comes back. An adapter over aiohttp.
+"""Sending a request on to another revision's pods, and reading what comes back. An adapter over the client.
 
 Connections to peers are used again for a few seconds only: pods come and go, and a draining pod keeps accepting for longer than that.
 """
@@ -8,8 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import aiohttp
-
+from .client import Answer, BrokenError, Client, ConnectTimeoutError, GarbledError, Place, UnreachableError
 from .serve import BUDGET_HEADER
 from .split import SplitReason
 
@@ -40,40 +39,32 @@ class PeerFailedError(Exception):
 class _Pool:
     """One generation of connections, closed when it is retired and its last request is over."""
 
-    def __init__(self, *, trace: aiohttp.TraceConfig, born: float) -> None:
+    def __init__(self, *, born: float) -> None:
         self.born = born
         self.users = 0
         self.retired = False
-        self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[trace],
-            skip_auto_headers=("User-Agent",),
-        )
+        self.client = Client(idle_seconds=IDLE_SECONDS)
 
-    async def leave(self) -> None:
+    def leave(self) -> None:
         self.users -= 1
-        await self.close_if_unused()
+        self.close_if_unused()
 
-    async def close_if_unused(self) -> None:
+    def close_if_unused(self) -> None:
         if self.retired and self.users == 0:
-            await self.session.close()
+            self.client.close()
 
 
 class PeerAnswer:
     """A peer's answer, from its headers on; the owner closes it."""
 
-    def __init__(self, response: aiohttp.ClientResponse, *, pool: _Pool) -> None:
+    def __init__(self, response: Answer, *, pool: _Pool) -> None:
         self.response = response
         self._pool = pool
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Give the connection back when the body is over, else close it."""
-        if self.response.content.at_eof():
-            self.response.release()
-        else:
-            self.response.close()
-        await self._pool.leave()
+        self.response.release()
+        self._pool.leave()
 
 
 class Peers:
@@ -81,58 +72,52 @@ class Peers:
 
     def __init__(self, *, address: Callable[[str], str], budget: float, clock: Callable[[], float]) -> None:
         self._address = address
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=min(CONNECT_SECONDS, budget), sock_read=SILENCE_SECONDS)
+        self._connect = min(CONNECT_SECONDS, budget)
         self._clock = clock
         self._budgets: dict[str, float] = {}
-        self._trace = aiohttp.TraceConfig()
-        self._trace.on_request_headers_sent.append(_tell_sent)
         self._pool: _Pool | None = None
 
     async def send(
         self, revision: str, *, path: str, body: bytes, headers: dict[str, str], on_sent: Callable[[], None]
     ) -> PeerAnswer | NotTaken:
         """Forward a request; `on_sent` is called when it is on the wire. Raises PeerFailedError after that."""
-        pool = await self._current()
+        pool = self._current()
         pool.users += 1
         kept = False
         try:
+            place = Place.of(f"http://{self._address(revision)}{path}")
             async with asyncio.timeout(self._budgets.get(revision, LONGEST_BUDGET) + GRACE_SECONDS):
-                response = await pool.session.post(
-                    f"http://{self._address(revision)}{path}",
-                    data=body,
-                    headers=headers,
-                    timeout=self._timeout,
-                    allow_redirects=False,
-                    trace_request_ctx=on_sent,
+                response = await pool.client.post(
+                    place, head=place.head(headers), body=body, connect=self._connect, silence=SILENCE_SECONDS, on_sent=on_sent
                 )
             if response.status == 421:
                 response.release()
                 return NotTaken(SplitReason.DECLINED)
-            self._learn(revision, said=response.headers.get(BUDGET_HEADER))
+            self._learn(revision, said=response.header(BUDGET_HEADER))
             kept = True
             return PeerAnswer(response, pool=pool)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        except (UnreachableError, ConnectTimeoutError):
             return NotTaken(SplitReason.CONNECT_FAILED)
         except TimeoutError:
             raise PeerFailedError("the revision that was asked did not answer in time") from None
-        except (aiohttp.ClientError, OSError):
+        except (BrokenError, GarbledError):
             raise PeerFailedError("the revision that was asked broke off") from None
         finally:
             if not kept:
-                await pool.leave()
+                pool.leave()
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connections, when their requests are over."""
         if self._pool is not None:
             self._pool.retired = True
-            await self._pool.close_if_unused()
+            self._pool.close_if_unused()
 
-    async def _current(self) -> _Pool:
+    def _current(self) -> _Pool:
         if self._pool is None or self._clock() - self._pool.born > RENEW_SECONDS:
-            old, self._pool = self._pool, _Pool(trace=self._trace, born=self._clock())
+            old, self._pool = self._pool, _Pool(born=self._clock())
             if old is not None:
                 old.retired = True
-                await old.close_if_unused()
+                old.close_if_unused()
         return self._pool
 
     def _learn(self, revision: str, *, said: str | None) -> None:
@@ -141,9 +126,3 @@ class Peers:
         if revision not in self._budgets and len(self._budgets) >= _KNOWN_BUDGETS:
             self._budgets.pop(next(iter(self._budgets)))
         self._budgets[revision] = int(said) / 1000
-
-
-async def _tell_sent(session: aiohttp.ClientSession, context: object, params: aiohttp.TraceRequestHeadersSentParams) -> None:
-    tell = getattr(context, "trace_request_ctx", None)
-    if callable(tell):
-        tell()

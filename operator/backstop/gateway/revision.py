@@ -7,7 +7,7 @@ import base64
 import binascii
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final, assert_never
 from urllib.parse import urlsplit
@@ -17,17 +17,27 @@ from ..api.fallbackpolicy import Capability, CircuitBreaker, StaticTarget, Tier,
 from ..api.humantier import HumanTarget
 from ..api.knowledge import KnowledgeError, read_knowledge_base
 from ..api.metricnames import target_label
-from ..api.names import api_key_variable, redis_address_variable, redis_authorities_variable, webhook_secret_variable
+from ..api.names import (
+    FEEDBACK_KEY_VARIABLE,
+    api_key_variable,
+    redis_address_variable,
+    redis_authorities_variable,
+    scorer_key_variable,
+    webhook_secret_variable,
+)
 from ..api.promptversion import ModelParameters, Variable
 from ..api.record import RevisionRecord
 from ..api.refs import SecretKeyRef
+from ..api.residency import Residency
 from ..api.ruleset import RulesError, RuleSet, read_rules
 from ..api.rulestier import RuleEngineTarget
 from ..api.template import TemplateError, compile_prompt
 from .breaker import BreakerSettings
+from .feedback import FeedbackKeys
 from .jsontext import quoted
 from .knowledge import StaticAnswers
 from .prompt import Prompt, compile_for_json
+from .quality.settings import QualitySettings, compile_quality
 from .redisaddress import RedisAddress, literal_address, read_redis_address
 
 # Addresses that answer with a machine's credentials. A model never lives there.
@@ -62,6 +72,8 @@ class ModelTier:
     window: int | None = None  # tokens
     asks_usage: bool = False  # of streams, also for itself
     embedding_model: str | None = None
+    hedge_after: float | None = None  # seconds until a later model is asked too
+    jurisdiction: str | None = None
 
     def lacks(self, needs: frozenset[Capability]) -> frozenset[Capability]:
         """Which of `needs` it is known not to have."""
@@ -84,6 +96,7 @@ class WarmTier:
     address: RedisAddress
     fresh: float
     timeout: float
+    jurisdiction: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +144,7 @@ class HumanTier:
     secret: bytes
     acknowledgement: str
     limit: int
+    jurisdiction: str | None = None
 
 
 AnyTier = ModelTier | StaticTier | CacheTier | RulesTier | HumanTier
@@ -156,6 +170,18 @@ class Revision:
     latency_bounds: tuple[float, ...]
     takes_keys: bool = False  # a caller needs one
     tenant_header: str | None = None
+    quality: QualitySettings | None = None
+    feedback: FeedbackKeys | None = None
+    allowed: frozenset[str] | None = None  # jurisdictions; None: all, and nothing is known of some
+    allowed_to: Mapping[str, frozenset[str]] = field(default_factory=dict)  # tenants that are allowed some of them only
+
+    def allowed_for(self, tenant: str | None) -> frozenset[str] | None:
+        """Jurisdictions that a request may be processed in; None: all. `tenant`: None where it is not known which one it is for."""
+        if self.allowed is None or not self.allowed_to:
+            return self.allowed
+        if tenant is None:
+            return self.allowed.intersection(*self.allowed_to.values())
+        return self.allowed_to.get(tenant, self.allowed)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -235,6 +261,9 @@ def compile_revision(record: RevisionRecord, *, environment: Mapping[str, str]) 
         raise ConfigurationError(str(error)) from None
     variables: tuple[Variable, ...] = tuple(record.prompt.variables)
     settings = record.prompt.model
+    if record.residency is not None:
+        _refuse_abroad(record, residency=record.residency)
+        _refuse_scorers_abroad(record, residency=record.residency)
     return Revision(
         namespace=record.namespace,
         policy=record.policy,
@@ -251,6 +280,10 @@ def compile_revision(record: RevisionRecord, *, environment: Mapping[str, str]) 
         latency_bounds=tuple(record.latencyBounds),
         takes_keys=record.access is not None and record.access.callerKeysRef is not None,
         tenant_header=record.access.tenantHeader.lower() if record.access and record.access.tenantHeader else None,
+        quality=_quality(record, environment=environment),
+        feedback=_feedback(record, environment=environment),
+        allowed=frozenset(record.residency.allowedJurisdictions) if record.residency else None,
+        allowed_to={t.name: frozenset(t.allowedJurisdictions) for t in record.residency.tenants} if record.residency else {},
     )
 
 
@@ -278,7 +311,7 @@ def _compile_tier(record: RevisionRecord, *, position: int, override: str | None
     if model is None:
         raise ConfigurationError(f"`spec.chain[{position}]` has none of `model`, `cache`, `ruleEngine`, `human` and `static`; set one")
     timeouts = tier.timeouts or Timeouts()
-    _refuse_forbidden(model.baseURL, field=f"`spec.chain[{position}].model.baseURL`")
+    _refuse_forbidden(model.baseURL, field=f"`spec.chain[{position}].model.baseURL`", whose="the model's")
     later = [t.timeouts for t in chain[position + 1 :] if t.model is not None]
     return ModelTier(
         name=tier.name,
@@ -298,6 +331,8 @@ def _compile_tier(record: RevisionRecord, *, position: int, override: str | None
         window=model.contextTokens,
         asks_usage=model.askUsage,
         embedding_model=model.embeddingModel,
+        hedge_after=_seconds(tier.hedgeAfterMilliseconds),
+        jurisdiction=model.jurisdiction,
     )
 
 
@@ -342,7 +377,8 @@ def _warm_tier(warm: WarmCache, *, position: int, environment: Mapping[str, str]
     literal = literal_address(address.host)
     if literal is not None and is_forbidden(literal):
         raise ConfigurationError(f"{where}: a link-local or metadata address is never called; name the server's own host")
-    return WarmTier(address=address, fresh=float(warm.ttlSeconds), timeout=warm.timeoutMilliseconds / 1000)
+    timeout = warm.timeoutMilliseconds / 1000
+    return WarmTier(address=address, fresh=float(warm.ttlSeconds), timeout=timeout, jurisdiction=warm.jurisdiction)
 
 
 def _from_secret(reference: SecretKeyRef, *, variable: str, field: str, environment: Mapping[str, str]) -> str:
@@ -367,14 +403,21 @@ def _answers(static: StaticTarget, *, text: str | None) -> StaticAnswers | None:
 
 def _human_tier(name: str, *, human: HumanTarget, position: int, environment: Mapping[str, str]) -> HumanTier:
     field, reference = f"`spec.chain[{position}].human.webhook", human.webhook.secretRef
-    _refuse_forbidden(human.webhook.url, field=f"{field}.url`")
+    _refuse_forbidden(human.webhook.url, field=f"{field}.url`", whose="the desk's")
     variable = webhook_secret_variable(position)
     text = _from_secret(reference, variable=variable, field=f"{field}.secretRef`", environment=environment)
     try:
         secret = read_secret(text)
     except ValueError as error:
         raise ConfigurationError(f"{field}.secretRef`: Secret `{reference.name}`, `{reference.key}`: {error}; give another") from None
-    return HumanTier(name, url=human.webhook.url, secret=secret, acknowledgement=human.acknowledgement, limit=human.queueLimit)
+    return HumanTier(
+        name,
+        url=human.webhook.url,
+        secret=secret,
+        acknowledgement=human.acknowledgement,
+        limit=human.queueLimit,
+        jurisdiction=human.webhook.jurisdiction,
+    )
 
 
 def read_secret(text: str) -> bytes:
@@ -401,18 +444,42 @@ def _rules(engine: RuleEngineTarget, *, text: str | None) -> RuleSet:
         raise ConfigurationError(f"{where} cannot be used: {error}") from None
 
 
-def _refuse_forbidden(url: str, *, field: str) -> None:
+def _refuse_forbidden(url: str, *, field: str, whose: str) -> None:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         raise ConfigurationError(f"{field} is not a URL; correct the host or the port") from None
+    if not url.isascii():
+        raise ConfigurationError(f"{field} holds characters that no URL does; write those of its path as `%` and two digits each")
     try:
         forbidden = is_forbidden(host)
     except ValueError:
         return  # a name: its addresses are checked when a connection is made
     if forbidden:
-        raise ConfigurationError(f"{field} is a link-local or metadata address, which is never called; name its own host")
+        raise ConfigurationError(f"{field} is a link-local or metadata address, which is never called; name {whose} own host")
+
+
+def _refuse_abroad(record: RevisionRecord, *, residency: Residency) -> None:
+    """Nothing of a request may go elsewhere, whoever has written the record."""
+    for position, tier in enumerate(record.chain):
+        warm, webhook = tier.cache.warm if tier.cache else None, tier.human.webhook if tier.human else None
+        for part, target in (("model", tier.model), ("cache.warm", warm), ("human.webhook", webhook)):
+            if target is not None and target.jurisdiction not in residency.allowedJurisdictions:
+                raise ConfigurationError(
+                    f"`spec.chain[{position}].{part}.jurisdiction` is not one of `spec.residency.allowedJurisdictions`; "
+                    "take the target out, or allow it"
+                )
+
+
+def _refuse_scorers_abroad(record: RevisionRecord, *, residency: Residency) -> None:
+    """The same of whoever answers are sent to."""
+    for position, scorer in enumerate(record.quality.scorers if record.quality else ()):
+        if scorer.http is not None and scorer.http.jurisdiction not in residency.allowedJurisdictions:
+            raise ConfigurationError(
+                f"`spec.quality.scorers[{position}].http.jurisdiction` is not one of `spec.residency.allowedJurisdictions`; take the "
+                "scorer out, or allow it"
+            )
 
 
 def _authorization(tier: Tier, *, position: int, environment: Mapping[str, str]) -> str | None:
@@ -426,6 +493,39 @@ def _authorization(tier: Tier, *, position: int, environment: Mapping[str, str])
     if not (key.isascii() and key.isprintable()):
         raise ConfigurationError(f"{field}: the key in Secret `{reference.name}` holds characters that a header cannot carry")
     return f"Bearer {key}"
+
+
+def _quality(record: RevisionRecord, *, environment: Mapping[str, str]) -> QualitySettings | None:
+    if record.quality is None:
+        return None
+    authorizations: dict[str, str] = {}
+    for position, scorer in enumerate(record.quality.scorers):
+        if scorer.http is None:
+            continue
+        field = f"`spec.quality.scorers[{position}].http"
+        _refuse_forbidden(scorer.http.url, field=f"{field}.url`", whose="the scorer's")
+        if scorer.http.apiKeyRef is not None:
+            key = _from_secret(
+                scorer.http.apiKeyRef, variable=scorer_key_variable(position), field=f"{field}.apiKeyRef`", environment=environment
+            )
+            if not (key.isascii() and key.isprintable()):
+                raise ConfigurationError(
+                    f"{field}.apiKeyRef`: the key in Secret `{scorer.http.apiKeyRef.name}` holds characters that a header cannot carry"
+                )
+            authorizations[scorer.name] = f"Bearer {key}"
+    about = {"policy": record.policy, "revision": record.revision, "prompt_version": record.promptVersion}
+    return compile_quality(record.quality, authorizations=authorizations, about=about)
+
+
+def _feedback(record: RevisionRecord, *, environment: Mapping[str, str]) -> FeedbackKeys | None:
+    if record.feedback is None:
+        return None
+    reference, field = record.feedback.keyRef, "`spec.feedback.keyRef`"
+    text = _from_secret(reference, variable=FEEDBACK_KEY_VARIABLE, field=field, environment=environment)
+    try:
+        return FeedbackKeys(text, scope=f"{record.namespace}/{record.policy}", longest=float(record.feedback.maxAgeSeconds))
+    except ValueError as error:
+        raise ConfigurationError(f"{field}: Secret `{reference.name}`, `{reference.key}`: {error}") from None
 
 
 def _seconds(milliseconds: int | None) -> float | None:

@@ -1,6 +1,7 @@
 """Serving a request here: prompt, chain, answer, and what is said about it in headers and metrics."""
 
 import asyncio
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -9,12 +10,13 @@ from typing import Final, assert_never
 from ..api.metricnames import CacheUse, FirstTier, Outcome
 from ..api.steering import TRACK_HEADER
 from ..api.traffic import PodRole
-from .answercache import AnswerCache, CacheAccess, RecordedStream
+from .answercache import AnswerCache, CacheAccess
 from .body import ChatRequest, Wanted, parse_chat
 from .chain import Answered, Chain, Exhausted, Walk
 from .errors import SLOW_CALLER_EVENT, CallerError, error_event, exhausted
 from .exchange import Body, Reply, RequestHeaders, Spelling, carried
 from .metrics import GatewayMetrics
+from .quality.sampling import AnswerSampler, AnswerStream, Draw
 from .replay import Replay, as_stream
 from .responserequest import as_chat
 from .responses import Responses
@@ -28,6 +30,7 @@ from .usage import USAGE_HEADER, ModelUse, comment, told, usage_in
 FIRST_TIER_HEADER: Final = "x-backstop-first-tier"
 REASON_HEADER: Final = "x-backstop-reason"
 OVERLOAD: Final = "Overload"  # said in REASON_HEADER of a 429 that is a gateway's own
+HEDGED: Final = "Hedge"  # said there where nothing has failed, and a later tier was faster
 CACHE_HEADER: Final = "x-backstop-cache"
 CACHE_AGE_HEADER: Final = "x-backstop-cache-age"  # whole seconds
 BUDGET_HEADER: Final = "x-backstop-budget-ms"
@@ -78,6 +81,7 @@ class LocalServer:
         clock: Callable[[], float],
         now: Callable[[], float],
         cache: AnswerCache | None = None,
+        quality: AnswerSampler | None = None,
     ) -> None:
         self._revision = revision
         self._chain = chain
@@ -86,6 +90,7 @@ class LocalServer:
         self._clock = clock
         self._now = now
         self._cache = cache
+        self._quality = quality
         self._constant = [
             (b"x-backstop-policy", revision.policy.encode()),
             (b"x-backstop-revision", revision.name.encode()),
@@ -102,7 +107,8 @@ class LocalServer:
         if headers.hop is not None:
             said.append((BUDGET_HEADER.encode(), b"%d" % round(self._revision.budget * 1000)))
         passage.served_as = role
-        walk = Walk(started=passage.started, budget=passage.budget, hurried=passage.budget < self._revision.budget)
+        allowed = self._revision.allowed_for(headers.tenant)
+        walk = Walk(started=passage.started, budget=passage.budget, hurried=passage.budget < self._revision.budget, allowed=allowed)
         try:
             try:
                 request = self._read(body.hand_over(), endpoint=passage.endpoint, headers=headers)
@@ -115,14 +121,18 @@ class LocalServer:
             else:
                 kept = None
                 if self._cache is not None:
-                    kept = self._cache.open(request, cache_control=headers.cache_control, partition=headers.partition)
+                    kept = self._cache.open(request, cache_control=headers.cache_control, partition=headers.partition, allowed=allowed)
                 answer = await self._find(request, headers=headers, walk=walk, kept=kept)
             reply.spelling = self._spelling(passage.endpoint, request=request)
             wanted, asked = request.wanted, Asked(request.question, headers.languages)
+            draw = self._draw(request, answer=answer, walk=walk, passage=passage)
             del request  # with the body it was made of
             body.let_go()
-            passage.overhead = max(0.0, self._clock() - passage.started - walk.waited)
+            now = self._clock()
+            passage.overhead = max(0.0, now - passage.started - walk.waited_by(now))
             passage.tier = answer.tier if isinstance(answer, Answered) else NO_TIER
+            if self._revision.feedback is not None and isinstance(answer, Answered) and not isinstance(answer.answer, PassedBack):
+                said[0] = (said[0][0], self._signed(headers.identity, counts=passage.judged))
             said += _say(answer, walk=walk, overhead=passage.overhead)
             if kept is not None:
                 said.append((CACHE_HEADER.encode(), kept.lookup.value.encode()))
@@ -130,11 +140,11 @@ class LocalServer:
                 passage.cache = answer.answer.use
                 said.append((CACHE_AGE_HEADER.encode(), b"%d" % answer.answer.age))
             # Who waited for the answer to another request has asked no model, and took no tokens.
-            if isinstance(answer, Answered) and isinstance(answer.answer, Whole) and answer.upstream and walk.attempts > 0:
+            if isinstance(answer, Answered) and isinstance(answer.answer, Whole) and answer.upstream and answer.tier in walk.asked:
                 passage.use = ModelUse(answer.upstream.target, usage=usage_in(answer.answer.body))
                 said += [(USAGE_HEADER.encode(), told(passage.use))] if headers.hop is not None else []
             passage.outcome = await self._answer(
-                answer, wanted=wanted, asked=asked, reply=reply, headers=said, request=headers, kept=kept, passage=passage
+                answer, wanted=wanted, asked=asked, reply=reply, headers=said, request=headers, kept=kept, passage=passage, draw=draw
             )
         finally:
             passage.first_tier = walk.first_tier
@@ -176,6 +186,19 @@ class LocalServer:
             return Answered(tier=self._cache.tier.name, model=model, answer=replay, upstream=None, attempt_started=walk.started)
         return await self._chain.answer(request, trace=headers.trace, walk=walk, cache=kept)
 
+    def _draw(self, request: ChatRequest, *, answer: Answered | Exhausted, walk: Walk, passage: Passage) -> Draw | None:
+        """Whether the answer is to be judged: only what a model gave to this request, and only where chance chose who serves it."""
+        if self._quality is None or not passage.judged or not isinstance(answer, Answered) or answer.tier not in walk.asked:
+            return None
+        return self._quality.draw(request.members, allowed=walk.allowed) if isinstance(answer.answer, Whole | Streaming) else None
+
+    def _signed(self, identity: str, *, counts: bool) -> bytes:
+        """An id that the answer's caller can say something of it by."""
+        keys = self._revision.feedback
+        assert keys is not None, "only where there is feedback"
+        signed = keys.sign(identity, revision=self._revision.name, now=self._now(), nonce=secrets.randbits(64), counts=counts)
+        return signed.encode()
+
     async def _answer(
         self,
         answer: Answered | Exhausted,
@@ -187,6 +210,7 @@ class LocalServer:
         request: RequestHeaders,
         kept: CacheAccess | None,
         passage: Passage,
+        draw: Draw | None,
     ) -> Outcome:
         if isinstance(answer, Exhausted):
             status, body = exhausted(answer.failure)
@@ -195,6 +219,8 @@ class LocalServer:
         match answer.answer:
             case Whole(body):
                 await reply.whole(200, headers=headers, body=body)
+                if draw is not None:
+                    draw.whole(body)
                 return Outcome.SUCCESS
             case PassedBack(status, content_type, body):
                 await reply.whole(status, headers=headers, body=body, content_type=content_type)
@@ -217,7 +243,8 @@ class LocalServer:
                     await reply.whole(200, headers=headers, body=body)
                 return Outcome.SUCCESS
             case Streaming() as streaming:
-                stream = streaming if kept is None else kept.recorded(streaming, tier=answer.tier)
+                stream: AnswerStream = streaming if kept is None else kept.recorded(streaming, tier=answer.tier)
+                stream = stream if draw is None else draw.recorded(stream)
                 try:
                     return await self._relay(
                         stream, answer=answer, reply=reply, headers=headers, passage=passage, hop=request.hop is not None
@@ -238,7 +265,7 @@ class LocalServer:
 
     async def _relay(
         self,
-        stream: Streaming | RecordedStream,
+        stream: AnswerStream,
         *,
         answer: Answered,
         reply: Reply,
@@ -317,4 +344,6 @@ def _say(answer: Answered | Exhausted, *, walk: Walk, overhead: float) -> list[t
         said += [(b"x-backstop-tier", answer.tier.encode()), *carried("x-backstop-model", value=answer.model)]
     if walk.failures:
         said.append((REASON_HEADER.encode(), walk.failures[0].mode.value.encode()))
+    elif walk.hedged:
+        said.append((REASON_HEADER.encode(), HEDGED.encode()))
     return said

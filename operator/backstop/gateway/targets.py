@@ -22,6 +22,10 @@ class TargetGate:
         for name, breaker in self._breakers.items():
             metrics.watch_breaker(name, breaker=breaker)
 
+    def admits(self, target: str) -> bool:
+        """Whether `enter` would give a permit now."""
+        return self._breakers[target].admits
+
     def enter(self, target: str) -> Permit | LeftAlone:
         """Whether an attempt may be made. Every Permit is followed by exactly one `leave`."""
         return self._breakers[target].enter()

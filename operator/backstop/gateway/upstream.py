@@ -1,4 +1,4 @@
-"""One attempt at a model: its timers, and what its answer means. An adapter over an aiohttp session.
+"""One attempt at a model: its timers, and what its answer means. An adapter over the client.
 
 Until the first content an attempt ends as a value (`Whole`, `Streaming`, `PassedBack`, `Failed`); after it, a stream ends
 properly or raises `CutError`.
@@ -9,17 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import aiohttp
-
 from ..api.metricnames import FailureMode
 from .answer import MalformedError, read_delta
 from .body import Wanted
+from .client import Answer, BrokenError, Client, GarbledError, Place, UnreachableError
 from .errors import JSON_TYPE, Failure
 from .retryafter import seconds_to_wait
 from .revision import ModelTier
 from .sse import DONE, DONE_EVENT, EventSplitter, EventTooLongError
 from .timing import on_loop
 from .usage import Usage, usage_in
+from .wire import lines
 
 MAX_ANSWER_BYTES: Final = 32 << 20
 # After `[DONE]` the end of the body is awaited this long, so that the connection can be used again.
@@ -66,7 +66,7 @@ class Failed:
 class Streaming:
     """A stream from its first event on; the owner closes it."""
 
-    def __init__(self, response: aiohttp.ClientResponse, *, include_usage: bool) -> None:
+    def __init__(self, response: Answer, *, include_usage: bool) -> None:
         self._response = response
         self._include_usage = include_usage
         self._splitter = EventSplitter()
@@ -81,7 +81,7 @@ class Streaming:
         """Read up to the first content, into `head`. Raises MalformedError when none comes."""
         content = False
         while not content:
-            chunk = await self._response.content.readany()
+            chunk = await self._response.read()
             if not chunk:
                 raise MalformedError("the stream ended before any content")
             events, content = self._take(chunk)
@@ -99,8 +99,8 @@ class Streaming:
             if self._ended:
                 return None
             try:
-                chunk = await self._response.content.readany()
-            except (aiohttp.ClientError, OSError):
+                chunk = await self._response.read()
+            except (BrokenError, GarbledError):
                 raise CutError("the connection to the target broke") from None
             if not chunk:
                 return self._at_end(), False
@@ -110,16 +110,14 @@ class Streaming:
 
     async def close(self) -> None:
         """Give the connection back when the body is over, else close it."""
-        if self._ended and not self._response.content.at_eof():
-            try:
+        try:
+            if self._ended and not self._response.at_end:
                 async with asyncio.timeout(_TAIL_SECONDS):
-                    await self._response.content.readany()
-            except (TimeoutError, aiohttp.ClientError, OSError):
-                self._response.close()
-        if self._response.content.at_eof():
+                    await self._response.read()
+        except (TimeoutError, BrokenError, GarbledError):
+            return  # closed with its release
+        finally:
             self._response.release()
-        else:
-            self._response.close()
 
     def _take(self, chunk: bytes) -> tuple[bytes, bool]:
         taken: list[bytes] = []
@@ -156,37 +154,36 @@ class Streaming:
 
 
 class Upstream:
-    """Calls one model tier. `session` refuses forbidden addresses; `clock` is monotonic, in seconds.
+    """Calls one model tier. `client` refuses forbidden addresses; `clock` is monotonic, in seconds.
 
     `check` raises MalformedError for a whole answer that is none.
     """
 
-    def __init__(
-        self, tier: ModelTier, *, session: aiohttp.ClientSession, clock: Callable[[], float], check: Callable[[bytes], None]
-    ) -> None:
+    def __init__(self, tier: ModelTier, *, client: Client, clock: Callable[[], float], check: Callable[[bytes], None]) -> None:
         self._tier = tier
-        self._session = session
+        self._client = client
         self._clock = clock
         self._check = check
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=tier.connect)
-        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "backstop"}
+        self._place = Place.of(tier.url)
+        headers = {"Content-Type": "application/json", "Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "backstop"}
         if tier.authorization is not None:
-            self._headers["Authorization"] = tier.authorization
+            headers["Authorization"] = tier.authorization
+        self._head = self._place.head(headers)
 
     async def attempt(
         self, body: bytes, *, trace: Mapping[str, str], wanted: Wanted, content_by: float
     ) -> Whole | Streaming | PassedBack | Failed:
         """Send `body` and wait for content (of a stream) or the whole answer until `content_by`."""
-        response: aiohttp.ClientResponse | None = None
+        response: Answer | None = None
         kept = False
         try:
             async with asyncio.timeout_at(on_loop(content_by, clock=self._clock)) as timer:
                 if self._tier.headers is not None:
                     timer.reschedule(on_loop(min(content_by, self._clock() + self._tier.headers), clock=self._clock))
-                response = await self._session.post(
-                    self._tier.url, data=body, headers={**self._headers, **trace}, timeout=self._timeout, allow_redirects=False
-                )
-                timer.reschedule(on_loop(content_by, clock=self._clock))
+                head = self._head + lines((name.encode(), value.encode()) for name, value in trace.items()) if trace else self._head
+                response = await self._client.post(self._place, head=head, body=body, connect=self._tier.connect)
+                if self._tier.headers is not None:
+                    timer.reschedule(on_loop(content_by, clock=self._clock))
                 result = await self._read(response, wanted=wanted)
             kept = isinstance(result, Streaming)
             return result
@@ -194,30 +191,30 @@ class Upstream:
             return Failed(Failure(FailureMode.LATENCY_BREACH, f"tier `{self._tier.name}` was late"))
         except MalformedError as error:
             return Failed(Failure(FailureMode.MALFORMED_ANSWER, f"tier `{self._tier.name}`: {error}"))
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             failure = Failure(FailureMode.DEPENDENCY_FAILURE, f"tier `{self._tier.name}` could not be reached, or broke off")
-            lost = response is None and isinstance(error, aiohttp.ClientConnectionError | OSError)
+            lost = response is None and isinstance(error, BrokenError | UnreachableError)
             return Failed(failure, safe_to_retry=lost)
         finally:
             if response is not None and not kept:
-                response.release() if response.content.at_eof() else response.close()
+                response.release()
 
-    async def _read(self, response: aiohttp.ClientResponse, *, wanted: Wanted) -> Whole | Streaming | PassedBack | Failed:
+    async def _read(self, response: Answer, *, wanted: Wanted) -> Whole | Streaming | PassedBack | Failed:
         status = response.status
         if 200 <= status < 300:
             if not wanted.stream:
                 body = await read_bounded(response)
                 self._check(body)
                 return Whole(body)
-            if not response.headers.get("Content-Type", "").startswith("text/event-stream"):
+            if not (response.header("content-type") or "").startswith("text/event-stream"):
                 raise MalformedError("the answer is not a stream")
             streaming = Streaming(response, include_usage=wanted.include_usage)
             await streaming.open()
             return streaming
         if status in _PASSED_BACK:
-            return PassedBack(status, response.headers.get("Content-Type", JSON_TYPE), await read_bounded(response))
+            return PassedBack(status, response.header("content-type") or JSON_TYPE, await read_bounded(response))
         mode = FailureMode.RESOURCE_EXHAUSTION if status in _EXHAUSTED else FailureMode.DEPENDENCY_FAILURE
-        wait = seconds_to_wait(response.headers.get("Retry-After"), date=response.headers.get("Date")) if status in _EXHAUSTED else 0.0
+        wait = seconds_to_wait(response.header("retry-after"), date=response.header("date")) if status in _EXHAUSTED else 0.0
         return Failed(
             Failure(mode, f"tier `{self._tier.name}` answered {status}", status),
             refused_key=status in _REFUSED_KEY,
@@ -226,11 +223,11 @@ class Upstream:
         )
 
 
-async def read_bounded(response: aiohttp.ClientResponse) -> bytes:
+async def read_bounded(response: Answer) -> bytes:
     """The whole body. Raises MalformedError when it is longer than MAX_ANSWER_BYTES."""
     chunks: list[bytes] = []
     size = 0
-    while chunk := await response.content.readany():
+    while chunk := await response.read():
         chunks.append(chunk)
         size += len(chunk)
         if size > MAX_ANSWER_BYTES:

@@ -22,7 +22,7 @@ from ..api.names import (
 )
 from ..api.podtemplate import PodTemplate
 from ..api.probe import ProbeVariable
-from ..api.record import RevisionRecord, secrets_of
+from ..api.record import RevisionRecord, secrets_of_record
 from ..api.serving import Resources, Serving
 from ..api.workload import WorkloadVariable
 from .owner import Body, labels, pod_selector
@@ -212,5 +212,5 @@ def _group(record: RevisionRecord) -> Body:
 def _secrets(record: RevisionRecord) -> list[Body]:
     return [
         {"name": variable, "valueFrom": {"secretKeyRef": {"name": reference.name, "key": reference.key}}}
-        for variable, reference in secrets_of(record.chain).items()
+        for variable, reference in secrets_of_record(record).items()
     ]

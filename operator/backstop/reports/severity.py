@@ -12,6 +12,8 @@ _BREACHES: Final = {
     Reason.NO_TRAFFIC: Severity.P1,
     Reason.LATENCY_BREACH: Severity.P2,
     Reason.PROMQL_BREACH: Severity.P2,  # what its author counts, callers may have felt or not
+    Reason.HALLUCINATION_RATE_BREACH: Severity.P1,  # callers were told what is not so
+    Reason.FEEDBACK_BREACH: Severity.P2,
     Reason.FALLBACK_RATE_BREACH: Severity.P3,
     Reason.TOKENS_BREACH: Severity.P3,  # callers felt nothing of it
     Reason.COST_BREACH: Severity.P3,

@@ -7,7 +7,7 @@ from backstop.api.reasons import WAY_BACK, Reason, reason_of
 from . import first, probes, replicas
 from .judged import judged
 from .look import Look
-from .observed import Known, Unknown, Unresolved
+from .observed import Foreign, Known, Unknown, Unresolved
 from .place import CanaryPlace, Guard, Incident, PreviousPlace, StablePlace
 from .plan import ConditionState
 from .progress import hold_ends, open_slos
@@ -150,9 +150,7 @@ def _doing(look: Look) -> tuple[Reason, str]:
         trouble = look.observed.arm(name).trouble
         return Reason.WAITING_FOR_READY, f"waiting for a ready pod of {name}" + (f" ({trouble})" if trouble else "")
     if isinstance(look.observed.route, Unknown):
-        # The Service is what callers reach: nobody is told to delete it.
-        anew = "put it right, or end the canary (`backstop.dev/abort`)" if look.by_replicas else "delete the traffic object"
-        return Reason.TRAFFIC_UNREADABLE, f"holding: {look.observed.route.why}; {anew} to have it written anew"
+        return _unread(look, look.observed.route)
     if look.ready(canary) < look.pods_needed(canary):
         trouble = look.observed.arm(canary.revision.name).trouble
         message = f"waiting for {look.pods_needed(canary)} ready pods of {canary.revision.name}" + (f" ({trouble})" if trouble else "")
@@ -164,6 +162,15 @@ def _doing(look: Look) -> tuple[Reason, str]:
     if probes.missing(look, canary):
         return Reason.WAITING_FOR_PROBES, probes.said(look, canary)
     return _holding(look, canary)
+
+
+def _unread(look: Look, route: Unknown) -> tuple[Reason, str]:
+    """The canary holds, because nobody knows what callers are told."""
+    if isinstance(route, Foreign):
+        return Reason.OBJECT_NOT_OURS, f"holding: {route.why}; rename the policy or take that object away"
+    # The Service is what callers reach: nobody is told to delete it.
+    anew = "put it right, or end the canary (`backstop.dev/abort`)" if look.by_replicas else "delete the traffic object"
+    return Reason.TRAFFIC_UNREADABLE, f"holding: {route.why}; {anew} to have it written anew"
 
 
 def _lost(look: Look, name: str, *, serving: str) -> str:
@@ -181,7 +188,7 @@ def _lost(look: Look, name: str, *, serving: str) -> str:
 def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     steps = len(look.policy.canary.steps)
     weight = replicas.with_share(look, canary, canary.weight) + replicas.beside_words(look, canary)
-    where = f"step {canary.step + 1} of {steps}, {weight}"
+    where = f"step {min(canary.step + 1, steps)} of {steps}, {weight}"
     if canary.weight == 0 and (third := replicas.others(look, canary)):
         return Reason.WAITING_FOR_READY, f"waiting for the pods of {third[0]} to go: beside stable they would be reached as the canary is"
     if canary.weight == 0 and canary.generation is not None:
@@ -216,9 +223,9 @@ def _guarding(look: Look) -> tuple[Reason, str]:
         return Reason.STABLE_UNREADY, f"no pod of stable {stable.revision.name} is ready"
     if guard is not None and guard.returning is not None and previous is not None:
         return _returning(look, guard, stable=stable, previous=previous)
-    breached = look.readings_in("Breached")
-    if guard is not None and breached:
-        return breached[0].reason, f"{name} is stable, and nothing moves although it breaches: {breached[0].evidence}"
+    breached = look.breach()
+    if guard is not None and breached is not None:
+        return breached.reason, f"{name} is stable, and nothing moves although it breaches: {breached.evidence}"
     return Reason.STABLE, f"{name} is stable and serves"
 
 

@@ -87,8 +87,8 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         move = None
     moved = move is not None
     move = move or Move(look.place)
-    route = route_for(move, before=look.place, route=observed.route, policy=policy, now=now, strays=observed.strays)
-    place = with_generation(move, write=route, before=look.place, present=observed.route, now=now)
+    route = route_for(move, before=look.place, route=observed.route, policy=policy, now=now, strays=observed.strays, ahead=look.ahead)
+    place = with_generation(move, write=route, before=look.place, present=observed.route, now=now, ahead=look.ahead)
     place = followed(place, look=look, announcements=move.announcements)
     after = Look(_at(look, place=place), policy, now)
     phase, reason = summary_of(after)

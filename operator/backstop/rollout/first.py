@@ -44,12 +44,12 @@ def probe_ended(look: Look) -> Move | None:
     if wanted is None or first is None or first.revision.name != wanted.name or first.failed is not None:
         return None
     ends = probes.ends(look, missing(look, wanted))
-    for name, probe in ends:
-        if probe.state is ProbeState.FAILED:
-            why = f"{wanted.prompt_version} ({wanted.name}) is not made stable: probe `{name}` {probe.how}"
-            failed = Halt(look.now, reason=str(Reason.PROBE_FAILED), message=why)
-            place = replace(look.place, first=replace(first, failed=failed, failed_on=probes.mark(look.policy, name)))
-            return told(place, Reason.PROBE_FAILED, f"{why}; {WAY_BACK}")
+    if (how := probes.failures(ends)) is not None:
+        why = f"{wanted.prompt_version} ({wanted.name}) is not made stable: {how}"
+        name = next(name for name, probe in ends if probe.state is ProbeState.FAILED)
+        failed = Halt(look.now, reason=str(Reason.PROBE_FAILED), message=why)
+        place = replace(look.place, first=replace(first, failed=failed, failed_on=probes.mark(look.policy, name)))
+        return told(place, Reason.PROBE_FAILED, f"{why}; {WAY_BACK}")
     for name, probe in ends:
         if probe.state is ProbeState.PASSED:
             passed = replace(first, passed=probes.with_passed(look.policy, passed=first.passed, name=name))

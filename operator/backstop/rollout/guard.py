@@ -32,18 +32,18 @@ def finish_return(look: Look) -> Move | None:
     aborted = route.value.aborted
     if aborted.revision != stable.revision.name or route.value.stable != previous.revision.name:
         return None
-    breached = look.readings_in("Breached")
-    message = breached[0].evidence if breached else f"{aborted.reason} at {aborted.time}, as the traffic object says"
+    breach = look.breach(of=aborted.reason)
+    message = breach.evidence if breach else f"{aborted.reason} at {aborted.time}, as the traffic object says"
     return _return(look, previous, reason=aborted.reason, message=message, at=parse_time(aborted.time))
 
 
 def breach(look: Look) -> Move | None:
     """An SLO of stable is breached in its guard window."""
     guard, stable, previous = look.place.guard, look.place.stable, look.place.previous
-    breached = look.readings_in("Breached")
-    if guard is None or stable is None or guard.suspect is not None or guard.returning is not None or not breached:
+    breached = look.breach()
+    if guard is None or stable is None or guard.suspect is not None or guard.returning is not None or breached is None:
         return None
-    reason, evidence = breached[0].reason, breached[0].evidence
+    reason, evidence = breached.reason, breached.evidence
     if previous is None:
         why = f"nothing has served before {stable.revision.prompt_version} ({stable.revision.name}) to return to: {evidence}"
         return _only_told(look, guard, reason=reason, tell=Reason.NOTHING_TO_RETURN_TO, message=why)
@@ -101,11 +101,10 @@ def compare(look: Look) -> Move | None:
     if rejection is None or stable is None or ends is None:
         return None
     suspect, serving = rejection.revision, stable.revision
-    breached = look.readings_in("Breached")
-    if breached:
+    if (breached := look.breach()) is not None:
         message = (
             f"{serving.prompt_version} ({serving.name}) breaches as {suspect.prompt_version} ({suspect.name}) did, so that a rollback "
-            f"does not help: {breached[0].evidence}"
+            f"does not help: {breached.evidence}"
         )
         withdrawn = tuple(r for r in look.place.rejected if r is not rejection)
         incident = Incident(suspect, at=look.now, message=message)

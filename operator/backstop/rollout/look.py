@@ -62,13 +62,28 @@ class Look:
         return self.observed.arm(canary.revision.name).ready
 
     def acts_on(self, generation: int | None) -> bool:
-        """Whether every ready gateway was seen to act on this traffic generation or a later one."""
+        """Whether every ready gateway was seen to act on this traffic generation or a later one of the object that is there."""
         acting = self.observed.acting
-        return generation is not None and isinstance(acting, Known) and acting.value >= generation
+        return generation is not None and isinstance(acting, Known) and acting.value >= generation and self.ahead is None
+
+    @property
+    def ahead(self) -> int | None:
+        """The generation that gateways act on, where that is a later one than the traffic object has: somebody has put an older one back,
+        and gateways take nothing that it says for news.
+        """
+        acting, route = self.observed.acting, self.observed.route
+        if not isinstance(acting, Known) or not isinstance(route, Known) or route.value is None:
+            return None
+        return acting.value if acting.value > route.value.generation else None
 
     def readings_in(self, state: StateName) -> tuple[SLOReading, ...]:
         """The SLO readings in this state, in the policy's order."""
         return tuple(reading for reading in self.observed.readings if state_name(reading.state) == state)
+
+    def breach(self, *, of: str | None = None) -> SLOReading | None:
+        """The breach that decides: a certain one, whatever else is only suspected. `of`: for this reason alone."""
+        breached = [reading for reading in self.readings_in("Breached") if of is None or reading.reason == of]
+        return next((reading for reading in breached if not reading.suspected), breached[0] if breached else None)
 
 
 def pods_for_share(weight: int, *, beside: int) -> int:

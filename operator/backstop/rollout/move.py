@@ -22,6 +22,8 @@ SLO_BREACHES = frozenset(
         Reason.PROMQL_BREACH,
         Reason.TOKENS_BREACH,
         Reason.COST_BREACH,
+        Reason.HALLUCINATION_RATE_BREACH,
+        Reason.FEEDBACK_BREACH,
         Reason.NO_TRAFFIC,
     }
 )
@@ -86,13 +88,17 @@ def _rejecting(look: Look, *, revision: Revision, place: Place, reason: Reason |
     )
     place = replace(place, last=last, rejected=_remember(look, rejection))
     if suspected:
-        until = look.now + max(look.policy.rollback.guardSeconds, LEAST_SUSPICION_SECONDS)
-        place = replace(place, guard=Guard(until=until, suspect=revision.name))
+        place = replace(place, guard=suspicion(look, of=revision))
     return Move(
         place,
         (Announcement(Reason.ROLLED_BACK, text),),
         aborted=Abort(revision=revision.name, reason=str(reason), time=render_time(at), suspected=suspected),
     )
+
+
+def suspicion(look: Look, *, of: Revision) -> Guard:
+    """The watch over what serves now, under the traffic in which this revision was suspected."""
+    return Guard(until=look.now + max(look.policy.rollback.guardSeconds, LEAST_SUSPICION_SECONDS), suspect=of.name)
 
 
 def short_of_pods(look: Look, stable: Revision) -> str:

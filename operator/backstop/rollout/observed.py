@@ -29,6 +29,11 @@ class Unknown:
 
 
 @dataclass(frozen=True)
+class Foreign(Unknown):
+    """What has its name belongs to something else: nobody reads it, and nobody writes over it."""
+
+
+@dataclass(frozen=True)
 class Unresolved:
     """The spec asks for something that cannot be run; reason and one sentence for its author."""
 

@@ -47,6 +47,13 @@ def ends(look: Look, names: tuple[str, ...]) -> list[tuple[str, ProbeSeen]]:
     return [(name, probe) for name, probe in found if probe.mark == mark(look.policy, name)]
 
 
+def failures(seen: list[tuple[str, ProbeSeen]]) -> str | None:
+    """How those failed that did, as many as anybody reads; None where none has."""
+    failed = [f"probe `{name}` {probe.how}" for name, probe in seen if probe.state is ProbeState.FAILED]
+    more = f"; and {len(failed) - _TOLD} more failed" if len(failed) > _TOLD else ""
+    return "; ".join(failed[:_TOLD]) + more if failed else None
+
+
 def with_passed(policy: FallbackPolicySpec, *, passed: tuple[str, ...], name: str) -> tuple[str, ...]:
     """The marks, with that of one more probe."""
     return (*passed, mark(policy, name))[-_KEPT:]
@@ -69,9 +76,8 @@ def ended(look: Look, canary: CanaryPlace) -> Move | None:
     if canary.halted is not None:
         return None
     seen = ends(look, missing(look, canary))
-    for name, probe in seen:
-        if probe.state is ProbeState.FAILED:
-            return against(look, canary, reason=Reason.PROBE_FAILED, message=f"probe `{name}` {probe.how}")
+    if (failed := failures(seen)) is not None:
+        return against(look, canary, reason=Reason.PROBE_FAILED, message=failed)
     for name, probe in seen:
         if probe.state is ProbeState.PASSED:
             passed = replace(canary, passed=with_passed(look.policy, passed=canary.passed, name=name))
@@ -134,6 +140,7 @@ def said(look: Look, canary: CanaryPlace) -> str:
 
 # More than a policy can declare at a time: those of former edits are forgotten first.
 _KEPT = 32
+_TOLD = 3
 
 
 def _declared(policy: FallbackPolicySpec, *, when: ProbeWhen) -> tuple[str, ...]:

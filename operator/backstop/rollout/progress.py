@@ -15,16 +15,33 @@ VERIFY_SECONDS = 30.0  # for every ready gateway to be seen acting on a new weig
 
 
 def replan(look: Look, canary: CanaryPlace) -> Move | None:
-    """The steps were edited: go on at the first one that is not below the weight in effect."""
-    declared = steps_hash(look.policy)
-    if declared == canary.step_hash or canary.by_hand:
+    """The steps were edited: go on at the first one that is not below the weight in effect.
+
+    To a higher weight only from one that was seen to be in effect, with metrics that can be seen: an edit is no evidence.
+    """
+    if not _is_edited(look, canary) or canary.routed_at is not None:
         return None
     weights = [step.weight for step in look.policy.canary.steps]
     step = next(position for position, weight in enumerate(weights) if weight >= canary.weight)
-    replanned = replace(canary, step=step, step_hash=declared)
+    if weights[step] > canary.weight > 0 and not _is_seen(look, canary):
+        return None
+    replanned = replace(canary, step=step, step_hash=steps_hash(look.policy))
     if weights[step] != canary.weight:
         replanned = replace(replanned, step_started_at=None, promoting_since=None)
-    return Move(replace(look.place, canary=replanned)) if canary.routed_at is None else None
+    return Move(replace(look.place, canary=replanned))
+
+
+def _is_edited(look: Look, canary: CanaryPlace) -> bool:
+    """Whether the steps are others than the canary is planned by."""
+    return steps_hash(look.policy) != canary.step_hash and not canary.by_hand
+
+
+def _is_seen(look: Look, canary: CanaryPlace) -> bool:
+    """Whether the weight in effect was seen everywhere, and what comes of it can be seen. Where nothing waits for that, nobody looks."""
+    if canary.verified_at is None:
+        return canary.step_started_at is None
+    known = {reading.name for reading in look.observed.readings} - {reading.name for reading in look.readings_in("Unknown")}
+    return canary.blind_since is None and known >= {slo.name for slo in look.policy.slos}
 
 
 def blindness(look: Look, canary: CanaryPlace) -> Move | None:
@@ -47,6 +64,8 @@ def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
     """Enough pods are ready: give the canary the weight of its step."""
     if canary.step_started_at is not None or canary.promoting_since is not None or look.ready(canary) < look.pods_needed(canary):
         return None
+    if _is_edited(look, canary):
+        return None  # there is no such step any more
     if probes.missing(look, canary):
         return None
     if replicas.others(look, canary):
@@ -83,7 +102,9 @@ def verify(look: Look, canary: CanaryPlace) -> Move | None:
         return told(replace(look.place, canary=held), Reason.WEIGHT_VERIFIED, message)
     if look.now - canary.step_started_at < VERIFY_SECONDS:
         return None
-    weight = look.policy.canary.steps[min(canary.step, len(look.policy.canary.steps)) - 1].weight if canary.step else 0
+    # Of the steps as they are now: they may have been edited since this weight was written.
+    below = [step.weight for step in look.policy.canary.steps if step.weight < canary.weight] if canary.step else []
+    weight = below[-1] if below else 0
     route = look.observed.route
     present = route.value if isinstance(route, Known) else None
     written = present.generation if present is not None else 0
@@ -93,7 +114,7 @@ def verify(look: Look, canary: CanaryPlace) -> Move | None:
     why = f"the slowest acts on generation {acting.value} of {canary.generation}" if isinstance(acting, Known) else acting.why
     back = replace(
         canary,
-        step=max(0, canary.step - 1),
+        step=max(0, len(below) - 1),
         step_started_at=look.now if weight else None,
         weight=weight,
         # Of the write that takes the weight back: at 0 it has to be seen before the step is tried again.

@@ -9,9 +9,9 @@ from dataclasses import replace
 from backstop.api.reasons import Reason
 
 from .look import Look
-from .move import RETIRE_SECONDS, Move, told
+from .move import RETIRE_SECONDS, Move, suspicion, told
 from .observed import Known
-from .place import LastRollout, Outcome, Retiring, Revision, StablePlace
+from .place import Guard, LastRollout, Outcome, Rejection, Retiring, Revision, StablePlace
 from .replicas import route_words
 from .rest import first_guard, recalled, serves_already
 
@@ -54,13 +54,21 @@ def recover(look: Look) -> Move | None:
             rejected=rejected,
             retiring=retiring,
             last=last,
-            guard=first_guard(look),
+            guard=_guard(look, rejected=rejected),
             first=None,
             acknowledged=look.observed.tokens.over(place.acknowledged),
         ),
         Reason.STATUS_LOST,
         message,
     )
+
+
+def _guard(look: Look, *, rejected: tuple[Rejection, ...]) -> Guard | None:
+    """The watch over what serves. A verdict of the route that was only suspected goes on waiting for what this one does."""
+    route = look.observed.route
+    aborted = route.value.aborted if isinstance(route, Known) and route.value is not None else None
+    suspects = [r for r in rejected if r.suspected and aborted is not None and r.revision.name == aborted.revision]
+    return suspicion(look, of=suspects[0].revision) if suspects else first_guard(look)
 
 
 def _beside(look: Look, serving: Revision) -> str | None:

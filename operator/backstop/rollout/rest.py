@@ -29,7 +29,7 @@ def recalled(look: Look) -> tuple[Rejection, ...]:
         return rejected
     message = f"{aborted.revision} was rolled back for {aborted.reason} at {aborted.time}, as the traffic object says"
     revision = Revision(aborted.revision, prompt_version="", prompt_digest="")
-    newest = Rejection(revision, reason=aborted.reason, message=message, at=parse_time(aborted.time))
+    newest = Rejection(revision, reason=aborted.reason, message=message, at=parse_time(aborted.time), suspected=aborted.suspected)
     return (*rejected, newest)[-REJECTED_KEPT:]
 
 

@@ -23,10 +23,12 @@ def route_for(
     policy: FallbackPolicySpec,
     now: float,
     strays: bool = False,
+    ahead: int | None = None,
 ) -> RouteWrite | None:
     """The write that makes the traffic object match the place after `move`; None when it does already, or must not be touched.
 
-    `strays`: it does something else than it says, and is written again with the same words.
+    `strays`: it does something else than it says, and is written again with the same words. `ahead`: the generation that gateways act on,
+    where that is a later one than the object has.
 
     An unreadable object is left to its author while nothing is wrong, and replaced when traffic has to leave the canary. One that strays is
     wrong: a canary under way holds, so that its author is told; without one all it can say is that stable serves.
@@ -46,6 +48,8 @@ def route_for(
         if missing or present.generation < before.generation - unwritten:
             # An older object that somebody put back: gateways would not act on it, whatever it says.
             wanted = replace(wanted, generation=before.generation + 1)
+        if ahead is not None:
+            wanted = replace(wanted, generation=max(wanted.generation, ahead + 1))
     if present is not None and wanted == present:
         return RouteWrite(wanted, falling=False) if strays else None
     # Where status was lost nobody knows the canary: what it has is taken away as from one that is known.
@@ -147,7 +151,13 @@ def _leaves(before: Place, *, after: Place) -> bool:
 
 
 def with_generation(
-    move: Move, *, write: RouteWrite | None, before: Place, present: Known[TrafficState | None] | Unknown, now: float
+    move: Move,
+    *,
+    write: RouteWrite | None,
+    before: Place,
+    present: Known[TrafficState | None] | Unknown,
+    now: float,
+    ahead: int | None = None,
 ) -> Place:
     """The place, with the traffic generation that it waits for. A weight that is written anew has to be verified anew, and has its time
     for that from now on.
@@ -173,7 +183,7 @@ def with_generation(
         return place
     generation = write.state.generation
     place = replace(place, generation=max(place.generation, generation))
-    if canary is not None and canary.generation is not None and _same_shares(write.state, present=present):
+    if canary is not None and canary.generation is not None and ahead is None and _same_shares(write.state, present=present):
         pass  # only what callers are told apart by, or the verdict on another revision: the weight is what it was seen to be
     elif canary is not None and _is_to_be_seen(canary):
         anew = canary.generation is not None and canary.generation != generation

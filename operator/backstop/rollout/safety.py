@@ -26,10 +26,8 @@ def finish_abort(look: Look, canary: CanaryPlace) -> Move | None:
     aborted = route.value.aborted
     if aborted.revision != canary.revision.name or look.place.rejection_of(aborted.revision) is not None or canary.halted is not None:
         return None
-    breached = look.readings_in("Breached")
-    message = (
-        breached[0].evidence if breached else f"{aborted.reason} at {aborted.time}, as the traffic object says; no evidence was written"
-    )
+    breach = look.breach(of=aborted.reason)
+    message = breach.evidence if breach else f"{aborted.reason} at {aborted.time}, as the traffic object says; no evidence was written"
     if look.policy.rollback.mode is RollbackMode.PAUSE and aborted.reason not in FOR_GOOD:
         return halt(look, canary, reason=aborted.reason, message=message, at=parse_time(aborted.time), suspected=aborted.suspected)
     move = roll_back(look, canary, reason=aborted.reason, message=message, at=parse_time(aborted.time), suspected=aborted.suspected)
@@ -41,11 +39,10 @@ def finish_abort(look: Look, canary: CanaryPlace) -> Move | None:
 
 def breach(look: Look, canary: CanaryPlace) -> Move | None:
     """An SLO is breached: evidence against the canary beats whatever else is going on, unknown SLOs included."""
-    breached = look.readings_in("Breached")
-    if not breached or (canary.weight == 0 and canary.routed_at is None):
-        return None
     # A verdict that stable was compared for is certain, whatever else is only suspected.
-    first = next((reading for reading in breached if not reading.suspected), breached[0])
+    first = look.breach()
+    if first is None or (canary.weight == 0 and canary.routed_at is None):
+        return None
     return against(look, canary, reason=first.reason, message=first.evidence, suspected=first.suspected)
 
 

@@ -47,7 +47,10 @@ class Bursts:
 
 @dataclass(frozen=True)
 class Succession:
-    """Blocks, Σx, Σx², Σx·x_before and the newest x, of stable's shares x; Σ1/n of their requests."""
+    """Blocks, Σx, Σx², Σx·x_before and the newest x, of stable's shares x; Σ1/n of their requests.
+
+    `runs`: how many rows of blocks that follow on each other these are.
+    """
 
     blocks: int = 0
     sum: float = 0.0
@@ -55,6 +58,7 @@ class Succession:
     products: float = 0.0
     newest: float = 0.0
     inverses: float = 0.0
+    runs: int = 1
 
 
 def with_pod_block(state: Bursts, *, bad: float, total: float) -> Bursts:
@@ -112,6 +116,32 @@ def with_share(state: Succession, *, bad: float, total: float) -> Succession:
     )
 
 
+def joined(one: Bursts, other: Bursts) -> Bursts:
+    """The sums over the blocks of both."""
+    return Bursts(
+        bad=one.bad + other.bad,
+        total=one.total + other.total,
+        bad_squares=one.bad_squares + other.bad_squares,
+        products=one.products + other.products,
+        total_squares=one.total_squares + other.total_squares,
+    )
+
+
+def joined_succession(one: Succession, other: Succession) -> Succession:
+    """The sums over the blocks of both, which do not follow on each other."""
+    if other.blocks == 0:
+        return one
+    return Succession(
+        blocks=one.blocks + other.blocks,
+        sum=one.sum + other.sum,
+        squares=one.squares + other.squares,
+        products=one.products + other.products,
+        newest=other.newest,
+        inverses=one.inverses + other.inverses,
+        runs=one.runs + other.runs,
+    )
+
+
 def duration(state: Succession, *, seconds: float) -> float:
     """τ, 1 or more: how many blocks of so many seconds a burst lasts; 1 where what shares have in common could be chance."""
     if state.blocks < ENOUGH_BLOCKS:
@@ -120,7 +150,7 @@ def duration(state: Succession, *, seconds: float) -> float:
     variance = state.squares / state.blocks - mean * mean
     if not variance > VARIES:
         return 1.0
-    common = state.products / (state.blocks - 1) - mean * mean
+    common = state.products / (state.blocks - state.runs) - mean * mean
     if common < max(AUTOCORRELATED, CERTAIN_ERRORS / math.sqrt(state.blocks)) * variance:
         return 1.0
     most = max(1.0, LONGEST_SECONDS / seconds) if seconds > 0 else 1.0

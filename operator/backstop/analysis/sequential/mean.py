@@ -4,12 +4,15 @@ The evidence is that of `betting` with restarts, against "the mean is at most th
 valid for any figures that are not negative, without a bound above, and under any dependence inside a block, as long as a block's mean is
 expected at or under the target given all before. One request that costs a thousand times the target is evidence of ln 1000 at most.
 
-Nothing is compared with stable: where stable's own evidence says that it breaks the target too, the incident is shared and held; where
+Figures without a bound have no two-sample e-value of this kind. So a block in which stable is over the target as well is bet against what
+stable came to in it, and a tenth: q_t = p0, or 1.1·y_t where y_t > p0. As q_t ≥ p0 always, a canary within the target is expected to win
+nothing, whatever stable does; and one that shares an incident loses. Where stable's own evidence, which is bet against the target, says
+that it breaks it, and the canary is over it by no more, the incident is shared, and held until both are within the target again. Where
 stable had no request, a breach is only suspected. A breach is dated by a running sum of one bet (Page), in which a block counts as twice
 the target at most, so that one request of a thousand times the target is no long breach. Knows nothing of units, queries or revisions.
 
-Symbols: x mean of a block, p0 target, λ part of the capital that is bet. Source: as `betting`; E. S. Page, "Continuous inspection
-schemes", Biometrika 41 (1954).
+Symbols: x, y mean of a block of the canary and of stable, p0 target, q what the canary's is bet against, λ part of the capital that is
+bet. Source: as `betting`; E. S. Page, "Continuous inspection schemes", Biometrika 41 (1954).
 """
 
 import math
@@ -23,6 +26,8 @@ from .restarts import Restarts, log_value, settled, started, with_block
 from .risk import Risk
 from .window import CLOCK_SLACK_SECONDS
 
+# How far above stable's mean a canary may be in an incident that both share.
+TOLERATED = 1.1
 # The stake by which a breach is dated, and how many times the target a block counts for it at most.
 DATING_STAKE, DATING_MOST = 0.2, 2.0
 
@@ -111,8 +116,8 @@ class Mean:
         mean, beside = block.canary.mean, block.stable.mean
         state = replace(
             state,
-            canary=self._bet(state.canary, mean=mean),
-            stable=self._bet(state.stable, mean=beside),
+            canary=self._bet(state.canary, mean=mean, limit=self._tolerable(beside)),
+            stable=self._bet(state.stable, mean=beside, limit=self.target),
             all_canary=state.all_canary if mean is None else state.all_canary + block.canary,
             all_stable=state.all_stable if beside is None else state.all_stable + block.stable,
             unknown=state.unknown + block.unknown,
@@ -122,6 +127,9 @@ class Mean:
         gain = min(mean / max(self.target, LEAST_LIMIT), DATING_MOST) - 1
         drift = max(0.0, state.drift + math.log1p(DATING_STAKE * gain))
         bad = mean > self.target
+        if not bad and beside is not None and beside <= self.target and self._value(state.stable) > self.risk.ln_pass:
+            # The incident that both shared is over, and is not held against what comes after it.
+            drift, state = 0.0, replace(state, stable=settled(state.stable, planned=self.planned_blocks))
         state = replace(state, drift=drift, newest_is_bad=bad, seen_until=block.end)
         if drift == 0:
             return self._ended(state)
@@ -139,19 +147,20 @@ class Mean:
     def judge(self, state: MeanState) -> Verdict:
         """`Breached` on enough evidence, and with `for_seconds` only while a breach has lasted as long and goes on."""
         episode, ln_e = state.episode, self.evidence(state)
+        told_canary, told_stable = state.told
+        is_over = [one.mean is not None and one.mean > self.target for one in (told_canary, told_stable)]
+        if episode is not None and ln_e < self.risk.ln_threshold and all(is_over) and self._value(state.stable) >= self.risk.ln_threshold:
+            return Breaching(since=episode.first_bad, shared=True)
         since = episode.first_bad if episode else state.seen_until
         if self.for_seconds and episode is None:
             return Healthy()
         if ln_e < self.risk.ln_threshold:
             return Breaching(since=since) if self.for_seconds or ln_e > self.risk.ln_pass else Healthy()
-        beside = episode.stable.mean if episode else None
-        if beside is not None and beside > self.target and self._value(state.stable) >= self.risk.ln_threshold:
-            return Breaching(since=since, shared=True)
         if self.for_seconds and episode is not None:
             long_enough = episode.newest_bad - episode.first_bad >= self.for_seconds - CLOCK_SLACK_SECONDS
             if not (state.newest_is_bad and long_enough):
                 return Breaching(since=since)
-        return Breached(since=since, suspected=beside is None)
+        return Breached(since=since, suspected=told_stable.mean is None)
 
     def evidence(self, state: MeanState) -> float:
         """ln E that the canary's mean is over the target."""
@@ -164,8 +173,12 @@ class Mean:
         growth = 0.0 if mean is None else max(log_bets(mean=mean, limit=self.target))
         return None if growth <= 0 or gap <= 0 else math.ceil(gap / growth)
 
-    def _bet(self, capital: Restarts, *, mean: float | None) -> Restarts:
-        bets = (0.0,) * len(LN_STAKE_WEIGHTS) if mean is None else log_bets(mean=mean, limit=self.target)
+    def _tolerable(self, beside: float | None) -> float:
+        """q: what the canary's mean is bet against in a block in which stable's is `beside`."""
+        return self.target if beside is None or beside <= self.target else TOLERATED * beside
+
+    def _bet(self, capital: Restarts, *, mean: float | None, limit: float) -> Restarts:
+        bets = (0.0,) * len(LN_STAKE_WEIGHTS) if mean is None else log_bets(mean=mean, limit=limit)
         return with_block(capital, ln_e=bets, planned=self.planned_blocks)
 
     def _value(self, capital: Restarts) -> float:

@@ -23,12 +23,25 @@ LN_HALF = math.log(0.5)
 
 @dataclass(frozen=True)
 class Seen:
-    """Requests so far that the guesses come from, `stable` ones with the history; bursts divided out."""
+    """Requests that the guesses come from (`memory`), `stable` ones with the history; bursts divided out."""
 
     canary_bad: float = 0.0
     canary_total: float = 0.0
     stable_bad: float = 0.0
     stable_total: float = 0.0
+
+
+NOTHING_SEEN = Seen()
+
+
+def together(one: Seen, other: Seen) -> Seen:
+    """What both saw."""
+    return Seen(
+        canary_bad=one.canary_bad + other.canary_bad,
+        canary_total=one.canary_total + other.canary_total,
+        stable_bad=one.stable_bad + other.stable_bad,
+        stable_total=one.stable_total + other.stable_total,
+    )
 
 
 @dataclass(frozen=True)
@@ -58,26 +71,22 @@ def canary_share(seen: Seen, *, null: float) -> float:
     return min(MOST, max(guess, share_at(1.2, of=null)))
 
 
-def with_pair(state: Relative, *, block: Pair, prior: float, delta: float, planned: int) -> Relative:
-    """One more block; bursts are divided out of its counts already."""
+def with_pair(state: Relative, *, block: Pair, prior: float, delta: float, planned: int, before: Seen = NOTHING_SEEN) -> Relative:
+    """One more block; bursts are divided out of its counts already. `before`: what was seen and is remembered beside the state's own."""
     seen = state.seen
     if block.canary_total > 0 and block.stable_total > 0:
-        b = stable_share(seen, prior=prior)
+        known = together(before, seen)
+        b = stable_share(known, prior=prior)
         null = inside(b + delta)
         good = 1 - null
-        guesses = [canary_share(seen, null=null), *[min(m * null / (good + m * null), MOST) for m in WORSE]]
+        guesses = [canary_share(known, null=null), *[min(m * null / (good + m * null), MOST) for m in WORSE]]
         ln_plug_in, *ln_members = log_es(block, guesses=guesses, b=b, delta=delta)
     else:
         ln_plug_in, ln_members = 0.0, [0.0] * len(WORSE)
     return Relative(
         ln_plug_in=state.ln_plug_in + ln_plug_in,
         restarts=with_block(state.restarts, ln_e=ln_members, planned=planned),
-        seen=Seen(
-            canary_bad=seen.canary_bad + block.canary_bad,
-            canary_total=seen.canary_total + block.canary_total,
-            stable_bad=seen.stable_bad + block.stable_bad,
-            stable_total=seen.stable_total + block.stable_total,
-        ),
+        seen=together(seen, Seen(block.canary_bad, block.canary_total, block.stable_bad, block.stable_total)),
     )
 
 

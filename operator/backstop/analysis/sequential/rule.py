@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 
 from ..reading import Breached, Breaching, Counts, Healthy
 from ..rule import ArmBlock, BoundCounts, Verdict
-from .bursts import Bursts, Succession, correlation, duration, thinned, with_pod_block, with_share
+from .bursts import correlation, thinned
 from .episode import begins_now, continued, is_over
 from .likelihood import log_ratios
+from .memory import burst_correlation, learned, seen_before, turned
 from .odds import WORSE, inside
 from .promotion import log_promotion, with_evidence
-from .relative import given_up, log_average, stable_share, with_history, with_pair
+from .relative import given_up, log_average, stable_share, together, with_history, with_pair
 from .restarts import Restarts, log_value, settled, with_block
 from .risk import Risk
 from .state import SequentialState, nothing_seen
@@ -84,12 +85,7 @@ class Sequential:
         """What stable did before the canary came, oldest first; only stable's counts are read."""
         history = tuple(history)
         for block in history:
-            state = replace(
-                state,
-                bursts=_bursts_with(state.bursts, block=block),
-                succession=_succeeded(state.succession, block=block),
-                history=state.history + (block.stable or Counts()),
-            )
+            state = replace(learned(state, block=block), history=state.history + (block.stable or Counts()))
         found = correlation(state.bursts)
         for block in history:
             pairs = self._pairs(replace(block, canary=Counts()))
@@ -186,7 +182,8 @@ class Sequential:
 
     def expected(self, state: SequentialState) -> float:
         """b: the guess of stable's bad share, from what was seen so far."""
-        return stable_share(state.relatives[0].seen, prior=self._prior(state))
+        known = together(next(iter(seen_before(state))), state.relatives[0].seen)
+        return stable_share(known, prior=self._prior(state))
 
     # -- folding
 
@@ -200,7 +197,7 @@ class Sequential:
     def _tested(self, state: SequentialState, *, block: ArmBlock) -> SequentialState:
         """The state with this block's evidence; bursts and guesses come from past blocks only."""
         pairs = self._pairs(block)
-        found = self._bursts(state, seconds=block.end - block.start)
+        found = burst_correlation(state, seconds=block.end - block.start)
         thin = tuple(thinned(pair, correlation=found) for pair in pairs)
         prior = self._prior(state)
         absolute, stable_absolute = state.absolute, state.stable_absolute
@@ -211,23 +208,17 @@ class Sequential:
         promotion = state.promotion
         if self.weighs_promotion:
             promotion = with_evidence(promotion, block=thin[0], allowed=self.allowed, b=self.expected(state), margin=self.margin)
-        return replace(
+        tested = replace(
             state,
             absolute=absolute,
             stable_absolute=stable_absolute,
             relatives=tuple(
-                with_pair(one, block=pair, prior=prior, delta=self.tolerated, planned=self.planned_blocks)
-                for one, pair in zip(state.relatives, thin, strict=True)
+                with_pair(one, block=pair, prior=prior, delta=self.tolerated, planned=self.planned_blocks, before=before)
+                for one, pair, before in zip(state.relatives, thin, seen_before(state), strict=True)
             ),
             promotion=promotion,
-            bursts=_bursts_with(state.bursts, block=block),
-            succession=_succeeded(state.succession, block=block),
         )
-
-    def _bursts(self, state: SequentialState, *, seconds: float) -> float:
-        """ρ̂·τ."""
-        found = correlation(state.bursts)
-        return found * duration(state.succession, seconds=seconds) if found > 0 else 0.0
+        return turned(learned(tested, block=block))
 
     def _absolute(self, state: Restarts, *, bad: float, total: float) -> Restarts:
         assert isinstance(self.limit, AtMost), "only an absolute limit is tested by itself"
@@ -294,17 +285,6 @@ class Sequential:
             return False
         stable = stable_of(state.window)
         return stable.bad > self._level(state) * stable.total and evidence.relative < self.risk.ln_threshold
-
-
-def _bursts_with(state: Bursts, *, block: ArmBlock) -> Bursts:
-    for pod in block.stable_pods or (() if block.stable is None else (block.stable,)):
-        state = with_pod_block(state, bad=pod.bad, total=pod.total)
-    return state
-
-
-def _succeeded(state: Succession, *, block: ArmBlock) -> Succession:
-    stable = block.stable
-    return with_share(state, bad=stable.bad, total=stable.total) if stable is not None and stable.total > 0 else state
 
 
 def _pair(canary: Counts, *, stable: Counts) -> Pair:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..reading import Counts
 from ..threshold import Episode
@@ -15,12 +15,22 @@ from .window import SPANS, Span
 
 
 @dataclass(frozen=True)
+class Older:
+    """What the generation before knew of bursts, and what it saw at each bound that is compared (`memory`)."""
+
+    bursts: Bursts
+    succession: Succession
+    seen: tuple[Seen, ...]
+
+
+@dataclass(frozen=True)
 class SequentialState:
     """State of one objective.
 
     `absolute`, `stable_absolute`: against the limit, of the canary and of stable. `relatives`: canary against stable, at the limit and at
     each further latency bound. `history`: stable's bad and all requests of before the canary. `drift`: the running sum by which the
     beginning of a regression is told. `newest_is_bad`: of the newest block with a request; `seen_until`: its end.
+    `remembered`: seconds that `bursts`, `succession` and what the comparisons saw are of; `older`: the same of before.
     """
 
     absolute: Restarts
@@ -35,6 +45,8 @@ class SequentialState:
     drift: float = 0.0
     newest_is_bad: bool = False
     seen_until: float = 0.0
+    remembered: float = 0.0
+    older: Older | None = None
 
 
 def nothing_seen(*, comparisons: int) -> SequentialState:
@@ -71,6 +83,32 @@ def to_numbers(state: SequentialState, *, origin: float) -> list[float]:
     return numbers
 
 
+def memory_to_numbers(state: SequentialState) -> list[float]:
+    """What `to_numbers` leaves out: how old what is remembered is, and what is remembered of before that."""
+    if (older := state.older) is None:
+        return [state.remembered]
+    b, s = older.bursts, older.succession
+    numbers = [state.remembered, b.bad, b.total, b.bad_squares, b.products, b.total_squares]
+    numbers += [s.blocks, s.sum, s.squares, s.products, s.newest, s.inverses]
+    for seen in older.seen:
+        numbers += [seen.canary_bad, seen.canary_total, seen.stable_bad, seen.stable_total]
+    return numbers
+
+
+def with_memory(state: SequentialState, *, numbers: Sequence[float]) -> SequentialState:
+    """The state with what `memory_to_numbers` gave. Raises ValueError for anything else."""
+    if not all(map(math.isfinite, numbers)) or len(numbers) not in (1, 12 + 4 * len(state.relatives)):
+        raise ValueError("what an objective remembers is damaged")
+    remembered, *rest = numbers
+    if not rest:
+        return replace(state, remembered=remembered)
+    left = iter(rest)
+    bursts = Bursts(*(next(left) for _ in range(5)))
+    succession = _succession_in(left)
+    older = Older(bursts=bursts, succession=succession, seen=tuple(Seen(*(next(left) for _ in range(4))) for _ in state.relatives))
+    return replace(state, remembered=remembered, older=older)
+
+
 def from_numbers(numbers: Sequence[float], *, origin: float) -> SequentialState:
     """The inverse of `to_numbers`. Raises ValueError for anything that it cannot have written."""
     if any(math.isnan(number) for number in numbers):
@@ -97,7 +135,7 @@ def _state_in(left: Iterator[float], *, origin: float) -> SequentialState:
         ln_relative=tuple(next(left) for _ in BETTER),
     )
     bursts = Bursts(*(next(left) for _ in range(5)))
-    succession = Succession(int(next(left)), *(next(left) for _ in range(5)))
+    succession = _succession_in(left)
     history = _counts_in(left)
     window = tuple(
         Span(seconds=next(left), canary=_counts_in(left), stable=_counts_in(left)) for _ in range(_bounded(int(next(left)), most=SPANS))
@@ -135,6 +173,11 @@ def _restarts_out(state: Restarts) -> list[float]:
 def _restarts_in(left: Iterator[float]) -> Restarts:
     blocks = int(next(left))
     return Restarts(ln_capital=tuple(next(left) for _ in WORSE), blocks=blocks)
+
+
+def _succession_in(left: Iterator[float]) -> Succession:
+    blocks, total, squares, products, newest, inverses = int(next(left)), *(next(left) for _ in range(5))
+    return Succession(blocks=blocks, sum=total, squares=squares, products=products, newest=newest, inverses=inverses)
 
 
 def _relative_in(left: Iterator[float]) -> Relative:

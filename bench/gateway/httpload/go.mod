@@ -1,0 +1,3 @@
+module backstop.test/bench/httpload
+
+go 1.26.0

@@ -1,0 +1,1 @@
+"""What judging an answer costs a gateway."""

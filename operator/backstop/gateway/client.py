@@ -1,0 +1,206 @@
+"""Asking models and peers: connections that are kept for a while, and made where there is none. An adapter over asyncio.
+
+Knows addresses and which of them may not be called; nothing of what is asked. No cookies, no proxies, no redirects. A request is sent once:
+whether to ask again is for those who know what it costs.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohappyeyeballs
+
+from .modelconnection import Answer, BrokenError, GarbledError, ModelConnection
+from .wire import END_OF_HEAD, lines
+
+__all__ = ["Answer", "BrokenError", "Client", "ConnectTimeoutError", "GarbledError", "Place", "UnreachableError"]
+
+# A second address of a name is tried after this.
+_NEXT_ADDRESS_SECONDS: Final = 0.25
+# Names are looked up again after this.
+_NAME_SECONDS: Final = 10.0
+_KEPT_NAMES: Final = 256
+_PORTS: Final = {"http": 80, "https": 443}
+
+SocketFactory = Callable[[tuple[Any, ...]], socket.socket]
+_Addresses = Sequence[tuple[int, int, int, str, tuple[Any, ...]]]
+
+
+class UnreachableError(ConnectionError):
+    """There was no connection to be had; nothing has been sent."""
+
+
+class ConnectTimeoutError(TimeoutError):
+    """There was no connection in time; nothing has been sent."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is asked: `host` and `port` of a server, the `target` of the request line, and whether TLS is spoken."""
+
+    host: str
+    port: int
+    target: str
+    tls: bool = False
+
+    @staticmethod
+    def of(url: str) -> "Place":
+        """The place of an `http` or `https` URL. Raises ValueError."""
+        parts = urlsplit(url)
+        if parts.scheme not in _PORTS or not parts.hostname:
+            raise ValueError(f"`{url}` is no URL of a server")
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        return Place(parts.hostname, parts.port or _PORTS[parts.scheme], target, tls=parts.scheme == "https")
+
+    @property
+    def authority(self) -> str:
+        """The `Host` header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS["https" if self.tls else "http"] else f"{host}:{self.port}"
+
+    def head(self, headers: Mapping[str, str]) -> bytes:
+        """The start of a request's head, whose length is not said yet. Raises ValueError for what would be another header."""
+        pairs = [("Host", self.authority), *headers.items()]
+        said = lines((name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in pairs)
+        return b"POST %b HTTP/1.1\r\n%b" % (self.target.encode("ascii"), said)
+
+
+class Client:
+    """Connections to any number of places. `idle_seconds`: how long one that is not used is kept.
+
+    `socket_factory` makes the socket for a resolved address, and raises OSError for one that may not be called. `trust`: whose certificates
+    are believed; unset: what the system believes.
+    """
+
+    def __init__(self, *, idle_seconds: float, socket_factory: SocketFactory | None = None, trust: ssl.SSLContext | None = None) -> None:
+        self._idle_seconds = idle_seconds
+        self._socket_factory = socket_factory
+        self._idle: dict[tuple[str, int, bool], list[ModelConnection]] = {}
+        self._names: dict[tuple[str, int], tuple[float, _Addresses]] = {}
+        self._trust = trust
+        self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def post(
+        self,
+        place: Place,
+        *,
+        head: bytes,
+        body: bytes,
+        connect: float | None,
+        silence: float | None = None,
+        on_sent: Callable[[], None] | None = None,
+    ) -> Answer:
+        """Send a request, whose head `place.head` has begun, and wait for the head of its answer, which the caller releases.
+
+        `connect`: seconds for a connection that has to be made; `silence`: how long the other side may say nothing. Raises
+        UnreachableError, ConnectTimeoutError; once `on_sent` was called BrokenError, GarbledError, TimeoutError.
+        """
+        connection = self._pick(place) or await self._connect(place, within=connect)
+        answer = connection.ask(b"%bContent-Length: %d\r\n%b" % (head, len(body), END_OF_HEAD), body=body, silence=silence)
+        if on_sent is not None:
+            on_sent()
+        try:
+            await answer.head()
+        except BaseException:
+            connection.close()
+            raise
+        return answer
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for kept in self._idle.values():
+            for connection in kept:
+                connection.close()
+        self._idle.clear()
+
+    def _pick(self, place: Place) -> ModelConnection | None:
+        """The connection that was used last, so that those nobody needs grow old."""
+        kept = self._idle.get((place.host, place.port, place.tls))
+        oldest = asyncio.get_running_loop().time() - self._idle_seconds
+        while kept:
+            connection = kept.pop()
+            if connection.is_usable and connection.idle_since >= oldest and not connection.transport.is_closing():
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self, place: Place, *, within: float | None) -> ModelConnection:
+        """A new connection. What others wait for is not broken off with one that waits no longer: there is nothing shared."""
+        try:
+            async with asyncio.timeout(within):
+                return await self._dial(place)
+        except TimeoutError:
+            raise ConnectTimeoutError("no connection in time") from None
+        except (OSError, ssl.SSLError) as error:
+            raise UnreachableError(f"no connection: {type(error).__name__}") from None
+
+    async def _dial(self, place: Place) -> ModelConnection:
+        loop = asyncio.get_running_loop()
+        sock = await aiohappyeyeballs.start_connection(
+            await self._look_up(place.host, port=place.port),
+            happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
+            interleave=1,
+            loop=loop,
+            socket_factory=self._socket_factory,
+        )
+        key = (place.host, place.port, place.tls)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _, connection = await loop.create_connection(
+                partial(ModelConnection, free=partial(self._keep, key)),
+                sock=sock,
+                ssl=self._tls() if place.tls else None,
+                server_hostname=place.host if place.tls else None,
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return connection
+
+    async def _look_up(self, host: str, *, port: int) -> _Addresses:
+        loop = asyncio.get_running_loop()
+        until, found = self._names.get((host, port), (0.0, ()))
+        if loop.time() >= until:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+            self._names.pop((host, port), None)
+            if len(self._names) >= _KEPT_NAMES:
+                self._names.pop(next(iter(self._names)))
+            self._names[host, port] = (loop.time() + _NAME_SECONDS, found)
+        return found
+
+    def _tls(self) -> ssl.SSLContext:
+        if self._trust is None:
+            self._trust = ssl.create_default_context()
+        return self._trust
+
+    def _keep(self, key: tuple[str, int, bool], connection: ModelConnection) -> None:
+        if self._closed:
+            connection.close()
+            return
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._idle.setdefault(key, []).append(connection)
+        if self._sweep is None:
+            self._sweep = loop.call_later(self._idle_seconds, self._close_old)
+
+    def _close_old(self) -> None:
+        """Close what has not been used for long; look again while there is anything."""
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - self._idle_seconds
+        for key, kept in tuple(self._idle.items()):
+            for connection in kept:
+                if connection.idle_since < oldest:
+                    connection.close()
+            self._idle[key] = [c for c in kept if c.is_usable]
+            if not self._idle[key]:
+                del self._idle[key]
+        self._sweep = loop.call_later(self._idle_seconds / 2, self._close_old) if self._idle else None

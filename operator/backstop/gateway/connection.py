@@ -1,0 +1,503 @@
+"""The side of the callers: one connection, its requests in order, and the bounds in size and time on what a caller sends and takes.
+
+Parsing is httptools'. Knows HTTP/1.1 and nothing of what is asked or answered. A request is handed over with its head; its body is read
+from it, its answer written to it. A caller that leaves cancels who answers it.
+"""
+
+import asyncio
+import urllib.parse
+from collections import deque
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Final, cast
+
+import httptools
+
+from .errors import JSON_TYPE, envelope
+from .wire import CONTINUE, END_OF_HEAD, LAST_CHUNK, chunk, lines, status_line
+
+MAX_HEADER_BYTES: Final = 64 << 10
+# Of a body that nobody reads yet: beyond it, the caller waits.
+UNREAD_BODY_BYTES: Final = 256 << 10
+# Longer than clients and proxies keep an idle connection: the side that sends requests is the one to close it.
+KEEP_ALIVE_SECONDS: Final = 75
+# A request's head is complete within this time of its first byte.
+HEAD_SECONDS: Final = 10.0
+# A caller that sends its body slower than this is let go.
+BODY_SECONDS: Final = 60.0
+# A caller that takes nothing of its answer for this long is cut off: what waits for it holds memory, and a model's connection.
+UNREAD_SECONDS: Final = 30.0
+# After a refusal, what still comes is let through this long: a connection that is closed over it would take the refusal with it.
+REFUSED_SECONDS: Final = 1.0
+VERSION: Final = "1.1"  # others are answered, and closed
+_CLOSE: Final = (b"connection", b"close")
+
+
+class CallerGoneError(Exception):
+    """The caller closed the connection before its request was complete."""
+
+
+class Exchange:
+    """One request, and the writing of its answer. `headers`: names in lower case, in order; `path`: decoded, without the query.
+
+    What is written to a caller that has left goes nowhere. To one that does not read (`is_full`) it waits in memory: await `room` first.
+    """
+
+    __slots__ = (
+        "_answerer",
+        "_chunked",
+        "_connection",
+        "_expects",
+        "_pieces",
+        "_reader",
+        "arrived",
+        "begun",
+        "finished",
+        "gone",
+        "headers",
+        "held",
+        "keeps",
+        "method",
+        "path",
+        "version",
+    )
+
+    def __init__(
+        self, connection: "Connection", *, method: str, path: str, headers: list[tuple[bytes, bytes]], version: str, keeps: bool
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.version = version
+        self.keeps = keeps  # whether the connection goes on after the answer
+        self.arrived = False  # the whole body
+        self.begun = self.finished = False  # the answer
+        self.gone = False  # the caller, before the end of its answer
+        self.held = 0  # bytes of the body that nobody has read yet
+        self._connection = connection
+        self._chunked = False
+        self._expects = (b"expect", b"100-continue") in headers  # a word, before it sends the body
+        self._pieces: list[bytes] = []
+        self._reader: asyncio.Future[None] | None = None
+        self._answerer: asyncio.Task[None] | None = None
+
+    async def read(self) -> bytes:
+        """What has come of the body since the last time; empty at its end. Raises CallerGoneError."""
+        while not self._pieces:
+            if self.arrived:
+                return b""
+            if self.gone:
+                raise CallerGoneError
+            if self._expects:
+                self._expects = False
+                self._connection.transport.write(CONTINUE)
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        pieces, self._pieces, self.held = self._pieces, [], 0
+        self._connection.regulate()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def cancel_when_gone(self, task: asyncio.Task[None]) -> None:
+        """Cancel `task` when the caller leaves before its answer is complete; `gone` tells so."""
+        self._answerer = task
+        if self.gone:
+            task.cancel()
+
+    def leave_alone(self) -> None:
+        """Cancel nobody any more."""
+        self._answerer = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the caller does not take what it is sent."""
+        return self._connection.is_full
+
+    async def room(self) -> None:
+        """Wait until it does, or has left."""
+        await self._connection.room()
+
+    def answer(self, status: int, *, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """The whole answer."""
+        head = self._head(status, headers=[*headers, (b"content-length", b"%d" % len(body))])
+        self._write(head if self.method == "HEAD" else head + body)
+        self._finish()
+
+    def begin(self, status: int, *, headers: list[tuple[bytes, bytes]], piece: bytes) -> None:
+        """The start of an answer whose length nobody knows."""
+        self._chunked = self.version == VERSION
+        self.keeps = self.keeps and self._chunked
+        head = self._head(status, headers=[*headers, (b"transfer-encoding", b"chunked")] if self._chunked else headers)
+        self._write(head + self._framed(piece))
+
+    def more(self, piece: bytes) -> None:
+        """More of it."""
+        self._write(self._framed(piece))
+
+    def end(self, piece: bytes = b"") -> None:
+        """The last of it."""
+        self._write(self._framed(piece) + (LAST_CHUNK if self._chunked and self.method != "HEAD" else b""))
+        self._finish()
+
+    def break_off(self) -> None:
+        """End the connection: an answer that has begun is seen not to be whole."""
+        self._connection.transport.close()
+
+    # What the connection tells it:
+
+    def came(self, piece: bytes) -> None:
+        """More of the body has come."""
+        if not self.finished:
+            self._pieces.append(piece)
+            self.held += len(piece)
+            self._wake()
+
+    def is_whole(self) -> None:
+        """The body is complete."""
+        self.arrived = True
+        self._wake()
+
+    def caller_left(self) -> None:
+        """Nothing more comes, and nobody takes the answer."""
+        if self.finished:
+            return
+        self.gone = True
+        self._wake()
+        if self._answerer is not None:
+            self._answerer.cancel()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def _head(self, status: int, *, headers: list[tuple[bytes, bytes]]) -> bytes:
+        if _CLOSE in headers or (self._expects and not self.arrived):  # who waits for a word may send its body, or the next request
+            self.keeps = False
+        if _CLOSE not in headers and self._connection.ends_with(self):
+            headers.append(_CLOSE)
+        return status_line(status) + self._connection.date() + lines(headers) + END_OF_HEAD
+
+    def _framed(self, piece: bytes) -> bytes:
+        if self.method == "HEAD":
+            return b""
+        return chunk(piece) if self._chunked else piece
+
+    def _write(self, raw: bytes) -> None:
+        self.begun = True
+        if raw and not self.gone:
+            self._connection.transport.write(raw)
+
+    def _finish(self) -> None:
+        self.finished = True
+        self._pieces, self.held = [], 0
+        self._connection.was_answered(self)
+
+
+class _Awaited(Enum):
+    """What the caller's next byte belongs to."""
+
+    REQUEST = auto()  # nothing of the next one has come
+    HEAD = auto()
+    BODY = auto()
+    NOTHING = auto()  # whatever comes is let through
+
+
+class Connection(asyncio.Protocol):
+    """A caller's connection. Requests that come behind another one wait for their turn, and reading with them.
+
+    A head that comes in one piece, as nearly all do, costs no timer. `begin` is given each request whose turn it is; `date` gives the
+    line of the head that says when it is; `lost` is told the end.
+    """
+
+    transport: asyncio.Transport
+
+    def __init__(self, *, begin: Callable[[Exchange], None], date: Callable[[], bytes], lost: Callable[["Connection"], None]) -> None:
+        self.date = date
+        self.is_full = False  # the caller does not take what it is sent
+        self._begin = begin
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._parser = self._new_parser()
+        self._offers = False  # the request offers another protocol
+        self._repeats = False  # the parser is told again how a request ends whose head it has told
+        self._awaited = _Awaited.REQUEST
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._unframed = 0  # bytes since the last that were anybody's: of a head, or of what stands between pieces of a body
+        self._arriving: Exchange | None = None
+        self._current: Exchange | None = None
+        self._waiting: deque[Exchange] = deque()
+        self._is_last = False  # no request follows those that have come
+        self._reading = True
+        self._rooms: list[asyncio.Future[None]] = []
+        self._idle_since = self._loop.time()
+        self._idle = self._loop.call_later(KEEP_ALIVE_SECONDS, self._look_whether_idle)
+        self._due: asyncio.TimerHandle | None = None  # when a head, or the rest of an answered request's body, has to be complete
+        self._cut_off: asyncio.TimerHandle | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being answered."""
+        return self._current is None and not self._waiting
+
+    # What asyncio tells:
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A connection."""
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by what it does
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the caller."""
+        awaited, was_idle = self._awaited, self.is_idle
+        if awaited is _Awaited.NOTHING:
+            return
+        self._unframed += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self._refuse("the request is not HTTP/1.1 as it should be; correct it")
+            return
+        if self._unframed > MAX_HEADER_BYTES and self._awaited in (_Awaited.HEAD, _Awaited.BODY):
+            self._refuse("the request's head is too long; send less")
+            return
+        self._next()
+        # Nothing was awaited, and nothing has begun: the empty lines that may stand before a request.
+        if self._awaited is _Awaited.HEAD or (awaited is self._awaited is _Awaited.REQUEST and was_idle and self.is_idle):
+            self._expect(HEAD_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is over, and so is every wait for it."""
+        self._awaited = _Awaited.NOTHING
+        self._idle.cancel()
+        self._expected()
+        left = [self._current, *self._waiting]
+        self._waiting.clear()
+        for exchange in left:
+            if exchange is not None:
+                exchange.caller_left()
+        self.resume_writing()
+        self._lost(self)
+
+    def pause_writing(self) -> None:
+        """The caller does not read: its buffers are full."""
+        self.is_full = True
+        self._cut_off = self._loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self.is_full = False
+        if self._cut_off is not None:
+            self._cut_off.cancel()
+            self._cut_off = None
+        rooms, self._rooms = self._rooms, []
+        for room in rooms:
+            if not room.done():
+                room.set_result(None)
+        self._next()
+
+    # What the parser tells:
+
+    def on_message_begin(self) -> None:
+        """A new request."""
+        if self._repeats:
+            return
+        self._awaited = _Awaited.HEAD
+        self._head_bytes = self._unframed = 0
+        self._url, self._headers = b"", []
+
+    def on_url(self, url: bytes) -> None:
+        """More of the request line."""
+        if self._awaited is _Awaited.HEAD:
+            self._url += url
+            self._bound(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header; behind the body, one that nobody asked for."""
+        self._bound(len(name) + len(value))
+        if self._awaited is _Awaited.HEAD:
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """The head is complete."""
+        if self._repeats:
+            return
+        self._expected()
+        self._awaited = _Awaited.BODY
+        self._offers = self._parser.should_upgrade()
+        version = self._parser.get_http_version()
+        self._arriving = Exchange(
+            self,
+            method=self._parser.get_method().decode("latin-1"),
+            path=_path(self._url),
+            headers=self._headers,
+            version=version,
+            keeps=version == VERSION and self._parser.should_keep_alive(),
+        )
+        self._waiting.append(self._arriving)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._unframed = 0
+        if self._arriving is not None:
+            self._arriving.came(body)
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        if self._offers:
+            return  # says the parser, which takes its body for the other protocol
+        self._expected()
+        self._awaited = _Awaited.REQUEST
+        exchange, self._arriving = self._arriving, None
+        if exchange is None:
+            return
+        exchange.is_whole()
+        if not exchange.keeps:
+            self._awaited, self._is_last = _Awaited.NOTHING, True
+        if exchange.finished and self.ends_with(exchange):
+            self.transport.close()
+
+    # What requests tell:
+
+    def ends_with(self, exchange: Exchange) -> bool:
+        """Whether the connection ends with the answer to this request."""
+        return not exchange.keeps or (self._is_last and not self._waiting)
+
+    def was_answered(self, exchange: Exchange) -> None:
+        """The answer has left, perhaps before the body has come: closed at once, the connection might take the answer with it."""
+        if exchange is not self._current or self.transport.is_closing():
+            return
+        self._current = None
+        self._idle_since = self._loop.time()
+        if self._arriving is exchange:
+            self._expect(BODY_SECONDS)
+        elif self.ends_with(exchange):
+            self._waiting.clear()
+            self.transport.close()
+            return
+        elif self._awaited is _Awaited.HEAD and not self._waiting:  # of a request behind the answered one, which may have taken long
+            self._expected()
+            self._expect(HEAD_SECONDS)
+        self._next()
+
+    async def room(self) -> None:
+        """Wait until the caller takes what it is sent, or has left."""
+        while self.is_full:
+            room = self._loop.create_future()
+            self._rooms.append(room)
+            await room
+
+    def regulate(self) -> None:
+        """Read on, unless there is enough that nobody has read yet."""
+        wanted = not self._waiting and (self._arriving is None or self._arriving.held <= UNREAD_BODY_BYTES)
+        if wanted is self._reading or self.transport.is_closing():
+            return
+        self._reading = wanted
+        if wanted:
+            self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
+
+    def close_soon(self, *, linger: float) -> None:
+        """The server ends: close after the answers on their way, or the one to the request that comes within `linger` seconds."""
+        self._is_last = True
+        if self.is_idle:
+            self._loop.call_later(linger, self._close_if_idle)
+
+    def abort(self) -> None:
+        """Close at once, whatever is on its way."""
+        self.transport.abort()
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # A request may say that it is the last, and be followed by bytes: they are for nobody.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
+
+    def _feed(self, data: bytes) -> None:
+        while data:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._decline_offer()
+            else:
+                return
+
+    def _decline_offer(self) -> None:
+        """Go on with HTTP/1.1 behind the head of a request that offers another protocol: its body comes as its head says."""
+        assert self._arriving is not None
+        framing = [header for header in self._arriving.headers if header[0] in (b"content-length", b"transfer-encoding")]
+        self._offers, self._repeats = False, True
+        self._parser = self._new_parser()
+        self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % lines(framing))
+        self._repeats = False
+
+    def _next(self) -> None:
+        """Begin with the next request, where its turn has come."""
+        if self._current is None and self._waiting and not self.is_full:
+            self._current = self._waiting.popleft()
+            self._begin(self._current)
+        self.regulate()
+
+    def _refuse(self, message: str) -> None:
+        """Answer what cannot be read, after the answers before it; then close."""
+        self._awaited, self._is_last = _Awaited.NOTHING, True
+        self._expected()
+        broken, self._arriving = self._arriving, None
+        if broken is not None and broken in self._waiting:
+            self._waiting.remove(broken)
+        if broken is not None and broken is self._current:
+            self._current = None
+            broken.caller_left()
+        if not self.is_idle:
+            self._next()
+            return
+        if broken is None or not broken.begun:
+            body = envelope(message, kind="invalid_request_error")
+            said = [(b"content-type", JSON_TYPE.encode()), (b"content-length", b"%d" % len(body)), _CLOSE]
+            self.transport.write(status_line(400) + self.date() + lines(said) + END_OF_HEAD + body)
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+            self._due = self._loop.call_later(REFUSED_SECONDS, self.transport.close)
+        self.regulate()
+
+    def _bound(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEADER_BYTES:
+            raise ValueError("the request's head is too long")  # the parser says so to who feeds it
+
+    def _expect(self, seconds: float) -> None:
+        if self._due is None:
+            self._due = self._loop.call_later(seconds, self._overdue)
+
+    def _expected(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
+    def _overdue(self) -> None:
+        self._due = None
+        if self.is_idle:  # else a request is being answered, and its end sees to what is behind it
+            self.transport.close()
+
+    def _look_whether_idle(self) -> None:
+        left: float = KEEP_ALIVE_SECONDS
+        if self.is_idle and self._awaited is _Awaited.REQUEST:
+            left = self._idle_since + KEEP_ALIVE_SECONDS - self._loop.time()
+        if left <= 0:
+            self.transport.close()
+        else:
+            self._idle = self._loop.call_later(left, self._look_whether_idle)
+
+    def _close_if_idle(self) -> None:
+        if self.is_idle:
+            self.transport.close()
+
+
+def _path(url: bytes) -> str:
+    """The decoded path of what was asked for. Raises HttpParserError for what has none."""
+    path: bytes = httptools.parse_url(url).path or b"/"
+    return urllib.parse.unquote(path.decode("ascii")) if b"%" in path else path.decode("ascii")

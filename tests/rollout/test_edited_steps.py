@@ -1,0 +1,75 @@
+"""Steps that are edited in mid-canary: an edit is no evidence, so it raises no weight while nobody sees what the present one does."""
+
+from backstop.api.condition import ConditionType
+from backstop.api.reasons import Reason
+from tests.rollout.world import HEALTHY, UNSEEN, World, policy, started
+
+
+def at_5_percent() -> World:
+    world = started(policy=policy(steps=((5, 600), (50, 60), (100, 60))))
+    world.want("2")
+    world.run(10)
+    assert world.shares[-1][3] == 50
+    return world
+
+
+def test_edited_steps_raise_no_weight_while_metrics_cannot_be_seen_and_do_when_they_can() -> None:
+    world = at_5_percent()
+    world.judged = UNSEEN
+    world.run(3)
+    world.policy = policy(steps=((20, 60), (100, 60)))
+    world.run(60)
+    assert world.shares[-1][3] == 50
+    progressing = next(c for c in world.decide().conditions if c.type is ConditionType.PROGRESSING)
+    assert progressing.reason is Reason.METRICS_UNAVAILABLE
+    assert progressing.message.startswith("step 1 of 2, 5 %")
+    world.judged = HEALTHY
+    world.run(3)
+    assert world.shares[-1][3] == 200
+
+
+def test_edited_steps_raise_no_weight_before_anything_was_evaluated() -> None:
+    world = at_5_percent()
+    world.judged = None  # as after a restart
+    world.policy = policy(steps=((20, 60), (100, 60)))
+    world.run(60)
+    assert world.shares[-1][3] == 50
+
+
+def test_an_edit_that_keeps_the_weight_a_step_waits_for_nothing() -> None:
+    world = at_5_percent()
+    world.judged = UNSEEN
+    before = world.place.canary
+    world.policy = policy(steps=((5, 30), (100, 60)))
+    world.run(3)
+    assert before is not None
+    assert world.place.canary is not None
+    assert world.place.canary.step_hash != before.step_hash
+
+
+def test_a_weight_that_was_not_seen_everywhere_falls_to_one_below_it_though_steps_were_edited() -> None:
+    world = started(policy=policy(steps=((5, 20), (50, 60), (100, 60))))
+    world.want("2")
+    world.run(10)
+    world.deaf = True
+    world.run(30)
+    assert world.shares[-1][3] == 500
+    world.policy = policy(steps=((60, 60), (100, 60)))
+    world.run(60)
+    assert max(share for _, _, _, share in world.shares) == 500, "an edit raises no weight that was not seen to be in effect"
+    assert world.shares[-1][3] == 0
+
+
+def test_a_step_that_is_prepared_for_begins_no_more_when_there_is_no_such_step() -> None:
+    world = started(policy=policy(steps=((5, 20), (100, 60))))
+    world.want("2")
+    world.run(10)
+    world.pace = 0  # the pods of the next step take their time
+    world.run(30)
+    canary = world.place.canary
+    assert canary is not None
+    assert (canary.weight, canary.step, canary.step_started_at) == (5, 1, None)
+    world.judged, world.pace = UNSEEN, 1000
+    world.policy = policy(steps=((20, 60), (30, 60), (100, 60)))
+    world.run(30)
+    assert world.shares[-1][3] == 50
