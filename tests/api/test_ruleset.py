@@ -58,6 +58,7 @@ REFUSED = [
     ("request.text.matches('''a''')", "three quotes"),
     ("request.text.matches('" + "a" * 129 + "')", "a pattern has 129 characters, and may have 128; shorten it"),
     ("request.text.matches('(a{0,9}b){8}')", f"the counts of a pattern's repetitions come to more than {MOST_REPEATS}"),
+    (r"request.text.matches('\\pL+')", "`\\p` and `\\P` are not offered in patterns"),
     ("request.text == '" + "a" * 1024 + "'", "`entries[0].when`"),
     ("(" * 40 + "true" + ")" * 40, "recursion limit"),
 ]

@@ -116,3 +116,10 @@ def test_manifests_with_rules_that_cannot_be_compiled_are_refused_in_a_sentence(
         f"{file}: ConfigMap `rules`: `data`, `rules.yaml`: `entries[0].when` is of type string, and a condition is true or false; "
         "compare it with something"
     )
+
+
+def test_the_sample_with_rules_people_and_jinja_is_a_good_one() -> None:
+    sample = Path(__file__).parents[2] / "manifests" / "samples" / "support-handed-on.yaml"
+    record, _, _ = record_from_manifests([sample], policy=None)
+    revision = compile_revision(record, environment={"BACKSTOP_WEBHOOK_SECRET_2": "sixteen characters"})
+    assert revision.models == ("large", "backstop/rules", "backstop/human", "backstop/static")

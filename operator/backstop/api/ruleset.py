@@ -33,6 +33,7 @@ _TOKENS: Final = re.compile(
     r"""|(?P<name>[_a-zA-Z][_a-zA-Z0-9]*)|(?P<mark>\S)""",
     re.DOTALL,
 )
+_UNICODE_CLASS: Final = re.compile(r"\\[pP]")  # of hundreds of ranges: a millisecond for each evaluation
 _HALF: Final = re.compile("[\ud800-\udfff]")
 _COUNTS: Final = re.compile(r"(?<!\\x)\{(\d{1,9})?,?(\d{1,9})?\}")
 
@@ -175,6 +176,8 @@ def _check_pattern(literal: str, *, field: str, conditions: Conditions, nothing:
         raise RulesError(f"`{field}`: {_in_one_line(str(error))}") from None
     if len(pattern) > LONGEST_PATTERN:
         raise RulesError(f"`{field}`: a pattern has {len(pattern)} characters, and may have {LONGEST_PATTERN}; shorten it")
+    if _UNICODE_CLASS.search(pattern) is not None:
+        raise RulesError(f"`{field}`: `\\p` and `\\P` are not offered in patterns; write the characters out, as in `[a-zäöü]`")
     repeats = 1
     for least, most in _COUNTS.findall(pattern):
         repeats *= max(int(least or 0), int(most or 0), 1)
