@@ -14,6 +14,10 @@ from backstop.api.refs import SecretKeyRef
 PROMPT = '{"messages":[{"content":"Be kind.","role":"system"}],"prompt":"answer","version":"1.0.0"}'
 CHAIN = '[{"model":{"baseURL":"http://models:8000/v1","name":"m"},"name":"primary"}]'
 SMALL = '{"model":{"baseURL":"http://models:8000/v1","name":"m"},"name":"small"}'
+PLACED = '{"model":{"baseURL":"http://models:8000/v1","jurisdiction":"EU","name":"m"},"name":"primary"}'
+RESIDENCY = '"residency":{"allowedJurisdictions":["EU"]},'
+TELLING = '{"model":{"askUsage":true,"baseURL":"http://models:8000/v1","name":"m"},"name":"primary"}'
+KEPT = '{"cache":{"hot":{},"warm":{"redis":{"addressRef":{"key":"url","name":"cache"}}}},"name":"kept"}'
 RESOURCES = '{"limits":{"memory":"1Gi"}}'
 POD_TEMPLATE = '{"labels":{"team":"shop"},"tolerations":[{"operator":"Exists"}]}'
 BETWEEN = f'"latencyBudgetMilliseconds":400,"prompt":{PROMPT},"scheme":1'
@@ -42,6 +46,18 @@ GOLDEN = [
     (
         spec() | {"chain": [{"name": "static", "static": {"default": "Later."}}]},
         f'{{"chain":[{{"name":"static","static":{{"default":"Later."}}}}],{BETWEEN}}}',
+    ),
+    (
+        spec() | {"stream": {"onInterruption": "Fail", "holdBackMilliseconds": 50}},
+        f'{{"chain":{CHAIN},{BETWEEN},"stream":{{"holdBackMilliseconds":50}}}}',
+    ),
+    (
+        spec() | {"spend": {"periodDays": 30, "tokenAllowance": 5, "onExhausted": "HandOff"}, "chain": json.loads(f"[{TELLING},{KEPT}]")},
+        f'{{"chain":[{TELLING},{KEPT}],{BETWEEN},"spend":{{"tokenAllowance":5}}}}',
+    ),
+    (
+        spec() | {"chain": [json.loads(PLACED)], "residency": {"allowedJurisdictions": ["EU"], "tenants": []}},
+        f'{{"chain":[{PLACED}],{BETWEEN.replace(chr(34) + "scheme", RESIDENCY + chr(34) + "scheme")}}}',
     ),
     (
         spec(podTemplate=json.loads(POD_TEMPLATE)),

@@ -97,6 +97,40 @@ def test_g07_a_policy_that_is_deleted_goes_though_somebody_never_stops_writing_i
     cluster.end()
 
 
+def test_what_has_lost_its_owner_is_taken_back_in_mid_canary() -> None:
+    machine = played("Automatic")
+    machine.a_canary_begins("v2")
+    cluster = machine.cluster
+    there = set(cluster.api.objects)
+    cluster.lose_owners()
+    assert cluster.orphans()
+    machine.time_passes(2.0)
+    machine.metrics_say("v2", "unseen")
+    machine.time_passes(65.0)
+    assert not cluster.orphans()
+    assert there <= set(cluster.api.objects), "nothing is taken for somebody else's, or for nobody's"
+    machine.nothing_is_broken()
+    machine.teardown()
+
+
+def test_what_something_else_controls_is_not_written_and_a_breach_ends_when_it_lets_go() -> None:
+    machine = played("Automatic")
+    machine.a_canary_begins("v2")
+    cluster = machine.cluster
+    cluster.take_route()
+    machine.metrics_say("v2", "breached")
+    machine.time_passes(65.0)
+    assert cluster.traffic is not None
+    assert cluster.traffic.permille > 0, "it is not written over"
+    assert cluster.place.last is None, "nothing is called rolled back"
+    cluster.give_route_back()
+    machine.time_passes(65.0)
+    assert cluster.traffic.permille == 0
+    assert [r.revision.prompt_version for r in cluster.place.rejected] == ["v2"]
+    machine.nothing_is_broken()
+    machine.teardown()
+
+
 def played(mode: str) -> WholePasses:
     """A machine to be told step by step."""
     machine = WholePasses()

@@ -23,7 +23,9 @@ from .residency import RESIDENCY_RULES, Jurisdiction, Residency
 from .rulestier import RuleEngineTarget
 from .selector import LABEL_NAME, LONGEST_SELECTOR, SELECTOR, is_selector, names_label
 from .serving import Serving
+from .spend import SPEND_RULES, Spend
 from .steering import CanaryTraffic
+from .stream import STREAM_RULES, Stream
 from .workload import WORKLOAD_RULES
 
 Percent = Annotated[str, Field(max_length=16, pattern=r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]{1,6})?)$")]
@@ -44,6 +46,7 @@ class Capability(StrEnum):
     FILES = "Files"
     JSON_SCHEMA = "JSONSchema"
     LOGPROBS = "Logprobs"
+    PREFILL = "Prefill"
 
 
 class ModelTarget(ApiModel):
@@ -60,8 +63,8 @@ class ModelTarget(ApiModel):
         None,
         max_length=8,
         description="What the model can do beyond text: `Tools`, `Vision` (images in messages), `Audio`, `Files`, `JSONSchema` (answers "
-        "that follow one), `Logprobs`. A request that needs another one goes to the next tier. Unset: nothing is known, and the model is "
-        "asked.",
+        "that follow one), `Logprobs`, `Prefill` (goes on with a last message that is an assistant's, for `spec.stream`). A request that "
+        "needs another one goes to the next tier. Unset: nothing is known, and the model is asked.",
     )
     contextTokens: int | None = Field(
         None,
@@ -722,6 +725,8 @@ class FallbackPolicySpec(ApiModel):
     )
     access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom. Unset: everybody, and all do.")
     residency: Residency | None = Field(None, description="Where requests may be processed. Unset: by every tier of the chain.")
+    stream: Stream | None = Field(None, description="What becomes of streams that break off. Unset: they end with an error event.")
+    spend: Spend | None = Field(None, description="How many tokens models may take in a period. Unset: as many as callers ask for.")
     quality: Quality | None = Field(None, description="Which answers are judged after they were sent, and by what. Unset: none is.")
     feedback: Feedback | None = Field(None, description="How callers say what they thought of an answer. Unset: they cannot.")
     rules = (
@@ -814,6 +819,8 @@ class FallbackPolicySpec(ApiModel):
             holds=lambda s: s.feedback is not None or all(slo.indicator is not Indicator.NEGATIVE_FEEDBACK_RATE for slo in s.slos),
         ),
         *RESIDENCY_RULES,
+        *STREAM_RULES,
+        *SPEND_RULES,
         *WORKLOAD_RULES,
     )
 

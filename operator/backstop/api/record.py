@@ -31,12 +31,14 @@ from .quality import Quality
 from .refs import ConfigMapKeyRef, SecretKeyRef
 from .residency import Residency
 from .ruleset import RulesError, read_rules
+from .spend import Spend
+from .stream import Stream
 from .workload import Workload
 
 SCHEME: Final = 1
 HASH_LENGTH: Final = 10
 # What of a policy decides on answers, or on who gets them.
-_DECIDING: Final = {"chain", "latencyBudgetMilliseconds", "serving", "access", "residency", "quality", "feedback"}
+_DECIDING: Final = {"chain", "latencyBudgetMilliseconds", "serving", "access", "residency", "quality", "feedback", "stream", "spend"}
 
 
 class RevisionRecord(ApiModel):
@@ -55,6 +57,8 @@ class RevisionRecord(ApiModel):
     contents: dict[str, str] = Field(default_factory=dict, description="By tier: the text of the ConfigMap's key that it refers to.")
     access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom.")
     residency: Residency | None = Field(None, description="Where requests may be processed.")
+    stream: Stream | None = Field(None, description="What becomes of streams that break off.")
+    spend: Spend | None = Field(None, description="How many tokens models may take in a period.")
     quality: Quality | None = Field(None, description="Which answers are judged, and by what.")
     feedback: Feedback | None = Field(None, description="How callers say what they thought of an answer.")
 
@@ -211,6 +215,8 @@ def build_record(
         contents=texts,
         access=policy.access,
         residency=policy.residency,
+        stream=policy.stream,
+        spend=policy.spend,
         quality=policy.quality,
         feedback=policy.feedback,
     )

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from ..api.metricnames import CacheLevel
+from .counting import Counter
 from .lowerlevel import LevelSettings, LowerLevel
 from .metrics import GatewayMetrics
 from .revision import CacheTier, ColdTier, Revision, WarmTier
@@ -27,10 +28,23 @@ def lower_levels(
     return tuple(levels)
 
 
+def shared_counter(revision: Revision) -> Counter:
+    """Where the gateways of the policy count together: the Redis of the warm level, by connections of its own."""
+    from .warmcache import RedisStore
+
+    assert revision.cache is not None, "an allowance has a Redis"
+    assert revision.cache.warm is not None, "an allowance has a Redis"
+    return RedisStore(revision.cache.warm.address, prefix=_prefix(revision))
+
+
+def _prefix(revision: Revision) -> str:
+    return f"backstop:{revision.namespace}:{revision.policy}:"
+
+
 def _warm(warm: WarmTier, *, tier: CacheTier, revision: Revision, level: Callable[..., LowerLevel]) -> LowerLevel:
     from .warmcache import RedisStore  # the client takes some MiB, which most gateways need not have
 
-    store = RedisStore(warm.address, prefix=f"backstop:{revision.namespace}:{revision.policy}:")
+    store = RedisStore(warm.address, prefix=_prefix(revision))
     settings = LevelSettings(CacheLevel.WARM, fresh=warm.fresh, stale=tier.stale, timeout=warm.timeout, jurisdiction=warm.jurisdiction)
     return level(settings, store=store)
 

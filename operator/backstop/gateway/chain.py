@@ -11,6 +11,7 @@ from functools import partial
 from typing import Protocol, assert_never
 
 from ..api.metricnames import FailureMode, FirstTier
+from .allowance import Allowance
 from .answer import check_whole, is_overflow
 from .body import ChatRequest
 from .breaker import LeftAlone
@@ -18,8 +19,9 @@ from .client import Client
 from .desk import TicketDesk
 from .errors import NOT_FOR_THIS, Failure
 from .hedge import Course, HeadStarts
+from .holdback import held_back
 from .metrics import GatewayMetrics
-from .pace import Pace
+from .pace import Paces
 from .replay import Replay
 from .revision import STATIC_MODEL, AnyTier, CacheTier, HumanTier, ModelTier, RulesTier, StaticTier, model_of
 from .rules import RuleEngine
@@ -98,7 +100,7 @@ class Cache(Protocol):
 
 
 class Chain:
-    """Walks the tiers of one revision. `check` raises MalformedError for a whole answer that is none."""
+    """Walks the tiers of one revision. `check` raises MalformedError for a whole answer that is none; `hold_back`: seconds, of streams."""
 
     def __init__(
         self,
@@ -109,6 +111,8 @@ class Chain:
         metrics: GatewayMetrics,
         clock: Callable[[], float],
         check: Callable[[bytes], None] = check_whole,
+        hold_back: float = 0.0,
+        allowance: Allowance | None = None,
         desk: TicketDesk | None = None,
     ) -> None:
         self._tiers = tiers
@@ -119,7 +123,9 @@ class Chain:
         self._first_model = next((t.model for t in tiers if isinstance(t, ModelTier)), STATIC_MODEL)
         self._engines = {t.name: RuleEngine(t.rules, headers=t.headers) for t in tiers if isinstance(t, RulesTier)}
         self._hedges = any(isinstance(t, ModelTier) and t.hedge_after is not None for t in tiers[:-1])
-        self._paces: dict[tuple[str, bool], Pace] = {}  # by tier, and whether of streams
+        self._paces = Paces(clock=clock)
+        self._hold_back = hold_back
+        self._allowance = allowance
         answering = [position for position, tier in enumerate(tiers) if isinstance(tier, ModelTier | StaticTier)]
         self._last = answering[-1] if answering else 0
         self._closing: set[asyncio.Task[None]] = set()
@@ -175,6 +181,8 @@ class Chain:
             elif reached.mode not in NOT_FOR_THIS:
                 too_long = None  # a larger one could have taken it, and failed
             walk.failures.append(reached)
+            if reached.final:
+                return Exhausted(reached)
             if position + 1 < len(self._tiers):
                 walk.hand_offs += 1
                 self._metrics.count_handoff(tier.name, to=self._tiers[position + 1].name, mode=reached.mode)
@@ -208,7 +216,7 @@ class Chain:
             case HumanTier():
                 return await self._hand_on(tier, request=request, walk=walk)
             case ModelTier():
-                if (unfit := _unfit(tier, request=request, walk=walk)) is not None:
+                if (unfit := self._barred(tier, request=request, walk=walk)) is not None:
                     return unfit
                 whose, reached = await reach(position)
                 walk.hedged = whose != position
@@ -229,6 +237,14 @@ class Chain:
             return result
         return Answered(tier=tier.name, model=tier.model, answer=result, upstream=tier, attempt_started=started)
 
+    def _barred(self, tier: ModelTier, *, request: ChatRequest, walk: Walk) -> Failure | None:
+        """Why a tier is not asked now."""
+        unfit = _unfit(tier, request=request, walk=walk)
+        if unfit is None and self._allowance is not None and self._allowance.bars(tier.name):
+            said = f"the allowance of tokens of tier `{tier.name}` is used up"
+            return Failure(FailureMode.RESOURCE_EXHAUSTION, said, 429, final=self._allowance.settings.refuses)
+        return unfit
+
     def _patience(self, position: int) -> float | None:
         tier = self._tiers[position]
         return tier.hedge_after if isinstance(tier, ModelTier) else None
@@ -237,7 +253,7 @@ class Chain:
         """The next model tier that an attempt at can begin now."""
         for later in range(position + 1, len(self._tiers)):
             tier = self._tiers[later]
-            if isinstance(tier, ModelTier) and _unfit(tier, request=request, walk=walk) is None and self._gate.admits(tier.name):
+            if isinstance(tier, ModelTier) and self._barred(tier, request=request, walk=walk) is None and self._gate.admits(tier.name):
                 return later
         return None
 
@@ -281,11 +297,12 @@ class Chain:
         if not self._is_in_time(tier, left=walk.started + walk.budget - started, walk=walk, stream=request.wanted.stream):
             self._metrics.count_passed_over(tier.name)
             return Failure(FailureMode.LATENCY_BREACH, f"tier `{tier.name}` has lately needed more time than was left")
-        result = await self._attempt(tier, request=request, trace=trace, walk=walk, content_by=content_by)
+        attempt = partial(self._attempt, tier, request=request, trace=trace, walk=walk, content_by=content_by, hold_back=self._hold_back)
+        result = await attempt()
         for _ in range(tier.retries):
             if not (isinstance(result, Failed) and result.safe_to_retry) or self._clock() >= content_by:
                 break
-            again = await self._attempt(tier, request=request, trace=trace, walk=walk, content_by=content_by)
+            again = await attempt()
             if isinstance(again, LeftAlone):
                 break
             result = again
@@ -302,7 +319,14 @@ class Chain:
         return failure
 
     async def _attempt(
-        self, tier: ModelTier, *, request: ChatRequest, trace: Mapping[str, str], walk: Walk, content_by: float
+        self,
+        tier: ModelTier,
+        *,
+        request: ChatRequest,
+        trace: Mapping[str, str],
+        walk: Walk,
+        content_by: float,
+        hold_back: float = 0.0,
     ) -> Whole | Streaming | PassedBack | Failed | LeftAlone:
         permit = self._gate.enter(tier.name)
         if isinstance(permit, LeftAlone):
@@ -313,10 +337,13 @@ class Chain:
         started = self._clock()
         try:
             with walk.wait(self._clock):
-                result = await self._upstreams[tier.name].attempt(
+                came = await self._upstreams[tier.name].attempt(
                     request.for_model(tier.model, asks_usage=tier.asks_usage), trace=trace, wanted=request.wanted, content_by=content_by
                 )
-            self._learn_pace(tier, result=result, seconds=self._clock() - started, stream=request.wanted.stream)
+                self._learn_pace(tier, result=came, seconds=self._clock() - started, stream=request.wanted.stream)
+                if hold_back and isinstance(came, Streaming):
+                    came = await held_back(came, tier=tier.name, until=min(self._clock() + hold_back, content_by), clock=self._clock)
+            result = came
             return result
         finally:
             self._gate.leave(tier.name, permit=permit, result=None if walk.hurried and _is_late(result) else result)
@@ -330,17 +357,24 @@ class Chain:
         """
         if (tier is self._tiers[0] and not walk.hurried) or tier is self._tiers[self._last]:
             return True
-        pace = self._paces.get((tier.name, stream))
-        return pace is None or pace.fits(left)
+        return self._paces.fits(tier.name, stream=stream, seconds=left)
 
     def _learn_pace(self, tier: ModelTier, *, result: Whole | Streaming | PassedBack | Failed, seconds: float, stream: bool) -> None:
-        pace = self._paces.get((tier.name, stream))
-        if pace is None:
-            pace = self._paces[tier.name, stream] = Pace(clock=self._clock)
         if isinstance(result, Whole | Streaming):
-            pace.came(seconds)
+            self._paces.of(tier.name, stream=stream).came(seconds)
         elif _is_late(result):
-            pace.was_late(seconds)
+            self._paces.of(tier.name, stream=stream).was_late(seconds)
+
+    def behind(self, tier: ModelTier, *, request: ChatRequest, walk: Walk) -> list[ModelTier]:
+        """The model tiers that may finish what `tier` has begun, in order."""
+        later = self._tiers[self._tiers.index(tier) + 1 :]
+        return [t for t in later if isinstance(t, ModelTier) and self._barred(t, request=request, walk=walk) is None]
+
+    async def finish(self, tier: ModelTier, request: ChatRequest, *, trace: Mapping[str, str], walk: Walk) -> Streaming | None:
+        """A stream of a tier that goes on with another's answer. Its caller waits for as long as for any other piece."""
+        content_by = self._clock() + tier.stall
+        result = await self._attempt(tier, request=request, trace=trace, walk=walk, content_by=content_by)
+        return result if isinstance(result, Streaming) else None
 
 
 async def _in_turn(ask: Callable[[int], Awaitable[Answered | Failure]], position: int) -> tuple[int, Answered | Failure]:

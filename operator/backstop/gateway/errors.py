@@ -39,13 +39,14 @@ NOT_FOR_THIS: Final = (FailureMode.PROMPT_ERROR, FailureMode.POLICY_VIOLATION)
 class Failure:
     """Why a tier gave no answer. `status` is the target's own, where it sent one; `detail` is for the caller, in our words.
 
-    `left_alone`: it was not asked, because of how it failed before.
+    `left_alone`: it was not asked, because of how it failed before. `final`: nobody else is to be asked either.
     """
 
     mode: FailureMode
     detail: str
     status: int | None = None
     left_alone: bool = False
+    final: bool = False
 
 
 def exhausted(failure: Failure) -> tuple[int, bytes]:

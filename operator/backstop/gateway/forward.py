@@ -10,6 +10,7 @@ from ..api.traffic import PodRole
 from .answer import MalformedError
 from .client import Answer, GarbledError
 from .connection import UNREAD_SECONDS
+from .continuing import tells_that_first_failed
 from .errors import JSON_TYPE, SLOW_CALLER_EVENT, envelope, error_event
 from .exchange import Body, Reply, RequestHeaders, carried
 from .metrics import GatewayMetrics
@@ -112,6 +113,8 @@ async def _relay_stream(response: Answer, *, reply: Reply, headers: list[tuple[b
                 del events[-1]
             if not events:
                 continue
+            if passage.first_tier is FirstTier.ANSWERED and any(tells_that_first_failed(event.raw) for event in events):
+                passage.first_tier = FirstTier.FAILED
             raw, last = b"".join([event.raw for event in events]), events[-1]
             done = done or last.data == DONE or ends_well(last.raw)
             if reply.begun:

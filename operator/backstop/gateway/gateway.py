@@ -17,13 +17,15 @@ from ..api.heartbeat import BEAT_SECONDS, Heartbeat
 from ..api.names import traffic_object
 from ..api.traffic import TrafficState
 from .access import Access, CallerKeys
+from .allowance import Allowance
 from .answer import check_vectors
 from .answercache import AnswerCache
 from .app import GatewayApp
-from .cachelevels import lower_levels
+from .cachelevels import lower_levels, shared_counter
 from .callerfiles import READ_SECONDS, follow_callers
 from .chain import Chain
 from .client import Client
+from .counting import counting
 from .desk import ticket_desk
 from .feedbackdesk import FeedbackDesk
 from .forward import Forwarder
@@ -107,11 +109,24 @@ async def run_gateway(
         levels.callback(peers.close)
         for level in lower:
             await levels.enter_async_context(level.running())
+        allowance = None if revision.allowance is None else Allowance(revision.allowance, now=now)
+        if allowance is not None:
+            metrics.show_allowance(allowance)
+            await levels.enter_async_context(counting(allowance, counter=shared_counter(revision), jitter=jitter))
         gate = TargetGate(revision, metrics=metrics, clock=clock)
         desk = ticket_desk(revision, folder=settings.tickets_folder, client=client, metrics=metrics, now=now, jitter=jitter)
         if desk is not None:
             await levels.enter_async_context(desk.running())
-        chain = Chain(revision.tiers, client=client, gate=gate, metrics=metrics, clock=clock, desk=desk)
+        chain = Chain(
+            revision.tiers,
+            client=client,
+            gate=gate,
+            metrics=metrics,
+            clock=clock,
+            hold_back=revision.hold_back,
+            allowance=allowance,
+            desk=desk,
+        )
         vectors = Chain(revision.embedding_tiers, client=client, gate=gate, metrics=metrics, clock=clock, check=check_vectors)
         sampler = None
         if revision.quality is not None:
@@ -120,7 +135,17 @@ async def run_gateway(
         feedback = None if revision.feedback is None else FeedbackDesk(revision.feedback, metrics=metrics, now=now)
         app = GatewayApp(
             revision,
-            local=LocalServer(revision, chain=chain, vectors=vectors, metrics=metrics, clock=clock, now=now, cache=cache, quality=sampler),
+            local=LocalServer(
+                revision,
+                chain=chain,
+                vectors=vectors,
+                metrics=metrics,
+                clock=clock,
+                now=now,
+                cache=cache,
+                quality=sampler,
+                allowance=allowance,
+            ),
             forwarder=Forwarder(revision, peers=peers, metrics=metrics),
             view=view,
             lifecycle=lifecycle,
@@ -141,6 +166,7 @@ async def run_gateway(
             heartbeat=heartbeat,
             cache=cache,
             quality=sampler,
+            allowance=allowance,
         )
         beating = asyncio.create_task(_beat(heartbeat))
         watching = asyncio.create_task(_watch_traffic(revision, settings=settings, view=view, ops=ops, now=now, jitter=jitter))

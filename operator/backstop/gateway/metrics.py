@@ -28,6 +28,7 @@ from ..api.metricnames import (
     TicketResult,
 )
 from ..api.traffic import TrafficState
+from .allowance import Allowance
 from .breaker import Breaker
 from .revision import ModelTier, Revision, RulesTier
 from .usage import ModelUse, Usage
@@ -190,6 +191,12 @@ class GatewayMetrics:
             (*own, "target"),
             registry=registry,
         )
+        self._continued = Counter(
+            names.CONTINUED_TOTAL,
+            "Streams that one tier began and another one finished.",
+            (*own, "from", "to"),
+            registry=registry,
+        )
         self._hedges = Counter(
             names.HEDGES_TOTAL,
             "Tiers that were asked while an earlier one was waited for, by whether theirs was the answer.",
@@ -329,6 +336,20 @@ class GatewayMetrics:
     def count_passed_over(self, target: str) -> None:
         """A target was not asked, for it has lately taken longer than there was time."""
         self._passed_over.labels(*self._labels, target).inc()
+
+    def show_allowance(self, allowance: Allowance) -> None:
+        """There is one; tell what is used of it whenever it is asked for."""
+        own = (_OWN, self.registry)
+        used = Gauge(
+            names.SPEND_TOKENS, "Tokens of the allowance that are used in this period, as far as this pod knows.", own[0], registry=own[1]
+        )
+        used.labels(*self._labels).set_function(lambda: allowance.used)
+        whole = Gauge(names.SPEND_ALLOWANCE, "Tokens that may be used in a period.", own[0], registry=own[1])
+        whole.labels(*self._labels).set(allowance.settings.tokens)
+
+    def count_continued(self, source: str, *, to: str) -> None:
+        """A stream that broke off at `source` was finished by `to`."""
+        self._continued.labels(*self._labels, source, to).inc()
 
     def count_hedge(self, source: str, *, to: str, won: bool) -> None:
         """`to` was asked beside `source`, and the request is over."""

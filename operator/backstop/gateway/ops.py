@@ -10,6 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from ..api.clock import render_time
 from ..api.heartbeat import Heartbeat
 from ..api.traffic import role_of
+from .allowance import Allowance
 from .answercache import AnswerCache
 from .connection import Exchange
 from .lifecycle import Lifecycle
@@ -37,6 +38,7 @@ class OpsApp:
         metrics: GatewayMetrics,
         heartbeat: Heartbeat,
         cache: AnswerCache | None = None,
+        allowance: Allowance | None = None,
         quality: AnswerSampler | None = None,
     ) -> None:
         self._revision = revision
@@ -47,6 +49,7 @@ class OpsApp:
         self._metrics = metrics
         self._heartbeat = heartbeat
         self._cache = cache
+        self._allowance = allowance
         self._quality = quality
         self.ready = False
 
@@ -90,6 +93,11 @@ class OpsApp:
                 "bodyBytes": self._room.held,
                 "breakers": self._gate.status(),
                 "caches": {} if self._cache is None else self._cache.status(),
+                "spend": None if self._allowance is None else _spend(self._allowance),
                 "quality": None if self._quality is None else self._quality.status(),
             }
         )
+
+
+def _spend(allowance: Allowance) -> dict[str, object]:
+    return {"tokens": allowance.used, "allowance": allowance.settings.tokens, "periodEnds": render_time(allowance.period_ends)}

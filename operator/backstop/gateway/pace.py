@@ -72,5 +72,25 @@ class Pace:
         return int(self._clock() * _PARTS // WINDOW_SECONDS)
 
 
+class Paces:
+    """Those of a chain's targets, by tier, and streams apart from whole answers."""
+
+    def __init__(self, *, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._paces: dict[tuple[str, bool], Pace] = {}
+
+    def fits(self, tier: str, *, stream: bool, seconds: float) -> bool:
+        """As of `Pace`. Of whom nothing is known everything does."""
+        pace = self._paces.get((tier, stream))
+        return pace is None or pace.fits(seconds)
+
+    def of(self, tier: str, *, stream: bool) -> Pace:
+        """One of them, made when first asked for."""
+        pace = self._paces.get((tier, stream))
+        if pace is None:
+            pace = self._paces[tier, stream] = Pace(clock=self._clock)
+        return pace
+
+
 def _step(seconds: float) -> int:
     return min(_STEPS - 1, int(log(seconds / _SHORTEST) / _STEP)) if seconds > _SHORTEST else 0

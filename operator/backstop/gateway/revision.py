@@ -31,7 +31,10 @@ from ..api.refs import SecretKeyRef
 from ..api.residency import Residency
 from ..api.ruleset import RulesError, RuleSet, read_rules
 from ..api.rulestier import RuleEngineTarget
+from ..api.spend import OnExhausted, Spend
+from ..api.stream import OnInterruption
 from ..api.template import TemplateError, compile_prompt
+from .allowance import AllowanceSettings
 from .breaker import BreakerSettings
 from .feedback import FeedbackKeys
 from .jsontext import quoted
@@ -173,6 +176,9 @@ class Revision:
     quality: QualitySettings | None = None
     feedback: FeedbackKeys | None = None
     allowed: frozenset[str] | None = None  # jurisdictions; None: all, and nothing is known of some
+    hold_back: float = 0.0  # seconds, of streams
+    continues: bool = False  # streams that break off
+    allowance: AllowanceSettings | None = None
     allowed_to: Mapping[str, frozenset[str]] = field(default_factory=dict)  # tenants that are allowed some of them only
 
     def allowed_for(self, tenant: str | None) -> frozenset[str] | None:
@@ -283,6 +289,9 @@ def compile_revision(record: RevisionRecord, *, environment: Mapping[str, str]) 
         quality=_quality(record, environment=environment),
         feedback=_feedback(record, environment=environment),
         allowed=frozenset(record.residency.allowedJurisdictions) if record.residency else None,
+        hold_back=record.stream.holdBackMilliseconds / 1000 if record.stream else 0.0,
+        continues=record.stream is not None and record.stream.onInterruption is OnInterruption.CONTINUE,
+        allowance=_allowance(record.spend, first=record.chain[0].name) if record.spend else None,
         allowed_to={t.name: frozenset(t.allowedJurisdictions) for t in record.residency.tenants} if record.residency else {},
     )
 
@@ -333,6 +342,15 @@ def _compile_tier(record: RevisionRecord, *, position: int, override: str | None
         embedding_model=model.embeddingModel,
         hedge_after=_seconds(tier.hedgeAfterMilliseconds),
         jurisdiction=model.jurisdiction,
+    )
+
+
+def _allowance(spend: Spend, *, first: str) -> AllowanceSettings:
+    return AllowanceSettings(
+        tokens=spend.tokenAllowance,
+        period=spend.periodDays * 86_400.0,
+        tiers=frozenset(spend.tiers or [first]),
+        refuses=spend.onExhausted is OnExhausted.REFUSE,
     )
 
 

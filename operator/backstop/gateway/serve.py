@@ -4,15 +4,18 @@ import asyncio
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
 from typing import Final, assert_never
 
 from ..api.metricnames import CacheUse, FirstTier, Outcome
 from ..api.steering import TRACK_HEADER
 from ..api.traffic import PodRole
+from .allowance import Allowance
 from .answercache import AnswerCache, CacheAccess
 from .body import ChatRequest, Wanted, parse_chat
 from .chain import Answered, Chain, Exhausted, Walk
+from .continuing import Continuation, ContinuedStream, may_go_on
 from .errors import SLOW_CALLER_EVENT, CallerError, error_event, exhausted
 from .exchange import Body, Reply, RequestHeaders, Spelling, carried
 from .metrics import GatewayMetrics
@@ -55,6 +58,7 @@ class Passage:
         # Of a request that this pod's own chain served:
         self.served_as: PodRole | None = None
         self.tier = NO_TIER
+        self.first_broke_off = False  # the first tier, after its first content; another one finished the answer
         self.overhead: float | None = (
             None  # seconds to the first byte that were not spent waiting for a target, or for a level of the cache
         )
@@ -81,6 +85,7 @@ class LocalServer:
         clock: Callable[[], float],
         now: Callable[[], float],
         cache: AnswerCache | None = None,
+        allowance: Allowance | None = None,
         quality: AnswerSampler | None = None,
     ) -> None:
         self._revision = revision
@@ -90,6 +95,7 @@ class LocalServer:
         self._clock = clock
         self._now = now
         self._cache = cache
+        self._allowance = allowance
         self._quality = quality
         self._constant = [
             (b"x-backstop-policy", revision.policy.encode()),
@@ -125,9 +131,11 @@ class LocalServer:
                 answer = await self._find(request, headers=headers, walk=walk, kept=kept)
             reply.spelling = self._spelling(passage.endpoint, request=request)
             wanted, asked = request.wanted, Asked(request.question, headers.languages)
+            going_on = self._going_on(request, answer=answer, trace=headers.trace, walk=walk)
             draw = self._draw(request, answer=answer, walk=walk, passage=passage)
-            del request  # with the body it was made of
-            body.let_go()
+            del request
+            if going_on is None:  # nobody needs the body that it was made of
+                body.let_go()
             now = self._clock()
             passage.overhead = max(0.0, now - passage.started - walk.waited_by(now))
             passage.tier = answer.tier if isinstance(answer, Answered) else NO_TIER
@@ -144,10 +152,19 @@ class LocalServer:
                 passage.use = ModelUse(answer.upstream.target, usage=usage_in(answer.answer.body))
                 said += [(USAGE_HEADER.encode(), told(passage.use))] if headers.hop is not None else []
             passage.outcome = await self._answer(
-                answer, wanted=wanted, asked=asked, reply=reply, headers=said, request=headers, kept=kept, passage=passage, draw=draw
+                answer,
+                wanted=wanted,
+                asked=asked,
+                reply=reply,
+                headers=said,
+                request=headers,
+                kept=kept,
+                passage=passage,
+                draw=draw,
+                going_on=going_on,
             )
         finally:
-            passage.first_tier = walk.first_tier
+            passage.first_tier = FirstTier.FAILED if passage.first_broke_off else walk.first_tier
 
     def _read(self, text: bytes, *, endpoint: Endpoint, headers: RequestHeaders) -> ChatRequest:
         echo: Mapping[str, bytes] = {}
@@ -210,6 +227,7 @@ class LocalServer:
         request: RequestHeaders,
         kept: CacheAccess | None,
         passage: Passage,
+        going_on: Continuation | None,
         draw: Draw | None,
     ) -> Outcome:
         if isinstance(answer, Exhausted):
@@ -245,12 +263,8 @@ class LocalServer:
             case Streaming() as streaming:
                 stream: AnswerStream = streaming if kept is None else kept.recorded(streaming, tier=answer.tier)
                 stream = stream if draw is None else draw.recorded(stream)
-                try:
-                    return await self._relay(
-                        stream, answer=answer, reply=reply, headers=headers, passage=passage, hop=request.hop is not None
-                    )
-                finally:
-                    await stream.close()
+                hop = request.hop is not None
+                return await self._relay(stream, answer=answer, reply=reply, headers=headers, passage=passage, hop=hop, going_on=going_on)
 
     async def _answer_statically(
         self, fixed: FixedAnswer, *, wanted: Wanted, reply: Reply, headers: list[tuple[bytes, bytes]], identity: str
@@ -263,6 +277,19 @@ class LocalServer:
         else:
             await reply.whole(200, headers=headers, body=static_completion(fixed, identity=completion, created=created))
 
+    def _going_on(self, request: ChatRequest, *, answer: Answered | Exhausted, trace: Mapping[str, str], walk: Walk) -> Continuation | None:
+        """What a stream would be finished with, should it break off; None where it would not be."""
+        if not (isinstance(answer, Answered) and isinstance(answer.answer, Streaming)):
+            return None
+        if not (self._revision.continues and may_go_on(request)):
+            return None
+        return Continuation(
+            request,
+            first=answer.upstream is self._revision.tiers[0],
+            candidates=partial(self._chain.behind, request=request, walk=walk),
+            ask=partial(self._chain.finish, trace=trace, walk=walk),
+        )
+
     async def _relay(
         self,
         stream: AnswerStream,
@@ -272,43 +299,75 @@ class LocalServer:
         headers: list[tuple[bytes, bytes]],
         passage: Passage,
         hop: bool,
+        going_on: Continuation | None,
     ) -> Outcome:
-        """Pass a stream on as it comes. Content restarts the stall timer, comments do not; nothing outlives the total.
-
-        Time in which the caller does not take what has come is not the target's silence.
-        """
+        """Pass a stream on, and what finishes it where it breaks off; close it."""
         tier = answer.upstream
         assert isinstance(tier, ModelTier)
-        ends = answer.attempt_started + tier.total
+        began, ends = answer.attempt_started, answer.attempt_started + tier.total
+        why = ""  # it was the first time
         try:
-            async with asyncio.timeout_at(on_loop(ends, clock=self._clock)) as timer:
+            while True:
+                try:
+                    await self._pass_on(stream, tier=tier, ends=ends, reply=reply, headers=headers, going_on=going_on)
+                    break
+                except CutError as error:
+                    why = why or str(error)
+                except TimeoutError:
+                    # Whose time it was: the total is over also where it was quick and the caller was not. A silence is the target's.
+                    why = why or "the target fell silent, or took too long"
+                    if (total_is_over := self._clock() > ends - TIMER_SLACK) and reply.waited > (self._clock() - began) / 2:
+                        await reply.end_stream(SLOW_CALLER_EVENT)
+                        return Outcome.CANCELLED
+                    going_on = None if total_is_over else going_on
+                await stream.close()
+                rest = None if going_on is None else await going_on.go_on(tier, within=ends - self._clock())
+                if rest is None:
+                    await reply.end_stream(error_event(f"the answer is incomplete: {why}", code="stream_interrupted"))
+                    return Outcome.TRUNCATED
+                tier, stream = rest
+        finally:
+            await stream.close()
+        passage.use = ModelUse(tier.target, usage=stream.usage)
+        last = comment(passage.use) if hop else b""
+        if isinstance(stream, ContinuedStream):
+            self._metrics.count_continued(answer.tier, to=tier.name)
+            passage.first_broke_off = going_on is not None and going_on.first
+        await reply.end_stream(last)
+        return Outcome.SUCCESS
+
+    async def _pass_on(
+        self,
+        stream: AnswerStream,
+        *,
+        tier: ModelTier,
+        ends: float,
+        reply: Reply,
+        headers: list[tuple[bytes, bytes]],
+        going_on: Continuation | None,
+    ) -> None:
+        """Pass a stream on as it comes, to its proper end. Content restarts the stall timer, comments do not; nothing outlives `ends`.
+
+        Time in which the caller does not take what has come is not the target's silence. Raises CutError, TimeoutError.
+        """
+        async with asyncio.timeout_at(on_loop(ends, clock=self._clock)) as timer:
+            if not reply.begun:
                 await reply.begin_stream(headers=headers, head=stream.head)
-                silent_at = self._clock() + tier.stall
-                while True:
-                    timer.reschedule(on_loop(min(ends, silent_at), clock=self._clock))
-                    piece = await stream.more()
-                    timer.reschedule(on_loop(ends, clock=self._clock))
-                    if piece is None:
-                        break
-                    events, content = piece
-                    waited = reply.waited
-                    await reply.pass_on(events)
-                    silent_at = self._clock() + tier.stall if content else silent_at + reply.waited - waited
-                passage.use = ModelUse(tier.target, usage=stream.usage)
-                await reply.end_stream(comment(passage.use) if hop else b"")
-                return Outcome.SUCCESS
-        except CutError as error:
-            await reply.end_stream(error_event(f"the answer is incomplete: {error}", code="stream_interrupted"))
-        except TimeoutError:
-            # Whose time it was: the total is over also where the target was quick, and the caller was not. A silence is the target's.
-            total_is_over = self._clock() > ends - TIMER_SLACK
-            if total_is_over and reply.waited > (self._clock() - answer.attempt_started) / 2:
-                await reply.end_stream(SLOW_CALLER_EVENT)
-                return Outcome.CANCELLED
-            await reply.end_stream(
-                error_event("the answer is incomplete: the target fell silent, or took too long", code="stream_interrupted")
-            )
-        return Outcome.TRUNCATED
+                if going_on is not None:
+                    going_on.take(stream.head)
+            silent_at = self._clock() + tier.stall
+            while True:
+                timer.reschedule(on_loop(min(ends, silent_at), clock=self._clock))
+                piece = await stream.more()
+                timer.reschedule(on_loop(ends, clock=self._clock))
+                if piece is None:
+                    return
+                events, content = piece
+                waited = reply.waited
+                await reply.pass_on(events)
+                if going_on is not None:
+                    going_on.take(events)
+                silent_at = self._clock() + tier.stall if content else silent_at + reply.waited - waited
 
     def count(self, passage: Passage, *, first_byte_at: float | None) -> None:
         """Count a request that was served here, once its outcome is settled."""
@@ -319,6 +378,8 @@ class LocalServer:
             self._metrics.count_budget_exceeded()
         if passage.use is not None and passage.use.usage is not None:
             self._metrics.count_tokens(passage.tier, usage=passage.use.usage)
+            if self._allowance is not None:
+                self._allowance.took(passage.tier, usage=passage.use.usage)
         self._metrics.count_request(
             track=_track(passage.served_as),
             tier=passage.tier,

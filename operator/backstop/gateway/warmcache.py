@@ -61,6 +61,16 @@ class RedisStore:
         """As of `Store`."""
         await self._ask(self._redis.set(self._name(key), value, px=max(1, int(seconds * 1000))))
 
+    async def add(self, name: str, *, amount: int, seconds: float) -> int:
+        """Add to a counter under `<prefix><name>`, which no key of an entry is; it is forgotten after so many seconds. What it comes to."""
+        asked = self._redis.pipeline(transaction=True)
+        asked.incrby(self._prefix + name, amount)
+        asked.pexpire(self._prefix + name, int(seconds * 1000))
+        total, _ = await self._ask(asked.execute())
+        if not isinstance(total, int):
+            raise StoreError("it does not speak Redis")
+        return total
+
     async def close(self) -> None:
         """As of `Store`."""
         await self._pool.disconnect()
