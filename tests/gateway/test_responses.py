@@ -5,6 +5,8 @@ from typing import Any
 
 import openai
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from openai.types.responses import ResponseFunctionToolCall, ResponseTextDeltaEvent
 
 from backstop.gateway.errors import CallerError
@@ -346,3 +348,29 @@ def test_what_a_chat_cannot_mean_is_refused_by_name(asked: dict[str, Any], param
         as_chat(json.dumps(asked).encode())
     assert refused.value.param == param
     assert sentence in str(refused.value)
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=4)
+KEYS = st.sampled_from(["type", "role", "content", "text", "call_id", "name", "arguments", "output", "image_url", "format", "effort"])
+KINDS = st.sampled_from(["message", "function_call", "function_call_output", "input_text", "input_image", "function", "user"])
+ANYTHING = st.recursive(LEAVES | KINDS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=12)
+FIELDS = st.sampled_from(["input", "instructions", "tools", "tool_choice", "text", "reasoning", "stream", "stream_options", "include"])
+
+
+@given(st.dictionaries(FIELDS, ANYTHING, max_size=5))
+def test_whatever_is_asked_is_a_chat_or_the_callers_mistake(asked: dict[str, Any]) -> None:
+    try:
+        chat = json.loads(as_chat(json.dumps(asked).encode()).text)
+    except CallerError:
+        return
+    assert isinstance(chat["messages"], list)
+    assert chat["messages"]
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["content", "refusal", "tool_calls", "role"]), ANYTHING, max_size=3), max_size=5))
+def test_whatever_a_model_says_there_is_one_last_event(deltas: list[dict[str, Any]]) -> None:
+    spelling = Responses(identity="i", created=1, echo={})
+    said = b"".join(spelling.events(chunk.encode() + b"\n\n") for chunk in stream_of(deltas, finish="stop").split("\n\n"))
+    events = [json.loads(line[6:]) for line in said.decode().split("\n") if line.startswith("data: ")]
+    assert [event["type"] for event in events if event["type"] in LAST] == ["response.completed"]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
