@@ -81,6 +81,7 @@ class GatewayApp:
             exchange.headers,
             steering=state.steering if state is not None else NO_STEERING,
             tenant_header=None if access is None else access.tenant_header,
+            readable=self._revision.readable_headers,
         )
         role = role_of(self._revision.name, state=state)
         leaving = role is PodRole.NEITHER or (headers.pin is None and self._has_no_share())
