@@ -1,10 +1,10 @@
 """The latency-budget matrix: who answers until when, where every tier before has taken all of its time. A table for people. PURE."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, assert_never
 
 from .chain import content_deadline
-from .revision import STATIC_MODEL, CacheTier, ModelTier, Revision, StaticTier
+from .revision import AnyTier, CacheTier, HumanTier, ModelTier, Revision, RulesTier, StaticTier, model_of
 
 _HEAD: Final = ("TIER", "KIND", "ANSWERS", "FROM ms", "UNTIL ms", "LEFT ms", "TRIES", "CAN", "WINDOW", "EMBEDDINGS")
 _NUMBERS: Final = ("FROM ms", "UNTIL ms", "LEFT ms", "TRIES", "WINDOW", "HEDGE ms")
@@ -40,17 +40,23 @@ def latency_matrix(revision: Revision) -> str:
     return "\n".join([heading, "", *_aligned(rows), "", _ending(revision), ""])
 
 
-def _kind(tier: ModelTier | StaticTier | CacheTier) -> tuple[str, str]:
+def _kind(tier: AnyTier) -> tuple[str, str]:
     match tier:
         case ModelTier():
-            return "model", tier.model
+            return "model", model_of(tier)
         case CacheTier():
             return "cache", "what it has kept"
         case StaticTier():
-            return "static", STATIC_MODEL
+            return "static", model_of(tier)
+        case RulesTier():
+            return "rules", model_of(tier)
+        case HumanTier():
+            return "human", model_of(tier)
+        case _:
+            assert_never(tier)
 
 
-def _able(tier: ModelTier | StaticTier | CacheTier) -> tuple[str, str, str, str]:
+def _able(tier: AnyTier) -> tuple[str, str, str, str]:
     if not isinstance(tier, ModelTier):
         return _NOTHING, _NOTHING, _NOTHING, _NOTHING
     able = "all" if tier.able is None else ",".join(sorted(tier.able)) or "text"
@@ -58,7 +64,7 @@ def _able(tier: ModelTier | StaticTier | CacheTier) -> tuple[str, str, str, str]
     return str(1 + tier.retries), able, window, tier.embedding_model or _NOTHING
 
 
-def _hedge(tier: ModelTier | StaticTier | CacheTier) -> str:
+def _hedge(tier: AnyTier) -> str:
     return _NOTHING if not isinstance(tier, ModelTier) or tier.hedge_after is None else _ms(tier.hedge_after)
 
 
