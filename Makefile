@@ -89,6 +89,10 @@ bench-engine: venv  ## what the operator costs with up to 10,000 policies, and h
 bench-analysis: venv  ## false rollbacks and time to detection beside other tools' rules, on the same streams (OPTIONS="--runs 200 --only healthy")
 	$(BIN)/python -m bench.analysis --plot docs/concepts/analysis.svg $(OPTIONS)
 
+.PHONY: bench-gateway
+bench-gateway: venv  ## what the gateway costs beside LiteLLM's proxy and Portkey's gateway (OPTIONS="--only backstop --seconds 2")
+	$(BIN)/python -m bench.gateway --page docs/benchmarks/gateway.md $(OPTIONS)
+
 .PHONY: bench-quality
 bench-quality: venv  ## what judging an answer costs a gateway, and the longest step of it
 	$(BIN)/python -m bench.quality

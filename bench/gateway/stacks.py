@@ -27,7 +27,7 @@ from e2e.cluster.paths import REPOSITORY
 from . import parts
 from .calls import MESSAGES, BenchError, Way
 
-START_SECONDS: Final = 120.0
+START_SECONDS: Final = 300.0
 # What a primary has before the next one is asked; of all, the whole request has ten seconds.
 PATIENCE_SECONDS: Final = 0.3
 
@@ -131,7 +131,13 @@ def litellm() -> Stack:
         if setting.cache:
             settings |= {"cache": True, "cache_params": {"type": "local"}}
         file = folder / "litellm.yaml"
-        file.write_text(yaml.safe_dump({"model_list": models, "router_settings": router, "litellm_settings": settings}))
+        config = {
+            "model_list": models,
+            "router_settings": router,
+            "litellm_settings": settings,
+            "general_settings": {"dangerously_permit_weak_or_unset_master_key": True},  # ours asks for no key either
+        }
+        file.write_text(yaml.safe_dump(config))
         command = [str(program), "--config", str(file), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
         quiet = {"LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR", "NO_DOCS": "True", "DISABLE_ADMIN_UI": "True"}
         local = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONPATH": ""}

@@ -178,6 +178,7 @@ async def test_tls_is_spoken_with_those_whose_certificate_somebody_vouches_for(c
         ("https://model/", "model", "/"),
         ("https://model:8443", "model:8443", "/"),
         ("http://[::1]:8080/v1?a=b", "[::1]:8080", "/v1?a=b"),
+        ("http://model/a b/%20/ü HTTP/1.1", "model", "/a%20b/%20/%C3%BC%20HTTP/1.1"),
     ],
 )
 def test_a_place_is_called_by_its_name(url: str, authority: str, target: str) -> None:

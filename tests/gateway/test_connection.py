@@ -320,7 +320,8 @@ async def test_a_caller_that_leaves_cancels_who_answers_it_and_its_other_request
     side = Side()
     side.feed(GET + GET)
     answering = asyncio.ensure_future(asyncio.Event().wait())
-    side.begun[0].cancel_when_gone(cast(Any, answering))
+    side.begun[0].task = cast(Any, answering)
+    side.begun[0].cancel_when_gone()
     side.lose()
     with pytest.raises(asyncio.CancelledError):
         await answering
@@ -333,7 +334,8 @@ async def test_a_caller_that_leaves_after_its_answer_cancels_nobody() -> None:
     side = Side()
     side.feed(GET)
     answering = asyncio.ensure_future(asyncio.sleep(0))
-    side.begun[0].cancel_when_gone(cast(Any, answering))
+    side.begun[0].task = cast(Any, answering)
+    side.begun[0].cancel_when_gone()
     done(side.begun[0])
     side.lose()
     await answering

@@ -77,6 +77,17 @@ async def test_w58_an_answer_that_begins_with_the_text_so_far_is_taken_from_ther
     assert got.events[-1]["usage"]["completion_tokens"] > 0
 
 
+@pytest.mark.parametrize("prefill", [False, True])
+async def test_w58_wherever_it_is_cut_the_text_is_the_same(model: Model, other_model: Model, gateways: Gateways, prefill: bool) -> None:
+    words = ["Grüße,", '"世界"', "🎉", "a\\b", "line\nbreak\u2028", "{{x}}", "data:", "end"]
+    gateway = await gateways.start(record(model.url, tier(other_model.url, prefill=prefill)))
+    for cut in range(1, len(words)):
+        model.script(Rule(text=" ".join(words), fault=Fault.CUT, cut_after_tokens=cut, slice_bytes=13))
+        other_model.script(Rule(text=" ".join(words[cut:] if prefill else words), slice_bytes=7))
+        got = await gateway.chat(stream=True)
+        assert (got.text, got.is_done) == (" ".join(words), True), cut
+
+
 async def test_w58_whoever_says_something_else_adds_nothing_and_the_next_one_goes_on(
     model: Model, other_model: Model, gateways: Gateways
 ) -> None:

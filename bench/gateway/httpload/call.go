@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -60,7 +61,6 @@ func call(arguments []string) error {
 	connections := flags.Int("connections", 1, "callers, each with a connection of its own")
 	seconds := flags.Float64("seconds", 5, "how long is measured")
 	warm := flags.Float64("warm", 1, "how long is called before")
-	most := flags.Int("requests", 0, "end after so many answers (0: never)")
 	body := flags.String("body", "", "a file")
 	var more headers
 	flags.Var(&more, "header", "`Name: value`, any number of times")
@@ -85,8 +85,10 @@ func call(arguments []string) error {
 	end := begin.Add(time.Duration(*seconds * float64(time.Second)))
 	callers := make([]caller, *connections)
 	var running sync.WaitGroup
+	var unseen atomic.Int64
+	unseen.Store(int64(*connections))
 	for i := range callers {
-		callers[i] = caller{address: where.Host, request: request, begin: begin, end: end, most: *most, failed: map[string]int{}}
+		callers[i] = caller{address: where.Host, request: request, begin: begin, end: end, unseen: &unseen, failed: map[string]int{}}
 		running.Go(callers[i].run)
 	}
 	running.Wait()
@@ -112,11 +114,15 @@ func sum(callers []caller, lasted time.Duration) told {
 	return result
 }
 
+// How long after the end of a run an answer is waited for.
+const patience = 60 * time.Second
+
 type caller struct {
 	address    string
 	request    []byte
 	begin, end time.Time
-	most       int
+	unseen     *atomic.Int64 // callers of whom no request that was begun while it was measured has been answered
+	seen       bool
 	failed     map[string]int
 
 	connection net.Conn
@@ -133,7 +139,8 @@ func (c *caller) within(now time.Time) bool { return now.After(c.begin) && now.B
 
 func (c *caller) run() {
 	c.piece = make([]byte, 0, 64<<10)
-	for time.Now().Before(c.end) && (c.most == 0 || len(c.whole) < c.most) {
+	// Who is answered slowly is waited for, by all: the load stays what it is until every caller has something to say.
+	for now := time.Now(); now.Before(c.end) || (c.unseen.Load() > 0 && now.Before(c.end.Add(patience))); now = time.Now() {
 		if err := c.ask(); err != nil {
 			if c.connection != nil {
 				c.connection.Close()
@@ -159,7 +166,7 @@ func (c *caller) ask() error {
 		noDelay(connection)
 		c.connection, c.in = connection, bufio.NewReaderSize(connection, 64<<10)
 	}
-	_ = c.connection.SetDeadline(c.end.Add(30 * time.Second))
+	_ = c.connection.SetDeadline(c.end.Add(patience))
 	started := time.Now()
 	if _, err := c.connection.Write(c.request); err != nil {
 		return err
@@ -187,6 +194,10 @@ func (c *caller) ask() error {
 	}
 	if !measured {
 		return nil
+	}
+	if !c.seen {
+		c.seen = true
+		c.unseen.Add(-1)
 	}
 	if !ok {
 		c.failed[answer.start]++

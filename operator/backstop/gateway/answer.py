@@ -4,8 +4,8 @@ Reads only the fields that decide. An answer's text is never looked into.
 """
 
 import json
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -51,13 +51,12 @@ class MalformedError(ValueError):
     """Not an answer; the text says why, in our words."""
 
 
-@dataclass(frozen=True)
-class Delta:
-    """What one event of a stream brings."""
+class Delta(NamedTuple):  # made for every token: a frozen dataclass takes three times as long
+    """What one event of a stream brings; of choices, which have begun, and which have ended."""
 
     content: bool
-    started: frozenset[int]
-    finished: frozenset[int]
+    started: Sequence[int]
+    finished: Sequence[int]
     only_usage: bool = False
 
 
@@ -87,8 +86,8 @@ def read_delta(text: bytes) -> Delta:
     choices = answer.choices or []
     return Delta(
         content=any(_has(c.delta, fields=_DELTA_CONTENT) or c.finish_reason == _FILTERED for c in choices),
-        started=frozenset(c.index for c in choices),
-        finished=frozenset(c.index for c in choices if c.finish_reason is not None),
+        started=[c.index for c in choices],
+        finished=[c.index for c in choices if c.finish_reason is not None],
         only_usage=not choices and bytes(answer.usage) not in _NOTHING,
     )
 

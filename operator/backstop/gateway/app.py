@@ -68,6 +68,7 @@ class GatewayApp:
         self._feedback = feedback
         vectors = bool(revision.embedding_tiers)
         self._offered = {e.value: e for e in Endpoint if vectors or e is not Endpoint.EMBEDDINGS}
+        self._paths = (*self._offered, *([] if feedback is None else [FEEDBACK_PATH]), MODELS_PATH)
         self._models = msgspec.json.encode(
             {"object": "list", "data": [{"id": m, "object": "model", "created": 0, "owned_by": "backstop"} for m in revision.models]}
         )
@@ -99,12 +100,12 @@ class GatewayApp:
                 await reply.whole(200, headers=self._local.identify(headers.identity, role=role), body=self._models)
             case "POST", path if path == FEEDBACK_PATH and self._feedback is not None:
                 await self._take_feedback(self._feedback, exchange=exchange, headers=headers, role=role, reply=reply)
-            case method, path if path in self._offered or path == MODELS_PATH or (path == FEEDBACK_PATH and self._feedback is not None):
+            case method, path if path in self._paths:
                 await self._refuse(
                     CallerError(f"`{method}` is not offered on `{path}`", status=405), headers=headers, role=role, reply=reply
                 )
             case _, path:
-                offered = ", ".join(f"`{offered}`" for offered in self._offered)
+                offered = ", ".join(f"`{offered}`" for offered in self._paths[:-1])
                 error = CallerError(f"`{path}` is not offered; {offered} and `{MODELS_PATH}` are", status=404, code="not_found")
                 await self._refuse(error, headers=headers, role=role, reply=reply)
 
@@ -151,7 +152,7 @@ class GatewayApp:
             return
         passage = Passage(endpoint=endpoint, revision=self._revision.name, started=self._clock(), budget=self._revision.budget)
         passage.judged = headers.pin is None and endpoint is not Endpoint.EMBEDDINGS
-        task = asyncio.current_task()
+        task = exchange.task
         assert task is not None
         self._lifecycle.enter(task)
         self._metrics.inflight.inc()
@@ -213,9 +214,9 @@ class GatewayApp:
         if patience is not None and patience < self._revision.budget:
             # Less time than the policy promises to keep to: what becomes of it says nothing of the revision.
             passage.budget, passage.judged = patience, False
-        task = asyncio.current_task()
+        task = exchange.task
         assert task is not None
-        exchange.cancel_when_gone(task)
+        exchange.cancel_when_gone()
         try:
             await self._serve(body, headers=headers, role=role, reply=reply, passage=passage)
         except asyncio.CancelledError:

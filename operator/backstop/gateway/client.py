@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohappyeyeballs
 
@@ -25,6 +25,8 @@ _NEXT_ADDRESS_SECONDS: Final = 0.25
 # Names are looked up again after this.
 _NAME_SECONDS: Final = 10.0
 _KEPT_NAMES: Final = 256
+# What may stand in a request line as it is: all that a URL may hold, and what is quoted already.
+_UNQUOTED: Final = "/?:@!$&'()*+,;=%~[]"
 _PORTS: Final = {"http": 80, "https": 443}
 
 SocketFactory = Callable[[tuple[Any, ...]], socket.socket]
@@ -55,7 +57,7 @@ class Place:
         if parts.scheme not in _PORTS or not parts.hostname:
             raise ValueError(f"`{url}` is no URL of a server")
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return Place(parts.hostname, parts.port or _PORTS[parts.scheme], target, tls=parts.scheme == "https")
+        return Place(parts.hostname, parts.port or _PORTS[parts.scheme], quote(target, safe=_UNQUOTED), tls=parts.scheme == "https")
 
     @property
     def authority(self) -> str:
@@ -63,11 +65,11 @@ class Place:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS["https" if self.tls else "http"] else f"{host}:{self.port}"
 
-    def head(self, headers: Mapping[str, str]) -> bytes:
+    def head(self, headers: Mapping[str, str], *, method: str = "POST") -> bytes:
         """The start of a request's head, whose length is not said yet. Raises ValueError for what would be another header."""
         pairs = [("Host", self.authority), *headers.items()]
         said = lines((name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in pairs)
-        return b"POST %b HTTP/1.1\r\n%b" % (self.target.encode("ascii"), said)
+        return b"%b %b HTTP/1.1\r\n%b" % (method.encode(), self.target.encode("ascii"), said)
 
 
 class Client:
@@ -78,6 +80,7 @@ class Client:
     """
 
     def __init__(self, *, idle_seconds: float, socket_factory: SocketFactory | None = None, trust: ssl.SSLContext | None = None) -> None:
+        self._loop = asyncio.get_running_loop()  # kept: to ask for it asks the system for the process's number
         self._idle_seconds = idle_seconds
         self._socket_factory = socket_factory
         self._idle: dict[tuple[str, int, bool], list[ModelConnection]] = {}
@@ -112,6 +115,10 @@ class Client:
             raise
         return answer
 
+    async def get(self, place: Place, *, headers: Mapping[str, str], connect: float | None) -> Answer:
+        """The same for a request without a body."""
+        return await self.post(place, head=place.head(headers, method="GET"), body=b"", connect=connect)
+
     def close(self) -> None:
         """Close all connections."""
         self._closed = True
@@ -125,7 +132,7 @@ class Client:
     def _pick(self, place: Place) -> ModelConnection | None:
         """The connection that was used last, so that those nobody needs grow old."""
         kept = self._idle.get((place.host, place.port, place.tls))
-        oldest = asyncio.get_running_loop().time() - self._idle_seconds
+        oldest = self._loop.time() - self._idle_seconds
         while kept:
             connection = kept.pop()
             if connection.is_usable and connection.idle_since >= oldest and not connection.transport.is_closing():
@@ -144,18 +151,17 @@ class Client:
             raise UnreachableError(f"no connection: {type(error).__name__}") from None
 
     async def _dial(self, place: Place) -> ModelConnection:
-        loop = asyncio.get_running_loop()
         sock = await aiohappyeyeballs.start_connection(
             await self._look_up(place.host, port=place.port),
             happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
             interleave=1,
-            loop=loop,
+            loop=self._loop,
             socket_factory=self._socket_factory,
         )
         key = (place.host, place.port, place.tls)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _, connection = await loop.create_connection(
+            _, connection = await self._loop.create_connection(
                 partial(ModelConnection, free=partial(self._keep, key)),
                 sock=sock,
                 ssl=self._tls() if place.tls else None,
@@ -167,14 +173,13 @@ class Client:
         return connection
 
     async def _look_up(self, host: str, *, port: int) -> _Addresses:
-        loop = asyncio.get_running_loop()
         until, found = self._names.get((host, port), (0.0, ()))
-        if loop.time() >= until:
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        if self._loop.time() >= until:
+            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
             self._names.pop((host, port), None)
             if len(self._names) >= _KEPT_NAMES:
                 self._names.pop(next(iter(self._names)))
-            self._names[host, port] = (loop.time() + _NAME_SECONDS, found)
+            self._names[host, port] = (self._loop.time() + _NAME_SECONDS, found)
         return found
 
     def _tls(self) -> ssl.SSLContext:
@@ -186,16 +191,14 @@ class Client:
         if self._closed:
             connection.close()
             return
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
+        connection.idle_since = self._loop.time()
         self._idle.setdefault(key, []).append(connection)
         if self._sweep is None:
-            self._sweep = loop.call_later(self._idle_seconds, self._close_old)
+            self._sweep = self._loop.call_later(self._idle_seconds, self._close_old)
 
     def _close_old(self) -> None:
         """Close what has not been used for long; look again while there is anything."""
-        loop = asyncio.get_running_loop()
-        oldest = loop.time() - self._idle_seconds
+        oldest = self._loop.time() - self._idle_seconds
         for key, kept in tuple(self._idle.items()):
             for connection in kept:
                 if connection.idle_since < oldest:
@@ -203,4 +206,4 @@ class Client:
             self._idle[key] = [c for c in kept if c.is_usable]
             if not self._idle[key]:
                 del self._idle[key]
-        self._sweep = loop.call_later(self._idle_seconds / 2, self._close_old) if self._idle else None
+        self._sweep = self._loop.call_later(self._idle_seconds / 2, self._close_old) if self._idle else None

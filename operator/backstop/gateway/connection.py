@@ -44,7 +44,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_answerer",
+        "_cancels",
         "_chunked",
         "_connection",
         "_expects",
@@ -59,6 +59,7 @@ class Exchange:
         "keeps",
         "method",
         "path",
+        "task",
         "version",
     )
 
@@ -79,7 +80,8 @@ class Exchange:
         self._expects = (b"expect", b"100-continue") in headers  # a word, before it sends the body
         self._pieces: list[bytes] = []
         self._reader: asyncio.Future[None] | None = None
-        self._answerer: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None  # who answers it
+        self._cancels = False
 
     async def read(self) -> bytes:
         """What has come of the body since the last time; empty at its end. Raises CallerGoneError."""
@@ -100,15 +102,15 @@ class Exchange:
         self._connection.regulate()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def cancel_when_gone(self, task: asyncio.Task[None]) -> None:
-        """Cancel `task` when the caller leaves before its answer is complete; `gone` tells so."""
-        self._answerer = task
-        if self.gone:
-            task.cancel()
+    def cancel_when_gone(self) -> None:
+        """Cancel who answers it when the caller leaves before the end of its answer; `gone` tells so."""
+        self._cancels = True
+        if self.gone and self.task is not None:
+            self.task.cancel()
 
     def leave_alone(self) -> None:
         """Cancel nobody any more."""
-        self._answerer = None
+        self._cancels = False
 
     @property
     def is_full(self) -> bool:
@@ -165,8 +167,8 @@ class Exchange:
             return
         self.gone = True
         self._wake()
-        if self._answerer is not None:
-            self._answerer.cancel()
+        if self._cancels and self.task is not None:
+            self.task.cancel()
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():

@@ -25,6 +25,11 @@ CACHE_CONTROL_HEADER: Final = "cache-control"
 AUTHORIZATION_HEADER: Final = "authorization"
 _LONGEST_CREDENTIAL: Final = 4096
 _LONGEST_TENANT: Final = 256
+_OWN: Final = b"x-backstop-"
+# Beside ours and those that callers are told apart by. Most headers of a request are others, and cost no more than a look.
+_READ: Final = frozenset(
+    name.encode() for name in ("content-length", *_TRACE_HEADERS, LANGUAGE_HEADER, CACHE_CONTROL_HEADER, AUTHORIZATION_HEADER)
+)
 _LONGEST_READ: Final = 1024  # of a header that rules read
 # What no header may hold.
 _UNCARRIED: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -102,12 +107,15 @@ def read_headers(
     own: dict[str, str] = {}
     steered: dict[str, str] = {}
     steering_names = (steering.sticky, steering.pin)
+    looks_at_all = any(steering_names) or bool(readable)
     length: int | None = None
     variables: dict[str, str] = {}
     trace: dict[str, str] = {}
     wishes: dict[str, list[bytes]] = {}
     read: dict[str, str] = {}
     for raw_name, raw_value in pairs:
+        if raw_name not in _READ and raw_name[: len(_OWN)] != _OWN and not looks_at_all:
+            continue
         name = raw_name.decode("latin-1")
         if name in steering_names:
             steered.setdefault(name, _text(raw_value).strip())
@@ -172,7 +180,7 @@ def _text(raw: bytes) -> str:
 
 
 def carried(name: str, *, value: str) -> list[tuple[bytes, bytes]]:
-    """A header as aiohttp read it, or as the configuration has it, byte for byte; nothing when no answer can carry it."""
+    """A header as it was read, or as the configuration has it, byte for byte; nothing when no answer can carry it."""
     raw = value.encode(errors="surrogateescape")
     return [] if _UNCARRIED.search(raw) else [(name.encode(), raw)]
 

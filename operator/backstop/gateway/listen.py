@@ -35,13 +35,14 @@ class HttpServer:
         self._lingers = lingers
         self._second, self._date = -1, b""
         self._connections: set[Connection] = set()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[Exchange, asyncio.Task[None]] = {}
+        self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
         self._over: asyncio.Future[None] | None = None
 
     async def listen(self, sock: socket.socket) -> None:
         """Take connections from now on."""
-        self._server = await asyncio.get_running_loop().create_server(self._connect, sock=sock, backlog=BACKLOG)
+        self._server = await self._loop.create_server(self._connect, sock=sock, backlog=BACKLOG)
 
     def close(self) -> None:
         """Take no connection any more, and end those that there are: each after what is on its way."""
@@ -52,7 +53,7 @@ class HttpServer:
 
     async def ended(self, *, within: float) -> bool:
         """Whether, once closed, it is over within so many seconds: no connection, and no request that is still being answered."""
-        self._over = asyncio.get_running_loop().create_future()
+        self._over = self._loop.create_future()
         self._tell_end()
         done, _ = await asyncio.wait({self._over}, timeout=within)
         return bool(done)
@@ -61,7 +62,7 @@ class HttpServer:
         """End what is left, whatever it is."""
         for connection in tuple(self._connections):
             connection.abort()
-        left = tuple(self._running)
+        left = tuple(self._running.values())
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
@@ -80,7 +81,7 @@ class HttpServer:
             self._over.set_result(None)
 
     def _begin(self, exchange: Exchange) -> None:
-        self._running.add(asyncio.get_running_loop().create_task(self._answer(exchange)))
+        exchange.task = self._running[exchange] = self._loop.create_task(self._answer(exchange))
 
     async def _answer(self, exchange: Exchange) -> None:
         try:
@@ -92,9 +93,7 @@ class HttpServer:
         finally:
             if not exchange.finished:
                 exchange.break_off()
-            task = asyncio.current_task()
-            assert task is not None
-            self._running.discard(task)
+            del self._running[exchange]
             self._tell_end()
 
     def _date_line(self) -> bytes:

@@ -114,7 +114,7 @@ class Answer:
             self._wake()
 
     async def _wait(self) -> None:
-        self._reader = asyncio.get_running_loop().create_future()
+        self._reader = self._connection.loop.create_future()
         try:
             if self._silence is None:
                 await self._reader
@@ -145,6 +145,7 @@ class ModelConnection(asyncio.Protocol):
     transport: asyncio.Transport
 
     def __init__(self, *, free: Callable[["ModelConnection"], None]) -> None:
+        self.loop = asyncio.get_running_loop()
         self._free = free
         self.is_usable = True  # for another request
         self.idle_since = 0.0

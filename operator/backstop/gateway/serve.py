@@ -1,6 +1,5 @@
 """Serving a request here: prompt, chain, answer, and what is said about it in headers and metrics."""
 
-import asyncio
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from .responses import Responses
 from .revision import STATIC_MODEL, ModelTier, Revision, StaticTier
 from .static import FixedAnswer, static_completion, static_stream
 from .surface import Completions, Endpoint, chat_of, embeddings_of
-from .timing import on_loop
+from .timing import Deadline
 from .upstream import CutError, PassedBack, Streaming, Whole
 from .usage import USAGE_HEADER, ModelUse, comment, told, usage_in
 
@@ -350,16 +349,16 @@ class LocalServer:
 
         Time in which the caller does not take what has come is not the target's silence. Raises CutError, TimeoutError.
         """
-        async with asyncio.timeout_at(on_loop(ends, clock=self._clock)) as timer:
+        async with Deadline(ends, clock=self._clock) as timer:
             if not reply.begun:
                 await reply.begin_stream(headers=headers, head=stream.head)
                 if going_on is not None:
                     going_on.take(stream.head)
             silent_at = self._clock() + tier.stall
             while True:
-                timer.reschedule(on_loop(min(ends, silent_at), clock=self._clock))
+                timer.reschedule(min(ends, silent_at))
                 piece = await stream.more()
-                timer.reschedule(on_loop(ends, clock=self._clock))
+                timer.reschedule(ends)
                 if piece is None:
                     return
                 events, content = piece

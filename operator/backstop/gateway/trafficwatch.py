@@ -1,4 +1,4 @@
-"""The gateway's own small watch of its policy's traffic object: two requests of the Kubernetes API on aiohttp, nothing more.
+"""The gateway's own small watch of its policy's traffic object: two requests of the Kubernetes API, nothing more.
 
 A watch brings changes at once; a re-read every few seconds is there for when the watch is silently dead. Neither ever ends:
 what cannot be read is read again, and the gateway goes on with what it knows.
@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any, Final
+from urllib.parse import urlencode
 
-import aiohttp
 import msgspec
 
 from ..api.traffic import TrafficError, parse
+from .client import Answer, Client, GarbledError, Place
 from .options import parse_port
 from .view import TrafficView
 
@@ -25,6 +26,7 @@ REREAD_SECONDS: Final = 10.0
 REQUEST_SECONDS: Final = 5.0
 WATCH_SECONDS: Final = 290
 _MAX_LINE_BYTES: Final = 2 << 20
+_IDLE_SECONDS: Final = 30.0
 _LOG: Final = logging.getLogger("backstop.gateway")
 
 
@@ -80,61 +82,67 @@ class TrafficWatch:
         self._now = now
         self._random = random
         self._interval = interval
-        self._tls: ssl.SSLContext | None = None
+        self._client: Client | None = None
         self._readable: bool | None = None
 
     async def first_look(self, *, within: float) -> None:
         """One read, so that a new pod does not act on ignorance for longer than needed; it may fail."""
-        async with aiohttp.ClientSession() as session:
-            try:
-                async with asyncio.timeout(within):
-                    await self._read(session)
-            except (UnreadableError, TimeoutError) as error:
-                self._say(readable=False, why=str(error) or "no answer in time")
+        try:
+            async with asyncio.timeout(within):
+                await self._read()
+        except (UnreadableError, TimeoutError) as error:
+            self._say(readable=False, why=str(error) or "no answer in time")
 
     async def run(self) -> None:
         """Watch and re-read until cancelled."""
-        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
-            group.create_task(self._reread(session))
-            group.create_task(self._watch(session))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._reread())
+                group.create_task(self._watch())
+        finally:
+            self._forget()
 
-    async def _reread(self, session: aiohttp.ClientSession) -> None:
+    async def _reread(self) -> None:
         while True:
             await asyncio.sleep(self._interval * self._random.uniform(0.7, 0.95))
             try:
-                await self._read(session)
+                await self._read()
             except UnreadableError as error:
                 self._say(readable=False, why=str(error))
 
-    async def _watch(self, session: aiohttp.ClientSession) -> None:
+    async def _watch(self) -> None:
         pause = 0.0
         while True:
             await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
             try:
-                version = await self._read(session)
-                await self._follow(session, version=version)
+                version = await self._read()
+                await self._follow(version=version)
                 pause = 0.2  # a watch ends by itself now and then; never in a tight loop
             except UnreadableError as error:
                 self._say(readable=False, why=str(error))
                 pause = min(self._interval, max(0.2, pause * 2))
 
-    async def _read(self, session: aiohttp.ClientSession) -> str:
+    async def _read(self) -> str:
         """Read the object once; its resourceVersion. Raises UnreadableError."""
         try:
-            async with (
-                asyncio.timeout(REQUEST_SECONDS),
-                session.get(
-                    f"{self._collection}/{self._name}", headers=self._headers(), ssl=self._trust(), allow_redirects=False
-                ) as response,
-            ):
-                if response.status != 200:
-                    raise UnreadableError(f"the API server answered {response.status}")
-                return self._accept(await response.read())
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            self._tls = None  # the authority may have been replaced: read it again
+            async with asyncio.timeout(REQUEST_SECONDS):
+                answer = await self._get(f"{self._collection}/{self._name}")
+                try:
+                    if answer.status != 200:
+                        raise UnreadableError(f"the API server answered {answer.status}")
+                    text = b""
+                    while piece := await answer.read():
+                        text += piece
+                        if len(text) > _MAX_LINE_BYTES:
+                            raise UnreadableError("the object is too long")
+                finally:
+                    answer.release()
+            return self._accept(text)
+        except (OSError, GarbledError) as error:
+            self._forget()
             raise UnreadableError(type(error).__name__) from None
 
-    async def _follow(self, session: aiohttp.ClientSession, *, version: str) -> None:
+    async def _follow(self, *, version: str) -> None:
         """Take events until the watch ends. Raises UnreadableError when it cannot be held."""
         seconds = int(WATCH_SECONDS * self._random.uniform(0.8, 1.0))
         query = {
@@ -143,23 +151,27 @@ class TrafficWatch:
             "resourceVersion": version,
             "timeoutSeconds": str(seconds),
         }
-        timeout = aiohttp.ClientTimeout(total=seconds + REQUEST_SECONDS, connect=REQUEST_SECONDS)
         try:
-            async with session.get(
-                self._collection, params=query, headers=self._headers(), ssl=self._trust(), timeout=timeout, allow_redirects=False
-            ) as response:
-                if response.status != 200:
-                    raise UnreadableError(f"the API server answered {response.status} to a watch")
-                rest = b""
-                while chunk := await response.content.readany():
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    if len(rest) > _MAX_LINE_BYTES:
-                        raise UnreadableError("an event of the watch is too long")
-                    for line in filter(None, lines):
-                        self._take_event(line)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            self._tls = None
+            async with asyncio.timeout(seconds + REQUEST_SECONDS):
+                answer = await self._get(f"{self._collection}?{urlencode(query)}")
+                try:
+                    if answer.status != 200:
+                        raise UnreadableError(f"the API server answered {answer.status} to a watch")
+                    await self._take_events(answer)
+                finally:
+                    answer.release()
+        except (OSError, GarbledError) as error:
+            self._forget()
             raise UnreadableError(type(error).__name__) from None
+
+    async def _take_events(self, answer: Answer) -> None:
+        rest = b""
+        while chunk := await answer.read():
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > _MAX_LINE_BYTES:
+                raise UnreadableError("an event of the watch is too long")
+            for line in filter(None, lines):
+                self._take_event(line)
 
     def _take_event(self, line: bytes) -> None:
         try:
@@ -190,10 +202,19 @@ class TrafficWatch:
             return {}
         return {"Authorization": f"Bearer {token}"}
 
-    def _trust(self) -> ssl.SSLContext | bool:
-        if self._tls is None and self._server.url.startswith("https:"):
-            self._tls = ssl.create_default_context(cafile=str(self._server.account / "ca.crt"))
-        return self._tls or True
+    async def _get(self, url: str) -> Answer:
+        if self._client is None:
+            tls = url.startswith("https:")
+            trust = ssl.create_default_context(cafile=str(self._server.account / "ca.crt")) if tls else None
+            self._client = Client(idle_seconds=_IDLE_SECONDS, trust=trust)
+        headers = {"Accept": "application/json", "User-Agent": "backstop", **self._headers()}
+        return await self._client.get(Place.of(url), headers=headers, connect=REQUEST_SECONDS)
+
+    def _forget(self) -> None:
+        """Begin anew with the next request: the authority may have been replaced."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
     def _say(self, *, readable: bool, why: str) -> None:
         """One line for each change, not one for each try."""

@@ -17,7 +17,7 @@ from .errors import JSON_TYPE, Failure
 from .retryafter import seconds_to_wait
 from .revision import ModelTier
 from .sse import DONE, DONE_EVENT, EventSplitter, EventTooLongError
-from .timing import on_loop
+from .timing import Deadline
 from .usage import Usage, usage_in
 from .wire import lines
 
@@ -134,8 +134,8 @@ class Streaming:
                     delta = read_delta(event.data)
                     self.usage = usage_in(event.data) or self.usage
                     content = content or delta.content
-                    self._started |= delta.started
-                    self._finished |= delta.finished
+                    self._started.update(delta.started)
+                    self._finished.update(delta.finished)
                     if delta.only_usage and not self._include_usage:
                         continue  # callers who did not ask for it read `choices[0]` of every chunk
                 taken.append(event.raw)
@@ -177,13 +177,13 @@ class Upstream:
         response: Answer | None = None
         kept = False
         try:
-            async with asyncio.timeout_at(on_loop(content_by, clock=self._clock)) as timer:
+            async with Deadline(content_by, clock=self._clock) as timer:
                 if self._tier.headers is not None:
-                    timer.reschedule(on_loop(min(content_by, self._clock() + self._tier.headers), clock=self._clock))
+                    timer.reschedule(min(content_by, self._clock() + self._tier.headers))
                 head = self._head + lines((name.encode(), value.encode()) for name, value in trace.items()) if trace else self._head
                 response = await self._client.post(self._place, head=head, body=body, connect=self._tier.connect)
                 if self._tier.headers is not None:
-                    timer.reschedule(on_loop(content_by, clock=self._clock))
+                    timer.reschedule(content_by)
                 result = await self._read(response, wanted=wanted)
             kept = isinstance(result, Streaming)
             return result
