@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from backstop.gateway.chain import Walk
+from backstop.gateway.walk import Walk
 from e2e.fakemodel.script import Rule
 
 from .harness import USER, Gateway, Gateways, Model, eventually, guarded_tier, listening, make_record, static_tier

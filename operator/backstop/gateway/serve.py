@@ -13,7 +13,7 @@ from ..api.traffic import PodRole
 from .allowance import Allowance
 from .answercache import AnswerCache, CacheAccess
 from .body import ChatRequest, Wanted, parse_chat
-from .chain import Answered, Chain, Exhausted, Walk
+from .chain import Answered, Chain, Exhausted
 from .continuing import Continuation, ContinuedStream, may_go_on
 from .errors import SLOW_CALLER_EVENT, CallerError, error_event, exhausted
 from .exchange import Body, Reply, RequestHeaders, Spelling, carried
@@ -28,6 +28,7 @@ from .surface import Completions, Endpoint, chat_of, embeddings_of
 from .timing import Deadline
 from .upstream import CutError, PassedBack, Streaming, Whole
 from .usage import USAGE_HEADER, ModelUse, comment, told, usage_in
+from .walk import Walk
 
 FIRST_TIER_HEADER: Final = "x-backstop-first-tier"
 REASON_HEADER: Final = "x-backstop-reason"
