@@ -64,7 +64,7 @@ CHAIN_REQUIRED = "`spec.chain`: required, but not with `spec.serving.workload`, 
         (_policy(canary={"steps": [{"weight": 101}]}), "`spec.canary.steps[0].weight` must be at most 100"),
         (
             _policy(chain=[_tier(), _tier(name="both", static={"default": "x"})]),
-            "`spec.chain`: each tier has exactly one of `model`, `cache` and `static` (at `spec.chain[1]`)",
+            "`spec.chain`: each tier has exactly one of `model`, `cache`, `ruleEngine`, `human` and `static` (at `spec.chain[1]`)",
         ),
         (
             _policy(slos=[{"name": "e", "indicator": "ErrorRate", "maxPercent": 1}]),

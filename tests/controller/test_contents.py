@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from backstop.api.record import content_digest
-from backstop.controller.contents import Content, Contents, Found, Unread
+from backstop.api.record import ContentKind, content_digest
+from backstop.controller.contents import Content, Contents, Found, MapKey, Unread
 from backstop.controller.keys import PolicyKey
 from backstop.controller.references import MapName
 from backstop.controller.seen import declared
@@ -78,8 +78,9 @@ async def read(contents: Contents, of: MapName, *, by: PolicyKey) -> Content:
     """What is under the key, once it has been read."""
 
     async def look() -> Content | None:
-        found = contents.look([(of, KEY)], by=by)
-        return found[of, KEY] if found is not None else None
+        at = MapKey(of, KEY, ContentKind.KNOWLEDGE_BASE)
+        found = contents.look([at], by=by)
+        return found[at] if found is not None else None
 
     return await until("it is read", look)
 
@@ -181,8 +182,8 @@ async def test_a_text_that_changes_faster_than_it_can_be_read_is_said_to_be_unre
         async with alongside(change()):
 
             async def unread() -> bool:
-                found = contents.look([(kb, KEY)], by=policy)
-                return found is not None and isinstance(found[kb, KEY], Unread)
+                found = contents.look([MapKey(kb, KEY, ContentKind.KNOWLEDGE_BASE)], by=policy)
+                return found is not None and isinstance(found[MapKey(kb, KEY, ContentKind.KNOWLEDGE_BASE)], Unread)
 
             await until("it is given up for now", unread, within=60)
         between.delay = 0.0

@@ -220,6 +220,23 @@ async def test_c08_a_bad_knowledge_base_is_one_sentence_and_never_a_rollout(conn
         await stable(world, knows=NEW, within=60)
 
 
+async def test_rules_that_cannot_be_compiled_are_not_accepted(connection: Connection, world: World) -> None:
+    tiers = [*policy_spec("v1")["chain"][:1], {"name": "rules", "ruleEngine": {"rulesRef": {"name": "kb", "key": "answers.yaml"}}}]
+    await world.prompt("v1")
+    await put(world, "entries: [{when: request.txt == '', answer: a}]")
+    await world.apply("v1", chain=tiers, canary=QUICK)
+    async with running(connection, world):
+        status = await world.until_status("it is said", lambda s: condition(s, "Accepted")["status"] == "False")
+        said = condition(status, "Accepted")
+        assert said["reason"] == "RulesInvalid"
+        assert said["message"] == (
+            "ConfigMap `kb`, `answers.yaml`, cannot be used as rules: "
+            "`entries[0].when`: line 1, column 8: undeclared reference to 'request.txt'"
+        )
+        await put(world, "entries: [{when: request.text == '', answer: a}]")
+        await world.until_status("it is accepted", lambda s: condition(s, "Accepted")["status"] == "True")
+
+
 async def test_c08_what_changes_while_it_is_read_is_read_again(connection: Connection, world: World) -> None:
     """The answer to a read that began before a change may come after the watch has told of the change."""
     await world.prompt("v1")

@@ -352,6 +352,7 @@ def make_record(
     contents: Mapping[str, str] | None = None,
     access: dict[str, Any] | None = None,
     residency: dict[str, Any] | None = None,
+    engine: str = "Mustache",
     **parts: dict[str, Any],
 ) -> RevisionRecord:
     """The record that the operator would write. `parts`: further ones of the policy's spec."""
@@ -365,6 +366,7 @@ def make_record(
         "version": "1.0.0",
         "messages": [{"role": "system", "content": prompt}],
         "variables": list(variables),
+        "template": {"engine": engine},
     }
     return build_record(
         namespace=NAMESPACE,
@@ -398,6 +400,7 @@ class Gateways:
         body_bytes: int = 64 << 20,
         callers: Path | None = None,
         cache_folder: Path | None = None,
+        tickets_folder: Path | None = None,
         send_buffer: int | None = None,
     ) -> Gateway:
         """A ready gateway. `send_buffer`: bytes that a socket holds for a caller who does not read; unset: the kernel.s choice."""
@@ -418,6 +421,7 @@ class Gateways:
             callers=callers,
             callers_seconds=0.05,
             cache_folder=cache_folder,
+            tickets_folder=tickets_folder,
         )
         address, metrics_address = (f"127.0.0.1:{s.getsockname()[1]}" for s in (traffic, metrics))
         running = asyncio.create_task(

@@ -153,7 +153,7 @@ async def judge() -> AsyncIterator[tuple[Judge, dict[str, Any]]]:
     """A scorer, and how a policy names it."""
     scorer = Judge()
     async with listening(scorer.application()) as address:
-        http = {"url": f"http://{address}/score", "timeoutMilliseconds": 200, "apiKeyRef": {"name": "judge", "key": "token"}}
+        http = {"url": f"http://{address}/score", "timeoutMilliseconds": 20_000, "apiKeyRef": {"name": "judge", "key": "token"}}
         yield scorer, {"name": "judge", "type": "HTTP", "failBelowPercent": 60, "http": http}
 
 
@@ -230,7 +230,8 @@ async def test_a_scorer_that_gives_no_verdict_makes_answers_neither_good_nor_bad
 async def test_nobody_waits_for_a_scorer_that_hangs(judge: tuple[Judge, dict[str, Any]], model: Model, gateways: Gateways) -> None:
     scorer, declared = judge
     scorer.hangs = True
-    gateway = await gateways.start(record_of(model, FIGURES, declared), keys=KEYS)
+    hurried = declared | {"http": declared["http"] | {"timeoutMilliseconds": 50}}
+    gateway = await gateways.start(record_of(model, FIGURES, hurried), keys=KEYS)
     for _ in range(3):
         assert (await gateway.chat()).status == 200
     assert (await answers_judged(gateway, 3))["judge", "error"] == 3

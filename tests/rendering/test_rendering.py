@@ -157,6 +157,23 @@ def test_a_cold_cache_has_a_volume_of_each_pod_or_the_claim_that_is_named(claim:
     assert pod["securityContext"].get("fsGroup") == (65532 if claim else None), "a claim's files are root's otherwise"
 
 
+@pytest.mark.parametrize("claim", [None, "tickets"])
+def test_a_tier_of_people_has_a_volume_of_each_pod_or_the_claim_that_is_named_and_its_secret(claim: str | None) -> None:
+    volume = {"volume": {"claimName": claim}} if claim else {}
+    chain = [t.model_dump(mode="json", exclude_defaults=True) for t in POLICY.chain]
+    hook = {"url": "https://desk.example/", "secretRef": {"name": "desk", "key": "secret"}}
+    people = {"name": "people", "human": {"webhook": hook, "acknowledgement": "See {{ticket}}.", "queueLimit": 8, **volume}}
+    pod = pod_of(record(changed(chain=[chain[0], people, *chain[1:]])))
+    (container,) = pod["containers"]
+    source = {"persistentVolumeClaim": {"claimName": "tickets"}} if claim else {"emptyDir": {"sizeLimit": f"{33 * 1024}Ki"}}
+    assert {"name": "tickets", **source} in pod["volumes"]
+    assert {"name": "tickets", "mountPath": "/var/lib/backstop"} in container["volumeMounts"]
+    assert container["args"][-2:] == ["--tickets-folder", "/var/lib/backstop"]
+    secret = {"secretKeyRef": {"name": "desk", "key": "secret"}}
+    assert {"name": "BACKSTOP_WEBHOOK_SECRET_1", "valueFrom": secret} in container["env"]
+    assert pod["securityContext"].get("fsGroup") == (65532 if claim else None), "a claim's files are root's otherwise"
+
+
 def test_a_probe_beside_callers_has_a_callers_key() -> None:
     probe = Probe.model_validate(
         {"name": "synthetic", "when": "DuringTraffic", "requestsPerSecond": 2, "apiKeyRef": {"name": "callers", "key": "probe"}}

@@ -13,12 +13,14 @@ from pydantic.config import JsonDict
 from .access import Access
 from .cachetier import CacheTarget
 from .feedback import Feedback
+from .humantier import HumanTarget
 from .model import SPACE, ApiModel, Rule
 from .probe import Probe
 from .promptversion import Name
 from .quality import Quality
 from .refs import ConfigMapKeyRef, ObjectName, SecretKeyRef
 from .residency import RESIDENCY_RULES, Jurisdiction, Residency
+from .rulestier import RuleEngineTarget
 from .selector import LABEL_NAME, LONGEST_SELECTOR, SELECTOR, is_selector, names_label
 from .serving import Serving
 from .spend import SPEND_RULES, Spend
@@ -190,6 +192,14 @@ class Tier(ApiModel):
         None, description="When a model that fails is left alone, so that callers do not wait for it. Unset: by the defaults of its fields."
     )
     price: Price | None = Field(None, description="What the model costs, for `CostPerRequest`. Unset: it is not known.")
+    ruleEngine: RuleEngineTarget | None = Field(
+        None,
+        description="Answers by conditions over the request: the first one that holds. Where none does, the next tier is. Never first.",
+    )
+    human: HumanTarget | None = Field(
+        None,
+        description="Opens a ticket for a person, and answers with its id. At most one, never first; the next tier is for when it cannot.",
+    )
     hedgeAfterMilliseconds: int | None = Field(
         None,
         ge=1,
@@ -199,9 +209,9 @@ class Tier(ApiModel):
     )
     rules = (
         Rule(
-            cel="[has(self.model), has(self.cache), has(self.static)].filter(x, x).size() == 1",
-            message="`spec.chain`: each tier has exactly one of `model`, `cache` and `static`",
-            holds=lambda t: [t.model, t.cache, t.static].count(None) == 2,
+            cel="[has(self.model), has(self.cache), has(self.ruleEngine), has(self.human), has(self.static)].filter(x, x).size() == 1",
+            message="`spec.chain`: each tier has exactly one of `model`, `cache`, `ruleEngine`, `human` and `static`",
+            holds=lambda t: [t.model, t.cache, t.ruleEngine, t.human, t.static].count(None) == 4,
         ),
         Rule(
             cel="has(self.model) || !has(self.timeouts)",
@@ -771,6 +781,17 @@ class FallbackPolicySpec(ApiModel):
             " || self.chain.all(t, has(t.price) || !has(t.model))",
             message="`spec.slos`: `CostPerRequest` needs the `price` of every `model` tier; give the ones that are missing in `spec.chain`",
             holds=lambda s: _is_priced(s) or all(slo.maxCostPerRequest is None for slo in s.slos),
+        ),
+        Rule(
+            cel="!has(self.chain) || self.chain.size() == 0 || !has(self.chain[0].ruleEngine)",
+            message="`spec.chain`: a `ruleEngine` is never the first tier; it answers where those before it have failed",
+            holds=lambda s: all(t.ruleEngine is None for t in s.chain[:1]),
+        ),
+        Rule(
+            cel="!has(self.chain) || self.chain.filter(t, has(t.human)).size() == 0 || (!has(self.chain[0].human)"
+            " && self.chain.filter(t, has(t.human)).size() == 1)",
+            message="`spec.chain`: at most one tier is `human`, and never the first; people answer where those before it have failed",
+            holds=lambda s: [t.human is None for t in s.chain[1:]].count(False) <= 1 and all(t.human is None for t in s.chain[:1]),
         ),
         Rule(
             cel="!has(self.chain) || (self.chain.filter(t, has(t.model)).size() == 0"

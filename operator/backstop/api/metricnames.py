@@ -50,6 +50,9 @@ SPLIT_TOTAL: Final = "backstop_split_total"
 CACHE_LOOKUPS_TOTAL: Final = "backstop_cache_lookups_total"  # {namespace, policy, revision, level, result}
 CACHE_BYTES: Final = "backstop_cache_bytes"  # {namespace, policy, revision, level}
 CACHE_WRITES_TOTAL: Final = "backstop_cache_writes_total"  # {namespace, policy, revision, level, result}: of levels below memory
+TICKETS_TOTAL: Final = "backstop_tickets_total"  # {namespace, policy, revision, tier, result}
+TICKETS_WAITING: Final = "backstop_tickets_waiting"  # {namespace, policy, revision, tier}
+RULES_TOTAL: Final = "backstop_rules_total"  # {namespace, policy, revision, tier, result}
 REFUSED_TOTAL: Final = "backstop_refused_total"  # {namespace, policy, revision, reason}: by the pod that had no room
 UNAUTHORIZED_TOTAL: Final = "backstop_unauthorized_total"  # {namespace, policy, revision}
 INFLIGHT: Final = "backstop_inflight_requests"
@@ -128,6 +131,23 @@ class CacheWrite(StrEnum):
     WRITTEN = "written"
     FAILED = "failed"
     DROPPED = "dropped"  # too much was waiting, or the level is left alone
+
+
+class RuleResult(StrEnum):
+    """What the rules of a tier came to."""
+
+    ANSWERED = "answered"
+    MISSED = "missed"  # none held
+    FAILED = "failed"  # a condition could not be evaluated, and held for nobody; each one counts, beside one of the others
+
+
+class TicketResult(StrEnum):
+    """What became of a ticket for people, or of a try to send one."""
+
+    QUEUED = "queued"
+    REFUSED = "refused"  # too many wait, or the volume failed: the next tier is asked
+    DELIVERED = "delivered"
+    FAILED = "failed"  # a try that is followed by another
 
 
 class CacheLevel(StrEnum):

@@ -57,6 +57,7 @@ RECORD_KEY: Final = "revision.json"  # the gateway's configuration inside the re
 TEMPLATE_KEY: Final = "deployment.json"  # the rendered pod template inside the revision record
 RECORD_MOUNT: Final = "/etc/backstop"
 CACHE_MOUNT: Final = "/var/cache/backstop"  # the volume of a cold cache
+TICKETS_MOUNT: Final = "/var/lib/backstop"  # the volume of tickets that wait
 CALLERS_MOUNT: Final = "/etc/backstop-callers"  # a file for each caller, with its keys
 
 
@@ -123,6 +124,11 @@ def redis_address_variable(tier_position: int) -> str:
 def redis_authorities_variable(tier_position: int) -> str:
     """Environment variable that carries the CA bundle of that Redis."""
     return f"BACKSTOP_REDIS_AUTHORITIES_{tier_position}"
+
+
+def webhook_secret_variable(tier_position: int) -> str:
+    """Environment variable that carries what the tickets of the human tier at this position (0-based) of the chain are signed with."""
+    return f"BACKSTOP_WEBHOOK_SECRET_{tier_position}"
 
 
 def scorer_key_variable(position: int) -> str:

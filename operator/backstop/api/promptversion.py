@@ -31,7 +31,10 @@ class Message(ApiModel):
 
     role: Role | None = Field(None, description="Who speaks: `system`, `developer`, `user` or `assistant`. Set together with `content`.")
     content: str | None = Field(
-        None, max_length=262144, description="Text of the message. `{{name}}` is replaced by the value of the declared variable `name`."
+        None,
+        max_length=262144,
+        description="Text of the message. `{{name}}` is replaced by the value of the declared variable "
+        "`name`; `template.engine` says what else there is.",
     )
     placeholder: Placeholder | None = Field(
         None, description="`history`: the caller's messages go here. At most one; without any, the caller's messages follow at the end."
@@ -102,6 +105,23 @@ class ModelSettings(ApiModel):
     parameters: ModelParameters | None = Field(None, description="Sampling parameters, sent to every model tier.")
 
 
+class TemplateEngine(StrEnum):
+    """The language of templates."""
+
+    MUSTACHE = "Mustache"
+    JINJA2 = "Jinja2"
+
+
+class TemplateSettings(ApiModel):
+    """How the messages' templates are read."""
+
+    engine: TemplateEngine = Field(
+        TemplateEngine.MUSTACHE,
+        description="`Mustache`: `{{name}}` alone. `Jinja2`: also `if`, comparisons and some filters, in a sandbox "
+        "(docs/how-to/prompt-templates.md).",
+    )
+
+
 class PromptVersionSpec(ApiModel):
     """What a prompt says. Immutable as a whole: a change is a new PromptVersion."""
 
@@ -117,6 +137,7 @@ class PromptVersionSpec(ApiModel):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     model: ModelSettings | None = Field(None, description="Model name and parameters that belong to this prompt.")
+    template: TemplateSettings = Field(default=TemplateSettings(), description="How the messages' templates are read.")
     rules = (
         Rule(
             cel="self.messages.filter(m, has(m.placeholder)).size() <= 1",

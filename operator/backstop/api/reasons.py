@@ -20,6 +20,7 @@ class Reason(StrEnum):
     METRICS_SOURCE_NOT_FOUND = "MetricsSourceNotFound"
     CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
     KNOWLEDGE_BASE_INVALID = "KnowledgeBaseInvalid"
+    RULES_INVALID = "RulesInvalid"
     OBJECT_NOT_OURS = "ObjectNotOurs"
     OBJECT_REFUSED = "ObjectRefused"
     RECORD_MISSING = "RecordMissing"
@@ -104,6 +105,7 @@ WARNINGS = frozenset(
         Reason.METRICS_SOURCE_NOT_FOUND,
         Reason.CONFIG_MAP_NOT_FOUND,
         Reason.KNOWLEDGE_BASE_INVALID,
+        Reason.RULES_INVALID,
         Reason.OBJECT_NOT_OURS,
         Reason.OBJECT_REFUSED,
         Reason.RECORD_MISSING,

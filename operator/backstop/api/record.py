@@ -7,20 +7,30 @@ left out, under a scheme version: an operator upgrade that adds a defaulted fiel
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from enum import StrEnum
+from typing import Any, Final, NamedTuple, assert_never
 
 from pydantic import Field
 
 from .access import Access
 from .fallbackpolicy import FallbackPolicySpec, Tier
 from .feedback import Feedback
+from .knowledge import KnowledgeError, read_knowledge_base
 from .metricnames import latency_bounds
 from .model import ApiModel
-from .names import FEEDBACK_KEY_VARIABLE, api_key_variable, redis_address_variable, redis_authorities_variable, scorer_key_variable
+from .names import (
+    FEEDBACK_KEY_VARIABLE,
+    api_key_variable,
+    redis_address_variable,
+    redis_authorities_variable,
+    scorer_key_variable,
+    webhook_secret_variable,
+)
 from .promptversion import PromptVersionSpec
 from .quality import Quality
 from .refs import ConfigMapKeyRef, SecretKeyRef
 from .residency import Residency
+from .ruleset import RulesError, read_rules
 from .spend import Spend
 from .stream import Stream
 from .workload import Workload
@@ -53,13 +63,49 @@ class RevisionRecord(ApiModel):
     feedback: Feedback | None = Field(None, description="How callers say what they thought of an answer.")
 
 
-def references_of(policy: FallbackPolicySpec) -> dict[str, tuple[str, ConfigMapKeyRef]]:
-    """What the tiers of the chain refer to, by tier: the field that says so, and the key of a ConfigMap."""
-    return {
-        tier.name: (f"spec.chain[{position}].static.knowledgeBaseRef", tier.static.knowledgeBaseRef)
-        for position, tier in enumerate(policy.chain)
-        if tier.static is not None and tier.static.knowledgeBaseRef is not None
-    }
+class ContentKind(StrEnum):
+    """What stands in a key of a ConfigMap, as messages call it."""
+
+    KNOWLEDGE_BASE = "a knowledge base"
+    RULES = "rules"
+
+
+class ContentError(ValueError):
+    """The text is not of its kind; the text is one sentence for its author, without a full stop."""
+
+
+class Reference(NamedTuple):
+    """What a tier refers to. `path`: the field that says so."""
+
+    path: str
+    key: ConfigMapKeyRef
+    kind: ContentKind
+
+
+def references_of(policy: FallbackPolicySpec) -> dict[str, Reference]:
+    """What the tiers of the chain refer to, by tier."""
+    found: dict[str, Reference] = {}
+    for position, tier in enumerate(policy.chain):
+        field = f"spec.chain[{position}]"
+        if tier.static is not None and tier.static.knowledgeBaseRef is not None:
+            found[tier.name] = Reference(f"{field}.static.knowledgeBaseRef", tier.static.knowledgeBaseRef, ContentKind.KNOWLEDGE_BASE)
+        if tier.ruleEngine is not None:
+            found[tier.name] = Reference(f"{field}.ruleEngine.rulesRef", tier.ruleEngine.rulesRef, ContentKind.RULES)
+    return found
+
+
+def check_content(text: str, *, kind: ContentKind) -> None:
+    """Raise ContentError unless `text` can serve as what it is referred to as. It may take half a second."""
+    try:
+        match kind:
+            case ContentKind.KNOWLEDGE_BASE:
+                read_knowledge_base(text)
+            case ContentKind.RULES:
+                read_rules(text)
+            case _:
+                assert_never(kind)
+    except (KnowledgeError, RulesError) as error:
+        raise ContentError(str(error)) from None
 
 
 def secrets_of(chain: Sequence[Tier]) -> dict[str, SecretKeyRef]:
@@ -71,6 +117,8 @@ def secrets_of(chain: Sequence[Tier]) -> dict[str, SecretKeyRef]:
         if tier.cache is not None and tier.cache.warm is not None:
             found[redis_address_variable(position)] = tier.cache.warm.redis.addressRef
             found[redis_authorities_variable(position)] = tier.cache.warm.redis.caBundleRef
+        if tier.human is not None:
+            found[webhook_secret_variable(position)] = tier.human.webhook.secretRef
     return {variable: reference for variable, reference in found.items() if reference is not None}
 
 
@@ -130,6 +178,7 @@ def revision_hash(
         declared["prompt"] = prompt.model_dump(mode="json", exclude_defaults=True)
     for tier in declared.get("chain", ()):
         tier.get("static", {}).pop("knowledgeBaseRef", None)
+        tier.get("ruleEngine", {}).pop("rulesRef", None)
         tier.pop("price", None)
     if digests:
         declared["contents"] = dict(digests)

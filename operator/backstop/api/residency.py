@@ -28,7 +28,8 @@ class Residency(ApiModel):
     allowedJurisdictions: list[Jurisdiction] = Field(
         min_length=1,
         max_length=8,
-        description="Jurisdictions, such as `EU`. Each `model` and each `cache.warm` of the chain declares one of them as its own.",
+        description="Jurisdictions, such as `EU`. Each `model`, each `cache.warm` and the `human.webhook` of the chain declares one of "
+        "them as its own.",
         json_schema_extra=_SET,
     )
     tenants: list[TenantResidency] = Field(
@@ -50,6 +51,7 @@ class Residency(ApiModel):
 def _places(spec: Any) -> list[str | None]:
     """Of everything in the chain that requests go to."""
     models = [t.model.jurisdiction for t in spec.chain if t.model is not None]
+    models += [t.human.webhook.jurisdiction for t in spec.chain if t.human is not None]
     return models + [t.cache.warm.jurisdiction for t in spec.chain if t.cache is not None and t.cache.warm is not None]
 
 
@@ -68,8 +70,10 @@ RESIDENCY_RULES = (
         cel="!has(self.residency) || !has(self.chain) || self.chain.all(t,"
         " (!has(t.model) || (has(t.model.jurisdiction) && t.model.jurisdiction in self.residency.allowedJurisdictions))"
         " && (!has(t.cache) || !has(t.cache.warm)"
-        " || (has(t.cache.warm.jurisdiction) && t.cache.warm.jurisdiction in self.residency.allowedJurisdictions)))",
-        message="`spec.chain`: with `spec.residency` each `model` and each `cache.warm` has a `jurisdiction`, one of "
+        " || (has(t.cache.warm.jurisdiction) && t.cache.warm.jurisdiction in self.residency.allowedJurisdictions))"
+        " && (!has(t.human) || (has(t.human.webhook.jurisdiction)"
+        " && t.human.webhook.jurisdiction in self.residency.allowedJurisdictions)))",
+        message="`spec.chain`: with `spec.residency` each `model`, each `cache.warm` and the `human.webhook` has a `jurisdiction`, one of "
         "`spec.residency.allowedJurisdictions`",
         holds=lambda s: s.residency is None or all(place in s.residency.allowedJurisdictions for place in _places(s)),
     ),

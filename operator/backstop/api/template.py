@@ -1,4 +1,5 @@
-"""Prompt templates: Mustache's variable tag and nothing else. Substitution only: no sections, no partials, no code.
+"""Prompt templates: Mustache's variable tag and nothing else. Substitution only: no sections, no partials, no code. Those of a prompt
+that asks for another engine are `jinjatemplate`'s matter.
 
 A template is compiled once into literal parts and names. A value is inserted as it is and never read as template again.
 """
@@ -6,8 +7,12 @@ A template is compiled once into literal parts and names. A value is inserted as
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from .promptversion import PromptVersionSpec
+from .promptversion import PromptVersionSpec, TemplateEngine, Variable
+
+if TYPE_CHECKING:
+    from .jinjatemplate import JinjaTemplate
 
 _TAG = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -55,7 +60,7 @@ class CompiledMessage:
     """A message of the prompt: its role, as the API spells it, and its template; or the place of the caller's messages (both None)."""
 
     role: str | None
-    template: Template | None
+    template: "Template | JinjaTemplate | None"
 
 
 def compile_prompt(spec: PromptVersionSpec) -> tuple[CompiledMessage, ...]:
@@ -71,7 +76,7 @@ def compile_prompt(spec: PromptVersionSpec) -> tuple[CompiledMessage, ...]:
             messages.append(CompiledMessage(role=None, template=None))
             continue
         field = f"spec.messages[{position}].content"
-        template = compile_template(message.content, field=field)
+        template = _compile(message.content, field=field, spec=spec)
         for name in sorted(template.variables - declared):
             raise TemplateError(f"`{field}` uses the variable `{name}`, which `spec.variables` does not declare; declare it or take it out")
         used |= template.variables
@@ -79,9 +84,28 @@ def compile_prompt(spec: PromptVersionSpec) -> tuple[CompiledMessage, ...]:
     for name in sorted(declared - used):
         raise TemplateError(f"`spec.variables` declares `{name}`, which no message uses; use it or take it out")
     for variable in spec.variables:
+        if spec.template.engine is TemplateEngine.JINJA2:
+            _check_optional(variable)
         if variable.default is not None:
             _check_default(variable.name, default=variable.default, kind=variable.type.value, longest=variable.maxLength)
     return tuple(messages)
+
+
+def _compile(text: str, *, field: str, spec: PromptVersionSpec) -> "Template | JinjaTemplate":
+    if spec.template.engine is TemplateEngine.MUSTACHE:
+        return compile_template(text, field=field)
+    from .jinjatemplate import judge  # the library takes some MiB, which most need not have
+
+    return judge(text, field=field, kinds={variable.name: variable.type.value for variable in spec.variables})
+
+
+def _check_optional(variable: Variable) -> None:
+    """Of what may be missing, text is empty; nothing else has a value that stands for nothing."""
+    if not variable.required and variable.default is None and variable.type.value != "String":
+        raise TemplateError(
+            f"`spec.variables`: `{variable.name}` may be missing, and `Jinja2` cannot compare a missing {variable.type.value}; "
+            "give it a `default`"
+        )
 
 
 def _check_default(name: str, *, default: str, kind: str, longest: int) -> None:

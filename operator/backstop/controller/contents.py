@@ -13,10 +13,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
-from ..api.knowledge import KnowledgeError, read_knowledge_base
-from ..api.record import content_digest
+from ..api.record import ContentError, ContentKind, check_content, content_digest
 from ..kube.client import Client
 from ..kube.errors import Expired, KubeError, NotFound
 from ..kube.heads import Head
@@ -70,20 +69,28 @@ class Unread:
 
 
 Content = Found | NoMap | NoKey | Bad | Unread
-MapKey = tuple[MapName, str]  # a ConfigMap, and a key in it
+
+
+class MapKey(NamedTuple):
+    """A ConfigMap, a key in it, and what is to stand there."""
+
+    of: MapName
+    key: str
+    kind: ContentKind
+
 
 NOT_READ: Final = Unread("it was not read yet")
 
 
 class _Entry:
-    """What is known of one ConfigMap, by key. Another object of this class stands for another look at it.
+    """What is known of one ConfigMap, by key and kind. Another object of this class stands for another look at it.
 
     `before`: what the last look found, so that a text is not judged twice.
     """
 
-    def __init__(self, *, before: Mapping[str, Content] = MappingProxyType({})) -> None:
+    def __init__(self, *, before: Mapping[tuple[str, ContentKind], Content] = MappingProxyType({})) -> None:
         self.before = before
-        self.contents: dict[str, Content] = {}
+        self.contents: dict[tuple[str, ContentKind], Content] = {}
 
 
 class Contents:
@@ -121,7 +128,7 @@ class Contents:
 
         A failure is an answer too, for a canary has to be judged and left whether it can be read or not. It is given once.
         """
-        for of, _ in wanted:
+        for of, _, _ in wanted:
             self._needed[of.namespace if of.namespace in self._needed else None].set()
         known = {at: content for at in wanted if (content := self._known(at)) is not None}
         answers = self._answers_to([at for at in wanted if at not in known], by=by, whole=False)
@@ -147,7 +154,7 @@ class Contents:
 
     def _known(self, at: MapKey) -> Content | None:
         entry = self._entries.get(at[0])
-        return entry.contents.get(at[1]) if entry is not None else None
+        return entry.contents.get(at[1:]) if entry is not None else None
 
     def _answers_to(self, wanted: Collection[MapKey], *, by: PolicyKey, whole: bool) -> Mapping[MapKey, tuple[Content, str]] | None:
         """What was read for `by`, once all of it has been; what has not is begun to be read. `whole`: with its text."""
@@ -168,7 +175,7 @@ class Contents:
         """Read it for whoever waits. In a task of its own: a pass that waited would keep what takes traffic away waiting with it."""
         try:
             async with self._turns:
-                answer = await self._read(at[0], key=at[1])
+                answer = await self._read(at)
         finally:
             del self._reading[at]
         for key, whole in self._waiting.pop(at, {}).items():
@@ -177,25 +184,25 @@ class Contents:
                 self._answers.setdefault(key, {})[at] = answer
             self._wake(key)
 
-    async def _read(self, of: MapName, *, key: str) -> tuple[Content, str]:
+    async def _read(self, at: MapKey) -> tuple[Content, str]:
         # A change that is told of while this is read takes the entry away, and with it what is found out here: it is read again.
         for _ in range(READS):
-            entry = self._entries.setdefault(of, _Entry())
-            content, text = await self._judged(of, key=key, before=entry.before.get(key))
-            if self._entries.get(of) is entry or not self._store.referring(of):
+            entry = self._entries.setdefault(at.of, _Entry())
+            content, text = await self._judged(at, before=entry.before.get(at[1:]))
+            if self._entries.get(at.of) is entry or not self._store.referring(at.of):
                 if not isinstance(content, Unread):
-                    entry.contents[key] = content
+                    entry.contents[at[1:]] = content
                 return content, text
         return Unread("it changes faster than it can be read"), ""
 
-    async def _judged(self, of: MapName, *, key: str, before: Content | None) -> tuple[Content, str]:
+    async def _judged(self, at: MapKey, *, before: Content | None) -> tuple[Content, str]:
         try:
-            body = await self._client.get(CONFIG_MAPS, namespace=of.namespace, name=of.name)
+            body = await self._client.get(CONFIG_MAPS, namespace=at.of.namespace, name=at.of.name)
         except NotFound:
             return NoMap(), ""
         except KubeError as error:
             return Unread(str(error)), ""
-        text = (body.get("data") or {}).get(key)
+        text = (body.get("data") or {}).get(at.key)
         if text is None:
             return NoKey(), ""
         found = Found(content_digest(text))
@@ -203,8 +210,8 @@ class Contents:
             return found, text
         try:
             # In a thread: a large one takes half a second, in which others' traffic may have to be shifted.
-            await asyncio.to_thread(read_knowledge_base, text)
-        except KnowledgeError as error:
+            await asyncio.to_thread(check_content, text, kind=at.kind)
+        except ContentError as error:
             return Bad(str(error)), ""
         return found, text
 

@@ -15,7 +15,7 @@ from ..api.names import FINALIZER, revision_object
 from ..api.policystatus import FallbackPolicyStatus, Phase
 from ..api.problems import InputError, parse_strictly
 from ..api.reasons import Reason
-from ..api.record import references_of
+from ..api.record import Reference, references_of
 from ..kube.errors import Conflict, KubeError, NotFound
 from ..kube.resources import CONFIG_MAPS, POLICIES, PROMPT_VERSIONS
 from ..rendering.owner import Owner
@@ -248,14 +248,14 @@ class Reconcile:
     def _with_texts(self, policy: Declared, *, wish: Wish) -> Wish | None:
         """The wish with what its revision is recorded with; None while that is read. Raises Overtaken where it has become another."""
         references, texts = references_of(wish.spec), dict[str, str]()
-        where = {tier: (MapName(policy.namespace, reference.name), reference.key) for tier, (_, reference) in references.items()}
+        where = {tier: _place_of(reference, namespace=policy.namespace) for tier, reference in references.items()}
         found = self._contents.texts(list(where.values()), by=PolicyKey(policy.namespace, policy.name))
         if found is None:
             return None
-        for tier, (path, reference) in references.items():
+        for tier, reference in references.items():
             content, texts[tier] = found[where[tier]]
             if not isinstance(content, Found):
-                return without_content(wish.spec, path=path, reference=reference, content=content, namespace=policy.namespace)
+                return without_content(wish.spec, reference=reference, content=content, namespace=policy.namespace)
             if content.digest != wish.digests[tier]:
                 raise Overtaken
         return replace(wish, texts=texts)
@@ -386,7 +386,11 @@ def _references(policy: Declared) -> list[MapKey]:
         references = references_of(parse_strictly(FallbackPolicySpec, policy.spec, prefix="spec"))
     except InputError:
         return []  # as is told of it elsewhere
-    return [(MapName(policy.namespace, reference.name), reference.key) for _, reference in references.values()]
+    return [_place_of(reference, namespace=policy.namespace) for reference in references.values()]
+
+
+def _place_of(reference: Reference, *, namespace: str) -> MapKey:
+    return MapKey(MapName(namespace, reference.key.name), reference.key.key, reference.kind)
 
 
 def _conditions_in(policy: Declared) -> list[Condition]:

@@ -16,14 +16,15 @@ class MapName:
 
 def maps_of(policy: Declared) -> frozenset[MapName]:
     """The ConfigMaps whose content is part of the revision that the policy asks for."""
-    if b'"knowledgeBaseRef"' not in policy.packed_spec:  # as in nearly all: not unpacked for nothing
+    if not any(name in policy.packed_spec for name in (b'"knowledgeBaseRef"', b'"rulesRef"')):  # as in nearly all: not unpacked for nothing
         return frozenset()
-    names = (_name(tier) for tier in _list(policy.spec.get("chain")))
+    places = (("static", "knowledgeBaseRef"), ("ruleEngine", "rulesRef"))
+    names = (_name(tier, kind=kind, field=field) for tier in _list(policy.spec.get("chain")) for kind, field in places)
     return frozenset(MapName(policy.namespace, name) for name in names if name)
 
 
-def _name(tier: Any) -> str | None:
-    found = _map(_map(_map(tier).get("static")).get("knowledgeBaseRef")).get("name")
+def _name(tier: Any, *, kind: str, field: str) -> str | None:
+    found = _map(_map(_map(tier).get(kind)).get(field)).get("name")
     return found if isinstance(found, str) else None
 
 

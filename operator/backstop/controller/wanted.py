@@ -8,8 +8,7 @@ from ..api.fallbackpolicy import FallbackPolicySpec
 from ..api.problems import InputError, parse_strictly
 from ..api.promptversion import PromptVersionSpec
 from ..api.reasons import Reason
-from ..api.record import prompt_digest, references_of, revision_hash, short_image
-from ..api.refs import ConfigMapKeyRef
+from ..api.record import ContentKind, Reference, prompt_digest, references_of, revision_hash, short_image
 from ..api.template import TemplateError, compile_prompt
 from ..rollout.observed import Known, Unresolved
 from ..rollout.place import Revision
@@ -130,30 +129,29 @@ def source_not_found(name: str, *, sources: frozenset[str]) -> str:
 def _digests(spec: FallbackPolicySpec, *, namespace: str, contents: Mapping[MapKey, Content]) -> dict[str, str] | Wish:
     """By tier, of what it refers to; a wish without a revision for the first that is not there or cannot be used."""
     digests: dict[str, str] = {}
-    for tier, (path, reference) in references_of(spec).items():
-        content = contents[MapName(namespace, reference.name), reference.key]
+    for tier, reference in references_of(spec).items():
+        content = contents[MapKey(MapName(namespace, reference.key.name), reference.key.key, reference.kind)]
         if not isinstance(content, Found):
-            return without_content(spec, path=path, reference=reference, content=content, namespace=namespace)
+            return without_content(spec, reference=reference, content=content, namespace=namespace)
         digests[tier] = content.digest
     return digests
 
 
-def without_content(
-    spec: FallbackPolicySpec, *, path: str, reference: ConfigMapKeyRef, content: NoMap | NoKey | Bad | Unread, namespace: str
-) -> Wish:
-    """What is wished for, where it cannot be told for want of what `path` refers to."""
+def without_content(spec: FallbackPolicySpec, *, reference: Reference, content: NoMap | NoKey | Bad | Unread, namespace: str) -> Wish:
+    """What is wished for, where it cannot be told for want of what it refers to."""
+    path, (name, key) = reference.path, (reference.key.name, reference.key.key)
     reason = Reason.CONFIG_MAP_NOT_FOUND
-    named = f"`{path}` names the ConfigMap `{reference.name}`"
+    named = f"`{path}` names the ConfigMap `{name}`"
     match content:
         case NoMap():
             message = f"{named}, which does not exist in namespace `{namespace}`; create it"
         case NoKey():
-            message = f"`{path}` names the key `{reference.key}`, which ConfigMap `{reference.name}` has no text under; correct one of them"
+            message = f"`{path}` names the key `{key}`, which ConfigMap `{name}` has no text under; correct one of them"
         case Unread(why):
             message = f"{named}, which cannot be read ({why}); it is tried again"
         case Bad(why):
-            reason = Reason.KNOWLEDGE_BASE_INVALID
-            message = f"ConfigMap `{reference.name}`, `{reference.key}`, cannot be used as a knowledge base: {why}"
+            reason = Reason.RULES_INVALID if reference.kind is ContentKind.RULES else Reason.KNOWLEDGE_BASE_INVALID
+            message = f"ConfigMap `{name}`, `{key}`, cannot be used as {reference.kind}: {why}"
         case never:
             assert_never(never)
     return Wish(spec, Unresolved(reason, message), None, unread=isinstance(content, Unread))

@@ -68,6 +68,7 @@ class GatewayApp:
         self._feedback = feedback
         vectors = bool(revision.embedding_tiers)
         self._offered = {e.value: e for e in Endpoint if vectors or e is not Endpoint.EMBEDDINGS}
+        self._paths = (*self._offered, *([] if feedback is None else [FEEDBACK_PATH]), MODELS_PATH)
         self._models = msgspec.json.encode(
             {"object": "list", "data": [{"id": m, "object": "model", "created": 0, "owned_by": "backstop"} for m in revision.models]}
         )
@@ -80,6 +81,7 @@ class GatewayApp:
             exchange.headers,
             steering=state.steering if state is not None else NO_STEERING,
             tenant_header=None if access is None else access.tenant_header,
+            readable=self._revision.readable_headers,
         )
         role = role_of(self._revision.name, state=state)
         leaving = role is PodRole.NEITHER or (headers.pin is None and self._has_no_share())
@@ -98,12 +100,12 @@ class GatewayApp:
                 await reply.whole(200, headers=self._local.identify(headers.identity, role=role), body=self._models)
             case "POST", path if path == FEEDBACK_PATH and self._feedback is not None:
                 await self._take_feedback(self._feedback, exchange=exchange, headers=headers, role=role, reply=reply)
-            case method, path if path in self._offered or path == MODELS_PATH or (path == FEEDBACK_PATH and self._feedback is not None):
+            case method, path if path in self._paths:
                 await self._refuse(
                     CallerError(f"`{method}` is not offered on `{path}`", status=405), headers=headers, role=role, reply=reply
                 )
             case _, path:
-                offered = ", ".join(f"`{offered}`" for offered in self._offered)
+                offered = ", ".join(f"`{offered}`" for offered in self._paths[:-1])
                 error = CallerError(f"`{path}` is not offered; {offered} and `{MODELS_PATH}` are", status=404, code="not_found")
                 await self._refuse(error, headers=headers, role=role, reply=reply)
 

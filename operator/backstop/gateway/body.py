@@ -34,8 +34,10 @@ class Wanted:
 class ChatRequest:
     """A checked request: members of the upstream body but for `model`, and how the caller wants the answer.
 
-    `question`: what the caller asks, where the revision has a knowledge base to look it up in. `values`: of the declared variables, as
-    JSON strings without quotes. `needs`: beyond text, where the revision has a tier that cannot do everything.
+    `question`: what the caller asks, where the revision has somewhere to look it up. `values`: of the declared variables, as JSON strings
+    without quotes. `needs`: beyond text, where the revision has a tier that cannot do everything. `languages`: an `Accept-Language`
+    header; `headers`: of those that rules may read, the ones that there are. `history`: the caller's messages, where a person may be
+    handed them; `identity`: of the request; `synthetic`: nobody waits for the answer. `echo`: what the answer says again, where it does.
     """
 
     members: dict[str, bytes]
@@ -43,6 +45,12 @@ class ChatRequest:
     question: str = ""
     values: Mapping[str, bytes] = field(default_factory=dict)
     needs: frozenset[Capability] = frozenset()
+    languages: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    history: tuple[bytes, ...] = ()
+    identity: str = ""
+    synthetic: bool = False
+    echo: Mapping[str, bytes] = field(default_factory=dict)
 
     def for_model(self, model: str, *, asks_usage: bool = False) -> bytes:
         """The upstream body for one target. `asks_usage`: of a stream, whether or not its caller does."""
@@ -72,6 +80,7 @@ def parse_chat(text: bytes, *, revision: Revision, header_variables: Mapping[str
         wanted=Wanted(stream=stream, include_usage=_include_usage(members.get("stream_options"))),
         question=question_in(history) if revision.has_knowledge else "",
         values=values,
+        history=tuple(history) if revision.human is not None else (),
         needs=needs_of(members, history=history) if revision.tells_needs else frozenset(),
     )
 

@@ -16,14 +16,18 @@ from .answer import check_whole, is_overflow
 from .body import ChatRequest
 from .breaker import LeftAlone
 from .client import Client
+from .desk import TicketDesk
 from .errors import NOT_FOR_THIS, Failure
 from .hedge import Course, HeadStarts
 from .holdback import held_back
 from .metrics import GatewayMetrics
 from .pace import Paces
 from .replay import Replay
-from .revision import STATIC_MODEL, CacheTier, ModelTier, StaticTier
+from .revision import STATIC_MODEL, AnyTier, CacheTier, HumanTier, ModelTier, RulesTier, StaticTier, model_of
+from .rules import RuleEngine
+from .static import FixedAnswer
 from .targets import TargetGate
+from .ticket import Asking, acknowledgement
 from .upstream import Failed, PassedBack, Streaming, Upstream, Whole
 
 
@@ -70,7 +74,7 @@ class Answered:
 
     tier: str
     model: str
-    answer: Whole | Streaming | PassedBack | StaticTier | Replay
+    answer: Whole | Streaming | PassedBack | StaticTier | Replay | FixedAnswer
     upstream: ModelTier | None
     attempt_started: float
 
@@ -100,7 +104,7 @@ class Chain:
 
     def __init__(
         self,
-        tiers: Sequence[ModelTier | StaticTier | CacheTier],
+        tiers: Sequence[AnyTier],
         *,
         client: Client,
         gate: TargetGate,
@@ -109,17 +113,20 @@ class Chain:
         check: Callable[[bytes], None] = check_whole,
         hold_back: float = 0.0,
         allowance: Allowance | None = None,
+        desk: TicketDesk | None = None,
     ) -> None:
         self._tiers = tiers
         self._gate = gate
         self._metrics = metrics
         self._clock = clock
+        self._desk = desk
         self._first_model = next((t.model for t in tiers if isinstance(t, ModelTier)), STATIC_MODEL)
+        self._engines = {t.name: RuleEngine(t.rules, headers=t.headers) for t in tiers if isinstance(t, RulesTier)}
         self._hedges = any(isinstance(t, ModelTier) and t.hedge_after is not None for t in tiers[:-1])
         self._paces = Paces(clock=clock)
         self._hold_back = hold_back
         self._allowance = allowance
-        answering = [position for position, tier in enumerate(tiers) if not isinstance(tier, CacheTier)]
+        answering = [position for position, tier in enumerate(tiers) if isinstance(tier, ModelTier | StaticTier)]
         self._last = answering[-1] if answering else 0
         self._closing: set[asyncio.Task[None]] = set()
         self._upstreams = {t.name: Upstream(t, client=client, clock=clock, check=check) for t in tiers if isinstance(t, ModelTier)}
@@ -159,7 +166,7 @@ class Chain:
     ) -> Answered | Exhausted:
         too_long: Answered | None = None  # what the last tier that was asked says, where the request does not fit into it
         for position, tier in enumerate(self._tiers):
-            if too_long is not None and isinstance(tier, StaticTier):
+            if too_long is not None and isinstance(tier, StaticTier | RulesTier | HumanTier):
                 return too_long
             reached = await self._reach(position, request=request, walk=walk, cache=cache, reach=reach)
             if isinstance(reached, Answered):
@@ -199,6 +206,15 @@ class Chain:
                 if replay is None:
                     return walk.failures[-1]  # with nothing kept, what led here leads on
                 return Answered(tier=tier.name, model=self._first_model, answer=replay, upstream=None, attempt_started=started)
+            case RulesTier():
+                decision = self._engines[tier.name].decide(request)
+                self._metrics.count_rules(tier.name, answered=decision.answer is not None, failed=decision.failed)
+                if decision.answer is None:
+                    return walk.failures[-1]  # it is no failure that no rule holds
+                fixed = FixedAnswer(decision.answer, model_of(tier))
+                return Answered(tier=tier.name, model=fixed.model, answer=fixed, upstream=None, attempt_started=started)
+            case HumanTier():
+                return await self._hand_on(tier, request=request, walk=walk)
             case ModelTier():
                 if (unfit := self._barred(tier, request=request, walk=walk)) is not None:
                     return unfit
@@ -247,6 +263,21 @@ class Chain:
             closing = asyncio.create_task(reached.answer.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
+
+    async def _hand_on(self, tier: HumanTier, *, request: ChatRequest, walk: Walk) -> Answered | Failure:
+        """Open a ticket. None for a probe's request, which no person waits for the answer of."""
+        started = self._clock()
+        if request.synthetic or self._desk is None:
+            return walk.failures[-1]
+        if walk.allowed is not None and tier.jurisdiction not in walk.allowed:
+            return _abroad(tier)
+        asking = Asking(request.identity, request.question, request.history, request.values, request.languages, walk.failures[0].mode.value)
+        with walk.wait(self._clock):
+            opened = await self._desk.open(asking, within=walk.started + walk.budget - started)
+        if isinstance(opened, Failure):
+            return opened
+        fixed = FixedAnswer(acknowledgement(tier, identity=opened), model_of(tier))
+        return Answered(tier=tier.name, model=fixed.model, answer=fixed, upstream=None, attempt_started=started)
 
     def _has_larger(self, position: int, *, answer: object) -> bool:
         """Whether the tier at `position` says that the request does not fit, and a later one has a larger window."""
@@ -358,13 +389,17 @@ def _is_good(reached: Answered | Failure) -> bool:
 def _unfit(tier: ModelTier, *, request: ChatRequest, walk: Walk) -> Failure | None:
     """Why a tier is not asked: it may not be, or it makes no sense."""
     if walk.allowed is not None and tier.jurisdiction not in walk.allowed:
-        return Failure(FailureMode.POLICY_VIOLATION, f"tier `{tier.name}` is outside of the jurisdictions that the request may be sent to")
+        return _abroad(tier)
     if walk.outgrown and (tier.window or 0) <= walk.outgrown:
         return Failure(FailureMode.PROMPT_ERROR, f"the request does not fit into tier `{tier.name}`")
     lacking = tier.lacks(request.needs) if request.needs else ()
     if lacking:
         return Failure(FailureMode.PROMPT_ERROR, f"tier `{tier.name}` is not offered for {', '.join(sorted(lacking))}")
     return None
+
+
+def _abroad(tier: ModelTier | HumanTier) -> Failure:
+    return Failure(FailureMode.POLICY_VIOLATION, f"tier `{tier.name}` is outside of the jurisdictions that the request may be sent to")
 
 
 def content_deadline(tier: ModelTier, *, now: float, budget_end: float) -> float:

@@ -5,7 +5,6 @@ A file that is damaged, or of another shape, is said and made anew: what it held
 """
 
 import asyncio
-import fcntl
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -13,13 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Final, TypeVar
 
+from .heldfile import file_of, hold_first
 from .lowerlevel import STORE_SECONDS, StoreError
 from .storedentry import LONGEST_ENTRY
 
 Result = TypeVar("Result")
 _LOG: Final = logging.getLogger("backstop.gateway")
-# More gateways than share a folder.
-MOST_FILES: Final = 64
 _PAGE_BYTES: Final = 4096
 # Of the write-ahead log, beside the file itself; twice as much for a moment.
 LOG_BYTES: Final = 4 << 20
@@ -109,7 +107,7 @@ class SQLiteStore:
         if self._database is not None:
             return self._database
         if self._lock is None:
-            self._lock = self._claim()
+            self._lock = hold_first(self._folder, stem="answers")
         database = sqlite3.connect(self._file(), timeout=STORE_SECONDS / 2, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(database)
@@ -156,24 +154,9 @@ class SQLiteStore:
         (pages,) = database.execute("PRAGMA page_count").fetchone()
         self.held = pages * _PAGE_BYTES
 
-    def _claim(self) -> IO[bytes]:
-        """The first file that no other process holds, by a lock beside it that ends with the process. Raises OSError."""
-        for number in range(MOST_FILES):
-            lock = (self._folder / f"answers-{number}.lock").open("ab")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.close()
-                continue
-            except BaseException:
-                lock.close()
-                raise
-            return lock
-        raise OSError("every file is held")
-
     def _file(self) -> Path:
         assert self._lock is not None
-        return Path(self._lock.name).with_suffix(".sqlite3")
+        return file_of(self._lock)
 
     def _remove(self) -> None:
         if self._database is not None:

@@ -4,7 +4,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -31,6 +31,7 @@ _OWN: Final = b"x-backstop-"
 _READ: Final = frozenset(
     name.encode() for name in ("content-length", *_TRACE_HEADERS, LANGUAGE_HEADER, CACHE_CONTROL_HEADER, AUTHORIZATION_HEADER)
 )
+_LONGEST_READ: Final = 1024  # of a header that rules read
 # What no header may hold.
 _UNCARRIED: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LANGUAGES: Final = re.compile(rb"[A-Za-z0-9*,;=. -]+")
@@ -61,6 +62,7 @@ class RequestHeaders:
     tenant: str | None = None  # None: it was not said, or not in one way
     partition: bytes | None = b""  # with whom it shares kept answers; None: with nobody
     deadline: str | None = None  # as it was said
+    read: Mapping[str, str] = field(default_factory=dict)  # that rules may read
 
     @property
     def patience(self) -> float | None:
@@ -74,10 +76,12 @@ class RequestHeaders:
     def to_forward(self, revision: str, *, pinned: bool = False) -> dict[str, str]:
         """Headers of the same request, forwarded to `revision`; `pinned`: because its caller named the track."""
         return {
+            **self.read,
             **({PIN_HEADER: revision} if pinned else {}),
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",
             HOP_HEADER: revision,
+            **({SYNTHETIC_HEADER: self.synthetic} if self.synthetic is not None else {}),
             REQUEST_ID_HEADER: self.identity,
             **self.trace,
             **({LANGUAGE_HEADER: self.languages} if self.languages else {}),
@@ -90,26 +94,34 @@ class RequestHeaders:
 
 
 def read_headers(
-    pairs: Collection[tuple[bytes, bytes]], *, steering: Steering = NO_STEERING, tenant_header: str | None = None
+    pairs: Collection[tuple[bytes, bytes]],
+    *,
+    steering: Steering = NO_STEERING,
+    tenant_header: str | None = None,
+    readable: Collection[str] = (),
 ) -> RequestHeaders:
     """Pick the headers that matter. A dash in a variable's header stands for an underscore: proxies drop those.
 
-    Of a header that is there several times, the first one steers: what proxies add comes behind it.
+    Of a header that is there several times, the first one steers: what proxies add comes behind it. `readable`: names of others that
+    rules may read, in small letters; so is the first one of each of them.
     """
     own: dict[str, str] = {}
     steered: dict[str, str] = {}
     steering_names = (steering.sticky, steering.pin)
-    steers = any(steering_names)
+    looks_at_all = any(steering_names) or bool(readable)
     length: int | None = None
     variables: dict[str, str] = {}
     trace: dict[str, str] = {}
     wishes: dict[str, list[bytes]] = {}
+    read: dict[str, str] = {}
     for raw_name, raw_value in pairs:
-        if raw_name not in _READ and raw_name[: len(_OWN)] != _OWN and not steers:
+        if raw_name not in _READ and raw_name[: len(_OWN)] != _OWN and not looks_at_all:
             continue
         name = raw_name.decode("latin-1")
         if name in steering_names:
             steered.setdefault(name, _text(raw_value).strip())
+        if name in readable and len(raw_value) <= _LONGEST_READ and not _UNCARRIED.search(raw_value):
+            read.setdefault(name, _text(raw_value).strip())
         if name == "content-length":
             length = int(raw_value)  # the HTTP parser has let digits through only
         elif name in _TRACE_HEADERS:
@@ -137,6 +149,7 @@ def read_headers(
         tenant_header=tenant_header,
         tenant=_tenant(pairs, header=tenant_header) if tenant_header else None,
         deadline=own.get(DEADLINE_HEADER),
+        read=read,
     )
 
 
@@ -284,7 +297,7 @@ class Reply:
     async def end_stream(self, last: bytes = b"") -> None:
         """The end of a stream."""
         await self._room()
-        self._exchange.end(last)
+        self._exchange.end(self._spelled(last) if last else last)
         self.finished = True
 
     async def caller_error(self, error: CallerError, *, headers: list[tuple[bytes, bytes]]) -> None:

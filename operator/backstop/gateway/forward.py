@@ -15,6 +15,7 @@ from .errors import JSON_TYPE, SLOW_CALLER_EVENT, envelope, error_event
 from .exchange import Body, Reply, RequestHeaders, carried
 from .metrics import GatewayMetrics
 from .peers import NotTaken, PeerAnswer, PeerFailedError, Peers
+from .responses import ends_well, tells_slowness
 from .revision import Revision
 from .serve import BUDGET_HEADER, CACHE_HEADER, FIRST_TIER_HEADER, OVERLOAD, REASON_HEADER, Passage
 from .split import Forward, SplitReason
@@ -115,7 +116,7 @@ async def _relay_stream(response: Answer, *, reply: Reply, headers: list[tuple[b
             if passage.first_tier is FirstTier.ANSWERED and any(tells_that_first_failed(event.raw) for event in events):
                 passage.first_tier = FirstTier.FAILED
             raw, last = b"".join([event.raw for event in events]), events[-1]
-            done = done or last.data == DONE
+            done = done or last.data == DONE or ends_well(last.raw)
             if reply.begun:
                 await reply.pass_on(raw)
             else:
@@ -135,7 +136,7 @@ def _cut(reply: Reply, *, last: Event | None) -> Outcome:
     """How a stream counts that ended early. A peer cuts off a caller that does not read as this pod does, behind this pod's back."""
     if not reply.begun:
         return Outcome.ERROR
-    slow = reply.longest_wait >= UNREAD_SECONDS or (last is not None and last.raw == SLOW_CALLER_EVENT)
+    slow = reply.longest_wait >= UNREAD_SECONDS or (last is not None and (last.raw == SLOW_CALLER_EVENT or tells_slowness(last.raw)))
     return Outcome.CANCELLED if slow else Outcome.TRUNCATED
 
 

@@ -26,6 +26,7 @@ from .callerfiles import READ_SECONDS, follow_callers
 from .chain import Chain
 from .client import Client
 from .counting import counting
+from .desk import ticket_desk
 from .feedbackdesk import FeedbackDesk
 from .forward import Forwarder
 from .lifecycle import Lifecycle
@@ -66,6 +67,7 @@ class Settings:
     callers: Path | None = None  # the folder that they come from, which may change
     callers_seconds: float = READ_SECONDS
     cache_folder: Path | None = None  # of a revision whose cache has a cold level
+    tickets_folder: Path | None = None  # of a revision with a tier of people
 
 
 async def run_gateway(
@@ -112,8 +114,18 @@ async def run_gateway(
             metrics.show_allowance(allowance)
             await levels.enter_async_context(counting(allowance, counter=shared_counter(revision), jitter=jitter))
         gate = TargetGate(revision, metrics=metrics, clock=clock)
+        desk = ticket_desk(revision, folder=settings.tickets_folder, client=client, metrics=metrics, now=now, jitter=jitter)
+        if desk is not None:
+            await levels.enter_async_context(desk.running())
         chain = Chain(
-            revision.tiers, client=client, gate=gate, metrics=metrics, clock=clock, hold_back=revision.hold_back, allowance=allowance
+            revision.tiers,
+            client=client,
+            gate=gate,
+            metrics=metrics,
+            clock=clock,
+            hold_back=revision.hold_back,
+            allowance=allowance,
+            desk=desk,
         )
         vectors = Chain(revision.embedding_tiers, client=client, gate=gate, metrics=metrics, clock=clock, check=check_vectors)
         sampler = None

@@ -102,6 +102,9 @@ def _parser() -> argparse.ArgumentParser:
         "--cache-folder", type=Path, metavar="FOLDER", help="where answers are kept; where the policy's cache has a cold level"
     )
     parser.add_argument(
+        "--tickets-folder", type=Path, metavar="FOLDER", help="where tickets wait for their webhook; where the policy has a human tier"
+    )
+    parser.add_argument(
         "--callers", type=Path, metavar="FOLDER", help="a file for each caller, with its keys; where the policy asks for keys"
     )
     return parser
@@ -141,6 +144,7 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
         caller_texts=callers,
         callers=options.callers,
         cache_folder=_cache_folder(revision, folder=options.cache_folder),
+        tickets_folder=_tickets_folder(revision, folder=options.tickets_folder),
     )
     return revision, settings
 
@@ -151,6 +155,15 @@ def _cache_folder(revision: Revision, *, folder: Path | None) -> Path | None:
         return None
     if folder is None:
         raise ConfigurationError(f"`cache.cold` of tier `{revision.cache.name}` needs a folder for its file; give one to `--cache-folder`")
+    return folder
+
+
+def _tickets_folder(revision: Revision, *, folder: Path | None) -> Path | None:
+    """Where tickets for people wait. Raises ConfigurationError."""
+    if revision.human is None:
+        return None
+    if folder is None:
+        raise ConfigurationError(f"`human` of tier `{revision.human.name}` needs a folder for its tickets; give one to `--tickets-folder`")
     return folder
 
 

@@ -14,11 +14,10 @@ from typing import Any, Final
 import yaml
 
 from ..api.fallbackpolicy import POLICY_RULES, FallbackPolicySpec
-from ..api.knowledge import KnowledgeError, read_knowledge_base
 from ..api.names import API_VERSION, GROUP
 from ..api.problems import InputError, parse_strictly
 from ..api.promptversion import PromptVersionSpec
-from ..api.record import RevisionRecord, build_record, references_of, secrets_of_record
+from ..api.record import ContentError, RevisionRecord, build_record, check_content, references_of, secrets_of_record
 from ..api.template import TemplateError, compile_prompt
 from .revision import ConfigurationError
 
@@ -182,7 +181,7 @@ def _parse(model: Any, *, manifest: _Manifest) -> Any:
 def _contents(spec: FallbackPolicySpec, *, manifests: _Manifests, chosen: _Manifest) -> dict[str, str]:
     """By tier, what stands in the ConfigMaps that the policy refers to."""
     contents: dict[str, str] = {}
-    for tier, (path, reference) in references_of(spec).items():
+    for tier, (path, reference, kind) in references_of(spec).items():
         found = manifests.config_maps.get((chosen.namespace, reference.name))
         if found is None:
             raise ConfigurationError(
@@ -196,8 +195,8 @@ def _contents(spec: FallbackPolicySpec, *, manifests: _Manifests, chosen: _Manif
                 f"{found.place}: `data` has no text under `{reference.key}`, which `{path}` names; correct one of them"
             )
         try:
-            read_knowledge_base(text)
-        except KnowledgeError as error:
+            check_content(text, kind=kind)
+        except ContentError as error:
             raise ConfigurationError(f"{found.place}: `data`, `{reference.key}`: {error}") from None
         contents[tier] = text
     return contents

@@ -24,11 +24,13 @@ from ..api.metricnames import (
     Overload,
     QualityDrop,
     QualityLabel,
+    RuleResult,
+    TicketResult,
 )
 from ..api.traffic import TrafficState
 from .allowance import Allowance
 from .breaker import Breaker
-from .revision import ModelTier, Revision
+from .revision import ModelTier, Revision, RulesTier
 from .usage import ModelUse, Usage
 
 # Revisions whose series one pod keeps. More than live at once; the oldest goes first.
@@ -244,6 +246,23 @@ class GatewayMetrics:
             names.REVISION_INFO, "1, with what the revision runs on.", (*own, "prompt_version", "prompt_digest"), registry=registry
         )
         info.labels(*labels, revision.prompt_version, revision.prompt_digest).set(1)
+        self._tickets_waiting = Gauge(
+            names.TICKETS_WAITING, "Tickets for people that the webhook has not taken yet.", (*own, "tier"), registry=registry
+        )
+        tickets = Counter(
+            names.TICKETS_TOTAL,
+            "Tickets for people, and tries to send them, by what became of them.",
+            (*own, "tier", "result"),
+            registry=registry,
+        )
+        self._ticket_children = lru_cache(maxsize=32)(lambda tier, result: tickets.labels(*labels, tier, result.value))
+        rules = Counter(names.RULES_TOTAL, "Requests by what the rules of a tier came to.", (*own, "tier", "result"), registry=registry)
+        self._rules = {
+            (tier.name, result): rules.labels(*labels, tier.name, result.value)
+            for tier in revision.tiers
+            if isinstance(tier, RulesTier)
+            for result in RuleResult
+        }
         for tier in revision.tiers:
             if isinstance(tier, ModelTier):
                 self.set_target_up(tier.name, up=True)
@@ -340,6 +359,21 @@ class GatewayMetrics:
         """A model that this pod asked has said what its answer took."""
         self._token_children(tier, names.TokenType.INPUT).inc(usage.input)
         self._token_children(tier, names.TokenType.OUTPUT).inc(usage.output)
+
+    def count_rules(self, tier: str, *, answered: bool, failed: int) -> None:
+        """The rules of a tier were asked; so many conditions could not be evaluated."""
+        self._rules[tier, RuleResult.ANSWERED if answered else RuleResult.MISSED].inc()
+        self._rules[tier, RuleResult.FAILED].inc(failed)
+
+    def show_tickets(self, tier: str, *, waiting: Callable[[], int]) -> None:
+        """There is a tier of people, with so many tickets that wait for its webhook."""
+        self._tickets_waiting.labels(*self._labels, tier).set_function(waiting)
+        for result in TicketResult:
+            self._ticket_children(tier, result)
+
+    def count_ticket(self, tier: str, *, result: TicketResult) -> None:
+        """What became of a ticket, or of a try to send one."""
+        self._ticket_children(tier, result).inc()
 
     def count_budget_exceeded(self) -> None:
         """The first byte came after the budget."""

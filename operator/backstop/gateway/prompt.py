@@ -1,15 +1,20 @@
 """The prompt as JSON text: messages rendered around the caller's, with values that are only ever values. PURE.
 
-Literal parts are spelled as JSON once, at the start; a request costs one encoding per value it uses.
+Literal parts are spelled as JSON once, at the start; a request costs one encoding per value it uses. A prompt in Jinja2 is spelled anew for
+each.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..api.promptversion import Variable
 from ..api.template import CompiledMessage, Template, has_type
 from .errors import CallerError
 from .jsontext import NotJSONError, parse_scalar, quoted
+
+if TYPE_CHECKING:
+    from ..api.jinjatemplate import JinjaTemplate, Rendering
 
 
 @dataclass(frozen=True)
@@ -24,11 +29,25 @@ class JSONMessage:
 
 
 @dataclass(frozen=True)
+class JinjaMessage:
+    """One message of a prompt in Jinja2. `opening`: its JSON up to the content."""
+
+    opening: bytes
+    template: "JinjaTemplate"
+    rendering: "Rendering"
+
+    def render(self, values: Mapping[str, bytes]) -> bytes:
+        """The message as JSON; `values` are spelled as JSON strings without their quotes."""
+        plain = {name: str(parse_scalar(b'"' + values[name] + b'"')) for name in self.template.variables}
+        return self.opening + quoted(self.rendering.render(self.template.typed(plain))) + b"}"
+
+
+@dataclass(frozen=True)
 class Prompt:
     """Messages before and after the caller's, and the declared variables by name."""
 
-    before: tuple[JSONMessage, ...]
-    after: tuple[JSONMessage, ...]
+    before: tuple[JSONMessage | JinjaMessage, ...]
+    after: tuple[JSONMessage | JinjaMessage, ...]
     variables: Mapping[str, Variable]
 
     def render(self, history: list[bytes], *, values: Mapping[str, bytes]) -> bytes:
@@ -49,7 +68,9 @@ def compile_for_json(messages: tuple[CompiledMessage, ...], *, variables: tuple[
     )
 
 
-def _spell(role: str, *, template: Template) -> JSONMessage:
+def _spell(role: str, *, template: "Template | JinjaTemplate") -> JSONMessage | JinjaMessage:
+    if not isinstance(template, Template):
+        return JinjaMessage(b'{"role":' + quoted(role) + b',"content":', template, template.compile())
     parts: list[bytes | str] = [part if position % 2 else quoted(part)[1:-1] for position, part in enumerate(template.parts)]
     parts[0] = b'{"role":' + quoted(role) + b',"content":"' + bytes_of(parts[0])
     parts[-1] = bytes_of(parts[-1]) + b'"}'

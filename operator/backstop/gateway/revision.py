@@ -3,15 +3,18 @@
 Knows tiers, timers, addresses and where a model call may never go; knows no HTTP library.
 """
 
+import base64
+import binascii
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Final
+from typing import Final, assert_never
 from urllib.parse import urlsplit
 
 from ..api.cachetier import CacheMatch, WarmCache
 from ..api.fallbackpolicy import Capability, CircuitBreaker, StaticTarget, Tier, Timeouts
+from ..api.humantier import HumanTarget
 from ..api.knowledge import KnowledgeError, read_knowledge_base
 from ..api.metricnames import target_label
 from ..api.names import (
@@ -20,11 +23,14 @@ from ..api.names import (
     redis_address_variable,
     redis_authorities_variable,
     scorer_key_variable,
+    webhook_secret_variable,
 )
 from ..api.promptversion import ModelParameters, Variable
 from ..api.record import RevisionRecord
 from ..api.refs import SecretKeyRef
 from ..api.residency import Residency
+from ..api.ruleset import RulesError, RuleSet, read_rules
+from ..api.rulestier import RuleEngineTarget
 from ..api.spend import OnExhausted, Spend
 from ..api.stream import OnInterruption
 from ..api.template import TemplateError, compile_prompt
@@ -124,6 +130,34 @@ class CacheTier:
 
 
 @dataclass(frozen=True)
+class RulesTier:
+    """Answers by conditions over the request. `headers`: those that they may read, in small letters."""
+
+    name: str
+    rules: RuleSet
+    headers: frozenset[str]
+
+
+@dataclass(frozen=True)
+class HumanTier:
+    """Hands requests on to people. `limit`: how many tickets may wait."""
+
+    name: str
+    url: str
+    secret: bytes
+    acknowledgement: str
+    limit: int
+    jurisdiction: str | None = None
+
+
+AnyTier = ModelTier | StaticTier | CacheTier | RulesTier | HumanTier
+# What fixed answers are from, in place of a model.
+STATIC_MODEL: Final = "backstop/static"
+RULES_MODEL: Final = "backstop/rules"
+HUMAN_MODEL: Final = "backstop/human"
+
+
+@dataclass(frozen=True)
 class Revision:
     """One revision, ready to serve. `budget` is in seconds; `parameters` are the members of a request body that the prompt sets."""
 
@@ -133,7 +167,7 @@ class Revision:
     prompt_version: str
     prompt_digest: str
     budget: float
-    tiers: tuple[ModelTier | StaticTier | CacheTier, ...]
+    tiers: tuple[AnyTier, ...]
     prompt: Prompt
     parameters: Mapping[str, bytes]
     latency_bounds: tuple[float, ...]
@@ -159,7 +193,7 @@ class Revision:
     def models(self) -> tuple[str, ...]:
         """Names of what may answer, in the chain's order, each once; those of embeddings last."""
         answering = (tier for tier in self.tiers if not isinstance(tier, CacheTier))
-        names = [tier.model if isinstance(tier, ModelTier) else STATIC_MODEL for tier in answering]
+        names = [model_of(tier) for tier in answering]
         return tuple(dict.fromkeys([*names, *(tier.model for tier in self.embedding_tiers)]))
 
     @property
@@ -190,12 +224,38 @@ class Revision:
     @property
     def has_knowledge(self) -> bool:
         """Whether what a caller asks decides on an answer here."""
-        return any(isinstance(t, StaticTier) and t.answers is not None for t in self.tiers)
+        return any(isinstance(t, RulesTier | HumanTier) or (isinstance(t, StaticTier) and t.answers is not None) for t in self.tiers)
+
+    @property
+    def human(self) -> HumanTier | None:
+        """The tier of people, where there is one."""
+        return next((tier for tier in self.tiers if isinstance(tier, HumanTier)), None)
+
+    @property
+    def readable_headers(self) -> frozenset[str]:
+        """Names of headers that rules may read, in small letters."""
+        return frozenset[str]().union(*(t.headers for t in self.tiers if isinstance(t, RulesTier)))
 
 
-STATIC_MODEL: Final = "backstop/static"
+def model_of(tier: ModelTier | StaticTier | RulesTier | HumanTier) -> str:
+    """What answers of a tier say that they are from."""
+    match tier:
+        case ModelTier():
+            return tier.model
+        case StaticTier():
+            return STATIC_MODEL
+        case RulesTier():
+            return RULES_MODEL
+        case HumanTier():
+            return HUMAN_MODEL
+        case _:
+            assert_never(tier)
+
+
 # Behind a target's base URL.
 _CHAT: Final = "/chat/completions"
+_SECRET_PREFIX: Final = "whsec_"
+_SHORTEST_SECRET: Final = 16
 _EMBEDDINGS: Final = "/embeddings"
 
 
@@ -244,18 +304,21 @@ def is_forbidden(address: str) -> bool:
     return any(parsed in network for network in FORBIDDEN_NETWORKS)
 
 
-def _compile_tier(
-    record: RevisionRecord, *, position: int, override: str | None, environment: Mapping[str, str]
-) -> ModelTier | StaticTier | CacheTier:
+def _compile_tier(record: RevisionRecord, *, position: int, override: str | None, environment: Mapping[str, str]) -> AnyTier:
     chain = record.chain
     tier = chain[position]
     if tier.static is not None:
         return StaticTier(name=tier.name, text=tier.static.default, answers=_answers(tier.static, text=record.contents.get(tier.name)))
     if tier.cache is not None:
         return _cache_tier(tier, position=position, environment=environment)
+    if tier.ruleEngine is not None:
+        headers = frozenset(header.lower() for header in tier.ruleEngine.headers)
+        return RulesTier(tier.name, rules=_rules(tier.ruleEngine, text=record.contents.get(tier.name)), headers=headers)
+    if tier.human is not None:
+        return _human_tier(tier.name, human=tier.human, position=position, environment=environment)
     model = tier.model
     if model is None:
-        raise ConfigurationError(f"`spec.chain[{position}]` has none of `model`, `cache` and `static`; set one")
+        raise ConfigurationError(f"`spec.chain[{position}]` has none of `model`, `cache`, `ruleEngine`, `human` and `static`; set one")
     timeouts = tier.timeouts or Timeouts()
     _refuse_forbidden(model.baseURL, field=f"`spec.chain[{position}].model.baseURL`", whose="the model's")
     later = [t.timeouts for t in chain[position + 1 :] if t.model is not None]
@@ -356,6 +419,49 @@ def _answers(static: StaticTarget, *, text: str | None) -> StaticAnswers | None:
         raise ConfigurationError(f"{where} cannot be used: {error}") from None
 
 
+def _human_tier(name: str, *, human: HumanTarget, position: int, environment: Mapping[str, str]) -> HumanTier:
+    field, reference = f"`spec.chain[{position}].human.webhook", human.webhook.secretRef
+    _refuse_forbidden(human.webhook.url, field=f"{field}.url`", whose="the desk's")
+    variable = webhook_secret_variable(position)
+    text = _from_secret(reference, variable=variable, field=f"{field}.secretRef`", environment=environment)
+    try:
+        secret = read_secret(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{field}.secretRef`: Secret `{reference.name}`, `{reference.key}`: {error}; give another") from None
+    return HumanTier(
+        name,
+        url=human.webhook.url,
+        secret=secret,
+        acknowledgement=human.acknowledgement,
+        limit=human.queueLimit,
+        jurisdiction=human.webhook.jurisdiction,
+    )
+
+
+def read_secret(text: str) -> bytes:
+    """The key that tickets are signed with: `whsec_` and base64, or a text. Raises ValueError with a sentence."""
+    if text.startswith(_SECRET_PREFIX):
+        try:
+            key = base64.b64decode(text.removeprefix(_SECRET_PREFIX), validate=True)
+        except binascii.Error:
+            raise ValueError("what follows `whsec_` is not base64") from None
+    else:
+        key = text.encode()
+    if len(key) < _SHORTEST_SECRET:
+        raise ValueError(f"it is shorter than {_SHORTEST_SECRET} bytes")
+    return key
+
+
+def _rules(engine: RuleEngineTarget, *, text: str | None) -> RuleSet:
+    where = f"the rules `{engine.rulesRef.key}` of ConfigMap `{engine.rulesRef.name}`"
+    if text is None:
+        raise ConfigurationError(f"{where} are not in the record's `contents`; let the operator write the record")
+    try:
+        return read_rules(text)
+    except RulesError as error:
+        raise ConfigurationError(f"{where} cannot be used: {error}") from None
+
+
 def _refuse_forbidden(url: str, *, field: str, whose: str) -> None:
     try:
         parts = urlsplit(url)
@@ -375,11 +481,12 @@ def _refuse_forbidden(url: str, *, field: str, whose: str) -> None:
 def _refuse_abroad(record: RevisionRecord, *, residency: Residency) -> None:
     """Nothing of a request may go elsewhere, whoever has written the record."""
     for position, tier in enumerate(record.chain):
-        warm = tier.cache.warm if tier.cache else None
-        for field_, target in ((f"`spec.chain[{position}].model", tier.model), (f"`spec.chain[{position}].cache.warm", warm)):
+        warm, webhook = tier.cache.warm if tier.cache else None, tier.human.webhook if tier.human else None
+        for part, target in (("model", tier.model), ("cache.warm", warm), ("human.webhook", webhook)):
             if target is not None and target.jurisdiction not in residency.allowedJurisdictions:
                 raise ConfigurationError(
-                    f"{field_}.jurisdiction` is not one of `spec.residency.allowedJurisdictions`; take the target out, or allow it"
+                    f"`spec.chain[{position}].{part}.jurisdiction` is not one of `spec.residency.allowedJurisdictions`; "
+                    "take the target out, or allow it"
                 )
 
 

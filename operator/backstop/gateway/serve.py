@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from typing import Final, assert_never
@@ -16,12 +16,14 @@ from .body import ChatRequest, Wanted, parse_chat
 from .chain import Answered, Chain, Exhausted, Walk
 from .continuing import Continuation, ContinuedStream, may_go_on
 from .errors import SLOW_CALLER_EVENT, CallerError, error_event, exhausted
-from .exchange import Body, Reply, RequestHeaders, carried
+from .exchange import Body, Reply, RequestHeaders, Spelling, carried
 from .metrics import GatewayMetrics
 from .quality.sampling import AnswerSampler, AnswerStream, Draw
 from .replay import Replay, as_stream
-from .revision import ModelTier, Revision, StaticTier
-from .static import static_completion, static_stream
+from .responserequest import as_chat
+from .responses import Responses
+from .revision import STATIC_MODEL, ModelTier, Revision, StaticTier
+from .static import FixedAnswer, static_completion, static_stream
 from .surface import Completions, Endpoint, chat_of, embeddings_of
 from .timing import Deadline
 from .upstream import CutError, PassedBack, Streaming, Whole
@@ -126,7 +128,7 @@ class LocalServer:
                 if self._cache is not None:
                     kept = self._cache.open(request, cache_control=headers.cache_control, partition=headers.partition, allowed=allowed)
                 answer = await self._find(request, headers=headers, walk=walk, kept=kept)
-            reply.spelling = Completions() if passage.endpoint is Endpoint.COMPLETIONS else None
+            reply.spelling = self._spelling(passage.endpoint, request=request)
             wanted, asked = request.wanted, Asked(request.question, headers.languages)
             going_on = self._going_on(request, answer=answer, trace=headers.trace, walk=walk)
             draw = self._draw(request, answer=answer, walk=walk, passage=passage)
@@ -164,16 +166,34 @@ class LocalServer:
             passage.first_tier = FirstTier.FAILED if passage.first_broke_off else walk.first_tier
 
     def _read(self, text: bytes, *, endpoint: Endpoint, headers: RequestHeaders) -> ChatRequest:
+        echo: Mapping[str, bytes] = {}
         match endpoint:
             case Endpoint.EMBEDDINGS:  # no prompt has a say in them
                 return ChatRequest(members=embeddings_of(text), wanted=Wanted(stream=False, include_usage=False))
             case Endpoint.COMPLETIONS:
                 text = chat_of(text)
+            case Endpoint.RESPONSES:
+                text, echo = as_chat(text)
             case Endpoint.CHAT:
                 pass
             case _:
                 assert_never(endpoint)
-        return parse_chat(text, revision=self._revision, header_variables=headers.variables)
+        request = parse_chat(text, revision=self._revision, header_variables=headers.variables)
+        request = replace(request, identity=headers.identity, echo=echo)
+        if not self._revision.has_knowledge:
+            return request
+        return replace(request, languages=headers.languages, headers=headers.read, synthetic=headers.synthetic is not None)
+
+    def _spelling(self, endpoint: Endpoint, *, request: ChatRequest) -> Spelling | None:
+        match endpoint:
+            case Endpoint.COMPLETIONS:
+                return Completions()
+            case Endpoint.RESPONSES:
+                return Responses(identity=request.identity, created=int(self._now()), echo=request.echo)
+            case Endpoint.CHAT | Endpoint.EMBEDDINGS:
+                return None
+            case _:
+                assert_never(endpoint)
 
     async def _find(self, request: ChatRequest, *, headers: RequestHeaders, walk: Walk, kept: CacheAccess | None) -> Answered | Exhausted:
         """A fresh answer that is kept, or what the chain gives."""
@@ -226,7 +246,11 @@ class LocalServer:
             case StaticTier(text=text, answers=answers):
                 if answers is not None:
                     text = answers.answer(asked.question, languages=asked.languages)
-                await self._answer_statically(text, wanted=wanted, reply=reply, headers=headers, identity=request.identity)
+                fixed = FixedAnswer(text, STATIC_MODEL)
+                await self._answer_statically(fixed, wanted=wanted, reply=reply, headers=headers, identity=request.identity)
+                return Outcome.SUCCESS
+            case FixedAnswer() as fixed:
+                await self._answer_statically(fixed, wanted=wanted, reply=reply, headers=headers, identity=request.identity)
                 return Outcome.SUCCESS
             case Replay(body=body):
                 if wanted.stream:
@@ -242,15 +266,15 @@ class LocalServer:
                 return await self._relay(stream, answer=answer, reply=reply, headers=headers, passage=passage, hop=hop, going_on=going_on)
 
     async def _answer_statically(
-        self, text: str, *, wanted: Wanted, reply: Reply, headers: list[tuple[bytes, bytes]], identity: str
+        self, fixed: FixedAnswer, *, wanted: Wanted, reply: Reply, headers: list[tuple[bytes, bytes]], identity: str
     ) -> None:
         completion, created = f"chatcmpl-{identity}", int(self._now())
         if wanted.stream:
-            events = static_stream(text, identity=completion, created=created, include_usage=wanted.include_usage)
+            events = static_stream(fixed, identity=completion, created=created, include_usage=wanted.include_usage)
             await reply.begin_stream(headers=headers, head=events)
             await reply.end_stream()
         else:
-            await reply.whole(200, headers=headers, body=static_completion(text, identity=completion, created=created))
+            await reply.whole(200, headers=headers, body=static_completion(fixed, identity=completion, created=created))
 
     def _going_on(self, request: ChatRequest, *, answer: Answered | Exhausted, trace: Mapping[str, str], walk: Walk) -> Continuation | None:
         """What a stream would be finished with, should it break off; None where it would not be."""

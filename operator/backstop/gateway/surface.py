@@ -1,6 +1,7 @@
 """What is offered: paths, and how a request to one that is not the chain's own becomes one, and its answer one of that path's. PURE.
 
-`/v1/completions` is a chat of one message, so that the prompt version stands around it as around any other.
+`/v1/completions` is a chat of one message, so that the prompt version stands around it as around any other. `/v1/responses` is a
+chat too: `responserequest`, `responses`.
 """
 
 from enum import StrEnum
@@ -17,6 +18,7 @@ class Endpoint(StrEnum):
     CHAT = "/v1/chat/completions"
     COMPLETIONS = "/v1/completions"
     EMBEDDINGS = "/v1/embeddings"
+    RESPONSES = "/v1/responses"
 
 
 MODELS_PATH: Final = "/v1/models"

@@ -15,6 +15,7 @@ from ..api.names import (
     METRICS_PORT,
     RECORD_KEY,
     RECORD_MOUNT,
+    TICKETS_MOUNT,
     TRAFFIC_PORT,
     gateway_account,
     revision_object,
@@ -32,6 +33,9 @@ DRAIN_SECONDS: Final = 5
 MARGIN_SECONDS: Final = 5
 # Beside the file of a cold cache: its log of what is being written. A pod that takes more than its volume may is put out.
 CACHE_MARGIN_MEBIBYTES: Final = 32
+# What a ticket takes on its volume at most; and the log beside the file.
+TICKET_KIBIBYTES: Final = 128
+TICKETS_MARGIN_KIBIBYTES: Final = 32 << 10
 # A user that exists in no image, so that file permissions there decide nothing.
 USER: Final = 65532
 
@@ -89,6 +93,7 @@ def _template(record: RevisionRecord, *, image: str, resources: Resources, grace
                 },
                 *_callers_volume(record),
                 *_cache_volume(record),
+                *_tickets_volume(record),
             ],
         },
     }
@@ -138,6 +143,7 @@ def _container(record: RevisionRecord, *, image: str, resources: Resources, grac
             str(grace),
             *(["--callers", CALLERS_MOUNT] if _callers_volume(record) else []),
             *(["--cache-folder", CACHE_MOUNT] if _cache_volume(record) else []),
+            *(["--tickets-folder", TICKETS_MOUNT] if _tickets_volume(record) else []),
         ],
         "env": [
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
@@ -167,6 +173,7 @@ def _container(record: RevisionRecord, *, image: str, resources: Resources, grac
             {"name": "record", "mountPath": RECORD_MOUNT, "readOnly": True},
             *({"name": volume["name"], "mountPath": CALLERS_MOUNT, "readOnly": True} for volume in _callers_volume(record)),
             *({"name": volume["name"], "mountPath": CACHE_MOUNT} for volume in _cache_volume(record)),
+            *({"name": volume["name"], "mountPath": TICKETS_MOUNT} for volume in _tickets_volume(record)),
         ],
     }
 
@@ -186,9 +193,19 @@ def _cache_volume(record: RevisionRecord) -> list[Body]:
     return [{"name": "answers", "emptyDir": {"sizeLimit": f"{cold.maxMebibytes + CACHE_MARGIN_MEBIBYTES}Mi"}}]
 
 
+def _tickets_volume(record: RevisionRecord) -> list[Body]:
+    human = next((tier.human for tier in record.chain if tier.human), None)
+    if human is None:
+        return []
+    if human.volume is not None:
+        return [{"name": "tickets", "persistentVolumeClaim": {"claimName": human.volume.claimName}}]
+    kibibytes = human.queueLimit * TICKET_KIBIBYTES + TICKETS_MARGIN_KIBIBYTES
+    return [{"name": "tickets", "emptyDir": {"sizeLimit": f"{kibibytes}Ki"}}]
+
+
 def _group(record: RevisionRecord) -> Body:
     """The group that a claim's files are of, where there is a claim: otherwise only root could write."""
-    claimed = any("persistentVolumeClaim" in volume for volume in _cache_volume(record))
+    claimed = any("persistentVolumeClaim" in volume for volume in (*_cache_volume(record), *_tickets_volume(record)))
     return {"fsGroup": USER, "fsGroupChangePolicy": "OnRootMismatch"} if claimed else {}
 
 

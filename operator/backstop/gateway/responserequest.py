@@ -1,0 +1,262 @@
+"""A request to `/v1/responses` as the chat that means the same. PURE.
+
+What a chat cannot mean is refused by name: nothing is kept here that could be referred to later, and tools that run at the model's own
+place are not a model's that speaks chat. What is not known passes through, as everywhere.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple, TypeVar
+
+from .errors import CallerError
+from .jsontext import NotJSONError, join_object, parse_scalar, split_array, split_object
+
+Parts = TypeVar("Parts")
+PATH: Final = "/v1/responses"
+_NOTHING: Final = (b"null", b"[]", b"false", b'""')
+# Members that have no meaning for a chat; and what means nothing where it is there.
+_NOT_OFFERED: Final[Mapping[str, tuple[bytes, ...]]] = {
+    "previous_response_id": (),
+    "conversation": (),
+    "prompt": (),
+    "background": (),
+    "store": (),
+    "context_management": (),
+    "max_tool_calls": (),
+    "truncation": (b'"disabled"',),
+    "top_logprobs": (b"0",),
+    "include": (b'["reasoning.encrypted_content"]',),
+    "messages": (),
+    "n": (b"1",),
+    "response_format": (),
+}
+# Said again in the answer, as its caller spelled it; and what is said where it was not.
+_ECHOED: Final[Mapping[str, bytes]] = {
+    "instructions": b"null",
+    "max_output_tokens": b"null",
+    "metadata": b"{}",
+    "parallel_tool_calls": b"true",
+    "reasoning": b'{"effort":null,"summary":null}',
+    "temperature": b"null",
+    "text": b'{"format":{"type":"text"}}',
+    "tool_choice": b'"auto"',
+    "tools": b"[]",
+    "top_p": b"null",
+    "user": b"null",
+}
+_ROLES: Final = (b'"user"', b'"assistant"', b'"system"', b'"developer"')
+
+
+class AsChat(NamedTuple):
+    """The chat, and what the answer says again of the request."""
+
+    text: bytes
+    echo: Mapping[str, bytes]
+
+
+def as_chat(text: bytes) -> AsChat:
+    """A chat request in place of one for a response. Raises CallerError."""
+    members = _object(text, where="the body", param=None)
+    for name, harmless in _NOT_OFFERED.items():
+        if members.pop(name, b"null") not in (*_NOTHING, *harmless):
+            raise CallerError(f"`{name}` is not offered on `{PATH}`; leave it out", param=name)
+    echo = {name: _said(members.get(name), otherwise=otherwise) for name, otherwise in _ECHOED.items()}
+    messages = _messages(members.pop("input", b"null"))
+    instructions = members.pop("instructions", b"null")
+    if instructions not in _NOTHING:
+        if not instructions.startswith(b'"'):
+            raise CallerError("`instructions` must be a string", param="instructions")
+        messages.insert(0, join_object({"role": b'"system"', "content": instructions}))
+    _rename(members, "max_output_tokens", "max_completion_tokens")
+    _take_text(members)
+    _take_reasoning(members)
+    _take_tools(members)
+    options = members.pop("stream_options", b"null")
+    if members.get("stream") == b"true":
+        members["stream_options"] = b'{"include_usage":true}'  # the last event has it, whether it is asked for or not
+    elif options not in (*_NOTHING, b"{}"):
+        raise CallerError("`stream_options` belongs to `stream`; leave it out", param="stream_options")
+    return AsChat(join_object({**members, "messages": b"[" + b",".join(messages) + b"]"}), echo)
+
+
+def _messages(spelled: bytes) -> list[bytes]:
+    """The messages that the input stands for. Calls that follow one another are one message's, as a chat wants them."""
+    if spelled.startswith(b'"'):
+        return [join_object({"role": b'"user"', "content": spelled})]
+    items = _list(spelled, param="input")
+    if not items:
+        raise CallerError("`input` must not be empty; give a text, or at least one item", param="input")
+    messages: list[bytes] = []
+    calls: list[bytes] = []
+    for position, item in enumerate(items):
+        param = f"input[{position}]"
+        members = _object(item, where=f"`{param}`", param=param)
+        kind = members.get("type", b'"message"')
+        if kind == b'"function_call"':
+            calls.append(_call(members, param=param))
+            continue
+        if calls:
+            messages.append(_calling(calls))
+            calls = []
+        match kind:
+            case b'"message"':
+                messages.append(_message(members, param=param))
+            case b'"function_call_output"':
+                messages.append(_output(members, param=param))
+            case _:
+                raise CallerError(
+                    f"`{param}.type` {_shown(kind)} is not offered; there are `message`, `function_call` and `function_call_output`",
+                    param=f"{param}.type",
+                )
+    return [*messages, _calling(calls)] if calls else messages
+
+
+def _message(members: dict[str, bytes], *, param: str) -> bytes:
+    role = members.get("role", b"null")
+    if role not in _ROLES:
+        raise CallerError(f"`{param}.role` must be one of {', '.join(_shown(role) for role in _ROLES)}", param=f"{param}.role")
+    content = members.get("content", b"null")
+    return join_object({"role": role, "content": content if content.startswith(b'"') else _parts(content, param=f"{param}.content")})
+
+
+def _parts(spelled: bytes, *, param: str) -> bytes:
+    """Parts of a message. Text alone is one text, which every model takes."""
+    texts: list[bytes] = []
+    parts: list[bytes] = []
+    for position, part in enumerate(_list(spelled, param=param)):
+        where = f"{param}[{position}]"
+        members = _object(part, where=f"`{where}`", param=where)
+        text = b"null"
+        match members.get("type"):
+            case b'"input_text"' | b'"output_text"' | b'"text"':
+                text = _string(members, "text", param=where)
+                parts.append(join_object({"type": b'"text"', "text": text}))
+            case b'"refusal"':
+                text = _string(members, "refusal", param=where)
+                parts.append(join_object({"type": b'"text"', "text": text}))
+            case b'"input_image"' if "image_url" in members:
+                detail = {name: members[name] for name in ("detail",) if members.get(name, b"null") != b"null"}
+                image = join_object({"url": _string(members, "image_url", param=where), **detail})
+                parts.append(join_object({"type": b'"image_url"', "image_url": image}))
+            case b'"input_file"' if "file_url" not in members:
+                file = {name: value for name, value in members.items() if name in ("file_id", "file_data", "filename")}
+                parts.append(join_object({"type": b'"file"', "file": join_object(file)}))
+            case b'"input_audio"':
+                parts.append(part)
+            case kind:
+                raise CallerError(f"`{where}`: {_shown(kind or b'null')} is not offered so on `{PATH}`; leave it out", param=where)
+        texts.append(text)
+    if len(parts) == 1 and texts[0] != b"null":
+        return texts[0]
+    return b"[" + b",".join(parts) + b"]"
+
+
+def _call(members: dict[str, bytes], *, param: str) -> bytes:
+    function = join_object({name: _string(members, name, param=param) for name in ("name", "arguments")})
+    return join_object({"id": _string(members, "call_id", param=param), "type": b'"function"', "function": function})
+
+
+def _calling(calls: list[bytes]) -> bytes:
+    return join_object({"role": b'"assistant"', "content": b"null", "tool_calls": b"[" + b",".join(calls) + b"]"})
+
+
+def _output(members: dict[str, bytes], *, param: str) -> bytes:
+    output = members.get("output", b"null")
+    content = output if output.startswith(b'"') else _parts(output, param=f"{param}.output")
+    return join_object({"role": b'"tool"', "tool_call_id": _string(members, "call_id", param=param), "content": content})
+
+
+def _take_text(members: dict[str, bytes]) -> None:
+    """`text` says the format of the answer, and how much of it there should be."""
+    spelled = members.pop("text", b"null")
+    if spelled == b"null":
+        return
+    text = _object(spelled, where="`text`", param="text")
+    if text.get("verbosity", b"null") != b"null":
+        members["verbosity"] = text["verbosity"]
+    said = text.get("format", b"null")
+    if said == b"null":
+        return
+    form = _object(said, where="`text.format`", param="text.format")
+    kind = form.pop("type", b"null")
+    match kind:
+        case b'"text"':
+            pass
+        case b'"json_object"':
+            members["response_format"] = said
+        case b'"json_schema"':
+            members["response_format"] = join_object({"type": kind, "json_schema": join_object(form)})
+        case _:
+            raise CallerError("`text.format.type` must be `text`, `json_object` or `json_schema`", param="text.format.type")
+
+
+def _take_reasoning(members: dict[str, bytes]) -> None:
+    spelled = members.pop("reasoning", b"null")
+    if spelled == b"null":
+        return
+    reasoning = _object(spelled, where="`reasoning`", param="reasoning")
+    effort = reasoning.pop("effort", b"null")
+    if effort != b"null":
+        members["reasoning_effort"] = effort
+    for name, value in reasoning.items():
+        if value != b"null":
+            raise CallerError(f"`reasoning.{name}` is not offered on `{PATH}`; leave it out", param=f"reasoning.{name}")
+
+
+def _take_tools(members: dict[str, bytes]) -> None:
+    """Functions are spelled one level deeper in a chat."""
+    if members.get("tools", b"null") not in _NOTHING:
+        tools = [_function(tool, param=f"tools[{position}]") for position, tool in enumerate(_list(members["tools"], param="tools"))]
+        members["tools"] = b"[" + b",".join(tools) + b"]"
+    else:
+        members.pop("tools", None)
+    choice = members.get("tool_choice", b"null")
+    if choice.startswith(b"{"):
+        members["tool_choice"] = _function(choice, param="tool_choice")
+
+
+def _function(spelled: bytes, *, param: str) -> bytes:
+    members = _object(spelled, where=f"`{param}`", param=param)
+    kind = members.pop("type", b"null")
+    if kind != b'"function"':
+        raise CallerError(f"`{param}.type` {_shown(kind)} is not offered on `{PATH}`; there is `function`", param=f"{param}.type")
+    return join_object({"type": kind, "function": join_object(members)})
+
+
+def _rename(members: dict[str, bytes], name: str, to: str) -> None:
+    value = members.pop(name, b"null")
+    if value != b"null":
+        members[to] = value
+
+
+def _said(spelled: bytes | None, *, otherwise: bytes) -> bytes:
+    return otherwise if spelled is None or spelled == b"null" else spelled
+
+
+def _string(members: Mapping[str, bytes], name: str, *, param: str) -> bytes:
+    value = members.get(name, b"null")
+    if not value.startswith(b'"'):
+        raise CallerError(f"`{param}.{name}` must be a string", param=f"{param}.{name}")
+    return value
+
+
+def _shown(spelled: bytes) -> str:
+    """A value in a sentence, as far as it is short."""
+    try:
+        return f"`{str(parse_scalar(spelled))[:64]}`".encode(errors="replace").decode()
+    except NotJSONError:
+        return f"`{spelled[:64].decode(errors='replace')}`"
+
+
+def _object(spelled: bytes, *, where: str, param: str | None) -> dict[str, bytes]:
+    return _cut(split_object, spelled, where=where, param=param)
+
+
+def _list(spelled: bytes, *, param: str) -> list[bytes]:
+    return _cut(split_array, spelled, where=f"`{param}`", param=param)
+
+
+def _cut(cut: Callable[[bytes], Parts], spelled: bytes, *, where: str, param: str | None) -> Parts:
+    try:
+        return cut(spelled)
+    except NotJSONError as error:
+        raise CallerError(f"{where} {error}", param=param) from None
