@@ -203,7 +203,7 @@ async def test_a_body_takes_room_for_as_long_as_another_tier_may_need_it(
     response.close()
 
     async def given_back() -> bool:
-        return (await gateway.status())["bodyBytes"] == 0
+        return bool((await gateway.status())["bodyBytes"] == 0)
 
     await eventually(given_back)
 
