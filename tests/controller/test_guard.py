@@ -88,10 +88,11 @@ async def test_a_watched_stable_is_evaluated_on_every_scrape_and_written_only_wh
             return found
 
         def healthy(status: Mapping[str, Any]) -> bool:
-            at_rest = not status.get("retiring") and "report" in status.get("lastRollout", {})
-            return at_rest and [slo["state"] for slo in status.get("slos", ())] == ["Healthy"]
+            judged = status.get("guard", {}).get("judged")  # which is said once
+            at_rest = judged and not status.get("retiring") and "report" in status.get("lastRollout", {})
+            return bool(at_rest) and [slo["state"] for slo in status.get("slos", ())] == ["Healthy"]
 
-        await world.until_status("stable is healthy in its guard window", healthy)
+        await world.until_status("stable is healthy in its guard window", healthy, within=60)
         await world.quiet()
         asked, written = world.queries, await version()
 

@@ -19,7 +19,7 @@ from .progress import open_slos
 # Metrics that can be seen for so long have come to stay.
 SEEN_SECONDS: Final = 60.0
 # What was found of a canary goes on to be said of the stable that it becomes: from so long after, it was found of that.
-OWN_FINDING_SECONDS: Final = 30.0
+OWN_FINDING_SECONDS: Final = 15.0
 
 
 def of_canary(look: Look, canary: CanaryPlace) -> Move | None:
