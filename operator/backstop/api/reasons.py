@@ -158,6 +158,7 @@ ADVICE = {
     Reason.ROLLED_BACK: WAY_BACK,
     Reason.REJECTED_BEFORE: WAY_BACK,
     Reason.WOULD_ROLL_BACK: "name another version in the spec; a new value of the annotation `backstop.dev/abort` ends a canary",
+    Reason.RETURNING: "see to its pods if they do not come; a new value of the annotation `backstop.dev/promote` keeps what serves",
     Reason.NOTHING_TO_RETURN_TO: "roll out another version",
     Reason.SHARED_INCIDENT: "look for what both have in common, such as the model behind them, "
     "and then set a new value of the annotation `backstop.dev/retry` or change the spec",
