@@ -48,7 +48,10 @@ def with_problem(
     if served or not any(c.type == ConditionType.READY and c.status == "True" for c in conditions):
         states.append(ConditionState(ConditionType.STALLED, "True", problem.reason, problem.message))
     replaced = {ConditionType.ACCEPTED, ConditionType.STALLED, ConditionType.RECONCILING, *(state.type for state in states)}
-    return [*(c for c in conditions if c.type not in replaced), *conditions_after(previous, states=states, generation=generation, now=now)]
+    return [
+        *(c for c in conditions if c.type not in replaced),
+        *conditions_after(previous, states=tuple(states), generation=generation, now=now),
+    ]
 
 
 def problem_in(status: FallbackPolicyStatus) -> Problem | None:
