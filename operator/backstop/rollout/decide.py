@@ -62,7 +62,7 @@ GUARD: tuple[Gate, ...] = (
     guard.end,
 )
 # The same, of a policy that is being deleted.
-LEAVING: tuple[Gate, ...] = (recovery.recover, guard.finish_return)
+LEAVING: tuple[Gate, ...] = (recovery.recover, guard.finish_return, guard.leave)
 # What does not wait while a rollout is paused: no gate that raises the canary's weight.
 WHILE_PAUSED: tuple[CanaryGate, ...] = (progress.replan, progress.promote, progress.verify)
 REST: tuple[Gate, ...] = (
