@@ -198,7 +198,7 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     if canary.blind_since is not None:
         return Reason.METRICS_UNAVAILABLE, f"{where}: holding, because metrics cannot be seen"
     if replicas.beside_nothing(look):
-        return Reason.STABLE_UNREADY, f"{where}: no step is passed before it has one"
+        return Reason.STABLE_UNREADY, f"{where}: no step is passed before stable has a ready pod"
     if silent := [r for r in look.readings_in("Waiting") if r.reason == Reason.NO_TRAFFIC]:
         return Reason.NO_TRAFFIC, f"{where}: {silent[0].evidence}"
     if broken := shared_breaches(look):

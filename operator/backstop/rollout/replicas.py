@@ -69,9 +69,9 @@ def with_share(look: Look, canary: CanaryPlace, weight: int, *, ending: str = ""
 
 
 def beside_nothing(look: Look) -> bool:
-    """Whether stable has no ready pod, so that the canary's share is all there is, and nothing could take it back."""
+    """Whether stable has no ready pod: nothing is there to be compared with, and nothing could take the canary's share back."""
     stable = look.place.stable
-    return look.by_replicas and stable is not None and look.observed.arm(stable.revision.name).ready == 0
+    return stable is not None and look.observed.arm(stable.revision.name).ready == 0
 
 
 def beside_words(look: Look, canary: CanaryPlace) -> str:
