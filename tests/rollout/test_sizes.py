@@ -38,12 +38,12 @@ def test_c05_both_keep_their_share_when_replicas_are_edited_during_a_hold(percen
 
 
 @pytest.mark.parametrize("percent", [40, 80, 100])
-def test_c05_the_canary_follows_a_stable_that_an_autoscaler_sizes(percent: int) -> None:
+def test_c05_the_canary_grows_with_a_stable_that_an_autoscaler_sizes_and_is_not_cut_while_it_has_a_share(percent: int) -> None:
     world = at_weight(percent, autoscaling=AUTOSCALING)
-    for replicas in (25, 7):
+    for replicas in (25, 7):  # the autoscaler takes no pods away meanwhile, but a person may
         world.scale("1", replicas=replicas)
         world.run(5)
-        assert sizes(world) == {"rev1": replicas, "rev2": math.ceil(replicas * percent / 100)}
+        assert sizes(world) == {"rev1": replicas, "rev2": math.ceil(25 * percent / 100)}
     assert world.place.canary is not None
     assert world.place.canary.weight == percent
 
@@ -126,7 +126,45 @@ def test_a_canary_has_no_pods_too_few_while_stable_is_below_its_least() -> None:
     world = at_weight(40, autoscaling=AUTOSCALING)
     world.scale("1", replicas=1)  # somebody's `kubectl scale`; the autoscaler is about to correct it
     world.run(2)
-    assert sizes(world) == {"rev1": 1, "rev2": 2}
+    assert sizes(world) == {"rev1": 1, "rev2": 4}
+
+
+@pytest.mark.parametrize("percent", [5, 50])
+def test_c05_a_stable_whose_deployment_is_lost_comes_back_at_the_size_that_an_autoscaler_gave_it(percent: int) -> None:
+    steps = ((percent, 600), (100, 60))
+    world = started(policy=policy(replicas=2, steps=steps, autoscaling={"maxReplicas": 40}))
+    world.scale("1", replicas=20)
+    world.run(5)
+    del world.arms["rev1"]
+    world.run(5)
+    assert sizes(world) == {"rev1": 20}
+    world.want("2")
+    world.run(30)
+    assert sizes(world) == {"rev1": 20, "rev2": percent // 5}
+    del world.arms["rev1"]
+    world.broken.add("rev1")
+    world.run(20)
+    assert sizes(world) == {"rev1": 20, "rev2": percent // 5}
+    assert world.place.canary is not None
+    assert world.place.canary.weight == percent
+
+
+def test_what_is_remembered_of_an_autoscaled_stable_is_bounded_by_what_is_declared_now_and_costs_no_write_of_its_own() -> None:
+    world = started(policy=policy(replicas=2, autoscaling={"maxReplicas": 40}))
+    world.pace = 3
+    world.scale("1", replicas=8)
+    before = len(world.writes)
+    world.run(10)
+    assert [write for write in world.writes[before:] if write != "events"] == ["status"] * 2, "with the pods that got ready"
+    assert world.status.stable is not None
+    assert (world.status.stable.readyReplicas, world.status.stable.fullSize) == (8, 8)
+    world.policy = policy(replicas=2, autoscaling={"maxReplicas": 6})
+    del world.arms["rev1"]
+    world.run(2)
+    assert sizes(world) == {"rev1": 6}
+    world.policy = policy(replicas=2)
+    world.run(2)
+    assert world.status.stable.fullSize is None
 
 
 def test_a_stable_that_was_deleted_or_scaled_to_nothing_comes_back() -> None:

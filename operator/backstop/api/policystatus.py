@@ -53,6 +53,9 @@ class StableStatus(StatusModel):
     promptDigest: str | None = Field(None, max_length=80, description="Digest of that PromptVersion.")
     since: Time | None = time_field("When it became stable.")
     readyReplicas: int = Field(0, description="Gateway pods of it that are ready.")
+    fullSize: int | None = Field(
+        None, description="With an autoscaler: how many pods it had when all of them were ready. As many it gets if its Deployment is lost."
+    )
 
 
 class HaltedStatus(StatusModel):

@@ -183,8 +183,15 @@ def _stable_size(look: Look) -> int:
 
 
 def _canary_size(look: Look, canary: CanaryPlace) -> int:
+    """What its weight needs. A share that it carries is not cut with a stable that shrinks beside an autoscaler; pods that make the
+    share go with stable's.
+    """
     ends = replicas.pods_end_at(look, canary)
-    return look.pods_needed(canary) if ends is None or look.now < ends else 0
+    if ends is not None and look.now >= ends:
+        return 0
+    if look.policy.serving.autoscaling is None or look.by_replicas or not _shares(look.place):
+        return look.pods_needed(canary)
+    return max(look.pods_needed(canary), look.observed.arm(canary.revision.name).desired)
 
 
 def _kept_size(look: Look, previous: Revision) -> int:

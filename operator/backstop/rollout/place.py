@@ -18,10 +18,11 @@ class Revision:
 
 @dataclass(frozen=True)
 class StablePlace:
-    """The revision that serves, and since when."""
+    """The revision that serves, and since when. `size`: its pods when all of them were last ready, where an autoscaler says how many."""
 
     revision: Revision
     since: float
+    size: int | None = None
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def place_of(status: FallbackPolicyStatus) -> Place:
     """The place that a status describes. Raises ValueError for a time that is not RFC 3339."""
     stable, previous = status.stable, status.previous
     return Place(
-        stable=StablePlace(_revision(stable), since=parse_time(stable.since or "")) if stable else None,
+        stable=StablePlace(_revision(stable), since=parse_time(stable.since or ""), size=stable.fullSize) if stable else None,
         canary=_canary_place(status.canary) if status.canary else None,
         previous=PreviousPlace(_revision(previous), until=parse_time(previous.until)) if previous else None,
         retiring=tuple(Retiring(r.revision, until=parse_time(r.until)) for r in status.retiring),
@@ -94,7 +94,7 @@ def status_of(
         observedGeneration=generation,
         phase=plan.phase.value,
         reason=plan.reason,
-        stable=_stable_status(place.stable, arms=arms) if place.stable else None,
+        stable=_stable_status(place.stable, arms=arms, sized=plan.autoscaled is not None) if place.stable else None,
         canary=_canary_status(place.canary, share=plan.share) if place.canary else None,
         previous=PreviousStatus(**_identity(place.previous.revision), until=render_time(place.previous.until)) if place.previous else None,
         retiring=[RetiringStatus(revision=r.revision, until=render_time(r.until)) for r in place.retiring],
@@ -187,9 +187,13 @@ def _seconds(time: str | None) -> float | None:
     return None if time is None else parse_time(time)
 
 
-def _stable_status(stable: StablePlace, *, arms: Mapping[str, Arm]) -> StableStatus:
-    ready = arms.get(stable.revision.name, NO_ARM).ready
-    return StableStatus(**_identity(stable.revision), since=render_time(stable.since), readyReplicas=ready)
+def _stable_status(stable: StablePlace, *, arms: Mapping[str, Arm], sized: bool) -> StableStatus:
+    """Its size is noted when all its pods are ready: in the write that says so, and in none of its own."""
+    arm = arms.get(stable.revision.name, NO_ARM)
+    size = arm.desired if arm.desired == arm.ready > 0 else stable.size
+    return StableStatus(
+        **_identity(stable.revision), since=render_time(stable.since), readyReplicas=arm.ready, fullSize=size if sized else None
+    )
 
 
 def _canary_place(status: CanaryStatus) -> CanaryPlace:
