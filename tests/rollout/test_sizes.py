@@ -1,10 +1,11 @@
 """How many pods each revision has, while its size is declared and while an autoscaler sets it."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from tests.rollout.world import BREACHED, World, policy, revision, started
+from tests.rollout.world import BREACHED, World, is_stable, policy, revision, started
 
 STEPS = ((40, 60), (80, 60), (100, 60))
 AUTOSCALING = {"minReplicas": 4, "maxReplicas": 50}
@@ -203,3 +204,50 @@ def test_turning_an_autoscaler_on_or_off_begins_no_rollout_and_ends_none() -> No
     assert world.decide().autoscaled is None
     assert sizes(world) == {"rev1": 10, "rev2": 4}
     assert world.reasons().count("CanaryStarted") == 1
+
+
+def short_of_room() -> World:
+    """Version 2 has half of the requests, and nobody has room for the pods that both are to have from now on."""
+    world = started(policy=policy(replicas=2, steps=((50, 600), (100, 60))))
+    world.want("2")
+    world.run(20)
+    world.pace = 0
+    world.policy = policy(replicas=20, steps=((50, 600), (100, 60)))
+    world.run(100)
+    assert "StableUnready" not in world.reasons(), "it has its time"
+    return world
+
+
+def test_what_stable_lacks_too_is_no_reason_to_reject_a_canary_that_runs() -> None:
+    world = short_of_room()
+    world.run(2000, tick=5)
+    assert {name: (arm.ready, arm.desired) for name, arm in world.arms.items()} == {"rev1": (2, 20), "rev2": (1, 10)}
+    assert world.place.rejected == ()
+    assert world.place.canary is not None
+    assert (world.place.canary.step, world.place.canary.weight) == (0, 50)
+    assert world.reasons().count("StableUnready") == 1
+    assert "1 of 10 pods" in next(a.message for a in world.told if a.reason == "StableUnready")
+    progressing = next(c for c in world.decide().conditions if c.type == "Progressing")
+    assert "what both lack says nothing of the revision" in progressing.message
+    world.pace = 1000
+    world.run(400)
+    assert is_stable(world, "2")
+
+
+def test_a_canary_that_is_short_alone_when_stable_has_its_pods_again_has_its_deadline_and_no_more() -> None:
+    world = short_of_room()
+    world.run(300)
+    world.arms["rev1"] = replace(world.arms["rev1"], ready=20)
+    world.run(100)
+    assert world.place.rejected == ()
+    world.run(30)
+    assert [r.reason for r in world.place.rejected] == ["CanaryUnavailable"]
+
+
+@pytest.mark.parametrize(("stable", "canary"), [(20, 1), (19, 1), (2, 0)])
+def test_a_canary_that_lacks_more_than_stable_or_has_no_pod_at_all_is_rolled_back_at_its_deadline(stable: int, canary: int) -> None:
+    world = short_of_room()
+    world.arms["rev1"] = replace(world.arms["rev1"], ready=stable)
+    world.arms["rev2"] = replace(world.arms["rev2"], ready=canary)
+    world.run(130)
+    assert [r.reason for r in world.place.rejected] == ["CanaryUnavailable"]

@@ -154,6 +154,8 @@ def _doing(look: Look) -> tuple[Reason, str]:
     if look.ready(canary) < look.pods_needed(canary):
         trouble = look.observed.arm(canary.revision.name).trouble
         message = f"waiting for {look.pods_needed(canary)} ready pods of {canary.revision.name}" + (f" ({trouble})" if trouble else "")
+        if Reason.STABLE_UNREADY in canary.reported:
+            message += ", and stable for pods of its own: what both lack says nothing of the revision"
         return (Reason.CANARY_UNREADY if look.ready(canary) == 0 and canary.step > 0 else Reason.WAITING_FOR_READY), message
     if look.policy.canary.paused and not canary.by_hand:
         return Reason.PAUSED, f"step {canary.step + 1} of {len(look.policy.canary.steps)}, {canary.weight} %: `spec.canary.paused`"
