@@ -152,11 +152,7 @@ def _doing(look: Look) -> tuple[Reason, str]:
     if isinstance(look.observed.route, Unknown):
         return _unread(look, look.observed.route)
     if look.ready(canary) < look.pods_needed(canary):
-        trouble = look.observed.arm(canary.revision.name).trouble
-        message = f"waiting for {look.pods_needed(canary)} ready pods of {canary.revision.name}" + (f" ({trouble})" if trouble else "")
-        if Reason.STABLE_UNREADY in canary.reported:
-            message += ", and stable for pods of its own: what both lack says nothing of the revision"
-        return (Reason.CANARY_UNREADY if look.ready(canary) == 0 and canary.step > 0 else Reason.WAITING_FOR_READY), message
+        return _short(look, canary)
     if look.policy.canary.paused and not canary.by_hand:
         return Reason.PAUSED, f"step {canary.step + 1} of {len(look.policy.canary.steps)}, {canary.weight} %: `spec.canary.paused`"
     if canary.promoting_since is not None:
@@ -164,6 +160,15 @@ def _doing(look: Look) -> tuple[Reason, str]:
     if probes.missing(look, canary):
         return Reason.WAITING_FOR_PROBES, probes.said(look, canary)
     return _holding(look, canary)
+
+
+def _short(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
+    """The canary waits for pods."""
+    trouble = look.observed.arm(canary.revision.name).trouble
+    message = f"waiting for {look.pods_needed(canary)} ready pods of {canary.revision.name}" + (f" ({trouble})" if trouble else "")
+    if Reason.STABLE_UNREADY in canary.reported:
+        message += ", and stable for pods of its own: what both lack says nothing of the revision"
+    return (Reason.CANARY_UNREADY if look.ready(canary) == 0 and canary.step > 0 else Reason.WAITING_FOR_READY), message
 
 
 def _unread(look: Look, route: Unknown) -> tuple[Reason, str]:

@@ -86,7 +86,7 @@ def is_short_as_stable(look: Look, canary: CanaryPlace) -> bool:
 
 
 def shortage(look: Look, canary: CanaryPlace, *, since: float) -> Move | None:
-    """The deadline is over for pods that stable lacks too: told once, and the canary has all of its time again when stable has what it needs."""
+    """The deadline is over for pods that stable lacks too: told once. The canary has all of its time again when stable has its own."""
     short, known = is_short_as_stable(look, canary), Reason.STABLE_UNREADY in canary.reported
     if known and not short:
         return Move(replace(look.place, canary=replace(without_shortage(canary), unready_since=look.now)))
@@ -95,8 +95,8 @@ def shortage(look: Look, canary: CanaryPlace, *, since: float) -> Move | None:
         return None
     stable = look.place.stable.revision
     message = (
-        f"{look.ready(canary)} of {look.pods_needed(canary)} pods of {canary.revision.prompt_version} ({canary.revision.name}) are ready after "
-        f"{seconds} s (`spec.canary.progressDeadlineSeconds`), and {look.observed.arm(stable.name).ready} of {look.replicas} of stable "
+        f"{look.ready(canary)} of {look.pods_needed(canary)} pods of {canary.revision.prompt_version} ({canary.revision.name}) are ready "
+        f"after {seconds} s (`spec.canary.progressDeadlineSeconds`), and {look.observed.arm(stable.name).ready} of {look.replicas} of stable "
         f"{stable.prompt_version} ({stable.name}): what both lack says nothing of the revision, and the rollout holds at {canary.weight} %"
     )
     reported = replace(canary, reported=(*canary.reported, str(Reason.STABLE_UNREADY)))
