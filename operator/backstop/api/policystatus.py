@@ -338,6 +338,9 @@ class FallbackPolicyStatus(StatusModel):
         json_schema_extra=LIST_MAP_BY_TYPE,
     )
     timeline: TimelineStatus | None = Field(None, description="What has happened in the running rollout, until its report is written.")
+    retried: str | None = Field(
+        None, max_length=63, description="The revision that a person has freed from its rejection, until it is a canary or stable."
+    )
     first: FirstStatus | None = Field(None, description="The first revision, while it has probes to pass before it is stable.")
     router: Router | None = Field(
         None,

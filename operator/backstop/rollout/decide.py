@@ -54,6 +54,7 @@ PROGRESS: tuple[CanaryGate, ...] = (
 GUARD: tuple[Gate, ...] = (
     recovery.recover,
     recreation.recall,
+    recreation.recall_older,
     guard.finish_return,
     guard.breach,
     guard.go_back_when_ready,

@@ -137,7 +137,8 @@ def _without_verdict(look: Look, wanted: Revision) -> Place:
     canary = look.place.canary
     place = without_canary(look, canary) if canary is not None else look.place
     guard = place.guard if place.guard is not None and place.guard.suspect != wanted.name else None
-    return replace(place, rejected=tuple(r for r in place.rejected if r.revision.name != wanted.name), guard=guard, incident=None)
+    rejected = tuple(r for r in place.rejected if r.revision.name != wanted.name)
+    return replace(place, rejected=rejected, guard=guard, incident=None, freed=wanted.name)
 
 
 def _approve(look: Look) -> Move | None:

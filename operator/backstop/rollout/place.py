@@ -264,6 +264,7 @@ class Place:
     incident: Incident | None = None
     first: FirstPlace | None = None
     generation: int = 0  # the latest of the traffic object that was decided; the write of it may be missing
+    freed: str | None = None  # by a person, from a rejection that may still stand on its prompt version; until it runs
 
     @property
     def probed(self) -> CanaryPlace | FirstPlace | None:

@@ -94,9 +94,10 @@ def shortage(look: Look, canary: CanaryPlace, *, since: float) -> Move | None:
     if known or not short or look.now - since < seconds or look.place.stable is None:
         return None
     stable = look.place.stable.revision
+    name = f"{canary.revision.prompt_version} ({canary.revision.name})"
     message = (
-        f"{look.ready(canary)} of {look.pods_needed(canary)} pods of {canary.revision.prompt_version} ({canary.revision.name}) are ready "
-        f"after {seconds} s (`spec.canary.progressDeadlineSeconds`), and {look.observed.arm(stable.name).ready} of {look.replicas} of stable "
+        f"{look.ready(canary)} of {look.pods_needed(canary)} pods of {name} are ready after {seconds} s "
+        f"(`spec.canary.progressDeadlineSeconds`), and {look.observed.arm(stable.name).ready} of {look.replicas} of stable "
         f"{stable.prompt_version} ({stable.name}): what both lack says nothing of the revision, and the rollout holds at {canary.weight} %"
     )
     reported = replace(canary, reported=(*canary.reported, str(Reason.STABLE_UNREADY)))

@@ -73,6 +73,7 @@ def place_of(status: FallbackPolicyStatus) -> Place:
         timeline=_timeline_place(status.timeline) if status.timeline else None,
         first=_first_place(status.first) if status.first else None,
         generation=status.trafficGeneration or 0,
+        freed=status.retried,
     )
 
 
@@ -112,6 +113,7 @@ def status_of(
         first=_first_status(place.first) if place.first else None,
         router=plan.router,
         trafficGeneration=place.generation or None,
+        retried=place.freed,
     )
 
 
