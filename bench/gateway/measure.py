@@ -1,12 +1,13 @@
 """The runs of one stack, and of the model alone. Times in seconds."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from .calls import Caller, Calls, Way
-from .stacks import Fault, Model, Setting, Stack
+from .calls import BenchError, Caller, Calls, Way
+from .stacks import Fault, Model, Running, Setting, Stack
 
 CONNECTIONS: Final = (1, 32, 256)
 BUSY_CONNECTIONS: Final = 32  # of streams, and of cache hits
@@ -26,6 +27,7 @@ class Figures:
     idle: float | None = None  # MiB
     loaded: float | None = None
     faults: dict[Fault, Calls] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # what it did not do
 
 
 async def measure_model(model: Model, *, caller: Caller, seconds: float) -> Figures:
@@ -41,23 +43,36 @@ async def measure_model(model: Model, *, caller: Caller, seconds: float) -> Figu
 async def measure(
     stack: Stack, *, model: Model, caller: Caller, core: int, folder: Path, seconds: float, faults: Sequence[Fault]
 ) -> Figures:
-    """One stack, started anew for each setting."""
+    """One stack, started anew for each setting. What it does not do is left out, and told in `notes`."""
     found = Figures(stack.name, stack.version)
-    async with stack.running(Setting([model.good]), core=core, folder=folder) as plain:
-        found.idle = plain.usage().resident
+
+    async def plain(running: Running) -> None:
+        found.idle = running.usage().resident
         for connections in CONNECTIONS:
-            found.whole[connections] = await caller(plain.way, connections=connections, seconds=seconds)
-        found.streams = await caller(plain.way, connections=BUSY_CONNECTIONS, seconds=seconds, stream=True)
-        found.loaded = plain.usage().resident
-    async with stack.running(Setting([model.paced]), core=core, folder=folder) as paced:
-        found.stream = await caller(paced.way, connections=1, seconds=seconds, stream=True)
+            found.whole[connections] = await caller(running.way, connections=connections, seconds=seconds)
+        found.streams = await caller(running.way, connections=BUSY_CONNECTIONS, seconds=seconds, stream=True)
+        found.loaded = running.usage().resident
+
+    async def paced(running: Running) -> None:
+        found.stream = await caller(running.way, connections=1, seconds=seconds, stream=True)
+
+    async def keeping(running: Running) -> None:
+        found.hit = await caller(running.way, connections=1, seconds=seconds)
+        found.hits = await caller(running.way, connections=BUSY_CONNECTIONS, seconds=seconds)
+
+    async def failing(running: Running, *, fault: Fault) -> None:
+        found.faults[fault] = await caller(running.way, connections=1, seconds=seconds)
+
+    runs: list[tuple[Setting, Callable[[Running], Awaitable[None]]]] = [(Setting([model.good]), plain), (Setting([model.paced]), paced)]
     if stack.keeps:
-        async with stack.running(Setting([model.good], cache=True), core=core, folder=folder) as keeping:
-            found.hit = await caller(keeping.way, connections=1, seconds=seconds)
-            found.hits = await caller(keeping.way, connections=BUSY_CONNECTIONS, seconds=seconds)
-    for fault in faults:
-        async with stack.running(Setting([model.failing(fault), model.good]), core=core, folder=folder) as failing:
-            found.faults[fault] = await caller(failing.way, connections=1, seconds=seconds)
+        runs.append((Setting([model.good], cache=True), keeping))
+    runs += [(Setting([model.failing(fault), model.good]), partial(failing, fault=fault)) for fault in faults]
+    for setting, run in runs:
+        try:
+            async with stack.running(setting, core=core, folder=folder) as running:
+                await run(running)
+        except BenchError as error:
+            found.notes.append(f"{stack.name}: {error}")
     return found
 
 

@@ -36,9 +36,9 @@ def _rows() -> list[Row]:
     for n in CONNECTIONS:
         many = f"{n} connection{'s' if n > 1 else ''}"
         rows += [
-            Row(f"added latency, {many}: p50, ms", lambda f, d, n=n: _ms(f.whole[n].whole.p50 - d.whole[n].whole.p50), 2),  # type: ignore[misc]  # a default that binds
-            Row(f"added latency, {many}: p99, ms", lambda f, d, n=n: _ms(f.whole[n].whole.p99 - d.whole[n].whole.p99), 2),  # type: ignore[misc]  # the same
-            Row(f"requests/s, {many}", lambda f, _, n=n: f.whole[n].per_second, 0, more_is_better=True),  # type: ignore[misc]  # the same
+            Row(f"added latency, {many}: p50, ms", lambda f, d, n=n: _ms(_of(f.whole.get(n), _median) - _of(d.whole.get(n), _median)), 2),  # type: ignore[misc]  # a default that binds
+            Row(f"added latency, {many}: p99, ms", lambda f, d, n=n: _ms(_of(f.whole.get(n), _slow) - _of(d.whole.get(n), _slow)), 2),  # type: ignore[misc]  # the same
+            Row(f"requests/s, {many}", lambda f, _, n=n: _of(f.whole.get(n), _rate), 0, more_is_better=True),  # type: ignore[misc]  # the same
         ]
     rows += [
         Row("stream, first token added: p50, ms", lambda f, d: _ms(_of(f.stream, _first) - _of(d.stream, _first)), 2),
@@ -58,6 +58,18 @@ def _rows() -> list[Row]:
             Row(f"first byte, primary {fault}: p99, ms", lambda f, _, x=fault: _ms(_of(f.faults.get(x), _late_byte)), 1),  # type: ignore[misc]  # the same
         ]
     return rows
+
+
+def _median(calls: Calls) -> float:
+    return calls.whole.p50
+
+
+def _slow(calls: Calls) -> float:
+    return calls.whole.p99
+
+
+def _rate(calls: Calls) -> float:
+    return calls.per_second
 
 
 def _first(calls: Calls) -> float:
@@ -94,10 +106,11 @@ def table(stacks: Sequence[Figures], *, direct: Figures) -> str:
         ceiling = row.read(direct, direct) if row.more_is_better else math.nan
         ratios = [_ratio(values[0], value, row=row) for value in values[1:]]
         lines.append(_line([row.what, _number(ceiling, digits=row.digits), *(_number(v, digits=row.digits) for v in values), *ratios]))
-    best = max(calls.per_second for calls in ours.whole.values())
+    best = max((calls.per_second for calls in ours.whole.values()), default=math.nan)
     spare = max(calls.per_second for calls in direct.whole.values()) / best
     said = "enough" if spare >= ENOUGH else f"**too little to tell**: {ENOUGH:.0f} are needed"
-    return "\n".join([*lines, "", f"The ceiling is {spare:.1f} times the best of ours: {said}."])
+    left_out = [line for stack in stacks for note in stack.notes for line in ("", f"Left out: {note}")]
+    return "\n".join([*lines, "", f"The ceiling is {spare:.1f} times the best of ours: {said}.", *left_out])
 
 
 def _ratio(ours: float, theirs: float, *, row: Row) -> str:

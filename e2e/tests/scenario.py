@@ -180,13 +180,16 @@ class Scenario:
             assert time.monotonic() < end, f"still there: {[body['metadata']['name'] for body in found[0]]}"
             await asyncio.sleep(0.2)
 
-    async def has_deployment(self, revision: str) -> bool:
-        """Whether the revision has a Deployment."""
-        try:
-            await self.client.get(DEPLOYMENTS, namespace=self.namespace, name=f"{POLICY}-{revision}")
-        except NotFound:
-            return False
-        return True
+    async def until_no_deployment(self, revision: str, *, within: float = 20) -> None:
+        """Until the revision has no Deployment: it goes after status says that nothing of it is left to do."""
+        end = time.monotonic() + within
+        while True:
+            try:
+                await self.client.get(DEPLOYMENTS, namespace=self.namespace, name=f"{POLICY}-{revision}")
+            except NotFound:
+                return
+            assert time.monotonic() < end, f"the Deployment of {revision} is still there"
+            await asyncio.sleep(0.2)
 
     async def reasons(self) -> list[str]:
         """Reasons of the policy's events, in order."""

@@ -93,7 +93,7 @@ async def test_a_policy_created_anew_with_what_was_rolled_back_serves_what_was_a
     async with scenario.load() as load:
         await load.until(100, within=30)
     assert {answer.revision for answer in load.answers} == {stable}
-    assert not await scenario.has_deployment(canary["revision"])
+    await scenario.until_no_deployment(canary["revision"])
 
 
 @pytest.mark.alone

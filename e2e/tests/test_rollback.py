@@ -25,7 +25,7 @@ async def test_b01_b05_a_slow_version_is_rolled_back_and_its_pods_drain(scenario
         status = await scenario.until(
             lambda status: status if not status.get("retiring") else None, within=40, what="the canary's pods retired"
         )
-        assert not await scenario.has_deployment(canary["revision"])
+        await scenario.until_no_deployment(canary["revision"])
     assert last["outcome"] == "RolledBack"
     assert last["reason"] == "LatencyBreach"
     assert "canary requests" in last["message"]

@@ -146,6 +146,7 @@ apart.main()
 """
 
 
+@pytest.mark.long
 async def test_what_is_printed_garbles_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     async with serving(says(response(series(now)))) as (url, _), apart(url, longest_seconds=60.0) as there:
@@ -161,6 +162,7 @@ async def test_a_process_that_does_not_answer_is_ended() -> None:
         assert there.pid is None
 
 
+@pytest.mark.long
 async def test_a_tick_that_is_broken_off_leaves_no_answer_for_the_next() -> None:
     now = time.time()
     async with serving(silence) as (slow, asked), apart(slow) as there:

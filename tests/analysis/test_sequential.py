@@ -81,6 +81,7 @@ def test_a_bet_is_a_number_and_never_loses_more_than_the_stake(mean: float, limi
     assert bets[-1] >= math.log(0.1) - 1e-9
 
 
+@pytest.mark.long
 @PATIENT
 @given(st.lists(counts().filter(lambda block: block[1] > 0), max_size=30))
 def test_bets_stay_a_number_over_any_blocks(blocks: list[tuple[int, int]]) -> None:

@@ -66,6 +66,7 @@ def test_a_mean_at_the_target_is_not_rolled_back_however_it_is_compared_with_sta
     assert breached_at(rule(), blocks([0.01, 0.03] * 500)) is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("planned", [4, 360])
 def test_the_mean_of_the_evidence_is_at_most_one_however_skewed_requests_are(planned: int) -> None:
     # All streams of ten blocks at the target: nineteen times of twenty nothing, and once twenty times the target; whatever ended them.

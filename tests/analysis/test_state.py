@@ -209,6 +209,7 @@ def rules(*, comparisons: int) -> list[Sequential]:
     return [Sequential(limit, seconds, Risk(0.01, tests=6), 360, comparisons) for limit in limits for seconds in times_waited]
 
 
+@pytest.mark.long
 def test_six_objectives_with_eight_bounds_fit_after_a_long_run_with_all_their_digits() -> None:
     draw = random.Random(3)
     state = remembered([evidence_after(draw, rule=rule, blocks=LONG) for rule in (2 * rules(comparisons=8))[:6]])
@@ -235,6 +236,7 @@ def assert_the_same(kept: ObjectiveState, one: ObjectiveState, *, digits: int) -
     assert (kept.rule.history, [span.canary for span in kept.rule.window]) == (one.rule.history, [span.canary for span in one.rule.window])
 
 
+@pytest.mark.long
 def test_on_the_most_targets_evidence_has_fewer_digits_and_counts_have_all() -> None:
     draw = random.Random(4)
     six = (2 * rules(comparisons=8))[:6]
@@ -246,6 +248,7 @@ def test_on_the_most_targets_evidence_has_fewer_digits_and_counts_have_all() -> 
         assert_the_same(kept.objectives[fingerprint], one, digits=3)
 
 
+@pytest.mark.long
 @pytest.mark.long
 def test_of_more_evidence_than_fits_some_is_left_out_and_counting_goes_on() -> None:
     draw = random.Random(5)

@@ -37,11 +37,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What is answered instead of the API server, to the requests that it fits."""
+    """What is answered instead of the API server, to the requests that it fits. `numbered`: in other words each time."""
 
     status: int
     fits: Callable[[Request], bool]
     headers: dict[str, str] = field(default_factory=dict)
+    numbered: bool = False
 
 
 class Proxy:
@@ -80,7 +81,8 @@ class Proxy:
         )
         self.requests.append(request)
         if self.refusal is not None and self.refusal.fits(request):
-            status = {"kind": "Status", "message": "as scripted"}
+            message = f"denied, request {len(self.requests)}" if self.refusal.numbered else "as scripted"
+            status = {"kind": "Status", "message": message}
             return web.json_response(status, status=self.refusal.status, headers=self.refusal.headers)
         await asyncio.sleep(self.delay)
         headers = {key: value for key, value in incoming.headers.items() if key.lower() not in HOP_BY_HOP}

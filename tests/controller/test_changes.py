@@ -1,11 +1,14 @@
 """Which changes of conditions are told: each once, on coming and on going."""
 
 from backstop.api.condition import Condition, ConditionType
+from backstop.api.policystatus import FallbackPolicyStatus
 from backstop.api.reasons import Reason
+from backstop.controller.blocked import problem_in, with_problem
 from backstop.controller.changes import changes_told, prompt_changes_told
 from backstop.controller.prompts import REJECTIONS_KEPT, rejected_status, withdrawn_status
-from backstop.controller.subject import Problem
-from backstop.kube.resources import Body
+from backstop.controller.subject import Problem, refusal
+from backstop.kube.errors import Rejected
+from backstop.kube.resources import DEPLOYMENTS, Body
 from backstop.rollout.plan import Announcement, ConditionState
 
 from .test_prompts import SPEC, judged_status, prompt, verdict
@@ -87,3 +90,16 @@ def test_a_rejection_that_a_newer_one_pushes_out_is_not_told_to_be_withdrawn() -
         full = rejected_status(prompt(status=full), policy=f"p{number}", verdict=verdict(at=2000.0 + number), now=2000.0)
     newer = rejected_status(prompt(status=full), policy="newer", verdict=verdict(at=9000.0), now=9000.0)
     assert reasons_told(full, newer) == [Reason.ROLLED_BACK]
+
+
+def test_a_refusal_in_other_words_is_the_same_problem_and_one_of_another_object_or_of_another_kind_is_not() -> None:
+    def refused(name: str, *, words: str, answer: str = "403 to PATCH") -> Problem:
+        return refusal(DEPLOYMENTS, name=name, why=Rejected(f"PATCH /apis/apps: {words}", answer=answer))
+
+    first = refused("support-r1", words="denied, request 1: no")
+    assert first == refused("support-r1", words="denied, request 2: no")
+    assert first != refused("support-r2", words="denied, request 1: no")
+    assert first != refused("support-r1", words="denied, request 1: no", answer="403 to DELETE")
+    assert first != refused("support-r1", words="denied, request 1: no", answer="422 to PATCH")
+    said = with_problem([], problem=first, previous=[], generation=1, now=0.0)
+    assert problem_in(FallbackPolicyStatus(conditions=said)) == first, "also for an operator that has just begun"

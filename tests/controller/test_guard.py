@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from backstop.kube.connection import Connection
-from backstop.kube.resources import POLICIES
+from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, POLICIES
 
 from .operators import running
 from .until import until
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.apiserver
 GUARD = {"guardSeconds": 600, "keepPreviousSeconds": 600}
 
 
-async def promoted(world: World) -> None:
+async def promoted(world: World, *, rollback: Mapping[str, int] = GUARD) -> None:
     """Version 2 has just replaced version 1, and both can be made to breach."""
     world.behaviour |= {"v1": Behaviour(), "v2": Behaviour()}
     await world.prompt("v1")
     await world.prompt("v2")
-    await world.apply("v1", rollback=GUARD)
+    await world.apply("v1", rollback=rollback)
     await world.stable_on("v1")
-    await world.apply("v2", rollback=GUARD)
+    await world.apply("v2", rollback=rollback)
     await world.stable_on("v2", within=60)
 
 
@@ -88,10 +88,11 @@ async def test_a_watched_stable_is_evaluated_on_every_scrape_and_written_only_wh
             return found
 
         def healthy(status: Mapping[str, Any]) -> bool:
-            at_rest = not status.get("retiring") and "report" in status.get("lastRollout", {})
-            return at_rest and [slo["state"] for slo in status.get("slos", ())] == ["Healthy"]
+            judged = status.get("guard", {}).get("judged")  # which is said once
+            at_rest = judged and not status.get("retiring") and "report" in status.get("lastRollout", {})
+            return bool(at_rest) and [slo["state"] for slo in status.get("slos", ())] == ["Healthy"]
 
-        await world.until_status("stable is healthy in its guard window", healthy)
+        await world.until_status("stable is healthy in its guard window", healthy, within=60)
         await world.quiet()
         asked, written = world.queries, await version()
 
@@ -102,3 +103,21 @@ async def test_a_watched_stable_is_evaluated_on_every_scrape_and_written_only_wh
         assert await version() == written
         world.behaviour["v2"].bad = 0.5
         await world.until_status("a change is seen at once", lambda s: s.get("lastRollout", {}).get("reason") == "LatencyBreach")
+
+
+async def test_the_record_of_what_can_be_returned_to_stays_without_its_pods_and_though_no_history_is_kept(
+    connection: Connection, world: World
+) -> None:
+    async with running(connection, world):
+        await promoted(world, rollback={"guardSeconds": 600, "keepPreviousSeconds": 15, "revisionHistoryLimit": 0})
+        name = f"{world.policy}-{(await world.status())['previous']['revision']}"
+
+        async def gone() -> bool:
+            return name not in await world.names(DEPLOYMENTS)
+
+        await until("its pods are kept no more", gone, within=60)
+        await world.quiet()
+        assert name in await world.names(CONFIG_MAPS)
+        world.behaviour["v2"].bad = 0.5
+        await world.until_status("v1 is stable again", lambda s: s.get("lastRollout", {}).get("reason") == "LatencyBreach", within=60)
+        assert name in await world.names(DEPLOYMENTS), "made anew, from its record"

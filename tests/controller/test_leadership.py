@@ -106,6 +106,30 @@ async def test_a_lease_that_somebody_deletes_is_made_anew_by_who_leads(client: C
     keeping.cancel()
 
 
+async def test_who_finds_anothers_name_on_the_lease_ends_and_leaves_it_there(client: Client, world: World) -> None:
+    first = candidate(client, world, name="first", seconds=3)
+    await first.gain()
+    lease = LeaseObject(client, namespace=world.namespace, name="backstop", manager=MANAGER)
+    await lease.write(await lease.read(), holder="second", seconds=NEVER, now=time.time())
+    async with asyncio.timeout(20):
+        with pytest.raises(LeadershipLost, match="`second` holds the Lease"):
+            await first.keep()
+    assert not first.leads()
+    assert await holder(client, world) == "second"
+
+
+async def test_a_holder_stops_acting_while_a_fifth_of_the_leases_time_is_left(client: Client, world: World) -> None:
+    now = [1000.0]
+    lease = LeaseObject(client, namespace=world.namespace, name="backstop", manager=MANAGER)
+    first = Leadership(lease, identity="first", seconds=100, clock=time.time, monotonic=lambda: now[0], jitter=lambda: 0.0)
+    await first.gain()
+    now[0] = 1079.0
+    assert first.leads()
+    now[0] = 1081.0
+    assert not first.leads(), "a write that was just sent would arrive after another leads"
+    assert (await lease.read()).seconds == 100
+
+
 async def test_who_cannot_renew_in_time_ends(api_server: ApiServer, tmp_path: Path, world: World) -> None:
     async with wire(api_server, folder=tmp_path) as (line, kubeconfig):
         client = Client((await connect(kubeconfig)).api_client(), timeout=1.0)

@@ -2,20 +2,25 @@
 
 import asyncio
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from backstop.controller.seen import DeploymentSeen, child
+from backstop.controller.store import Store
+from backstop.controller.writes import Writes
 from backstop.kube.client import MERGE, Client
 from backstop.kube.connection import Connection
-from backstop.kube.errors import NotFound
+from backstop.kube.errors import Conflict, NotFound, Rejected
 from backstop.kube.resources import AUTOSCALERS, DEPLOYMENTS, DISRUPTION_BUDGETS, Body
 
 from .operators import running
 from .until import until
-from .world import World
+from .world import MANAGER, World
 
 pytestmark = pytest.mark.apiserver
 
+CONTAINERS = {"containers": [{"name": "c", "image": "c:1"}]}
 SCALED = {"replicas": 2, "autoscaling": {"minReplicas": 2, "maxReplicas": 6}}
 STEPS = {"steps": [{"weight": 34, "holdSeconds": 1}, {"weight": 100, "holdSeconds": 1, "approval": True}], "analysis": {"warmUpSeconds": 0}}
 
@@ -196,3 +201,21 @@ async def test_each_live_revision_has_a_budget_for_disruptions_which_goes_with_i
         selector = (await world.deployment(name))["spec"]["selector"]
         budget = await client.get(DISRUPTION_BUDGETS, namespace=world.namespace, name=name)
         assert budget["spec"]["selector"] == selector
+
+
+async def test_a_deployment_that_was_made_anew_by_somebody_is_not_scaled_as_the_one_that_was_seen(client: Client) -> None:
+    labels, metadata = {"app": "another"}, {"name": f"d-{uuid4().hex[:8]}", "namespace": "default"}
+    spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": CONTAINERS}}
+    body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}
+    seen = child(await client.create(DEPLOYMENTS, body=body, manager=MANAGER), resource=DEPLOYMENTS)
+    await client.delete(DEPLOYMENTS, **metadata, uid=seen.uid)
+    await client.create(DEPLOYMENTS, body=body, manager=MANAGER)
+    writes = Writes(client, store=Store(), instance="test", wake=lambda _: None)
+    with pytest.raises((Rejected, Conflict)):
+        await writes.scale(seen, replicas=3)
+    live = await client.get(DEPLOYMENTS, **metadata)
+    assert live["spec"]["replicas"] == 1
+    scaled = await writes.scale(child(live, resource=DEPLOYMENTS), replicas=3)
+    assert isinstance(scaled, DeploymentSeen)
+    assert scaled.replicas == 3
+    await client.delete(DEPLOYMENTS, **metadata, uid=scaled.uid)

@@ -10,10 +10,17 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from backstop.api.clock import parse_time
-from backstop.api.reasons import Reason
+from backstop.api.policystatus import Phase
+from backstop.api.reasons import ADVICE, WARNINGS, Reason
+from backstop.controller.seen import declared
+from backstop.controller.store import Store
+from backstop.controller.telling import Telling
+from backstop.controller.writes import Writes
 from backstop.kube.client import Client
 from backstop.kube.connection import Connection
 from backstop.kube.resources import POLICIES, PROMPT_VERSIONS, Resource
+from backstop.rollout.plan import Announcement
+from backstop.telemetry.metrics import Metrics
 from e2e.cluster.ports import free_port
 
 from .operators import running
@@ -23,6 +30,7 @@ from .world import Behaviour, World, condition
 pytestmark = pytest.mark.apiserver
 
 ROLLED_BACK = ["FirstRevision", "CanaryStarted", "StepStarted", "WeightVerified", "RolledBack", "TrafficShifted"]
+START = 1_800_000_000.0
 UNWATCHED = {"keepPreviousSeconds": 15, "guardSeconds": 0}
 
 
@@ -41,6 +49,18 @@ async def a_rollback(world: World) -> None:
     await world.apply("v2", canary=steps, rollback=UNWATCHED)
     await world.until_status("v2 is reported", lambda s: s.get("lastRollout", {}).get("report"), within=60)
     await world.quiet()
+
+
+async def test_every_warning_s_event_says_after_its_message_what_to_do_next(client: Client, world: World) -> None:
+    body = await world.apply("v1")
+    about = declared(body, resource=POLICIES)
+    writes = Writes(client, store=Store(), instance="test", wake=lambda _: None)
+    telling = Telling(writes, metrics=Metrics())
+    for number, reason in enumerate(sorted(WARNINGS)):
+        said = Announcement(reason, f"this was seen: {reason}")
+        await telling.tell(about, said, owner=None, phase=Phase.IDLE, weight=0, now=START + number)
+    noted = {event["reason"]: event["note"] for event in await world.told()}
+    assert noted == {reason: f"this was seen: {reason}" + (f"; {ADVICE[reason]}" if reason in ADVICE else "") for reason in WARNINGS}
 
 
 async def test_r06_a_transition_is_told_once_in_an_event_a_log_line_and_a_count_and_never_again(
@@ -146,6 +166,9 @@ async def test_r07_metrics_say_where_a_policy_is_and_when_what_was_decided_and_l
         assert ended == {("RolledBack", "LatencyBreach"): 1.0}
         shifts = [value for name, _, value in others if name == "backstop_operator_decision_to_shift_seconds_count"]
         assert shifts == [1.0]
+        (took,) = (value for name, _, value in others if name == "backstop_operator_decision_to_shift_seconds_sum")
+        assert took == pytest.approx(parse_time(last["shiftedAt"]) - parse_time(last["detectedAt"]), abs=0.002), "status has milliseconds"
+        assert took > 0.002
     # What the policies' series say follows from status, so that another operator shows the same.
     async with running(connection, world, telemetry_port=port):
 

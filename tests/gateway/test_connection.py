@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backstop.gateway import connection as server_side
-from backstop.gateway.connection import CallerGoneError, Connection, Exchange
+from backstop.gateway.connection import Connection
+from backstop.gateway.httpexchange import CallerGoneError, Exchange
 
 DATE = b"date: now\r\n"
 POST = b"POST /v1/x?y=%%41 HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s"

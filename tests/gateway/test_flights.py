@@ -4,10 +4,10 @@ import asyncio
 import time
 
 from backstop.api.metricnames import FailureMode, FirstTier
-from backstop.gateway.chain import Result, Walk
 from backstop.gateway.errors import Failure
 from backstop.gateway.flights import Flights
 from backstop.gateway.upstream import Whole
+from backstop.gateway.walk import Result, Walk
 
 KEY = b"key"
 

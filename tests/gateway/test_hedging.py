@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from backstop.gateway.walk import Walk
 from e2e.fakemodel.script import Rule
 
 from .harness import USER, Gateway, Gateways, Model, eventually, guarded_tier, listening, make_record, static_tier
@@ -317,6 +318,36 @@ async def test_w32_of_requests_that_wait_for_one_that_lost_one_asks_the_first_ti
         await first[0].is_left(min(number + 1, 2))
     assert first[0].asked == 2
     assert await gateway.total("backstop_served_usage_total") == 4, "each was answered by a model that it asked itself"
+
+
+async def test_who_was_given_anothers_answer_has_taken_no_tokens_whomever_it_asked_beside(
+    first: Pair, second: Pair, gateways: Gateways
+) -> None:
+    chain = [hedged(first[1]), {"name": "kept", "cache": {"hot": {"maxMebibytes": 1}}}]
+    gateway = await gateways.start(make_record([*chain, guarded_tier(second[1], name="second", first_token=LONG)], budget=3 * LONG))
+    waiting = []
+    for number in range(2):
+        waiting.append(asyncio.create_task(gateway.chat()))
+        await second[0].is_asked(number + 1)
+    first[0].answer(0, "First.")
+    assert {(got.text, got.said("tier")) for got in await asyncio.gather(*waiting)} == {("First.", "primary")}
+    await second[0].is_left(2)
+    assert (first[0].asked, await gateway.total("backstop_served_usage_total")) == (1, 1)
+
+
+def test_time_in_which_two_are_waited_for_counts_once() -> None:
+    now = 10.0
+    walk = Walk(started=now, budget=60.0)
+    with walk.wait(lambda: now):
+        now += 2
+        with walk.wait(lambda: now):
+            now += 3
+            assert walk.waited_by(now) == 5
+        now += 1
+    now += 100
+    with walk.wait(lambda: now):
+        now += 4
+    assert (walk.waited, walk.waited_by(now + 50)) == (10, 10)
 
 
 async def test_embeddings_are_hedged_with_what_has_them(first: Pair, second: Pair, gateways: Gateways) -> None:

@@ -88,11 +88,12 @@ async def test_w58_wherever_it_is_cut_the_text_is_the_same(model: Model, other_m
         assert (got.text, got.is_done) == (" ".join(words), True), cut
 
 
+@pytest.mark.parametrize("other", ["t0 t1 t2 and now for something else", " ".join(["t0", "t1", *TOKENS])])
 async def test_w58_whoever_says_something_else_adds_nothing_and_the_next_one_goes_on(
-    model: Model, other_model: Model, gateways: Gateways
+    model: Model, other_model: Model, gateways: Gateways, other: str
 ) -> None:
     model.script(Rule(match="first", tokens=60, fault=Fault.CUT, cut_after_tokens=40), CUT)
-    other_model.script(Rule(text="t0 t1 t2 and now for something else"))
+    other_model.script(Rule(text=other))
     gateway = await gateways.start(record(model.url, tier(other_model.url)))
     got = await gateway.chat(stream=True)
     assert (got.text.split(), got.is_done, got.events[-1]["error"]["code"]) == (TOKENS[:40], False, "stream_interrupted")
@@ -188,6 +189,23 @@ async def test_a_caller_that_leaves_takes_who_goes_on_with_it(
         return other_model.fake.cancelled == 1 and await counted(gateway, outcome="cancelled") == 1
 
     await eventually(over)
+
+
+@pytest.mark.parametrize("stream", [CONTINUE, {"onInterruption": "Fail"}])
+async def test_a_body_takes_room_for_as_long_as_another_tier_may_need_it(
+    model: Model, other_model: Model, gateways: Gateways, http: aiohttp.ClientSession, stream: dict[str, Any]
+) -> None:
+    model.script(Rule(tokens=60, fault=Fault.STALL, cut_after_tokens=2))
+    gateway = await gateways.start(record(model.url, tier(other_model.url, prefill=True), stream=stream, stall=60_000))
+    response = await http.post(f"http://{gateway.address}/v1/chat/completions", json={"messages": [USER], "stream": True})
+    await response.content.readany()
+    assert ((await gateway.status())["bodyBytes"] > 0) is (stream is CONTINUE)
+    response.close()
+
+    async def given_back() -> bool:
+        return bool((await gateway.status())["bodyBytes"] == 0)
+
+    await eventually(given_back)
 
 
 async def test_an_entry_learns_that_the_first_tier_of_a_canary_broke_off(

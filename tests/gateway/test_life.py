@@ -102,6 +102,7 @@ async def test_a_request_on_an_idle_connection_is_answered_also_while_the_gatewa
     await stopping
 
 
+@pytest.mark.long
 async def test_more_requests_than_the_bound_are_told_to_come_back(model: Model, gateways: Gateways) -> None:
     model.script(Rule(latency_milliseconds=60_000))
     gateway = await gateways.start(make_record([model_tier(model.url)], budget=90_000))

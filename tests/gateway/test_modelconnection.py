@@ -228,12 +228,11 @@ async def test_a_body_that_is_compressed_though_nobody_asked_for_it_is_read(body
     assert await side.read() == b"abcde"
 
 
-@pytest.mark.parametrize(
-    "body", [b"abcde", gzip.compress(b"abcde", mtime=0)[:-1], gzip.compress(bytes(64 << 20), mtime=0)], ids=["no gzip", "cut", "bomb"]
-)
-async def test_a_compressed_body_that_is_broken_cut_or_a_bomb_is_no_answer(body: bytes) -> None:
+@pytest.mark.parametrize("what", ["no gzip", "cut", "bomb"])
+async def test_a_compressed_body_that_is_broken_cut_or_a_bomb_is_no_answer(what: str) -> None:
+    body = b"abcde" if what == "no gzip" else gzip.compress(b"abcde" if what == "cut" else bytes(64 << 20), mtime=0)
     side = Side()
-    side.feed(_compressed(body))
+    side.feed(_compressed(body[:-1] if what == "cut" else body))
     with pytest.raises(GarbledError):
         await side.read()
 

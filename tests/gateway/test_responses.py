@@ -85,6 +85,7 @@ async def test_w25_a_response_goes_along_the_chain_with_the_prompt_around_it(mod
     assert await gateway.total("backstop_served_total", outcome="success") == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("fault", "text"), [(Fault.NONE, "All is well."), (Fault.MALFORMED, "Not now.")])
 async def test_w25_the_official_client(model: Model, gateways: Gateways, fault: Fault, text: str) -> None:
     model.script(Rule(fault=fault))

@@ -128,7 +128,7 @@ BAD: list[tuple[str, Change, str]] = [
     (
         "a metadata address",
         lambda p, f, s: _set(f, "spec", "chain", 0, "model", "baseURL", to="http://169.254.169.254/v1"),
-        "`spec.chain[0].model.baseURL` is a link-local or metadata address, which is never called; name its own host",
+        "`spec.chain[0].model.baseURL` is a link-local or metadata address, which is never called; name the model's own host",
     ),
     (
         "a port that is no port",

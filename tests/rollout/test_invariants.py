@@ -9,15 +9,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from backstop.api.reasons import Reason
 from backstop.rollout.decide import decide
-from backstop.rollout.observed import Known, ProbeState
+from backstop.rollout.observed import Known, ProbeState, Unresolved
 from backstop.rollout.place import awaited_generation
 from backstop.rollout.route import share_of
+from tests.rollout.kstatus import agree_with_kstatus
 from tests.rollout.witness import WatchedWorld
 from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy
 
 STEPS = (50, 500, 1000)
 GUARD = 90
+MISSING = Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, "`spec.promptVersion` names `v9`, which does not exist; create it")
 THOROUGH = settings.get_current_profile_name() == "found"
 
 
@@ -50,6 +53,10 @@ class Rollouts(RuleBasedStateMachine):
     @rule(version=st.sampled_from("1234"))
     def the_spec_names(self, version: str) -> None:
         self.world.want(version)
+
+    @rule()
+    def the_spec_names_what_is_not_there(self) -> None:
+        self.world.wanted = MISSING
 
     @rule()
     def the_policy_is_deleted(self) -> None:
@@ -103,6 +110,7 @@ class Rollouts(RuleBasedStateMachine):
         plan = self.world.one_pass()
         types = [condition.type for condition in plan.conditions]
         assert len(types) == len(set(types))
+        agree_with_kstatus(plan)
         awaited = awaited_generation(self.world.place)
         if awaited is not None and self.world.exists and not self.world.unread:
             assert self.world.route is not None
@@ -242,6 +250,8 @@ class Rollouts(RuleBasedStateMachine):
         """8: left alone with healthy metrics, it comes to rest: the wanted revision is stable, or rejected; and then nothing is written."""
         self.world.judged, self.world.deaf, self.world.unread = HEALTHY, False, False
         self.world.broken.clear()
+        if self.world.wanted is MISSING:
+            self.world.want("1")
         self.world.run(1200, tick=5)  # a comparison may be open for ten minutes
         if not self.world.exists:
             self.world.create_anew()
@@ -449,4 +459,4 @@ TestRolloutsWithProbes = RolloutsWithProbes.TestCase
 TestRolloutsByReplicas = RolloutsByReplicas.TestCase
 TestRolloutsByReplicas.settings = TestRolloutsEdited.settings = TestRollouts.settings = TestRolloutsByHand.settings = (
     TestRolloutsWithProbes.settings
-) = settings(max_examples=80 if THOROUGH else 12, stateful_step_count=40)
+) = settings(max_examples=80 if THOROUGH else 8, stateful_step_count=40)

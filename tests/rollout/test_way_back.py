@@ -5,7 +5,9 @@ from backstop.api.condition import ConditionType
 from backstop.api.fallbackpolicy import RollbackMode
 from backstop.api.reasons import Reason
 from backstop.api.rolloutreport import RolloutReportSpec
+from backstop.rollout.look import Look
 from backstop.rollout.place import Outcome
+from backstop.rollout.wake import wake_at
 from tests.rollout.test_guard import COMPARED, condition, promoted, shares
 from tests.rollout.world import BREACHED, HEALTHY, World, revision
 
@@ -139,3 +141,18 @@ def test_a_way_back_that_took_long_was_decided_when_the_breach_was_seen() -> Non
     report = RolloutReportSpec.model_validate(list(world.reports.values())[-1])
     assert parse_time(report.detectedAt) == breached
     assert parse_time(report.endedAt) >= back
+
+
+def test_a_way_back_is_looked_at_again_when_few_pods_are_enough_and_when_it_is_late() -> None:
+    def due(world: World) -> float | None:
+        return wake_at(Look(world.observe(), world.policy, world.now))
+
+    world = waiting()
+    guard = world.place.guard
+    assert guard is not None
+    assert guard.returning is not None
+    assert due(world) == guard.returning.at + 30
+    world.run(35)
+    assert due(world) == guard.returning.at + DEADLINE
+    world.run(DEADLINE)
+    assert due(world) == guard.until, "then only a change can matter"

@@ -13,7 +13,7 @@ from .wishes import MISSING, UNSEEING
 THOROUGH = settings.get_current_profile_name() == "found"
 
 TestWholePasses = WholePasses.TestCase
-TestWholePasses.settings = settings(max_examples=15 if THOROUGH else 5, stateful_step_count=30, suppress_health_check=list(HealthCheck))
+TestWholePasses.settings = settings(max_examples=15 if THOROUGH else 3, stateful_step_count=30, suppress_health_check=list(HealthCheck))
 
 
 def test_b14_a_pass_that_began_before_an_abort_does_not_write_over_its_verdict() -> None:

@@ -114,8 +114,8 @@ func sum(callers []caller, lasted time.Duration) told {
 	return result
 }
 
-// How long after the end of a run an answer is waited for.
-const patience = 60 * time.Second
+// How long after the end of a run callers go on, so that each has something to say.
+const patience = 30 * time.Second
 
 type caller struct {
 	address    string
@@ -166,7 +166,7 @@ func (c *caller) ask() error {
 		noDelay(connection)
 		c.connection, c.in = connection, bufio.NewReaderSize(connection, 64<<10)
 	}
-	_ = c.connection.SetDeadline(c.end.Add(patience))
+	_ = c.connection.SetDeadline(c.end.Add(3 * patience)) // of one that was begun last
 	started := time.Now()
 	if _, err := c.connection.Write(c.request); err != nil {
 		return err

@@ -124,6 +124,8 @@ class CanaryStatus(StatusModel):
         max_length=16,
         description="With an own workload: percent of new connections that the ready pods really give to it. Unset: `weight` is exact.",
     )
+    blindTold: bool = Field(False, description="Whether it was told that metrics cannot be seen, and not yet that they can again.")
+    seeingSince: Time | None = time_field("Since when metrics can be seen again, where that is still to be told.")
 
 
 class FirstStatus(StatusModel):
@@ -270,6 +272,9 @@ class GuardStatus(StatusModel):
     )
     byHand: bool = Field(False, description="Whether a person had it promoted, so that a breach is only told.")
     reported: str | None = Field(None, max_length=128, description="Why it would have gone back, where that was only told.")
+    blindTold: bool = Field(False, description="Whether it was told that metrics cannot be seen, and not yet that they can again.")
+    seeingSince: Time | None = time_field("Since when metrics can be seen again, where that is still to be told.")
+    judged: bool = Field(False, description="Whether every SLO could be judged at least once in this watch.")
 
 
 class IncidentStatus(StatusModel):

@@ -89,6 +89,7 @@ class Reason(StrEnum):
     METRICS_AVAILABLE = "MetricsAvailable"
     METRICS_UNAVAILABLE = "MetricsUnavailable"
     BUCKET_BOUNDARY_MISSING = "BucketBoundaryMissing"
+    NEVER_JUDGED = "NeverJudged"
     TRAFFIC_UNREADABLE = "TrafficUnreadable"
     STABLE_UNREADY = "StableUnready"
     STATUS_LOST = "StatusLost"
@@ -138,6 +139,7 @@ WARNINGS = frozenset(
         Reason.ROLLED_BACK,
         Reason.METRICS_UNAVAILABLE,
         Reason.BUCKET_BOUNDARY_MISSING,
+        Reason.NEVER_JUDGED,
         Reason.TRAFFIC_UNREADABLE,
         Reason.STABLE_UNREADY,
         Reason.STATUS_LOST,
@@ -156,6 +158,7 @@ ADVICE = {
     Reason.ROLLED_BACK: WAY_BACK,
     Reason.REJECTED_BEFORE: WAY_BACK,
     Reason.WOULD_ROLL_BACK: "name another version in the spec; a new value of the annotation `backstop.dev/abort` ends a canary",
+    Reason.RETURNING: "see to its pods if they do not come; a new value of the annotation `backstop.dev/promote` keeps what serves",
     Reason.NOTHING_TO_RETURN_TO: "roll out another version",
     Reason.SHARED_INCIDENT: "look for what both have in common, such as the model behind them, "
     "and then set a new value of the annotation `backstop.dev/retry` or change the spec",
@@ -165,6 +168,7 @@ ADVICE = {
     Reason.HOLDING_LONG: "`.status.slos` says what is missing; `backstop.dev/skip-step` goes on, `backstop.dev/abort` ends it, and "
     "`spec.canary.analysis.maxHoldSeconds` bounds the wait",
     Reason.METRICS_UNAVAILABLE: "see that the metrics source answers, and that it scrapes the gateways",
+    Reason.NEVER_JUDGED: "see that metrics can be seen and that there are requests; `spec.rollback.guardSeconds` says how long is watched",
     Reason.STABLE_UNREADY: "look at its pods",
     Reason.STATUS_LOST: "see who took it away: a backup is restored with its status, and a client changes what is its own",
 }

@@ -89,7 +89,7 @@ class Apply:
         """
         route = subject.plan.route
         if route is not None and route.falling and (refused := await self._route(subject)) is not None:
-            await self._write_status(subject, status=subject.status, problem=refused)
+            await self._write_status(subject, status=subject.status, problem=refused, served=True)
             if refused != known:
                 await self._announce(subject, Announcement(refused.reason, refused.message))
             return refused
@@ -205,10 +205,15 @@ class Apply:
             what = f"{router_of(subject.wish.spec).resource.kind} of its route"
             _log.warning(f"somebody keeps changing the {what}", extra=fields(namespace=key.namespace, policy=key.name, waited=waited))
 
-    async def _write_status(self, subject: Subject, *, status: FallbackPolicyStatus, problem: Problem | None) -> None:
+    async def _write_status(self, subject: Subject, *, status: FallbackPolicyStatus, problem: Problem | None, served: bool = False) -> None:
         policy = subject.policy
         conditions = with_problem(
-            status.conditions, problem=problem, previous=subject.status.conditions, generation=policy.generation, now=subject.now
+            status.conditions,
+            problem=problem,
+            previous=subject.status.conditions,
+            generation=policy.generation,
+            now=subject.now,
+            served=served,
         )
         status = status.model_copy(update={"conditions": conditions})
         try:

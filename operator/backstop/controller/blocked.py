@@ -32,17 +32,26 @@ def blocked_states(why: Unresolved) -> tuple[ConditionState, ...]:
 
 
 def with_problem(
-    conditions: list[Condition], *, problem: Problem | None, previous: list[Condition], generation: int, now: float
+    conditions: list[Condition], *, problem: Problem | None, previous: list[Condition], generation: int, now: float, served: bool = False
 ) -> list[Condition]:
-    """The conditions, with `Accepted` false for what could not be written."""
+    """The conditions, with `Accepted` false for what could not be written.
+
+    Nothing is on its way as long as that is so: `Stalled`, and not `Reconciling`. Not where the wanted revision is stable and ready:
+    what tools wait for has come, and `Accepted` and the event say what is missing. `served`: callers still reach what they should not;
+    then nothing is ready.
+    """
     if problem is None:
         return conditions
-    states = (
-        ConditionState(ConditionType.ACCEPTED, "False", problem.reason, problem.message),
-        ConditionState(ConditionType.STALLED, "True", problem.reason, problem.message),
-    )
-    touched = {state.type for state in states}
-    return [*(c for c in conditions if c.type not in touched), *conditions_after(previous, states=states, generation=generation, now=now)]
+    states = [ConditionState(ConditionType.ACCEPTED, "False", problem.reason, problem.message)]
+    if served:
+        states.append(ConditionState(ConditionType.READY, "False", problem.reason, problem.message))
+    if served or not any(c.type == ConditionType.READY and c.status == "True" for c in conditions):
+        states.append(ConditionState(ConditionType.STALLED, "True", problem.reason, problem.message))
+    replaced = {ConditionType.ACCEPTED, ConditionType.STALLED, ConditionType.RECONCILING, *(state.type for state in states)}
+    return [
+        *(c for c in conditions if c.type not in replaced),
+        *conditions_after(previous, states=tuple(states), generation=generation, now=now),
+    ]
 
 
 def problem_in(status: FallbackPolicyStatus) -> Problem | None:

@@ -340,7 +340,9 @@ class Reconcile:
         # Where a pass did not get as far as the report, its time may be over already.
         if problem is None and not subject.policy.deleting and (again := self._reports.again_at(key)) is not None:
             self._queue.add_at(key, at=again)
-        if problem != known or self._reports.reporting(key, status=subject.status) != subject.observed.reporting:
+        # A problem that comes or goes is said at once; one in other words, or in the place of another, with the next attempt: the pauses
+        # between attempts grow, whatever their answers say.
+        if (problem is None) != (known is None) or self._reports.reporting(key, status=subject.status) != subject.observed.reporting:
             self._queue.add(key)
         return problem is not None
 

@@ -1,7 +1,7 @@
 """The policy that a pass is about, with all that was read of it; made once, changed by nobody."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..api.names import revision_object
 from ..api.policystatus import FallbackPolicyStatus
@@ -17,15 +17,24 @@ from .wanted import Wish
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that could not be written; one sentence for the policy's author."""
+    """Something that could not be written; one sentence for the policy's author.
+
+    One is told from another by its reason and by what the sentence begins with: which object, and how it was refused. What the API
+    server says of it may differ with each attempt (a webhook's request id, a time): that is the same problem, in newer words.
+    """
 
     reason: Reason
-    message: str
+    message: str = field(compare=False)
+    what: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "what", self.message.partition(": ")[0])
 
 
 def refusal(resource: Resource, *, name: str, why: Rejected) -> Problem:
     """The API server understood, and would not have it: the policy's author may be able to do something about it."""
-    return Problem(Reason.OBJECT_REFUSED, f"{_refused(resource, name)}: {why}")
+    how = f" ({why.answer})" if why.answer else ""
+    return Problem(Reason.OBJECT_REFUSED, f"{_refused(resource, name)}{how}: {why}")
 
 
 def refused_deployments(problem: Problem | None, *, policy: str, revisions: Iterable[str]) -> Mapping[str, str]:

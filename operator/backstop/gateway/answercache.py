@@ -12,7 +12,6 @@ from typing import Any, Final
 from ..api.metricnames import CacheLevel, CacheLookup, CacheUse
 from .body import ChatRequest, Wanted
 from .cachekey import CacheControl, key_of, read_cache_control
-from .chain import Result, Walk
 from .flights import Flights
 from .hotcache import LONGEST_ANSWER, HotCache
 from .lowerlevel import LowerLevel
@@ -22,6 +21,7 @@ from .revision import CacheTier, ModelTier, Revision
 from .storedentry import Entry
 from .upstream import Streaming, Whole
 from .usage import Usage
+from .walk import Result, Walk
 
 _NOT_KEPT: Final = CacheControl(may_keep=False, max_age=0.0)
 

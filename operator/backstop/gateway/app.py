@@ -14,12 +14,12 @@ import msgspec
 from ..api.metricnames import CacheUse, FirstTier, Outcome, Overload
 from ..api.traffic import NO_STEERING, PodRole, role_of, takes_forwarded
 from .access import Access
-from .connection import CallerGoneError, Exchange
 from .errors import CallerError, envelope
 from .exchange import Body, Reply, RequestHeaders, read_headers
 from .feedback import FEEDBACK_PATH, LONGEST_FEEDBACK
 from .feedbackdesk import FeedbackDesk
 from .forward import Forwarder
+from .httpexchange import CallerGoneError, Exchange
 from .lifecycle import Lifecycle
 from .metrics import GatewayMetrics
 from .revision import Revision

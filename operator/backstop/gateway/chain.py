@@ -4,9 +4,8 @@ Knows when a tier may be tried, how long it has, and what a failure hands over t
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, assert_never
 
@@ -29,43 +28,7 @@ from .static import FixedAnswer
 from .targets import TargetGate
 from .ticket import Asking, acknowledgement
 from .upstream import Failed, PassedBack, Streaming, Upstream, Whole
-
-
-@dataclass
-class Walk:
-    """How far a request has come along the chain. Times in seconds; `budget`: from `started` to the first of an answer."""
-
-    started: float
-    budget: float
-    allowed: frozenset[str] | None = None  # jurisdictions; None: all
-    hurried: bool = False  # its caller gives less than the policy does: to be late for it is no failure of a target's
-    attempts: int = 0
-    hand_offs: int = 0
-    waited: float = 0.0  # for targets
-    first_tier: FirstTier = FirstTier.SKIPPED
-    failures: list[Failure] = field(default_factory=list)
-    outgrown: int = 0  # tokens of the largest window that was too small; 0: none was
-    asked: set[str] = field(default_factory=set)  # tiers, for this very request
-    hedged: bool = False  # a later tier, which began beside the one whose turn it was, answered first
-    waiting: int = 0  # attempts that run now
-    waiting_since: float = 0.0
-
-    @contextmanager
-    def wait(self, clock: Callable[[], float]) -> Iterator[None]:
-        """Time inside of it is waited; of several at once, once."""
-        if self.waiting == 0:
-            self.waiting_since = clock()
-        self.waiting += 1
-        try:
-            yield
-        finally:
-            self.waiting -= 1
-            if self.waiting == 0:
-                self.waited += clock() - self.waiting_since
-
-    def waited_by(self, now: float) -> float:
-        """Until now: who has lost a race may not have ended yet."""
-        return self.waited + (now - self.waiting_since if self.waiting else 0.0)
+from .walk import Result, Walk
 
 
 @dataclass(frozen=True)
@@ -84,9 +47,6 @@ class Exhausted:
     """No tier answered; `failure` is the first one's of those that were for this request."""
 
     failure: Failure
-
-
-Result = Whole | Streaming | PassedBack | Failure
 
 
 class Cache(Protocol):

@@ -10,8 +10,9 @@ from typing import Final, Protocol
 
 from ..api.names import PIN_HEADER, SYNTHETIC_HEADER
 from ..api.traffic import NO_STEERING, Steering
-from .connection import BODY_SECONDS, Exchange
+from .connection import BODY_SECONDS
 from .errors import JSON_TYPE, CallerError, caller_error_body, envelope, error_event
+from .httpexchange import Exchange
 from .locales import LONGEST_HEADER
 from .room import BodyRoom
 

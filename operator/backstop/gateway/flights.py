@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from ..api.metricnames import FailureMode, FirstTier
-from .chain import Result, Walk
 from .errors import Failure
 from .timing import on_loop
 from .upstream import Whole
+from .walk import Result, Walk
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from typing import Final
 
-from .connection import Connection, Exchange
+from .connection import Connection
 from .errors import JSON_TYPE, envelope
+from .httpexchange import Exchange
 from .lifecycle import Lifecycle
 from .revision import ConfigurationError
 

@@ -12,7 +12,7 @@ from ..api.heartbeat import Heartbeat
 from ..api.traffic import role_of
 from .allowance import Allowance
 from .answercache import AnswerCache
-from .connection import Exchange
+from .httpexchange import Exchange
 from .lifecycle import Lifecycle
 from .metrics import GatewayMetrics
 from .quality.sampling import AnswerSampler

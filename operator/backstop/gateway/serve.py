@@ -13,21 +13,22 @@ from ..api.traffic import PodRole
 from .allowance import Allowance
 from .answercache import AnswerCache, CacheAccess
 from .body import ChatRequest, Wanted, parse_chat
-from .chain import Answered, Chain, Exhausted, Walk
-from .continuing import Continuation, ContinuedStream, may_go_on
-from .errors import SLOW_CALLER_EVENT, CallerError, error_event, exhausted
+from .chain import Answered, Chain, Exhausted
+from .continuing import Continuation, may_go_on
+from .errors import CallerError, exhausted
 from .exchange import Body, Reply, RequestHeaders, Spelling, carried
 from .metrics import GatewayMetrics
 from .quality.sampling import AnswerSampler, AnswerStream, Draw
+from .relay import Relay
 from .replay import Replay, as_stream
 from .responserequest import as_chat
 from .responses import Responses
-from .revision import STATIC_MODEL, ModelTier, Revision, StaticTier
+from .revision import STATIC_MODEL, Revision, StaticTier
 from .static import FixedAnswer, static_completion, static_stream
 from .surface import Completions, Endpoint, chat_of, embeddings_of
-from .timing import Deadline
-from .upstream import CutError, PassedBack, Streaming, Whole
-from .usage import USAGE_HEADER, ModelUse, comment, told, usage_in
+from .upstream import PassedBack, Streaming, Whole
+from .usage import USAGE_HEADER, ModelUse, told, usage_in
+from .walk import Walk
 
 FIRST_TIER_HEADER: Final = "x-backstop-first-tier"
 REASON_HEADER: Final = "x-backstop-reason"
@@ -37,7 +38,6 @@ CACHE_HEADER: Final = "x-backstop-cache"
 CACHE_AGE_HEADER: Final = "x-backstop-cache-age"  # whole seconds
 BUDGET_HEADER: Final = "x-backstop-budget-ms"
 NO_TIER: Final = "none"
-TIMER_SLACK: Final = 0.05  # seconds: timers may fire a little early
 ANSWERED: Final = (Outcome.SUCCESS, Outcome.TRUNCATED)
 
 
@@ -95,6 +95,7 @@ class LocalServer:
         self._now = now
         self._cache = cache
         self._allowance = allowance
+        self._relay = Relay(metrics=metrics, clock=clock)
         self._quality = quality
         self._constant = [
             (b"x-backstop-policy", revision.policy.encode()),
@@ -263,7 +264,9 @@ class LocalServer:
                 stream: AnswerStream = streaming if kept is None else kept.recorded(streaming, tier=answer.tier)
                 stream = stream if draw is None else draw.recorded(stream)
                 hop = request.hop is not None
-                return await self._relay(stream, answer=answer, reply=reply, headers=headers, passage=passage, hop=hop, going_on=going_on)
+                relayed = await self._relay.run(stream, answer=answer, reply=reply, headers=headers, hop=hop, going_on=going_on)
+                passage.use, passage.first_broke_off = relayed.use, relayed.first_broke_off
+                return relayed.outcome
 
     async def _answer_statically(
         self, fixed: FixedAnswer, *, wanted: Wanted, reply: Reply, headers: list[tuple[bytes, bytes]], identity: str
@@ -288,85 +291,6 @@ class LocalServer:
             candidates=partial(self._chain.behind, request=request, walk=walk),
             ask=partial(self._chain.finish, trace=trace, walk=walk),
         )
-
-    async def _relay(
-        self,
-        stream: AnswerStream,
-        *,
-        answer: Answered,
-        reply: Reply,
-        headers: list[tuple[bytes, bytes]],
-        passage: Passage,
-        hop: bool,
-        going_on: Continuation | None,
-    ) -> Outcome:
-        """Pass a stream on, and what finishes it where it breaks off; close it."""
-        tier = answer.upstream
-        assert isinstance(tier, ModelTier)
-        began, ends = answer.attempt_started, answer.attempt_started + tier.total
-        why = ""  # it was the first time
-        try:
-            while True:
-                try:
-                    await self._pass_on(stream, tier=tier, ends=ends, reply=reply, headers=headers, going_on=going_on)
-                    break
-                except CutError as error:
-                    why = why or str(error)
-                except TimeoutError:
-                    # Whose time it was: the total is over also where it was quick and the caller was not. A silence is the target's.
-                    why = why or "the target fell silent, or took too long"
-                    if (total_is_over := self._clock() > ends - TIMER_SLACK) and reply.waited > (self._clock() - began) / 2:
-                        await reply.end_stream(SLOW_CALLER_EVENT)
-                        return Outcome.CANCELLED
-                    going_on = None if total_is_over else going_on
-                await stream.close()
-                rest = None if going_on is None else await going_on.go_on(tier, within=ends - self._clock())
-                if rest is None:
-                    await reply.end_stream(error_event(f"the answer is incomplete: {why}", code="stream_interrupted"))
-                    return Outcome.TRUNCATED
-                tier, stream = rest
-        finally:
-            await stream.close()
-        passage.use = ModelUse(tier.target, usage=stream.usage)
-        last = comment(passage.use) if hop else b""
-        if isinstance(stream, ContinuedStream):
-            self._metrics.count_continued(answer.tier, to=tier.name)
-            passage.first_broke_off = going_on is not None and going_on.first
-        await reply.end_stream(last)
-        return Outcome.SUCCESS
-
-    async def _pass_on(
-        self,
-        stream: AnswerStream,
-        *,
-        tier: ModelTier,
-        ends: float,
-        reply: Reply,
-        headers: list[tuple[bytes, bytes]],
-        going_on: Continuation | None,
-    ) -> None:
-        """Pass a stream on as it comes, to its proper end. Content restarts the stall timer, comments do not; nothing outlives `ends`.
-
-        Time in which the caller does not take what has come is not the target's silence. Raises CutError, TimeoutError.
-        """
-        async with Deadline(ends, clock=self._clock) as timer:
-            if not reply.begun:
-                await reply.begin_stream(headers=headers, head=stream.head)
-                if going_on is not None:
-                    going_on.take(stream.head)
-            silent_at = self._clock() + tier.stall
-            while True:
-                timer.reschedule(min(ends, silent_at))
-                piece = await stream.more()
-                timer.reschedule(ends)
-                if piece is None:
-                    return
-                events, content = piece
-                waited = reply.waited
-                await reply.pass_on(events)
-                if going_on is not None:
-                    going_on.take(events)
-                silent_at = self._clock() + tier.stall if content else silent_at + reply.waited - waited
 
     def count(self, passage: Passage, *, first_byte_at: float | None) -> None:
         """Count a request that was served here, once its outcome is settled."""

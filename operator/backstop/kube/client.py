@@ -83,7 +83,7 @@ class Client:
         query = {"container": container, "tailLines": str(lines), "limitBytes": str(most_bytes)}
         status, text = await self._answer("GET", path, query=query, accept="text/plain, */*")
         if status != 200:
-            raise _error(status, message=f"GET {path}: answer {status}")
+            raise _error(status, verb="GET", message=f"GET {path}: answer {status}")
         return text[:most_bytes]
 
     async def create(self, resource: Resource, *, body: Body, manager: str) -> Body:
@@ -150,7 +150,7 @@ class Client:
             response = await self._call("GET", path, query=query, body=None, content=JSON, timeout=endless)
             async with response.response as answer:  # closed with whoever stops to listen
                 if answer.status != 200:
-                    raise _error(answer.status, message=f"{what}: answer {answer.status}")
+                    raise _error(answer.status, verb="GET", message=f"{what}: answer {answer.status}")
                 async for line in answer.content:
                     event = json.loads(line)
                     if event["type"] == "ERROR":
@@ -182,7 +182,7 @@ class Client:
                 response = await self._call("GET", path, query=query, body=None, content=JSON, timeout=silent, accept=WATCHED_AS)
             async with response.response as answer:
                 if answer.status != 200:
-                    raise _error(answer.status, message=f"{what}: answer {answer.status}")
+                    raise _error(answer.status, verb="GET", message=f"{what}: answer {answer.status}")
                 async for chunk in answer.content.iter_any():
                     for line in lines.feed(chunk):
                         yield read_event(line, what=what)
@@ -260,7 +260,8 @@ def _outcome(status: int, *, text: bytes, what: str) -> Body:
 
 def _failure(status: int, *, text: bytes, what: str) -> KubeError:
     answer = _document(text, status=status, what=what)
-    return _error(status, message=f"{what}: {str(answer.get('message') or status)[:LONGEST_MESSAGE]}")
+    verb = what.partition(" ")[0]
+    return _error(status, verb=verb, message=f"{what}: {str(answer.get('message') or status)[:LONGEST_MESSAGE]}")
 
 
 def _document(text: bytes, *, status: int, what: str) -> Body:
@@ -273,7 +274,7 @@ def _document(text: bytes, *, status: int, what: str) -> Body:
     return answer
 
 
-def _error(status: int, *, message: str) -> KubeError:
+def _error(status: int, *, verb: str, message: str) -> KubeError:
     match status:
         case 404:
             return NotFound(message)
@@ -284,6 +285,6 @@ def _error(status: int, *, message: str) -> KubeError:
         case 401 | 408 | 429:
             return Unavailable(message)
         case _ if 400 <= status < 500:
-            return Rejected(message)
+            return Rejected(message, answer=f"{status} to {verb}")
         case _:
             return Unavailable(message)

@@ -14,7 +14,14 @@ class Conflict(KubeError):  # noqa: N818 - the name says what happened
 
 
 class Rejected(KubeError):  # noqa: N818 - the name says what happened
-    """The API server understood and refused: forbidden, invalid, over a quota, denied by a webhook. Asking again alone does not help."""
+    """The API server understood and refused: forbidden, invalid, over a quota, denied by a webhook. Asking again alone does not help.
+
+    `answer`: the status and to which kind of request, as `403 to PATCH`; what stays the same when the text differs each time.
+    """
+
+    def __init__(self, message: str, *, answer: str = "") -> None:
+        super().__init__(message)
+        self.answer = answer
 
 
 class NotLeading(KubeError):  # noqa: N818 - the name says what happened

@@ -23,26 +23,36 @@ def conditions_of(look: Look) -> tuple[ConditionState, ...]:
     conditions = [*_input(look), _ready(look), _progressing(look)]
     wanted, canary = look.wanted, look.place.canary
     rejection = look.place.rejection_of(wanted.name) if wanted is not None else None
-    if (canary is not None and canary.halted is not None) or first.failed(look) is not None:
-        conditions.append(ConditionState(ConditionType.STALLED, "True", *_doing(look)))
-    elif canary is not None or (wanted is not None and rejection is None and not _is_stable(look) and _incident(look) is None):
-        conditions.append(ConditionState(ConditionType.RECONCILING, "True", *_doing(look)))
-    incident = _incident(look)
-    if incident is not None:
-        message = f"{incident.message}; set a new value of the annotation `backstop.dev/retry` to try it again, or change the spec"
-        conditions.append(ConditionState(ConditionType.STALLED, "True", Reason.SHARED_INCIDENT, message))
+    if (state := _state(look)) is not None:
+        conditions.append(state)
     if rejection is not None and canary is None and not _is_stable(look):
-        suspected = "; not certain before stable is seen to do better" if rejection.suspected else ""
-        message = f"{rejection.message}{suspected}; {WAY_BACK}"
-        if look.place.stable is None:
-            message += ", which makes it the first stable revision; until then nothing serves"
-        conditions.append(ConditionState(ConditionType.STALLED, "True", Reason.ROLLED_BACK, message))
         conditions.append(ConditionState(ConditionType.ROLLED_BACK, "True", reason_of(rejection.reason), rejection.message))
-    if isinstance(look.observed.wanted, Unresolved) and (canary is None or canary.halted is None):
-        conditions.append(ConditionState(ConditionType.STALLED, "True", look.observed.wanted.reason, look.observed.wanted.message))
     if judged(look.place, policy=look.policy) is not None or (canary is not None and canary.weight > 0):
         conditions.append(_metrics(look))
     return tuple(conditions)
+
+
+def _state(look: Look) -> ConditionState | None:
+    """`Stalled` where only a person helps, else `Reconciling` while something is to come, never both; neither beside a ready stable."""
+    wanted, canary, unresolved = look.wanted, look.place.canary, look.observed.wanted
+    if (canary is not None and canary.halted is not None) or first.failed(look) is not None:
+        return ConditionState(ConditionType.STALLED, "True", *_doing(look))
+    if isinstance(unresolved, Unresolved):  # a canary goes no further either, whatever its metrics say
+        return ConditionState(ConditionType.STALLED, "True", unresolved.reason, unresolved.message)
+    if canary is not None:
+        return ConditionState(ConditionType.RECONCILING, "True", *_doing(look))
+    if wanted is None or _is_stable(look):
+        return None
+    if (incident := _incident(look)) is not None:
+        message = f"{incident.message}; set a new value of the annotation `backstop.dev/retry` to try it again, or change the spec"
+        return ConditionState(ConditionType.STALLED, "True", Reason.SHARED_INCIDENT, message)
+    if (rejection := look.place.rejection_of(wanted.name)) is None:
+        return ConditionState(ConditionType.RECONCILING, "True", *_doing(look))
+    suspected = "; not certain before stable is seen to do better" if rejection.suspected else ""
+    message = f"{rejection.message}{suspected}; {WAY_BACK}"
+    if look.place.stable is None:
+        message += ", which makes it the first stable revision; until then nothing serves"
+    return ConditionState(ConditionType.STALLED, "True", Reason.ROLLED_BACK, message)
 
 
 def summary_of(look: Look) -> tuple[Phase, Reason]:
@@ -83,7 +93,12 @@ def _input(look: Look) -> list[ConditionState]:
     if not isinstance(wanted, Unresolved):
         return [
             ConditionState(ConditionType.ACCEPTED, "True", Reason.ACCEPTED, "the spec is valid"),
-            ConditionState(ConditionType.RESOLVED_REFS, "True", Reason.RESOLVED, "everything the spec refers to exists"),
+            ConditionState(
+                ConditionType.RESOLVED_REFS,
+                "True",
+                Reason.RESOLVED,
+                "every PromptVersion, ConfigMap and metrics source that the spec names exists; Secrets and claims are left to the pods",
+            ),
         ]
     if wanted.reason in (Reason.PROMPT_VERSION_NOT_FOUND, Reason.METRICS_SOURCE_NOT_FOUND, Reason.CONFIG_MAP_NOT_FOUND):
         return [
@@ -137,20 +152,12 @@ def _doing(look: Look) -> tuple[Reason, str]:
     if canary is not None and canary.halted is not None:
         return Reason.HALTED, f"waiting for a person (annotation `backstop.dev/retry` or `backstop.dev/abort`): {canary.halted.message}"
     if canary is None:
-        wanted, stable, guard, previous = look.wanted, look.place.stable, look.place.guard, look.place.previous
-        if stable is not None and guard is not None and guard.returning is not None and previous is not None:
-            return _returning(look, guard, stable=stable, previous=previous)
-        name = wanted.name if wanted is not None else "the wanted revision"
-        if look.place.stable is None and (serving := serves_already(look)) is not None:
-            return Reason.STATUS_LOST, _lost(look, name, serving=serving)
-        if (failed := first.failed(look)) is not None:
-            return Reason.PROBE_FAILED, f"{failed.message}; {WAY_BACK}; nothing serves before"
-        if wanted is not None and look.observed.arm(name).ready > 0 and first.missing(look, wanted):
-            return Reason.WAITING_FOR_PROBES, first.said(look, wanted)
-        trouble = look.observed.arm(name).trouble
-        return Reason.WAITING_FOR_READY, f"waiting for a ready pod of {name}" + (f" ({trouble})" if trouble else "")
+        return _without_canary(look)
     if isinstance(look.observed.route, Unknown):
         return _unread(look, look.observed.route)
+    if isinstance(look.observed.wanted, Unresolved):
+        where = f"step {min(canary.step + 1, len(look.policy.canary.steps))} of {len(look.policy.canary.steps)}, {canary.weight} %"
+        return look.observed.wanted.reason, f"{where}: goes no further, because the spec cannot be followed: {look.observed.wanted.message}"
     if look.ready(canary) < look.pods_needed(canary):
         return _short(look, canary)
     if look.policy.canary.paused and not canary.by_hand:
@@ -169,6 +176,22 @@ def _short(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     if Reason.STABLE_UNREADY in canary.reported:
         message += ", and stable for pods of its own: what both lack says nothing of the revision"
     return (Reason.CANARY_UNREADY if look.ready(canary) == 0 and canary.step > 0 else Reason.WAITING_FOR_READY), message
+
+
+def _without_canary(look: Look) -> tuple[Reason, str]:
+    """A stable that is left, or a first revision."""
+    wanted, stable, guard, previous = look.wanted, look.place.stable, look.place.guard, look.place.previous
+    if stable is not None and guard is not None and guard.returning is not None and previous is not None:
+        return _returning(look, guard, stable=stable, previous=previous)
+    name = wanted.name if wanted is not None else "the wanted revision"
+    if look.place.stable is None and (serving := serves_already(look)) is not None:
+        return Reason.STATUS_LOST, _lost(look, name, serving=serving)
+    if (failed := first.failed(look)) is not None:
+        return Reason.PROBE_FAILED, f"{failed.message}; {WAY_BACK}; nothing serves before"
+    if wanted is not None and look.observed.arm(name).ready > 0 and first.missing(look, wanted):
+        return Reason.WAITING_FOR_PROBES, first.said(look, wanted)
+    trouble = look.observed.arm(name).trouble
+    return Reason.WAITING_FOR_READY, f"waiting for a ready pod of {name}" + (f" ({trouble})" if trouble else "")
 
 
 def _unread(look: Look, route: Unknown) -> tuple[Reason, str]:

@@ -10,7 +10,23 @@ from dataclasses import replace
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.policystatus import Router
 
-from . import early, first, guard, holding, intent, leaving, probes, progress, recovery, recreation, replicas, rest, safety, shared
+from . import (
+    blindness,
+    early,
+    first,
+    guard,
+    holding,
+    intent,
+    leaving,
+    probes,
+    progress,
+    recovery,
+    recreation,
+    replicas,
+    rest,
+    safety,
+    shared,
+)
 from .conditions import conditions_of, summary_of
 from .judged import same_subject
 from .look import Look
@@ -35,7 +51,7 @@ SAFETY: tuple[CanaryGate, ...] = (
     safety.pods,
     replicas.shared_with_others,
     probes.ended,
-    progress.blindness,
+    blindness.of_canary,
     shared.incident,
     probes.fell_silent,
     holding.held,
@@ -60,6 +76,8 @@ GUARD: tuple[Gate, ...] = (
     guard.go_back_when_ready,
     guard.way_back_is_late,
     guard.compare,
+    blindness.of_guard,
+    blindness.never_judged,
     guard.end,
 )
 # The same, of a policy that is being deleted.

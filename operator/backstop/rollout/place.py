@@ -59,7 +59,7 @@ class CanaryPlace:
     rolled back in this step, where that has no consequence; `halted`: the breach after which it waits for a person. `probes_at`: when its
     probes were begun; `passed`: the marks of those that it has passed. `held_since` and `held_seconds`: time in which the step would
     have ended and did not pass; `held_told`: that it was for long. `silent`: marks of the probes that were to send requests beside
-    callers' and have ended.
+    callers' and have ended. `blind_told` and `seeing_since`: as of `Guard`.
     """
 
     revision: Revision
@@ -86,6 +86,8 @@ class CanaryPlace:
     held_seconds: float = 0.0
     held_told: bool = False
     silent: tuple[str, ...] = ()
+    blind_told: bool = False
+    seeing_since: float | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ class Guard:
 
     `suspect`: the revision whose verdict waits for what stable does under the same traffic. `returning`: the breach after which
     traffic goes back to the revision before as soon as that has its pods. `by_hand`: a person had it promoted, so that a breach
-    is only told. `reported`: why it would have gone back, where it was only told.
+    is only told. `reported`: why it would have gone back, where it was only told. `blind_told`: it was told that metrics cannot be seen,
+    and not yet that they can again, which they can since `seeing_since`. `judged`: every SLO could be judged at least once.
     """
 
     until: float
@@ -151,6 +154,9 @@ class Guard:
     returning: Halt | None = None
     by_hand: bool = False
     reported: str | None = None
+    blind_told: bool = False
+    seeing_since: float | None = None
+    judged: bool = False
 
 
 @dataclass(frozen=True)

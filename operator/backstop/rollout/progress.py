@@ -44,22 +44,6 @@ def _is_seen(look: Look, canary: CanaryPlace) -> bool:
     return canary.blind_since is None and known >= {slo.name for slo in look.policy.slos}
 
 
-def blindness(look: Look, canary: CanaryPlace) -> Move | None:
-    """Metrics that cannot be seen stop the step's clock; they never decide anything."""
-    if canary.verified_at is None:
-        return None
-    unknown = look.readings_in("Unknown")
-    if unknown and canary.blind_since is None:
-        message = f"{unknown[0].name}: {unknown[0].evidence.rstrip('.')}; the rollout holds at {canary.weight} % until it can be seen again"
-        return told(replace(look.place, canary=replace(canary, blind_since=look.now)), unknown[0].reason, message)
-    if not unknown and canary.blind_since is not None and look.observed.readings:
-        blind = look.now - canary.blind_since
-        seeing = replace(canary, blind_since=None, blind_seconds=canary.blind_seconds + blind)
-        message = f"metrics can be seen again after {blind:.0f} s; the step goes on where it was"
-        return told(replace(look.place, canary=seeing), Reason.METRICS_AVAILABLE, message)
-    return None
-
-
 def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
     """Enough pods are ready: give the canary the weight of its step."""
     if canary.step_started_at is not None or canary.promoting_since is not None or look.ready(canary) < look.pods_needed(canary):

@@ -224,6 +224,8 @@ def _canary_place(status: CanaryStatus) -> CanaryPlace:
         held_seconds=status.heldMilliseconds / 1000,
         held_told=status.heldTold,
         silent=tuple(status.probesSilent),
+        blind_told=status.blindTold,
+        seeing_since=_seconds(status.seeingSince),
     )
 
 
@@ -254,6 +256,8 @@ def _canary_status(canary: CanaryPlace, *, share: str | None) -> CanaryStatus:
         heldTold=canary.held_told,
         probesSilent=list(canary.silent),
         sharePercent=share,
+        blindTold=canary.blind_told,
+        seeingSince=_time(canary.seeing_since),
     )
 
 
@@ -400,6 +404,9 @@ def _guard_place(status: GuardStatus) -> Guard:
         returning=_halt(status.returning),
         by_hand=status.byHand,
         reported=status.reported,
+        blind_told=status.blindTold,
+        seeing_since=_seconds(status.seeingSince),
+        judged=status.judged,
     )
 
 
@@ -410,6 +417,9 @@ def _guard_status(guard: Guard) -> GuardStatus:
         returning=_halted_status(guard.returning) if guard.returning else None,
         byHand=guard.by_hand,
         reported=guard.reported,
+        blindTold=guard.blind_told,
+        seeingSince=_time(guard.seeing_since),
+        judged=guard.judged,
     )
 
 

@@ -1,6 +1,6 @@
 """When a policy has to be looked at again although nothing in the cluster changes."""
 
-from . import holding, replicas
+from . import blindness, holding, replicas
 from .guard import RETURN_SECONDS, compared_at
 from .judged import WATCH_SHIFT_SECONDS
 from .look import Look
@@ -26,6 +26,7 @@ def wake_at(look: Look) -> float | None:
             deadlines.append(compared)
     if canary is not None:
         deadlines += _deadlines_of(canary, look=look)
+    deadlines += blindness.deadlines(look)
     ahead = [deadline for deadline in deadlines if deadline > look.now]
     return min(ahead) if ahead else None
 
