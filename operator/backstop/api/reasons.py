@@ -53,6 +53,7 @@ class Reason(StrEnum):
     APPROVED = "Approved"
     STEP_PASSED_EARLY = "StepPassedEarly"
     STEP_SKIPPED = "StepSkipped"
+    STEPS_REPLANNED = "StepsReplanned"
     PROMOTED_BY_HAND = "PromotedByHand"
     ABORTED = "Aborted"
     RETRIED = "Retried"
