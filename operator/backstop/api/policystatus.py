@@ -128,6 +128,14 @@ class CanaryStatus(StatusModel):
     seeingSince: Time | None = time_field("Since when metrics can be seen again, where that is still to be told.")
 
 
+class WaitingStatus(StatusModel):
+    """A first revision without a ready pod."""
+
+    revision: str = Field(max_length=63, description="Hash of the revision.")
+    since: Time = Field(max_length=40, description="Since when.")
+    told: bool = Field(False, description="Whether it was told that this is longer than `spec.canary.progressDeadlineSeconds`.")
+
+
 class FirstStatus(StatusModel):
     """A first revision that has to pass its probes before it is stable."""
 
@@ -346,6 +354,7 @@ class FallbackPolicyStatus(StatusModel):
     retried: str | None = Field(
         None, max_length=63, description="The revision that a person has freed from its rejection, until it is a canary or stable."
     )
+    waiting: WaitingStatus | None = Field(None, description="The first revision, while no pod of it is ready.")
     first: FirstStatus | None = Field(None, description="The first revision, while it has probes to pass before it is stable.")
     router: Router | None = Field(
         None,

@@ -35,7 +35,7 @@ def conditions_of(look: Look) -> tuple[ConditionState, ...]:
 def _state(look: Look) -> ConditionState | None:
     """`Stalled` where only a person helps, else `Reconciling` while something is to come, never both; neither beside a ready stable."""
     wanted, canary, unresolved = look.wanted, look.place.canary, look.observed.wanted
-    if (canary is not None and canary.halted is not None) or first.failed(look) is not None:
+    if (canary is not None and canary.halted is not None) or first.failed(look) is not None or first.is_late(look):
         return ConditionState(ConditionType.STALLED, "True", *_doing(look))
     if isinstance(unresolved, Unresolved):  # a canary goes no further either, whatever its metrics say
         return ConditionState(ConditionType.STALLED, "True", unresolved.reason, unresolved.message)
@@ -71,7 +71,7 @@ def summary_of(look: Look) -> tuple[Phase, Reason]:
     if _incident(look) is not None:
         return Phase.BLOCKED, Reason.SHARED_INCIDENT
     if not _is_stable(look):
-        return (Phase.STARTING if first.failed(look) is None else Phase.BLOCKED), _doing(look)[0]
+        return (Phase.BLOCKED if first.failed(look) is not None or first.is_late(look) else Phase.STARTING), _doing(look)[0]
     if look.place.guard is not None:
         return Phase.GUARDING, _guarding(look)[0]
     return Phase.IDLE, Reason.STABLE if _stable_ready(look) else Reason.STABLE_UNREADY
@@ -190,6 +190,8 @@ def _without_canary(look: Look) -> tuple[Reason, str]:
         return Reason.PROBE_FAILED, f"{failed.message}; {WAY_BACK}; nothing serves before"
     if wanted is not None and look.observed.arm(name).ready > 0 and first.missing(look, wanted):
         return Reason.WAITING_FOR_PROBES, first.said(look, wanted)
+    if wanted is not None and first.is_late(look):
+        return Reason.FIRST_UNAVAILABLE, first.late_words(look, wanted)
     trouble = look.observed.arm(name).trouble
     return Reason.WAITING_FOR_READY, f"waiting for a ready pod of {name}" + (f" ({trouble})" if trouble else "")
 

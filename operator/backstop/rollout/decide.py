@@ -85,6 +85,7 @@ LEAVING: tuple[Gate, ...] = (recovery.recover, guard.finish_return, guard.leave)
 # What does not wait while a rollout is paused: no gate that raises the canary's weight.
 WHILE_PAUSED: tuple[CanaryGate, ...] = (progress.replan, progress.promote, progress.verify)
 REST: tuple[Gate, ...] = (
+    first.wait,
     first.probe_ended,
     first.begin_probes,
     first.first_revision,
@@ -109,6 +110,7 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
     route = route_for(move, before=look.place, route=observed.route, policy=policy, now=now, strays=observed.strays, ahead=look.ahead)
     place = with_generation(move, write=route, before=look.place, present=observed.route, now=now, ahead=look.ahead)
     place = followed(place, look=look, announcements=move.announcements)
+    place = replace(place, waiting=None if place.stable is not None else place.waiting)
     after = Look(_at(look, place=place), policy, now)
     phase, reason = summary_of(after)
     return Plan(

@@ -110,6 +110,15 @@ class FirstPlace:
 
 
 @dataclass(frozen=True)
+class FirstWait:
+    """A first revision without a ready pod, since when. `told`: that this is longer than it may be."""
+
+    revision: str
+    since: float
+    told: bool = False
+
+
+@dataclass(frozen=True)
 class PreviousPlace:
     """The stable revision before this one; its pods are kept until `until`."""
 
@@ -270,6 +279,7 @@ class Place:
     incident: Incident | None = None
     first: FirstPlace | None = None
     generation: int = 0  # the latest of the traffic object that was decided; the write of it may be missing
+    waiting: FirstWait | None = None  # while nothing is stable
     freed: str | None = None  # by a person, from a rejection that may still stand on its prompt version; until it runs
 
     @property

@@ -27,6 +27,7 @@ from backstop.api.policystatus import (
     StableStatus,
     TimelineStatus,
     TransitionStatus,
+    WaitingStatus,
 )
 
 from .observed import NO_ARM, Arm
@@ -34,6 +35,7 @@ from .place import (
     NO_TOKENS,
     CanaryPlace,
     FirstPlace,
+    FirstWait,
     Guard,
     Halt,
     Incident,
@@ -74,6 +76,7 @@ def place_of(status: FallbackPolicyStatus) -> Place:
         first=_first_place(status.first) if status.first else None,
         generation=status.trafficGeneration or 0,
         freed=status.retried,
+        waiting=_waiting_place(status.waiting) if status.waiting else None,
     )
 
 
@@ -114,6 +117,7 @@ def status_of(
         router=plan.router,
         trafficGeneration=place.generation or None,
         retried=place.freed,
+        waiting=_waiting_status(place.waiting) if place.waiting else None,
     )
 
 
@@ -429,6 +433,14 @@ def _incident_place(status: IncidentStatus) -> Incident:
 
 def _incident_status(incident: Incident) -> IncidentStatus:
     return IncidentStatus(**_identity(incident.revision), at=render_time(incident.at), message=incident.message[:2048])
+
+
+def _waiting_place(status: WaitingStatus) -> FirstWait:
+    return FirstWait(status.revision, since=parse_time(status.since), told=status.told)
+
+
+def _waiting_status(waiting: FirstWait) -> WaitingStatus:
+    return WaitingStatus(revision=waiting.revision, since=render_time(waiting.since), told=waiting.told)
 
 
 def _first_place(status: FirstStatus) -> FirstPlace:
