@@ -4,8 +4,9 @@ import pytest
 
 from backstop.api.condition import ConditionType
 from backstop.api.reasons import Reason
+from backstop.controller.changes import changes_told
 from backstop.rollout.place import Outcome
-from tests.rollout.world import BREACHED, HEALTHY, breached, in_rollout, is_stable, policy, revision, share, started
+from tests.rollout.world import BREACHED, HEALTHY, World, breached, in_rollout, is_stable, policy, revision, share, started
 
 
 def test_a04_an_approval_is_waited_for_beyond_every_deadline_and_the_condition_says_so() -> None:
@@ -264,3 +265,29 @@ def test_an_empty_refresh_from_the_start_asks_for_nothing() -> None:
     world.ask(refresh="")
     world.run(10)
     assert "Refreshed" not in world.reasons()
+
+
+def told_by_conditions(world: World, seconds: int) -> list[str]:
+    """The reasons that changes of conditions tell in this time."""
+    told: list[str] = []
+    for _ in range(seconds):
+        for _ in range(3):
+            before = world.status.conditions
+            plan = world.one_pass()
+            told += [change.reason.value for change in changes_told(before, after=plan.conditions, problem=None)]
+        world.settle()
+        world.now += 1
+    return told
+
+
+def test_a04_what_waits_for_a_person_is_told_once_and_so_is_that_it_goes_on() -> None:
+    world = in_rollout(policy=policy(approval=(5,)))
+    assert told_by_conditions(world, 90) == ["WaitingForApproval"]
+    world.ask(approve="1")
+    assert told_by_conditions(world, 5) == [], "the move tells it"
+    assert world.reasons().count("Approved") == 1
+    world = in_rollout()
+    world.policy = policy(paused=True)
+    assert told_by_conditions(world, 30) == ["Paused"]
+    world.policy = policy()
+    assert told_by_conditions(world, 5) == ["Holding"]

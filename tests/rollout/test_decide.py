@@ -13,7 +13,7 @@ from backstop.api.reasons import Reason
 from backstop.rollout.observed import Arm, Known, Unknown, Unresolved
 from backstop.rollout.place import Outcome
 from backstop.rollout.plan import Plan
-from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, in_rollout, policy, reading, revision, started
+from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, in_rollout, policy, reading, revision, share, started
 
 
 def condition(plan: Plan, kind: ConditionType) -> str | None:
@@ -575,3 +575,21 @@ def test_a_stable_deployment_that_is_gone_is_made_anew_and_the_canary_is_not_pro
     assert canary is not None
     assert world.place.canary is not None
     assert replace(world.place.canary, held_since=canary.held_since) == canary, "it holds"
+
+
+@pytest.mark.parametrize("slos", ["not required", "none"])
+def test_beside_a_stable_without_a_ready_pod_no_step_passes_whatever_is_declared_of_slos(slos: str) -> None:
+    world = in_rollout()
+    declared = world.policy.slos[0].model_copy(update={"required": False})
+    world.policy = world.policy.model_copy(update={"slos": [declared] if slos == "not required" else []})
+    world.judged = reading(Waiting(more=20)) if slos == "not required" else None
+    del world.arms["rev1"]
+    world.broken.add("rev1")
+    world.run(900, tick=5)
+    assert share(world) == ("rev2", 50)
+    progressing = next(c for c in world.decide().conditions if c.type is ConditionType.PROGRESSING)
+    assert progressing.reason is Reason.STABLE_UNREADY
+    assert "no step is passed before stable has a ready pod" in progressing.message
+    world.broken.clear()
+    world.run(60)
+    assert share(world) == ("rev2", 500)

@@ -73,3 +73,12 @@ def test_a_step_that_is_prepared_for_begins_no_more_when_there_is_no_such_step()
     world.policy = policy(steps=((20, 60), (30, 60), (100, 60)))
     world.run(30)
     assert world.shares[-1][3] == 50
+
+
+def test_c03_the_plan_that_follows_an_edit_is_told_once() -> None:
+    world = at_5_percent()
+    world.policy = policy(steps=((2, 10), (5, 600), (60, 60), (100, 60)))
+    world.run(30)
+    assert world.reasons().count("StepsReplanned") == 1
+    message = next(a.message for a in world.told if a.reason is Reason.STEPS_REPLANNED)
+    assert "is at 5 %, goes on with step 2 of 4 (5 %)" in message

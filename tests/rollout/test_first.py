@@ -152,3 +152,31 @@ def test_a_policy_that_is_deleted_before_it_is_stable_goes_at_once() -> None:
     world = first("golden", come_to={"golden": None})
     world.delete()
     assert not world.exists
+
+
+def test_a_first_revision_that_is_not_ready_by_its_deadline_is_told_once_and_goes_on_being_tried() -> None:
+    world = World(policy=policy(deadline=120), broken={"rev1"})
+    world.run(100)
+    assert "FirstUnavailable" not in world.reasons()
+    assert condition(world, ConditionType.RECONCILING) is not None
+    assert world.decide().wake_at == world.place.waiting.since + 120 if world.place.waiting else False
+    world.run(5000, tick=10)
+    assert world.reasons().count("FirstUnavailable") == 1
+    stalled = condition(world, ConditionType.STALLED)
+    assert stalled is not None
+    assert stalled.reason is Reason.FIRST_UNAVAILABLE
+    assert "see to its pods, or change the spec" in stalled.message
+    assert condition(world, ConditionType.RECONCILING) is None
+    assert world.decide().phase is Phase.BLOCKED
+    world.want("2")
+    world.broken = {"rev2"}
+    world.run(60)
+    assert condition(world, ConditionType.STALLED) is None, "another revision has its own time"
+    world.run(120)
+    assert world.reasons().count("FirstUnavailable") == 2
+    world.broken.clear()
+    world.run(3)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("2")
+    assert world.place.waiting is None
+    assert condition(world, ConditionType.STALLED) is None

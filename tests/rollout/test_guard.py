@@ -15,7 +15,7 @@ from backstop.gateway.split import Forward, route
 from backstop.rollout.place import Outcome
 from backstop.rollout.plan import Plan
 from backstop.rollout.statusmap import status_of
-from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN, World, policy, reading, revision, started
+from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN, World, is_stable, policy, reading, revision, started
 
 GUARD = 600
 STEPS = ((50, 20), (100, 20))
@@ -91,18 +91,77 @@ def test_the_verdict_on_the_prompt_waits_until_the_previous_stable_is_seen_to_do
     [UNSEEN, None, reading(Waiting(more=20)), replace(HEALTHY, over=True)],
     ids=["unknown", "not evaluated", "too few requests", "over the limit, too little evidence"],
 )
-def test_what_cannot_be_compared_stays_a_suspicion(judged: object) -> None:
+def test_what_could_not_be_compared_in_the_time_for_that_stays_rejected_for_good(judged: object) -> None:
     world = promoted()
     world.judged = BREACHED
     world.one_pass()
     world.judged = judged  # type: ignore[assignment]
-    world.run(GUARD + 100)
+    world.run(GUARD - 10)
+    assert world.place.rejected[-1].suspected
+    assert world.verdicts == []
+    world.run(110)
     rejection = world.place.rejection_of("rev2")
     assert rejection is not None
-    assert rejection.suspected
-    assert world.verdicts == []
+    assert not rejection.suspected
+    assert [v.revision.name for v in world.verdicts] == ["rev2"]
+    assert world.reasons().count("RejectionConfirmed") == 1
     assert world.place.guard is None, "the watch ends"
     assert shares(world) == ("rev1", None, 0)
+
+
+@pytest.mark.parametrize("how", ["named", "promoted"])
+def test_a_rollout_that_begins_before_the_comparison_ends_leaves_the_rejection_for_good(how: str) -> None:
+    world = promoted()
+    world.judged = BREACHED
+    world.one_pass()
+    world.judged = HEALTHY
+    world.run(5)
+    assert world.place.rejected[-1].suspected
+    world.want("3")
+    if how == "promoted":
+        world.ask(promote="1")
+    world.run(2)
+    assert is_stable(world, "3") is (how == "promoted")
+    rejection = world.place.rejection_of("rev2")
+    assert rejection is not None
+    assert not rejection.suspected
+    assert [v.revision.name for v in world.verdicts] == ["rev2"]
+    assert world.reasons().count("RejectionConfirmed") == 1
+    world.run(900)
+    assert is_stable(world, "3")
+    assert [v.revision.name for v in world.verdicts] == ["rev2"]
+
+
+def test_a_suspect_that_a_person_has_tried_again_is_not_rejected_for_that() -> None:
+    world = promoted()
+    world.judged = BREACHED
+    world.one_pass()
+    world.judged = HEALTHY
+    world.run(5)
+    world.ask(retry="1")
+    world.run(900)
+    assert is_stable(world, "2")
+    assert world.verdicts == []
+    assert "RejectionConfirmed" not in world.reasons()
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_policy_that_is_deleted_while_it_compares_leaves_the_rejection_for_good(dies: bool) -> None:
+    world = promoted()
+    world.judged = BREACHED
+    world.one_pass()
+    world.judged = HEALTHY
+    world.run(10)
+    world.delete()
+    if dies:
+        world.one_pass(stop_after=1)
+    world.run(5)
+    assert not world.exists
+    world.create_anew()
+    world.kept = None  # a day later
+    world.run(30)
+    assert world.place.stable is None
+    assert world.place.rejection_of("rev2") is not None
 
 
 def test_b15_a_breach_that_the_previous_stable_shares_is_an_incident_and_nothing_moves_again() -> None:

@@ -320,7 +320,7 @@ def test_pods_that_stable_loses_are_said_and_no_step_passes_while_it_has_none() 
     assert (world.status.canary.weight, world.status.canary.sharePercent) == (10, "100.0")
     reason, message = said_of(world)
     assert reason == "StableUnready"
-    assert message.endswith("(stable has 0 of 10 pods ready): no step is passed before it has one")
+    assert message.endswith("(stable has 0 of 10 pods ready): no step is passed before stable has a ready pod")
     world.pace = 1000
     at(world, 50)
     assert "(stable has" not in said_of(world)[1]

@@ -87,7 +87,10 @@ class WatchedWorld(World):
         step = next((step for step in self.policy.canary.steps if step.weight * 10 == held.permille), None)
         # A weight that is no step's any more is not held: the plan goes on at the next one, as soon as metrics can be seen.
         over = step is None or seen.now - held.since - held.blind >= step.holdSeconds - 0.001
-        held.well |= over and (seen.metrics == "Healthy" or (step is None and seen.metrics == "Waiting"))
+        required = any(slo.required for slo in self.policy.slos)
+        stable = seen.place.stable
+        beside = stable is not None and seen.arms.get(stable.revision.name, Arm(0, 0)).ready > 0
+        held.well |= over and beside and (seen.metrics == "Healthy" or ((step is None or not required) and seen.metrics == "Waiting"))
 
     def _look(self, before: Seen, *, asked: Tokens) -> None:
         after, place = self.route, self.place

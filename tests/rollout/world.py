@@ -169,7 +169,7 @@ class World:
             probes=self._probes(place),
             leaving=self.deleting,
             accepted=self.kept[0] if self.kept is not None and place.stable is None else None,
-            remembered=self._remembered() if place.stable is None else (),
+            remembered=self._remembered() if place.stable is None else self._on_prompt_version(place),
             requests=self.judged.canary.total if live and self.judged is not None else None,
             reporting=self._reporting(),
             strays=self.strays,
@@ -193,6 +193,15 @@ class World:
         found = [Rejection(v.revision, reason=v.reason, message=v.message, at=v.at) for v in self.verdicts]
         known = {rejection.revision for rejection in found}
         return tuple(r for r in (*found, *(r for r in beside if r.revision not in known)) if r.revision != accepted)
+
+    def _on_prompt_version(self, place: Place) -> tuple[Rejection, ...]:
+        """What the prompt version of the wanted revision says of it, which is asked when it would be rolled out."""
+        wanted = self._salted(place)
+        if not isinstance(wanted, Known) or place.stable is None or place.canary is not None or wanted.value == place.stable.revision:
+            return ()
+        return tuple(
+            Rejection(v.revision, reason=v.reason, message=v.message, at=v.at) for v in self.verdicts if v.revision == wanted.value
+        )
 
     def _reporting(self) -> Reporting:
         last = self.status.lastRollout

@@ -53,6 +53,9 @@ class StableStatus(StatusModel):
     promptDigest: str | None = Field(None, max_length=80, description="Digest of that PromptVersion.")
     since: Time | None = time_field("When it became stable.")
     readyReplicas: int = Field(0, description="Gateway pods of it that are ready.")
+    fullSize: int | None = Field(
+        None, description="With an autoscaler: how many pods it had when all of them were ready. As many it gets if its Deployment is lost."
+    )
 
 
 class HaltedStatus(StatusModel):
@@ -123,6 +126,14 @@ class CanaryStatus(StatusModel):
     )
     blindTold: bool = Field(False, description="Whether it was told that metrics cannot be seen, and not yet that they can again.")
     seeingSince: Time | None = time_field("Since when metrics can be seen again, where that is still to be told.")
+
+
+class WaitingStatus(StatusModel):
+    """A first revision without a ready pod."""
+
+    revision: str = Field(max_length=63, description="Hash of the revision.")
+    since: Time = Field(max_length=40, description="Since when.")
+    told: bool = Field(False, description="Whether it was told that this is longer than `spec.canary.progressDeadlineSeconds`.")
 
 
 class FirstStatus(StatusModel):
@@ -340,6 +351,10 @@ class FallbackPolicyStatus(StatusModel):
         json_schema_extra=LIST_MAP_BY_TYPE,
     )
     timeline: TimelineStatus | None = Field(None, description="What has happened in the running rollout, until its report is written.")
+    retried: str | None = Field(
+        None, max_length=63, description="The revision that a person has freed from its rejection, until it is a canary or stable."
+    )
+    waiting: WaitingStatus | None = Field(None, description="The first revision, while no pod of it is ready.")
     first: FirstStatus | None = Field(None, description="The first revision, while it has probes to pass before it is stable.")
     router: Router | None = Field(
         None,

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     RESOLVED = "Resolved"
     # Rollout
     FIRST_REVISION = "FirstRevision"
+    FIRST_UNAVAILABLE = "FirstUnavailable"
     STABLE = "Stable"
     CANARY_STARTED = "CanaryStarted"
     WAITING_FOR_READY = "WaitingForReady"
@@ -53,6 +54,7 @@ class Reason(StrEnum):
     APPROVED = "Approved"
     STEP_PASSED_EARLY = "StepPassedEarly"
     STEP_SKIPPED = "StepSkipped"
+    STEPS_REPLANNED = "StepsReplanned"
     PROMOTED_BY_HAND = "PromotedByHand"
     ABORTED = "Aborted"
     RETRIED = "Retried"
@@ -113,6 +115,7 @@ WARNINGS = frozenset(
         Reason.REPORT_FAILED,
         Reason.WEIGHT_NOT_VERIFIED,
         Reason.REJECTED_BEFORE,
+        Reason.FIRST_UNAVAILABLE,
         Reason.LATENCY_BREACH,
         Reason.ERROR_RATE_BREACH,
         Reason.FALLBACK_RATE_BREACH,

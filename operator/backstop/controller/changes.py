@@ -18,8 +18,10 @@ TOLD: Final = {
     ConditionType.ACCEPTED: WARNINGS,
     ConditionType.RESOLVED_REFS: WARNINGS,
     ConditionType.READY: {Reason.STABLE_UNREADY},
-    ConditionType.PROGRESSING: {Reason.TRAFFIC_UNREADABLE, Reason.STATUS_LOST},
+    ConditionType.PROGRESSING: {Reason.TRAFFIC_UNREADABLE, Reason.STATUS_LOST, Reason.PAUSED, Reason.WAITING_FOR_APPROVAL},
 }
+# A move tells that a person has approved, or that the step is passed.
+ENDS_TOLD_BY_MOVES: Final = {Reason.WAITING_FOR_APPROVAL}
 
 
 def changes_told(before: list[Condition], *, after: Sequence[ConditionState], problem: Problem | None) -> tuple[Announcement, ...]:
@@ -32,7 +34,7 @@ def changes_told(before: list[Condition], *, after: Sequence[ConditionState], pr
         old, new = was.get(kind), now.get(kind)
         if new is None or (old is not None and old.reason == new.reason):
             continue
-        over = old is not None and old.reason in reasons and new.status == "True"
+        over = old is not None and old.reason in reasons - ENDS_TOLD_BY_MOVES and new.status == "True"
         if new.reason in reasons or over:
             told.append(Announcement(new.reason, new.message))
     return tuple(told)

@@ -15,12 +15,14 @@ from ..api.names import ACCEPTED_AT, KEEP_UNTIL, RECORD_KEY, REJECTED, revision_
 from ..kube.errors import Conflict, NotFound
 from ..kube.resources import CONFIG_MAPS, DEPLOYMENTS, Body
 from ..rendering.owner import Owner, owner_references
+from ..rollout.observed import Known
 from ..rollout.place import Place, Rejection, Revision
 from ..telemetry.log import fields
 from .keys import PolicyKey
 from .prompts import rejections_by
-from .seen import Child
+from .seen import Child, Declared
 from .store import Store
+from .wanted import Wish
 from .writes import Writes
 
 KEEP_SECONDS: Final = 24 * 3600.0
@@ -95,6 +97,16 @@ def rejections_in(text: str) -> tuple[Rejection, ...]:
         )
         for r in json.loads(text)
     )
+
+
+def remembered_of(prompt: Declared | None, *, by: str, wish: Wish, place: Place) -> Memory:
+    """What the wanted revision's prompt version says of it, where the policy of this name would roll it out: a place has one stable."""
+    wanted = wish.revision.value if isinstance(wish.revision, Known) else None
+    if prompt is None or wanted is None or place.stable is None or place.canary is not None:
+        return NOTHING_KEPT
+    if wanted.name == place.stable.revision.name or place.rejection_of(wanted.name) is not None:
+        return NOTHING_KEPT
+    return Memory(None, tuple(r for r in rejections_by(by, prompt=prompt) if r.revision.name == wanted.name))
 
 
 class KeptRecords:

@@ -34,7 +34,7 @@ from .changes import changes_told
 from .children import Children
 from .contents import NOT_READ, Content, Contents, Found, MapKey
 from .judging import Judging, readings_for, requests_of
-from .kept import NOTHING_KEPT, KeptRecords, Memory
+from .kept import NOTHING_KEPT, KeptRecords, Memory, remembered_of
 from .keys import Key, PolicyKey, PromptKey
 from .observe import observe
 from .probes import Probes, ProbesSeen
@@ -172,7 +172,7 @@ class Reconcile:
             wish = fitting
             await self._look_for(unseen, key=key)
             probes = await self._probes.look(key, owner=policy.uid, probed=place.probed)
-            memory = NOTHING_KEPT if place.stable is not None else await self._kept.memory(key)
+            memory = await self._kept.memory(key) if place.stable is None else remembered_of(prompt, by=key.name, wish=wish, place=place)
             subject = self._look(policy, wish=wish, status=status, place=place, memory=memory, probes=probes)
             return await self._decide(subject) or wish.unread
         except (KubeError, Overtaken) as error:

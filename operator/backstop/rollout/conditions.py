@@ -35,7 +35,7 @@ def conditions_of(look: Look) -> tuple[ConditionState, ...]:
 def _state(look: Look) -> ConditionState | None:
     """`Stalled` where only a person helps, else `Reconciling` while something is to come, never both; neither beside a ready stable."""
     wanted, canary, unresolved = look.wanted, look.place.canary, look.observed.wanted
-    if (canary is not None and canary.halted is not None) or first.failed(look) is not None:
+    if (canary is not None and canary.halted is not None) or first.failed(look) is not None or first.is_late(look):
         return ConditionState(ConditionType.STALLED, "True", *_doing(look))
     if isinstance(unresolved, Unresolved):  # a canary goes no further either, whatever its metrics say
         return ConditionState(ConditionType.STALLED, "True", unresolved.reason, unresolved.message)
@@ -71,7 +71,7 @@ def summary_of(look: Look) -> tuple[Phase, Reason]:
     if _incident(look) is not None:
         return Phase.BLOCKED, Reason.SHARED_INCIDENT
     if not _is_stable(look):
-        return (Phase.STARTING if first.failed(look) is None else Phase.BLOCKED), _doing(look)[0]
+        return (Phase.BLOCKED if first.failed(look) is not None or first.is_late(look) else Phase.STARTING), _doing(look)[0]
     if look.place.guard is not None:
         return Phase.GUARDING, _guarding(look)[0]
     return Phase.IDLE, Reason.STABLE if _stable_ready(look) else Reason.STABLE_UNREADY
@@ -159,9 +159,7 @@ def _doing(look: Look) -> tuple[Reason, str]:
         where = f"step {min(canary.step + 1, len(look.policy.canary.steps))} of {len(look.policy.canary.steps)}, {canary.weight} %"
         return look.observed.wanted.reason, f"{where}: goes no further, because the spec cannot be followed: {look.observed.wanted.message}"
     if look.ready(canary) < look.pods_needed(canary):
-        trouble = look.observed.arm(canary.revision.name).trouble
-        message = f"waiting for {look.pods_needed(canary)} ready pods of {canary.revision.name}" + (f" ({trouble})" if trouble else "")
-        return (Reason.CANARY_UNREADY if look.ready(canary) == 0 and canary.step > 0 else Reason.WAITING_FOR_READY), message
+        return _short(look, canary)
     if look.policy.canary.paused and not canary.by_hand:
         return Reason.PAUSED, f"step {canary.step + 1} of {len(look.policy.canary.steps)}, {canary.weight} %: `spec.canary.paused`"
     if canary.promoting_since is not None:
@@ -169,6 +167,15 @@ def _doing(look: Look) -> tuple[Reason, str]:
     if probes.missing(look, canary):
         return Reason.WAITING_FOR_PROBES, probes.said(look, canary)
     return _holding(look, canary)
+
+
+def _short(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
+    """The canary waits for pods."""
+    trouble = look.observed.arm(canary.revision.name).trouble
+    message = f"waiting for {look.pods_needed(canary)} ready pods of {canary.revision.name}" + (f" ({trouble})" if trouble else "")
+    if Reason.STABLE_UNREADY in canary.reported:
+        message += ", and stable for pods of its own: what both lack says nothing of the revision"
+    return (Reason.CANARY_UNREADY if look.ready(canary) == 0 and canary.step > 0 else Reason.WAITING_FOR_READY), message
 
 
 def _without_canary(look: Look) -> tuple[Reason, str]:
@@ -183,6 +190,8 @@ def _without_canary(look: Look) -> tuple[Reason, str]:
         return Reason.PROBE_FAILED, f"{failed.message}; {WAY_BACK}; nothing serves before"
     if wanted is not None and look.observed.arm(name).ready > 0 and first.missing(look, wanted):
         return Reason.WAITING_FOR_PROBES, first.said(look, wanted)
+    if wanted is not None and first.is_late(look):
+        return Reason.FIRST_UNAVAILABLE, first.late_words(look, wanted)
     trouble = look.observed.arm(name).trouble
     return Reason.WAITING_FOR_READY, f"waiting for a ready pod of {name}" + (f" ({trouble})" if trouble else "")
 
@@ -221,7 +230,7 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     if canary.blind_since is not None:
         return Reason.METRICS_UNAVAILABLE, f"{where}: holding, because metrics cannot be seen"
     if replicas.beside_nothing(look):
-        return Reason.STABLE_UNREADY, f"{where}: no step is passed before it has one"
+        return Reason.STABLE_UNREADY, f"{where}: no step is passed before stable has a ready pod"
     if silent := [r for r in look.readings_in("Waiting") if r.reason == Reason.NO_TRAFFIC]:
         return Reason.NO_TRAFFIC, f"{where}: {silent[0].evidence}"
     if broken := shared_breaches(look):

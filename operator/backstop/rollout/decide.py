@@ -70,6 +70,7 @@ PROGRESS: tuple[CanaryGate, ...] = (
 GUARD: tuple[Gate, ...] = (
     recovery.recover,
     recreation.recall,
+    recreation.recall_older,
     guard.finish_return,
     guard.breach,
     guard.go_back_when_ready,
@@ -80,10 +81,11 @@ GUARD: tuple[Gate, ...] = (
     guard.end,
 )
 # The same, of a policy that is being deleted.
-LEAVING: tuple[Gate, ...] = (recovery.recover, guard.finish_return)
+LEAVING: tuple[Gate, ...] = (recovery.recover, guard.finish_return, guard.leave)
 # What does not wait while a rollout is paused: no gate that raises the canary's weight.
 WHILE_PAUSED: tuple[CanaryGate, ...] = (progress.replan, progress.promote, progress.verify)
 REST: tuple[Gate, ...] = (
+    first.wait,
     first.probe_ended,
     first.begin_probes,
     first.first_revision,
@@ -108,6 +110,7 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
     route = route_for(move, before=look.place, route=observed.route, policy=policy, now=now, strays=observed.strays, ahead=look.ahead)
     place = with_generation(move, write=route, before=look.place, present=observed.route, now=now, ahead=look.ahead)
     place = followed(place, look=look, announcements=move.announcements)
+    place = replace(place, waiting=None if place.stable is not None else place.waiting)
     after = Look(_at(look, place=place), policy, now)
     phase, reason = summary_of(after)
     return Plan(
@@ -201,8 +204,15 @@ def _stable_size(look: Look) -> int:
 
 
 def _canary_size(look: Look, canary: CanaryPlace) -> int:
+    """What its weight needs. A share that it carries is not cut with a stable that shrinks beside an autoscaler; pods that make the
+    share go with stable's.
+    """
     ends = replicas.pods_end_at(look, canary)
-    return look.pods_needed(canary) if ends is None or look.now < ends else 0
+    if ends is not None and look.now >= ends:
+        return 0
+    if look.policy.serving.autoscaling is None or look.by_replicas or not _shares(look.place):
+        return look.pods_needed(canary)
+    return max(look.pods_needed(canary), look.observed.arm(canary.revision.name).desired)
 
 
 def _kept_size(look: Look, previous: Revision) -> int:

@@ -11,7 +11,7 @@ from . import probes
 from .look import Look
 from .move import Move, told
 from .observed import Known, ProbeState
-from .place import FirstPlace, Halt, Revision, StablePlace
+from .place import FirstPlace, FirstWait, Halt, Revision, StablePlace
 from .rest import first_guard, recalled, serves_already
 
 
@@ -24,6 +24,34 @@ def first_revision(look: Look) -> Move | None:
     stable = StablePlace(wanted, since=look.now)
     return told(
         replace(look.place, stable=stable, rejected=recalled(look), guard=first_guard(look), first=None), Reason.FIRST_REVISION, message
+    )
+
+
+def wait(look: Look) -> Move | None:
+    """No pod of the first revision is ready: since when, and after the progress deadline it is told once. It goes on being tried."""
+    wanted, waiting = _starting(look), look.place.waiting
+    if wanted is None or look.observed.arm(wanted.name).ready > 0:
+        return Move(replace(look.place, waiting=None)) if waiting is not None else None
+    if waiting is None or waiting.revision != wanted.name:
+        return Move(replace(look.place, waiting=FirstWait(wanted.name, since=look.now)))
+    if waiting.told or look.now - waiting.since < look.policy.canary.progressDeadlineSeconds:
+        return None
+    return told(replace(look.place, waiting=replace(waiting, told=True)), Reason.FIRST_UNAVAILABLE, late_words(look, wanted))
+
+
+def is_late(look: Look) -> bool:
+    """Whether it was told that the wanted first revision has no ready pod for longer than it may."""
+    wanted, waiting = _starting(look), look.place.waiting
+    return wanted is not None and waiting is not None and waiting.told and waiting.revision == wanted.name
+
+
+def late_words(look: Look, wanted: Revision) -> str:
+    """What a first revision waits for in vain, and what a person can do."""
+    trouble = look.observed.arm(wanted.name).trouble
+    return (
+        f"no pod of {wanted.prompt_version} ({wanted.name}), the first revision, was ready after "
+        f"{look.policy.canary.progressDeadlineSeconds} s (`spec.canary.progressDeadlineSeconds`){f' ({trouble})' if trouble else ''}; "
+        "nothing serves, and it goes on being tried: see to its pods, or change the spec"
     )
 
 

@@ -12,7 +12,7 @@ from backstop.api.reasons import Reason
 
 from .judged import judged
 from .look import Look
-from .move import Move, go_back, halt, told
+from .move import Move, go_back, halt, told, unsuspected
 from .observed import Known
 from .place import Guard, Halt, Incident, PreviousPlace, Revision, StablePlace
 from .progress import all_healthy
@@ -130,10 +130,20 @@ def end(look: Look) -> Move | None:
     """The watch is over; or an incident, because the spec asks for something else now."""
     guard, incident, wanted = look.place.guard, look.place.incident, look.wanted
     if guard is not None and guard.returning is None and look.now >= guard.until:
+        stable = look.place.stable
+        serving = f"{stable.revision.prompt_version} ({stable.revision.name})" if stable is not None else "stable"
+        why = f"{serving} could not be seen to do better in the time for that, nor to breach as it did"
+        if (settled := unsuspected(look, why=why)) is not None:
+            return settled
         return Move(replace(look.place, guard=None))
     if incident is not None and wanted is not None and wanted.name != incident.revision.name:
         return Move(replace(look.place, incident=None))
     return None
+
+
+def leave(look: Look) -> Move | None:
+    """The policy is being deleted: nobody compares any more."""
+    return unsuspected(look, why="the policy is deleted")
 
 
 def return_to_previous(look: Look) -> Move | None:

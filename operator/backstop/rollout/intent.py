@@ -9,11 +9,11 @@ from backstop.api.reasons import Reason
 
 from . import first
 from .look import Look
-from .move import Move, roll_back, told, without_canary
+from .move import Move, roll_back, told, unsuspected, without_canary
 from .place import Place, Revision
 from .progress import past_step
 from .recreation import as_first
-from .rest import carries_verdict, fresh_canary, with_canary
+from .rest import carries_verdict, fresh_canary, superseded_words, with_canary
 
 
 def by_hand(look: Look) -> Move | None:
@@ -26,7 +26,7 @@ def by_hand(look: Look) -> Move | None:
     if asked.retry is not None and asked.retry != known.retry:
         return _acknowledged(_retry(look), look=look, retry=asked.retry)
     if asked.promote is not None and asked.promote != known.promote:
-        if (cleared := _clear_the_way(look)) is not None:
+        if (cleared := _clear_the_way(look) or _compared_no_more(look)) is not None:
             return cleared
         if look.wanted is None or not carries_verdict(look, look.wanted):
             return _acknowledged(_promote(look), look=look, promote=asked.promote)
@@ -83,6 +83,14 @@ def _clear_the_way(look: Look) -> Move | None:
     return Move(_without_verdict(look, wanted))
 
 
+def _compared_no_more(look: Look) -> Move | None:
+    """Before another revision than stable is promoted, the verdict on one that is still compared is settled."""
+    wanted, stable = look.wanted, look.place.stable
+    if wanted is None or stable is None or wanted.name == stable.revision.name:
+        return None
+    return unsuspected(look, why=superseded_words(wanted))
+
+
 def _promote(look: Look) -> Move | None:
     """A person's override: at full size it becomes stable, whatever steps are left, also after it was rejected."""
     wanted, stable, canary = look.wanted, look.place.stable, look.place.canary
@@ -129,7 +137,8 @@ def _without_verdict(look: Look, wanted: Revision) -> Place:
     canary = look.place.canary
     place = without_canary(look, canary) if canary is not None else look.place
     guard = place.guard if place.guard is not None and place.guard.suspect != wanted.name else None
-    return replace(place, rejected=tuple(r for r in place.rejected if r.revision.name != wanted.name), guard=guard, incident=None)
+    rejected = tuple(r for r in place.rejected if r.revision.name != wanted.name)
+    return replace(place, rejected=rejected, guard=guard, incident=None, freed=wanted.name)
 
 
 def _approve(look: Look) -> Move | None:

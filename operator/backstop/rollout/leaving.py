@@ -3,6 +3,8 @@
 The finalizer holds the policy for as long. Knows no API: what is said here is when it has to be there.
 """
 
+from dataclasses import replace
+
 from backstop.api.reasons import Reason
 
 from .look import Look
@@ -15,12 +17,15 @@ def leave(look: Look, canary: CanaryPlace) -> Move | None:
     if not look.observed.leaving:
         return None
     if canary.halted is not None:
-        return roll_back(look, canary, reason=canary.halted.reason, message=canary.halted.message, at=canary.halted.at)
+        halted = canary.halted
+        certain = replace(canary, halted=replace(halted, alone=False))  # nothing is compared with it any more
+        return roll_back(look, certain, reason=halted.reason, message=halted.message, at=halted.at)
     revision = canary.revision
     message = f"the policy is deleted; its canary {revision.prompt_version} ({revision.name}) is ended first"
     return supersede(look, canary, reason=Reason.POLICY_DELETED, message=message)
 
 
 def needs_finalizer(place: Place) -> bool:
-    """Whether the policy must not vanish now: a canary lives, or gateways were not seen yet to act on its end."""
-    return place.stable is not None and (place.canary is not None or awaited_generation(place) is not None)
+    """Whether the policy must not vanish now: a canary lives, gateways were not seen yet to act on its end, or its verdict waits."""
+    waits = place.guard is not None and place.guard.suspect is not None
+    return place.stable is not None and (place.canary is not None or waits or awaited_generation(place) is not None)

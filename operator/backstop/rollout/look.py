@@ -32,11 +32,12 @@ class Look:
 
     @property
     def replicas(self) -> int:
-        """Full size: as declared, or with an autoscaler what stable has now."""
+        """Full size: as declared, or with an autoscaler what stable has now; what it had, where its Deployment is gone or has no pods."""
         serving, stable = self.policy.serving, self.place.stable
         if serving.autoscaling is None or stable is None:
             return serving.replicas
-        return max(self.observed.arm(stable.revision.name).desired or serving.replicas, serving.least)
+        lost = min(stable.size, serving.autoscaling.maxReplicas) if stable.size is not None else serving.replicas
+        return max(self.observed.arm(stable.revision.name).desired or lost, serving.least)
 
     def step_of(self, canary: CanaryPlace) -> Step:
         """The step that the canary is at, or is being prepared for; the last where an edit left fewer steps than that."""

@@ -101,6 +101,18 @@ def suspicion(look: Look, *, of: Revision) -> Guard:
     return Guard(until=look.now + max(look.policy.rollback.guardSeconds, LEAST_SUSPICION_SECONDS), suspect=of.name)
 
 
+def unsuspected(look: Look, *, why: str) -> Move | None:
+    """The revision whose verdict waits can be compared no more: what was not withdrawn stands. None where no verdict waits."""
+    guard = look.place.guard
+    rejection = look.place.rejection_of(guard.suspect) if guard is not None and guard.suspect is not None else None
+    if rejection is None:
+        return None
+    rejected = tuple(replace(r, suspected=False) if r is rejection else r for r in look.place.rejected)
+    suspect = rejection.revision
+    message = f"the rejection of {suspect.prompt_version} ({suspect.name}) stands, and is compared no more: {why}"
+    return told(replace(look.place, rejected=rejected, guard=None), Reason.REJECTION_CONFIRMED, message)
+
+
 def short_of_pods(look: Look, stable: Revision) -> str:
     """That stable carries everything with fewer pods than it should have: no reason to stay with a canary that breaches, but to be said."""
     ready = look.observed.arm(stable.name).ready
@@ -151,7 +163,8 @@ def supersede(look: Look, canary: CanaryPlace, *, reason: Reason, message: str) 
     place, halt = without_canary(look, canary), canary.halted
     last = LastRollout(Outcome.SUPERSEDED, canary.revision, reason=reason, message=message, detected_at=look.now, generation=None)
     if halt is not None:
-        rejection = Rejection(canary.revision, reason=halt.reason, message=halt.message, at=halt.at, suspected=halt.alone)
+        # Also one that had nothing beside it: from now on nothing is compared with it.
+        rejection = Rejection(canary.revision, reason=halt.reason, message=halt.message, at=halt.at)
         place = replace(place, rejected=_remember(look, rejection))
         last = replace(
             last,

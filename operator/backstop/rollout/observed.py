@@ -101,7 +101,8 @@ class Observed:
     acts on. `readings`: the latest evaluation of each SLO of the canary, empty while nothing is judged. `tokens`: what is asked by hand.
     `probes`: by name, those of the present rollout that there are; one that is not named does not run.
     `leaving`: the policy is being deleted. What is left of a former policy of this name, looked for while nothing is stable:
-    `accepted`, the last revision that was, and `remembered`, what was rolled back.
+    `accepted`, the last revision that was, and `remembered`, what was rolled back. Beside a stable `remembered` is what the prompt version
+    of the wanted revision says of it.
     `requests`: judged requests of the canary in the running rollout; None where nothing was evaluated. `reporting`: of the last
     rollout's report. `strays`: the route, which is the policy's own, does something else than its state says, or may, because that
     cannot be read. `with_pods`: revisions that have pods which are not going away, with or without a Deployment.

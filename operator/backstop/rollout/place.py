@@ -18,10 +18,11 @@ class Revision:
 
 @dataclass(frozen=True)
 class StablePlace:
-    """The revision that serves, and since when."""
+    """The revision that serves, and since when. `size`: its pods when all of them were last ready, where an autoscaler says how many."""
 
     revision: Revision
     since: float
+    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,15 @@ class FirstPlace:
     def probes_at(self) -> float | None:
         """When its probes were begun."""
         return self.started_at
+
+
+@dataclass(frozen=True)
+class FirstWait:
+    """A first revision without a ready pod, since when. `told`: that this is longer than it may be."""
+
+    revision: str
+    since: float
+    told: bool = False
 
 
 @dataclass(frozen=True)
@@ -269,6 +279,8 @@ class Place:
     incident: Incident | None = None
     first: FirstPlace | None = None
     generation: int = 0  # the latest of the traffic object that was decided; the write of it may be missing
+    waiting: FirstWait | None = None  # while nothing is stable
+    freed: str | None = None  # by a person, from a rejection that may still stand on its prompt version; until it runs
 
     @property
     def probed(self) -> CanaryPlace | FirstPlace | None:

@@ -28,7 +28,11 @@ def replan(look: Look, canary: CanaryPlace) -> Move | None:
     replanned = replace(canary, step=step, step_hash=steps_hash(look.policy))
     if weights[step] != canary.weight:
         replanned = replace(replanned, step_started_at=None, promoting_since=None)
-    return Move(replace(look.place, canary=replanned))
+    message = (
+        f"`spec.canary.steps` was edited: the rollout of {canary.revision.prompt_version} ({canary.revision.name}), which is at "
+        f"{canary.weight} %, goes on with step {step + 1} of {len(weights)} ({weights[step]} %)"
+    )
+    return told(replace(look.place, canary=replanned), Reason.STEPS_REPLANNED, message)
 
 
 def _is_edited(look: Look, canary: CanaryPlace) -> bool:

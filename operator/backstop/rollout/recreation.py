@@ -1,7 +1,8 @@
 """Another policy of a name that was used before: what was rolled back under that name is not its first revision.
 
 What is left of the former policy (the record of its last accepted revision, and the rejections on it and on PromptVersions) is looked
-at while nothing is stable, and is part of the place from then on.
+at while nothing is stable, and is part of the place from then on. Beside a stable the prompt version of what is wanted is asked, which
+remembers a rejection for longer than status does.
 """
 
 from dataclasses import replace
@@ -37,6 +38,23 @@ def recall(look: Look) -> Move | None:
         message = f"{accepted.prompt_version} ({accepted.name}), which a former policy of this name accepted last, serves as stable"
         announcements.append(Announcement(Reason.LAST_ACCEPTED, message))
     return Move(place, tuple(announcements)) if announcements else None
+
+
+def recall_older(look: Look) -> Move | None:
+    """What the spec asks for stands rejected on its prompt version, and so many others were rejected since that status kept it no more.
+
+    Not what a person has just freed: that is taken off the prompt version when it runs.
+    """
+    place, wanted = look.place, look.wanted
+    if place.stable is None or place.canary is not None or wanted is None or wanted.name in (place.stable.revision.name, place.freed):
+        return None
+    if place.rejection_of(wanted.name) is not None:
+        return None
+    place = replace(place, rejected=with_remembered(look))
+    if (rejection := place.rejection_of(wanted.name)) is None:
+        return None
+    message = f"{wanted.prompt_version} ({wanted.name}) was rejected before, as its PromptVersion says: {rejection.message}"
+    return told(place, Reason.REJECTED_BEFORE, message)
 
 
 def as_first(look: Look, wanted: Revision, *, reason: Reason, token: str) -> Move | None:

@@ -69,9 +69,44 @@ def with_share(look: Look, canary: CanaryPlace, weight: int, *, ending: str = ""
 
 
 def beside_nothing(look: Look) -> bool:
-    """Whether stable has no ready pod, so that the canary's share is all there is, and nothing could take it back."""
+    """Whether stable has no ready pod: nothing is there to be compared with, and nothing could take the canary's share back."""
     stable = look.place.stable
-    return look.by_replicas and stable is not None and look.observed.arm(stable.revision.name).ready == 0
+    return stable is not None and look.observed.arm(stable.revision.name).ready == 0
+
+
+def is_short_as_stable(look: Look, canary: CanaryPlace) -> bool:
+    """Whether stable lacks as great a part of its pods, give or take one of the canary's, of which some run: what both lack, such as room
+    for more, says nothing of the revision.
+    """
+    stable, ready, needed = look.place.stable, look.ready(canary), look.pods_needed(canary)
+    if stable is None or not 0 < ready < needed:
+        return False
+    beside = look.observed.arm(stable.revision.name).ready
+    return beside < look.replicas and (ready + 1) * look.replicas > beside * needed
+
+
+def shortage(look: Look, canary: CanaryPlace, *, since: float) -> Move | None:
+    """The deadline is over for pods that stable lacks too: told once. The canary has all of its time again when stable has its own."""
+    short, known = is_short_as_stable(look, canary), Reason.STABLE_UNREADY in canary.reported
+    if known and not short:
+        return Move(replace(look.place, canary=replace(without_shortage(canary), unready_since=look.now)))
+    seconds = look.policy.canary.progressDeadlineSeconds
+    if known or not short or look.now - since < seconds or look.place.stable is None:
+        return None
+    stable = look.place.stable.revision
+    name = f"{canary.revision.prompt_version} ({canary.revision.name})"
+    message = (
+        f"{look.ready(canary)} of {look.pods_needed(canary)} pods of {name} are ready after {seconds} s "
+        f"(`spec.canary.progressDeadlineSeconds`), and {look.observed.arm(stable.name).ready} of {look.replicas} of stable "
+        f"{stable.prompt_version} ({stable.name}): what both lack says nothing of the revision, and the rollout holds at {canary.weight} %"
+    )
+    reported = replace(canary, reported=(*canary.reported, str(Reason.STABLE_UNREADY)))
+    return told(replace(look.place, canary=reported), Reason.STABLE_UNREADY, message)
+
+
+def without_shortage(canary: CanaryPlace) -> CanaryPlace:
+    """The canary, of which it is not told any more that it lacks what stable lacks."""
+    return replace(canary, reported=tuple(reason for reason in canary.reported if reason != Reason.STABLE_UNREADY))
 
 
 def beside_words(look: Look, canary: CanaryPlace) -> str:

@@ -7,7 +7,7 @@ from backstop.api.reasons import Reason
 
 from .judged import WATCH_SHIFT_SECONDS
 from .look import Look, steps_hash
-from .move import REJECTED_KEPT, Move, told, with_remembered
+from .move import REJECTED_KEPT, Move, told, unsuspected, with_remembered
 from .observed import Known
 from .place import CanaryPlace, Guard, Place, Rejection, Revision
 from .replicas import everywhere, seen_everywhere
@@ -72,16 +72,26 @@ def new_canary(look: Look) -> Move | None:
     guard = look.place.guard
     if guard is not None and guard.returning is not None and not is_late(look, guard):
         return None  # stable is being left, and is nothing to be compared with
+    if (settled := unsuspected(look, why=superseded_words(wanted))) is not None:
+        return settled
     canary = fresh_canary(look, wanted)
     message = f"canary {wanted.prompt_version} ({wanted.name}) against stable {stable.revision.prompt_version} ({stable.revision.name})"
     return told(with_canary(look.place, canary), Reason.CANARY_STARTED, message)
 
 
+def superseded_words(wanted: Revision) -> str:
+    """Why a comparison ends with a rollout that begins."""
+    return f"{wanted.prompt_version} ({wanted.name}) is rolled out now, and has a share of the traffic under which it was watched"
+
+
 def with_canary(place: Place, canary: CanaryPlace) -> Place:
-    """The place with this canary, whose pods retire no more. What stable does from now on says nothing of a revision before."""
-    guard = replace(place.guard, returning=None, reported=None) if place.guard is not None and place.guard.suspect is None else None
+    """The place with this canary, whose pods retire no more. What stable does from now on says nothing of a revision before, whose
+    verdict waits no more.
+    """
+    assert place.guard is None or place.guard.suspect is None
+    guard = replace(place.guard, returning=None, reported=None) if place.guard is not None else None
     retiring = tuple(r for r in place.retiring if r.revision != canary.revision.name)
-    return replace(place, canary=canary, retiring=retiring, guard=guard, incident=None)
+    return replace(place, canary=canary, retiring=retiring, guard=guard, incident=None, freed=None)
 
 
 def fresh_canary(look: Look, revision: Revision) -> CanaryPlace:

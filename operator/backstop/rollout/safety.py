@@ -126,11 +126,14 @@ def pods(look: Look, canary: CanaryPlace) -> Move | None:
         return told(replace(look.place, canary=paused), Reason.CANARY_UNREADY, message)
     third = replicas.in_the_way(look, canary)
     if ready >= needed and not third:
-        return Move(replace(look.place, canary=replace(canary, unready_since=None))) if since is not None else None
+        settled = replace(replicas.without_shortage(canary), unready_since=None)
+        return Move(replace(look.place, canary=settled)) if since is not None else None
     if since is None:
         return Move(replace(look.place, canary=replace(canary, unready_since=look.now)))
     deadline = look.policy.canary.progressDeadlineSeconds
-    if look.now - since >= deadline:
+    if ready < needed and (shortage := replicas.shortage(look, canary, since=since)) is not None:
+        return shortage
+    if look.now - since >= deadline and not replicas.is_short_as_stable(look, canary):
         message = f"{ready} of {needed} pods ready after {deadline} s (`spec.canary.progressDeadlineSeconds`){_trouble(look, canary)}"
         if ready >= needed:
             message = (

@@ -27,6 +27,7 @@ from backstop.api.policystatus import (
     StableStatus,
     TimelineStatus,
     TransitionStatus,
+    WaitingStatus,
 )
 
 from .observed import NO_ARM, Arm
@@ -34,6 +35,7 @@ from .place import (
     NO_TOKENS,
     CanaryPlace,
     FirstPlace,
+    FirstWait,
     Guard,
     Halt,
     Incident,
@@ -59,7 +61,7 @@ def place_of(status: FallbackPolicyStatus) -> Place:
     """The place that a status describes. Raises ValueError for a time that is not RFC 3339."""
     stable, previous = status.stable, status.previous
     return Place(
-        stable=StablePlace(_revision(stable), since=parse_time(stable.since or "")) if stable else None,
+        stable=StablePlace(_revision(stable), since=parse_time(stable.since or ""), size=stable.fullSize) if stable else None,
         canary=_canary_place(status.canary) if status.canary else None,
         previous=PreviousPlace(_revision(previous), until=parse_time(previous.until)) if previous else None,
         retiring=tuple(Retiring(r.revision, until=parse_time(r.until)) for r in status.retiring),
@@ -73,6 +75,8 @@ def place_of(status: FallbackPolicyStatus) -> Place:
         timeline=_timeline_place(status.timeline) if status.timeline else None,
         first=_first_place(status.first) if status.first else None,
         generation=status.trafficGeneration or 0,
+        freed=status.retried,
+        waiting=_waiting_place(status.waiting) if status.waiting else None,
     )
 
 
@@ -94,7 +98,7 @@ def status_of(
         observedGeneration=generation,
         phase=plan.phase.value,
         reason=plan.reason,
-        stable=_stable_status(place.stable, arms=arms) if place.stable else None,
+        stable=_stable_status(place.stable, arms=arms, sized=plan.autoscaled is not None) if place.stable else None,
         canary=_canary_status(place.canary, share=plan.share) if place.canary else None,
         previous=PreviousStatus(**_identity(place.previous.revision), until=render_time(place.previous.until)) if place.previous else None,
         retiring=[RetiringStatus(revision=r.revision, until=render_time(r.until)) for r in place.retiring],
@@ -112,6 +116,8 @@ def status_of(
         first=_first_status(place.first) if place.first else None,
         router=plan.router,
         trafficGeneration=place.generation or None,
+        retried=place.freed,
+        waiting=_waiting_status(place.waiting) if place.waiting else None,
     )
 
 
@@ -187,9 +193,13 @@ def _seconds(time: str | None) -> float | None:
     return None if time is None else parse_time(time)
 
 
-def _stable_status(stable: StablePlace, *, arms: Mapping[str, Arm]) -> StableStatus:
-    ready = arms.get(stable.revision.name, NO_ARM).ready
-    return StableStatus(**_identity(stable.revision), since=render_time(stable.since), readyReplicas=ready)
+def _stable_status(stable: StablePlace, *, arms: Mapping[str, Arm], sized: bool) -> StableStatus:
+    """Its size is noted when all its pods are ready: in the write that says so, and in none of its own."""
+    arm = arms.get(stable.revision.name, NO_ARM)
+    size = arm.desired if arm.desired == arm.ready > 0 else stable.size
+    return StableStatus(
+        **_identity(stable.revision), since=render_time(stable.since), readyReplicas=arm.ready, fullSize=size if sized else None
+    )
 
 
 def _canary_place(status: CanaryStatus) -> CanaryPlace:
@@ -423,6 +433,14 @@ def _incident_place(status: IncidentStatus) -> Incident:
 
 def _incident_status(incident: Incident) -> IncidentStatus:
     return IncidentStatus(**_identity(incident.revision), at=render_time(incident.at), message=incident.message[:2048])
+
+
+def _waiting_place(status: WaitingStatus) -> FirstWait:
+    return FirstWait(status.revision, since=parse_time(status.since), told=status.told)
+
+
+def _waiting_status(waiting: FirstWait) -> WaitingStatus:
+    return WaitingStatus(revision=waiting.revision, since=render_time(waiting.since), told=waiting.told)
 
 
 def _first_place(status: FirstStatus) -> FirstPlace:

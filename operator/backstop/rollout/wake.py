@@ -17,6 +17,8 @@ def wake_at(look: Look) -> float | None:
         deadlines.append(place.previous.until)
     if place.last is not None and place.last.shifted_at is None and awaited_generation(place) is not None:
         deadlines.append(place.last.watched_since + WATCH_SHIFT_SECONDS)
+    if place.waiting is not None:
+        deadlines.append(place.waiting.since + look.policy.canary.progressDeadlineSeconds)
     if place.guard is not None:
         deadlines.append(place.guard.until)
         if place.guard.returning is not None:
