@@ -48,8 +48,8 @@ MUTANTS = (
         "A canary that cannot start is waited for for ever.",
         "rollout/safety.py",
         "pods",
-        "if look.now - since >= deadline:",
-        "if look.now - since >= 1000 * deadline:",
+        "if look.now - since >= deadline and",
+        "if look.now - since >= 1000 * deadline and",
     ),
     Mutant(
         "crash-loop-goes-on",
@@ -506,8 +506,8 @@ MUTANTS = (
         "The pods of what was halted keep the connections that they have.",
         "rollout/decide.py",
         "_canary_size",
-        "look.now < ends",
-        "True",
+        "look.now >= ends",
+        "False",
     ),
     Mutant(
         "stray-routes-stay",

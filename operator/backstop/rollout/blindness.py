@@ -69,8 +69,13 @@ def of_guard(look: Look) -> Move | None:
 
 
 def never_judged(look: Look) -> Move | None:
-    """The guard window is over, and at no time could every SLO be judged: it has found nothing, and says so."""
+    """The guard window is over, and at no time could every SLO be judged: it has found nothing, and says so.
+
+    Not of a comparison: that a verdict could not be compared is what its end says.
+    """
     guard, stable = look.place.guard, look.place.stable
+    if guard is not None and guard.suspect is not None:
+        return None
     if guard is None or stable is None or guard.returning is not None or guard.judged or look.now < guard.until or not look.policy.slos:
         return None
     read = {reading.name: reading.evidence.rstrip(".") for reading in look.observed.readings}
