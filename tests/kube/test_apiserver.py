@@ -83,7 +83,7 @@ async def test_a_status_patch_is_fenced_and_leaves_the_spec(client: Client) -> N
     written = await client.patch_status(
         PROMPT_VERSIONS, namespace="default", name=name, patch={"digest": "d"}, resource_version=version, manager=ME
     )
-    assert (written["status"]["digest"], written["spec"]) == ("d", spec)
+    assert (written["status"]["digest"], written["spec"]) == ("d", made["spec"])
     with pytest.raises(Conflict):
         await client.patch_status(
             PROMPT_VERSIONS, namespace="default", name=name, patch={"digest": "e"}, resource_version=version, manager=ME

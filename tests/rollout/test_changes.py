@@ -70,6 +70,9 @@ def test_b13_a_fix_that_is_no_better_is_rolled_back_and_the_next_one_is_tried() 
     world.want("3")
     world.run(300)
     assert world.place.stable is not None
+    assert world.place.stable.revision == revision("1"), "no step passes by itself beside a stable without a pod"
+    world.ask(promote="now")
+    world.run(30)
     assert world.place.stable.revision == revision("3")
 
 
