@@ -58,7 +58,7 @@ test: check parts  ## everything: the quick loop, a real API server, a real Prom
 # Beside each other: what is served waits half of its time, what runs on a whole cluster most of it.
 .PHONY: served simulated whole soaked
 served:
-	$(BIN)/python -m pytest -n 3 -m "apiserver or prometheus or long" tests
+	$(BIN)/python -m pytest -n 4 -m "apiserver or prometheus or long" tests
 simulated:
 	nice -n 19 $(BIN)/python -m tests.simulation --steps 20000 --first-seed 1
 
