@@ -194,6 +194,7 @@ def test_m01_a_source_that_fails_makes_nothing_known_and_costs_nothing() -> None
     assert after.readings[0] == last(whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bad_from", [30.0, 1e9])
 def test_another_operator_at_every_second_comes_to_the_same_verdicts(bad_from: float) -> None:
     samples = served(bad_from=bad_from, bad_to=50.0, until=90.0)

@@ -263,6 +263,7 @@ def test_the_order_of_the_pods_does_not_matter(blocks: list[tuple[int, int]], rn
     assert estimated(shuffled) == pytest.approx(estimated(blocks), abs=1e-9)
 
 
+@pytest.mark.long
 @PATIENT
 @given(st.lists(counts(), max_size=10))
 def test_a_correlation_is_always_between_0_and_1(blocks: list[tuple[int, int]]) -> None:

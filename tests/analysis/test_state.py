@@ -57,6 +57,7 @@ states = st.builds(
 )
 
 
+@pytest.mark.long
 @settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 @given(state=states)
 def test_packing_and_unpacking_gives_the_same_state(state: AnalysisState) -> None:

@@ -175,6 +175,7 @@ JSON_VALUES = st.recursive(
 )
 
 
+@pytest.mark.long
 @given(st.dictionaries(st.text(st.characters(), max_size=5), JSON_VALUES, max_size=6), st.sampled_from([None, 1]), st.booleans())
 def test_cutting_and_joining_an_object_keeps_every_value(value: dict[str, Any], indent: int | None, ascii_only: bool) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode(errors="surrogatepass")
@@ -187,6 +188,7 @@ def test_cutting_and_joining_an_object_keeps_every_value(value: dict[str, Any], 
     assert json.loads(join_object(members)) == value
 
 
+@pytest.mark.long
 @given(st.lists(JSON_VALUES, max_size=6))
 def test_cutting_an_array_keeps_every_element(value: list[Any]) -> None:
     assert [json.loads(element) for element in split_array(json.dumps(value).encode())] == value

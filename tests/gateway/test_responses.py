@@ -368,6 +368,7 @@ def test_whatever_is_asked_is_a_chat_or_the_callers_mistake(asked: dict[str, Any
     assert chat["messages"]
 
 
+@pytest.mark.long
 @given(st.lists(st.dictionaries(st.sampled_from(["content", "refusal", "tool_calls", "role"]), ANYTHING, max_size=3), max_size=5))
 def test_whatever_a_model_says_there_is_one_last_event(deltas: list[dict[str, Any]]) -> None:
     spelling = Responses(identity="i", created=1, echo={})

@@ -118,6 +118,7 @@ async def test_what_reaches_the_pod_of_a_canary_without_a_share_is_not_judged(
     assert await behind.total("backstop_served_total", revision=canary.revision) == 1
 
 
+@pytest.mark.long
 async def test_t04_the_same_key_is_on_the_same_track_at_every_gateway_and_everyone_on_stable_after_a_rollback(
     gateways: Gateways, api: TrafficApi, stable: RevisionRecord, canary: RevisionRecord
 ) -> None:

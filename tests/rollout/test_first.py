@@ -119,6 +119,7 @@ def test_a_probe_that_cannot_be_seen_neither_passes_nor_fails() -> None:
     assert "`golden` cannot be seen: it belongs to something else" in found.message
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("come_to", [PASSED, FAILED])
 def test_wherever_an_operator_dies_a_first_probe_runs_once_and_its_end_is_the_same(come_to: ProbeState) -> None:
     for writes in range(30):

@@ -459,4 +459,4 @@ TestRolloutsWithProbes = RolloutsWithProbes.TestCase
 TestRolloutsByReplicas = RolloutsByReplicas.TestCase
 TestRolloutsByReplicas.settings = TestRolloutsEdited.settings = TestRollouts.settings = TestRolloutsByHand.settings = (
     TestRolloutsWithProbes.settings
-) = settings(max_examples=80 if THOROUGH else 8, stateful_step_count=40)
+) = settings(max_examples=80 if THOROUGH else 6, stateful_step_count=40)

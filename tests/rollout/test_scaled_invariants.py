@@ -85,4 +85,4 @@ class RolloutsScaled(Rollouts):
 
 
 TestRolloutsScaled = RolloutsScaled.TestCase
-TestRolloutsScaled.settings = settings(max_examples=80 if THOROUGH else 12, stateful_step_count=40)
+TestRolloutsScaled.settings = settings(max_examples=80 if THOROUGH else 6, stateful_step_count=40)
