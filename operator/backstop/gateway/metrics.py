@@ -25,6 +25,7 @@ from ..api.metricnames import (
     QualityDrop,
     QualityLabel,
     RuleResult,
+    SpanResult,
     TicketResult,
 )
 from ..api.traffic import TrafficState
@@ -346,6 +347,12 @@ class GatewayMetrics:
         used.labels(*self._labels).set_function(lambda: allowance.used)
         whole = Gauge(names.SPEND_ALLOWANCE, "Tokens that may be used in a period.", own[0], registry=own[1])
         whole.labels(*self._labels).set(allowance.settings.tokens)
+
+    def show_spans(self) -> Callable[[SpanResult, int], None]:
+        """Traces are collected; gives what counts what became of so many spans, in any thread."""
+        spans = Counter(names.SPANS_TOTAL, "Spans of traces, by what became of them.", (*_OWN, "result"), registry=self.registry)
+        children = {result: spans.labels(*self._labels, result.value) for result in SpanResult}
+        return lambda result, count: children[result].inc(count)
 
     def count_continued(self, source: str, *, to: str) -> None:
         """A stream that broke off at `source` was finished by `to`."""
