@@ -268,7 +268,7 @@ class GatewayApp:
             self._take_back(passage, reason=reason)
         passage.judged = passage.judged and not self._has_no_share()
         if headers.hop is None and passage.judged:
-            self._metrics.served_by(self._revision.name).count_sent()
+            self._metrics.entry.of(self._revision.name).count_sent()
         await self._local.serve(body, headers=headers, reply=reply, role=role, passage=passage)
 
     def _has_no_share(self) -> bool:
@@ -294,8 +294,8 @@ class GatewayApp:
         if entry and passage.judged:
             answered = passage.outcome in ANSWERED and reply.first_byte_at is not None
             seconds = reply.first_byte_at - passage.started if answered and reply.first_byte_at is not None else None
-            self._metrics.served_by(passage.revision).count_served(
+            self._metrics.entry.of(passage.revision).count_served(
                 passage.outcome, first=passage.first_tier, seconds=seconds, cache=passage.cache
             )
             if passage.outcome is Outcome.SUCCESS and passage.use is not None:
-                self._metrics.served_by(passage.revision).count_usage(passage.use)
+                self._metrics.entry.of(passage.revision).count_usage(passage.use)

@@ -40,7 +40,7 @@ class Forwarder:
 
     async def forward(self, body: Body, *, to: Forward, headers: RequestHeaders, reply: Reply, passage: Passage) -> SplitReason | None:
         """Relay one request; None when it is done, a reason when nobody took it and nothing has left."""
-        series = self._metrics.served_by(to.revision)
+        series = self._metrics.entry.of(to.revision)
         passage.revision, passage.outcome, passage.first_tier = to.revision, Outcome.ERROR, FirstTier.FAILED
         hop = headers.trace.hop(to.revision, path=passage.endpoint.value)
         try:

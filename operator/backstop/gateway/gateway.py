@@ -93,7 +93,7 @@ async def run_gateway(
     lifecycle, room, heartbeat = Lifecycle(), BodyRoom(settings.body_bytes), Heartbeat(clock=clock)
 
     def on_change(state: TrafficState) -> None:
-        metrics.prepare(state)
+        metrics.entry.prepare(state)
         _LOG.info(
             "acting on traffic generation %d: stable %s, canary %s at %d permille",
             state.generation,
