@@ -139,6 +139,7 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
     revision = compile_revision(record, environment={**environment, **keys})
     refuse_too_large_a_cache(revision, memory=memory_limit())
     callers = _callers(revision, folder=options.callers, given=callers)
+    traces = _traces(environment)
     settings = Settings(
         traffic_socket=bind(host, port=parse_port(options.port, option="--port"), option="--port"),
         metrics_socket=bind(host, port=parse_port(options.metrics_port, option="--metrics-port"), option="--metrics-port"),
@@ -151,7 +152,7 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
         callers=options.callers,
         cache_folder=_cache_folder(revision, folder=options.cache_folder),
         tickets_folder=_tickets_folder(revision, folder=options.tickets_folder),
-        traces=_traces(environment),
+        traces=traces,
     )
     return revision, settings
 

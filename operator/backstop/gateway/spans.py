@@ -71,6 +71,7 @@ _FIGURES: Final[Mapping[str, tuple[str, type[int] | type[float]]]] = {
 }
 # One that fits into an attribute, however it is read.
 _FIGURE: Final = re.compile(rb"-?[0-9]{1,15}(\.[0-9]{1,15})?")
+_ONE_CHOICE: Final = ("n", b"1")  # which is what everybody wants
 # What a target may call its model, its answer, and why that ended: no room for a sentence.
 _WORD: Final = re.compile(r"[-A-Za-z0-9._:/@+]{1,128}")
 _EMBEDDINGS: Final = "/embeddings"
@@ -309,7 +310,7 @@ def _wanted(request: ChatRequest) -> Attributes:
     wanted: Attributes = {"gen_ai.request.stream": True} if request.wanted.stream else {}
     for member, (name, kind) in _FIGURES.items():
         raw = request.members.get(member, b"")
-        if _FIGURE.fullmatch(raw) and (kind is float or raw.isdigit()):
+        if _FIGURE.fullmatch(raw) and (kind is float or raw.isdigit()) and (member, raw) != _ONE_CHOICE:
             wanted[name] = kind(raw)
     return wanted
 
@@ -344,7 +345,7 @@ def _words(*, model: object = None, identity: object = None, reasons: Sequence[o
 
 def _tokens(asked: object, answered: object) -> Attributes:
     said = {"gen_ai.usage.input_tokens": asked, "gen_ai.usage.output_tokens": answered}
-    return {name: count for name, count in said.items() if isinstance(count, int) and 0 <= count <= MOST_TOKENS}
+    return {name: count for name, count in said.items() if type(count) is int and 0 <= count <= MOST_TOKENS}
 
 
 def _said(headers: Sequence[tuple[bytes, bytes]]) -> Attributes:
