@@ -79,7 +79,7 @@ class Collector:
         if self.status != 200:
             return web.Response(status=self.status)
         assert request.content_type == "application/x-protobuf"
-        self.headers.append(dict(request.headers))
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
         self.raw += body
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
             said = _attributes(resource.resource.attributes)

@@ -96,6 +96,7 @@ class _Queue(SpanProcessor):
 
     def give_up(self) -> int:
         """Nobody sends what waits; how many spans it is."""
+        self._exporter.given_up = True
         left = self._put - self._exporter.settled
         self._count(SpanResult.DROPPED, left)
         return left
@@ -119,11 +120,14 @@ class _Exporter(SpanExporter):
         self._count = count
         self._fails = False
         self.taken = self.settled = 0
+        self.given_up = False  # nobody counts any more
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send some."""
         self.taken += len(spans)
         result = self._otlp.export(spans)
+        if self.given_up:
+            return result
         fails = result is not SpanExportResult.SUCCESS
         self._count(SpanResult.FAILED if fails else SpanResult.SENT, len(spans))
         self.settled += len(spans)
