@@ -191,15 +191,16 @@ async def test_a_request_that_nobody_answers_is_an_error_and_one_that_is_wrong_i
     assert said(client, "error.type", "backstop.outcome") == ["LatencyBreach", "LatencyBreach"]
 
     collector.spans.clear()
+    patient = await gateways.start(make_record([model_tier(model.url)]), traces=towards(collector.address))
     model.script(Rule(error_percent=100, error_status=400))
-    assert (await gateway.chat()).status == 400
+    assert (await patient.chat()).status == 400
     server, client = await collector.whole(CHAT, "chat m1")
     assert (server.failed, client.failed) == (False, True)
     assert said(client, "error.type", "http.response.status_code", "backstop.outcome") == ["400", 400, "passed_back"]
     assert said(server, "error.type", "http.response.status_code", "backstop.outcome") == [None, 400, "caller_error"]
 
     collector.spans.clear()
-    assert (await gateway.post(b"[")).status == 400
+    assert (await patient.post(b"[")).status == 400
     (server,) = await collector.whole(CHAT)
     assert said(server, "http.response.status_code", "backstop.outcome", "backstop.tier") == [400, "caller_error", None]
 
@@ -214,7 +215,7 @@ async def test_a_stream_lasts_to_its_end_and_says_what_it_took(collector: Collec
     assert said(client, "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens") == [usage["prompt_tokens"], usage["completion_tokens"]]
     named = ("gen_ai.response.model", "gen_ai.response.id", "gen_ai.response.finish_reasons", "gen_ai.request.stream", "backstop.outcome")
     assert said(client, *named) == [got.events[0]["model"], got.events[0]["id"], ["stop"], True, "success"]
-    assert 0.03 <= client.attributes["gen_ai.response.time_to_first_chunk"] < client.seconds <= server.seconds
+    assert 0.025 < client.attributes["gen_ai.response.time_to_first_chunk"] < client.seconds <= server.seconds
     assert said(server, "http.response.status_code", "backstop.outcome") == [200, "success"]
 
 
@@ -225,7 +226,9 @@ async def test_a_stream_that_breaks_off_is_an_error_of_both(
     collector: Collector, model: Model, gateways: Gateways, fault: Fault, kind: str
 ) -> None:
     model.script(Rule(tokens=60, fault=fault, cut_after_tokens=40))
-    gateway = await gateways.start(make_record([model_tier(model.url, stallMilliseconds=200)]), traces=towards(collector.address))
+    gateway = await gateways.start(
+        make_record([model_tier(model.url, stallMilliseconds=200 if fault is Fault.STALL else 5000)]), traces=towards(collector.address)
+    )
     assert not (await gateway.chat(stream=True)).is_done
     server, client = await collector.whole(CHAT, "chat m1")
     assert (server.failed, client.failed) == (True, True)
@@ -264,6 +267,29 @@ async def test_a_race_that_was_lost_ends_without_an_error(
         (False, server.id, "success", None),
     ]
     assert said(server, "backstop.reason", "backstop.tier") == ["Hedge", "second"]
+
+
+async def test_a_caller_that_leaves_ends_the_hop_too(
+    collector: Collector, gateways: Gateways, api: TrafficApi, stable: RevisionRecord, canary: RevisionRecord, model: Model
+) -> None:
+    model.script(Rule(fault=Fault.HANG))
+    api.write(state(3, stable=stable.revision, canary=canary.revision, permille=1000))
+    entry = await gateways.start(stable, api=api, traces=towards(collector.address))
+    behind = await gateways.start(canary, api=api)
+    await entry.acts_on(3)
+    await behind.acts_on(3)
+    asking = asyncio.create_task(entry.chat())
+
+    async def asked() -> bool:
+        return model.fake.total == 1
+
+    await eventually(asked)
+    asking.cancel()
+    spans = await collector.until(lambda spans: len(spans) == 2)
+    assert sorted((span.kind, span.failed, *said(span, "backstop.outcome")) for span in spans) == [
+        ("CLIENT", False, "cancelled"),
+        ("SERVER", False, "cancelled"),
+    ]
 
 
 @pytest.mark.parametrize("stream", [False, True])

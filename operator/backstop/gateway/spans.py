@@ -265,7 +265,8 @@ class HopSpan:
 
     def given_up(self) -> None:
         """Nobody waits for it any more."""
-        self.over()
+        if self._span.is_recording():
+            _end(self._span, {"backstop.outcome": outcome_of(None)}, failure="")
 
 
 def _end(span: Span, attributes: Attributes, *, failure: str) -> None:
