@@ -63,7 +63,8 @@ class ColdCache(ApiModel):
 
     volume: ColdVolume | None = Field(
         None,
-        description="Where the file is. A gateway takes one that no other holds, so that a new pod goes on with what an old one has left. "
+        description="Where the file is. A gateway takes one that no other holds, so that a new pod goes on with what an old one has left, "
+        "and takes over what is left later. "
         "Unset: a volume of each pod, which outlives its container and is gone with the pod.",
     )
     maxMebibytes: int = Field(
