@@ -239,7 +239,7 @@ class WholePasses(RuleBasedStateMachine):
     def a_canary_without_pods_has_no_traffic(self, seconds: float) -> None:
         """2: never a weight without a ready pod."""
         canary = self._under_way(seconds)
-        if canary is None:
+        if canary is None or not self._is_told_apart(canary):
             return
         self.cluster.broken.add(self.cluster.prompts[canary])
         self.cluster.lose_pods(canary)
@@ -259,7 +259,7 @@ class WholePasses(RuleBasedStateMachine):
         before, place = self.cluster.traffic, self.cluster.place.canary
         assert before is not None
         assert place is not None
-        if place.promoting_since is not None:
+        if place.promoting_since is not None or not self._is_told_apart(canary):
             return  # the write that gives it everything may be under way
         if alone:
             self.cluster.broken.add(self.cluster.prompts[before.stable])
@@ -413,6 +413,11 @@ class WholePasses(RuleBasedStateMachine):
     def _canary(self) -> str | None:
         canary = self.cluster.place.canary
         return canary.revision.name if canary is not None else None
+
+    def _is_told_apart(self, canary: str) -> bool:
+        """Whether its pods may break, and not those of stable: what they are like goes by the version."""
+        stable = self.cluster.place.stable
+        return stable is not None and stable.revision.prompt_version != self.cluster.prompts[canary]
 
     def _canary_has_traffic(self) -> bool:
         canary, traffic = self._canary(), self.cluster.traffic

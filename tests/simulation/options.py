@@ -107,8 +107,8 @@ class WholePassesWithOptions(WholePasses):
     def the_load_changes_under_a_canary(self, seconds: float) -> None:
         """12: stable can take everything back, and the canary carries its share of what has come."""
         canary = self._under_way(seconds)
-        before = self.cluster.traffic
-        if canary is None or before is None:
+        place, before = self.cluster.place.canary, self.cluster.traffic
+        if canary is None or before is None or place is None or place.promoting_since is not None:
             return
         pods = self.cluster.replicas(before.stable) or 0
         self.cluster.load = REPLICAS
