@@ -85,9 +85,9 @@ class Audited:
         answers: dict[bool, set[Right]] = defaultdict(set)
         for line in self._log.read_text().splitlines():
             event = json.loads(line)
-            if "objectRef" not in event:
-                continue  # which groups and versions there are
-            asked, code = event["objectRef"], event.get("responseStatus", {}).get("code", 200)
+            if "objectRef" not in event or "responseStatus" not in event:
+                continue  # which groups and versions there are; or it is not answered yet
+            asked, code = event["objectRef"], event["responseStatus"]["code"]
             resource = "/".join(part for part in (asked["resource"], asked.get("subresource")) if part)
             verbs = {event["verb"]}
             if event["verb"] == "patch" and code == 201:
