@@ -63,7 +63,7 @@ def referring(tier: str) -> list[dict[str, Any]]:
     """A chain whose last tier answers from a ConfigMap."""
     primary = {"name": "primary", "model": {"baseURL": "http://model/v1", "name": "m"}}
     if tier == "rules":
-        return [primary, {"name": "rules", "rules": {"rulesRef": {"name": "texts", "key": "texts.yaml"}}}]
+        return [primary, {"name": "rules", "ruleEngine": {"rulesRef": {"name": "texts", "key": "texts.yaml"}}}]
     return [primary, {"name": "static", "static": {"default": "Sorry.", "knowledgeBaseRef": {"name": "texts", "key": "texts.yaml"}}}]
 
 

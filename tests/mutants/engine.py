@@ -297,7 +297,7 @@ MUTANTS = (
         "A lost status makes whatever is wanted stable, without a canary.",
         "rollout/first.py",
         "_starting",
-        "return wanted if serves_already(look) is None else None",
+        "return wanted if serves_already(look) is None and not is_unknown_what_serves(look) else None",
         "return wanted",
         invariant=1,
     ),
