@@ -55,8 +55,8 @@ def shipped_rights() -> set[Right]:
     }
 
 
-async def grant(client: Client, *, namespace: str) -> None:
-    """The shipped rules for the user, in this namespace and nowhere else."""
+async def grant(client: Client, *, user: str, namespace: str) -> None:
+    """The shipped rules for `user`, in this namespace and nowhere else."""
     metadata = {"name": "shipped", "namespace": namespace}
     role = {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": metadata, "rules": shipped_rules()}
     binding = {
@@ -64,7 +64,7 @@ async def grant(client: Client, *, namespace: str) -> None:
         "kind": "RoleBinding",
         "metadata": metadata,
         "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": "shipped"},
-        "subjects": [{"kind": "User", "name": USER, "apiGroup": RBAC}],
+        "subjects": [{"kind": "User", "name": user, "apiGroup": RBAC}],
     }
     kinds: list[tuple[Resource, dict[str, Any]]] = [(ROLES, role), (ROLE_BINDINGS, binding)]
     for resource, body in kinds:
@@ -107,7 +107,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Audited]:
 async def promotes_and_rolls_back(server: ApiServer, client: Client) -> None:
     """Gateways, with an autoscaler for a while, and somebody who writes at the same moment now and then."""
     async with small_world(client, namespace=f"t-{uuid4().hex[:8]}") as world:
-        await grant(client, namespace=world.namespace)
+        await grant(client, user=USER, namespace=world.namespace)
         connection = await connect(server.identity_kubeconfig(USER))
         world.behaviour["v3"] = Behaviour(bad=0.5)
         for name in ("v1", "v2", "v3"):
@@ -150,7 +150,7 @@ async def _is_left(world: World) -> bool:
 
 async def runs_a_workload_of_its_own(server: ApiServer, client: Client) -> None:
     async with living(OwnWorld(client, f"t-{uuid4().hex[:8]}")) as world:
-        await grant(client, namespace=world.namespace)
+        await grant(client, user=USER, namespace=world.namespace)
         connection = await connect(server.identity_kubeconfig(USER))
         world.behaviour["w:3"] = Behaviour(bad=0.5)
         await world.run_image("w:1")
@@ -165,7 +165,7 @@ async def runs_a_workload_of_its_own(server: ApiServer, client: Client) -> None:
 async def probes_and_reads_what_they_said(server: ApiServer, client: Client) -> None:
     """One probe fails, another is ended, and the name of a third is taken."""
     async with small_world(client, namespace=f"t-{uuid4().hex[:8]}") as world:
-        await grant(client, namespace=world.namespace)
+        await grant(client, user=USER, namespace=world.namespace)
         connection = await connect(server.identity_kubeconfig(USER))
         for name in ("v1", "v2"):
             await world.prompt(name)

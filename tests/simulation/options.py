@@ -38,7 +38,7 @@ class WholePassesWithOptions(WholePasses):
         most=st.sampled_from((None, LONGEST_HOLD, LONGEST_HOLD)),
         scaled=st.booleans(),
     )
-    def version_1_is_stable(self, mode: str, own: bool, most: int | None, scaled: bool) -> None:  # type: ignore[override]  # other options
+    def version_1_is_stable(self, mode: str, own: bool, most: int | None, scaled: bool) -> None:
         self.most, self.scaled = most, scaled
         self.witness.dry, self.witness.most = mode == "DryRun", most
         super().version_1_is_stable(mode, (), None, own)
