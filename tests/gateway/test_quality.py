@@ -11,7 +11,8 @@ from aiohttp import web
 from backstop.api.quality import Quality, grounding_digest
 from backstop.api.record import RevisionRecord
 from backstop.api.residency import Residency
-from backstop.gateway.revision import ConfigurationError, compile_revision
+from backstop.gateway.compilation import compile_revision
+from backstop.gateway.revision import ConfigurationError
 from e2e.fakemodel.script import Fault, Rule
 
 from .harness import ExactTarget, Gateway, Gateways, Model, TrafficApi, eventually, listening, make_record, model_tier, state, static_tier

@@ -13,8 +13,9 @@ import aiohttp
 import pytest
 
 from backstop.api.record import RevisionRecord
+from backstop.gateway.compilation import compile_revision
 from backstop.gateway.exchange import DEADLINE_HEADER
-from backstop.gateway.revision import ConfigurationError, compile_revision
+from backstop.gateway.revision import ConfigurationError
 from backstop.gateway.storedentry import Entry, encode
 from e2e.fakemodel.script import Rule
 from tests.certificates import make_certificate
