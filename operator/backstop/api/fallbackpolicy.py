@@ -89,6 +89,18 @@ class ModelTarget(ApiModel):
     jurisdiction: Jurisdiction | None = Field(
         None, description="Where the model processes what it is sent, such as `EU`, for `spec.residency`. Unset: it is not known."
     )
+    caBundleRef: ConfigMapKeyRef | None = Field(
+        None,
+        description="With `https://`: the certificates of the authorities that alone may vouch for the server, as PEM "
+        "(docs/how-to/private-authorities.md). Its content is part of the revision. Unset: those of the image.",
+    )
+    rules = (
+        Rule(
+            cel="!has(self.caBundleRef) || self.baseURL.startsWith('https:')",
+            message="`spec.chain`: `model.caBundleRef` is for a `baseURL` that begins with `https://`",
+            holds=lambda m: m.caBundleRef is None or m.baseURL.startswith("https:"),
+        ),
+    )
 
 
 class KnowledgeMatch(StrEnum):

@@ -121,11 +121,6 @@ def redis_address_variable(tier_position: int) -> str:
     return f"BACKSTOP_REDIS_ADDRESS_{tier_position}"
 
 
-def redis_authorities_variable(tier_position: int) -> str:
-    """Environment variable that carries the CA bundle of that Redis."""
-    return f"BACKSTOP_REDIS_AUTHORITIES_{tier_position}"
-
-
 def webhook_secret_variable(tier_position: int) -> str:
     """Environment variable that carries what the tickets of the human tier at this position (0-based) of the chain are signed with."""
     return f"BACKSTOP_WEBHOOK_SECRET_{tier_position}"

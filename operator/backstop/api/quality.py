@@ -10,7 +10,7 @@ from pydantic.config import JsonDict
 
 from .model import SPACE, ApiModel, Rule
 from .promptversion import Name
-from .refs import SecretKeyRef
+from .refs import ConfigMapKeyRef, SecretKeyRef
 from .residency import Jurisdiction
 
 _LIST_MAP_BY_NAME: Final[JsonDict] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
@@ -86,6 +86,18 @@ class HTTPScorer(ApiModel):
     apiKeyRef: SecretKeyRef | None = Field(None, description="The key sent as bearer token. Unset: none is sent.")
     jurisdiction: Jurisdiction | None = Field(
         None, description="Where it runs, such as `EU`, for `spec.residency`: answers to requests that may not go there are not sent to it."
+    )
+    caBundleRef: ConfigMapKeyRef | None = Field(
+        None,
+        description="With `https://`: the certificates of the authorities that alone may vouch for it, as PEM. Its content is part of the "
+        "revision. Unset: those of the image.",
+    )
+    rules = (
+        Rule(
+            cel="!has(self.caBundleRef) || self.url.startsWith('https:')",
+            message="`spec.quality.scorers`: `http.caBundleRef` is for a `url` that begins with `https://`",
+            holds=lambda s: s.caBundleRef is None or s.url.startswith("https:"),
+        ),
     )
 
 

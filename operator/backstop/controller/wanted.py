@@ -26,6 +26,12 @@ NO_WORKLOAD: Final = {"image": "unknown", "port": 1}
 
 
 MOST_NAMED: Final = 4
+# What a policy says of content that cannot be used.
+INVALID: Final = {
+    ContentKind.KNOWLEDGE_BASE: Reason.KNOWLEDGE_BASE_INVALID,
+    ContentKind.RULES: Reason.RULES_INVALID,
+    ContentKind.CA_BUNDLE: Reason.CA_BUNDLE_INVALID,
+}
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,8 @@ class Wish:
     """A valid spec, and what it asks for. `prompt` is set where `revision` is known and has gateways; `refresh`: what the spec was made
     anew with.
 
-    `digests`: by tier, of what it refers to; `texts`: the same as text, only while there is no record of the revision. `unread`: what
-    it refers to could not be read, and is to be tried again.
+    `digests`: of what it refers to, called as `references_of` does; `texts`: the same as text, only while there is no record of the
+    revision. `unread`: what it refers to could not be read, and is to be tried again.
     """
 
     spec: FallbackPolicySpec
@@ -150,7 +156,7 @@ def without_content(spec: FallbackPolicySpec, *, reference: Reference, content: 
         case Unread(why):
             message = f"{named}, which cannot be read ({why}); it is tried again"
         case Bad(why):
-            reason = Reason.RULES_INVALID if reference.kind is ContentKind.RULES else Reason.KNOWLEDGE_BASE_INVALID
+            reason = INVALID[reference.kind]
             message = f"ConfigMap `{name}`, `{key}`, cannot be used as {reference.kind}: {why}"
         case never:
             assert_never(never)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
 
+from ..api.authorities import AuthoritiesError, read_authorities
 from ..api.cachetier import WarmCache
 from ..api.fallbackpolicy import CircuitBreaker, StaticTarget, Tier, Timeouts
 from ..api.humantier import HumanTarget
@@ -18,13 +19,12 @@ from ..api.names import (
     FEEDBACK_KEY_VARIABLE,
     api_key_variable,
     redis_address_variable,
-    redis_authorities_variable,
     scorer_key_variable,
     webhook_secret_variable,
 )
 from ..api.promptversion import ModelParameters, Variable
-from ..api.record import RevisionRecord
-from ..api.refs import SecretKeyRef
+from ..api.record import RevisionRecord, scorer_contents
+from ..api.refs import ConfigMapKeyRef, SecretKeyRef
 from ..api.ruleset import RulesError, RuleSet, read_rules
 from ..api.rulestier import RuleEngineTarget
 from ..api.spend import OnExhausted, Spend
@@ -95,15 +95,16 @@ def compile_revision(record: RevisionRecord, *, environment: Mapping[str, str]) 
 def _compile_tier(record: RevisionRecord, *, position: int, override: str | None, environment: Mapping[str, str]) -> AnyTier:
     chain = record.chain
     tier = chain[position]
+    content = record.contents.get(tier.name)
     if tier.static is not None:
-        return StaticTier(name=tier.name, text=tier.static.default, answers=_answers(tier.static, text=record.contents.get(tier.name)))
+        return StaticTier(name=tier.name, text=tier.static.default, answers=_answers(tier.static, text=content))
     if tier.cache is not None:
-        return _cache_tier(tier, position=position, environment=environment)
+        return _cache_tier(tier, position=position, content=content, environment=environment)
     if tier.ruleEngine is not None:
         headers = frozenset(header.lower() for header in tier.ruleEngine.headers)
-        return RulesTier(tier.name, rules=_rules(tier.ruleEngine, text=record.contents.get(tier.name)), headers=headers)
+        return RulesTier(tier.name, rules=_rules(tier.ruleEngine, text=content), headers=headers)
     if tier.human is not None:
-        return _human_tier(tier.name, human=tier.human, position=position, environment=environment)
+        return _human_tier(tier.name, human=tier.human, position=position, content=content, environment=environment)
     model = tier.model
     if model is None:
         raise ConfigurationError(f"`spec.chain[{position}]` has none of `model`, `cache`, `ruleEngine`, `human` and `static`; set one")
@@ -130,6 +131,7 @@ def _compile_tier(record: RevisionRecord, *, position: int, override: str | None
         embedding_model=model.embeddingModel,
         hedge_after=_seconds(tier.hedgeAfterMilliseconds),
         jurisdiction=model.jurisdiction,
+        authorities=_authorities(model.caBundleRef, text=content),
     )
 
 
@@ -151,10 +153,11 @@ def _breaker(declared: CircuitBreaker) -> BreakerSettings:
     )
 
 
-def _cache_tier(tier: Tier, *, position: int, environment: Mapping[str, str]) -> CacheTier:
+def _cache_tier(tier: Tier, *, position: int, content: str | None, environment: Mapping[str, str]) -> CacheTier:
     assert tier.cache is not None
     hot, cold, stale = tier.cache.hot, tier.cache.cold, float(tier.cache.staleIfErrorSeconds)
-    warm = None if tier.cache.warm is None else _warm_tier(tier.cache.warm, position=position, environment=environment)
+    declared = tier.cache.warm
+    warm = None if declared is None else _warm_tier(declared, position=position, content=content, environment=environment)
     return CacheTier(
         name=tier.name,
         hot_bytes=hot.maxMebibytes << 20,
@@ -166,15 +169,11 @@ def _cache_tier(tier: Tier, *, position: int, environment: Mapping[str, str]) ->
     )
 
 
-def _warm_tier(warm: WarmCache, *, position: int, environment: Mapping[str, str]) -> WarmTier:
+def _warm_tier(warm: WarmCache, *, position: int, content: str | None, environment: Mapping[str, str]) -> WarmTier:
     field = f"`spec.chain[{position}].cache.warm.redis"
     server = warm.redis
     text = _from_secret(server.addressRef, variable=redis_address_variable(position), field=f"{field}.addressRef`", environment=environment)
-    bundle = server.caBundleRef
-    authorities = None
-    if bundle is not None:
-        variable = redis_authorities_variable(position)
-        authorities = _from_secret(bundle, variable=variable, field=f"{field}.caBundleRef`", environment=environment)
+    authorities = _authorities(server.caBundleRef, text=content)
     where = f"{field}.addressRef`: Secret `{server.addressRef.name}`, `{server.addressRef.key}`"
     try:
         address = read_redis_address(text, authorities=authorities)
@@ -194,6 +193,18 @@ def _from_secret(reference: SecretKeyRef, *, variable: str, field: str, environm
     return text
 
 
+def _authorities(reference: ConfigMapKeyRef | None, *, text: str | None) -> str | None:
+    if reference is None:
+        return None
+    where = f"the CA bundle `{reference.key}` of ConfigMap `{reference.name}`"
+    if text is None:
+        raise ConfigurationError(f"{where} is not in the record's `contents`; let the operator write the record")
+    try:
+        return read_authorities(text)
+    except AuthoritiesError as error:
+        raise ConfigurationError(f"{where} cannot be used: {error}") from None
+
+
 def _answers(static: StaticTarget, *, text: str | None) -> StaticAnswers | None:
     reference = static.knowledgeBaseRef
     if reference is None:
@@ -207,7 +218,7 @@ def _answers(static: StaticTarget, *, text: str | None) -> StaticAnswers | None:
         raise ConfigurationError(f"{where} cannot be used: {error}") from None
 
 
-def _human_tier(name: str, *, human: HumanTarget, position: int, environment: Mapping[str, str]) -> HumanTier:
+def _human_tier(name: str, *, human: HumanTarget, position: int, content: str | None, environment: Mapping[str, str]) -> HumanTier:
     field, reference = f"`spec.chain[{position}].human.webhook", human.webhook.secretRef
     refuse_forbidden(human.webhook.url, field=f"{field}.url`", whose="the desk's")
     variable = webhook_secret_variable(position)
@@ -223,6 +234,7 @@ def _human_tier(name: str, *, human: HumanTarget, position: int, environment: Ma
         acknowledgement=human.acknowledgement,
         limit=human.queueLimit,
         jurisdiction=human.webhook.jurisdiction,
+        authorities=_authorities(human.webhook.caBundleRef, text=content),
     )
 
 
@@ -267,11 +279,15 @@ def _quality(record: RevisionRecord, *, environment: Mapping[str, str]) -> Quali
     if record.quality is None:
         return None
     authorizations: dict[str, str] = {}
+    authorities: dict[str, str] = {}
     for position, scorer in enumerate(record.quality.scorers):
         if scorer.http is None:
             continue
         field = f"`spec.quality.scorers[{position}].http"
         refuse_forbidden(scorer.http.url, field=f"{field}.url`", whose="the scorer's")
+        bundle = _authorities(scorer.http.caBundleRef, text=record.contents.get(scorer_contents(scorer.name)))
+        if bundle is not None:
+            authorities[scorer.name] = bundle
         if scorer.http.apiKeyRef is not None:
             key = _from_secret(
                 scorer.http.apiKeyRef, variable=scorer_key_variable(position), field=f"{field}.apiKeyRef`", environment=environment
@@ -282,7 +298,7 @@ def _quality(record: RevisionRecord, *, environment: Mapping[str, str]) -> Quali
                 )
             authorizations[scorer.name] = f"Bearer {key}"
     about = {"policy": record.policy, "revision": record.revision, "prompt_version": record.promptVersion}
-    return compile_quality(record.quality, authorizations=authorizations, about=about)
+    return compile_quality(record.quality, authorizations=authorizations, authorities=authorities, about=about)
 
 
 def _feedback(record: RevisionRecord, *, environment: Mapping[str, str]) -> FeedbackKeys | None:

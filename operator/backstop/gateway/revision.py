@@ -50,6 +50,7 @@ class ModelTier:
     embedding_model: str | None = None
     hedge_after: float | None = None  # seconds until a later model is asked too
     jurisdiction: str | None = None
+    authorities: str | None = None  # PEM of those that alone may vouch for it; None: the system's
 
     def lacks(self, needs: frozenset[Capability]) -> frozenset[Capability]:
         """Which of `needs` it is known not to have."""
@@ -121,6 +122,7 @@ class HumanTier:
     acknowledgement: str
     limit: int
     jurisdiction: str | None = None
+    authorities: str | None = None  # as of a model
 
 
 AnyTier = ModelTier | StaticTier | CacheTier | RulesTier | HumanTier

@@ -45,16 +45,23 @@ class QualitySettings:
     digest: str
 
 
-def compile_quality(quality: Quality, *, authorizations: Mapping[str, str], about: Mapping[str, str]) -> QualitySettings:
-    """`authorizations`: by scorer, the header that it is asked with; `about`: what a scorer is told of the revision."""
+def compile_quality(
+    quality: Quality, *, authorizations: Mapping[str, str], authorities: Mapping[str, str], about: Mapping[str, str]
+) -> QualitySettings:
+    """By scorer, `authorizations`: the header that it is asked with; `authorities`: PEM of those that may vouch for it. `about`: what
+    a scorer is told of the revision.
+    """
     return QualitySettings(
         share=quality.samplePercent / 100,
-        scorers=tuple(_compiled(one, authorization=authorizations.get(one.name), about=about) for one in quality.scorers),
+        scorers=tuple(
+            _compiled(one, authorization=authorizations.get(one.name), authorities=authorities.get(one.name), about=about)
+            for one in quality.scorers
+        ),
         digest=grounding_digest(quality),
     )
 
 
-def _compiled(scorer: Scorer, *, authorization: str | None, about: Mapping[str, str]) -> BuiltIn | Remote:
+def _compiled(scorer: Scorer, *, authorization: str | None, authorities: str | None, about: Mapping[str, str]) -> BuiltIn | Remote:
     if scorer.http is not None:
         settings = RemoteSettings(
             name=scorer.name,
@@ -64,6 +71,7 @@ def _compiled(scorer: Scorer, *, authorization: str | None, about: Mapping[str, 
             authorization=authorization,
             about=dict(about),
             jurisdiction=scorer.http.jurisdiction,
+            authorities=authorities,
         )
         return Remote(scorer.name, settings, grounding=scorer.is_grounding)
     return BuiltIn(scorer.name, _judge(scorer), grounding=scorer.is_grounding)
