@@ -209,6 +209,22 @@ async def test_json_is_told_of_answers_that_were_asked_for_as_such(model: Model,
     assert await answers_judged(gateway, 3) == {("json", "skip"): 1, ("json", "fail"): 1, ("json", "pass"): 1}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_shape_is_told_of_answers_whatever_the_callers_schema_says(stream: bool, model: Model, gateways: Gateways) -> None:
+    shape = {"definition": '{"type": "object", "properties": {"open": {"type": "string"}}, "required": ["open"]}'}
+    scorers = [{"name": "asked", "type": "JSONSchema", "jsonSchema": shape}]
+    scorers.append({"name": "all", "type": "JSONSchema", "jsonSchema": shape | {"appliesTo": "AllRequests"}})
+    gateway = await gateways.start(record_of(model, *scorers))
+    await gateway.chat(stream=stream)
+    theirs = {"type": "json_schema", "json_schema": {"name": "hours", "schema": {"type": "object"}}}
+    for text in ('{"open": 10}', '{"open": "at ten"}'):
+        model.script(Rule(text=text))
+        await gateway.chat(stream=stream, response_format=theirs)
+    found = await answers_judged(gateway, 3)
+    assert found == {("asked", "skip"): 1, ("asked", "fail"): 1, ("asked", "pass"): 1, ("all", "fail"): 2, ("all", "pass"): 1}
+    assert await gateway.total("backstop_quality_answers_total") == 0, "a shape says nothing of what is grounded"
+
+
 async def test_a_scorer_that_gives_no_verdict_makes_answers_neither_good_nor_bad_and_is_left_alone(
     judge: tuple[Judge, dict[str, Any]], model: Model, gateways: Gateways
 ) -> None:

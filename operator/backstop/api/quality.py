@@ -5,9 +5,10 @@ import json
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic.config import JsonDict
 
+from .answerschema import LONGEST_SCHEMA, AnswerSchemaError, compile_schema
 from .model import SPACE, ApiModel, Rule
 from .promptversion import Name
 from .refs import ConfigMapKeyRef, SecretKeyRef
@@ -26,6 +27,7 @@ class ScorerType(StrEnum):
     REPETITION = "Repetition"
     TRUNCATION = "Truncation"
     JSON = "JSON"
+    JSON_SCHEMA = "JSONSchema"
     PATTERNS = "Patterns"
     HTTP = "HTTP"
 
@@ -74,6 +76,37 @@ class Patterns(ApiModel):
     )
 
 
+class SchemaScope(StrEnum):
+    """Which answers are held against a schema."""
+
+    JSON_REQUESTS = "JSONRequests"
+    ALL_REQUESTS = "AllRequests"
+
+
+class AnswerSchema(ApiModel):
+    """What shape an answer must have."""
+
+    definition: str = Field(
+        min_length=2,
+        max_length=LONGEST_SCHEMA,
+        description="A JSON Schema, as JSON (draft 2020-12 where it has no `$schema`; 2019-09 and 7 too). It refers to nothing but itself.",
+    )
+    appliesTo: SchemaScope = Field(
+        SchemaScope.JSON_REQUESTS,
+        description="Which answers are judged. `JSONRequests`: those that were asked for as JSON, by `response_format`. `AllRequests`: "
+        "all, for a prompt that asks for JSON in its own words.",
+    )
+
+    @field_validator("definition")
+    @classmethod
+    def _can_be_used(cls, text: str) -> str:
+        try:
+            compile_schema(text)
+        except AnswerSchemaError as error:
+            raise ValueError(f"`spec.quality.scorers`: `jsonSchema.definition` cannot be used: {error}") from None
+        return text
+
+
 class HTTPScorer(ApiModel):
     """A scorer behind an address; docs/how-to/write-a-scorer.md says what it is asked, and what it answers."""
 
@@ -108,7 +141,8 @@ class Scorer(ApiModel):
     type: ScorerType = Field(
         description="`Lexical` (words of the answer that stand in the request), `NumbersAndLinks` (figures and links that do), "
         "`Confidence` (the model's own, of answers with `logprobs`), `Refusal`, `Repetition`, `Truncation`, `JSON` (of answers that were "
-        "asked for as such), `Patterns` (what must not be in an answer), `HTTP` (a scorer of your own, such as a model).",
+        "asked for as such), `JSONSchema` (of a shape), `Patterns` (what must not be in an answer), `HTTP` (a scorer of your own, such as "
+        "a model).",
     )
     failBelowPercent: int | None = Field(
         None,
@@ -118,6 +152,7 @@ class Scorer(ApiModel):
         "`Repetition` and `HTTP` 50. The other types have none.",
     )
     patterns: Patterns | None = Field(None, description="For `Patterns`: what an answer must not hold.")
+    jsonSchema: AnswerSchema | None = Field(None, description="For `JSONSchema`: what shape an answer must have.")
     http: HTTPScorer | None = Field(None, description="For `HTTP`: where the scorer is.")
     grounding: bool | None = Field(
         None,
@@ -126,15 +161,20 @@ class Scorer(ApiModel):
     )
     rules = (
         Rule(
-            cel="has(self.patterns) == (self.type == 'Patterns') && has(self.http) == (self.type == 'HTTP')",
-            message="`spec.quality.scorers`: `Patterns` takes `patterns`, `HTTP` takes `http`, and no other type takes these",
+            cel="has(self.patterns) == (self.type == 'Patterns') && has(self.jsonSchema) == (self.type == 'JSONSchema')"
+            " && has(self.http) == (self.type == 'HTTP')",
+            message="`spec.quality.scorers`: `Patterns` takes `patterns`, `JSONSchema` takes `jsonSchema`, `HTTP` takes `http`, and no "
+            "other type takes these",
             holds=lambda s: (
-                (s.patterns is not None) == (s.type is ScorerType.PATTERNS) and (s.http is not None) == (s.type is ScorerType.HTTP)
+                (s.patterns is not None) == (s.type is ScorerType.PATTERNS)
+                and (s.jsonSchema is not None) == (s.type is ScorerType.JSON_SCHEMA)
+                and (s.http is not None) == (s.type is ScorerType.HTTP)
             ),
         ),
         Rule(
             cel=f"!has(self.failBelowPercent) || self.type in {_SCORED_CEL}",
-            message="`spec.quality.scorers`: `Refusal`, `Truncation`, `JSON` and `Patterns` have no score; take `failBelowPercent` out",
+            message="`spec.quality.scorers`: `Refusal`, `Truncation`, `JSON`, `JSONSchema` and `Patterns` have no score; take "
+            "`failBelowPercent` out",
             holds=lambda s: s.failBelowPercent is None or s.type in FAIL_BELOW,
         ),
         Rule(

@@ -32,7 +32,7 @@ class Sampling:
         )
         self.registry = CollectorRegistry()
         metrics = GatewayMetrics(compile_revision(make_record([static_tier()]), environment={}), registry=self.registry)
-        settings = compile_quality(quality, authorizations={}, about={})
+        settings = compile_quality(quality, authorizations={}, authorities={}, about={})
         self.sampler = AnswerSampler(settings, client=Client(idle_seconds=1.0), metrics=metrics, clock=clock, random=Random(3))
 
     def total(self, name: str, **labels: str) -> float:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from ...api.quality import Quality, Scorer, ScorerType, grounding_digest
+from ...api.answerschema import compile_schema
+from ...api.quality import Quality, SchemaScope, Scorer, ScorerType, grounding_digest
 from .grounds import Grounds
 from .patterns import PatternScorer
 from .remote import RemoteSettings
-from .scorers import confidence, is_json, lexical, numbers_and_links, refusal, repetition, truncation
+from .scorers import confidence, follows_schema, is_json, lexical, numbers_and_links, refusal, repetition, truncation
 from .verdict import Verdict
 from .written import Written
 
@@ -94,6 +95,10 @@ def _judge(scorer: Scorer) -> Judge:
             return lambda written, _: truncation(written)
         case ScorerType.JSON:
             return lambda written, _: is_json(written)
+        case ScorerType.JSON_SCHEMA:
+            assert scorer.jsonSchema is not None, "a scorer of the type JSONSchema has `jsonSchema`"
+            accepts, asked_only = compile_schema(scorer.jsonSchema.definition), scorer.jsonSchema.appliesTo is SchemaScope.JSON_REQUESTS
+            return lambda written, _: follows_schema(written, accepts=accepts, asked_only=asked_only)
         case ScorerType.PATTERNS:
             assert scorer.patterns is not None, "a scorer of the type Patterns has `patterns`"
             declared = scorer.patterns
