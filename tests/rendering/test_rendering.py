@@ -119,6 +119,14 @@ def test_an_api_key_reaches_only_the_environment_of_its_tier() -> None:
     assert keys == [{"name": "BACKSTOP_API_KEY_0", "valueFrom": {"secretKeyRef": {"name": "llm-keys", "key": "primary"}}}]
 
 
+def test_headers_of_a_target_reach_the_environment_alone() -> None:
+    first, *others = (t.model_dump(mode="json", exclude_defaults=True) for t in POLICY.chain)
+    first["model"]["headersFrom"] = [{"header": name, "secretRef": {"name": "llm", "key": name}} for name in ("api-key", "project")]
+    given = {v["name"]: v.get("valueFrom") for v in pod_of(record(changed(chain=[first, *others])))["containers"][0]["env"]}
+    assert given["BACKSTOP_HEADER_0_0"] == {"secretKeyRef": {"name": "llm", "key": "api-key"}}
+    assert given["BACKSTOP_HEADER_0_1"] == {"secretKeyRef": {"name": "llm", "key": "project"}}
+
+
 def test_the_address_of_a_shared_cache_reaches_the_gateways_from_its_secret_alone() -> None:
     redis = {"addressRef": {"name": "answers", "key": "url"}}
     chain = [t.model_dump(mode="json", exclude_defaults=True) for t in POLICY.chain]

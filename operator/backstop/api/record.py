@@ -22,6 +22,7 @@ from .model import ApiModel
 from .names import (
     FEEDBACK_KEY_VARIABLE,
     api_key_variable,
+    header_variable,
     redis_address_variable,
     scorer_key_variable,
     webhook_secret_variable,
@@ -139,6 +140,7 @@ def secrets_of(chain: Sequence[Tier]) -> dict[str, SecretKeyRef]:
     for position, tier in enumerate(chain):
         if tier.model is not None:
             found[api_key_variable(position)] = tier.model.apiKeyRef
+            found |= {header_variable(position, header=index): h.secretRef for index, h in enumerate(tier.model.headersFrom)}
         if tier.cache is not None and tier.cache.warm is not None:
             found[redis_address_variable(position)] = tier.cache.warm.redis.addressRef
         if tier.human is not None:

@@ -11,13 +11,14 @@ from typing import Final
 
 from ..api.authorities import AuthoritiesError, read_authorities
 from ..api.cachetier import WarmCache
-from ..api.fallbackpolicy import CircuitBreaker, StaticTarget, Tier, Timeouts
+from ..api.fallbackpolicy import CircuitBreaker, ModelTarget, StaticTarget, Tier, Timeouts
 from ..api.humantier import HumanTarget
 from ..api.knowledge import KnowledgeError, read_knowledge_base
 from ..api.metricnames import target_label
 from ..api.names import (
     FEEDBACK_KEY_VARIABLE,
     api_key_variable,
+    header_variable,
     redis_address_variable,
     scorer_key_variable,
     webhook_secret_variable,
@@ -132,6 +133,7 @@ def _compile_tier(record: RevisionRecord, *, position: int, override: str | None
         hedge_after=_seconds(tier.hedgeAfterMilliseconds),
         jurisdiction=model.jurisdiction,
         authorities=_authorities(model.caBundleRef, text=content),
+        sent=_headers(model, position=position, environment=environment),
     )
 
 
@@ -270,9 +272,23 @@ def _authorization(tier: Tier, *, position: int, environment: Mapping[str, str])
     key = environment.get(variable, "").strip()
     if not key:
         raise ConfigurationError(f"{field}: no key; give the Secret `{reference.name}` with `{reference.key}`, or set `{variable}`")
-    if not (key.isascii() and key.isprintable()):
+    return f"Bearer {_carried(key, reference=reference, field=field)}"
+
+
+def _headers(model: ModelTarget, *, position: int, environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    found = []
+    for index, declared in enumerate(model.headersFrom):
+        field, variable = f"`spec.chain[{position}].model.headersFrom[{index}].secretRef`", header_variable(position, header=index)
+        value = _from_secret(declared.secretRef, variable=variable, field=field, environment=environment)
+        found.append((declared.header, _carried(value, reference=declared.secretRef, field=field)))
+    return tuple(found)
+
+
+def _carried(value: str, *, reference: SecretKeyRef, field: str) -> str:
+    """`value`, which a header can carry. Raises ConfigurationError, which does not repeat it."""
+    if not (value.isascii() and value.isprintable()):
         raise ConfigurationError(f"{field}: the key in Secret `{reference.name}` holds characters that a header cannot carry")
-    return f"Bearer {key}"
+    return value
 
 
 def _quality(record: RevisionRecord, *, environment: Mapping[str, str]) -> QualitySettings | None:
@@ -292,11 +308,7 @@ def _quality(record: RevisionRecord, *, environment: Mapping[str, str]) -> Quali
             key = _from_secret(
                 scorer.http.apiKeyRef, variable=scorer_key_variable(position), field=f"{field}.apiKeyRef`", environment=environment
             )
-            if not (key.isascii() and key.isprintable()):
-                raise ConfigurationError(
-                    f"{field}.apiKeyRef`: the key in Secret `{scorer.http.apiKeyRef.name}` holds characters that a header cannot carry"
-                )
-            authorizations[scorer.name] = f"Bearer {key}"
+            authorizations[scorer.name] = f"Bearer {_carried(key, reference=scorer.http.apiKeyRef, field=f'{field}.apiKeyRef`')}"
     about = {"policy": record.policy, "revision": record.revision, "prompt_version": record.promptVersion}
     return compile_quality(record.quality, authorizations=authorizations, authorities=authorities, about=about)
 

@@ -51,6 +51,7 @@ class ModelTier:
     hedge_after: float | None = None  # seconds until a later model is asked too
     jurisdiction: str | None = None
     authorities: str | None = None  # PEM of those that alone may vouch for it; None: the system's
+    sent: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # further headers of each request, and their values
 
     def lacks(self, needs: frozenset[Capability]) -> frozenset[Capability]:
         """Which of `needs` it is known not to have."""

@@ -169,6 +169,7 @@ class Upstream:
         headers = {"Content-Type": "application/json", "Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "backstop"}
         if tier.authorization is not None:
             headers["Authorization"] = tier.authorization
+        headers |= tier.sent
         self._head = self._place.head(headers)
 
     async def attempt(
