@@ -3,6 +3,7 @@
 import ssl
 
 import pytest
+from cryptography import x509
 
 from backstop.api.authorities import MOST_BYTES, AuthoritiesError, read_authorities
 from tests.certificates import Authority
@@ -15,12 +16,12 @@ def subjects(bundle: str) -> list[str]:
     """Whom a bundle makes Python trust."""
     trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trust.load_verify_locations(cadata=bundle)
-    return [dict(pair for names in certificate["subject"] for pair in names)["commonName"] for certificate in trust.get_ca_certs()]
+    return [str(x509.load_der_x509_certificate(found).subject.rdns[0].rfc4514_string()) for found in trust.get_ca_certs(binary_form=True)]
 
 
 def test_a_bundle_is_read_with_what_tools_write_between_its_certificates() -> None:
     text = f"# Főtanúsítvány\n{FIRST.pem}\r\n\n# second\n{SECOND.pem.replace(chr(10), chr(13) + chr(10))}# end"
-    assert subjects(read_authorities(text)) == ["first", "second"]
+    assert subjects(read_authorities(text)) == ["CN=first", "CN=second"]
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,16 @@ def test_a_scorer_that_cannot_be_asked_is_refused_at_the_start(url: str, keys: d
     assert str(refused.value) == sentence
 
 
+def test_a_schema_that_cannot_be_used_is_refused_at_the_start(model: Model) -> None:
+    declared = {"name": "shape", "type": "JSONSchema", "jsonSchema": {"definition": '{"$ref": "https://elsewhere.example"}'}}
+    with pytest.raises(ConfigurationError) as refused:
+        compile_revision(record_of(model, FIGURES, declared), environment={})
+    assert str(refused.value) == (
+        "`spec.quality.scorers[1].jsonSchema.definition` cannot be used: it refers to `https://elsewhere.example`, and nothing is fetched; "
+        "put that into `$defs`, and write `#/$defs/…`"
+    )
+
+
 async def test_w57_an_answer_that_may_not_leave_its_jurisdiction_is_sent_to_no_scorer_abroad(
     judge: tuple[Judge, dict[str, Any]], model: Model, gateways: Gateways
 ) -> None:

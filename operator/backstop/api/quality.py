@@ -5,7 +5,7 @@ import json
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field, field_validator
+from pydantic import Field
 from pydantic.config import JsonDict
 
 from .answerschema import LONGEST_SCHEMA, AnswerSchemaError, compile_schema
@@ -96,15 +96,6 @@ class AnswerSchema(ApiModel):
         description="Which answers are judged. `JSONRequests`: those that were asked for as JSON, by `response_format`. `AllRequests`: "
         "all, for a prompt that asks for JSON in its own words.",
     )
-
-    @field_validator("definition")
-    @classmethod
-    def _can_be_used(cls, text: str) -> str:
-        try:
-            compile_schema(text)
-        except AnswerSchemaError as error:
-            raise ValueError(f"`spec.quality.scorers`: `jsonSchema.definition` cannot be used: {error}") from None
-        return text
 
 
 class HTTPScorer(ApiModel):
@@ -208,6 +199,17 @@ class Quality(ApiModel):
     scorers: list[Scorer] = Field(
         min_length=1, max_length=8, description="What judges them, after they were sent.", json_schema_extra=_LIST_MAP_BY_NAME
     )
+
+
+def check_answer_schemas(quality: Quality | None) -> None:
+    """Raise AnswerSchemaError, whose text names the field, for the first schema that cannot be used: to the API server it is a string."""
+    for position, scorer in enumerate(quality.scorers if quality else ()):
+        if scorer.jsonSchema is not None:
+            try:
+                compile_schema(scorer.jsonSchema.definition)
+            except AnswerSchemaError as error:
+                field = f"`spec.quality.scorers[{position}].jsonSchema.definition`"
+                raise AnswerSchemaError(f"{field} cannot be used: {error}") from None
 
 
 def grounding_digest(quality: Quality | None) -> str:

@@ -4,9 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
+from ..api.answerschema import AnswerSchemaError
 from ..api.fallbackpolicy import FallbackPolicySpec
 from ..api.problems import InputError, parse_strictly
 from ..api.promptversion import PromptVersionSpec
+from ..api.quality import check_answer_schemas
 from ..api.reasons import Reason
 from ..api.record import ContentKind, Reference, prompt_digest, references_of, revision_hash, short_image
 from ..api.template import TemplateError, compile_prompt
@@ -96,6 +98,10 @@ def _resolved(
     if isinstance(accepted, Unresolved):
         message = f"PromptVersion `{prompt.name}` cannot be used: {accepted.message}"
         return Wish(spec, Unresolved(Reason.PROMPT_VERSION_INVALID, message), None)
+    try:
+        check_answer_schemas(spec.quality)
+    except AnswerSchemaError as error:
+        return Wish(spec, Unresolved(Reason.INVALID, str(error)), None)
     digests = _digests(spec, namespace=policy.namespace, contents=contents)
     if isinstance(digests, Wish):
         return digests

@@ -104,7 +104,7 @@ class Client:
         self._socket_factory = socket_factory
         self._idle: dict[_Server, list[ModelConnection]] = {}
         self._names: dict[tuple[str, int], tuple[float, _Addresses]] = {}
-        self._trusts = {} if trust is None else {None: trust}  # by authorities, made when first needed
+        self._trusts: dict[str | None, ssl.SSLContext] = {} if trust is None else {None: trust}  # by authorities, made when first needed
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 

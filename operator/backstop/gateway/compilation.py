@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
 
+from ..api.answerschema import AnswerSchemaError
 from ..api.authorities import AuthoritiesError, read_authorities
 from ..api.cachetier import WarmCache
 from ..api.fallbackpolicy import CircuitBreaker, ModelTarget, StaticTarget, Tier, Timeouts
@@ -24,6 +25,7 @@ from ..api.names import (
     webhook_secret_variable,
 )
 from ..api.promptversion import ModelParameters, Variable
+from ..api.quality import check_answer_schemas
 from ..api.record import RevisionRecord, scorer_contents
 from ..api.refs import ConfigMapKeyRef, SecretKeyRef
 from ..api.ruleset import RulesError, RuleSet, read_rules
@@ -294,6 +296,10 @@ def _carried(value: str, *, reference: SecretKeyRef, field: str) -> str:
 def _quality(record: RevisionRecord, *, environment: Mapping[str, str]) -> QualitySettings | None:
     if record.quality is None:
         return None
+    try:
+        check_answer_schemas(record.quality)
+    except AnswerSchemaError as error:
+        raise ConfigurationError(str(error)) from None
     authorizations: dict[str, str] = {}
     authorities: dict[str, str] = {}
     for position, scorer in enumerate(record.quality.scorers):
