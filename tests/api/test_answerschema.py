@@ -66,6 +66,9 @@ def nested(depth: int) -> dict[str, Any]:
     [
         ("{type: object}", "it is not JSON: Expecting property name enclosed in double quotes (line 1, column 2)"),
         ('{"minimum": NaN}', "it is not JSON: `NaN`"),
+        (f'{{"minimum": {"1" * 5000}}}', "it holds a number of thousands of digits; write a smaller one"),
+        ('{"const": "\\ud83d"}', "it holds half of a character, such as `\\ud83d`; write the whole of it"),
+        ('{"properties": {"\\ud83d": {"$ref": "#/\\ud83d"}}}', "it holds half of a character, such as `\\ud83d`; write the whole of it"),
         ("[" * 30_000, "it is nested deeper than 64 levels"),
         (json.dumps(nested(65)), "it is nested deeper than 64 levels"),
         ("true", "it must be a JSON object"),

@@ -6,6 +6,7 @@ that knows JSON Schema is imported by those who have one.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
@@ -24,6 +25,7 @@ _KEPT: Final = ("$defs", "definitions")  # looked at where they are referred to
 _NO_SCHEMAS: Final = ("enum", "const", "default", "examples")
 _ELSEWHERE: Final = ("$dynamicRef", "$recursiveRef")
 _LONGEST_PROBLEM: Final = 200
+_HALF: Final = re.compile("[\ud800-\udfff]")
 
 Accepts = Callable[[object], bool]
 
@@ -59,6 +61,12 @@ def _read(text: str) -> dict[str, Any]:
         raise AnswerSchemaError(f"it is nested deeper than {MOST_DEPTH} levels") from None
     except json.JSONDecodeError as error:
         raise AnswerSchemaError(f"it is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
+    except AnswerSchemaError:
+        raise
+    except ValueError:  # Python's bound on digits
+        raise AnswerSchemaError("it holds a number of thousands of digits; write a smaller one") from None
+    if _HALF.search(json.dumps(schema, ensure_ascii=False)):
+        raise AnswerSchemaError("it holds half of a character, such as `\\ud83d`; write the whole of it")
     if not isinstance(schema, dict):
         raise AnswerSchemaError("it must be a JSON object")
     dialect = schema.get("$schema", LATEST)
