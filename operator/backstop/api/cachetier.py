@@ -5,7 +5,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from .model import ApiModel
-from .refs import ObjectName, SecretKeyRef
+from .refs import ConfigMapKeyRef, ObjectName, SecretKeyRef
 from .residency import Jurisdiction
 
 
@@ -28,8 +28,10 @@ class RedisServer(ApiModel):
         description="Its address: `redis://[user:password@]host[:port][/database]`, or `rediss://…` for TLS. Policies and clusters that "
         "share a server do not see each other's answers; clusters with a policy of the same name take a database each."
     )
-    caBundleRef: SecretKeyRef | None = Field(
-        None, description="With `rediss://`: the certificates of the authorities that are trusted, as PEM. Unset: those of the image."
+    caBundleRef: ConfigMapKeyRef | None = Field(
+        None,
+        description="With `rediss://`: the certificates of the authorities that alone may vouch for it, as PEM. Its content is part of the "
+        "revision. Unset: those of the image.",
     )
 
 
