@@ -62,11 +62,14 @@ class WholePassesWithOptions(WholePasses):
     def a_dry_run_only_reports(self, seconds: float, waiting: bool) -> None:
         """What speaks against the canary is told, and neither its share nor its future is another."""
         canary = self._under_way(seconds)
-        place, before = self.cluster.place.canary, self.cluster.traffic
-        if canary is None or place is None or before is None or place.promoting_since is not None or (waiting and self.most is None):
+        if canary is None or (waiting and self.most is None):
             return
         self.paused = False
         self._apply()
+        self._pass_time(12.0)
+        place, before = self.cluster.place.canary, self.cluster.traffic
+        if place is None or before is None or place.promoting_since is not None or place.approved or not self._canary_has_traffic():
+            return
         self.cluster.judge(self.cluster.prompts[canary], "waiting" if waiting else "breached")
         self._pass_time(BEGIN_SECONDS + HOLD_SECONDS + LONGEST_HOLD if waiting else AT_ONCE_SECONDS)
         after, told = self.cluster.traffic, self.cluster.place.canary
