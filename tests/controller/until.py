@@ -11,7 +11,7 @@ POLL_SECONDS = 0.05
 
 
 async def until(what: str, condition: Callable[[], Awaitable[T | None]], *, within: float = 30.0) -> T:
-    """The first value of `condition` that is not None, False, or an empty list or set. Fails, saying `what` was waited for, when there is none
+    """The first value of `condition` that is not None, False, or an empty list or set. Fails, saying what was waited for, when none comes
     in time.
     """
     try:
