@@ -194,9 +194,8 @@ async def test_r04_counts_alone_are_told_twice_a_minute_and_a_verdict_at_once() 
         now[0] = scrape * SCRAPE
         fetched = scraped([Pod("a", requests)], interval=SCRAPE, until=now[0])
         policy_now = judge._live[KEY]
-        judge._learn(
-            KEY, policy=policy_now, answer=answered(Question(policy_now), fetched=fetched, asked=now[0], now=now[0], interval=SCRAPE)
-        )
+        question = judge._question(KEY, policy=policy_now)
+        judge._learn(KEY, policy=policy_now, answer=answered(question, fetched=fetched, asked=now[0], now=now[0], interval=SCRAPE))
     judgement = judge.judgement(KEY)
     assert judgement is not None
     assert isinstance(judgement.readings[0].state, Breached)
@@ -282,7 +281,7 @@ async def test_an_evaluation_that_fails_hides_what_was_found_before_until_the_sa
 
     def evaluate() -> None:
         live = judge._live[KEY]
-        question = Question(live, seen=judge._seen(KEY, policy=live))
+        question = judge._question(KEY, policy=live)
         fetched = scraped([Pod("a", requests)], interval=SCRAPE, until=now[0])
         judge._learn(KEY, policy=live, answer=answered(question, fetched=fetched, asked=now[0], now=now[0], interval=SCRAPE))
 
