@@ -2,6 +2,8 @@
 
 import datetime
 import ipaddress
+import secrets
+import ssl
 from pathlib import Path
 
 from cryptography import x509
@@ -31,3 +33,51 @@ def make_certificate(folder: Path, *, names: list[str]) -> None:
     for file in names:
         (folder / file).write_bytes(certificate.public_bytes(Encoding.PEM))
     (folder / f"{names[0]}.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+class Authority:
+    """Vouches for servers on the loopback, and for authorities below it. `above`: who vouches for it; None: itself."""
+
+    def __init__(self, name: str, *, above: "Authority | None" = None) -> None:
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        authority = x509.BasicConstraints(ca=True, path_length=None)
+        builder = _named(self._name, key=self._key).add_extension(authority, critical=True)
+        self._certificate = (above or self)._sign(builder)
+
+    @property
+    def pem(self) -> str:
+        """Its certificate."""
+        return self._certificate.public_bytes(Encoding.PEM).decode()
+
+    @property
+    def private_key(self) -> str:
+        """What nobody else should have."""
+        return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+    def server(self, folder: Path, *, address: str = "127.0.0.1", chain: str = "") -> ssl.SSLContext:
+        """How a server speaks TLS that this authority vouches for, as the one at `address`. `chain`: certificates that it sends too."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        builder = _named(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")]), key=key)
+        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+        certificate = self._sign(builder.add_extension(names, critical=False)).public_bytes(Encoding.PEM).decode()
+        file = folder / f"{secrets.token_hex(4)}.pem"
+        file.write_text(certificate + chain + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(file)
+        return context
+
+    def _sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        return builder.issuer_name(self._name).sign(self._key, hashes.SHA256())
+
+
+def _named(name: x509.Name, *, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+    )

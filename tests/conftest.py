@@ -59,10 +59,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def api_server() -> Iterator[ApiServer]:
     """A real API server with the CRDs established. Tests use namespaces of their own."""
     with ApiServer() as server:
-        kubectl = [str(program("kube")), "kubectl", "--kubeconfig", str(server.kubeconfig)]
-        subprocess.run([*kubectl, "apply", "-f", str(CRDS)], check=True, capture_output=True, timeout=60)
-        subprocess.run([*kubectl, "wait", "--for=condition=Established", "crd", "--all"], check=True, capture_output=True, timeout=60)
+        establish_crds(server)
         yield server
+
+
+def establish_crds(server: ApiServer) -> None:
+    """The project's CRDs, on an API server that has just begun."""
+    kubectl = [str(program("kube")), "kubectl", "--kubeconfig", str(server.kubeconfig)]
+    subprocess.run([*kubectl, "apply", "-f", str(CRDS)], check=True, capture_output=True, timeout=60)
+    subprocess.run([*kubectl, "wait", "--for=condition=Established", "crd", "--all"], check=True, capture_output=True, timeout=60)
 
 
 @pytest.fixture

@@ -34,9 +34,8 @@ def main() -> None:
 
 
 def _measured(sampled: Sampled) -> tuple[float, float]:
-    scorers = compile_quality(
-        Quality.model_validate({"scorers": [{"name": name, **fields} for name, fields in SCORERS.items()]}), authorizations={}, about={}
-    ).scorers
+    quality = Quality.model_validate({"scorers": [{"name": name, **fields} for name, fields in SCORERS.items()]})
+    scorers = compile_quality(quality, authorizations={}, authorities={}, about={}).scorers
     quickest: list[float] = []
     for _ in range(ROUNDS):
         times: list[float] = []

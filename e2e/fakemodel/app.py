@@ -1,7 +1,8 @@
 """The fake model's HTTP surface: `/v1/chat/completions`, `/v1/embeddings`, `/v1/models`, and `/-/script`, `/-/stats`, `/-/requests` to
 steer and to look.
 
-`/-/requests` gives the last bodies and headers as they came, so that a test can see what was sent upstream.
+`/-/requests` gives the last bodies and headers as they came, so that a test can see what was sent upstream, or to `/-/tickets`, which
+takes what a webhook takes.
 """
 
 import asyncio
@@ -85,6 +86,7 @@ class FakeModel:
         app.router.add_post("/-/script", self._write_script)
         app.router.add_get("/-/stats", self._stats)
         app.router.add_get("/-/requests", self._last_requests)
+        app.router.add_post("/-/tickets", self._ticket)
         return app
 
     async def _health(self, _: web.Request) -> web.Response:
@@ -96,7 +98,7 @@ class FakeModel:
     async def _embeddings(self, request: web.Request) -> web.Response:
         """The same vector, (3.0, 0.5), for every input."""
         text = await request.read()
-        self.requests.append({"body": text.decode(errors="replace"), "headers": dict(request.headers)})
+        self._keep(text, request=request)
         try:
             asked = msgspec.json.decode(text, type=_Embeddings)
         except msgspec.DecodeError as error:
@@ -122,9 +124,16 @@ class FakeModel:
     async def _last_requests(self, _: web.Request) -> web.Response:
         return _json(list(self.requests))
 
+    async def _ticket(self, request: web.Request) -> web.Response:
+        self._keep(await request.read(), request=request)
+        return web.Response(status=204)
+
+    def _keep(self, body: bytes, *, request: web.Request) -> None:
+        self.requests.append({"body": body.decode(errors="replace"), "headers": dict(request.headers)})
+
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         text = await request.read()
-        self.requests.append({"body": text.decode(errors="replace"), "headers": dict(request.headers)})
+        self._keep(text, request=request)
         try:
             chat = self._read(text)
         except ValueError as error:  # msgspec's and json's errors alike

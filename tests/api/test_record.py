@@ -8,7 +8,7 @@ import pytest
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.promptversion import PromptVersionSpec
-from backstop.api.record import build_record, revision_hash, secrets_of_record, short_image
+from backstop.api.record import build_record, references_of, revision_hash, secrets_of_record, short_image
 from backstop.api.refs import SecretKeyRef
 
 PROMPT = '{"messages":[{"content":"Be kind.","role":"system"}],"prompt":"answer","version":"1.0.0"}'
@@ -105,6 +105,27 @@ def test_c08_what_a_revision_refers_to_counts_by_its_content_and_not_by_its_name
         assert revision_hash(policy, prompt=prompt, digests={"static": digest}) == named(canonical)
         built = build_record(namespace="shop", name="p", policy=policy, prompt=prompt, contents={"static": "entries: []"})
         assert (built.revision, built.contents) == (named(canonical), {"static": "entries: []"})
+
+
+def test_authorities_count_by_their_content_and_not_by_the_name_of_what_holds_them() -> None:
+    prompt = PromptVersionSpec.model_validate_json(PROMPT)
+    secured = CHAIN.replace("http:", "https:")
+    quality = '{"scorers":[{"http":{"url":"https://judge"},"name":"j","type":"HTTP"}]}'
+    texts = {"primary": "of the model", "scorers/j": "of the scorer"}
+    digests = ",".join(f'"{name}":"sha256:{hashlib.sha256(text.encode()).hexdigest()}"' for name, text in texts.items())
+    between = f'"contents":{{{digests}}},"latencyBudgetMilliseconds":400,"prompt":{PROMPT},"quality":{quality}'
+    canonical = f'{{"chain":{secured},{between},"scheme":1}}'
+    for name in ("authorities", "authorities-7f9c"):
+        declared = spec() | {"chain": json.loads(secured), "quality": json.loads(quality)}
+        declared["chain"][0]["model"]["caBundleRef"] = {"name": name, "key": "ca.crt"}
+        declared["quality"]["scorers"][0]["http"]["caBundleRef"] = {"name": name, "key": "judge.crt"}
+        policy = FallbackPolicySpec.model_validate(declared)
+        assert [reference.path for reference in references_of(policy).values()] == [
+            "spec.chain[0].model.caBundleRef",
+            "spec.quality.scorers[0].http.caBundleRef",
+        ]
+        built = build_record(namespace="shop", name="p", policy=policy, prompt=prompt, contents=texts)
+        assert (built.revision, built.contents) == (named(canonical), texts)
 
 
 @pytest.mark.parametrize(("declared", "canonical"), GOLDEN)

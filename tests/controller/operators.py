@@ -30,7 +30,7 @@ class Mortal:
         self.writes: list[str] = []
         self.reads: list[str] = []
         self.listed = 0
-        self._interference: tuple[str, Callable[[], Awaitable[None]]] | None = None
+        self._interference: tuple[str, Callable[[], Awaitable[object]]] | None = None
         self._held: tuple[str, asyncio.Event, asyncio.Event] | None = None
         self.died = asyncio.Event()
         self.gave_up = asyncio.Event()  # waiting for a read that was held back
@@ -70,7 +70,7 @@ class Mortal:
             raise aiohttp.ClientConnectionError("died")
         return await self._api.call_api(method, url, *rest, **named)
 
-    def interfere(self, with_write: str, how: Callable[[], Awaitable[None]]) -> None:
+    def interfere(self, with_write: str, how: Callable[[], Awaitable[object]]) -> None:
         """Do this right before the next write whose method and URL hold this text."""
         self._interference = with_write, how
 

@@ -12,6 +12,7 @@ from backstop.kube.connection import Connection, connect
 from backstop.kube.errors import NotFound
 from backstop.kube.resources import CONFIG_MAPS, Body
 from e2e.cluster.apiserver import ApiServer
+from tests.certificates import Authority
 
 from .operators import running
 from .proxy import GONE, Refusal, proxy
@@ -218,6 +219,29 @@ async def test_c08_a_bad_knowledge_base_is_one_sentence_and_never_a_rollout(conn
         assert len([name for name in await world.names(CONFIG_MAPS) if name.startswith("support-")]) == len({"traffic", "record"})
         await put(world, NEW)
         await stable(world, knows=NEW, within=60)
+
+
+async def test_other_authorities_are_a_new_revision_and_what_is_no_bundle_is_never_one(connection: Connection, world: World) -> None:
+    old, new = Authority("old"), Authority("new")
+    (first,) = policy_spec("v1")["chain"][:1]
+    secured = first["model"] | {"baseURL": "https://llm.models.svc/v1", "caBundleRef": {"name": "authorities", "key": "ca.crt"}}
+    await world.prompt("v1")
+    await put(world, old.pem, name="authorities", key="ca.crt")
+    await world.apply("v1", chain=[first | {"model": secured}, {"name": "static", "static": {"default": "Later."}}], canary=QUICK)
+    async with running(connection, world):
+        revision = (await world.stable_on("v1"))["stable"]["revision"]
+        assert await contents(world, revision) == {first["name"]: old.pem}
+        await put(world, new.pem + new.private_key, name="authorities", key="ca.crt")
+        status = await world.until_status("it is said", lambda s: condition(s, "Accepted")["status"] == "False")
+        assert condition(status, "Accepted")["reason"] == "CABundleInvalid"
+        assert condition(status, "Accepted")["message"] == (
+            "ConfigMap `authorities`, `ca.crt`, cannot be used as a CA bundle: it holds a private key, which many can read here; take it "
+            "out, and use another key in its place"
+        )
+        assert "canary" not in status
+        await put(world, old.pem + new.pem, name="authorities", key="ca.crt")
+        another = await canary(world)
+        assert (another != revision, await contents(world, another)) == (True, {first["name"]: old.pem + new.pem})
 
 
 async def test_rules_that_cannot_be_compiled_are_not_accepted(connection: Connection, world: World) -> None:

@@ -69,11 +69,13 @@ async def test_r09_a_malformed_policy_says_why_and_others_go_on(connection: Conn
     await world.apply("nowhere", name="without-prompt")
     await world.apply("broken", name="with-broken-prompt")
     await world.apply("v1", name="without-source", metricsSource="elsewhere")
+    shape = {"name": "shape", "type": "JSONSchema", "jsonSchema": {"definition": '{"type": "objekt"}'}}
+    await world.apply("v1", name="without-schema", quality={"scorers": [shape]})
     await world.apply("v1")
     async with running(connection, world):
         await world.stable_on("v1")
         said = {}
-        for name in ("without-prompt", "with-broken-prompt", "without-source"):
+        for name in ("without-prompt", "with-broken-prompt", "without-source", "without-schema"):
 
             async def stalled(name: str = name) -> str | None:
                 found = condition(await world.status(name), "Stalled")
@@ -84,6 +86,7 @@ async def test_r09_a_malformed_policy_says_why_and_others_go_on(connection: Conn
     assert said["with-broken-prompt"].startswith("PromptVersionInvalid: PromptVersion `broken` cannot be used: ")
     assert "`missing`" in said["with-broken-prompt"]
     assert said["without-source"].startswith("MetricsSourceNotFound: `spec.metricsSource` names `elsewhere`")
+    assert said["without-schema"].startswith('Invalid: `spec.quality.scorers[0].jsonSchema.definition` cannot be used: `type`: "objekt" is')
 
 
 async def test_a_prompt_version_that_is_created_later_is_taken_up(connection: Connection, world: World) -> None:

@@ -29,9 +29,9 @@ from backstop.api.promptversion import PromptVersionSpec
 from backstop.api.record import RevisionRecord, build_record
 from backstop.api.traffic import NO_STEERING, Abort, Steering, TrafficState, render
 from backstop.gateway.callerfiles import read_callers
+from backstop.gateway.compilation import compile_revision
 from backstop.gateway.gateway import Settings, run_gateway
 from backstop.gateway.listen import bind
-from backstop.gateway.revision import compile_revision
 from backstop.gateway.trafficwatch import ApiServer
 from e2e.fakemodel.app import FakeModel
 from e2e.fakemodel.script import Rule

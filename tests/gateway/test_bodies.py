@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backstop.gateway.body import parse_chat
+from backstop.gateway.compilation import compile_revision
 from backstop.gateway.errors import CallerError
 from backstop.gateway.jsontext import NotJSONError, join_object, split_array, split_object
-from backstop.gateway.revision import Revision, compile_revision
+from backstop.gateway.revision import Revision
 
 from .harness import NOBODY, USER, Gateways, Model, make_record, model_tier, static_tier
 

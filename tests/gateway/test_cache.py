@@ -10,8 +10,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from backstop.gateway.compilation import compile_revision
 from backstop.gateway.main import refuse_too_large_a_cache
-from backstop.gateway.revision import ConfigurationError, compile_revision
+from backstop.gateway.revision import ConfigurationError
 from e2e.fakemodel.script import Fault, Rule
 
 from .harness import USER, Gateway, Gateways, Got, Model, TrafficApi, eventually, listening, make_record, model_tier, state, static_tier

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from backstop.api.cachetier import CacheMatch
 from backstop.gateway.body import ChatRequest, parse_chat
 from backstop.gateway.cachekey import LONGEST_BODY, CacheControl, key_of, normalized, read_cache_control
-from backstop.gateway.revision import ModelTier, Revision, compile_revision
+from backstop.gateway.compilation import compile_revision
+from backstop.gateway.revision import ModelTier, Revision
 
 from .harness import make_record, model_tier
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from backstop.api.record import RevisionRecord
-from backstop.gateway.coldcache import LOG_BYTES
+from backstop.gateway.coldcache import LOG_BYTES, SQLiteStore
 from backstop.gateway.main import main
 from e2e.fakemodel.script import Rule
 
@@ -119,6 +119,76 @@ async def test_gateways_that_share_a_folder_have_a_file_each_and_a_new_one_takes
     assert sorted(name for name in sizes(folder) if name.endswith(".sqlite3")) == ["answers-0.sqlite3", "answers-1.sqlite3"]
 
 
+async def only_file(folder: Path) -> None:
+    """Until the gateways' answers are in one file."""
+
+    async def look() -> bool:
+        return [name for name in sizes(folder) if name.endswith(".sqlite3")] == ["answers-0.sqlite3"]
+
+    await eventually(look)
+
+
+async def left_by(gateways: Gateways, record: RevisionRecord, *, folder: Path, seeds: Sequence[Sequence[int]]) -> None:
+    """Gateways, one for each of `seeds`, that have run at the same time; each has kept the answers to its own."""
+    running = [await gateways.start(record, cache_folder=folder) for _ in seeds]
+    for gateway, asked in zip(running, seeds, strict=True):
+        for seed in asked:
+            await gateway.chat(seed=seed)
+        await written(gateway, len(asked))
+    for gateway in running:
+        await gateway.stop()
+
+
+async def test_all_that_gateways_have_left_is_taken_into_one_file(model: Model, gateways: Gateways, folder: Path) -> None:
+    record = record_with(model.url)
+    await left_by(gateways, record, folder=folder, seeds=[(1,), (2, 3), (4,)])
+    gateway = await gateways.start(record, cache_folder=folder)
+    await only_file(folder)
+    assert [(await gateway.chat(seed=seed)).said("cache") for seed in (1, 2, 3, 4, 5)] == ["hit", "hit", "hit", "hit", "miss"]
+
+
+async def test_what_a_gateway_leaves_once_its_successor_runs_is_taken_over_and_counts_as_older(folder: Path) -> None:
+    old, new = [SQLiteStore(folder, capacity=MIB, now=lambda: 0.0, look=0.01) for _ in range(2)]
+    long = bytes(200_000)
+    await old.write(b"both", value=b"of the old one", seconds=60)
+    await old.write(b"old", value=long, seconds=60)
+    await old.write(b"expired", value=b"!", seconds=0)
+    await new.write(b"both", value=b"of the new one", seconds=60)
+    taking = asyncio.create_task(new.take_over())
+    try:
+        await old.close()
+
+        async def taken() -> bool:
+            return (await new.read([b"old"]))[0] is not None
+
+        await eventually(taken)
+        assert await new.read([b"both", b"old", b"expired"]) == [b"of the new one", long, None]
+        for number in range(4):  # until the file is full
+            await new.write(b"%d" % number, value=long, seconds=60)
+        await new.write(b"one more", value=long, seconds=60)
+        assert await new.read([b"old"]) == [None]
+        assert await new.read([b"both", b"0"]) == [b"of the new one", long]
+    finally:
+        taking.cancel()
+        await asyncio.gather(taking, return_exceptions=True)
+        await new.close()
+
+
+async def test_a_file_for_which_there_is_no_room_is_left_to_the_next_gateway(model: Model, gateways: Gateways, folder: Path) -> None:
+    model.script(Rule(text="x" * 100_000))
+    record = record_with(model.url, maxMebibytes=1)
+    await left_by(gateways, record, folder=folder, seeds=[range(6), range(6, 12), (12,)])
+    first = await gateways.start(record, cache_folder=folder)
+
+    async def last_one_taken() -> bool:
+        return sorted(name for name in sizes(folder) if name.endswith(".sqlite3")) == ["answers-0.sqlite3", "answers-1.sqlite3"]
+
+    await eventually(last_one_taken)
+    second = await gateways.start(record, cache_folder=folder)
+    assert [(await first.chat(seed=seed)).said("cache") for seed in (0, 5, 12)] == ["hit", "hit", "hit"]
+    assert [(await second.chat(seed=seed)).said("cache") for seed in (6, 11)] == ["hit", "hit"]
+
+
 def as_garbage(file: Path) -> None:
     file.write_bytes(b"This is no database. " * 1000)
 
@@ -150,6 +220,20 @@ def as_larger_than_allowed(file: Path) -> None:
     with sqlite3.connect(file) as database:
         database.execute("CREATE TABLE more AS SELECT zeroblob(2097152)")
     database.close()
+
+
+@pytest.mark.parametrize("harm", [as_garbage, as_cut, as_spoilt_inside, as_of_another_version, as_another_database])
+async def test_a_left_file_that_is_damaged_is_said_and_removed(
+    model: Model, gateways: Gateways, folder: Path, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    record = record_with(model.url)
+    await left_by(gateways, record, folder=folder, seeds=[(1,), (2,)])
+    harm(folder / "answers-1.sqlite3")
+    gateway = await gateways.start(record, cache_folder=folder)
+    await only_file(folder)
+    assert "answers-1.sqlite3, which a gateway has left, is damaged" in caplog.text
+    assert [(await gateway.chat(seed=seed)).said("cache") for seed in (1, 2)] == ["hit", "miss"]
 
 
 HARM = [as_garbage, as_cut, as_spoilt_inside, as_of_another_version, as_another_database, as_larger_than_allowed]

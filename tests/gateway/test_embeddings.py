@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from backstop.gateway.revision import compile_revision
+from backstop.gateway.compilation import compile_revision
 
 from .harness import ExactTarget, Gateways, TrafficApi, make_record, model_tier, state, static_tier
 

@@ -9,9 +9,10 @@ import pytest
 
 from backstop.api.metricnames import FeedbackLabel
 from backstop.api.record import RevisionRecord
+from backstop.gateway.compilation import compile_revision
 from backstop.gateway.errors import CallerError
 from backstop.gateway.feedback import MOST_USED, FeedbackKeys, SignedId, UsedIds, read_feedback
-from backstop.gateway.revision import ConfigurationError, compile_revision
+from backstop.gateway.revision import ConfigurationError
 from e2e.fakemodel.script import Rule
 
 from .harness import Gateway, Gateways, Got, Model, TrafficApi, make_record, model_tier, state, static_tier

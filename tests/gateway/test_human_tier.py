@@ -18,9 +18,10 @@ from aiohttp import web
 
 from backstop.api.names import SYNTHETIC_HEADER
 from backstop.api.record import RevisionRecord
+from backstop.gateway.compilation import compile_revision
 from backstop.gateway.listen import bind
 from backstop.gateway.main import main
-from backstop.gateway.revision import ConfigurationError, compile_revision
+from backstop.gateway.revision import ConfigurationError
 from backstop.gateway.ticket import LONGEST_RETRY_SECONDS, MOST_BYTES, Ticket, retry_seconds
 from backstop.gateway.ticketstore import TicketStore
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from backstop.api.fallbackpolicy import KnowledgeMatch
 from backstop.api.knowledge import read_knowledge_base
 from backstop.api.record import RevisionRecord
+from backstop.gateway.compilation import compile_revision
 from backstop.gateway.knowledge import LOOKED_AT, StaticAnswers, question_in
 from backstop.gateway.manifests import read_record, record_from_manifests
-from backstop.gateway.revision import ConfigurationError, compile_revision
+from backstop.gateway.revision import ConfigurationError
 from e2e.fakemodel.script import Fault, Rule
 
 from .harness import Gateway, Gateways, Got, Model, TrafficApi, make_record, model_tier, state

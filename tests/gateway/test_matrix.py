@@ -71,7 +71,7 @@ def test_the_chain_is_told_as_a_table_of_times(tmp_path: Path, capsys: pytest.Ca
 def test_the_first_model_is_asked_when_the_levels_of_the_cache_have_had_their_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    warm = {"redis": {"addressRef": {"name": "answers", "key": "url"}, "caBundleRef": {"name": "answers", "key": "ca"}}}
+    warm = {"redis": {"addressRef": {"name": "answers", "key": "url"}}}
     kept = {"name": "kept", "cache": {"hot": {"maxMebibytes": 1}, "warm": warm, "cold": {}}}
     check(tmp_path, [tier("first", milliseconds=300, apiKeyRef={"name": "keys", "key": "k"}), kept])
     assert [" ".join(line.split()[2:5]) for line in capsys.readouterr().out.splitlines() if line.startswith("first")] == ["m-first 30 330"]

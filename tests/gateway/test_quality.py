@@ -11,7 +11,8 @@ from aiohttp import web
 from backstop.api.quality import Quality, grounding_digest
 from backstop.api.record import RevisionRecord
 from backstop.api.residency import Residency
-from backstop.gateway.revision import ConfigurationError, compile_revision
+from backstop.gateway.compilation import compile_revision
+from backstop.gateway.revision import ConfigurationError
 from e2e.fakemodel.script import Fault, Rule
 
 from .harness import ExactTarget, Gateway, Gateways, Model, TrafficApi, eventually, listening, make_record, model_tier, state, static_tier
@@ -208,6 +209,22 @@ async def test_json_is_told_of_answers_that_were_asked_for_as_such(model: Model,
     assert await answers_judged(gateway, 3) == {("json", "skip"): 1, ("json", "fail"): 1, ("json", "pass"): 1}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_shape_is_told_of_answers_whatever_the_callers_schema_says(stream: bool, model: Model, gateways: Gateways) -> None:
+    shape = {"definition": '{"type": "object", "properties": {"open": {"type": "string"}}, "required": ["open"]}'}
+    scorers = [{"name": "asked", "type": "JSONSchema", "jsonSchema": shape}]
+    scorers.append({"name": "all", "type": "JSONSchema", "jsonSchema": shape | {"appliesTo": "AllRequests"}})
+    gateway = await gateways.start(record_of(model, *scorers))
+    await gateway.chat(stream=stream)
+    theirs = {"type": "json_schema", "json_schema": {"name": "hours", "schema": {"type": "object"}}}
+    for text in ('{"open": 10}', '{"open": "at ten"}'):
+        model.script(Rule(text=text))
+        await gateway.chat(stream=stream, response_format=theirs)
+    found = await answers_judged(gateway, 3)
+    assert found == {("asked", "skip"): 1, ("asked", "fail"): 1, ("asked", "pass"): 1, ("all", "fail"): 2, ("all", "pass"): 1}
+    assert await gateway.total("backstop_quality_answers_total") == 0, "a shape says nothing of what is grounded"
+
+
 async def test_a_scorer_that_gives_no_verdict_makes_answers_neither_good_nor_bad_and_is_left_alone(
     judge: tuple[Judge, dict[str, Any]], model: Model, gateways: Gateways
 ) -> None:
@@ -268,6 +285,16 @@ def test_a_scorer_that_cannot_be_asked_is_refused_at_the_start(url: str, keys: d
     with pytest.raises(ConfigurationError) as refused:
         compile_revision(record_of(model, FIGURES, declared), environment=keys)
     assert str(refused.value) == sentence
+
+
+def test_a_schema_that_cannot_be_used_is_refused_at_the_start(model: Model) -> None:
+    declared = {"name": "shape", "type": "JSONSchema", "jsonSchema": {"definition": '{"$ref": "https://elsewhere.example"}'}}
+    with pytest.raises(ConfigurationError) as refused:
+        compile_revision(record_of(model, FIGURES, declared), environment={})
+    assert str(refused.value) == (
+        "`spec.quality.scorers[1].jsonSchema.definition` cannot be used: it refers to `https://elsewhere.example`, and nothing is fetched; "
+        "put that into `$defs`, and write `#/$defs/…`"
+    )
 
 
 async def test_w57_an_answer_that_may_not_leave_its_jurisdiction_is_sent_to_no_scorer_abroad(

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from backstop.gateway.revision import ConfigurationError, compile_revision
+from backstop.gateway.compilation import compile_revision
+from backstop.gateway.revision import ConfigurationError
 from e2e.fakemodel.script import Fault, Rule
 
 from .harness import Gateways, Model, guarded_tier, make_record, static_tier

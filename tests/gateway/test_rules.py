@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from backstop.api.record import RevisionRecord
+from backstop.gateway.compilation import compile_revision
 from backstop.gateway.manifests import record_from_manifests
-from backstop.gateway.revision import ConfigurationError, compile_revision
+from backstop.gateway.revision import ConfigurationError
 from e2e.fakemodel.script import Fault, Rule
 
 from .harness import NOBODY, Gateways, Model, TrafficApi, make_record, model_tier, state, static_tier

@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from backstop.api.record import RevisionRecord
+from backstop.gateway.compilation import compile_revision
 from backstop.gateway.metrics import KEPT_REVISIONS, KEPT_TARGETS, GatewayMetrics
-from backstop.gateway.revision import compile_revision
 from backstop.gateway.usage import MOST_TOKENS, ModelUse, Usage, comment, heard, heard_comment, told, usage_in
 from e2e.fakemodel.script import Fault, Rule
 

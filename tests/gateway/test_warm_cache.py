@@ -13,8 +13,9 @@ import aiohttp
 import pytest
 
 from backstop.api.record import RevisionRecord
+from backstop.gateway.compilation import compile_revision
 from backstop.gateway.exchange import DEADLINE_HEADER
-from backstop.gateway.revision import ConfigurationError, compile_revision
+from backstop.gateway.revision import ConfigurationError
 from backstop.gateway.storedentry import Entry, encode
 from e2e.fakemodel.script import Rule
 from tests.certificates import make_certificate
@@ -46,13 +47,14 @@ def shared_tier(*, hot: int = 60, warm: int = 600, stale: int = 60, timeout: int
     """A cache tier. Its lookups may take long, so that a busy machine is no slow Redis."""
     redis: dict[str, Any] = {"addressRef": {"name": "cache", "key": "url"}}
     if ca:
-        redis["caBundleRef"] = {"name": "cache", "key": "ca"}
+        redis["caBundleRef"] = {"name": "authorities", "key": "ca.pem"}
     warm_level = {"redis": redis, "ttlSeconds": warm, "timeoutMilliseconds": timeout}
     return {"name": "cache", "cache": {"hot": {"ttlSeconds": hot}, "warm": warm_level, "staleIfErrorSeconds": stale}}
 
 
-def record_with(model: str, **options: Any) -> RevisionRecord:
-    return make_record([model_tier(model), shared_tier(**options), static_tier()])
+def record_with(model: str, *, ca: str | None = None, **options: Any) -> RevisionRecord:
+    chain = [model_tier(model), shared_tier(ca=ca is not None, **options), static_tier()]
+    return make_record(chain, contents=None if ca is None else {"cache": ca})
 
 
 async def looked(gateway: Gateway, result: str, *, level: str = "warm") -> float:
@@ -299,7 +301,7 @@ async def test_w32_200_identical_misses_are_one_upstream_call_and_few_questions(
     assert 1 <= asked <= 20
 
 
-async def test_the_password_and_the_authorities_come_from_a_secret_and_tls_is_verified(
+async def test_the_password_comes_from_a_secret_and_tls_is_verified_by_the_authorities_of_a_config_map(
     model: Model, gateways: Gateways, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     make_certificate(tmp_path, names=["server", "other"])
@@ -310,17 +312,14 @@ async def test_the_password_and_the_authorities_come_from_a_secret_and_tls_is_ve
     async with valkey(tmp_path, password=PASSWORD) as server, line_to(server.port, tls=context) as line:
         url = line.url.replace("//", "//:p%40ss%2Fw%3Ard-5ecret@") + "/3"
         trusted, strange = ((tmp_path / file).read_text() for file in ("server", "elsewhere/server"))
-        record = record_with(model.url, ca=True)
-        gateway = await gateways.start(record, keys={ADDRESS: url, "BACKSTOP_REDIS_AUTHORITIES_1": trusted})
+        record = record_with(model.url, ca=trusted)
+        gateway = await gateways.start(record, keys={ADDRESS: url})
         await gateway.chat()
         await written(gateway, 1)
         assert (await server.redis.info("keyspace"))["db3"]["keys"] == 1
         wrong = url.replace("5ecret", "guess")
-        for keys, failure in (
-            ({ADDRESS: url, "BACKSTOP_REDIS_AUTHORITIES_1": strange}, "it cannot be reached"),
-            ({ADDRESS: wrong, "BACKSTOP_REDIS_AUTHORITIES_1": trusted}, "it refuses"),
-        ):
-            distrusting = await gateways.start(record, keys=keys)
+        for address, bundle, failure in ((url, strange, "it cannot be reached"), (wrong, trusted, "it refuses")):
+            distrusting = await gateways.start(record_with(model.url, ca=bundle), keys={ADDRESS: address})
             for _ in range(5):
                 assert (await distrusting.chat(headers={"cache-control": "max-age=1000"})).status == 200
                 await distrusting.chat(seed=_)
@@ -362,6 +361,7 @@ def test_an_address_that_cannot_be_used_ends_the_start_with_a_sentence_that_keep
     assert "5ecret" not in str(refused.value)
 
 
-def test_a_ca_bundle_without_tls_is_refused() -> None:
+def test_a_ca_bundle_without_tls_is_refused(tmp_path: Path) -> None:
+    make_certificate(tmp_path, names=["ca.pem"])
     with pytest.raises(ConfigurationError, match="a CA bundle is for TLS, and the address begins with `redis://`"):
-        compile_revision(record_with("models:1", ca=True), environment={ADDRESS: "redis://cache", "BACKSTOP_REDIS_AUTHORITIES_1": "x"})
+        compile_revision(record_with("models:1", ca=(tmp_path / "ca.pem").read_text()), environment={ADDRESS: "redis://cache"})

@@ -76,7 +76,7 @@ TOLD: Final = POLICY.model_copy(update={"serving": Serving.model_validate({"podT
 
 _CACHE: Final = {
     "hot": {},
-    "warm": {"redis": {"addressRef": {"name": "answers", "key": "url"}, "caBundleRef": {"name": "answers", "key": "ca.pem"}}},
+    "warm": {"redis": {"addressRef": {"name": "answers", "key": "url"}}},
     "cold": {"volume": {"claimName": "answers"}},
 }
 # With everything that its gateways mount, or are given of a Secret.

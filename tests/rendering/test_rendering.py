@@ -119,14 +119,21 @@ def test_an_api_key_reaches_only_the_environment_of_its_tier() -> None:
     assert keys == [{"name": "BACKSTOP_API_KEY_0", "valueFrom": {"secretKeyRef": {"name": "llm-keys", "key": "primary"}}}]
 
 
+def test_headers_of_a_target_reach_the_environment_alone() -> None:
+    first, *others = (t.model_dump(mode="json", exclude_defaults=True) for t in POLICY.chain)
+    first["model"]["headersFrom"] = [{"header": name, "secretRef": {"name": "llm", "key": name}} for name in ("api-key", "project")]
+    given = {v["name"]: v.get("valueFrom") for v in pod_of(record(changed(chain=[first, *others])))["containers"][0]["env"]}
+    assert given["BACKSTOP_HEADER_0_0"] == {"secretKeyRef": {"name": "llm", "key": "api-key"}}
+    assert given["BACKSTOP_HEADER_0_1"] == {"secretKeyRef": {"name": "llm", "key": "project"}}
+
+
 def test_the_address_of_a_shared_cache_reaches_the_gateways_from_its_secret_alone() -> None:
-    redis = {"addressRef": {"name": "answers", "key": "url"}, "caBundleRef": {"name": "answers", "key": "ca.pem"}}
+    redis = {"addressRef": {"name": "answers", "key": "url"}}
     chain = [t.model_dump(mode="json", exclude_defaults=True) for t in POLICY.chain]
     shared = {"name": "kept", "cache": {"hot": {}, "warm": {"redis": redis}}}
     rendered = record(changed(latencyBudgetMilliseconds=1000, chain=[chain[0], shared, *chain[1:]]))
     given = {variable["name"]: variable.get("valueFrom") for variable in pod_of(rendered)["containers"][0]["env"]}
     assert given["BACKSTOP_REDIS_ADDRESS_1"] == {"secretKeyRef": {"name": "answers", "key": "url"}}
-    assert given["BACKSTOP_REDIS_AUTHORITIES_1"] == {"secretKeyRef": {"name": "answers", "key": "ca.pem"}}
     assert given["BACKSTOP_API_KEY_0"] == {"secretKeyRef": {"name": "llm-keys", "key": "primary"}}
 
 
@@ -276,5 +283,5 @@ def test_a_record_holds_what_its_policy_refers_to_within_the_same_bound() -> Non
     text = "entries:\n- {keywords: [a], answer: é}\n"
     body = record(policy, contents={"static": text})
     assert json.loads(body["data"]["revision.json"])["contents"] == {"static": text}
-    with pytest.raises(RevisionTooLarge, match=r"or the answers that `spec.chain` has or refers to$"):
+    with pytest.raises(RevisionTooLarge, match=r"or what `spec.chain` and `spec.quality` hold or refer to$"):
         record(policy, contents={"static": "é" * 450 * 1024})

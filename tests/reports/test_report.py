@@ -55,6 +55,8 @@ def test_the_name_follows_from_policy_revision_and_the_time_of_the_decision() ->
 def test_times_are_told_between_what_was_measured() -> None:
     said = spec_of(status())
     assert (said.startToDetectionSeconds, said.breachToDetectionSeconds, said.detectionToShiftMilliseconds) == (121, 31, 412)
+    later = spec_of(status(last={"shiftedAt": "2026-01-31T09:30:11.000Z"}))
+    assert (later.breachToDetectionSeconds, later.breachToShiftSeconds) == (31, 42)
 
 
 def test_clocks_that_differ_make_no_time_negative() -> None:
@@ -65,7 +67,9 @@ def test_clocks_that_differ_make_no_time_negative() -> None:
 def test_what_is_not_known_is_left_out() -> None:
     body = report_of(status(last={"shiftedAt": None}, timeline={"slos": []}), policy=POLICY, owner=None)
     unknown = {"shiftedAt", "detectionToShiftMilliseconds", "breachToDetectionSeconds", "canaryRequests", "stable", "owner", "reviewDueAt"}
-    assert unknown & body["spec"].keys() == set()
+    assert (unknown | {"breachToShiftSeconds"}) & body["spec"].keys() == set()
+    assert spec_of(status(last={"shiftedAt": None})).breachToShiftSeconds is None
+    assert spec_of(status(timeline={"slos": []})).breachToShiftSeconds is None
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """A way back to pods that are gone: it comes before what the spec asks for meanwhile, and one that cannot end is told and can be ended."""
 
+import pytest
+
 from backstop.api.clock import parse_time
 from backstop.api.condition import ConditionType
 from backstop.api.fallbackpolicy import RollbackMode
+from backstop.api.policystatus import FallbackPolicyStatus
 from backstop.api.reasons import Reason
 from backstop.api.rolloutreport import RolloutReportSpec
 from backstop.rollout.look import Look
@@ -156,3 +159,23 @@ def test_a_way_back_is_looked_at_again_when_few_pods_are_enough_and_when_it_is_l
     assert due(world) == guard.returning.at + DEADLINE
     world.run(DEADLINE)
     assert due(world) == guard.until, "then only a change can matter"
+
+
+@pytest.mark.parametrize("unread", [False, True])
+def test_a_status_that_is_lost_on_the_way_back_leaves_what_serves_and_tells_its_breach_again(unread: bool) -> None:
+    world = waiting()
+    there = list(world.shares)
+    world.status, world.unread = FallbackPolicyStatus(), unread
+    world.told.clear()
+    world.run(10)
+    if unread:  # two revisions have pods, and nothing says which of them serves
+        assert world.place.stable is None
+        world.unread = False
+        world.run(10)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("2")
+    assert world.reasons()[:2] == ["StatusLost", "NothingToReturnTo"]
+    world.broken.clear()
+    world.run(60)
+    assert world.shares == there, "what is breached on both ways is not left for what nobody knows to be better"
+    assert "rev1" not in world.arms

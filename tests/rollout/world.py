@@ -256,6 +256,8 @@ class World:
             withdrawn = [v for v in self.verdicts if v.revision.name not in accepted]
             writes.append(("withdrawal", lambda: setattr(self, "verdicts", withdrawn)))
         sizes = {name: self._size(name, plan=plan) for name in plan.sizes}
+        if plan.place.stable is None:  # then nothing is deleted
+            sizes |= {name: arm.desired for name, arm in self.arms.items() if name not in sizes}
         grown = not self.deleting and any(self.arms.get(name, Arm(0, 0)).desired != size for name, size in sizes.items())
         if grown or set(self.arms) - set(sizes):
             writes.append(("children", lambda: self._set_sizes(sizes)))

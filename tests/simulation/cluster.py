@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from backstop.analysis.reading import SLOReading
+from backstop.analysis.reading import SLOReading, Waiting
 from backstop.api.clock import render_time
 from backstop.api.names import (
     ACCEPTED_AT,
@@ -22,6 +22,7 @@ from backstop.api.names import (
 from backstop.api.policystatus import FallbackPolicyStatus
 from backstop.api.traffic import TrafficState
 from backstop.kube.resources import (
+    AUTOSCALERS,
     CONFIG_MAPS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
@@ -39,15 +40,15 @@ from backstop.rollout.route import share_of
 from backstop.rollout.statusmap import place_of
 from backstop.traffic import router
 from backstop.traffic.replicas import OF_SERVICE
-from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN
+from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN, reading
 
 from .api import Api, Id
 from .loop import SimulatedLoop
 from .process import Process
-from .wishes import EDITS, POLICY, SEEING, Edit
+from .wishes import EDITS, POLICY, REPLICAS, SEEING, Edit
 
 NAMESPACE: Final = "shop"
-VERDICTS: Final = {"healthy": (HEALTHY,), "breached": (BREACHED,), "unseen": (UNSEEN,), "silent": ()}
+VERDICTS: Final = {"healthy": (HEALTHY,), "waiting": (reading(Waiting(20)),), "breached": (BREACHED,), "unseen": (UNSEEN,), "silent": ()}
 POLICY_ID: Final[Id] = (POLICIES.plural, NAMESPACE, POLICY)
 SERVICE_ID: Final[Id] = (SERVICES.plural, NAMESPACE, callers_service(POLICY))
 SLICE_ID: Final[Id] = (ENDPOINT_SLICES.plural, NAMESPACE, f"{POLICY}-slice")
@@ -63,12 +64,15 @@ class Cluster:
     broken: set[str] = field(default_factory=set)
     verdicts: dict[str, str] = field(default_factory=dict)
     healthy_until: dict[str, float] = field(default_factory=dict)  # of those that are not healthy now
+    open: dict[str, float] = field(default_factory=dict)  # seconds for which they could be seen, and were not healthy
+    load: int = REPLICAS  # pods that an autoscaler would have
     deaf: bool = False
     prompts: dict[str, str] = field(default_factory=dict)  # revision → PromptVersion
     come_to: dict[str, str | None] = field(default_factory=dict)  # PromptVersion → how its probes end; None: they hang
     passed: set[tuple[str, str]] = field(default_factory=set)  # revision and bar that a probe has passed
     _acts_on: dict[str, int] = field(default_factory=dict)  # pod → generation
     _since: dict[str, float] = field(default_factory=dict)  # pod → when it was made
+    _judged_at: dict[str, float] = field(default_factory=dict)
     _pods: int = 0
     _was_broken: set[str] = field(default_factory=set)
     _starting: bool = False
@@ -126,9 +130,17 @@ class Cluster:
 
     def judge(self, prompt: str, verdict: str) -> None:
         """From now on its requests are like this."""
-        if self.verdicts.get(prompt, "healthy") == "healthy" and verdict != "healthy":
-            self.healthy_until[prompt] = self.now()
-        self.verdicts[prompt] = verdict
+        before, now = self.verdicts.get(prompt, "healthy"), self.now()
+        if before == "healthy" and verdict != "healthy":
+            self.healthy_until[prompt] = now
+        if before in ("waiting", "breached"):
+            self.open[prompt] = self.open_for(prompt)
+        self.verdicts[prompt], self._judged_at[prompt] = verdict, now
+
+    def open_for(self, prompt: str) -> float:
+        """For how many seconds, in all, its requests could be seen, and were not healthy."""
+        is_open = self.verdicts.get(prompt) in ("waiting", "breached")
+        return self.open.get(prompt, 0.0) + (self.now() - self._judged_at[prompt] if is_open else 0.0)
 
     def crash_container(self, revision: str) -> None:
         """A container of this revision exits with a failure, and runs again."""
@@ -311,6 +323,7 @@ class Cluster:
                 self._collect_garbage()
                 self._run_pods()
             self._run_jobs()
+            self._scale()
             if self.own and not self.deaf:
                 self._fill_slice()
             traffic = self.traffic
@@ -354,6 +367,17 @@ class Cluster:
                 self.passed.add((revision, bar))
             condition = {"type": end, "status": "True", "reason": "" if end == "Complete" else "BackoffLimitExceeded"}
             self.api.write((JOBS.plural, NAMESPACE, name), {"status": {"conditions": [condition]}}, who="kubelet")
+
+    def _scale(self) -> None:
+        """Autoscalers follow the load, as far as they may."""
+        for autoscaler in self.api.of(AUTOSCALERS.plural):
+            spec = autoscaler["spec"]
+            id_ = DEPLOYMENTS.plural, NAMESPACE, spec["scaleTargetRef"]["name"]
+            if (scaled := self.api.objects.get(id_)) is None or (present := scaled["spec"]["replicas"]) == 0:
+                continue
+            wanted = min(max(self.load, spec["minReplicas"]), spec["maxReplicas"])
+            if wanted > present or (wanted < present and spec["behavior"]["scaleDown"]["selectPolicy"] != "Disabled"):
+                self.api.write(id_, {"spec": scaled["spec"] | {"replicas": wanted}}, who="autoscaler")
 
     def _run_pods(self) -> None:
         self._starting = False

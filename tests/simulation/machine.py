@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from backstop.controller.reconcile import LONGEST_LEAVE_SECONDS
+from backstop.kube.resources import Body
 from backstop.rendering.route import revisions_of
 from backstop.rollout.look import pods_for_share
 from backstop.rollout.move import LEAST_SUSPICION_SECONDS
+from backstop.rollout.place import Revision
 from backstop.rollout.route import share_of
 from backstop.rollout.verdict import verdict_on_prompt
 
@@ -105,7 +107,8 @@ class WholePasses(RuleBasedStateMachine):
     def somebody_asks(self, token: str) -> None:
         self.asked += 1
         self.witness.tokens |= token in ("promote", "retry")
-        self.witness.promoted_by_hand |= token in ("promote", "skip-step")
+        self.witness.promoted_by_hand |= token == "promote"
+        self.witness.skips += token == "skip-step"
         self.cluster.ask(token, str(self.asked))
 
     @rule(route=st.booleans())
@@ -236,7 +239,7 @@ class WholePasses(RuleBasedStateMachine):
     def a_canary_without_pods_has_no_traffic(self, seconds: float) -> None:
         """2: never a weight without a ready pod."""
         canary = self._under_way(seconds)
-        if canary is None:
+        if canary is None or not self._is_told_apart(canary):
             return
         self.cluster.broken.add(self.cluster.prompts[canary])
         self.cluster.lose_pods(canary)
@@ -256,7 +259,7 @@ class WholePasses(RuleBasedStateMachine):
         before, place = self.cluster.traffic, self.cluster.place.canary
         assert before is not None
         assert place is not None
-        if place.promoting_since is not None:
+        if place.promoting_since is not None or not self._is_told_apart(canary):
             return  # the write that gives it everything may be under way
         if alone:
             self.cluster.broken.add(self.cluster.prompts[before.stable])
@@ -286,7 +289,7 @@ class WholePasses(RuleBasedStateMachine):
         assert set(reached) <= set(revisions_of(traffic)), f"1: {reached} are reached at {traffic}"
         if canary is not None and traffic.permille < 1000:
             weight = (5, 50, 100)[canary.step]
-            most = pods_for_share(weight, beside=REPLICAS)
+            most = pods_for_share(weight, beside=max(REPLICAS, self.cluster.replicas(traffic.stable) or 0))
             assert reached[canary.revision.name] <= most, f"1: {reached} are reached on the way to {weight} %"
         assert reached, "12: nobody serves callers"
 
@@ -364,14 +367,17 @@ class WholePasses(RuleBasedStateMachine):
             assert not lost, f"7: {lost} was rejected, and status does not know it"
         self._prompt_has_heard()
         stable = place.stable.revision.name
-        assert cluster.replicas(stable) == REPLICAS
+        assert cluster.replicas(stable) == self._full_size()
         assert set(cluster.selected().values()) <= {stable, "none"}, cluster.selected()
         ready = {c.type: c.status for c in cluster.status.conditions}["Ready"]
-        assert ready == ("True" if place.stable.revision.prompt_version == self.wanted else "False")
+        assert ready == ("True" if self._is_wanted(place.stable.revision) else "False")
         self._idle()
         assert not cluster.orphans(), f"7: {cluster.orphans()} outlive the policy"
         deployments = {body["metadata"]["name"] for body in cluster.api.of("deployments")}
         assert deployments == {f"support-{stable}"}, f"7: ghosts: {deployments}"
+
+    def _is_wanted(self, stable: Revision) -> bool:
+        return stable.prompt_version == self.wanted
 
     def _prompt_has_heard(self) -> None:
         verdict = verdict_on_prompt(self.cluster.place)
@@ -391,8 +397,15 @@ class WholePasses(RuleBasedStateMachine):
     def _apply(self) -> None:
         self.witness.bars.append((self.cluster.now(), self.bar))
         self.witness.sees(self.source == SEEING)
+        self.cluster.apply(self._spec())
+
+    def _spec(self) -> Body:
         own, mode, source = self.cluster.own, self.mode, self.source
-        self.cluster.apply(spec(self.wanted, own=own, mode=mode, approval=self.approval, paused=self.paused, bar=self.bar, source=source))
+        return spec(self.wanted, own=own, mode=mode, approval=self.approval, paused=self.paused, bar=self.bar, source=source)
+
+    def _full_size(self) -> int:
+        """Pods that stable has when all is well."""
+        return REPLICAS
 
     def _pass_time(self, seconds: float) -> None:
         self.cluster.loop.let_pass(seconds)
@@ -400,6 +413,11 @@ class WholePasses(RuleBasedStateMachine):
     def _canary(self) -> str | None:
         canary = self.cluster.place.canary
         return canary.revision.name if canary is not None else None
+
+    def _is_told_apart(self, canary: str) -> bool:
+        """Whether its pods may break, and not those of stable: what they are like goes by the version."""
+        stable = self.cluster.place.stable
+        return stable is not None and stable.revision.prompt_version != self.cluster.prompts[canary]
 
     def _canary_has_traffic(self) -> bool:
         canary, traffic = self._canary(), self.cluster.traffic

@@ -10,6 +10,7 @@ from tests.garbage import set_aside
 from tests.rollout.test_invariants import Rollouts, RolloutsByHand, RolloutsByReplicas, RolloutsEdited, RolloutsWithProbes
 
 from .machine import WholePasses
+from .options import WholePassesWithOptions
 
 RUNS = 7  # of each machine, by one seed: few, so that an asked number of steps is not overshot by much
 # Long runs: each ends with a time without trouble, which takes as long as dozens of steps.
@@ -20,6 +21,7 @@ LENGTHS: dict[type[RuleBasedStateMachine], int] = {
     RolloutsWithProbes: 100,
     RolloutsByReplicas: 100,
     WholePasses: 60,
+    WholePassesWithOptions: 60,
 }
 
 

@@ -7,13 +7,17 @@ from hypothesis import HealthCheck, settings
 from backstop.controller.reconcile import LONGEST_LEAVE_SECONDS
 
 from .machine import WholePasses
+from .options import WholePassesWithOptions
 from .wire import Fault
 from .wishes import MISSING, UNSEEING
 
 THOROUGH = settings.get_current_profile_name() == "found"
 
 TestWholePasses = WholePasses.TestCase
-TestWholePasses.settings = settings(max_examples=15 if THOROUGH else 3, stateful_step_count=30, suppress_health_check=list(HealthCheck))
+TestWholePassesWithOptions = WholePassesWithOptions.TestCase
+TestWholePasses.settings = TestWholePassesWithOptions.settings = settings(
+    max_examples=15 if THOROUGH else 3, stateful_step_count=30, suppress_health_check=list(HealthCheck)
+)
 
 
 def test_b14_a_pass_that_began_before_an_abort_does_not_write_over_its_verdict() -> None:

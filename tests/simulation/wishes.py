@@ -8,6 +8,7 @@ from backstop.kube.resources import Body
 
 POLICY: Final = "support"
 REPLICAS: Final = 2
+MOST_PODS: Final = 5  # of an autoscaler
 # Metric sources: one that tells the truth, one that sees nothing, and one that no operator has.
 SEEING, UNSEEING, MISSING = "default", "blind", "elsewhere"
 
@@ -37,10 +38,13 @@ def spec(
     paused: bool = False,
     bar: int | None = None,
     source: str = SEEING,
+    most: int | None = None,
+    scaled: bool = False,
 ) -> Body:
     """A policy with three steps and one latency objective. `bar`: what a probe before traffic asks for; None: there is no probe.
 
-    `own`: it runs a workload of its author's own, whose image has the name of the prompt.
+    `own`: it runs a workload of its author's own, whose image has the name of the prompt. `most`: seconds for which a step may be held;
+    `scaled`: an autoscaler says how many pods there are.
     """
     probes = [] if bar is None else [{"name": "golden", "job": {"image": "prober:1", "args": [str(bar)]}}]
     runs: Body = {
@@ -58,11 +62,13 @@ def spec(
             "slos": [{"name": "latency", "promQL": {"bad": "late_total", "total": "all_total"}, "maxPercent": "5"}],
             "serving": {"replicas": REPLICAS, "workload": {"image": prompt, "port": 80}},
         }
+    if scaled:
+        runs["serving"] |= {"autoscaling": {"maxReplicas": MOST_PODS}, "resources": {"requests": {"cpu": "100m"}}}
     return runs | {
         "metricsSource": source,
         "canary": {
             "steps": [{"weight": w, "holdSeconds": 8, "approval": w in approval} for w in (5, 50, 100)],
-            "analysis": {"warmUpSeconds": 0},
+            "analysis": {"warmUpSeconds": 0, "maxHoldSeconds": most},
             "progressDeadlineSeconds": 60,
             "paused": paused,
             "probes": probes,

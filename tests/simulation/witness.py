@@ -4,16 +4,19 @@ from dataclasses import dataclass, field
 
 from backstop.api.clock import parse_time
 from backstop.api.names import REJECTED
+from backstop.api.reasons import Reason
 from backstop.api.traffic import TrafficState
 from backstop.controller.kept import rejections_in
 from backstop.controller.reconcile import LONGEST_LEAVE_SECONDS
 from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, PROMPT_VERSIONS, Body
 from backstop.rendering.route import selector_of
+from backstop.rollout.place import Rejection
 from backstop.rollout.route import share_of
+from backstop.rollout.safety import FOR_GOOD
 
 from .api import Change, Id
 from .cluster import NAMESPACE, POLICY_ID, Cluster, state_in
-from .process import SWEEP_SECONDS
+from .process import EVALUATION_SECONDS, SWEEP_SECONDS
 from .wishes import POLICY, REPLICAS
 
 WEIGHTS = (0, 50, 500, 1000)
@@ -21,6 +24,8 @@ WEIGHTS = (0, 50, 500, 1000)
 UNDER_WAY_SECONDS = 40.0
 # The longest that an operator goes by a spec that is no more: until its next sweep, and what it then has under way.
 KNOWN_SECONDS = UNDER_WAY_SECONDS + SWEEP_SECONDS + 10.0
+# The longest that what was healthy in another step waits for an evaluation of this one.
+SETTLING_SECONDS = 2 * EVALUATION_SECONDS
 
 
 @dataclass
@@ -30,6 +35,9 @@ class Witness:
     cluster: Cluster
     tokens: bool = False  # somebody has asked for a rejected revision
     promoted_by_hand: bool = False
+    skips: int = 0  # steps that a person has asked to be skipped, and that may still be
+    dry: bool = False  # a verdict is only reported
+    most: int | None = None  # seconds for which a step may be held
     broken: list[str] = field(default_factory=list)
     rejected: set[str] = field(default_factory=set)
     rejected_in_status: set[str] = field(default_factory=set)
@@ -127,13 +135,13 @@ class Witness:
         for name in {after.stable, *([after.canary] if after.canary and after.permille else [])}:
             assert self.cluster.replicas(name), f"12: {name} gets requests and has no Deployment"
         if before is not None and after.stable != before.stable:
-            assert self.cluster.replicas(after.stable) == REPLICAS, f"12: {after.stable} becomes stable below full size"
+            assert (self.cluster.replicas(after.stable) or 0) >= REPLICAS, f"12: {after.stable} becomes stable below full size"
 
     def _steps(self, after: TrafficState, *, before: TrafficState | None) -> None:
         """1 and 3: along one step, to 0, or by a person's word; never without having seen that all is well."""
         assert after.permille in WEIGHTS, f"1: {after.permille} ‰ is no step"
         if before is None:
-            assert (after.canary, after.permille) == (None, 0), "1: the first write gives a canary traffic"
+            assert after.permille == 0, "1: the first write gives a canary traffic"
             self._has_passed(after.stable)
             return
         if after.stable != before.stable:
@@ -162,13 +170,16 @@ class Witness:
         self.unseen_since = None if seeing else self.unseen_since or self.cluster.now()
 
     def _seen_to_be_well(self, revision: str) -> None:
+        """Or sent on by a person, one step for each time that one asked."""
         cluster = self.cluster
         blind = cluster.now() - self.unseen_since if self.unseen_since is not None else 0.0
-        assert blind < KNOWN_SECONDS, f"3: {revision} advances, and nothing has been seen of it for {blind:.0f} s"
         prompt = cluster.prompts[revision]
-        if cluster.verdicts.get(prompt, "healthy") != "healthy":
-            since = cluster.now() - cluster.healthy_until[prompt]
-            assert since < UNDER_WAY_SECONDS, f"3: {prompt} advances, and was last healthy {since:.0f} s ago"
+        ill = cluster.now() - cluster.healthy_until[prompt] if cluster.verdicts.get(prompt, "healthy") != "healthy" else 0.0
+        if self.skips and (blind >= KNOWN_SECONDS or ill >= UNDER_WAY_SECONDS):
+            self.skips -= 1
+            return
+        assert blind < KNOWN_SECONDS, f"3: {revision} advances, and nothing has been seen of it for {blind:.0f} s"
+        assert ill < UNDER_WAY_SECONDS, f"3: {prompt} advances, and was last healthy {ill:.0f} s ago"
 
     def _has_passed(self, revision: str) -> None:
         """3: before callers reach it, by one of the bars that an operator may have known of."""
@@ -186,6 +197,9 @@ class Witness:
         if place.stable is not None:
             self.stable_once.add(place.stable.revision.name)
         now = {rejection.revision.name for rejection in place.rejected}
+        for rejection in place.rejected:
+            if rejection.revision.name not in self.rejected_in_status:
+                self._may_be_rejected(rejection)
         # What the revision before it shares is no verdict.
         shared = {place.incident.revision.name} if place.incident is not None else set()
         self.rejected -= shared
@@ -196,6 +210,15 @@ class Witness:
         traffic = self.cluster.traffic
         if traffic is not None:
             self._nothing_rejected(traffic)
+
+    def _may_be_rejected(self, rejection: Rejection) -> None:
+        """3: for what was seen of it; in a dry run for nothing that is a verdict."""
+        name, reason = rejection.revision.name, rejection.reason
+        assert not self.dry or reason in FOR_GOOD, f"a dry run has taken {name} back for {reason}"
+        if reason == Reason.HELD_TOO_LONG:
+            seen = self.cluster.open_for(self.cluster.prompts[name])
+            assert self.most is not None, f"{name} is rejected for what the policy does not ask for"
+            assert seen >= self.most - SETTLING_SECONDS, f"3: {name} was held for too long, and seen for {seen:.0f} s of {self.most}"
 
     def _route_came_first(self) -> None:
         """4 and 7: status ends a canary when its traffic is gone, so that whoever comes next finds it gone."""

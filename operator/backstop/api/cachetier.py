@@ -5,7 +5,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from .model import ApiModel
-from .refs import ObjectName, SecretKeyRef
+from .refs import ConfigMapKeyRef, ObjectName, SecretKeyRef
 from .residency import Jurisdiction
 
 
@@ -28,8 +28,10 @@ class RedisServer(ApiModel):
         description="Its address: `redis://[user:password@]host[:port][/database]`, or `rediss://…` for TLS. Policies and clusters that "
         "share a server do not see each other's answers; clusters with a policy of the same name take a database each."
     )
-    caBundleRef: SecretKeyRef | None = Field(
-        None, description="With `rediss://`: the certificates of the authorities that are trusted, as PEM. Unset: those of the image."
+    caBundleRef: ConfigMapKeyRef | None = Field(
+        None,
+        description="With `rediss://`: the certificates of the authorities that alone may vouch for it, as PEM. Its content is part of the "
+        "revision. Unset: those of the image.",
     )
 
 
@@ -63,7 +65,8 @@ class ColdCache(ApiModel):
 
     volume: ColdVolume | None = Field(
         None,
-        description="Where the file is. A gateway takes one that no other holds, so that a new pod goes on with what an old one has left. "
+        description="Where the file is. A gateway takes one that no other holds, so that a new pod goes on with what an old one has left, "
+        "and takes over what is left later. "
         "Unset: a volume of each pod, which outlives its container and is gone with the pod.",
     )
     maxMebibytes: int = Field(

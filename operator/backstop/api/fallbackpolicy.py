@@ -13,6 +13,7 @@ from pydantic.config import JsonDict
 from .access import Access
 from .cachetier import CacheTarget
 from .feedback import Feedback
+from .headersfrom import HEADERS_RULES, HeaderFrom
 from .humantier import HumanTarget
 from .model import SPACE, ApiModel, Rule
 from .probe import Probe
@@ -88,6 +89,26 @@ class ModelTarget(ApiModel):
     )
     jurisdiction: Jurisdiction | None = Field(
         None, description="Where the model processes what it is sent, such as `EU`, for `spec.residency`. Unset: it is not known."
+    )
+    caBundleRef: ConfigMapKeyRef | None = Field(
+        None,
+        description="With `https://`: the certificates of the authorities that alone may vouch for the server, as PEM "
+        "(docs/how-to/private-authorities.md). Its content is part of the revision. Unset: those of the image.",
+    )
+    headersFrom: list[HeaderFrom] = Field(
+        default_factory=list,
+        max_length=8,
+        description="Further headers of every request to it, such as a key that a provider wants elsewhere than in `Authorization`, or the "
+        "name of a project. Their values are in Secrets, read when a gateway starts. Unset: none.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["header"]},
+    )
+    rules = (
+        Rule(
+            cel="!has(self.caBundleRef) || self.baseURL.startsWith('https:')",
+            message="`spec.chain`: `model.caBundleRef` is for a `baseURL` that begins with `https://`",
+            holds=lambda m: m.caBundleRef is None or m.baseURL.startswith("https:"),
+        ),
+        *HEADERS_RULES,
     )
 
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from .cachetier import ColdVolume
 from .model import SPACE, ApiModel, Rule
-from .refs import SecretKeyRef
+from .refs import ConfigMapKeyRef, SecretKeyRef
 from .residency import Jurisdiction
 
 TICKET = "{{ticket}}"
@@ -21,8 +21,20 @@ class TicketWebhook(ApiModel):
     secretRef: SecretKeyRef = Field(
         description="What tickets are signed with (HMAC-SHA256, as Standard Webhooks says): 16 characters or more, or `whsec_` and base64."
     )
+    caBundleRef: ConfigMapKeyRef | None = Field(
+        None,
+        description="With `https://`: the certificates of the authorities that alone may vouch for it, as PEM. Its content is part of the "
+        "revision. Unset: those of the image.",
+    )
     jurisdiction: Jurisdiction | None = Field(
         None, description="Where tickets are read, such as `EU`. Needed with `spec.residency`, which says where requests may be processed."
+    )
+    rules = (
+        Rule(
+            cel="!has(self.caBundleRef) || self.url.startsWith('https:')",
+            message="`spec.chain`: `human.webhook.caBundleRef` is for a `url` that begins with `https://`",
+            holds=lambda w: w.caBundleRef is None or w.url.startswith("https:"),
+        ),
     )
 
 

@@ -116,14 +116,14 @@ def api_key_variable(tier_position: int) -> str:
     return f"BACKSTOP_API_KEY_{tier_position}"
 
 
+def header_variable(tier_position: int, *, header: int) -> str:
+    """Environment variable that carries the value of a header (0-based) of the tier at this position (0-based) of the chain."""
+    return f"BACKSTOP_HEADER_{tier_position}_{header}"
+
+
 def redis_address_variable(tier_position: int) -> str:
     """Environment variable that carries the address of the Redis of the cache tier at this position (0-based) of the chain."""
     return f"BACKSTOP_REDIS_ADDRESS_{tier_position}"
-
-
-def redis_authorities_variable(tier_position: int) -> str:
-    """Environment variable that carries the CA bundle of that Redis."""
-    return f"BACKSTOP_REDIS_AUTHORITIES_{tier_position}"
 
 
 def webhook_secret_variable(tier_position: int) -> str:

@@ -8,9 +8,10 @@ from typing import Annotated, Final
 from pydantic import Field
 from pydantic.config import JsonDict
 
+from .answerschema import LONGEST_SCHEMA, AnswerSchemaError, compile_schema
 from .model import SPACE, ApiModel, Rule
 from .promptversion import Name
-from .refs import SecretKeyRef
+from .refs import ConfigMapKeyRef, SecretKeyRef
 from .residency import Jurisdiction
 
 _LIST_MAP_BY_NAME: Final[JsonDict] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
@@ -26,6 +27,7 @@ class ScorerType(StrEnum):
     REPETITION = "Repetition"
     TRUNCATION = "Truncation"
     JSON = "JSON"
+    JSON_SCHEMA = "JSONSchema"
     PATTERNS = "Patterns"
     HTTP = "HTTP"
 
@@ -74,6 +76,28 @@ class Patterns(ApiModel):
     )
 
 
+class SchemaScope(StrEnum):
+    """Which answers are held against a schema."""
+
+    JSON_REQUESTS = "JSONRequests"
+    ALL_REQUESTS = "AllRequests"
+
+
+class AnswerSchema(ApiModel):
+    """What shape an answer must have."""
+
+    definition: str = Field(
+        min_length=2,
+        max_length=LONGEST_SCHEMA,
+        description="A JSON Schema, as JSON (draft 2020-12 where it has no `$schema`; 2019-09 and 7 too). It refers to nothing but itself.",
+    )
+    appliesTo: SchemaScope = Field(
+        SchemaScope.JSON_REQUESTS,
+        description="Which answers are judged. `JSONRequests`: those that were asked for as JSON, by `response_format`. `AllRequests`: "
+        "all, for a prompt that asks for JSON in its own words.",
+    )
+
+
 class HTTPScorer(ApiModel):
     """A scorer behind an address; docs/how-to/write-a-scorer.md says what it is asked, and what it answers."""
 
@@ -87,6 +111,18 @@ class HTTPScorer(ApiModel):
     jurisdiction: Jurisdiction | None = Field(
         None, description="Where it runs, such as `EU`, for `spec.residency`: answers to requests that may not go there are not sent to it."
     )
+    caBundleRef: ConfigMapKeyRef | None = Field(
+        None,
+        description="With `https://`: the certificates of the authorities that alone may vouch for it, as PEM. Its content is part of the "
+        "revision. Unset: those of the image.",
+    )
+    rules = (
+        Rule(
+            cel="!has(self.caBundleRef) || self.url.startsWith('https:')",
+            message="`spec.quality.scorers`: `http.caBundleRef` is for a `url` that begins with `https://`",
+            holds=lambda s: s.caBundleRef is None or s.url.startswith("https:"),
+        ),
+    )
 
 
 class Scorer(ApiModel):
@@ -96,7 +132,8 @@ class Scorer(ApiModel):
     type: ScorerType = Field(
         description="`Lexical` (words of the answer that stand in the request), `NumbersAndLinks` (figures and links that do), "
         "`Confidence` (the model's own, of answers with `logprobs`), `Refusal`, `Repetition`, `Truncation`, `JSON` (of answers that were "
-        "asked for as such), `Patterns` (what must not be in an answer), `HTTP` (a scorer of your own, such as a model).",
+        "asked for as such), `JSONSchema` (of a shape), `Patterns` (what must not be in an answer), `HTTP` (a scorer of your own, such as "
+        "a model).",
     )
     failBelowPercent: int | None = Field(
         None,
@@ -106,6 +143,7 @@ class Scorer(ApiModel):
         "`Repetition` and `HTTP` 50. The other types have none.",
     )
     patterns: Patterns | None = Field(None, description="For `Patterns`: what an answer must not hold.")
+    jsonSchema: AnswerSchema | None = Field(None, description="For `JSONSchema`: what shape an answer must have.")
     http: HTTPScorer | None = Field(None, description="For `HTTP`: where the scorer is.")
     grounding: bool | None = Field(
         None,
@@ -114,15 +152,20 @@ class Scorer(ApiModel):
     )
     rules = (
         Rule(
-            cel="has(self.patterns) == (self.type == 'Patterns') && has(self.http) == (self.type == 'HTTP')",
-            message="`spec.quality.scorers`: `Patterns` takes `patterns`, `HTTP` takes `http`, and no other type takes these",
+            cel="has(self.patterns) == (self.type == 'Patterns') && has(self.jsonSchema) == (self.type == 'JSONSchema')"
+            " && has(self.http) == (self.type == 'HTTP')",
+            message="`spec.quality.scorers`: `Patterns` takes `patterns`, `JSONSchema` takes `jsonSchema`, `HTTP` takes `http`, and no "
+            "other type takes these",
             holds=lambda s: (
-                (s.patterns is not None) == (s.type is ScorerType.PATTERNS) and (s.http is not None) == (s.type is ScorerType.HTTP)
+                (s.patterns is not None) == (s.type is ScorerType.PATTERNS)
+                and (s.jsonSchema is not None) == (s.type is ScorerType.JSON_SCHEMA)
+                and (s.http is not None) == (s.type is ScorerType.HTTP)
             ),
         ),
         Rule(
             cel=f"!has(self.failBelowPercent) || self.type in {_SCORED_CEL}",
-            message="`spec.quality.scorers`: `Refusal`, `Truncation`, `JSON` and `Patterns` have no score; take `failBelowPercent` out",
+            message="`spec.quality.scorers`: `Refusal`, `Truncation`, `JSON`, `JSONSchema` and `Patterns` have no score; take "
+            "`failBelowPercent` out",
             holds=lambda s: s.failBelowPercent is None or s.type in FAIL_BELOW,
         ),
         Rule(
@@ -156,6 +199,17 @@ class Quality(ApiModel):
     scorers: list[Scorer] = Field(
         min_length=1, max_length=8, description="What judges them, after they were sent.", json_schema_extra=_LIST_MAP_BY_NAME
     )
+
+
+def check_answer_schemas(quality: Quality | None) -> None:
+    """Raise AnswerSchemaError, whose text names the field, for the first schema that cannot be used: to the API server it is a string."""
+    for position, scorer in enumerate(quality.scorers if quality else ()):
+        if scorer.jsonSchema is not None:
+            try:
+                compile_schema(scorer.jsonSchema.definition)
+            except AnswerSchemaError as error:
+                field = f"`spec.quality.scorers[{position}].jsonSchema.definition`"
+                raise AnswerSchemaError(f"{field} cannot be used: {error}") from None
 
 
 def grounding_digest(quality: Quality | None) -> str:

@@ -21,6 +21,7 @@ class Reason(StrEnum):
     CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
     KNOWLEDGE_BASE_INVALID = "KnowledgeBaseInvalid"
     RULES_INVALID = "RulesInvalid"
+    CA_BUNDLE_INVALID = "CABundleInvalid"
     OBJECT_NOT_OURS = "ObjectNotOurs"
     OBJECT_REFUSED = "ObjectRefused"
     RECORD_MISSING = "RecordMissing"
@@ -109,6 +110,7 @@ WARNINGS = frozenset(
         Reason.CONFIG_MAP_NOT_FOUND,
         Reason.KNOWLEDGE_BASE_INVALID,
         Reason.RULES_INVALID,
+        Reason.CA_BUNDLE_INVALID,
         Reason.OBJECT_NOT_OURS,
         Reason.OBJECT_REFUSED,
         Reason.RECORD_MISSING,

@@ -6,13 +6,14 @@ left out, under a scheme version: an operator upgrade that adds a defaulted fiel
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, assert_never
 
 from pydantic import Field
 
 from .access import Access
+from .authorities import AuthoritiesError, read_authorities
 from .fallbackpolicy import FallbackPolicySpec, Tier
 from .feedback import Feedback
 from .knowledge import KnowledgeError, read_knowledge_base
@@ -21,8 +22,8 @@ from .model import ApiModel
 from .names import (
     FEEDBACK_KEY_VARIABLE,
     api_key_variable,
+    header_variable,
     redis_address_variable,
-    redis_authorities_variable,
     scorer_key_variable,
     webhook_secret_variable,
 )
@@ -54,7 +55,9 @@ class RevisionRecord(ApiModel):
     latencyBudgetMilliseconds: int = Field(ge=1, description="Time to the first byte of some answer.")
     chain: list[Tier] = Field(min_length=1, description="Who answers, in order.")
     latencyBounds: list[float] = Field(min_length=1, description="Bucket bounds of latency histograms, in seconds, rising.")
-    contents: dict[str, str] = Field(default_factory=dict, description="By tier: the text of the ConfigMap's key that it refers to.")
+    contents: dict[str, str] = Field(
+        default_factory=dict, description="By tier, or by `scorers/` and a scorer: the text of the ConfigMap's key that it refers to."
+    )
     access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom.")
     residency: Residency | None = Field(None, description="Where requests may be processed.")
     stream: Stream | None = Field(None, description="What becomes of streams that break off.")
@@ -68,6 +71,7 @@ class ContentKind(StrEnum):
 
     KNOWLEDGE_BASE = "a knowledge base"
     RULES = "rules"
+    CA_BUNDLE = "a CA bundle"
 
 
 class ContentError(ValueError):
@@ -75,7 +79,7 @@ class ContentError(ValueError):
 
 
 class Reference(NamedTuple):
-    """What a tier refers to. `path`: the field that says so."""
+    """What a tier or a scorer refers to. `path`: the field that says so."""
 
     path: str
     key: ConfigMapKeyRef
@@ -83,15 +87,35 @@ class Reference(NamedTuple):
 
 
 def references_of(policy: FallbackPolicySpec) -> dict[str, Reference]:
-    """What the tiers of the chain refer to, by tier."""
+    """What the policy refers to: by tier, each of which refers to one thing at most, and by scorer, as `scorer_contents` calls it."""
     found: dict[str, Reference] = {}
     for position, tier in enumerate(policy.chain):
-        field = f"spec.chain[{position}]"
-        if tier.static is not None and tier.static.knowledgeBaseRef is not None:
-            found[tier.name] = Reference(f"{field}.static.knowledgeBaseRef", tier.static.knowledgeBaseRef, ContentKind.KNOWLEDGE_BASE)
-        if tier.ruleEngine is not None:
-            found[tier.name] = Reference(f"{field}.ruleEngine.rulesRef", tier.ruleEngine.rulesRef, ContentKind.RULES)
+        for path, key, kind in _references_of_tier(tier):
+            if key is not None:
+                found[tier.name] = Reference(f"spec.chain[{position}].{path}", key, kind)
+    for position, scorer in enumerate(policy.quality.scorers if policy.quality else ()):
+        if scorer.http is not None and scorer.http.caBundleRef is not None:
+            path = f"spec.quality.scorers[{position}].http.caBundleRef"
+            found[scorer_contents(scorer.name)] = Reference(path, scorer.http.caBundleRef, ContentKind.CA_BUNDLE)
     return found
+
+
+def _references_of_tier(tier: Tier) -> Iterator[tuple[str, ConfigMapKeyRef | None, ContentKind]]:
+    if tier.static is not None:
+        yield "static.knowledgeBaseRef", tier.static.knowledgeBaseRef, ContentKind.KNOWLEDGE_BASE
+    if tier.ruleEngine is not None:
+        yield "ruleEngine.rulesRef", tier.ruleEngine.rulesRef, ContentKind.RULES
+    if tier.model is not None:
+        yield "model.caBundleRef", tier.model.caBundleRef, ContentKind.CA_BUNDLE
+    if tier.cache is not None and tier.cache.warm is not None:
+        yield "cache.warm.redis.caBundleRef", tier.cache.warm.redis.caBundleRef, ContentKind.CA_BUNDLE
+    if tier.human is not None:
+        yield "human.webhook.caBundleRef", tier.human.webhook.caBundleRef, ContentKind.CA_BUNDLE
+
+
+def scorer_contents(scorer: str) -> str:
+    """What a record's `contents` call that of a scorer; no tier has such a name."""
+    return f"scorers/{scorer}"
 
 
 def check_content(text: str, *, kind: ContentKind) -> None:
@@ -102,9 +126,11 @@ def check_content(text: str, *, kind: ContentKind) -> None:
                 read_knowledge_base(text)
             case ContentKind.RULES:
                 read_rules(text)
+            case ContentKind.CA_BUNDLE:
+                read_authorities(text)
             case _:
                 assert_never(kind)
-    except (KnowledgeError, RulesError) as error:
+    except (KnowledgeError, RulesError, AuthoritiesError) as error:
         raise ContentError(str(error)) from None
 
 
@@ -114,9 +140,9 @@ def secrets_of(chain: Sequence[Tier]) -> dict[str, SecretKeyRef]:
     for position, tier in enumerate(chain):
         if tier.model is not None:
             found[api_key_variable(position)] = tier.model.apiKeyRef
+            found |= {header_variable(position, header=index): h.secretRef for index, h in enumerate(tier.model.headersFrom)}
         if tier.cache is not None and tier.cache.warm is not None:
             found[redis_address_variable(position)] = tier.cache.warm.redis.addressRef
-            found[redis_authorities_variable(position)] = tier.cache.warm.redis.caBundleRef
         if tier.human is not None:
             found[webhook_secret_variable(position)] = tier.human.webhook.secretRef
     return {variable: reference for variable, reference in found.items() if reference is not None}
@@ -162,8 +188,8 @@ def revision_hash(
     """The revision's name: a hash of prompt, chain, budget and serving; of nothing that can change without changing an answer.
 
     `prompt`: None for a workload of its author's own. `refresh`: what a person asked the same spec to be made anew with; empty:
-    nothing. `digests`: by tier, of the content that it refers to; they count in place of the reference, so that the same content under
-    another name is the same revision.
+    nothing. `digests`: of what it refers to, called as `references_of` does; they count in place of the references, so that the same
+    content under another name is the same revision.
     """
     declared = policy.model_dump(mode="json", exclude_defaults=True, include=_DECIDING)
     serving = declared.get("serving", {})
@@ -177,14 +203,26 @@ def revision_hash(
     if prompt is not None:
         declared["prompt"] = prompt.model_dump(mode="json", exclude_defaults=True)
     for tier in declared.get("chain", ()):
-        tier.get("static", {}).pop("knowledgeBaseRef", None)
-        tier.get("ruleEngine", {}).pop("rulesRef", None)
         tier.pop("price", None)
+    for refers, field in _referring(declared):
+        refers.pop(field, None)
     if digests:
         declared["contents"] = dict(digests)
     if refresh:
         declared["refresh"] = refresh
     return hashlib.sha256(canonical(declared)).hexdigest()[:HASH_LENGTH]
+
+
+def _referring(declared: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """The objects of a spec that refer to a ConfigMap, and by which field."""
+    for tier in declared.get("chain", ()):
+        yield tier.get("static", {}), "knowledgeBaseRef"
+        yield tier.get("ruleEngine", {}), "rulesRef"
+        yield tier.get("model", {}), "caBundleRef"
+        yield tier.get("cache", {}).get("warm", {}).get("redis", {}), "caBundleRef"
+        yield tier.get("human", {}).get("webhook", {}), "caBundleRef"
+    for scorer in declared.get("quality", {}).get("scorers", ()):
+        yield scorer.get("http", {}), "caBundleRef"
 
 
 def build_record(
@@ -196,9 +234,11 @@ def build_record(
     refresh: str = "",
     contents: Mapping[str, str] | None = None,
 ) -> RevisionRecord:
-    """The record of the revision that `policy` with `prompt` asks for. `contents`: by tier, the text that it refers to."""
+    """The record of the revision that `policy` with `prompt` asks for. `contents`: the texts of what it refers to, called as
+    `references_of` does.
+    """
     texts = dict(contents or {})
-    digests = {tier: content_digest(text) for tier, text in texts.items()}
+    digests = {name: content_digest(text) for name, text in texts.items()}
     assert policy.promptVersion is not None
     assert policy.latencyBudgetMilliseconds is not None
     limits = [slo.maxMilliseconds / 1000 for slo in policy.slos if slo.maxMilliseconds is not None]

@@ -56,6 +56,12 @@ class RolloutReportSpec(ApiModel):
     detectionToShiftMilliseconds: int | None = Field(
         None, ge=0, description="From `detectedAt` to `shiftedAt`. Unset: the shift was not seen within a minute."
     )
+    breachToShiftSeconds: int | None = Field(
+        None,
+        ge=0,
+        description="From the end of the first bad scrape interval of the breached SLO to `shiftedAt`, in whole seconds: for so long, at "
+        "least, callers were given what was known to be bad. Unset: no SLO was breached, or the shift was not seen within a minute.",
+    )
     peakWeight: int = Field(0, ge=0, le=100, description="The highest percent of requests that the revision was given.")
     canaryRequests: int | None = Field(
         None,

@@ -99,8 +99,11 @@ class Children:
         return await self._all(subject, role_services(owner, serving=plan.serving, canary=plan.canary))
 
     async def release(self, subject: Subject) -> Problem | None:
-        """Take the autoscaler away where none is asked for any more: before the size that is declared is written."""
-        if subject.plan.autoscaled is not None:
+        """Take the autoscaler away where none is asked for any more: before the size that is declared is written.
+
+        Not while it cannot be told what serves.
+        """
+        if subject.plan.autoscaled is not None or subject.plan.serving is None:
             return None
         return await self._delete(self._mine(subject, resource=AUTOSCALERS))
 

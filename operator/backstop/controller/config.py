@@ -8,6 +8,7 @@ import yaml
 from pydantic import Field
 
 from ..analysis.credentials import Credentials, SecretFile
+from ..api.headersfrom import HeaderFrom
 from ..api.model import ApiModel, Rule
 from ..api.problems import InputError, parse_strictly
 from ..api.promptversion import Name
@@ -23,15 +24,6 @@ def _is_url(url: str) -> bool:
         return urlsplit(url).port != 0
     except ValueError:
         return False
-
-
-class HeaderFrom(ApiModel):
-    """A header of every request to a metrics source."""
-
-    header: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")] = Field(
-        description="Its name, such as `Authorization`."
-    )
-    secretRef: SecretKeyRef = Field(description="Where its whole value is, such as `Bearer …`.")
 
 
 class SourceTLS(ApiModel):

@@ -1,9 +1,19 @@
 """Which ConfigMaps a policy refers to, read leniently: also of a spec that is not valid in other places. Pure."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from .seen import Declared
+
+_OF_TIERS: Final = (
+    ("static", "knowledgeBaseRef"),
+    ("ruleEngine", "rulesRef"),
+    ("model", "caBundleRef"),
+    ("cache", "warm", "redis", "caBundleRef"),
+    ("human", "webhook", "caBundleRef"),
+)
+_OF_SCORERS: Final = ("http", "caBundleRef")
+_FIELDS: Final = (b'"knowledgeBaseRef"', b'"rulesRef"', b'"caBundleRef"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,15 +26,18 @@ class MapName:
 
 def maps_of(policy: Declared) -> frozenset[MapName]:
     """The ConfigMaps whose content is part of the revision that the policy asks for."""
-    if not any(name in policy.packed_spec for name in (b'"knowledgeBaseRef"', b'"rulesRef"')):  # as in nearly all: not unpacked for nothing
+    if not any(field in policy.packed_spec for field in _FIELDS):  # as in nearly all: not unpacked for nothing
         return frozenset()
-    places = (("static", "knowledgeBaseRef"), ("ruleEngine", "rulesRef"))
-    names = (_name(tier, kind=kind, field=field) for tier in _list(policy.spec.get("chain")) for kind, field in places)
+    referring = [(tier, place) for tier in _list(policy.spec.get("chain")) for place in _OF_TIERS]
+    referring += [(scorer, _OF_SCORERS) for scorer in _list(_map(policy.spec.get("quality")).get("scorers"))]
+    names = (_name(within, place=place) for within, place in referring)
     return frozenset(MapName(policy.namespace, name) for name in names if name)
 
 
-def _name(tier: Any, *, kind: str, field: str) -> str | None:
-    found = _map(_map(_map(tier).get(kind)).get(field)).get("name")
+def _name(within: Any, *, place: tuple[str, ...]) -> str | None:
+    for field in place:
+        within = _map(within).get(field)
+    found = _map(within).get("name")
     return found if isinstance(found, str) else None
 
 

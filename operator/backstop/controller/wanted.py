@@ -4,9 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, assert_never
 
+from ..api.answerschema import AnswerSchemaError
 from ..api.fallbackpolicy import FallbackPolicySpec
 from ..api.problems import InputError, parse_strictly
 from ..api.promptversion import PromptVersionSpec
+from ..api.quality import check_answer_schemas
 from ..api.reasons import Reason
 from ..api.record import ContentKind, Reference, prompt_digest, references_of, revision_hash, short_image
 from ..api.template import TemplateError, compile_prompt
@@ -26,6 +28,12 @@ NO_WORKLOAD: Final = {"image": "unknown", "port": 1}
 
 
 MOST_NAMED: Final = 4
+# What a policy says of content that cannot be used.
+INVALID: Final = {
+    ContentKind.KNOWLEDGE_BASE: Reason.KNOWLEDGE_BASE_INVALID,
+    ContentKind.RULES: Reason.RULES_INVALID,
+    ContentKind.CA_BUNDLE: Reason.CA_BUNDLE_INVALID,
+}
 
 
 @dataclass(frozen=True)
@@ -33,8 +41,8 @@ class Wish:
     """A valid spec, and what it asks for. `prompt` is set where `revision` is known and has gateways; `refresh`: what the spec was made
     anew with.
 
-    `digests`: by tier, of what it refers to; `texts`: the same as text, only while there is no record of the revision. `unread`: what
-    it refers to could not be read, and is to be tried again.
+    `digests`: of what it refers to, called as `references_of` does; `texts`: the same as text, only while there is no record of the
+    revision. `unread`: what it refers to could not be read, and is to be tried again.
     """
 
     spec: FallbackPolicySpec
@@ -90,6 +98,10 @@ def _resolved(
     if isinstance(accepted, Unresolved):
         message = f"PromptVersion `{prompt.name}` cannot be used: {accepted.message}"
         return Wish(spec, Unresolved(Reason.PROMPT_VERSION_INVALID, message), None)
+    try:
+        check_answer_schemas(spec.quality)
+    except AnswerSchemaError as error:
+        return Wish(spec, Unresolved(Reason.INVALID, str(error)), None)
     digests = _digests(spec, namespace=policy.namespace, contents=contents)
     if isinstance(digests, Wish):
         return digests
@@ -150,7 +162,7 @@ def without_content(spec: FallbackPolicySpec, *, reference: Reference, content: 
         case Unread(why):
             message = f"{named}, which cannot be read ({why}); it is tried again"
         case Bad(why):
-            reason = Reason.RULES_INVALID if reference.kind is ContentKind.RULES else Reason.KNOWLEDGE_BASE_INVALID
+            reason = INVALID[reference.kind]
             message = f"ConfigMap `{name}`, `{key}`, cannot be used as {reference.kind}: {why}"
         case never:
             assert_never(never)

@@ -54,4 +54,4 @@ def _cold(cold: ColdTier, *, tier: CacheTier, folder: Path, level: Callable[...,
 
     store = SQLiteStore(folder, capacity=cold.bytes, now=now)
     settings = LevelSettings(CacheLevel.COLD, fresh=cold.fresh, stale=tier.stale, timeout=cold.timeout)
-    return level(settings, store=store, held=lambda: store.held)
+    return level(settings, store=store, held=lambda: store.held, tend=store.take_over)

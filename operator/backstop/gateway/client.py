@@ -18,7 +18,7 @@ import aiohappyeyeballs
 from .modelconnection import Answer, BrokenError, GarbledError, ModelConnection
 from .wire import END_OF_HEAD, lines
 
-__all__ = ["Answer", "BrokenError", "Client", "ConnectTimeoutError", "GarbledError", "Place", "UnreachableError"]
+__all__ = ["Answer", "BrokenError", "Client", "ConnectTimeoutError", "GarbledError", "Place", "UnreachableError", "UntrustedError"]
 
 # A second address of a name is tried after this.
 _NEXT_ADDRESS_SECONDS: Final = 0.25
@@ -28,6 +28,8 @@ _KEPT_NAMES: Final = 256
 # What may stand in a request line as it is: all that a URL may hold, and what is quoted already.
 _UNQUOTED: Final = "/?:@!$&'()*+,;=%~[]"
 _PORTS: Final = {"http": 80, "https": 443}
+# By OpenSSL's number: what would name a host in OpenSSL's own words.
+_WHY_UNTRUSTED: Final = {62: "it is made out to another host", 64: "it is made out to another address"}
 
 SocketFactory = Callable[[tuple[Any, ...]], socket.socket]
 _Addresses = Sequence[tuple[int, int, int, str, tuple[Any, ...]]]
@@ -37,27 +39,36 @@ class UnreachableError(ConnectionError):
     """There was no connection to be had; nothing has been sent."""
 
 
+class UntrustedError(UnreachableError):
+    """The server is not who it should be, by its certificate; nothing has been sent. The text says why, without a name."""
+
+
 class ConnectTimeoutError(TimeoutError):
     """There was no connection in time; nothing has been sent."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """What is asked: `host` and `port` of a server, the `target` of the request line, and whether TLS is spoken."""
+    """What is asked: `host` and `port` of a server, the `target` of the request line, and whether TLS is spoken.
+
+    `authorities`: PEM of those that alone may vouch for it; None: those that the client trusts.
+    """
 
     host: str
     port: int
     target: str
     tls: bool = False
+    authorities: str | None = None
 
     @staticmethod
-    def of(url: str) -> "Place":
+    def of(url: str, *, authorities: str | None = None) -> "Place":
         """The place of an `http` or `https` URL. Raises ValueError."""
         parts = urlsplit(url)
         if parts.scheme not in _PORTS or not parts.hostname:
             raise ValueError(f"`{url}` is no URL of a server")
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return Place(parts.hostname, parts.port or _PORTS[parts.scheme], quote(target, safe=_UNQUOTED), tls=parts.scheme == "https")
+        port, quoted = parts.port or _PORTS[parts.scheme], quote(target, safe=_UNQUOTED)
+        return Place(parts.hostname, port, quoted, tls=parts.scheme == "https", authorities=authorities)
 
     @property
     def authority(self) -> str:
@@ -65,11 +76,19 @@ class Place:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS["https" if self.tls else "http"] else f"{host}:{self.port}"
 
+    @property
+    def server(self) -> "_Server":
+        """Whose connections it can use: those to the same port of the same host, by the same authorities."""
+        return self.host, self.port, self.tls, self.authorities
+
     def head(self, headers: Mapping[str, str], *, method: str = "POST") -> bytes:
         """The start of a request's head, whose length is not said yet. Raises ValueError for what would be another header."""
         pairs = [("Host", self.authority), *headers.items()]
         said = lines((name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in pairs)
         return b"%b %b HTTP/1.1\r\n%b" % (method.encode(), self.target.encode("ascii"), said)
+
+
+_Server = tuple[str, int, bool, str | None]
 
 
 class Client:
@@ -83,9 +102,9 @@ class Client:
         self._loop = asyncio.get_running_loop()  # kept: to ask for it asks the system for the process's number
         self._idle_seconds = idle_seconds
         self._socket_factory = socket_factory
-        self._idle: dict[tuple[str, int, bool], list[ModelConnection]] = {}
+        self._idle: dict[_Server, list[ModelConnection]] = {}
         self._names: dict[tuple[str, int], tuple[float, _Addresses]] = {}
-        self._trust = trust
+        self._trusts: dict[str | None, ssl.SSLContext] = {} if trust is None else {None: trust}  # by authorities, made when first needed
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -131,7 +150,7 @@ class Client:
 
     def _pick(self, place: Place) -> ModelConnection | None:
         """The connection that was used last, so that those nobody needs grow old."""
-        kept = self._idle.get((place.host, place.port, place.tls))
+        kept = self._idle.get(place.server)
         oldest = self._loop.time() - self._idle_seconds
         while kept:
             connection = kept.pop()
@@ -147,7 +166,9 @@ class Client:
                 return await self._dial(place)
         except TimeoutError:
             raise ConnectTimeoutError("no connection in time") from None
-        except (OSError, ssl.SSLError) as error:
+        except ssl.SSLCertVerificationError as error:
+            raise UntrustedError(_WHY_UNTRUSTED.get(error.verify_code, error.verify_message)) from None
+        except OSError as error:
             raise UnreachableError(f"no connection: {type(error).__name__}") from None
 
     async def _dial(self, place: Place) -> ModelConnection:
@@ -158,13 +179,12 @@ class Client:
             loop=self._loop,
             socket_factory=self._socket_factory,
         )
-        key = (place.host, place.port, place.tls)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _, connection = await self._loop.create_connection(
-                partial(ModelConnection, free=partial(self._keep, key)),
+                partial(ModelConnection, free=partial(self._keep, place.server)),
                 sock=sock,
-                ssl=self._tls() if place.tls else None,
+                ssl=self._trust(place.authorities) if place.tls else None,
                 server_hostname=place.host if place.tls else None,
             )
         except BaseException:
@@ -182,17 +202,21 @@ class Client:
             self._names[host, port] = (self._loop.time() + _NAME_SECONDS, found)
         return found
 
-    def _tls(self) -> ssl.SSLContext:
-        if self._trust is None:
-            self._trust = ssl.create_default_context()
-        return self._trust
+    def _trust(self, authorities: str | None) -> ssl.SSLContext:
+        trust = self._trusts.get(authorities)
+        if trust is None:
+            trust = self._trusts[authorities] = ssl.create_default_context(cadata=authorities)
+            if authorities is not None:
+                # As any other client takes them, whatever this Python thinks of how they were made; one in the middle of a chain, too.
+                trust.verify_flags = (trust.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN) & ~ssl.VERIFY_X509_STRICT
+        return trust
 
-    def _keep(self, key: tuple[str, int, bool], connection: ModelConnection) -> None:
+    def _keep(self, server: _Server, connection: ModelConnection) -> None:
         if self._closed:
             connection.close()
             return
         connection.idle_since = self._loop.time()
-        self._idle.setdefault(key, []).append(connection)
+        self._idle.setdefault(server, []).append(connection)
         if self._sweep is None:
             self._sweep = self._loop.call_later(self._idle_seconds, self._close_old)
 

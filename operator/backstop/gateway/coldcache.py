@@ -1,18 +1,20 @@
 """The cold level's store: one SQLite file of this process alone, on a volume that outlives it. An adapter over sqlite3, in one thread.
 
-A folder may be shared by several gateways: each takes the first file that no other holds, and leaves it to the next one when it ends.
+A folder may be shared by several gateways: each takes the first file that no other holds, and what others leave later is taken into it.
 A file that is damaged, or of another shape, is said and made anew: what it held were copies.
 """
 
 import asyncio
 import logging
+import random
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Final, TypeVar
 
-from .heldfile import file_of, hold_first
+from .heldfile import file_of, hold_first, remove
+from .leftanswers import LeftFile
 from .lowerlevel import STORE_SECONDS, StoreError
 from .storedentry import LONGEST_ENTRY
 
@@ -23,6 +25,10 @@ _PAGE_BYTES: Final = 4096
 LOG_BYTES: Final = 4 << 20
 # What may not be read any more is deleted a few at a time, and what makes room one, two, four, … at a time: no write takes long.
 _EXPIRED_AT_ONCE: Final = 8
+_STEM: Final = "answers"
+LOOK_SECONDS: Final = 30.0
+# Between two parts of a file that another has left: the volume has other work.
+_PAUSE_SECONDS: Final = 0.05
 _TRIES: Final = 12
 _SHAPE: Final = 1
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH)
@@ -38,15 +44,19 @@ class _DamagedError(Exception):
 
 
 class SQLiteStore:
-    """Entries in a file of `folder`, `capacity` bytes of it at most. `now`: the wall clock, in seconds."""
+    """Entries in a file of `folder`, `capacity` bytes of it at most. `now`: the wall clock, in seconds; `look`: how often files that
+    others have left are looked for at least.
+    """
 
-    def __init__(self, folder: Path, *, capacity: int, now: Callable[[], float]) -> None:
+    def __init__(self, folder: Path, *, capacity: int, now: Callable[[], float], look: float = LOOK_SECONDS) -> None:
         self._folder = folder
         self._pages = capacity // _PAGE_BYTES
         self._now = now
+        self._look = look
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cold-cache")
         self._lock: IO[bytes] | None = None
         self._database: sqlite3.Connection | None = None
+        self._left: LeftFile | None = None
         self.held = 0  # bytes of the file
 
     async def open(self) -> None:
@@ -68,6 +78,20 @@ class SQLiteStore:
         """As of `Store`."""
         now = self._now()
         await self._ask(lambda database: self._write(database, key=key, value=value, now=now, gone_at=now + seconds))
+
+    async def take_over(self) -> None:
+        """Take in what gateways that are gone have left, as far as there is room, until cancelled."""
+        while True:
+            try:
+                taken = 0
+                while (rows := await self._ask(self._take_some)) is not None:
+                    taken += rows
+                    await asyncio.sleep(_PAUSE_SECONDS)
+                if taken:
+                    _LOG.info("took over %d answers of gateways that are gone", taken)
+            except StoreError:
+                pass  # it is looked again; that its file fails is told by those who read and write it
+            await asyncio.sleep(random.uniform(0.5, 1.0) * self._look)
 
     async def close(self) -> None:
         """As of `Store`. A disk that hangs is not waited for."""
@@ -107,7 +131,7 @@ class SQLiteStore:
         if self._database is not None:
             return self._database
         if self._lock is None:
-            self._lock = hold_first(self._folder, stem="answers")
+            self._lock = hold_first(self._folder, stem=_STEM)
         database = sqlite3.connect(self._file(), timeout=STORE_SECONDS / 2, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(database)
@@ -150,6 +174,40 @@ class SQLiteStore:
             database.execute(oldest, (2**done,))
         self._measure(database)
 
+    def _take_some(self, database: sqlite3.Connection) -> int | None:
+        """Take in a part of what is left, older than all that is here, and say how many answers; None: nothing is left."""
+        if self._left is None:
+            (pages,), (free,) = (database.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count"))
+            room = (self._pages - pages + free) * _PAGE_BYTES
+            own = self._file()
+            self._left = LeftFile.first(self._folder, stem=_STEM, own=own, room=room, shape=_SHAPE, now=self._now())
+            if self._left is None:
+                return None
+        rows = self._left.some()
+        (oldest,) = database.execute("SELECT min(number) FROM answers").fetchone()
+        before = 0 if oldest is None else min(oldest, 1) - 1
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            database.executemany(
+                "INSERT OR IGNORE INTO answers (number, key, value, gone_at) VALUES (?, ?, ?, ?)",
+                ((before - place, *row) for place, row in enumerate(rows)),
+            )
+            database.execute("COMMIT")
+        except sqlite3.Error:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            self._leave(emptied=False)
+            raise
+        if not rows:
+            self._leave(emptied=True)
+        self._measure(database)
+        return len(rows)
+
+    def _leave(self, *, emptied: bool) -> None:
+        if self._left is not None:
+            self._left.close(emptied=emptied)
+            self._left = None
+
     def _measure(self, database: sqlite3.Connection) -> None:
         (pages,) = database.execute("PRAGMA page_count").fetchone()
         self.held = pages * _PAGE_BYTES
@@ -162,10 +220,10 @@ class SQLiteStore:
         if self._database is not None:
             self._database.close()
             self._database = None
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            self._file().with_name(self._file().name + suffix).unlink(missing_ok=True)
+        remove(self._file())
 
     def _let_go(self) -> None:
+        self._leave(emptied=False)
         if self._database is not None:
             self._database.close()
             self._database = None

@@ -15,7 +15,7 @@ from random import Random
 from typing import Final
 
 from ..api.metricnames import FailureMode, TicketResult
-from .client import Client, GarbledError, Place
+from .client import Client, GarbledError, Place, UntrustedError
 from .errors import Failure
 from .metrics import GatewayMetrics
 from .retryafter import seconds_to_wait
@@ -51,7 +51,7 @@ class TicketDesk:
         self._revision = revision
         self._store = store
         self._client = client
-        self._place = Place.of(tier.url)
+        self._place = Place.of(tier.url, authorities=tier.authorities)
         self._metrics = metrics
         self._now = now
         self._jitter = jitter
@@ -117,7 +117,7 @@ class TicketDesk:
 
     async def _send(self, ticket: Ticket) -> None:
         """One try. A webhook that takes nothing holds all tickets up; a ticket that it does not want, itself alone."""
-        status, wait = await self._post(ticket)
+        status, wait, said = await self._post(ticket)
         if 200 <= status < 300:
             await self._store.remove(ticket)
             self._metrics.count_ticket(self._tier.name, result=TicketResult.DELIVERED)
@@ -127,22 +127,23 @@ class TicketDesk:
         is_down = status == 0 or status >= 500 or status in _LATER
         self._failures = self._failures + 1 if is_down else 0
         seconds = max(wait, retry_seconds(self._failures if is_down else ticket.tries + 1)) * self._jitter.uniform(0.8, 1.2)
-        said = f"answered {status}" if status else "does not answer"
         _LOG.warning("the webhook of tier `%s` %s; ticket %s waits %.0f s", self._tier.name, said, ticket.identity, seconds)
         await self._store.put_off(ticket, seconds=seconds)
         if is_down:
             await asyncio.sleep(seconds)
 
-    async def _post(self, ticket: Ticket) -> tuple[int, float]:
-        """The webhook's status, 0 for none, and the seconds that it wants to be left alone."""
+    async def _post(self, ticket: Ticket) -> tuple[int, float, str]:
+        """The webhook's status, 0 for none, the seconds that it wants to be left alone, and what it did, in words."""
         headers = headers_of(ticket, timestamp=int(self._now()), secret=self._tier.secret)
         try:
             async with asyncio.timeout(DELIVERY_SECONDS):
                 answer = await self._client.post(self._place, head=self._place.head(headers), body=ticket.body, connect=None)
+        except UntrustedError as error:
+            return 0, 0.0, f"has a certificate that is not to be trusted ({error})"
         except (TimeoutError, OSError, GarbledError):
-            return 0, 0.0
+            return 0, 0.0, "does not answer"
         answer.release()
-        return answer.status, seconds_to_wait(answer.header("retry-after"), date=answer.header("date"))
+        return answer.status, seconds_to_wait(answer.header("retry-after"), date=answer.header("date")), f"answered {answer.status}"
 
 
 def _told_of_end(task: asyncio.Task[None]) -> None:

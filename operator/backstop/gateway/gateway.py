@@ -28,6 +28,7 @@ from .client import Client
 from .counting import counting
 from .desk import ticket_desk
 from .feedbackdesk import FeedbackDesk
+from .forbidden import is_forbidden
 from .forward import Forwarder
 from .lifecycle import Lifecycle
 from .listen import HttpServer, serve_until_stopped
@@ -35,7 +36,7 @@ from .metrics import GatewayMetrics
 from .ops import OpsApp
 from .peers import Peers
 from .quality.sampling import AnswerSampler
-from .revision import Revision, is_forbidden
+from .revision import Revision
 from .room import BodyRoom
 from .serve import LocalServer
 from .targets import TargetGate

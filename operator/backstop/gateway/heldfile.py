@@ -35,3 +35,9 @@ def hold(path: Path) -> IO[bytes] | None:
 def file_of(lock: IO[bytes]) -> Path:
     """The file that a lock is for."""
     return Path(lock.name).with_suffix(SUFFIX)
+
+
+def remove(file: Path) -> None:
+    """The file, and what SQLite has beside it. Raises OSError."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        file.with_name(file.name + suffix).unlink(missing_ok=True)

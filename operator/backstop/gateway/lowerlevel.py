@@ -8,7 +8,7 @@ queue. Whatever fails is a miss, or an answer that is not kept.
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -66,7 +66,8 @@ class LevelSettings:
 
 
 class LowerLevel:
-    """One level. `clock` is monotonic, `now` the wall clock, in seconds; `held`: bytes of the store, where it is this process's own.
+    """One level. `clock` is monotonic, `now` the wall clock, in seconds; `held`: bytes of the store, where it is this process's own;
+    `tend`: what the store does by itself, until cancelled.
 
     Its tasks run inside `running`.
     """
@@ -81,8 +82,10 @@ class LowerLevel:
         clock: Callable[[], float],
         now: Callable[[], float],
         held: Callable[[], int] | None = None,
+        tend: Callable[[], Coroutine[None, None, None]] | None = None,
     ) -> None:
         self.settings = settings
+        self._tend = tend
         self._store = store
         self._metrics = metrics
         self._now = now
@@ -98,7 +101,8 @@ class LowerLevel:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Read and write, until the end of the block."""
-        tasks = [asyncio.create_task(self._read_on()), asyncio.create_task(self._write_on())]
+        jobs = [self._read_on(), self._write_on(), *([] if self._tend is None else [self._tend()])]
+        tasks = [asyncio.create_task(job) for job in jobs]
         for task in tasks:
             task.add_done_callback(self._told_of_end)
         try:

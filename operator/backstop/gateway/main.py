@@ -23,6 +23,7 @@ from ..api.names import METRICS_PORT, TRAFFIC_PORT, revision_address
 from ..api.record import secrets_of_record
 from .access import CallerKeys, KeysError
 from .callerfiles import read_callers
+from .compilation import compile_revision
 from .gateway import Settings, run_gateway
 from .hotcache import most_bytes
 from .listen import bind, stop_on_signals
@@ -30,7 +31,7 @@ from .manifests import read_record, record_from_manifests
 from .matrix import latency_matrix
 from .memory import memory_limit
 from .options import parse_port, parse_seconds
-from .revision import ConfigurationError, Revision, compile_revision
+from .revision import ConfigurationError, Revision
 from .room import body_bytes
 from .trafficwatch import ApiServer
 

@@ -208,7 +208,7 @@ class GatewayMetrics:
         ).labels(*labels)
         self._target_up = Gauge(
             names.TARGET_UP,
-            "1 while the target takes our key, 0 while it is taken out after a 401 or 403.",
+            "1 while the target can be used, 0 while it is taken out for refusing our key, or for its certificate.",
             (*own, "target"),
             registry=registry,
         )
@@ -441,7 +441,7 @@ class GatewayMetrics:
         self._dropped_children[reason].inc()
 
     def set_target_up(self, target: str, *, up: bool) -> None:
-        """Whether the target takes our key."""
+        """Whether the target takes our key, and can prove who it is."""
         self._target_up.labels(*self._labels, target).set(1 if up else 0)
 
     def watch_breaker(self, tier: str, *, breaker: Breaker) -> None:

@@ -1,5 +1,6 @@
 """Which targets are taken out: a breaker for each, taught by what became of an attempt."""
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -8,8 +9,9 @@ from .metrics import GatewayMetrics
 from .revision import ModelTier, Revision
 from .upstream import Failed, PassedBack, Streaming, Whole
 
-# How long a target that refused our key is left alone before one request tries it again.
-REFUSED_KEY_SECONDS: Final = 30.0
+# How long a target that refused our key, or cannot prove who it is, is left alone before one request tries it again.
+UNUSABLE_SECONDS: Final = 30.0
+_LOG: Final = logging.getLogger("backstop.gateway")
 
 
 class TargetGate:
@@ -18,7 +20,7 @@ class TargetGate:
     def __init__(self, revision: Revision, *, metrics: GatewayMetrics, clock: Callable[[], float]) -> None:
         self._metrics = metrics
         self._breakers = {tier.name: Breaker(tier.breaker, clock=clock) for tier in revision.tiers if isinstance(tier, ModelTier)}
-        self._refused: set[str] = set()  # whose last word on our key was no
+        self._unusable: set[str] = set()  # until somebody has corrected what is declared, or they have
         for name, breaker in self._breakers.items():
             metrics.watch_breaker(name, breaker=breaker)
 
@@ -34,11 +36,14 @@ class TargetGate:
         """The attempt ended; `result` is None when it was cancelled."""
         breaker = self._breakers[target]
         breaker.leave(permit, lesson=_lesson(result))
-        if isinstance(result, Failed) and result.refused_key:
-            self._refused.add(target)
+        if isinstance(result, Failed) and result.unusable:
+            if target not in self._unusable:
+                _LOG.warning("%s; it is tried again every %.0f s", result.failure.detail, UNUSABLE_SECONDS)
+            self._unusable.add(target)
             self._metrics.set_target_up(target, up=False)
-        elif target in self._refused and breaker.state is BreakerState.CLOSED:
-            self._refused.discard(target)
+        elif target in self._unusable and breaker.state is BreakerState.CLOSED:
+            _LOG.info("tier `%s` can be used again", target)
+            self._unusable.discard(target)
             self._metrics.set_target_up(target, up=True)
 
     def status(self) -> Mapping[str, Mapping[str, Any]]:
@@ -59,7 +64,7 @@ def _lesson(result: Whole | Streaming | PassedBack | Failed | None) -> Lesson:
             return Worked()
         case PassedBack() | None:
             return Unclear()
-        case Failed(failure=failure, refused_key=True):
-            return Broke(failure.mode, leave_alone=REFUSED_KEY_SECONDS)
+        case Failed(failure=failure, unusable=True):
+            return Broke(failure.mode, leave_alone=UNUSABLE_SECONDS)
         case Failed(failure=failure, retry_after=seconds):
             return Broke(failure.mode, leave_alone=seconds)

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Final, TypeVar
 
-from .heldfile import SUFFIX, file_of, hold, hold_first
+from .heldfile import SUFFIX, file_of, hold, hold_first, remove
 from .ticket import LONGEST_RETRY_SECONDS, Ticket
 
 Result = TypeVar("Result")
@@ -154,7 +154,7 @@ class TicketStore:
                 into.execute("ROLLBACK")
             _LOG.error("%s, which a gateway has left, cannot be read (%s); it stays where it is", file, type(error).__name__)
             return
-        _unlink(file)
+        remove(file)
 
     def _count(self, database: sqlite3.Connection) -> None:
         (self.waiting,) = database.execute("SELECT count(*) FROM tickets").fetchone()
@@ -168,7 +168,7 @@ class TicketStore:
         aside = file.with_name(f"{file.name}.damaged-{int(self._now())}")
         _LOG.error("the file of tickets is damaged; it is put aside as %s, and a new one is made", aside)
         file.replace(aside)
-        _unlink(file)
+        remove(file)
 
     def _let_go(self) -> None:
         if self._database is not None:
@@ -191,11 +191,6 @@ def _open(file: Path) -> sqlite3.Connection:
         database.close()
         raise
     return database
-
-
-def _unlink(file: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        file.with_name(file.name + suffix).unlink(missing_ok=True)
 
 
 def _code(error: sqlite3.Error) -> int:

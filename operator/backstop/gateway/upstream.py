@@ -12,7 +12,7 @@ from typing import Final
 from ..api.metricnames import FailureMode
 from .answer import MalformedError, read_delta
 from .body import Wanted
-from .client import Answer, BrokenError, Client, GarbledError, Place, UnreachableError
+from .client import Answer, BrokenError, Client, GarbledError, Place, UnreachableError, UntrustedError
 from .errors import JSON_TYPE, Failure
 from .retryafter import seconds_to_wait
 from .revision import ModelTier
@@ -52,13 +52,14 @@ class PassedBack:
 
 @dataclass(frozen=True)
 class Failed:
-    """No answer. `refused_key` when the target does not take our key; `retry_after`: seconds that it wants to be left alone.
+    """No answer. `unusable` when it takes somebody to correct what is declared: the target does not take our key, or its certificate
+    is not one to trust. `retry_after`: seconds that it wants to be left alone.
 
     `safe_to_retry`: it failed at once and gave nothing of an answer, so that asking again does no harm, and may help.
     """
 
     failure: Failure
-    refused_key: bool = False
+    unusable: bool = False
     retry_after: float = 0.0
     safe_to_retry: bool = False
 
@@ -164,10 +165,11 @@ class Upstream:
         self._client = client
         self._clock = clock
         self._check = check
-        self._place = Place.of(tier.url)
+        self._place = Place.of(tier.url, authorities=tier.authorities)
         headers = {"Content-Type": "application/json", "Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "backstop"}
         if tier.authorization is not None:
             headers["Authorization"] = tier.authorization
+        headers |= tier.sent
         self._head = self._place.head(headers)
 
     async def attempt(
@@ -191,6 +193,9 @@ class Upstream:
             return Failed(Failure(FailureMode.LATENCY_BREACH, f"tier `{self._tier.name}` was late"))
         except MalformedError as error:
             return Failed(Failure(FailureMode.MALFORMED_ANSWER, f"tier `{self._tier.name}`: {error}"))
+        except UntrustedError as error:
+            detail = f"the certificate of tier `{self._tier.name}` is not to be trusted: {error}"
+            return Failed(Failure(FailureMode.DEPENDENCY_FAILURE, detail), unusable=True)
         except (OSError, ValueError) as error:
             failure = Failure(FailureMode.DEPENDENCY_FAILURE, f"tier `{self._tier.name}` could not be reached, or broke off")
             lost = response is None and isinstance(error, BrokenError | UnreachableError)
@@ -217,7 +222,7 @@ class Upstream:
         wait = seconds_to_wait(response.header("retry-after"), date=response.header("date")) if status in _EXHAUSTED else 0.0
         return Failed(
             Failure(mode, f"tier `{self._tier.name}` answered {status}", status),
-            refused_key=status in _REFUSED_KEY,
+            unusable=status in _REFUSED_KEY,
             retry_after=wait,
             safe_to_retry=status in _PASSING and wait == 0,
         )

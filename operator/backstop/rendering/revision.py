@@ -33,8 +33,8 @@ def record_object(
 ) -> Body:
     """The immutable record of the revision that `policy` with `prompt` asks for: ConfigMap with the gateways' configuration and their
     pod template. `prompt`: None for a workload of its author's own. `image`: of gateways whose policy names none. `pull_secrets`: names
-    of Secrets in the policy's namespace, for pulling images. `refresh`: as of `revision_hash`; `contents`: by tier, the text that it
-    refers to. Raises RevisionTooLarge.
+    of Secrets in the policy's namespace, for pulling images. `refresh`: as of `revision_hash`; `contents`: the texts
+    of what it refers to, called as `references_of` does. Raises RevisionTooLarge.
     """
     record: RevisionRecord | WorkloadRecord
     if prompt is None:
@@ -47,7 +47,7 @@ def record_object(
     size = sum(len(text.encode()) for text in contents.values())
     if size > MOST_BYTES:
         shorten = (
-            "`spec.messages` of the PromptVersion, or the answers that `spec.chain` has or refers to"
+            "`spec.messages` of the PromptVersion, or what `spec.chain` and `spec.quality` hold or refer to"
             if prompt
             else "`spec.serving.workload`"
         )

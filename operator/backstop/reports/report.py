@@ -36,6 +36,7 @@ def _record(policy: str, *, last: LastRolloutStatus, timeline: TimelineStatus, o
     started, detected = parse_time(timeline.startedAt), parse_time(last.detectedAt or timeline.startedAt)
     ended = parse_time(timeline.endedAt) if timeline.endedAt else detected
     breaches = [parse_time(slo.breachedSince) for slo in timeline.slos if slo.state == "Breached" and slo.breachedSince]
+    shifted = parse_time(last.shiftedAt) if last.shiftedAt else None
     cadence = owner.reviewCadence if owner is not None else None
     return RolloutReportSpec(
         policy=policy,
@@ -53,7 +54,8 @@ def _record(policy: str, *, last: LastRolloutStatus, timeline: TimelineStatus, o
         endedAt=render_time(ended),
         startToDetectionSeconds=_whole(detected - started),
         breachToDetectionSeconds=_whole(detected - min(breaches)) if breaches else None,
-        detectionToShiftMilliseconds=max(0, round(1000 * (parse_time(last.shiftedAt) - detected))) if last.shiftedAt else None,
+        detectionToShiftMilliseconds=max(0, round(1000 * (shifted - detected))) if shifted is not None else None,
+        breachToShiftSeconds=_whole(shifted - min(breaches)) if breaches and shifted is not None else None,
         peakWeight=timeline.peakWeight,
         canaryRequests=timeline.canaryRequests,
         slos=timeline.slos,

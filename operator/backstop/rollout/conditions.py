@@ -10,8 +10,8 @@ from .look import Look
 from .observed import Foreign, Known, Unknown, Unresolved
 from .place import CanaryPlace, Guard, Incident, PreviousPlace, StablePlace
 from .plan import ConditionState
-from .progress import hold_ends, open_slos
-from .rest import serves_already
+from .progress import doubted_slos, hold_ends, is_kept_back, open_slos
+from .rest import is_unknown_what_serves, serves_already
 from .shared import shared_breaches
 from .wayback import is_late, late_words
 
@@ -35,6 +35,8 @@ def conditions_of(look: Look) -> tuple[ConditionState, ...]:
 def _state(look: Look) -> ConditionState | None:
     """`Stalled` where only a person helps, else `Reconciling` while something is to come, never both; neither beside a ready stable."""
     wanted, canary, unresolved = look.wanted, look.place.canary, look.observed.wanted
+    if (unknown := _unknown_what_serves(look)) is not None:
+        return ConditionState(ConditionType.STALLED, "True", *unknown)
     if (canary is not None and canary.halted is not None) or first.failed(look) is not None or first.is_late(look):
         return ConditionState(ConditionType.STALLED, "True", *_doing(look))
     if isinstance(unresolved, Unresolved):  # a canary goes no further either, whatever its metrics say
@@ -60,6 +62,8 @@ def summary_of(look: Look) -> tuple[Phase, Reason]:
     wanted, canary = look.wanted, look.place.canary
     if look.observed.leaving:
         return Phase.LEAVING, Reason.POLICY_DELETED
+    if (unknown := _unknown_what_serves(look)) is not None:
+        return Phase.BLOCKED, unknown[0]
     if canary is not None:
         phase = Phase.PROMOTING if canary.promoting_since is not None else Phase.PROGRESSING
         return (Phase.HALTED if canary.halted is not None else phase), _doing(look)[0]
@@ -116,6 +120,8 @@ def _ready(look: Look) -> ConditionState:
         trouble = look.observed.arm(stable.revision.name).trouble
         message = f"no pod of stable {stable.revision.name} is ready" + (f" ({trouble})" if trouble else "")
         return ConditionState(ConditionType.READY, "False", Reason.STABLE_UNREADY, message)
+    if (unknown := _unknown_what_serves(look)) is not None:
+        return ConditionState(ConditionType.READY, "False", *unknown)
     if isinstance(look.observed.wanted, Unresolved):
         return ConditionState(ConditionType.READY, "False", look.observed.wanted.reason, look.observed.wanted.message)
     wanted = look.wanted
@@ -128,6 +134,8 @@ def _ready(look: Look) -> ConditionState:
 
 
 def _progressing(look: Look) -> ConditionState:
+    if (unknown := _unknown_what_serves(look)) is not None:
+        return ConditionState(ConditionType.PROGRESSING, "False", *unknown)
     waits = look.wanted is None or look.place.rejection_of(look.wanted.name) is not None or _incident(look) is not None
     waits = waits or first.failed(look) is not None
     if look.place.canary is None and (_is_stable(look) or waits):
@@ -162,7 +170,7 @@ def _doing(look: Look) -> tuple[Reason, str]:
         return _short(look, canary)
     if look.policy.canary.paused and not canary.by_hand:
         return Reason.PAUSED, f"step {canary.step + 1} of {len(look.policy.canary.steps)}, {canary.weight} %: `spec.canary.paused`"
-    if canary.promoting_since is not None:
+    if canary.promoting_since is not None and not (canary.routed_at is None and is_kept_back(look, canary)):
         return Reason.PROMOTING, f"promoting {canary.revision.prompt_version} ({canary.revision.name})"
     if probes.missing(look, canary):
         return Reason.WAITING_FOR_PROBES, probes.said(look, canary)
@@ -205,6 +213,19 @@ def _unread(look: Look, route: Unknown) -> tuple[Reason, str]:
     return Reason.TRAFFIC_UNREADABLE, f"holding: {route.why}; {anew} to have it written anew"
 
 
+def _unknown_what_serves(look: Look) -> tuple[Reason, str] | None:
+    """Status and route are gone both; None where one of them says what serves."""
+    route = look.observed.route
+    if not is_unknown_what_serves(look) or not isinstance(route, Unknown):
+        return None
+    if isinstance(route, Foreign):
+        reason, what = Reason.OBJECT_NOT_OURS, "take that object away, or give it its labels back"
+    else:  # the Service is what callers reach: nobody is told to delete it
+        reason = Reason.TRAFFIC_UNREADABLE
+        what = "put it right" if look.by_replicas else "put it right, or delete the traffic object to go on with what was accepted last"
+    return reason, f"status was lost, and {route.why}: nobody knows which revision serves, and nothing is changed; {what}"
+
+
 def _lost(look: Look, name: str, *, serving: str) -> str:
     """Status is gone, and what serves has no pod that could."""
     trouble = look.observed.arm(serving).trouble
@@ -225,7 +246,8 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
         return Reason.WAITING_FOR_READY, f"waiting for the pods of {third[0]} to go: beside stable they would be reached as the canary is"
     if canary.weight == 0 and canary.generation is not None:
         return Reason.WEIGHT_NOT_VERIFIED, f"{where}: no weight is tried before 0 % is seen {replicas.everywhere(look)}"
-    if canary.step_started_at is None or canary.verified_at is None:
+    kept_back = canary.step_started_at is None and is_kept_back(look, canary)
+    if not kept_back and (canary.step_started_at is None or canary.verified_at is None):
         return Reason.STEP_STARTED, f"{where}: waiting for it to be seen {replicas.everywhere(look)}"
     if canary.blind_since is not None:
         return Reason.METRICS_UNAVAILABLE, f"{where}: holding, because metrics cannot be seen"
@@ -236,6 +258,11 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     if broken := shared_breaches(look):
         names = ", ".join(reading.name for reading in broken)
         return Reason.SHARED_BREACH, f"{where}: holding, because stable breaks the limit of {names} too and the canary is no worse"
+    if kept_back:
+        return (
+            Reason.WAITING_FOR_SAMPLES,
+            f"{where}: no more before it is healthy again: {', '.join(doubted_slos(look))} (`.status.slos` says why)",
+        )
     if look.now >= hold_ends(look, canary) and (waited_for := open_slos(look)):
         unhealthy = f"not yet healthy: {', '.join(waited_for)} (`.status.slos` says why){probes.silent_words(look, canary)}"
         if canary.held_told:

@@ -258,4 +258,6 @@ def _first(look: Look) -> str | None:
     Not one that was rejected under a former policy of this name.
     """
     wanted = look.wanted
+    if rest.is_unknown_what_serves(look):
+        return None
     return rest.serves_already(look) or (wanted.name if wanted is not None and look.place.rejection_of(wanted.name) is None else None)

@@ -12,7 +12,7 @@ from .look import Look
 from .move import Move, told
 from .observed import Known, ProbeState
 from .place import FirstPlace, FirstWait, Halt, Revision, StablePlace
-from .rest import first_guard, recalled, serves_already
+from .rest import first_guard, is_unknown_what_serves, recalled, serves_already
 
 
 def first_revision(look: Look) -> Move | None:
@@ -122,7 +122,7 @@ def _starting(look: Look) -> Revision | None:
     wanted = look.wanted
     if look.place.stable is not None or wanted is None or look.place.rejection_of(wanted.name) is not None:
         return None
-    return wanted if serves_already(look) is None else None
+    return wanted if serves_already(look) is None and not is_unknown_what_serves(look) else None
 
 
 def _is_edited(look: Look, first: FirstPlace) -> bool:

@@ -84,4 +84,5 @@ def _evaluated(look: Look) -> bool:
 
 
 def _where(look: Look, canary: CanaryPlace) -> str:
-    return f"step {canary.step + 1} of {len(look.policy.canary.steps)} ({canary.weight} %)"
+    held = canary.step if canary.step_started_at is None else canary.step + 1  # one that has passed, and is kept back
+    return f"step {held} of {len(look.policy.canary.steps)} ({canary.weight} %)"

@@ -14,7 +14,7 @@ from .look import Look
 from .move import Move, told, with_remembered
 from .place import Revision, StablePlace
 from .plan import Announcement
-from .rest import first_guard, serves_already
+from .rest import first_guard, is_unknown_what_serves, serves_already
 
 
 def recall(look: Look) -> Move | None:
@@ -33,7 +33,7 @@ def recall(look: Look) -> Move | None:
         message = f"{wanted.prompt_version} ({wanted.name}) was rejected under a former policy of this name: {rejection.message}"
         announcements.append(Announcement(Reason.REJECTED_BEFORE, message))
     accepted = look.observed.accepted
-    if accepted is not None and accepted.name != wanted.name and serves_already(look) is None:
+    if accepted is not None and accepted.name != wanted.name and serves_already(look) is None and not is_unknown_what_serves(look):
         place = replace(place, stable=StablePlace(accepted, since=look.now), guard=first_guard(look), first=None)
         message = f"{accepted.prompt_version} ({accepted.name}), which a former policy of this name accepted last, serves as stable"
         announcements.append(Announcement(Reason.LAST_ACCEPTED, message))
@@ -60,7 +60,7 @@ def recall_older(look: Look) -> Move | None:
 def as_first(look: Look, wanted: Revision, *, reason: Reason, token: str) -> Move | None:
     """A person's word: what was rolled back under a former policy becomes the first stable revision nevertheless."""
     place = look.place
-    if place.stable is not None or serves_already(look) not in (None, wanted.name):
+    if place.stable is not None or serves_already(look) not in (None, wanted.name) or is_unknown_what_serves(look):
         return None
     if place.rejection_of(wanted.name) is None:
         return _without_probes(look, wanted) if reason is Reason.PROMOTED_BY_HAND else None

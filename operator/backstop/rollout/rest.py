@@ -48,6 +48,17 @@ def serves_already(look: Look) -> str | None:
     return accepted.name
 
 
+def is_unknown_what_serves(look: Look) -> bool:
+    """Whether status was lost, the route cannot be read, and other pods than those of the wanted revision run: one of them may serve.
+
+    Nothing becomes stable then and nothing is changed, until the route can be read, or is gone.
+    """
+    if look.place.stable is not None or isinstance(look.observed.route, Known):
+        return False
+    wanted = look.wanted.name if look.wanted is not None else None
+    return any(arm.desired > 0 for name, arm in look.observed.arms.items() if name != wanted)
+
+
 def recall_rejection(look: Look) -> Move | None:
     """Status was lost, and the traffic object carries a verdict on the wanted revision: remember it."""
     wanted, rejected_before = look.wanted, recalled(look)

@@ -10,11 +10,11 @@ from prometheus_client import CollectorRegistry
 
 from backstop.api.quality import Quality
 from backstop.gateway.client import Client
+from backstop.gateway.compilation import compile_revision
 from backstop.gateway.metrics import GatewayMetrics
 from backstop.gateway.quality.sampling import LONGEST_MESSAGES, LONGEST_SAMPLE, MOST_HELD, MOST_QUEUED, AnswerSampler
 from backstop.gateway.quality.settings import compile_quality
 from backstop.gateway.quality.written import LONGEST_ANSWER, LONGEST_CONTEXT
-from backstop.gateway.revision import compile_revision
 from backstop.gateway.usage import Usage
 
 from ..harness import eventually, make_record, static_tier
@@ -32,7 +32,7 @@ class Sampling:
         )
         self.registry = CollectorRegistry()
         metrics = GatewayMetrics(compile_revision(make_record([static_tier()]), environment={}), registry=self.registry)
-        settings = compile_quality(quality, authorizations={}, about={})
+        settings = compile_quality(quality, authorizations={}, authorities={}, about={})
         self.sampler = AnswerSampler(settings, client=Client(idle_seconds=1.0), metrics=metrics, clock=clock, random=Random(3))
 
     def total(self, name: str, **labels: str) -> float:

@@ -145,6 +145,43 @@ def test_json_is_told_where_it_was_asked_for_and_is_there_as_a_whole(answer: str
     assert is_json(written(answer, **({"wants_json": True, "finish": "stop"} | fields))) == verdict
 
 
+HOURS = '{"properties": {"hours": {"type": "array", "items": {"type": "number"}}}, "required": ["hours"]}'
+
+
+def shaped(definition: str, **fields: Any) -> BuiltIn:
+    declared = {"name": "shape", "type": "JSONSchema", "jsonSchema": {"definition": definition, **fields}}
+    (scorer,) = compile_quality(Quality.model_validate({"scorers": [declared]}), authorizations={}, authorities={}, about={}).scorers
+    assert isinstance(scorer, BuiltIn)
+    return scorer
+
+
+@pytest.mark.parametrize(
+    ("answer", "fields", "verdict"),
+    [
+        ('{"hours": [10, 19.5]}', {}, PASSED),
+        (' {"hours": [], "more": null}\n', {}, PASSED),
+        ('{"hours": ["ten"]}', {}, FAILED),
+        ("[1]", {}, PASSED),  # the schema says nothing of what is no object
+        ("null", {}, PASSED),
+        ('```json\n{"hours": [10]}\n```', {}, FAILED),
+        ('Here it is: {"hours": [10]}', {}, FAILED),
+        ('{"hours": [NaN]}', {}, FAILED),
+        ('{"hours": [10]', {}, FAILED),
+        ("[" * 8000, {}, FAILED),
+        ("Ten.", {"wants_json": False}, SKIPPED),
+        ('{"hours": 10}', {"finish": "length"}, SKIPPED),
+        ('{"hours": 10}', {"finish": "tool_calls"}, SKIPPED),
+        ('{"hours": 10}', {"is_cut": True}, SKIPPED),
+    ],
+)
+def test_a_shape_is_told_of_answers_that_are_there_as_a_whole(answer: str, fields: dict[str, Any], verdict: Verdict) -> None:
+    said = written(answer, **({"wants_json": True, "finish": "stop"} | fields))
+    assert shaped(HOURS).judge(said, None) == verdict
+    everywhere = FAILED if not said.wants_json else verdict
+    assert shaped(HOURS, appliesTo="AllRequests").judge(said, None) == everywhere
+    assert not shaped(HOURS).grounding
+
+
 @pytest.mark.parametrize(
     ("answer", "verdict"),
     [
@@ -218,7 +255,9 @@ def test_every_text_has_a_verdict_and_every_score_is_a_share(answer: str, contex
         for kind in ("Lexical", "NumbersAndLinks", "Confidence", "Refusal", "Repetition", "Truncation", "JSON")
     ]
     rules = {"name": "rules", "type": "Patterns", "patterns": {"personal": list(PersonalKind), "terms": ["a", "0"]}}
-    for scorer in compile_quality(Quality.model_validate({"scorers": [*declared, rules]}), authorizations={}, about={}).scorers:
+    shape = {"name": "shape", "type": "JSONSchema", "jsonSchema": {"definition": '{"items": {"$ref": "#"}}', "appliesTo": "AllRequests"}}
+    quality = [Quality.model_validate({"scorers": scorers}) for scorers in (declared, [rules, shape])]
+    for scorer in (s for q in quality for s in compile_quality(q, authorizations={}, authorities={}, about={}).scorers):
         assert isinstance(scorer, BuiltIn)
         score = scorer.judge(said, known).score
         assert score is None or 0 <= score <= 1

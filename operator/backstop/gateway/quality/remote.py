@@ -13,7 +13,7 @@ import msgspec
 
 from ...api.metricnames import FailureMode, QualityLabel
 from ..breaker import Breaker, BreakerSettings, Broke, LeftAlone, Lesson, Unclear, Worked
-from ..client import Client, Place
+from ..client import Client, Place, UntrustedError
 from .verdict import NO_VERDICT, Verdict, scored
 from .written import Written
 
@@ -32,6 +32,7 @@ class RemoteSettings:
     authorization: str | None
     about: dict[str, str]
     jurisdiction: str | None = None
+    authorities: str | None = None  # PEM of those that alone may vouch for it; None: the system's
 
 
 class _Reply(msgspec.Struct):
@@ -52,7 +53,7 @@ class RemoteScorer:
     def __init__(self, settings: RemoteSettings, *, client: Client, clock: Callable[[], float]) -> None:
         self.settings = settings
         self._client = client
-        self._place = Place.of(settings.url)
+        self._place = Place.of(settings.url, authorities=settings.authorities)
         self._breaker = Breaker(_BREAKER, clock=clock)
         headers = {"Content-Type": "application/json", "Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "backstop"}
         if settings.authorization is not None:
@@ -72,6 +73,9 @@ class RemoteScorer:
             lesson = Worked()
         except TimeoutError:
             lesson, self.failure = Broke(FailureMode.LATENCY_BREACH), "it takes too long"
+            return NO_VERDICT
+        except UntrustedError as error:
+            lesson, self.failure = Broke(FailureMode.DEPENDENCY_FAILURE), f"its certificate is not to be trusted: {error}"
             return NO_VERDICT
         except (OSError, ValueError) as error:
             lesson, self.failure = Broke(FailureMode.DEPENDENCY_FAILURE), f"it cannot be reached ({type(error).__name__})"

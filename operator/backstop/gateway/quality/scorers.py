@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from ...api.answerschema import Accepts
 from .grounds import Grounds, figures_in, without_links, words_in
 from .verdict import FAILED, PASSED, SKIPPED, Verdict, scored
 from .written import Written
@@ -91,10 +92,18 @@ def truncation(written: Written) -> Verdict:
 
 def is_json(written: Written) -> Verdict:
     """Whether an answer that was asked for as JSON is an object of it. What was cut for its length says nothing."""
-    if not written.wants_json or written.is_cut or written.finish != "stop":
+    return follows_schema(written, accepts=lambda parsed: isinstance(parsed, dict), asked_only=True)
+
+
+def follows_schema(written: Written, *, accepts: Accepts, asked_only: bool) -> Verdict:
+    """Whether an answer is JSON, and nothing else, that a schema accepts. What was cut for its length says nothing.
+
+    `asked_only`: only where the request asked for JSON. Text around it, such as a fence, is none: a caller's parser refuses it too.
+    """
+    if (asked_only and not written.wants_json) or written.is_cut or written.finish != "stop":
         return SKIPPED
     try:
         parsed = msgspec.json.decode(written.answer)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return FAILED
-    return PASSED if isinstance(parsed, dict) else FAILED
+    return PASSED if accepts(parsed) else FAILED

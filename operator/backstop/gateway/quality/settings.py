@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from ...api.quality import Quality, Scorer, ScorerType, grounding_digest
+from ...api.answerschema import compile_schema
+from ...api.quality import Quality, SchemaScope, Scorer, ScorerType, grounding_digest
 from .grounds import Grounds
 from .patterns import PatternScorer
 from .remote import RemoteSettings
-from .scorers import confidence, is_json, lexical, numbers_and_links, refusal, repetition, truncation
+from .scorers import confidence, follows_schema, is_json, lexical, numbers_and_links, refusal, repetition, truncation
 from .verdict import Verdict
 from .written import Written
 
@@ -45,16 +46,23 @@ class QualitySettings:
     digest: str
 
 
-def compile_quality(quality: Quality, *, authorizations: Mapping[str, str], about: Mapping[str, str]) -> QualitySettings:
-    """`authorizations`: by scorer, the header that it is asked with; `about`: what a scorer is told of the revision."""
+def compile_quality(
+    quality: Quality, *, authorizations: Mapping[str, str], authorities: Mapping[str, str], about: Mapping[str, str]
+) -> QualitySettings:
+    """By scorer, `authorizations`: the header that it is asked with; `authorities`: PEM of those that may vouch for it. `about`: what
+    a scorer is told of the revision.
+    """
     return QualitySettings(
         share=quality.samplePercent / 100,
-        scorers=tuple(_compiled(one, authorization=authorizations.get(one.name), about=about) for one in quality.scorers),
+        scorers=tuple(
+            _compiled(one, authorization=authorizations.get(one.name), authorities=authorities.get(one.name), about=about)
+            for one in quality.scorers
+        ),
         digest=grounding_digest(quality),
     )
 
 
-def _compiled(scorer: Scorer, *, authorization: str | None, about: Mapping[str, str]) -> BuiltIn | Remote:
+def _compiled(scorer: Scorer, *, authorization: str | None, authorities: str | None, about: Mapping[str, str]) -> BuiltIn | Remote:
     if scorer.http is not None:
         settings = RemoteSettings(
             name=scorer.name,
@@ -64,6 +72,7 @@ def _compiled(scorer: Scorer, *, authorization: str | None, about: Mapping[str, 
             authorization=authorization,
             about=dict(about),
             jurisdiction=scorer.http.jurisdiction,
+            authorities=authorities,
         )
         return Remote(scorer.name, settings, grounding=scorer.is_grounding)
     return BuiltIn(scorer.name, _judge(scorer), grounding=scorer.is_grounding)
@@ -86,6 +95,10 @@ def _judge(scorer: Scorer) -> Judge:
             return lambda written, _: truncation(written)
         case ScorerType.JSON:
             return lambda written, _: is_json(written)
+        case ScorerType.JSON_SCHEMA:
+            assert scorer.jsonSchema is not None, "a scorer of the type JSONSchema has `jsonSchema`"
+            accepts, asked_only = compile_schema(scorer.jsonSchema.definition), scorer.jsonSchema.appliesTo is SchemaScope.JSON_REQUESTS
+            return lambda written, _: follows_schema(written, accepts=accepts, asked_only=asked_only)
         case ScorerType.PATTERNS:
             assert scorer.patterns is not None, "a scorer of the type Patterns has `patterns`"
             declared = scorer.patterns
