@@ -33,8 +33,10 @@ TOLD_PER_SECOND: Final = 16
 # How long what evaluates is kept while nothing is live: the next canary often comes soon.
 KEPT_SECONDS: Final = 300.0
 
-# Ticks at the same time of policies with own counters: in each but the last, some have selectors that take long. One process each.
+# Ticks at the same time, each in a process of its own. Of policies with own counters, in each but the last some have selectors that take
+# long. Of the others the first takes long where a thousand are evaluated, and what becomes due meanwhile has the second.
 OWN_TICKS: Final = 4
+GATEWAY_TICKS: Final = 2
 
 _log = logging.getLogger(__name__)
 
@@ -189,12 +191,10 @@ class Judging:
                     continue
                 now = self._clock()
                 due = {key: policy for key, policy in live.items() if self._due.get(key, now) <= now and key not in self._asked}
-                if due and len(running) < OWN_TICKS:
+                if due and len(running) < (OWN_TICKS if own else GATEWAY_TICKS):
                     tick = ticks.create_task(self._tick(evaluator, due=due))
                     running.add(tick)
                     tick.add_done_callback(running.discard)
-                    if not own:
-                        await tick
                 await asyncio.sleep(poll_seconds(evaluator.scrape_interval) * (1 - self._jitter() / 10))
 
     async def _until_live(self, source: str) -> None:
