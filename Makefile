@@ -27,9 +27,9 @@ venv: $(VENV)/.stamp  ## the Python environment, from the lock file
 lock: ## write requirements/*.txt anew from pyproject.toml
 	@test -x $(CACHE)/uv/bin/uv || { $(PYTHON) -m venv $(CACHE)/uv && $(CACHE)/uv/bin/pip install --quiet uv==0.13.8; }
 	mkdir -p requirements
-	$(CACHE)/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' pyproject.toml -o requirements/runtime.txt
+	$(CACHE)/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --extra traces pyproject.toml -o requirements/runtime.txt
 	$(CACHE)/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --group build -o requirements/build.txt
-	$(CACHE)/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --group dev pyproject.toml -c requirements/runtime.txt -o requirements/dev.txt
+	$(CACHE)/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --group dev --extra traces pyproject.toml -c requirements/runtime.txt -o requirements/dev.txt
 
 .PHONY: check
 check: venv  ## the quick loop: format, lint, types, import contracts, generated files, unit tests

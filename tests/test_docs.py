@@ -19,7 +19,8 @@ DECISIONS = ROOT / "docs" / "decisions"
 
 def test_every_dependency_has_its_reason_in_the_decisions_and_no_other_has_one() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    groups = [project["project"]["dependencies"], *project["dependency-groups"].values()]
+    optional = project["project"]["optional-dependencies"].values()
+    groups = [project["project"]["dependencies"], *optional, *project["dependency-groups"].values()]
     declared = {re.split(r"[<>=; ]", dependency)[0].lower() for group in groups for dependency in group}
     explained = re.findall(r"^\*\*`(.+?)`\*\*", (DECISIONS / "dependencies.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(name.lower() for name in explained) == sorted(declared)

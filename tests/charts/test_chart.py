@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from backstop.api.refs import SecretKeyRef
 from backstop.controller.config import LeaderElection, MetricsSource, OperatorConfig, read_config
 from backstop.crdgen.kinds import KINDS, definition
 from e2e import manifests
@@ -89,6 +90,20 @@ def test_secrets_for_pulling_reach_the_operators_account_and_the_gateways(tmp_pa
     assert config_of(*values, into=tmp_path).gatewayImagePullSecrets == ["edge", "mirror"]
 
 
+def test_variables_of_gateways_reach_the_operator(tmp_path: Path) -> None:
+    values = (
+        *IMAGE,
+        "gateway.env[0].name=OTEL_EXPORTER_OTLP_ENDPOINT",
+        "gateway.env[0].value=http://$(NODE_IP):4318",
+        "gateway.env[1].name=OTEL_EXPORTER_OTLP_HEADERS",
+        "gateway.env[1].secretKeyRef.name=collector",
+        "gateway.env[1].secretKeyRef.key=headers",
+    )
+    endpoint, headers = config_of(*values, into=tmp_path).gatewayEnv
+    assert (endpoint.name, endpoint.value) == ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://$(NODE_IP):4318")
+    assert (headers.value, headers.secretKeyRef) == (None, SecretKeyRef(name="collector", key="headers"))
+
+
 @pytest.mark.parametrize(
     ("values", "image"),
     [
@@ -131,6 +146,8 @@ def test_without_sources_the_configuration_is_valid_too(tmp_path: Path) -> None:
         ((*IMAGE, "replica=2"), "additional properties 'replica' not allowed"),
         ((f"image.repository=reg.example/backstop@{DIGEST}",), "'/image/repository': '"),
         ((*IMAGE, "image.digest=0123"), "'/image/digest': '"),
+        ((*IMAGE, "gateway.env[0].name=PYTHONPATH", "gateway.env[0].value=/x"), "'/gateway/env/0/name': '"),
+        ((*IMAGE, "gateway.env[0].name=OTEL_SDK_DISABLED"), "at '/gateway/env/0': missing property 'secretKeyRef'"),
         ((*IMAGE, "metrics.source=http://p:9090"), "additional properties 'source' not allowed"),
         ((*IMAGE, "metrics.sources[0].name=default"), "missing properties 'url', 'scrapeIntervalSeconds'"),
         ((*IMAGE, *SOURCE, "metrics.sources[0].scrapeIntervalSeconds=0"), "minimum: got 0, want 1"),

@@ -32,6 +32,7 @@ from backstop.gateway.callerfiles import read_callers
 from backstop.gateway.compilation import compile_revision
 from backstop.gateway.gateway import Settings, run_gateway
 from backstop.gateway.listen import bind
+from backstop.gateway.traceoptions import TraceSettings
 from backstop.gateway.trafficwatch import ApiServer
 from e2e.fakemodel.app import FakeModel
 from e2e.fakemodel.script import Rule
@@ -402,6 +403,8 @@ class Gateways:
         cache_folder: Path | None = None,
         tickets_folder: Path | None = None,
         send_buffer: int | None = None,
+        traces: TraceSettings | None = None,
+        grace_seconds: float = 6.0,
     ) -> Gateway:
         """A ready gateway. `send_buffer`: bytes that a socket holds for a caller who does not read; unset: the kernel.s choice."""
         traffic, metrics = (bind("127.0.0.1", port=0, option="--port") for _ in range(2))
@@ -414,7 +417,7 @@ class Gateways:
             address=lambda revision: self.peers.get(revision, NOBODY),
             api_server=None if api is None else ApiServer(url=api.url, account=self._account),
             drain_seconds=drain_seconds,
-            grace_seconds=6.0,
+            grace_seconds=grace_seconds,
             body_bytes=body_bytes,
             reread_seconds=reread_seconds,
             caller_texts={} if callers is None else read_callers(callers),
@@ -422,6 +425,7 @@ class Gateways:
             callers_seconds=0.05,
             cache_folder=cache_folder,
             tickets_folder=tickets_folder,
+            traces=traces,
         )
         address, metrics_address = (f"127.0.0.1:{s.getsockname()[1]}" for s in (traffic, metrics))
         running = asyncio.create_task(

@@ -230,6 +230,30 @@ def test_an_environment_without_a_port_of_the_api_server_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("PROTOCOL", "grpc", "`OTEL_EXPORTER_OTLP_PROTOCOL` must be `http/protobuf`, for the gateway knows no other; correct it"),
+        ("CERTIFICATE", "/gone.pem", "`OTEL_EXPORTER_OTLP_CERTIFICATE` names a file that cannot be read; correct it"),
+    ],
+)
+def test_traces_that_cannot_be_sent_so_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, value: str, sentence: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
+    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+    said = _refused(["--manifests", str(_write(tmp_path, PROMPT, POLICY, SECRET))], capsys=capsys)
+    assert said == f"backstop-gateway: {sentence}"
+
+
+def test_traces_need_what_sends_them(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
+    monkeypatch.delitem(sys.modules, "backstop.gateway.spanexport", raising=False)
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http", None)  # as it is where the extra was not installed
+    said = _refused(["--manifests", str(_write(tmp_path, PROMPT, POLICY, SECRET))], capsys=capsys)
+    assert said.endswith("this installation has nothing to send them with; install `backstop[traces]`")
+
+
+@pytest.mark.parametrize(
     ("change", "sentence"),
     [
         (lambda r: r.update(colour=1), "`colour` is not a known field; take it out or correct its name"),

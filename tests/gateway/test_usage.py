@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from backstop.api.record import RevisionRecord
 from backstop.gateway.compilation import compile_revision
-from backstop.gateway.metrics import KEPT_REVISIONS, KEPT_TARGETS, GatewayMetrics
+from backstop.gateway.entrymetrics import KEPT_REVISIONS, KEPT_TARGETS
+from backstop.gateway.metrics import GatewayMetrics
 from backstop.gateway.usage import MOST_TOKENS, ModelUse, Usage, comment, heard, heard_comment, told, usage_in
 from e2e.fakemodel.script import Fault, Rule
 
@@ -215,11 +216,11 @@ async def test_tokens_of_another_tier_are_counted_as_that_tier_s(model: Model, o
 def test_what_is_counted_is_bounded_whatever_a_peer_says_and_goes_with_its_revision(stable: RevisionRecord) -> None:
     metrics = GatewayMetrics(compile_revision(stable, environment={}), registry=CollectorRegistry())
     for number in range(40):
-        metrics.served_by("canary").count_usage(ModelUse(f"t{number}@00000000", usage=Usage(1, 2)))
+        metrics.entry.of("canary").count_usage(ModelUse(f"t{number}@00000000", usage=Usage(1, 2)))
     exported = generate_latest(metrics.registry).decode()
     assert exported.count("backstop_served_usage_total{") == KEPT_TARGETS
     for number in range(2 * KEPT_REVISIONS):
-        metrics.prepare(state(number, stable=stable.revision, canary=f"r{number}"))
+        metrics.entry.prepare(state(number, stable=stable.revision, canary=f"r{number}"))
     exported = generate_latest(metrics.registry).decode()
     assert exported.count("backstop_served_usage_total{") == exported.count("backstop_served_tokens_total{") == 0
 

@@ -302,9 +302,10 @@ async def test_w32_200_identical_misses_are_one_upstream_call_and_few_questions(
 
 
 async def test_the_password_comes_from_a_secret_and_tls_is_verified_by_the_authorities_of_a_config_map(
-    model: Model, gateways: Gateways, http: aiohttp.ClientSession, tmp_path: Path
+    model: Model, gateways: Gateways, http: aiohttp.ClientSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_certificate(tmp_path, names=["server", "other"])
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server"))  # the system's authorities vouch for it, too
     (tmp_path / "elsewhere").mkdir()
     make_certificate(tmp_path / "elsewhere", names=["server"])
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

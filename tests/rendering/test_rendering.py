@@ -12,6 +12,7 @@ import yaml
 
 from backstop.api import traffic as contract
 from backstop.api.fallbackpolicy import FallbackPolicySpec
+from backstop.api.gatewayvariable import GatewayVariable
 from backstop.api.names import RECORD_KEY, TEMPLATE_KEY
 from backstop.api.podtemplate import PodTemplate
 from backstop.api.probe import Probe
@@ -96,6 +97,26 @@ def test_secrets_for_pulling_are_named_in_the_pods_and_change_no_revision() -> N
     assert "imagePullSecrets" not in pod_of(record())
     assert revision_of(secured) == revision_of(record())
     assert secured["data"][RECORD_KEY] == record()["data"][RECORD_KEY]
+
+
+def test_variables_of_the_policy_come_before_those_of_the_installation_and_are_part_of_the_revision() -> None:
+    headers = {"name": "OTEL_EXPORTER_OTLP_HEADERS", "secretKeyRef": {"name": "collector", "key": "headers"}}
+    of_installation = [
+        GatewayVariable(name="OTEL_EXPORTER_OTLP_ENDPOINT", value="http://$(NODE_IP):4318"),
+        GatewayVariable(name="OTEL_TRACES_SAMPLER", value="always_off"),
+    ]
+    own = changed(serving={"env": [{"name": "OTEL_TRACES_SAMPLER", "value": "parentbased_always_on"}, headers]})
+    rendered = record(own, variables=of_installation)
+    node, *declared = pod_of(rendered)["containers"][0]["env"][-4:]
+    assert node == {"name": "NODE_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}, "what refers to it stands behind it"
+    assert declared == [
+        {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://$(NODE_IP):4318"},
+        {"name": "OTEL_TRACES_SAMPLER", "value": "parentbased_always_on"},
+        {"name": "OTEL_EXPORTER_OTLP_HEADERS", "valueFrom": {"secretKeyRef": headers["secretKeyRef"]}},
+    ]
+    assert revision_of(rendered) == revision_of(record(own)) != revision_of(record())
+    assert revision_of(record(variables=of_installation)) == revision_of(record())
+    assert "NODE_IP" not in str(record())
 
 
 def test_the_image_of_the_policy_comes_before_that_of_the_operator() -> None:

@@ -62,11 +62,14 @@ class WholePassesWithOptions(WholePasses):
     def a_dry_run_only_reports(self, seconds: float, waiting: bool) -> None:
         """What speaks against the canary is told, and neither its share nor its future is another."""
         canary = self._under_way(seconds)
-        place, before = self.cluster.place.canary, self.cluster.traffic
-        if canary is None or place is None or before is None or place.promoting_since is not None or (waiting and self.most is None):
+        if canary is None or (waiting and self.most is None):
             return
         self.paused = False
         self._apply()
+        self._pass_time(12.0)
+        place, before = self.cluster.place.canary, self.cluster.traffic
+        if place is None or before is None or place.promoting_since is not None or place.approved or not self._canary_has_traffic():
+            return
         self.cluster.judge(self.cluster.prompts[canary], "waiting" if waiting else "breached")
         self._pass_time(BEGIN_SECONDS + HOLD_SECONDS + LONGEST_HOLD if waiting else AT_ONCE_SECONDS)
         after, told = self.cluster.traffic, self.cluster.place.canary
@@ -122,6 +125,39 @@ class WholePassesWithOptions(WholePasses):
         assert self.cluster.replicas(after.stable) == MOST_PODS
         needed = math.ceil(MOST_PODS * share_of(canary, state=after) / 1000)
         assert (self.cluster.replicas(canary) or 0) >= needed, f"12: {canary} has {self.cluster.replicas(canary)} pods of {needed}"
+
+    @precondition(lambda self: self.cluster.exists and self.scaled and not self.cluster.own and self.mode != "DryRun")
+    @rule(seconds=SECONDS, lost=st.booleans())
+    def the_next_step_waits_in_a_full_cluster(self, seconds: float, lost: bool) -> None:
+        """3: it does not begin when metrics have gone by the time that there is room; 1: nor (`lost`) because all pods have gone."""
+        canary = self._under_way(seconds)
+        place = self.cluster.place.canary
+        if canary is None or place is None or place.weight not in (5, 50) or place.by_hand:
+            return
+        self.paused = False
+        self._apply()
+        self.cluster.load = MOST_PODS
+        self._pass_time(12.0)
+        self.cluster.full_since = self.cluster.now()
+        self.cluster.judge(self.cluster.prompts[canary], "healthy")
+        for _ in range(40):
+            self._pass_time(1.0)
+            place = self.cluster.place.canary
+            if place is None or place.step_started_at is None:
+                break
+        before = self.cluster.traffic
+        if place is None or place.step_started_at is not None or place.approved or before is None or before.permille == 0:
+            return
+        self.cluster.judge(self.cluster.prompts[canary], "unseen")
+        self._pass_time(AT_ONCE_SECONDS)
+        if lost:
+            self.cluster.lose_pods(canary)
+            self._pass_time(AT_ONCE_SECONDS)
+        known = len(self.witness.routes)
+        self.cluster.full_since = None
+        self._pass_time(20.0)
+        most = max((share_of(canary, state=state) for state in self.witness.routes[known:]), default=0)
+        assert most <= before.permille, f"3: {canary} goes from {before.permille} to {most} ‰, and nothing is seen of it"
 
     @precondition(lambda self: self.cluster.exists and self.cluster.place.stable is not None)
     @rule(seconds=SECONDS)

@@ -57,6 +57,7 @@ REFUSED_TOTAL: Final = "backstop_refused_total"  # {namespace, policy, revision,
 UNAUTHORIZED_TOTAL: Final = "backstop_unauthorized_total"  # {namespace, policy, revision}
 INFLIGHT: Final = "backstop_inflight_requests"
 REVISION_INFO: Final = "backstop_revision_info"
+SPANS_TOTAL: Final = "backstop_spans_total"  # {namespace, policy, revision, result}: a SpanResult
 
 
 class Outcome(StrEnum):
@@ -131,6 +132,14 @@ class CacheWrite(StrEnum):
     WRITTEN = "written"
     FAILED = "failed"
     DROPPED = "dropped"  # too much was waiting, or the level is left alone
+
+
+class SpanResult(StrEnum):
+    """What became of a span."""
+
+    SENT = "sent"
+    FAILED = "failed"  # the collector did not take it
+    DROPPED = "dropped"  # too many waited, or the gateway ended first
 
 
 class RuleResult(StrEnum):

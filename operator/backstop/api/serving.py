@@ -6,9 +6,10 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from .gatewayvariable import GatewayVariable
 from .model import ApiModel, Rule
 from .podtemplate import PodTemplate
-from .workload import Workload
+from .workload import LIST_MAP_BY_NAME, Workload
 
 _PATTERN: Final = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 _FACTOR: Final = {
@@ -94,6 +95,13 @@ class Serving(ApiModel):
     )
     podTemplate: PodTemplate | None = Field(
         None, description="What is added to the gateways' pods. Part of the revision: a change is rolled out like any other."
+    )
+    env: list[GatewayVariable] = Field(
+        default_factory=list,
+        max_length=32,
+        description="Environment variables of the gateways, those of OpenTelemetry alone: where traces go (docs/how-to/traces.md). "
+        "They come before the installation's. Part of the revision.",
+        json_schema_extra=LIST_MAP_BY_NAME,
     )
     workload: Workload | None = Field(
         None,

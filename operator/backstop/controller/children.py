@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from ..api.gatewayvariable import GatewayVariable
 from ..api.names import GROUP, LABEL_POLICY, OPERATOR_MANAGER, revision_object
 from ..api.reasons import Reason
 from ..api.record import canonical
@@ -42,13 +43,18 @@ class _Blocked(Exception):  # noqa: N818 - carried to the end of the pass, where
 
 
 class Children:
-    """Writes the children of policies. `image`: of gateways whose policy names none; `pull_secrets`: names of Secrets for pulling it."""
+    """Writes the children of policies. `image`: of gateways whose policy names none; `pull_secrets`: names of Secrets for pulling it;
+    `variables`: of gateways, those that their policy does not set.
+    """
 
-    def __init__(self, writes: Writes, *, store: Store, image: str, pull_secrets: Sequence[str]) -> None:
+    def __init__(
+        self, writes: Writes, *, store: Store, image: str, pull_secrets: Sequence[str], variables: Sequence[GatewayVariable] = ()
+    ) -> None:
         self._writes = writes
         self._store = store
         self._image = image
         self._pull_secrets = pull_secrets
+        self._variables = variables
         # The generation at which each Deployment was last found right, by uid; per policy, to be forgotten with it.
         self._right: dict[PolicyKey, dict[str, int]] = {}
 
@@ -73,6 +79,7 @@ class Children:
             contents=wish.texts,
             image=self._image,
             pull_secrets=self._pull_secrets,
+            variables=self._variables,
         )
 
     async def revisions(self, subject: Subject) -> Problem | None:

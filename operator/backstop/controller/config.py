@@ -8,11 +8,13 @@ import yaml
 from pydantic import Field
 
 from ..analysis.credentials import Credentials, SecretFile
+from ..api.gatewayvariable import GatewayVariable
 from ..api.headersfrom import HeaderFrom
 from ..api.model import ApiModel, Rule
 from ..api.problems import InputError, parse_strictly
 from ..api.promptversion import Name
 from ..api.refs import ObjectName, SecretKeyRef
+from ..api.workload import LIST_MAP_BY_NAME
 
 # The chart's values.schema.json has the same one.
 _URL: Final = r"^https?://([^/?#\s@:\[\]]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[^?#\s@]*)?$"
@@ -108,6 +110,13 @@ class OperatorConfig(ApiModel):
         default_factory=list,
         max_length=16,
         description="Secrets for pulling the image of new revisions, in the namespaces of the policies.",
+    )
+    gatewayEnv: list[GatewayVariable] = Field(
+        default_factory=list,
+        max_length=32,
+        description="Environment variables of OpenTelemetry for the gateways of new revisions, where their policy does not set them. "
+        "Secrets are in the namespaces of the policies.",
+        json_schema_extra=LIST_MAP_BY_NAME,
     )
     namespaces: list[ObjectName] = Field(
         default_factory=list, max_length=256, description="Namespaces that are served. None: all, which needs cluster-wide rights."

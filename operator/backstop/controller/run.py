@@ -122,7 +122,13 @@ class Operator:
         """What makes a pass, wired."""
         config, metrics, store = self._config, self._metrics, self._store
         writes = Writes(self._client, store=store, instance=self._instance, wake=self._queue.add)
-        children = Children(writes, store=store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
+        children = Children(
+            writes,
+            store=store,
+            image=config.gatewayImage,
+            pull_secrets=config.gatewayImagePullSecrets,
+            variables=config.gatewayEnv,
+        )
         probes = Probes(writes, store=store, image=config.gatewayImage, pull_secrets=config.gatewayImagePullSecrets)
         reports = Reports(self._client, metrics=metrics, clock=self._clock)
         telling, repairs = Telling(writes, metrics=metrics), Repairs()

@@ -52,11 +52,11 @@ class MalformedError(ValueError):
 
 
 class Delta(NamedTuple):  # made for every token: a frozen dataclass takes three times as long
-    """What one event of a stream brings; of choices, which have begun, and which have ended."""
+    """What one event of a stream brings; of choices, which have begun, and which have ended, and why."""
 
     content: bool
     started: Sequence[int]
-    finished: Sequence[int]
+    finished: Sequence[tuple[int, str]]
     only_usage: bool = False
 
 
@@ -87,7 +87,7 @@ def read_delta(text: bytes) -> Delta:
     return Delta(
         content=any(_has(c.delta, fields=_DELTA_CONTENT) or c.finish_reason == _FILTERED for c in choices),
         started=[c.index for c in choices],
-        finished=[c.index for c in choices if c.finish_reason is not None],
+        finished=[(c.index, c.finish_reason) for c in choices if c.finish_reason is not None],
         only_usage=not choices and bytes(answer.usage) not in _NOTHING,
     )
 

@@ -222,9 +222,9 @@ class RecordedStream:
             self._keep(Whole(body))
         return piece
 
-    async def close(self) -> None:
+    async def close(self, *, late: bool = False) -> None:
         """As of `Streaming`."""
-        await self._stream.close()
+        await self._stream.close(late=late)
 
     @property
     def usage(self) -> Usage | None:

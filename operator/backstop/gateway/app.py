@@ -4,10 +4,10 @@ Knows who is asked (this pod or another revision) and tells the outcome; what an
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -27,6 +27,7 @@ from .room import BodyRoom, NoRoomError
 from .serve import ANSWERED, OVERLOAD, REASON_HEADER, LocalServer, Passage
 from .split import Forward, ServeHere, SplitReason, has_no_share, route, route_synthetic
 from .surface import MODELS_PATH, Endpoint
+from .tracing import Tracing
 from .view import TrafficView
 
 MAX_IN_FLIGHT: Final = 512
@@ -54,6 +55,7 @@ class GatewayApp:
         random: Random,
         access: Access | None = None,
         feedback: FeedbackDesk | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._revision = revision
         self._local = local
@@ -66,6 +68,7 @@ class GatewayApp:
         self._random = random
         self._access = access
         self._feedback = feedback
+        self._tracing = tracing
         vectors = bool(revision.embedding_tiers)
         self._offered = {e.value: e for e in Endpoint if vectors or e is not Endpoint.EMBEDDINGS}
         self._paths = (*self._offered, *([] if feedback is None else [FEEDBACK_PATH]), MODELS_PATH)
@@ -73,7 +76,7 @@ class GatewayApp:
             {"object": "list", "data": [{"id": m, "object": "model", "created": 0, "owned_by": "backstop"} for m in revision.models]}
         )
 
-    async def __call__(self, exchange: Exchange) -> None:
+    def __call__(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
         """One request."""
         state = self._view.state
         access = self._access
@@ -86,6 +89,19 @@ class GatewayApp:
         role = role_of(self._revision.name, state=state)
         leaving = role is PodRole.NEITHER or (headers.pin is None and self._has_no_share())
         reply = Reply(exchange, clock=self._clock, closing=lambda: self._lifecycle.draining or leaving)
+        if self._tracing is None:
+            return self._answer(exchange, headers=headers, role=role, reply=reply)
+        return self._traced(self._tracing, exchange=exchange, headers=headers, role=role, reply=reply)
+
+    async def _traced(self, tracing: Tracing, *, exchange: Exchange, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
+        path = exchange.path if exchange.path in self._paths else None
+        with tracing.begin(
+            headers.trace.headers, method=exchange.method, version=exchange.version, path=path, identity=headers.identity, reply=reply
+        ) as trace:
+            await self._answer(exchange, headers=replace(headers, trace=trace), role=role, reply=reply)
+
+    async def _answer(self, exchange: Exchange, *, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
+        access = self._access
         if access is not None:
             try:
                 headers = replace(headers, partition=access.partition(authorization=headers.authorization, tenant=headers.tenant))
@@ -165,6 +181,7 @@ class GatewayApp:
             self._metrics.inflight.dec()
             self._lifecycle.leave(task)
             self._count(passage, entry=headers.hop is None, reply=reply)
+            headers.trace.counted(passage.outcome)
 
     async def _decline(self, headers: RequestHeaders, *, role: PodRole, reply: Reply) -> None:
         said = self._local.identify(headers.identity, role=role)
@@ -251,7 +268,7 @@ class GatewayApp:
             self._take_back(passage, reason=reason)
         passage.judged = passage.judged and not self._has_no_share()
         if headers.hop is None and passage.judged:
-            self._metrics.served_by(self._revision.name).count_sent()
+            self._metrics.entry.of(self._revision.name).count_sent()
         await self._local.serve(body, headers=headers, reply=reply, role=role, passage=passage)
 
     def _has_no_share(self) -> bool:
@@ -277,8 +294,8 @@ class GatewayApp:
         if entry and passage.judged:
             answered = passage.outcome in ANSWERED and reply.first_byte_at is not None
             seconds = reply.first_byte_at - passage.started if answered and reply.first_byte_at is not None else None
-            self._metrics.served_by(passage.revision).count_served(
+            self._metrics.entry.of(passage.revision).count_served(
                 passage.outcome, first=passage.first_tier, seconds=seconds, cache=passage.cache
             )
             if passage.outcome is Outcome.SUCCESS and passage.use is not None:
-                self._metrics.served_by(passage.revision).count_usage(passage.use)
+                self._metrics.entry.of(passage.revision).count_usage(passage.use)

@@ -4,7 +4,7 @@ Knows when a tier may be tried, how long it has, and what a failure hands over t
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, assert_never
@@ -27,6 +27,7 @@ from .rules import RuleEngine
 from .static import FixedAnswer
 from .targets import TargetGate
 from .ticket import Asking, acknowledgement
+from .tracing import Trace
 from .upstream import Failed, PassedBack, Streaming, Upstream, Whole
 from .walk import Result, Walk
 
@@ -91,9 +92,7 @@ class Chain:
         self._closing: set[asyncio.Task[None]] = set()
         self._upstreams = {t.name: Upstream(t, client=client, clock=clock, check=check) for t in tiers if isinstance(t, ModelTier)}
 
-    async def answer(
-        self, request: ChatRequest, *, trace: Mapping[str, str], walk: Walk, cache: Cache | None = None
-    ) -> Answered | Exhausted:
+    async def answer(self, request: ChatRequest, *, trace: Trace, walk: Walk, cache: Cache | None = None) -> Answered | Exhausted:
         """The first good answer. `walk` is filled in as it goes, so that it tells the truth also when the caller leaves.
 
         `cache`: set where a tier is one.
@@ -184,9 +183,7 @@ class Chain:
             case _:
                 assert_never(tier)
 
-    async def _ask(
-        self, position: int, *, request: ChatRequest, trace: Mapping[str, str], walk: Walk, cache: Cache | None
-    ) -> Answered | Failure:
+    async def _ask(self, position: int, *, request: ChatRequest, trace: Trace, walk: Walk, cache: Cache | None) -> Answered | Failure:
         """What the model tier at `position` gives."""
         tier, started = self._tiers[position], self._clock()
         assert isinstance(tier, ModelTier)
@@ -247,9 +244,7 @@ class Chain:
         later = (t.window or 0 for t in self._tiers[position + 1 :] if isinstance(t, ModelTier))
         return max(later, default=0) > tier.window and is_overflow(answer.body)
 
-    async def _try(
-        self, tier: ModelTier, *, request: ChatRequest, trace: Mapping[str, str], walk: Walk
-    ) -> Whole | Streaming | PassedBack | Failure:
+    async def _try(self, tier: ModelTier, *, request: ChatRequest, trace: Trace, walk: Walk) -> Whole | Streaming | PassedBack | Failure:
         started = self._clock()
         content_by = content_deadline(tier, now=started, budget_end=walk.started + walk.budget)
         if content_by <= started:
@@ -283,7 +278,7 @@ class Chain:
         tier: ModelTier,
         *,
         request: ChatRequest,
-        trace: Mapping[str, str],
+        trace: Trace,
         walk: Walk,
         content_by: float,
         hold_back: float = 0.0,
@@ -294,20 +289,25 @@ class Chain:
         walk.attempts += 1
         walk.asked.add(tier.name)
         result: Whole | Streaming | PassedBack | Failed | None = None
-        started = self._clock()
+        told, started, took = trace.ask(tier, request=request), self._clock(), 0.0
         try:
             with walk.wait(self._clock):
                 came = await self._upstreams[tier.name].attempt(
-                    request.for_model(tier.model, asks_usage=tier.asks_usage), trace=trace, wanted=request.wanted, content_by=content_by
+                    request.for_model(tier.model, asks_usage=tier.asks_usage),
+                    trace=told.headers,
+                    wanted=request.wanted,
+                    content_by=content_by,
                 )
-                self._learn_pace(tier, result=came, seconds=self._clock() - started, stream=request.wanted.stream)
+                took = self._clock() - started
+                self._learn_pace(tier, result=came, seconds=took, stream=request.wanted.stream)
                 if hold_back and isinstance(came, Streaming):
                     came = await held_back(came, tier=tier.name, until=min(self._clock() + hold_back, content_by), clock=self._clock)
             result = came
             return result
         finally:
             self._gate.leave(tier.name, permit=permit, result=None if walk.hurried and _is_late(result) else result)
-            self._metrics.count_attempt(tier.name, outcome=_outcome(result))
+            self._metrics.count_attempt(tier.name, outcome=outcome_of(result))
+            told.came(result, seconds=took)
 
     def _is_in_time(self, tier: ModelTier, *, left: float, walk: Walk, stream: bool) -> bool:
         """Whether what is left of the budget is enough, by how long the tier has lately taken.
@@ -330,7 +330,7 @@ class Chain:
         later = self._tiers[self._tiers.index(tier) + 1 :]
         return [t for t in later if isinstance(t, ModelTier) and self._barred(t, request=request, walk=walk) is None]
 
-    async def finish(self, tier: ModelTier, request: ChatRequest, *, trace: Mapping[str, str], walk: Walk) -> Streaming | None:
+    async def finish(self, tier: ModelTier, request: ChatRequest, *, trace: Trace, walk: Walk) -> Streaming | None:
         """A stream of a tier that goes on with another's answer. Its caller waits for as long as for any other piece."""
         content_by = self._clock() + tier.stall
         result = await self._attempt(tier, request=request, trace=trace, walk=walk, content_by=content_by)
@@ -373,7 +373,8 @@ def _is_late(result: Whole | Streaming | PassedBack | Failed | None) -> bool:
     return isinstance(result, Failed) and result.failure.mode is FailureMode.LATENCY_BREACH
 
 
-def _outcome(result: Whole | Streaming | PassedBack | Failed | None) -> str:
+def outcome_of(result: Whole | Streaming | PassedBack | Failed | None) -> str:
+    """How an attempt counts; None: nobody waited for it any more."""
     match result:
         case Whole() | Streaming():
             return "success"

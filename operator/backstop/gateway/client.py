@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 import aiohappyeyeballs
 
 from .modelconnection import Answer, BrokenError, GarbledError, ModelConnection
+from .trust import trust_of
 from .wire import END_OF_HEAD, lines
 
 __all__ = ["Answer", "BrokenError", "Client", "ConnectTimeoutError", "GarbledError", "Place", "UnreachableError", "UntrustedError"]
@@ -205,10 +206,7 @@ class Client:
     def _trust(self, authorities: str | None) -> ssl.SSLContext:
         trust = self._trusts.get(authorities)
         if trust is None:
-            trust = self._trusts[authorities] = ssl.create_default_context(cadata=authorities)
-            if authorities is not None:
-                # As any other client takes them, whatever this Python thinks of how they were made; one in the middle of a chain, too.
-                trust.verify_flags = (trust.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN) & ~ssl.VERIFY_X509_STRICT
+            trust = self._trusts[authorities] = trust_of(authorities)
         return trust
 
     def _keep(self, server: _Server, connection: ModelConnection) -> None:

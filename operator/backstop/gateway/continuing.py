@@ -161,9 +161,9 @@ class ContinuedStream:
             if out:
                 return out, content
 
-    async def close(self) -> None:
+    async def close(self, *, late: bool = False) -> None:
         """As of `Streaming`."""
-        await self._stream.close()
+        await self._stream.close(late=late)
 
     @property
     def usage(self) -> Usage | None:

@@ -15,6 +15,7 @@ from .errors import JSON_TYPE, CallerError, caller_error_body, envelope, error_e
 from .httpexchange import Exchange
 from .locales import LONGEST_HEADER
 from .room import BodyRoom
+from .tracing import Trace, Untraced
 
 HOP_HEADER: Final = "x-backstop-hop"
 REQUEST_ID_HEADER: Final = "x-backstop-request-id"
@@ -54,7 +55,7 @@ class RequestHeaders:
     identity: str
     content_length: int | None
     variables: Mapping[str, str]
-    trace: Mapping[str, str]
+    trace: Trace
     languages: str = ""  # that the caller wants to be answered in, as its `Accept-Language` says
     cache_control: str = ""
     authorization: str = ""  # for gateways alone, never for a model
@@ -73,7 +74,7 @@ class RequestHeaders:
             raise CallerError(f"`{DEADLINE_HEADER}` must be whole milliseconds above 0; correct it", param=DEADLINE_HEADER)
         return int(self.deadline) / 1000
 
-    def to_forward(self, revision: str, *, pinned: bool = False) -> dict[str, str]:
+    def to_forward(self, revision: str, *, trace: Mapping[str, str], pinned: bool = False) -> dict[str, str]:
         """Headers of the same request, forwarded to `revision`; `pinned`: because its caller named the track."""
         return {
             **self.read,
@@ -83,7 +84,7 @@ class RequestHeaders:
             HOP_HEADER: revision,
             **({SYNTHETIC_HEADER: self.synthetic} if self.synthetic is not None else {}),
             REQUEST_ID_HEADER: self.identity,
-            **self.trace,
+            **trace,
             **({LANGUAGE_HEADER: self.languages} if self.languages else {}),
             **({CACHE_CONTROL_HEADER: self.cache_control} if self.cache_control else {}),
             **({AUTHORIZATION_HEADER: self.authorization} if self.authorization else {}),
@@ -142,7 +143,7 @@ def read_headers(
         identity=identity if _REQUEST_ID.fullmatch(identity) else secrets.token_hex(8),
         content_length=length,
         variables=variables,
-        trace=trace,
+        trace=Untraced(trace),
         languages=next(filter(None, map(_languages, wishes.get(LANGUAGE_HEADER, ()))), ""),
         cache_control=",".join(map(_directives, wishes.get(CACHE_CONTROL_HEADER, ()))),
         authorization=_only(wishes.get(AUTHORIZATION_HEADER, ()), longest=_LONGEST_CREDENTIAL),
@@ -256,7 +257,7 @@ def _too_long(longest: int) -> CallerError:
 
 
 class Reply:
-    """The answer to one request. Remembers when its first byte left, and how long its caller was waited for, in seconds.
+    """The answer to one request. Remembers what it said, when its first byte left, and how long its caller was waited for, in seconds.
 
     `closing` says whether the connection ends with it.
     """
@@ -266,6 +267,8 @@ class Reply:
         self._clock = clock
         self._closing = closing
         self.first_byte_at: float | None = None
+        self.status = 0
+        self.said: list[tuple[bytes, bytes]] = []
         self.waited = self.longest_wait = 0.0
         self.finished = False
         self.spelling: Spelling | None = None  # set before there is an answer; None: as it comes
@@ -281,13 +284,13 @@ class Reply:
             body = self.spelling.whole(body)
         said = carried("content-type", value=content_type) or carried("content-type", value=JSON_TYPE)
         await self._room()
-        self._exchange.answer(status, headers=self._started([*said, *headers]), body=body)
+        self._exchange.answer(status, headers=self._started(status, headers=[*said, *headers]), body=body)
         self.finished = True
 
     async def begin_stream(self, *, headers: list[tuple[bytes, bytes]], head: bytes) -> None:
         """The start of a stream, with its first events."""
         await self._room()
-        self._exchange.begin(200, headers=self._started([*_STREAM_HEADERS, *headers]), piece=self._spelled(head))
+        self._exchange.begin(200, headers=self._started(200, headers=[*_STREAM_HEADERS, *headers]), piece=self._spelled(head))
 
     async def pass_on(self, events: bytes) -> None:
         """More of a stream, at once."""
@@ -313,10 +316,11 @@ class Reply:
         else:
             await self.whole(503, headers=headers, body=envelope(message, kind="server_error", code=code))
 
-    def _started(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    def _started(self, status: int, *, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         if self._closing():
             headers.append((b"connection", b"close"))
         self.first_byte_at = self._clock()
+        self.status, self.said = status, headers
         return headers
 
     def _spelled(self, events: bytes) -> bytes:

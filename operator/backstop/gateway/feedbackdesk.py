@@ -28,7 +28,7 @@ class FeedbackDesk:
         if signed is None:
             raise CallerError(_NOT_OURS, param="request_id", status=403, code="unknown_request_id")
         # Of a revision that is long gone, or of an answer that its caller chose the track of, nothing would be judged.
-        counted = signed.counts and self._metrics.counts_for(signed.revision) and self._used.take(signed.nonce)
+        counted = signed.counts and self._metrics.entry.counts_for(signed.revision) and self._used.take(signed.nonce)
         if counted:
-            self._metrics.served_by(signed.revision).count_feedback(label)
+            self._metrics.entry.of(signed.revision).count_feedback(label)
         return msgspec.json.encode({"object": "feedback", "label": label.value, "counted": counted})

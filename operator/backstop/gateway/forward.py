@@ -4,7 +4,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
-from ..api.metricnames import CacheUse, FirstTier, Outcome
+from ..api.metricnames import CacheUse, FailureMode, FirstTier, Outcome
 from ..api.steering import TRACK_HEADER
 from ..api.traffic import PodRole
 from .answer import MalformedError
@@ -40,20 +40,23 @@ class Forwarder:
 
     async def forward(self, body: Body, *, to: Forward, headers: RequestHeaders, reply: Reply, passage: Passage) -> SplitReason | None:
         """Relay one request; None when it is done, a reason when nobody took it and nothing has left."""
-        series = self._metrics.served_by(to.revision)
+        series = self._metrics.entry.of(to.revision)
         passage.revision, passage.outcome, passage.first_tier = to.revision, Outcome.ERROR, FirstTier.FAILED
+        hop = headers.trace.hop(to.revision, path=passage.endpoint.value)
         try:
             answer = await self._peers.send(
                 to.revision,
                 path=passage.endpoint.value,
                 body=body.content,
-                headers=headers.to_forward(to.revision, pinned=to.pinned),
+                headers=headers.to_forward(to.revision, trace=hop.headers, pinned=to.pinned),
                 on_sent=_once(series.count_sent if passage.judged else _uncounted),
             )
         except PeerFailedError as error:
+            hop.over(failure=FailureMode.DEPENDENCY_FAILURE.value)
             await self._fail(str(error), to=to, identity=headers.identity, reply=reply)
             return None
         if isinstance(answer, NotTaken):
+            hop.over(failure=answer.reason.value)
             return answer.reason
         body.let_go()
         self._metrics.count_split(to.to.value, reason=to.reason.value)
@@ -63,6 +66,8 @@ class Forwarder:
             await self._relay(answer, to=to, identity=headers.identity, reply=reply, passage=passage)
         finally:
             answer.close()
+        broke_off = passage.outcome in (Outcome.ERROR, Outcome.TRUNCATED)
+        hop.over(status=answer.response.status, failure=FailureMode.DEPENDENCY_FAILURE.value if broke_off else "")
         return None
 
     async def _relay(self, answer: PeerAnswer, *, to: Forward, identity: str, reply: Reply, passage: Passage) -> None:

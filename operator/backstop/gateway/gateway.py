@@ -4,8 +4,8 @@ import asyncio
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -40,12 +40,16 @@ from .revision import Revision
 from .room import BodyRoom
 from .serve import LocalServer
 from .targets import TargetGate
+from .traceoptions import TraceSettings
+from .tracing import Tracing
 from .trafficwatch import REREAD_SECONDS, ApiServer, TrafficWatch
 from .view import TrafficView
 
 # Model servers commonly close idle connections after 5 s: ours are not used that long.
 UPSTREAM_IDLE_SECONDS: Final = 4.0
 FIRST_LOOK_SECONDS: Final = 2.0
+# Before it would be killed, a process is over.
+LEAVING_SECONDS: Final = 0.5
 _LOG: Final = logging.getLogger("backstop.gateway")
 
 
@@ -69,6 +73,7 @@ class Settings:
     callers_seconds: float = READ_SECONDS
     cache_folder: Path | None = None  # of a revision whose cache has a cold level
     tickets_folder: Path | None = None  # of a revision with a tier of people
+    traces: TraceSettings | None = None
 
 
 async def run_gateway(
@@ -89,7 +94,7 @@ async def run_gateway(
     lifecycle, room, heartbeat = Lifecycle(), BodyRoom(settings.body_bytes), Heartbeat(clock=clock)
 
     def on_change(state: TrafficState) -> None:
-        metrics.prepare(state)
+        metrics.entry.prepare(state)
         _LOG.info(
             "acting on traffic generation %d: stable %s, canary %s at %d permille",
             state.generation,
@@ -105,6 +110,9 @@ async def run_gateway(
     access = _access(revision, settings=settings)
     peers = Peers(address=settings.address, budget=revision.budget, clock=clock)
     async with AsyncExitStack() as levels:
+        tracing = None
+        if settings.traces is not None:  # first, and so ended last
+            tracing = await levels.enter_async_context(_collecting(revision, settings=settings, metrics=metrics, lifecycle=lifecycle))
         client = Client(idle_seconds=UPSTREAM_IDLE_SECONDS, socket_factory=guarded_socket)
         levels.callback(client.close)
         levels.callback(peers.close)
@@ -156,6 +164,7 @@ async def run_gateway(
             random=split,
             access=access,
             feedback=feedback,
+            tracing=tracing,
         )
         ops = OpsApp(
             revision,
@@ -188,6 +197,24 @@ async def run_gateway(
             for task in (watching, beating, following):
                 task.cancel()
             await asyncio.gather(watching, beating, following, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _collecting(revision: Revision, *, settings: Settings, metrics: GatewayMetrics, lifecycle: Lifecycle) -> AsyncIterator[Tracing]:
+    """Collect traces, until the end of the block; then send what waits, in what is left of the grace period."""
+    # Not imported by others: the SDK and its exporter take half as much memory as all the rest.
+    from .spanexport import FLUSH_SECONDS, SpanExport
+    from .spans import Spans
+
+    assert settings.traces is not None
+    export = SpanExport(settings.traces, count=metrics.show_spans())
+    _LOG.info("traces are sent to `%s`", settings.traces.collector)
+    try:
+        yield Spans(revision, tracer=export.tracer(), address=settings.address)
+    finally:
+        now = asyncio.get_running_loop().time()
+        left = FLUSH_SECONDS if lifecycle.killed_at is None else lifecycle.killed_at - LEAVING_SECONDS - now
+        await export.close(within=min(FLUSH_SECONDS, max(0.0, left)))
 
 
 def _access(revision: Revision, *, settings: Settings) -> Access | None:

@@ -12,6 +12,7 @@ class Lifecycle:
     def __init__(self) -> None:
         self.draining = False
         self.ending = False
+        self.killed_at: float | None = None  # on the event loop's clock; None: nobody has told it to end
         self._running: set[asyncio.Task[None]] = set()
 
     @property
@@ -27,9 +28,10 @@ class Lifecycle:
         """The request is over."""
         self._running.discard(task)
 
-    def drain(self) -> None:
+    def drain(self, *, killed_at: float) -> None:
         """Be unready, and close connections after their answers."""
         self.draining = True
+        self.killed_at = killed_at
 
     def end(self) -> None:
         """Interrupt what still runs."""

@@ -137,8 +137,9 @@ async def serve_until_stopped(
     await metrics.listen(metrics_socket)
     await traffic.listen(traffic_socket)
     await stop.wait()
-    lifecycle.drain()
-    last = loop.time() + max(0.0, grace_seconds - ENDING_SECONDS)
+    killed_at = loop.time() + grace_seconds
+    lifecycle.drain(killed_at=killed_at)
+    last = max(loop.time(), killed_at - ENDING_SECONDS)
     await asyncio.sleep(min(drain_seconds, max(0.0, last - loop.time())))
     traffic.close()
     if not await traffic.ended(within=max(0.0, last - loop.time())):

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Final, NoReturn
@@ -33,10 +34,13 @@ from .memory import memory_limit
 from .options import parse_port, parse_seconds
 from .revision import ConfigurationError, Revision
 from .room import body_bytes
+from .traceoptions import TraceSettings, trace_settings
 from .trafficwatch import ApiServer
 
 # Until every sender has seen that the pod is not ready.
 POD_DRAIN_SECONDS: Final = 5.0
+# Spans are written in a thread of their own. Python leaves each thread its turn for 5 ms; a request would wait for all of them.
+SWITCH_SECONDS: Final = 0.0005
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ConfigurationError as error:
         sys.stderr.write(f"backstop-gateway: {error}\n")
         sys.exit(2)
+    if settings.traces is not None:
+        sys.setswitchinterval(SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(revision, settings=settings))
 
@@ -134,6 +140,7 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
     revision = compile_revision(record, environment={**environment, **keys})
     refuse_too_large_a_cache(revision, memory=memory_limit())
     callers = _callers(revision, folder=options.callers, given=callers)
+    traces = _traces(environment)
     settings = Settings(
         traffic_socket=bind(host, port=parse_port(options.port, option="--port"), option="--port"),
         metrics_socket=bind(host, port=parse_port(options.metrics_port, option="--metrics-port"), option="--metrics-port"),
@@ -146,8 +153,27 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
         callers=options.callers,
         cache_folder=_cache_folder(revision, folder=options.cache_folder),
         tickets_folder=_tickets_folder(revision, folder=options.tickets_folder),
+        traces=traces,
     )
     return revision, settings
+
+
+def _traces(environment: Mapping[str, str]) -> TraceSettings | None:
+    """Where traces go. Raises ConfigurationError."""
+    settings = trace_settings(environment)
+    if settings is None:
+        return None
+    try:  # now, so that it is there before what is there is frozen
+        import_module("backstop.gateway.spanexport")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "opentelemetry":
+            raise
+        said = "traces are asked for, and this installation has nothing to send them with; install `backstop[traces]`"
+        raise ConfigurationError(said) from None
+    for option, file in (("CERTIFICATE", settings.authority), ("CLIENT_CERTIFICATE", settings.certificate), ("CLIENT_KEY", settings.key)):
+        if file is not None and not os.access(file, os.R_OK):
+            raise ConfigurationError(f"`OTEL_EXPORTER_OTLP_{option}` names a file that cannot be read; correct it")
+    return settings
 
 
 def _cache_folder(revision: Revision, *, folder: Path | None) -> Path | None:

@@ -52,22 +52,22 @@ class Relay:
         tier = answer.upstream
         assert isinstance(tier, ModelTier)
         began, ends = answer.attempt_started, answer.attempt_started + tier.total
-        why = ""  # it was the first time
+        why, late = "", False  # it was the first time
         try:
             while True:
                 try:
                     await self._pass_on(stream, tier=tier, ends=ends, reply=reply, headers=headers, going_on=going_on)
                     break
                 except CutError as error:
-                    why = why or str(error)
+                    why, late = why or str(error), False
                 except TimeoutError:
                     # Whose time it was: the total is over also where it was quick and the caller was not. A silence is the target's.
-                    why = why or "the target fell silent, or took too long"
+                    why, late = why or "the target fell silent, or took too long", True
                     if (total_is_over := self._clock() > ends - TIMER_SLACK) and reply.waited > (self._clock() - began) / 2:
                         await reply.end_stream(SLOW_CALLER_EVENT)
                         return Relayed(Outcome.CANCELLED)
                     going_on = None if total_is_over else going_on
-                await stream.close()
+                await stream.close(late=late)
                 rest = None if going_on is None else await going_on.go_on(tier, within=ends - self._clock())
                 if rest is None:
                     await reply.end_stream(error_event(f"the answer is incomplete: {why}", code="stream_interrupted"))

@@ -26,6 +26,7 @@ from .responses import Responses
 from .revision import STATIC_MODEL, Revision, StaticTier
 from .static import FixedAnswer, static_completion, static_stream
 from .surface import Completions, Endpoint, chat_of, embeddings_of
+from .tracing import Trace
 from .upstream import PassedBack, Streaming, Whole
 from .usage import USAGE_HEADER, ModelUse, told, usage_in
 from .walk import Walk
@@ -279,7 +280,7 @@ class LocalServer:
         else:
             await reply.whole(200, headers=headers, body=static_completion(fixed, identity=completion, created=created))
 
-    def _going_on(self, request: ChatRequest, *, answer: Answered | Exhausted, trace: Mapping[str, str], walk: Walk) -> Continuation | None:
+    def _going_on(self, request: ChatRequest, *, answer: Answered | Exhausted, trace: Trace, walk: Walk) -> Continuation | None:
         """What a stream would be finished with, should it break off; None where it would not be."""
         if not (isinstance(answer, Answered) and isinstance(answer.answer, Streaming)):
             return None

@@ -72,11 +72,13 @@ class Streaming:
         self._include_usage = include_usage
         self._splitter = EventSplitter()
         self._started: set[int] = set()
-        self._finished: set[int] = set()
+        self._finished: dict[int, str] = {}
         self._ended = False
         self._wrong: MalformedError | None = None
         self.head = b""  # everything up to and including the first content
         self.usage: Usage | None = None  # once it was told
+        self.broke_off = self.was_late = False
+        self.on_close: Callable[[Streaming], None] | None = None
 
     async def open(self) -> None:
         """Read up to the first content, into `head`. Raises MalformedError when none comes."""
@@ -96,21 +98,22 @@ class Streaming:
         """The next complete events and whether they hold content; None after the proper end. Raises CutError."""
         while True:
             if self._wrong is not None:
-                raise CutError(str(self._wrong))
+                raise self._cut(str(self._wrong))
             if self._ended:
                 return None
             try:
                 chunk = await self._response.read()
             except (BrokenError, GarbledError):
-                raise CutError("the connection to the target broke") from None
+                raise self._cut("the connection to the target broke") from None
             if not chunk:
                 return self._at_end(), False
             events, content = self._take(chunk)
             if events:
                 return events, content
 
-    async def close(self) -> None:
-        """Give the connection back when the body is over, else close it."""
+    async def close(self, *, late: bool = False) -> None:
+        """Give the connection back when the body is over, else close it. `late`: because the target fell silent, or took too long."""
+        self.was_late = self.was_late or late
         try:
             if self._ended and not self._response.at_end:
                 async with asyncio.timeout(_TAIL_SECONDS):
@@ -119,6 +122,22 @@ class Streaming:
             return  # closed with its release
         finally:
             self._response.release()
+            if self.on_close is not None:
+                self.on_close(self)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it came to its proper end."""
+        return self._ended
+
+    @property
+    def finish_reasons(self) -> list[str]:
+        """Why each of its choices ended, of those that have."""
+        return [self._finished[index] for index in sorted(self._finished)]
+
+    def _cut(self, why: str) -> CutError:
+        self.broke_off = True
+        return CutError(why)
 
     def _take(self, chunk: bytes) -> tuple[bytes, bool]:
         taken: list[bytes] = []
@@ -146,12 +165,12 @@ class Streaming:
 
     def _at_end(self) -> bytes:
         if not self._is_complete() or self._splitter.rest.strip():
-            raise CutError("the target ended the stream in the middle of the answer")
+            raise self._cut("the target ended the stream in the middle of the answer")
         self._ended = True
         return DONE_EVENT
 
     def _is_complete(self) -> bool:
-        return bool(self._finished) and self._started <= self._finished
+        return bool(self._finished) and self._started <= self._finished.keys()
 
 
 class Upstream:

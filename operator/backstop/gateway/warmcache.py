@@ -4,6 +4,7 @@ One connection reads and one writes. What comes back is not trusted: at most as 
 answer to the question closes the connection. No error's own text goes on, for it may hold what the server was told.
 """
 
+import ssl
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -17,9 +18,18 @@ from redis.exceptions import ConnectionError as NotConnectedError
 from .lowerlevel import STORE_SECONDS, StoreError
 from .redisaddress import RedisAddress
 from .storedentry import LONGEST_ENTRY
+from .trust import trust_of
 
 Answer = TypeVar("Answer")
 _CONNECTIONS: Final = 2
+
+
+class _SecuredConnection(SSLConnection):
+    """Over TLS, by `trust`: what the library makes of a CA bundle trusts the system's authorities as well, and is made for each anew."""
+
+    def __init__(self, *, trust: ssl.SSLContext, **options: Any) -> None:
+        super().__init__(**options)
+        self.ssl_context.context = trust
 
 
 class RedisStore:
@@ -40,8 +50,8 @@ class RedisStore:
             "client_name": "backstop-gateway",
         }
         if address.tls:
-            options |= {"ssl_ca_data": address.authorities, "ssl_cert_reqs": "required", "ssl_check_hostname": True}
-        pool = ConnectionPool(connection_class=SSLConnection if address.tls else Connection, max_connections=_CONNECTIONS, **options)
+            options["trust"] = trust_of(address.authorities)
+        pool = ConnectionPool(connection_class=_SecuredConnection if address.tls else Connection, max_connections=_CONNECTIONS, **options)
         self._pool = pool
         self._redis: Any = Redis(connection_pool=pool)
 

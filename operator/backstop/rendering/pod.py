@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ..api.fallbackpolicy import Timeouts
+from ..api.gatewayvariable import GatewayVariable
 from ..api.names import (
     CACHE_MOUNT,
     CALLERS_MOUNT,
@@ -40,10 +41,15 @@ TICKETS_MARGIN_KIBIBYTES: Final = 32 << 10
 USER: Final = 65532
 
 
-def render_template(record: RevisionRecord, *, image: str, serving: Serving, pull_secrets: Sequence[str]) -> Body:
-    """The pod template of `record`'s gateways. `pull_secrets`: names of Secrets in the policy's namespace."""
+def render_template(
+    record: RevisionRecord, *, image: str, serving: Serving, pull_secrets: Sequence[str], variables: Sequence[GatewayVariable] = ()
+) -> Body:
+    """The pod template of `record`'s gateways. `pull_secrets`: names of Secrets in the policy's namespace; `variables`: the
+    installation's, for those that the policy does not set.
+    """
     grace = grace_seconds(record)
     template = _template(record, image=image, resources=serving.resources, grace=grace)
+    template["spec"]["containers"][0]["env"] += _declared([*variables, *serving.env])
     if pull_secrets:
         template["spec"]["imagePullSecrets"] = [{"name": name} for name in pull_secrets]
     return with_added(template, added=serving.podTemplate)
@@ -109,11 +115,19 @@ def spread_over_nodes(policy: str, *, revision: str) -> Body:
     }
 
 
-def declared_variable(variable: ProbeVariable | WorkloadVariable) -> Body:
+def declared_variable(variable: ProbeVariable | WorkloadVariable | GatewayVariable) -> Body:
     """An environment variable as its author declared it."""
     if variable.secretKeyRef is None:
         return {"name": variable.name, "value": variable.value}
     return {"name": variable.name, "valueFrom": {"secretKeyRef": variable.secretKeyRef.model_dump(mode="json")}}
+
+
+def _declared(variables: Sequence[GatewayVariable]) -> list[Body]:
+    """Of several with one name, the last. The node's address stands before them: a collector may run on each node."""
+    if not variables:
+        return []
+    node = {"name": "NODE_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}
+    return [node, *(declared_variable(variable) for variable in {variable.name: variable for variable in variables}.values())]
 
 
 def grace_seconds(record: RevisionRecord) -> int:

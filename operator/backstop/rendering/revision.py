@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ..api.fallbackpolicy import FallbackPolicySpec
+from ..api.gatewayvariable import GatewayVariable
 from ..api.names import RECORD_KEY, TEMPLATE_KEY, revision_object
 from ..api.promptversion import PromptVersionSpec
 from ..api.record import RevisionRecord, WorkloadRecord, build_record, build_workload_record
@@ -30,11 +31,12 @@ def record_object(
     contents: Mapping[str, str] | None = None,
     image: str,
     pull_secrets: Sequence[str],
+    variables: Sequence[GatewayVariable] = (),
 ) -> Body:
     """The immutable record of the revision that `policy` with `prompt` asks for: ConfigMap with the gateways' configuration and their
     pod template. `prompt`: None for a workload of its author's own. `image`: of gateways whose policy names none. `pull_secrets`: names
-    of Secrets in the policy's namespace, for pulling images. `refresh`: as of `revision_hash`; `contents`: the texts
-    of what it refers to, called as `references_of` does. Raises RevisionTooLarge.
+    of Secrets in the policy's namespace, for pulling images. `variables`: of gateways, those that the policy does not set. `refresh`: as
+    of `revision_hash`; `contents`: the texts of what it refers to, called as `references_of` does. Raises RevisionTooLarge.
     """
     record: RevisionRecord | WorkloadRecord
     if prompt is None:
@@ -42,7 +44,9 @@ def record_object(
         template = render_workload(record, serving=policy.serving, pull_secrets=pull_secrets)
     else:
         record = build_record(namespace=owner.namespace, name=owner.name, policy=policy, prompt=prompt, refresh=refresh, contents=contents)
-        template = render_template(record, image=policy.serving.image or image, serving=policy.serving, pull_secrets=pull_secrets)
+        template = render_template(
+            record, image=policy.serving.image or image, serving=policy.serving, pull_secrets=pull_secrets, variables=variables
+        )
     contents = {RECORD_KEY: _readable(record_contents(record)), TEMPLATE_KEY: _readable(template)}
     size = sum(len(text.encode()) for text in contents.values())
     if size > MOST_BYTES:

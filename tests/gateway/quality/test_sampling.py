@@ -59,7 +59,7 @@ class Stream:
     async def more(self) -> tuple[bytes, bool] | None:
         return (self._events.pop(0), True) if self._events else None
 
-    async def close(self) -> None:
+    async def close(self, *, late: bool = False) -> None:
         self.closed = True
 
 

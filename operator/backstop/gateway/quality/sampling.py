@@ -45,8 +45,8 @@ class AnswerStream(Protocol):
     async def more(self) -> tuple[bytes, bool] | None:
         """The next events, and whether they hold content; None: it is over."""
 
-    async def close(self) -> None:
-        """Nobody reads it any more."""
+    async def close(self, *, late: bool = False) -> None:
+        """Nobody reads it any more; `late`: because its target fell silent, or took too long."""
 
     @property
     def usage(self) -> Usage | None:
@@ -227,11 +227,11 @@ class SampledStream:
             self._sampler.offer(replace(self._drawn, events=tuple(self._events), is_cut=self._is_cut))
         return piece
 
-    async def close(self) -> None:
+    async def close(self, *, late: bool = False) -> None:
         """As of the stream. What was not offered is let go."""
         if not self._given_up:
             self._give_up()
-        await self._stream.close()
+        await self._stream.close(late=late)
 
     @property
     def usage(self) -> Usage | None:
