@@ -119,11 +119,10 @@ async def promotes_and_rolls_back(server: ApiServer, client: Client) -> None:
             operator.interfere("fallbackpolicies/support/status", world.touch_status)
             await world.apply("v2", rollback=few)
             await world.stable_on("v2", within=60)
-            scaled = {"replicas": 1, "autoscaling": {"maxReplicas": 2}, "resources": {"requests": {"cpu": "100m"}}}
-            await world.apply("v2", rollback=few, serving=scaled)
+            await world.apply("v2", rollback=few, serving={"replicas": 1, "autoscaling": {"maxReplicas": 2}})
             await until("there is an autoscaler", lambda: world.names(AUTOSCALERS))
             operator.interfere("promptversions/v3/status", lambda: world._touched(PROMPT_VERSIONS, name="v3"))
-            await world.apply("v3", rollback=few, serving={"replicas": 1})
+            await world.apply("v3", rollback=few, serving={"replicas": 2})
             await world.until_status("v3 is rolled back", lambda s: s.get("lastRollout", {}).get("outcome") == "RolledBack", within=60)
             await until("every transition has its event", lambda: _all_is_told(world))
             await until("one report is left of two", lambda: _is_left(world))

@@ -11,12 +11,14 @@ POLL_SECONDS = 0.05
 
 
 async def until(what: str, condition: Callable[[], Awaitable[T | None]], *, within: float = 30.0) -> T:
-    """The first value of `condition` that is not None or False. Fails, saying `what` was waited for, when there is none in time."""
+    """The first value of `condition` that is not None, False, or an empty list or set. Fails, saying what was waited for, when none comes
+    in time.
+    """
     try:
         async with asyncio.timeout(within):
             while True:
                 value = await condition()
-                if value is not None and value is not False:
+                if value is not None and value is not False and not (isinstance(value, list | set) and not value):
                     return value
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
