@@ -2,22 +2,24 @@
 
 `python -m e2e.load --url URL --rate 60`: an open loop. Requests begin at their time whether earlier ones are done or not, so that a slow
 service is seen as slow. `--requests N --callers C`: a closed loop, N requests in all. Callers begin when the address answers for the
-first time, and keep connections alive, as real clients do. SIGTERM ends it after the last answer. Knows nothing of a policy beyond the
-`x-backstop-*` headers that every caller gets.
+first time, and keep connections alive, as real clients do. All ask the same, unless `--known N --known-percent P` says that of a hundred
+questions P are one of N, in turn; the others are never asked again. Each of these is asked twice first, for whoever keeps answers.
+SIGTERM ends it after the last answer. Knows nothing of a policy beyond the `x-backstop-*` headers that every caller gets.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 import aiohttp
 
-REQUEST = {"model": "any", "messages": [{"role": "user", "content": "When do you open on Sundays?"}]}
+QUESTION = "When do you open on Sundays?"
 LONGEST_SECONDS = 10.0
 
 
@@ -32,6 +34,7 @@ class Answer:
     revision: str = ""
     tier: str = ""
     error: str = ""
+    cache: str = ""
 
     @property
     def failed(self) -> bool:
@@ -47,11 +50,24 @@ class Answer:
 Tell = Callable[[Answer], None]
 
 
-async def one(session: aiohttp.ClientSession, *, url: str, tell: Tell) -> None:
+def questions(*, known: int, known_percent: int) -> Iterator[str]:
+    """What is asked, request by request; without `known`, always the same."""
+    turn = itertools.cycle(range(known))
+    for number in itertools.count():
+        if not known:
+            yield QUESTION
+        elif number * known_percent // 100 < (number + 1) * known_percent // 100:
+            yield f"{QUESTION} I am number {next(turn)}."
+        else:
+            yield f"{QUESTION} This is asked once: {number}."
+
+
+async def one(session: aiohttp.ClientSession, *, url: str, tell: Tell, question: str = QUESTION) -> None:
     """One request; whatever becomes of it is told."""
+    request = {"model": "any", "messages": [{"role": "user", "content": question}]}
     began, clock = time.time(), time.monotonic()
     try:
-        async with asyncio.timeout(LONGEST_SECONDS), session.post(f"{url}/v1/chat/completions", json=REQUEST) as response:
+        async with asyncio.timeout(LONGEST_SECONDS), session.post(f"{url}/v1/chat/completions", json=request) as response:
             body = await response.read()
     except (aiohttp.ClientError, TimeoutError) as error:
         tell(Answer(began=began, seconds=time.monotonic() - clock, status=0, error=repr(error)))
@@ -65,24 +81,25 @@ async def one(session: aiohttp.ClientSession, *, url: str, tell: Tell) -> None:
             track=headers.get("x-backstop-track", ""),
             revision=headers.get("x-backstop-revision", ""),
             tier=headers.get("x-backstop-tier", ""),
+            cache=headers.get("x-backstop-cache", ""),
             error="" if response.status == 200 else body[:200].decode(errors="replace"),
         )
     )
 
 
-async def steadily(url: str, *, rate: float, stop: asyncio.Event, tell: Tell) -> None:
+async def steadily(url: str, *, rate: float, asked: Iterator[str], stop: asyncio.Event, tell: Tell) -> None:
     """`rate` requests a second until `stop`; returns when the last is answered."""
     async with _session() as session, asyncio.TaskGroup() as requests:
         started, count = time.monotonic(), 0
         while not stop.is_set():
-            requests.create_task(one(session, url=url, tell=tell))
+            requests.create_task(one(session, url=url, tell=tell, question=next(asked)))
             count += 1
             ahead = started + count / rate - time.monotonic()
             if ahead > 0:
                 await asyncio.sleep(ahead)
 
 
-async def exactly(url: str, *, requests: int, callers: int, stop: asyncio.Event, tell: Tell) -> None:
+async def exactly(url: str, *, requests: int, callers: int, asked: Iterator[str], stop: asyncio.Event, tell: Tell) -> None:
     """`requests` requests by `callers` callers at a time, each waiting for its answer."""
     left = requests
 
@@ -90,7 +107,7 @@ async def exactly(url: str, *, requests: int, callers: int, stop: asyncio.Event,
         nonlocal left
         while left > 0 and not stop.is_set():
             left -= 1
-            await one(session, url=url, tell=tell)
+            await one(session, url=url, tell=tell, question=next(asked))
 
     async with _session() as session, asyncio.TaskGroup() as tasks:
         for _ in range(callers):
@@ -128,10 +145,14 @@ async def _main(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await answered(options.url, within=LONGEST_SECONDS)
+    if options.known:
+        first = questions(known=options.known, known_percent=100)
+        await exactly(options.url, requests=2 * options.known, callers=options.callers, asked=first, stop=stop, tell=_tell)
+    asked = questions(known=options.known, known_percent=options.known_percent)
     if options.requests:
-        await exactly(options.url, requests=options.requests, callers=options.callers, stop=stop, tell=_tell)
+        await exactly(options.url, requests=options.requests, callers=options.callers, asked=asked, stop=stop, tell=_tell)
     else:
-        await steadily(options.url, rate=options.rate, stop=stop, tell=_tell)
+        await steadily(options.url, rate=options.rate, asked=asked, stop=stop, tell=_tell)
 
 
 if __name__ == "__main__":
@@ -140,4 +161,6 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=float, default=60.0, help="requests a second (default %(default)s)")
     parser.add_argument("--requests", type=int, default=0, help="so many in all, as fast as `--callers` get them")
     parser.add_argument("--callers", type=int, default=32, help="default %(default)s")
+    parser.add_argument("--known", type=int, default=0, help="so many questions are asked again and again")
+    parser.add_argument("--known-percent", type=int, default=100, help="and so many of a hundred requests are one of these")
     asyncio.run(_main(parser.parse_args()))

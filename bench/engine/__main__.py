@@ -11,9 +11,11 @@ from contextlib import AsyncExitStack
 from e2e.cluster.build import KUBERNETES, PROMETHEUS
 
 from .baseline import measure_baseline
+from .evaluation import measure_evaluation
 from .handover import measure_handover
 from .idle import measure_idle
 from .live import measure_live, measure_queries
+from .slos import FEW, SLOS
 from .stage import Stage, load, stage
 from .table import Row, printed
 
@@ -49,6 +51,16 @@ def _parser() -> argparse.ArgumentParser:
         help="times that the operator that leads is told to end; half of them that it is killed, that it freezes (default: 10; 0: none)",
     )
     parser.add_argument("--replicas", type=int, default=2, metavar="N", help="gateway pods per policy (default: 2)")
+    parser.add_argument(
+        "--slos", type=int, choices=range(1, len(SLOS) + 1), default=FEW, help=f"SLOs per policy, {len(SLOS)} at most (default: {FEW})"
+    )
+    parser.add_argument(
+        "--evaluations",
+        type=_counts,
+        default=[1000],
+        metavar="N,…",
+        help="live policies whose judging alone is measured, without any server, with as many SLOs and with all of them (default: 1000)",
+    )
     return parser
 
 
@@ -63,8 +75,11 @@ async def _run(options: argparse.Namespace) -> list[Row]:
         print(printed(found), file=sys.stderr, flush=True)
 
     async def fresh(stack: AsyncExitStack) -> Stage:
-        return await stack.enter_async_context(stage(scrape_seconds=options.scrape_seconds, replicas=options.replicas))
+        return await stack.enter_async_context(stage(scrape_seconds=options.scrape_seconds, replicas=options.replicas, slos=options.slos))
 
+    for count in sorted(options.evaluations):
+        for slos in sorted({options.slos, len(SLOS)}):
+            tell(measure_evaluation(count=count, slos=slos))
     if options.idle:
         async with AsyncExitStack() as stack:
             idle = await fresh(stack)
@@ -73,7 +88,7 @@ async def _run(options: argparse.Namespace) -> list[Row]:
                 tell(await measure_baseline(idle, count=count))
     if options.analysing:
         async with AsyncExitStack() as stack:
-            ten = await stack.enter_async_context(stage(scrape_seconds=10, replicas=options.replicas))
+            ten = await stack.enter_async_context(stage(scrape_seconds=10, replicas=options.replicas, slos=options.slos))
             tell(await measure_queries(ten, count=options.analysing))
     if options.handover:
         async with AsyncExitStack() as stack:

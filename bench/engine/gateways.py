@@ -8,18 +8,18 @@ import asyncio
 import errno
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from backstop.api import metricnames
 from backstop.api.names import METRICS_PORT
 from backstop.api.traffic import TrafficState
+
+from .slos import series_of, spelled
 
 REQUESTS_PER_SECOND: Final = 50.0  # per pod that callers enter at
 GOOD_SECONDS: Final = 0.1
 BAD_SECONDS: Final = 0.4
-LIMIT_MILLISECONDS: Final = 150
 _BACKLOG: Final = 64
 
 PolicyName = tuple[str, str]  # namespace, name
@@ -48,10 +48,11 @@ class Pod:
 
 
 class Gateways:
-    """All pods that answer."""
+    """All pods that answer, of policies with the first so many of SLOS."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, slos: int) -> None:
         self.policies: dict[PolicyName, Policy] = {}
+        self._slos = slos
         self._pods: dict[str, Pod] = {}
         self._servers: dict[str, asyncio.Server] = {}
         self._numbers = iter(range(250_000))
@@ -126,28 +127,26 @@ class Gateways:
 
     def _text(self, pod: Pod, revision: str) -> str:
         if revision not in pod.texts:
-            pod.texts[revision] = _exposition_of(pod.of, revision=revision)
+            pod.texts[revision] = _exposition_of(pod.of, revision=revision, slos=self._slos)
         return pod.texts[revision]
 
 
 def _numbers(counted: list[float]) -> dict[str, int]:
     total, slow = (int(number) for number in counted)
-    return {"total": total, "quick": total - slow}
+    return {"total": total, "quick": total - slow, "none": 0}
 
 
-def _exposition_of(of: PolicyName, *, revision: str) -> str:
-    base = f'namespace="{of[0]}",policy="{of[1]}",revision="{revision}"'
-    answered = f'{base},cache="miss",first_tier="answered"'
-    lines = [
-        f'{metricnames.SERVED_TOTAL}{{{answered},outcome="success"}} %(total)d',
-        f"{metricnames.SENT_TOTAL}{{{base}}} %(total)d",
-        f"{metricnames.SERVED_SECONDS}_count{{{answered}}} %(total)d",
-    ]
-    for bound in metricnames.latency_bounds([LIMIT_MILLISECONDS / 1000]):
-        number = "0" if bound < GOOD_SECONDS else "%(quick)d" if bound < BAD_SECONDS else "%(total)d"
-        lines.append(f'{metricnames.SERVED_SECONDS}_bucket{{{answered},le="{metricnames.bound_label(bound)}"}} {number}')
-    lines.append(f'{metricnames.SERVED_SECONDS}_bucket{{{answered},le="+Inf"}} %(total)d')
-    return "\n".join(lines) + "\n"
+def kind_of(labels: Mapping[str, str]) -> str:
+    """Which requests a series counts: `total`, those that were `quick`, or `none`."""
+    bound = labels.get("le")
+    if bound is None or float(bound) >= BAD_SECONDS:
+        return "total"
+    return "none" if float(bound) < GOOD_SECONDS else "quick"
+
+
+def _exposition_of(of: PolicyName, *, revision: str, slos: int) -> str:
+    series = series_of(of, revision=revision, slos=slos)
+    return "".join(f"{spelled(metric, labels)} %({kind_of(labels)})d\n" for metric, labels in series)
 
 
 class _Connection(asyncio.Protocol):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from backstop.analysis.state import PACKED_BYTES
 from backstop.api.clock import parse_time
 from backstop.kube.resources import POLICIES, PROMPT_VERSIONS, Body
 from e2e.cluster.progress import step
@@ -121,11 +122,14 @@ async def _steady(stage: Stage, operator: Operator, *, told: str, target: str = 
     await asyncio.sleep(1.5)  # the audit log is written once a second
     requests = stage.requests(since=at)
     minutes = STEADY_SECONDS / 60
+    cpu, evaluating = (after.cpu - before.cpu) / minutes, (after.beside - before.beside) / minutes
+    largest = max(len(status.get("analysis", "")) for status in stage.kubelet.statuses.values())
     return [
         Row(told + "Prometheus queries per minute", f"{asked / minutes:.0f}", target),
         Row(told + "Prometheus queries per tick", f"{asked * stage.scrape_seconds / STEADY_SECONDS:.1f}"),
         Row(told + "API writes per minute, without the Lease", f"{requests.writes / minutes:.0f}"),
-        Row(told + "CPU", f"{(after.cpu - before.cpu) / minutes:.1f} s/min", load=load()),
+        Row(told + "CPU", f"{cpu:.1f} s/min, of these {evaluating:.1f} evaluating", load=load()),
+        Row(told + "state in status, the largest", f"{largest:,} bytes", f"≤ {PACKED_BYTES:,}"),
         Row(told + "memory", f"{after.resident:.0f} MiB, peak {after.peak:.0f}"),
     ]
 

@@ -22,7 +22,7 @@ from backstop.rendering.scaling import disruption_budget
 from backstop.rendering.services import caller_services
 from backstop.rendering.shared import account
 
-from .gateways import LIMIT_MILLISECONDS
+from .slos import PRIMARY, fields_of
 
 IMAGE: Final = "localhost/backstop:bench"
 PROMPT_CHARACTERS: Final = 1000
@@ -41,19 +41,16 @@ def prompt_body(namespace: str, *, policy: str, number: int) -> Body:
     }
 
 
-def policy_body(namespace: str, *, policy: str, replicas: int) -> Body:
-    """A policy whose canary, once it has one, is judged for longer than any run."""
+def policy_body(namespace: str, *, policy: str, replicas: int, slos: int) -> Body:
+    """A policy whose canary, once it has one, is judged by the first so many of SLOS for longer than any run."""
     spec = {
         "promptVersion": f"{policy}-v1",
         "latencyBudgetMilliseconds": 400,
         "chain": [
-            {"name": "primary", "model": {"baseURL": "http://model.test/v1", "name": "m"}},
+            PRIMARY,
             {"name": "static", "static": {"default": "Sorry."}},
         ],
-        "slos": [
-            {"name": "latency", "indicator": "Latency", "quantilePercent": 95, "maxMilliseconds": LIMIT_MILLISECONDS, "minRequests": 20},
-            {"name": "errors", "indicator": "ErrorRate", "maxPercent": "1", "minRequests": 20},
-        ],
+        **fields_of(slos),
         "canary": {
             "steps": [{"weight": 20, "holdSeconds": 36000}, {"weight": 100, "holdSeconds": 60}],
             "analysis": {"warmUpSeconds": 0},
@@ -76,7 +73,8 @@ class Model:
     def copy(self, namespace: str, name: str) -> Iterator[tuple[Resource, Body]]:
         """The same under another name, ready to be stored. Nothing answers at its pods' addresses."""
         prompt = self._body(prompt_body(namespace, policy=name, number=1), over=self.prompt, uid=str(uuid4()))
-        body = policy_body(namespace, policy=name, replicas=self.policy["spec"]["serving"]["replicas"])
+        spec = self.policy["spec"]
+        body = policy_body(namespace, policy=name, replicas=spec["serving"]["replicas"], slos=len(spec["slos"]))
         policy = self._body(body, over=self.policy, uid=str(uuid4()))
         mine, model = revision_of(policy, prompt=prompt), revision_of(self.policy, prompt=self.prompt)
         changes = [

@@ -5,6 +5,7 @@ Reads a process's memory and time from Linux's /proc.
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -34,14 +35,16 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Usage:
-    """Of a process and its children: CPU seconds since its start, memory now and at the peak of each, in MiB."""
+    """Of a process and its children: CPU seconds since its start (`beside`: the children's), memory now and at the peak of each, in MiB."""
 
     cpu: float
     resident: float
     peak: float
+    beside: float = 0.0
 
-    def __add__(self, other: "Usage") -> "Usage":
-        return Usage(self.cpu + other.cpu, self.resident + other.resident, self.peak + other.peak)
+    def with_child(self, child: "Usage") -> "Usage":
+        """With those of a child."""
+        return Usage(self.cpu + child.cpu, self.resident + child.resident, self.peak + child.peak, self.beside + child.cpu)
 
 
 def usage(pid: int) -> Usage:
@@ -49,9 +52,10 @@ def usage(pid: int) -> Usage:
     stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     resident, peak = (int(status[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
-    own = Usage(cpu=sum(map(int, stat[11:15])) / _TICKS, resident=resident, peak=peak)
+    user, system, *ended = (int(ticks) / _TICKS for ticks in stat[11:15])
+    own = Usage(cpu=user + system + sum(ended), resident=resident, peak=peak, beside=sum(ended))
     children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
-    return sum(map(usage, children), own)
+    return functools.reduce(Usage.with_child, map(usage, children), own)
 
 
 @asynccontextmanager

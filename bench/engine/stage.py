@@ -56,6 +56,7 @@ class Stage:
     folder: Path
     scrape_seconds: int
     replicas: int
+    slos: int
     model: Model | None = None
     settled: set[PolicyName] = field(default_factory=set)
 
@@ -95,7 +96,7 @@ class Stage:
         of = MODEL
         await self.namespace(of[0])
         await self.api.create(PROMPT_VERSIONS, objects.prompt_body(of[0], policy=of[1], number=1))
-        await self.api.create(POLICIES, objects.policy_body(of[0], policy=of[1], replicas=self.replicas))
+        await self.api.create(POLICIES, objects.policy_body(of[0], policy=of[1], replicas=self.replicas, slos=self.slos))
         async with self.operating():
             await self.kubelet.until("the model is settled", lambda: is_ready(self.kubelet.statuses.get(of)), within=SETTLED_SECONDS)
             await asyncio.sleep(3.0)  # what it still writes when it is ready is part of it
@@ -185,7 +186,7 @@ def load() -> str:
 
 
 @asynccontextmanager
-async def stage(*, scrape_seconds: int, replicas: int) -> AsyncIterator[Stage]:
+async def stage(*, scrape_seconds: int, replicas: int, slos: int) -> AsyncIterator[Stage]:
     """Everything, up; and ended with the context."""
     with tempfile.TemporaryDirectory(prefix="backstop-bench-") as path:
         folder = Path(path)
@@ -196,14 +197,14 @@ async def stage(*, scrape_seconds: int, replicas: int) -> AsyncIterator[Stage]:
         with ApiServer(more=[*more, "--audit-log-batch-max-wait=1s"]) as server:
             async with admin(server) as api, prometheus(port=free_port(), folder=folder, scrape_seconds=scrape_seconds) as metrics:
                 await _install(api)
-                gateways = Gateways()
+                gateways = Gateways(slos=slos)
                 kubelet = Kubelet(api, gateways)
                 playing = asyncio.create_task(kubelet.run())
                 body = asyncio.current_task()
                 assert body is not None
                 playing.add_done_callback(lambda done: body.cancel() if not done.cancelled() else None)
                 try:
-                    yield Stage(server, api, metrics, gateways, kubelet, folder, scrape_seconds, replicas)
+                    yield Stage(server, api, metrics, gateways, kubelet, folder, scrape_seconds, replicas, slos)
                 finally:
                     if playing.done():
                         await playing

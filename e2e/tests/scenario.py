@@ -28,6 +28,8 @@ GOOD = "Answer in one sentence."
 ALSO_GOOD = "Answer in one friendly sentence."
 SLOW = "Think step by step."
 INVENTS = "Give exact figures."
+HASTY = "Answer in haste."
+ALSO_HASTY = "Answer in haste, please."
 
 Status = Mapping[str, Any]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from backstop.analysis.apart import Apart
+from backstop.analysis.apart import QUESTIONS_PER_FRAME, Apart
 from backstop.analysis.queries import MetricsSourceConfig
-from backstop.analysis.tick import Answer, Evaluator, EvaluatorEnded, Here, NothingNew, Question
+from backstop.analysis.tick import ANSWERS_AT_ONCE, Answer, Evaluator, EvaluatorEnded, Here, NothingNew, Question
 from tests.analysis.history import errors_objective, live_policy
 from tests.analysis.test_source import response, says, serving, silence, source_at
 from tests.controller.until import until
@@ -109,6 +109,29 @@ async def test_a_process_that_dies_is_said_and_the_next_tick_has_another() -> No
         with pytest.raises(EvaluatorEnded, match="metrics source `default` has ended or hangs"):
             await answer(there, [question(now)])
         assert await answer(there, [question(now)])
+
+
+@pytest.mark.long
+async def test_a_process_that_was_killed_while_it_waited_costs_no_tick() -> None:
+    now = time.time()
+    async with serving(says(response(series(now)))) as (url, _), apart(url) as there:
+        await answer(there, [question(now)])
+        killed = there._idle[-1].process
+        killed.kill()
+        await killed.wait()
+        assert await answer(there, [question(now)])
+        assert there.pid not in (None, killed.pid)
+
+
+@pytest.mark.long
+async def test_many_questions_go_out_and_come_back_a_few_at_a_time() -> None:
+    now = time.time()
+    names = [f"policy-{number}" for number in range(2 * QUESTIONS_PER_FRAME + 5)]
+    asked = [Question(replace(question(now).policy, name=name)) for name in names]
+    async with serving(says(response(series(now)))) as (url, _), apart(url) as there:
+        batches = [[one.name for one in batch] async for batch in there.evaluate(asked)]
+    assert sorted(name for batch in batches for name in batch) == sorted(names)
+    assert max(map(len, batches)) == ANSWERS_AT_ONCE
 
 
 GARBLED = """
@@ -224,7 +247,7 @@ async def test_at_rest_there_is_no_process() -> None:
 
 PARENT = """
 import asyncio, sys, time
-from backstop.analysis.apart import Apart
+from backstop.analysis.apart import QUESTIONS_PER_FRAME, Apart
 from backstop.analysis.queries import MetricsSourceConfig
 from tests.analysis.test_apart import question
 

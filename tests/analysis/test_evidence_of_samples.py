@@ -13,12 +13,13 @@ from backstop.analysis.deltas import Increase
 from backstop.analysis.evaluation import evaluate
 from backstop.analysis.folding import arm_block
 from backstop.analysis.objective import Objective, objective_of
-from backstop.analysis.policy import Evaluation, LivePolicy
+from backstop.analysis.policy import Evaluation, LivePolicy, Told
 from backstop.analysis.queries import HISTORY_SECONDS, MetricsSourceConfig, plan_queries, window_seconds
 from backstop.analysis.reading import Breached, Breaching, Counts, Healthy, SLOReading, Waiting
 from backstop.analysis.rules import judged, observed, rule_of
 from backstop.analysis.samples import Counter, ProviderError, Sample
 from backstop.analysis.sequential.bursts import correlation
+from backstop.analysis.sequential.promotion import Promotion
 from backstop.analysis.sequential.rule import Sequential
 from backstop.analysis.sequential.state import SequentialState
 from backstop.analysis.state import AnalysisState, pack, unpack
@@ -304,6 +305,38 @@ def test_a_new_revision_and_an_edited_objective_begin_new_tests_and_a_change_of_
         SLO(name="errors", indicator="ErrorRate", maxPercent="5", evaluation="Threshold"),
     ):
         assert objective_of(other).fingerprint != ERRORS.fingerprint
+
+
+def test_to_ask_for_early_promotion_in_mid_canary_begins_no_test_anew() -> None:
+    state = run(served(bad_from=1e9), ERRORS, until=40.0)[-1].state
+    slo = SLO(name=ERRORS.name, indicator="ErrorRate", maxPercent="5")
+    early = objective_of(slo, promotes=True)
+    assert early != ERRORS
+    result = evaluate(visible(served(bad_from=1e9), until=60.0), policy=asked(early, state=state), now=60.0, scrape_interval=INTERVAL)
+    before, after = state.objectives[ERRORS.fingerprint].rule, result.state.objectives[early.fingerprint].rule
+    assert isinstance(before, SequentialState)
+    assert isinstance(after, SequentialState)
+    assert after.absolute.blocks == before.absolute.blocks + 4, "forty seconds to sixty, with a scrape every five"
+    assert before.promotion == Promotion()
+    assert after.promotion != Promotion()
+
+
+def test_what_is_told_already_is_not_put_into_words_again_until_it_is_time_or_something_follows_from_it() -> None:
+    samples = served(bad_from=40.0)
+    first = evaluate(visible(samples, until=30.0), policy=asked(ERRORS, state=AnalysisState()), now=30.0, scrape_interval=INTERVAL)
+    told = Told(tuple(reading.standing for reading in first.readings), until=60.0)
+
+    def later(now: float, *, known: Told | None) -> Evaluation:
+        policy = asked(ERRORS, state=first.state)
+        return evaluate(visible(samples, until=now), policy=policy, now=now, scrape_interval=INTERVAL, told=known)
+
+    quiet = later(40.0, known=told)
+    assert quiet.readings == ()
+    assert quiet.closed_block
+    assert quiet.state == later(40.0, known=None).state, "it is judged all the same"
+    assert later(40.0, known=replace(told, until=40.0)).readings == later(40.0, known=None).readings != ()
+    (breached,) = later(55.0, known=told).readings
+    assert isinstance(breached.state, Breached)
 
 
 def test_steps_that_are_edited_in_mid_canary_change_no_plan_that_the_tests_have_begun_with() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from backstop.analysis.deltas import by_metric
 from backstop.analysis.indicators import counts_of, judged_requests, missing_bound, sent_requests
 from backstop.analysis.objective import Objective, objective_of
 from backstop.analysis.quantile import display_quantile
@@ -61,7 +62,7 @@ OUTCOMES = {
     ],
 )
 def test_rates_count_outcomes(objective: Objective, revision: str, counts: Counts | None) -> None:
-    assert counts_of(objective, added=OUTCOMES, revision=revision) == counts
+    assert counts_of(objective, counted=by_metric(OUTCOMES), revision=revision) == counts
 
 
 def test_latency_counts_what_is_over_the_limit_and_all_that_was_handed_over_as_late() -> None:
@@ -77,14 +78,14 @@ def test_latency_counts_what_is_over_the_limit_and_all_that_was_handed_over_as_l
         seconds("answered", revision="stable"): 50.0,
         seconds("answered", le=0.15, revision="stable"): 50.0,
     }
-    assert counts_of(latency_objective(), added=added, revision="canary") == Counts(bad=10 + 2 + 6, total=116)
-    assert counts_of(latency_objective(), added=added, revision="stable") == Counts(bad=0, total=50)
+    assert counts_of(latency_objective(), counted=by_metric(added), revision="canary") == Counts(bad=10 + 2 + 6, total=116)
+    assert counts_of(latency_objective(), counted=by_metric(added), revision="stable") == Counts(bad=0, total=50)
 
 
 def test_judged_and_sent_requests_leave_out_what_is_the_callers() -> None:
-    added = OUTCOMES | {Counter("backstop_sent_total", "canary"): 300.0}
-    assert judged_requests(added, revision="canary") == 156
-    assert sent_requests(added, revision="canary") == 300
+    counted = by_metric(OUTCOMES | {Counter("backstop_sent_total", "canary"): 300.0})
+    assert judged_requests(counted, revision="canary") == 156
+    assert sent_requests(counted, revision="canary") == 300
 
 
 @pytest.mark.parametrize(
@@ -108,8 +109,8 @@ def test_m10_a_histogram_without_a_bucket_at_the_limit_is_noticed(targets: list[
 
 
 def test_the_display_quantile_says_when_it_is_out_of_the_bounds_that_were_read() -> None:
-    added = {seconds("answered"): 100.0, seconds("answered", le=0.15): 90.0, seconds("answered", le=0.3): 94.0}
-    assert display_quantile(added, revision="canary", percent=95) == DisplayQuantile(milliseconds=300, sign=">")
-    assert display_quantile(added, revision="canary", percent=50) == DisplayQuantile(milliseconds=150, sign="≤")
-    assert display_quantile(added, revision="canary", percent=92) == DisplayQuantile(milliseconds=225, sign="≈")
-    assert display_quantile(added, revision="stable", percent=95) is None
+    counted = by_metric({seconds("answered"): 100.0, seconds("answered", le=0.15): 90.0, seconds("answered", le=0.3): 94.0})
+    assert display_quantile(counted, revision="canary", percent=95) == DisplayQuantile(milliseconds=300, sign=">")
+    assert display_quantile(counted, revision="canary", percent=50) == DisplayQuantile(milliseconds=150, sign="≤")
+    assert display_quantile(counted, revision="canary", percent=92) == DisplayQuantile(milliseconds=225, sign="≈")
+    assert display_quantile(counted, revision="stable", percent=95) is None

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from backstop.analysis.deltas import by_metric
 from backstop.analysis.evaluation import evaluate
 from backstop.analysis.indicators import counts_of
 from backstop.analysis.objective import Objective, objectives_of
@@ -158,8 +159,8 @@ def test_feedback_counts_negative_ones_of_all_that_was_said() -> None:
         said("negative", "stable"): 1.0,
     }
     one = objective(indicator="NegativeFeedbackRate", maxIncreasePercent="3")
-    assert counts_of(one, added=added, revision="canary") == Counts(bad=3, total=10)
-    assert counts_of(one, added=added, revision="unheard-of") is None
+    assert counts_of(one, counted=by_metric(added), revision="canary") == Counts(bad=3, total=10)
+    assert counts_of(one, counted=by_metric(added), revision="unheard-of") is None
 
 
 def test_a_canary_that_callers_dislike_is_breached() -> None:

@@ -87,6 +87,17 @@ def test_many_policies_take_few_queries_and_each_policy_is_in_one() -> None:
     assert max(len(query.promql) for query in planned) < 6000
 
 
+def test_policies_with_the_same_limits_share_a_query_so_that_few_bounds_are_read_of_each() -> None:
+    limits = (150, 1000)
+    live = [
+        replace(one, objectives=(latency_objective(milliseconds=limits[number % 2]),))
+        for number, one in enumerate(policies(2 * POLICIES_PER_QUERY))
+    ]
+    planned = plan_queries(live, sources={"default": DEFAULT}, now=1010.0)
+    asked = [{o.latency.seconds for p in query.policies for o in p.objectives if o.latency is not None} for query in planned]
+    assert asked == [{0.15}, {1.0}]
+
+
 def test_a_policy_that_must_read_far_back_does_not_make_the_others_do_so() -> None:
     near, far = policies(2)
     far = replace(far, since=900.0)

@@ -3,6 +3,7 @@
 import base64
 import random
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from backstop.analysis.reading import Breached, Breaching, Counts, Healthy
 from backstop.analysis.rule import ArmBlock, BoundCounts
+from backstop.analysis.rules import RuleState
+from backstop.analysis.sequential.mean import Mean, MeanBlock, MeanState, Sum
 from backstop.analysis.sequential.risk import Risk
 from backstop.analysis.sequential.rule import AtMost, NoMoreThanStable, Sequential
 from backstop.analysis.sequential.state import SequentialState
@@ -183,7 +186,7 @@ def evidence_after(draw: random.Random, *, rule: Sequential, blocks: int, worse:
     return state
 
 
-def remembered(states_of: list[SequentialState], *, targets: int = 20) -> AnalysisState:
+def remembered(states_of: Sequence[RuleState], *, targets: int = 20) -> AnalysisState:
     return AnalysisState(
         canary="7f9c0d1e2b",
         stable="6b8f1a2c3d",
@@ -250,6 +253,33 @@ def test_on_the_most_targets_evidence_has_fewer_digits_and_counts_have_all() -> 
 
 
 @pytest.mark.long
+def test_six_objectives_of_any_kind_fit_whole_with_the_longest_names_on_the_most_targets() -> None:
+    draw = random.Random(6)
+    limit = Sequential(AtMost(0.03), 30, Risk(0.01, tests=6), 360, 8, weighs_promotion=True)
+    increase = replace(limit, limit=NoMoreThanStable(0.01), for_seconds=0)
+    worst = [evidence_after(draw, rule=rule, blocks=LONG, worse=3.0) for rule in (limit, increase)]
+    dear = mean_after(draw, rule=Mean(target=900.0, for_seconds=30, risk=Risk(0.01, tests=6), planned_blocks=360), blocks=LONG)
+    plain = next(iter(largest(count=10**19).objectives.values())).rule
+    for kinds in (3 * worst, [*worst, dear, dear, plain, plain], 6 * [dear], 6 * [plain]):
+        state = replace(remembered(kinds, targets=MAX_TARGETS), source="s" * 63, silence=Silence(since=NOW - 7.003, sent=10**19))
+        packed = pack(state)
+        kept = unpack(packed)
+        assert len(packed) <= PACKED_BYTES
+        assert isinstance(kept, AnalysisState)
+        assert replace(kept, objectives={}) == replace(state, objectives={})
+        assert kept.objectives.keys() == state.objectives.keys()
+
+
+def mean_after(draw: random.Random, *, rule: Mean, blocks: int) -> MeanState:
+    """What the rule of means remembers after so many blocks of five seconds, until NOW."""
+    state = rule.start()
+    for index in range(blocks):
+        end = NOW - 5 * (blocks - 1 - index) - round(draw.random(), 3)
+        canary, stable = (Sum(round(1000 * n * draw.random(), 6), requests=n) for n in (draw.randrange(60), draw.randrange(400)))
+        state = rule.observe(state, block=MeanBlock(end - 5, end, canary, stable, unknown=draw.randrange(9)))
+    return state
+
+
 @pytest.mark.long
 def test_of_more_evidence_than_fits_some_is_left_out_and_counting_goes_on() -> None:
     draw = random.Random(5)

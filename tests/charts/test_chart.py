@@ -147,6 +147,10 @@ def test_without_sources_the_configuration_is_valid_too(tmp_path: Path) -> None:
         ((f"image.repository=reg.example/backstop@{DIGEST}",), "'/image/repository': '"),
         ((*IMAGE, "image.digest=0123"), "'/image/digest': '"),
         ((*IMAGE, "gateway.env[0].name=PYTHONPATH", "gateway.env[0].value=/x"), "'/gateway/env/0/name': '"),
+        (
+            (*IMAGE, "gateway.env[0].name=OTEL_EXPORTER_OTLP_HEADERS", "gateway.env[0].value=api-key=x"),
+            "at '/gateway/env/0': missing property 'secretKeyRef'",
+        ),
         ((*IMAGE, "gateway.env[0].name=OTEL_SDK_DISABLED"), "at '/gateway/env/0': missing property 'secretKeyRef'"),
         ((*IMAGE, "metrics.source=http://p:9090"), "additional properties 'source' not allowed"),
         ((*IMAGE, "metrics.sources[0].name=default"), "missing properties 'url', 'scrapeIntervalSeconds'"),

@@ -143,6 +143,38 @@ async def test_a_selector_that_takes_long_holds_up_its_own_policy_alone() -> Non
                 assert sum(b"slow_total" in request for request in asked) == 1, "who waits is not asked again"
 
 
+async def test_what_becomes_due_while_a_tick_takes_long_has_another() -> None:
+    asked: list[bytes] = []
+
+    async def answers_all_but_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        asked.append(request)
+        if b"crowded" in request:
+            await reader.read()
+        writer.write(response(EMPTY))
+        await writer.drain()
+
+    crowded = PolicyKey("crowded", "support")
+    async with serving(answers_all_but_one) as (url, _):
+        with closing(source_at(url, deadline_seconds=60.0)) as source:
+            async with judging(default=source) as judge:
+                judge.watch(crowded, spec=policy(), place=place(), analysis=None)
+
+                async def is_slow() -> bool:
+                    return any(b"crowded" in request for request in asked)
+
+                await until("the first tick waits", is_slow)
+                judge.watch(KEY, spec=policy(), place=place(), analysis=None)
+
+                async def asked_again_and_again() -> bool:
+                    return sum(b"crowded" not in request for request in asked) >= 3
+
+                await until("the others are asked again and again", asked_again_and_again)
+                assert judge.judgement(KEY) is not None
+                assert judge.judgement(crowded) is None
+                assert sum(b"crowded" in request for request in asked) == 1, "who waits is not asked again"
+
+
 async def test_what_becomes_live_while_its_source_is_put_to_rest_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backstop.controller.judging.KEPT_SECONDS", 0.01)
     resting, rested = asyncio.Event(), asyncio.Event()
@@ -194,9 +226,8 @@ async def test_r04_counts_alone_are_told_twice_a_minute_and_a_verdict_at_once() 
         now[0] = scrape * SCRAPE
         fetched = scraped([Pod("a", requests)], interval=SCRAPE, until=now[0])
         policy_now = judge._live[KEY]
-        judge._learn(
-            KEY, policy=policy_now, answer=answered(Question(policy_now), fetched=fetched, asked=now[0], now=now[0], interval=SCRAPE)
-        )
+        question = judge._question(KEY, policy=policy_now)
+        judge._learn(KEY, policy=policy_now, answer=answered(question, fetched=fetched, asked=now[0], now=now[0], interval=SCRAPE))
     judgement = judge.judgement(KEY)
     assert judgement is not None
     assert isinstance(judgement.readings[0].state, Breached)
@@ -282,7 +313,7 @@ async def test_an_evaluation_that_fails_hides_what_was_found_before_until_the_sa
 
     def evaluate() -> None:
         live = judge._live[KEY]
-        question = Question(live, seen=judge._seen(KEY, policy=live))
+        question = judge._question(KEY, policy=live)
         fetched = scraped([Pod("a", requests)], interval=SCRAPE, until=now[0])
         judge._learn(KEY, policy=live, answer=answered(question, fetched=fetched, asked=now[0], now=now[0], interval=SCRAPE))
 

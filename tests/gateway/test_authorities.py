@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import aiohttp
 import pytest
 
 from backstop.gateway.compilation import compile_revision
@@ -17,7 +18,7 @@ from e2e.fakemodel.app import FakeModel
 from e2e.fakemodel.script import Rule
 from tests.certificates import Authority
 
-from .harness import Gateways, Model, eventually, listening, make_record, model_tier, static_tier
+from .harness import Gateways, Model, eventually, gateway_process, listening, make_record, model_tier, static_tier
 from .test_human_tier import KEYS, Webhook, arrived, human_tier
 from .test_manifests import policy, prompt, written
 from .test_quality import Judge, answers_judged
@@ -84,6 +85,18 @@ async def test_a_server_that_is_not_who_it_should_be_is_never_sent_anything(
         refusal = await alone.chat()
         assert (refusal.status, refusal.json["error"]["message"]) == (502, f"no tier of the chain answered: {said}")
         assert model.fake.total == 0
+
+
+@pytest.mark.long
+async def test_a_gateway_of_its_own_says_so_too(http: aiohttp.ClientSession, tmp_path: Path) -> None:
+    """As in a pod, on uvloop, which speaks TLS by code of its own."""
+    async with secured(tmp_path) as model:
+        for bundle, answered in ((OURS, "All is well."), (THEIRS, "not to be trusted: unable to get local issuer certificate")):
+            record = make_record([secured_tier(model.url)], contents={"primary": bundle.pem})
+            async with gateway_process(record, http=http, folder=tmp_path) as process:
+                got = await process.gateway.chat()
+                assert answered in (got.text if got.status == 200 else got.json["error"]["message"])
+        assert model.fake.total == 1
 
 
 async def test_a_server_under_another_name_is_refused_and_its_name_is_not_told(gateways: Gateways, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from backstop.api.record import RevisionRecord
 from backstop.gateway.traceoptions import TraceSettings, trace_settings
 from e2e.fakemodel.script import Fault, Rule
+from tests.certificates import Authority
 
 from .collector import Collected, Collector, collecting
 from .harness import (
@@ -28,6 +29,7 @@ from .harness import (
     TrafficApi,
     eventually,
     gateway_process,
+    listening,
     make_record,
     model_tier,
     state,
@@ -477,7 +479,7 @@ async def test_a_collector_that_refuses_or_is_not_there_is_said_once_and_felt_by
         f"spans reach `{collector.address}` again",
     ]
 
-    dead = await gateways.start(stable, traces=towards(NOBODY, EXPORTER_OTLP_TIMEOUT="300"))
+    dead = await gateways.start(stable, traces=towards(NOBODY, EXPORTER_OTLP_TIMEOUT="2000"))
     assert (await dead.chat()).status == 200
 
     async def given_up() -> bool:
@@ -485,6 +487,27 @@ async def test_a_collector_that_refuses_or_is_not_there_is_said_once_and_felt_by
 
     await eventually(given_up)
     assert f"spans do not reach `{NOBODY}`: it cannot be reached, or breaks off" in caplog.text
+
+
+async def test_a_collector_behind_tls_is_believed_where_its_authority_is_known(
+    gateways: Gateways, stable: RevisionRecord, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority, collector = Authority("ours"), Collector()
+    (tmp_path / "ca.pem").write_text(authority.pem)
+    async with listening(collector.application(), tls=authority.server(tmp_path)) as address:
+        there = {"EXPORTER_OTLP_ENDPOINT": f"https://{address}"}
+        doubting = await gateways.start(stable, traces=towards(address, **there, EXPORTER_OTLP_TIMEOUT="2000"))
+        await doubting.chat()
+
+        async def failed() -> bool:
+            return await sent(doubting, "failed") == 2
+
+        await eventually(failed)
+        assert f"spans do not reach `{address}`: its certificate is not trusted, or ours is not taken" in caplog.text
+        assert collector.spans == []
+        knowing = await gateways.start(stable, traces=towards(address, **there, EXPORTER_OTLP_CERTIFICATE=str(tmp_path / "ca.pem")))
+        await knowing.chat()
+        await collector.whole(CHAT, "chat m1")
 
 
 async def test_a_collector_that_hangs_holds_up_neither_requests_nor_memory_nor_the_end(

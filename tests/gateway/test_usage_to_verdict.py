@@ -1,11 +1,13 @@
 """The whole way of a token: a model's answer, a gateway's counters, a Prometheus that scrapes them, and a verdict."""
 
 import asyncio
+import re
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
+import aiohttp
 import pytest
 
 from backstop.analysis.evaluation import evaluate
@@ -15,14 +17,19 @@ from backstop.analysis.queries import MetricsSourceConfig
 from backstop.analysis.reading import Breached, SLOReading
 from backstop.analysis.source import fetched_by_batch
 from backstop.analysis.state import AnalysisState, pack, unpack
-from backstop.api.fallbackpolicy import FallbackPolicySpec
+from backstop.api.fallbackpolicy import FallbackPolicySpec, Tier
+from backstop.api.policystatus import Phase
 from backstop.api.problems import parse_strictly
 from backstop.api.record import RevisionRecord
+from backstop.controller.shown import shown_of
+from backstop.rollout.place import Place
+from backstop.telemetry.endpoints import serve_endpoints
+from backstop.telemetry.metrics import Metrics
 from e2e.fakemodel.script import Rule
 from tests.analysis.conftest import SCRAPE_SECONDS, Prometheus, prometheus  # noqa: F401 - a fixture
 from tests.analysis.history import live_policy
 
-from .harness import NAMESPACE, POLICY, Gateway, Gateways, Model, TrafficApi, model_tier, state
+from .harness import NAMESPACE, POLICY, ROOT, Gateway, Gateways, Model, TrafficApi, eventually, make_record, model_tier, state
 
 pytestmark = pytest.mark.prometheus
 
@@ -96,3 +103,50 @@ async def test_a_canary_that_writes_too_much_is_breached_by_what_its_model_says(
     assert tokens.evidence.startswith("tokens: 408 tokens per request over ")
     assert cost.evidence.startswith("cost: 0.0088 EUR per request over ")
     assert "not judged, as what they came to is not known" in tokens.evidence, "streams whose callers did not ask for the usage"
+
+
+def question(number: int) -> str:
+    """One of the page's questions, asked of all that was counted: what a day's increase is depends on when it is asked."""
+    page = (ROOT / "docs" / "concepts" / "indicators.md").read_text(encoding="utf-8")
+    found = re.findall(r"```promql\n(.*?)```", page, re.DOTALL)[number]
+    return re.sub(r"increase\(([^()]*)\[1d\]\)", r"\1", found)
+
+
+async def asked(prometheus: Prometheus, query: str, *, by: str) -> dict[str, float]:  # noqa: F811 - the type of the fixture
+    async with aiohttp.ClientSession() as http, http.get(f"{prometheus.url}/api/v1/query", params={"query": query}) as response:
+        answer = await response.json()
+    assert answer["status"] == "success", answer
+    return {series["metric"][by]: float(series["value"][1]) for series in answer["data"]["result"]}
+
+
+async def test_costs_are_tokens_by_the_prices_that_the_operator_shows_and_what_has_none_is_told(
+    model: Model,
+    other_model: Model,
+    gateways: Gateways,
+    prometheus: Prometheus,  # noqa: F811 - the fixture
+) -> None:
+    model.script(Rule(tokens=12))
+    other_model.script(Rule(tokens=5))
+    tiers = [model_tier(model.url), model_tier(other_model.url, name="second", firstTokenMilliseconds=1000)]
+    gateway = await gateways.start(make_record(tiers))
+    metrics = Metrics()
+    chain = [parse_strictly(Tier, tier, prefix="") for tier in (tiers[0] | {"price": PRICE}, tiers[1])]
+    metrics.show_policy(NAMESPACE, POLICY, shown=shown_of(Place(), phase=Phase.IDLE, chain=chain))
+    async with serve_endpoints(metrics.registry, port=0, alive=lambda: None, ready=lambda: None) as port:
+        for _ in range(3):
+            await gateway.chat()
+        await gateway.chat(stream=True)  # of which nobody asks the usage
+        model.script(Rule(error_percent=100))
+        assert (await gateway.chat()).said("tier") == "second"
+        prometheus.scrape([endpoint_of(gateway), Endpoint(port)])
+        await prometheus.start()
+
+        async def costs() -> dict[str, float]:
+            return await asked(prometheus, question(0), by="currency")
+
+        # Three times 8 tokens of the request at 100 a million, and 12 of the answer at 20.
+        assert await eventually(costs, within=30) == {"EUR": pytest.approx(3 * (8 * 100 + 12 * 20) / 1e6)}
+        unpriced = await asked(prometheus, question(1), by="target")
+        assert [(target.partition("@")[0], tokens) for target, tokens in unpriced.items()] == [("second", 8 + 5)]
+        unknown = await asked(prometheus, question(2), by="target")
+        assert {target.partition("@")[0]: answers for target, answers in unknown.items()} == {"primary": 1}

@@ -9,7 +9,7 @@ import pytest
 from backstop.api.problems import InputError
 from backstop.telemetry.endpoints import serve_endpoints
 from backstop.telemetry.log import JsonLines, fields
-from backstop.telemetry.metrics import Metrics, PolicyShown
+from backstop.telemetry.metrics import Metrics, PolicyShown, PriceShown
 
 
 async def get(port: int, path: str) -> tuple[int, str]:
@@ -37,11 +37,19 @@ async def test_a_policy_is_shown_in_one_phase_and_not_at_all_once_it_is_gone() -
     metrics = Metrics()
     async with serve_endpoints(metrics.registry, port=0, alive=lambda: None, ready=lambda: None) as port:
         metrics.show_policy("shop", "support", shown=PolicyShown("Progressing", weight=5))
-        metrics.show_policy("shop", "support", shown=PolicyShown("Idle", weight=0))
+        price = PriceShown("primary@0a1b2c3d", "EUR", input=2.5, output=1234567.12345678)
+        metrics.show_policy("shop", "support", shown=PolicyShown("Idle", weight=0, prices=(price,)))
         _, text = await get(port, "/metrics")
         assert 'backstop_operator_policy_phase{namespace="shop",phase="Idle",policy="support"} 1.0' in text
         assert 'phase="Progressing"' not in text
         assert 'backstop_operator_canary_weight_percent{namespace="shop",policy="support"} 0.0' in text
+        shown = {
+            line.partition("} ")[2]: line for line in text.splitlines() if line.startswith("backstop_operator_price_per_million_tokens{")
+        }
+        assert list(shown) == ["2.5", "1.23456712345678e+06"]
+        for of, line in zip(("input", "output"), shown.values(), strict=True):
+            for label in ('namespace="shop"', 'policy="support"', 'target="primary@0a1b2c3d"', 'currency="EUR"', f'type="{of}"'):
+                assert label in line
         metrics.forget_policy("shop", "support")
         metrics.forget_policy("shop", "support")
         _, text = await get(port, "/metrics")

@@ -13,7 +13,7 @@ from ..api.metricnames import NAMESPACE, POD, POLICY, REVISION
 from .policy import LivePolicy
 from .samples import Counter, Fetched, NoData, Partial, ProviderError, Sample, Series
 
-TARGET_LABELS = (POD, "instance")
+INSTANCE = "instance"
 SHOWN_CHARACTERS = 200
 LATEST_TIME = 1e11  # seconds since the epoch: the year 5138
 
@@ -97,31 +97,31 @@ def _of_policy(found: list[MatrixSeries], *, revisions: set[str], source: str) -
 
 def points_of(series: MatrixSeries) -> tuple[tuple[float, float], ...]:
     """Times and values. Raises ValueError for what is no time or no number."""
-    points = tuple((at, float(value)) for at, value in series.values)
-    if not all(0 <= at < LATEST_TIME for at, _ in points):
+    points = tuple([(at, float(value)) for at, value in series.values])
+    if points and not (min(points)[0] >= 0 and max(points)[0] < LATEST_TIME):
         raise ValueError("not a time")
     return points
 
 
 def _counter(labels: dict[str, str]) -> Counter:
-    bound = labels.get("le")
+    of, bound = labels.get, labels.get("le")
     return Counter(
-        metric=labels.get("__name__", ""),
-        revision=labels.get(REVISION, ""),
-        cache=labels.get("cache", ""),
-        outcome=labels.get("outcome", ""),
-        first_tier=labels.get("first_tier", ""),
-        le=None if bound is None else float(bound),
-        target=labels.get("target", ""),
-        type=labels.get("type", ""),
-        label=labels.get("label", ""),
-        scorers=labels.get("scorers", ""),
+        of("__name__", ""),
+        of(REVISION, ""),
+        of("cache", ""),
+        of("outcome", ""),
+        of("first_tier", ""),
+        None if bound is None else float(bound),
+        target=of("target", ""),
+        type=of("type", ""),
+        label=of("label", ""),
+        scorers=of("scorers", ""),
     )
 
 
 def target_of(labels: dict[str, str]) -> str:
     """The scrape target that a series is of."""
-    return " ".join(labels.get(label, "") for label in TARGET_LABELS).strip()
+    return f"{labels.get(POD, '')} {labels.get(INSTANCE, '')}".strip()
 
 
 def labels_of(labels: dict[str, Any]) -> str:

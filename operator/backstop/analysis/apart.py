@@ -1,7 +1,8 @@
 """An Evaluator in a process of its own, so that no tick delays a route: the tests of a thousand policies keep a core busy for seconds.
 
 The process (`python -m backstop.analysis.apart`) reads questions from its standard input and writes answers to its standard output; each
-frame is a length of four bytes and a pickle, from and to nobody but its parent. It ends when its input does, so also when the parent dies.
+frame is a length of four bytes and a pickle, from and to nobody but its parent; the questions of a tick end with one of None, and so do its
+answers. It ends when its input does, so also when the parent dies.
 """
 
 import asyncio
@@ -30,6 +31,8 @@ IDLE_SECONDS: Final = 300.0
 # Futures of threads keep themselves, and the answers in them, alive. They are looked for after each tick, when little else is there: with
 # Python's own thresholds, looking for them takes longer than reading the answers.
 COLLECT_AFTER: Final = 10_000_000
+# The questions of a tick go out so many at a time: packing those of a thousand policies at once would keep the loop from everything else.
+QUESTIONS_PER_FRAME: Final = 20
 _LENGTH: Final = struct.Struct(">I")
 
 
@@ -74,12 +77,15 @@ class Apart:
 
     async def evaluate(self, questions: Sequence[Question]) -> AsyncIterator[Sequence[Answer]]:
         """The answers, batch by batch as they come. Raises EvaluatorEnded."""
-        new = not self._idle
-        process = await self._start() if new else self._idle.pop().process
+        waiting = self._waiting()
+        process = waiting or await self._start()
         try:
-            if new:
+            if waiting is None:
                 await self._send(process, (self._config, self._credentials))
-            await self._send(process, questions)
+            for first in range(0, len(questions), QUESTIONS_PER_FRAME):
+                await self._send(process, questions[first : first + QUESTIONS_PER_FRAME])
+                await asyncio.sleep(0)
+            await self._send(process, None)
             while (answers := await self._receive(process)) is not None:
                 yield answers
         except (OSError, EOFError, TimeoutError, _GarbledError) as error:
@@ -97,6 +103,14 @@ class Apart:
         """End the processes that wait for questions."""
         while self._idle:
             await _end(self._idle.pop().process)
+
+    def _waiting(self) -> Process | None:
+        """A process that waits for questions, and has not been killed meanwhile."""
+        while self._idle:
+            process = self._idle.pop().process
+            if process.returncode is None:
+                return process
+        return None
 
     async def _start(self) -> Process:
         command = (sys.executable, "-m", "backstop.analysis.apart")
@@ -135,8 +149,8 @@ async def _end(process: Process) -> None:
 async def _serve(source: PrometheusSource, *, questions: BinaryIO, answers: BinaryIO, clock: Callable[[], float]) -> None:
     evaluator = Here(source, clock=clock)
     try:
-        while (asked := await asyncio.to_thread(_read, questions)) is not None:
-            async for batch in evaluator.evaluate(asked):
+        while True:
+            async for batch in evaluator.evaluate(await asyncio.to_thread(_questions, questions)):
                 _write(answers, batch)
             _write(answers, None)
             gc.collect()
@@ -144,11 +158,19 @@ async def _serve(source: PrometheusSource, *, questions: BinaryIO, answers: Bina
         source.close()
 
 
+def _questions(stream: BinaryIO) -> list[Question]:
+    """Those of one tick: frames up to one of None. Raises EOFError at the end of the stream."""
+    asked: list[Question] = []
+    while (frame := _read(stream)) is not None:
+        asked += frame
+    return asked
+
+
 def _read(stream: BinaryIO) -> Any:
-    """One frame; None at the end of the stream."""
+    """One frame. Raises EOFError at the end of the stream."""
     head = stream.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
-        return None
+        raise EOFError
     return pickle.loads(stream.read(*_LENGTH.unpack(head)))
 
 
@@ -165,11 +187,10 @@ def main() -> None:
     gc.set_threshold(COLLECT_AFTER)
     frames = os.dup(1)
     os.dup2(2, 1)  # what a library prints is for the log
-    if (asked_of := _read(sys.stdin.buffer)) is not None:
-        config, credentials = asked_of
+    with contextlib.suppress(EOFError, BrokenPipeError), os.fdopen(frames, "wb") as answers:
+        config, credentials = _read(sys.stdin.buffer)
         source = PrometheusSource(config, credentials=credentials)
-        with contextlib.suppress(BrokenPipeError), os.fdopen(frames, "wb") as answers:
-            asyncio.run(_serve(source, questions=sys.stdin.buffer, answers=answers, clock=time.time))
+        asyncio.run(_serve(source, questions=sys.stdin.buffer, answers=answers, clock=time.time))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ in it. A target that has missed two scrapes is not waited for. Whatever the time
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from .deltas import Increase, Scrape, increases
+from ..api.metricnames import CacheUse
+from .deltas import Counted, Increase, Scrape, by_metric, increases
 from .samples import Counter
 
 # Of the scrape interval: scrapes are not exactly periodic.
@@ -40,6 +42,16 @@ class Block:
         """Whether anything has a gap."""
         return bool(self.gaps)
 
+    @cached_property
+    def counted(self) -> Counted:
+        """`added`, by metric and revision."""
+        return by_metric(self.added)
+
+    @cached_property
+    def has_cache_hits(self) -> bool:
+        """Whether a cache of a gateway has answered anything for which no model was asked."""
+        return any(counter.cache == CacheUse.HIT for counter in self.added)
+
 
 @dataclass(frozen=True)
 class _History:
@@ -66,7 +78,7 @@ def close_blocks(
     """
     patience = (MISSED_SCRAPES + JITTER) * scrape_interval
     reach = (1 + JITTER) * scrape_interval if from_zero and not watermarks else 0.0
-    parts = {target: next(iter(seen[0].values)).part for target, seen in scrapes.items()}
+    parts = {target: next(iter(seen[-1].values)).part for target, seen in scrapes.items()}
     histories = _histories(scrapes, parts=parts, watermarks=watermarks, since=since, reach=reach, patience=patience)
     last_seen = {target: history.base for target, history in histories.items() if history.base is not None}
     # While samples are skipped (between two steps) nothing is missing.

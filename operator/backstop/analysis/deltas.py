@@ -6,11 +6,18 @@ not known: each of their series begins again by itself. That a counter is not th
 show the samples of one scrape one by one.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import zip_longest
+from types import MappingProxyType
 
 from .samples import Counter, Series
+
+NOTHING_COUNTED: Mapping[str, float] = MappingProxyType({})
+# By metric and revision, the counters with what they counted: so each indicator looks at its own alone.
+Counted = Mapping[tuple[str, str], Sequence[tuple[Counter, float]]]
 
 
 @dataclass(frozen=True)
@@ -29,15 +36,54 @@ class Increase:
     target: str
     added: Mapping[Counter, float] = field(hash=False)
 
+    @cached_property
+    def counted(self) -> Counted:
+        """`added`, by metric and revision."""
+        return by_metric(self.added)
 
-def scrapes_by_target(series: Iterable[Series]) -> dict[str, list[Scrape]]:
-    """Series → scrapes per target, oldest first. A sample that is there twice is taken once."""
-    found: dict[str, dict[float, dict[Counter, float]]] = {}
+
+def by_metric(added: Mapping[Counter, float]) -> Counted:
+    """What was added to each counter → the same by metric and revision."""
+    found: dict[tuple[str, str], list[tuple[Counter, float]]] = {}
+    for item in added.items():
+        counter = item[0]
+        found.setdefault((counter.metric, counter.revision), []).append(item)
+    return found
+
+
+def scrapes_by_target(series: Iterable[Series], *, counted: Mapping[str, float] = NOTHING_COUNTED) -> dict[str, list[Scrape]]:
+    """Series → scrapes per target, oldest first. A sample that is there twice is taken once.
+
+    `counted`: by target, when its newest scrape was that is counted already. Of those before it nothing but their times is taken, unless
+    they have a counter that it lacks: what is added since is told by that one scrape.
+    """
+    found: dict[str, list[Series]] = {}
     for one in series:
-        at_times = found.setdefault(one.target, {})
+        found.setdefault(one.target, []).append(one)
+    scrapes = {}
+    for target, mine in sorted(found.items()):
+        at_times = _values_since(counted.get(target, -math.inf), series=mine)
+        if at_times is None:
+            at_times = _values_since(-math.inf, series=mine) or {}
+        scrapes[target] = [Scrape(at=at, values=at_times[at]) for at in sorted(at_times)]
+    return scrapes
+
+
+def _values_since(mark: float, *, series: Iterable[Series]) -> dict[float, dict[Counter, float]] | None:
+    """The values of one target's scrapes by their times; none of those before `mark`. None where what is at `mark` lacks one of these."""
+    at_times: dict[float, dict[Counter, float]] = {}
+    for one in series:
+        counter, is_older, is_marked = one.counter, False, False
         for at, value in one.points:
-            at_times.setdefault(at, {})[one.counter] = value
-    return {target: [Scrape(at=at, values=at_times[at]) for at in sorted(at_times)] for target, at_times in sorted(found.items())}
+            if at < mark:
+                is_older = True
+                at_times.setdefault(at, {})
+            else:
+                is_marked = is_marked or at == mark
+                at_times.setdefault(at, {})[counter] = value
+        if is_older and not is_marked:
+            return None
+    return at_times
 
 
 def whole(scrapes: Iterable[Scrape]) -> list[Scrape]:
@@ -49,7 +95,7 @@ def whole(scrapes: Iterable[Scrape]) -> list[Scrape]:
     known: Mapping[Counter, float] = {}
     result: list[Scrape] = []
     for scrape, later in zip_longest(seen, seen[1:]):
-        missing = {counter for counter in known.keys() - scrape.values.keys() if not counter.part}
+        missing = {counter for counter in set(known).difference(scrape.values) if not counter.part}
         comes = later is None or not missing.isdisjoint(later.values)
         if missing and comes and not _began_again(scrape.values, known=known):
             continue

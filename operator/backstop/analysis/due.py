@@ -23,6 +23,6 @@ def due_at(fetched: Fetched, *, state: AnalysisState, now: float, scrape_interva
 
 def _newest(fetched: Fetched) -> dict[str, float]:
     newest: dict[str, float] = {}
-    for series in fetched.series if isinstance(fetched, Sample) else ():
-        newest[series.target] = max(newest.get(series.target, 0.0), series.points[-1][0])
+    for _, target, at in fetched.newest if isinstance(fetched, Sample) else ():
+        newest[target] = max(newest.get(target, 0.0), at)
     return {target_key(target): at for target, at in newest.items()}

@@ -13,15 +13,15 @@ from .evidence import CANARY, WATCHED, Arms, bound_missing, decimal, limit_of, o
 from .folding import folded, rule_for, unmeasured, with_history
 from .indicators import judged_requests, missing_bound, sent_requests
 from .objective import GATEWAYS, Objective
-from .policy import Evaluation, LivePolicy
-from .reading import Breached, Breaching, Healthy, ReadingState, SLOReading, Unknown, Waiting
+from .policy import Evaluation, LivePolicy, Told
+from .reading import Breached, Breaching, Healthy, ReadingState, SLOReading, Standing, Unknown, Waiting, state_name
 from .rules import AnyRule, blocks_in, counts_in, fits, is_promotable, judged, rule_of, tests_among
 from .samples import BoundMissing, Fetched, NoData, NotANumber, Partial, ProviderError, Sample, Series, Unread
 from .screening import screened
 from .sequential.mean import MeanState
 from .silence import Silence, after_block
 from .state import MAX_TARGETS, AnalysisState, ObjectiveState, target_key, with_source
-from .telling import told
+from .telling import told as sentence
 from .threshold import CLOCK_SLACK_SECONDS
 
 # Newest sample older than this many scrape intervals: nothing is being scraped.
@@ -39,13 +39,30 @@ class _Seen:
     blind: Mapping[str, Unread]
 
 
-def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interval: float) -> Evaluation:
+@dataclass(frozen=True)
+class _Verdict:
+    """What an objective's state comes to, without the words for it."""
+
+    objective: Objective
+    rule: AnyRule
+    kept: ObjectiveState
+    state: ReadingState
+    reason: Reason
+    promotable: bool
+
+    @property
+    def standing(self) -> Standing:
+        return Standing(self.objective.name, state_name(self.state), self.reason, self.promotable)
+
+
+def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interval: float, told: Told | None = None) -> Evaluation:
     """Closes what blocks it can, folds them into each objective's state, and reads the verdicts from that.
 
-    `now` in seconds since the epoch, `scrape_interval` in seconds. Never raises for anything that a source can answer.
+    `now` in seconds since the epoch, `scrape_interval` in seconds. `told`: what is known already; the sentences take as long as all the
+    judging, and of a healthy canary nobody reads nine of ten. Never raises for anything that a source can answer.
     """
     before = _resumed(policy, scrape_interval=scrape_interval)
-    seen = _seen(fetched, parts=policy.parts, now=now, scrape_interval=scrape_interval)
+    seen = _seen(fetched, parts=policy.parts, counted=before.watermarks, now=now, scrape_interval=scrape_interval)
     if policy.wants_history:  # once, also where nothing could be read: the answer may have been too large
         before = with_history(before, scrapes=seen.scrapes, policy=policy, now=now, scrape_interval=scrape_interval)
     blocks = []
@@ -62,8 +79,10 @@ def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interva
     after = before
     for block in blocks:
         after = _folded(after, block=block, policy=policy, missing=missing)
+    verdicts = [_verdict(one, policy=policy, state=after, seen=seen, missing=missing) for one in policy.objectives]
+    is_news = told is None or now >= told.until or told.standings != tuple(one.standing for one in verdicts)
     return Evaluation(
-        readings=tuple(_reading(one, policy=policy, state=after, seen=seen, missing=missing, now=now) for one in policy.objectives),
+        readings=tuple(_reading(one, policy=policy, state=after, seen=seen, now=now) for one in verdicts) if is_news else (),
         state=after,
         closed_block=bool(blocks),
         canary_requests=after.step_requests,
@@ -73,7 +92,7 @@ def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interva
 
 def newest_samples(fetched: Fetched) -> frozenset[tuple[str, float]]:
     """Target and time of every series' newest sample: while these stay the same there is nothing new to evaluate."""
-    return frozenset((s.target, s.points[-1][0]) for s in fetched.series) if isinstance(fetched, Sample) else frozenset()
+    return frozenset((target, at) for _, target, at in fetched.newest) if isinstance(fetched, Sample) else frozenset()
 
 
 def is_stale(fetched: Fetched, *, now: float, scrape_interval: float) -> bool:
@@ -81,8 +100,8 @@ def is_stale(fetched: Fetched, *, now: float, scrape_interval: float) -> bool:
     if not isinstance(fetched, Sample) or fetched.unread:
         return True
     newest: dict[str, float] = {}
-    for one in fetched.series:
-        newest[one.counter.part] = max(newest.get(one.counter.part, -math.inf), one.points[-1][0])
+    for part, _, at in fetched.newest:
+        newest[part] = max(newest.get(part, -math.inf), at)
     return now - min(newest.values(), default=-math.inf) > STALE_INTERVALS * scrape_interval
 
 
@@ -114,7 +133,7 @@ def _same_time(one: float | None, other: float | None) -> bool:
     return abs(one - other) < SAME_TIME_SECONDS
 
 
-def _seen(fetched: Fetched, *, parts: Sequence[str], now: float, scrape_interval: float) -> _Seen:
+def _seen(fetched: Fetched, *, parts: Sequence[str], counted: Mapping[str, float], now: float, scrape_interval: float) -> _Seen:
     match fetched:
         case NoData() | NotANumber() | Partial() | ProviderError() | BoundMissing():
             return _Seen(scrapes={}, blind=dict.fromkeys(parts, fetched))
@@ -123,7 +142,7 @@ def _seen(fetched: Fetched, *, parts: Sequence[str], now: float, scrape_interval
             blind = dict(fetched.unread)
             for part in (part for part in parts if part not in blind):
                 series = [one for one in fetched.series if one.counter.part == part]
-                found, why = _part(series, part=part, targets=len(scrapes), now=now, scrape_interval=scrape_interval)
+                found, why = _part(series, part=part, counted=counted, targets=len(scrapes), now=now, scrape_interval=scrape_interval)
                 scrapes |= found
                 if why is not None:
                     blind[part] = why
@@ -132,20 +151,24 @@ def _seen(fetched: Fetched, *, parts: Sequence[str], now: float, scrape_interval
 
 
 def _part(
-    series: Sequence[Series], *, part: str, targets: int, now: float, scrape_interval: float
+    series: Sequence[Series], *, part: str, counted: Mapping[str, float], targets: int, now: float, scrape_interval: float
 ) -> tuple[dict[str, list[Scrape]], Unread | None]:
-    """The scrapes of one part, and why it cannot be seen all the same. `targets`: how many there are in the other parts."""
+    """The scrapes of one part, and why it cannot be seen all the same.
+
+    `counted`: the watermarks, by the targets' keys. `targets`: how many there are in the other parts.
+    """
     what = "gateways" if part == GATEWAYS else "own counters"
     if not series:
         return {}, NoData(f"The metrics source has no samples of this policy's {what}; are their pods scraped?")
-    scrapes = screened(series)
+    keys = {target: target_key(target) for target in {one.target for one in series}}
+    scrapes = screened(series, counted={target: counted[key] for target, key in keys.items() if key in counted})
     if isinstance(scrapes, NotANumber):
         return {}, scrapes
     if targets + len(scrapes) > MAX_TARGETS:
         pods = "gateway pods" if part == GATEWAYS else "pods, one for each pair of selectors in `promQL` that they have counters of,"
         many = f"{targets + len(scrapes)} {pods} were scraped for this policy; at most {MAX_TARGETS} can be judged together."
         return {}, NotANumber(many)
-    scrapes = {target_key(target): seen for target, seen in scrapes.items()}
+    scrapes = {keys[target]: seen for target, seen in scrapes.items()}
     if (spacing := _closest(scrapes)) is not None and spacing > (MISSED_SCRAPES + JITTER) * scrape_interval:
         # Blocks do not wait for what its author scrapes more seldom than the gateways.
         return scrapes if part == GATEWAYS else {}, NotANumber(
@@ -180,7 +203,7 @@ def _missing_bounds(policy: LivePolicy, *, seen: _Seen) -> dict[str, tuple[float
 
 
 def _folded(state: AnalysisState, *, block: Block, policy: LivePolicy, missing: Container[str]) -> AnalysisState:
-    answered = judged_requests(block.added, revision=policy.canary)
+    answered = judged_requests(block.counted, revision=policy.canary)
     newest_first = sorted((dict(state.watermarks) | dict(block.watermarks)).items(), key=lambda item: (-item[1], item[0]))
     return replace(
         state,
@@ -188,9 +211,9 @@ def _folded(state: AnalysisState, *, block: Block, policy: LivePolicy, missing: 
         watermarks=dict(newest_first[:MAX_TARGETS]),
         step_requests=state.step_requests + answered,
         requests=None if state.requests is None else state.requests + answered,
-        step_sent=state.step_sent + sent_requests(block.added, revision=policy.canary),
-        silence=after_block(state.silence, added=block.added, end=block.end, revision=policy.canary),
-        step_beside=state.step_beside + judged_requests(block.added, revision=policy.stable),
+        step_sent=state.step_sent + sent_requests(block.counted, revision=policy.canary),
+        silence=after_block(state.silence, counted=block.counted, end=block.end, revision=policy.canary),
+        step_beside=state.step_beside + judged_requests(block.counted, revision=policy.stable),
         objectives={
             o.fingerprint: (unmeasured if o.fingerprint in missing else folded)(
                 state.objectives[o.fingerprint], o, block=block, policy=policy
@@ -200,28 +223,34 @@ def _folded(state: AnalysisState, *, block: Block, policy: LivePolicy, missing: 
     )
 
 
-def _reading(
-    objective: Objective, *, policy: LivePolicy, state: AnalysisState, seen: _Seen, missing: Mapping[str, tuple[float, ...]], now: float
-) -> SLOReading:
+def _verdict(
+    objective: Objective, *, policy: LivePolicy, state: AnalysisState, seen: _Seen, missing: Mapping[str, tuple[float, ...]]
+) -> _Verdict:
     kept = state.objectives[objective.fingerprint]
     rule = rule_for(objective, policy=policy, kept=kept)
-    canary, stable = counts_in(kept.rule)
     silence = state.silence if objective.part == GATEWAYS and state.silence is not None and state.silence.tells else None
     verdict, reason = _judged(objective, rule=rule, state=kept, seen=seen, missing=missing, silence=silence, ends=state.block_end or 0.0)
+    promotable = isinstance(verdict, Healthy) and is_promotable(rule, kept.rule)
+    return _Verdict(objective, rule, kept, verdict, reason, promotable)
+
+
+def _reading(of: _Verdict, *, policy: LivePolicy, state: AnalysisState, seen: _Seen, now: float) -> SLOReading:
+    objective, kept = of.objective, of.kept
+    canary, stable = counts_in(kept.rule)
     means = [one.mean for one in kept.rule.told] if isinstance(kept.rule, MeanState) else [None, None]
     canary_mean, stable_mean = (None if one is None else decimal(one, digits=6) for one in means)
     over = canary.bad > objective.allowed * canary.total if means[0] is None else means[0] > objective.allowed
     return SLOReading(
         name=objective.name,
-        state=verdict,
-        reason=reason,
+        state=of.state,
+        reason=of.reason,
         value=percent_of(canary) if objective.mean is None else canary_mean,
         limit=limit_of(objective),
         canary=canary,
         stable=stable,
         step_requests=kept.step_requests,
-        evidence=_evidence(objective, rule=rule, verdict=verdict, reason=reason, policy=policy, state=state, seen=seen, now=now),
-        promotable=isinstance(verdict, Healthy) and is_promotable(rule, kept.rule),
+        evidence=_evidence(of, policy=policy, state=state, seen=seen, now=now),
+        promotable=of.promotable,
         over=not objective.above_stable and over,
         is_mean=objective.mean is not None,
         canary_mean=canary_mean,
@@ -229,27 +258,18 @@ def _reading(
     )
 
 
-def _evidence(
-    objective: Objective,
-    *,
-    rule: AnyRule,
-    verdict: ReadingState,
-    reason: Reason,
-    policy: LivePolicy,
-    state: AnalysisState,
-    seen: _Seen,
-    now: float,
-) -> str:
+def _evidence(of: _Verdict, *, policy: LivePolicy, state: AnalysisState, seen: _Seen, now: float) -> str:
     """The sentence of a reading."""
     arms: Arms = WATCHED if policy.watched else CANARY
+    objective, verdict = of.objective, of.state
     if isinstance(verdict, Unknown):
         return verdict.why
     if (blind := seen.blind.get(objective.part)) is not None:
         return f"{blind.sentence.removesuffix('.')}; no step waits for it, for it is not `required`."
-    if reason is Reason.NO_TRAFFIC and state.silence is not None:
+    if of.reason is Reason.NO_TRAFFIC and state.silence is not None:
         return unanswered(objective, silence=state.silence, ends=state.block_end or 0.0, policy=policy, arms=arms)
     outlook_words = _outlook(verdict, state=state, share=policy.share) if objective.counts_every_request else ""
-    return told(objective, rule=rule, verdict=verdict, policy=policy, state=state, arms=arms, outlook=outlook_words, now=now)
+    return sentence(objective, rule=of.rule, verdict=verdict, policy=policy, state=state, arms=arms, outlook=outlook_words, now=now)
 
 
 def _outlook(verdict: ReadingState, *, state: AnalysisState, share: float | None) -> str:

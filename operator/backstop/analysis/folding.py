@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from ..api.metricnames import CacheUse
 from .blocks import JITTER, Block, close_blocks
 from .deltas import Scrape
 from .indicators import counts_of, counts_over, sum_of
@@ -35,8 +34,8 @@ def folded(kept: ObjectiveState, objective: Objective, *, block: Block, policy: 
     arms = arm_block(objective, block=block, policy=policy)
     canary_quantile, stable_quantile = kept.canary_quantile, kept.stable_quantile
     if objective.latency is not None and (percent := objective.latency.percent) is not None:
-        canary_quantile = display_quantile(block.added, revision=policy.canary, percent=percent) or canary_quantile
-        stable_quantile = display_quantile(block.added, revision=policy.stable, percent=percent) or stable_quantile
+        canary_quantile = display_quantile(block.counted, revision=policy.canary, percent=percent) or canary_quantile
+        stable_quantile = display_quantile(block.counted, revision=policy.stable, percent=percent) or stable_quantile
     return replace(
         kept,
         rule=observed(rule_for(objective, policy=policy, kept=kept), kept.rule, block=arms),
@@ -54,42 +53,37 @@ def unmeasured(kept: ObjectiveState, objective: Objective, *, block: Block, poli
 
 def mean_block(objective: Objective, *, block: Block, policy: LivePolicy) -> MeanBlock:
     """What the requests of a block came to."""
-    canary, unknown = sum_of(objective, added=block.added, revision=policy.canary)
-    stable, _ = sum_of(objective, added=block.added, revision=policy.stable) if policy.stable else (Sum(), 0)
+    canary, unknown = sum_of(objective, counted=block.counted, revision=policy.canary)
+    stable, _ = sum_of(objective, counted=block.counted, revision=policy.stable) if policy.stable else (Sum(), 0)
     gap = objective.part in block.gaps
     return MeanBlock(start=block.start, end=block.end, canary=canary, stable=stable, after_gap=gap, unknown=unknown)
 
 
 def arm_block(objective: Objective, *, block: Block, policy: LivePolicy) -> ArmBlock:
     """The objective's counts of a block."""
-    stable = counts_of(objective, added=block.added, revision=policy.stable) if policy.stable else None
+    stable = counts_of(objective, counted=block.counted, revision=policy.stable) if policy.stable else None
     arms = ArmBlock(
         start=block.start,
         end=block.end,
-        canary=counts_of(objective, added=block.added, revision=policy.canary) or Counts(),
+        canary=counts_of(objective, counted=block.counted, revision=policy.canary) or Counts(),
         stable=stable,
         after_gap=objective.part in block.gaps,
     )
     if objective.sequential is None:
         return arms
     bounds, compared = objective.bounds_beside, None
-    if stable is not None and objective.part == GATEWAYS and not objective.above_stable and _from_caches(block):
+    if stable is not None and objective.part == GATEWAYS and not objective.above_stable and block.has_cache_hits:
         canary_asked, stable_asked = (
-            counts_of(objective, added=block.added, revision=revision, beside=True) for revision in (policy.canary, policy.stable)
+            counts_of(objective, counted=block.counted, revision=revision, beside=True) for revision in (policy.canary, policy.stable)
         )
         compared = BoundCounts(canary_asked or Counts(), stable=stable_asked)
-    targets = [increase.added for increase in block.increases]
+    targets = [increase.counted for increase in block.increases]
     return replace(
         arms,
         bounds=counts_over(bounds, targets=targets, canary=policy.canary, stable=policy.stable) if bounds else (),
         stable_pods=_by_pod(objective, block=block, stable=policy.stable) if stable is not None else (),
         compared=compared,
     )
-
-
-def _from_caches(block: Block) -> bool:
-    """Whether a cache of a gateway has answered anything for which no model was asked."""
-    return any(counter.cache == CacheUse.HIT for counter in block.added)
 
 
 def _by_pod(objective: Objective, *, block: Block, stable: str) -> tuple[Counts, ...]:
@@ -99,7 +93,7 @@ def _by_pod(objective: Objective, *, block: Block, stable: str) -> tuple[Counts,
         return ()
     found = dict.fromkeys(sorted(targets), Counts())
     for increase in block.increases:
-        found[increase.target] += counts_of(objective, added=increase.added, revision=stable) or Counts()
+        found[increase.target] += counts_of(objective, counted=increase.counted, revision=stable) or Counts()
     return tuple(counts for counts in found.values() if counts.total > 0)
 
 

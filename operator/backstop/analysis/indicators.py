@@ -26,6 +26,7 @@ from ..api.metricnames import (
     TokenType,
     UsageType,
 )
+from .deltas import Counted
 from .objective import LatencyLimit, Objective, OwnCounters, OwnHistogram, TargetPrice
 from .reading import Counts
 from .rule import BoundCounts
@@ -39,7 +40,7 @@ OWN_BAD = "promQL.bad"
 OWN_TOTAL = "promQL.total"
 
 
-def counts_of(objective: Objective, *, added: Mapping[Counter, float], revision: str, beside: bool = False) -> Counts | None:
+def counts_of(objective: Objective, *, counted: Counted, revision: str, beside: bool = False) -> Counts | None:
     """Bad and judged requests of one revision; None where there is no total. A bad series that is missing is zero bad.
 
     `beside`: to be compared with those of another revision, so only of those that a model was asked for: a canary begins with cold caches.
@@ -48,10 +49,10 @@ def counts_of(objective: Objective, *, added: Mapping[Counter, float], revision:
     match objective.indicator:
         case Indicator.LATENCY:
             assert objective.latency is not None, "a Latency objective has its limit"
-            return _latency(objective.latency, added=added, revision=revision, cold=cold)
+            return _latency(objective.latency, counted=counted, revision=revision, cold=cold)
         case Indicator.ERROR_RATE:
             return _share(
-                added,
+                counted,
                 revision=revision,
                 judged=lambda c: c.outcome in JUDGED_OUTCOMES and (c.cache in ASKED_A_MODEL or not cold),
                 bad=_is_error,
@@ -59,53 +60,53 @@ def counts_of(objective: Objective, *, added: Mapping[Counter, float], revision:
         case Indicator.FALLBACK_RATE:
             # Answers that the cache gave at once say nothing about the chain.
             return _share(
-                added,
+                counted,
                 revision=revision,
                 judged=lambda c: c.outcome == Outcome.SUCCESS and c.cache in ASKED_A_MODEL,
                 bad=lambda c: c.first_tier != FirstTier.ANSWERED,
             )
         case Indicator.HALLUCINATION_RATE:
-            judged = {c: n for c, n in added.items() if c.metric == GROUNDED_TOTAL and c.scorers == objective.scorers}
-            return _labelled(judged, revision=revision, bad=QualityLabel.FAIL, good=(QualityLabel.PASS,))
+            judged = [(c, n) for c, n in counted.get((GROUNDED_TOTAL, revision), ()) if c.scorers == objective.scorers]
+            return _labelled(judged, bad=QualityLabel.FAIL, good=(QualityLabel.PASS,))
         case Indicator.NEGATIVE_FEEDBACK_RATE:
-            told = {c: n for c, n in added.items() if c.metric == FEEDBACK_TOTAL}
-            return _labelled(told, revision=revision, bad=FeedbackLabel.NEGATIVE, good=(FeedbackLabel.POSITIVE, FeedbackLabel.NEUTRAL))
+            told = counted.get((FEEDBACK_TOTAL, revision), ())
+            return _labelled(told, bad=FeedbackLabel.NEGATIVE, good=(FeedbackLabel.POSITIVE, FeedbackLabel.NEUTRAL))
         case Indicator.TOKENS_PER_REQUEST | Indicator.COST_PER_REQUEST:
             raise AssertionError("of a mean nothing is bad: its sums are asked for")
         case None:
             assert objective.counters is not None, "an objective without an indicator has counters of its own"
-            return _own(objective.counters, added=added, revision=revision)
+            return _own(objective.counters, counted=counted, revision=revision)
     assert_never(objective.indicator)
 
 
-def sum_of(objective: Objective, *, added: Mapping[Counter, float], revision: str) -> tuple[Sum, int]:
+def sum_of(objective: Objective, *, counted: Counted, revision: str) -> tuple[Sum, int]:
     """What requests of one revision came to, and how many more there were of which that is not known: models say so, and the policy what
     they cost.
     """
     assert objective.mean is not None, "only means are sums"
     prices = None if objective.mean.prices is None else {price.target: price for price in objective.mean.prices}
     amount, requests, unknown = 0.0, 0.0, 0.0
-    for counter, n in added.items():
-        if counter.revision != revision:
-            continue
-        is_priced = prices is None or counter.target in prices
-        if counter.metric == SERVED_USAGE and counter.type == UsageType.KNOWN and is_priced:
+    for counter, n in counted.get((SERVED_USAGE, revision), ()):
+        if counter.type == UsageType.KNOWN and (prices is None or counter.target in prices):
             requests += n
-        elif counter.metric == SERVED_USAGE:
+        else:
             unknown += n
-        elif counter.metric == SERVED_TOKENS and is_priced:
-            amount += n * (1.0 if prices is None else _price(prices[counter.target], kind=counter.type))
+    for counter, n in counted.get((SERVED_TOKENS, revision), ()):
+        if prices is None:
+            amount += n
+        elif counter.target in prices:
+            amount += n * _price(prices[counter.target], kind=counter.type)
     return Sum(amount=amount, requests=round(requests)), round(unknown)
 
 
-def judged_requests(added: Mapping[Counter, float], *, revision: str) -> int:
+def judged_requests(counted: Counted, *, revision: str) -> int:
     """Requests of a revision with an outcome that is judged."""
-    return _sum(n for c, n in added.items() if c.metric == SERVED_TOTAL and c.revision == revision and c.outcome in JUDGED_OUTCOMES)
+    return _sum(n for c, n in counted.get((SERVED_TOTAL, revision), ()) if c.outcome in JUDGED_OUTCOMES)
 
 
-def sent_requests(added: Mapping[Counter, float], *, revision: str) -> int:
+def sent_requests(counted: Counted, *, revision: str) -> int:
     """Requests that entry pods sent to a revision, whether or not they ever ended."""
-    return _sum(n for c, n in added.items() if c.metric == SENT_TOTAL and c.revision == revision)
+    return _sum(n for _, n in counted.get((SENT_TOTAL, revision), ()))
 
 
 def missing_bound(limit: LatencyLimit, *, targets: Iterable[Mapping[Counter, float]], revision: str) -> tuple[float, ...] | None:
@@ -122,9 +123,7 @@ def missing_bound(limit: LatencyLimit, *, targets: Iterable[Mapping[Counter, flo
     return None
 
 
-def counts_over(
-    bounds: Sequence[float], *, targets: Iterable[Mapping[Counter, float]], canary: str, stable: str
-) -> tuple[BoundCounts, ...]:
+def counts_over(bounds: Sequence[float], *, targets: Iterable[Counted], canary: str, stable: str) -> tuple[BoundCounts, ...]:
     """Requests of both arms over each latency bound (seconds), of those that a model was asked for: a canary begins with cold caches.
 
     None of a bound that a target lacks which has counted requests: what is over it is not known there.
@@ -134,20 +133,15 @@ def counts_over(
     in_time = {(revision, bound): 0.0 for revision in totals for bound in bounds}
     lacking: set[float] = set()
     for target in targets:
-        answered: dict[str, float] = {}
-        has: set[tuple[str, float]] = set()
-        for counter, count in target.items():
-            if counter.cache not in ASKED_A_MODEL or counter.revision not in totals:
-                continue
-            if counter.metric == SECONDS_COUNT:
-                answered[counter.revision] = answered.get(counter.revision, 0.0) + count
-            elif counter.metric == SECONDS_BUCKET and counter.le in wanted:
-                assert counter.le is not None, "it is one of the bounds"
-                has.add((counter.revision, counter.le))
-                in_time[counter.revision, counter.le] += count if counter.first_tier != FirstTier.LATE else 0.0
-        for revision, count in answered.items():
+        for revision in totals:
+            count = sum(n for c, n in target.get((SECONDS_COUNT, revision), ()) if c.cache in ASKED_A_MODEL)
+            has: set[float] = set()
+            for counter, n in target.get((SECONDS_BUCKET, revision), ()):
+                if counter.le is not None and counter.le in wanted and counter.cache in ASKED_A_MODEL:
+                    has.add(counter.le)
+                    in_time[revision, counter.le] += n if counter.first_tier != FirstTier.LATE else 0.0
             totals[revision] += count
-            lacking |= {bound for bound in bounds if count > 0 and (revision, bound) not in has}
+            lacking |= wanted - has if count > 0 else set()
 
     def over(revision: str, bound: float) -> Counts:
         total = round(totals[revision])
@@ -159,46 +153,45 @@ def counts_over(
     )
 
 
-def _latency(limit: LatencyLimit, *, added: Mapping[Counter, float], revision: str, cold: bool) -> Counts | None:
+def _latency(limit: LatencyLimit, *, counted: Counted, revision: str, cold: bool) -> Counts | None:
     """`cold`: of those that a model was asked for."""
-    mine = [(c, n) for c, n in added.items() if c.revision == revision and (c.cache in ASKED_A_MODEL or not cold)]
-    answered = {c: n for c, n in mine if c.metric == SECONDS_COUNT}
-    if not answered:
+    buckets = [(c, n) for c, n in counted.get((SECONDS_BUCKET, revision), ()) if c.le == limit.seconds]
+    answered = counted.get((SECONDS_COUNT, revision), ())
+    if cold:
+        buckets, answered = _asked(buckets), _asked(answered)
+    if not answered or not buckets:
         return None
-    buckets = [(c, n) for c, n in mine if c.metric == SECONDS_BUCKET and c.le == limit.seconds]
-    if not buckets:
-        return None
-    late = FirstTier.LATE
-    in_time = _sum(n for c, n in buckets if c.first_tier != late)
-    total = _sum(answered.values())
+    in_time = _sum(n for c, n in buckets if c.first_tier != FirstTier.LATE)
+    total = _sum(n for _, n in answered)
     return Counts(bad=max(0, total - in_time), total=total)
 
 
-def _share(
-    added: Mapping[Counter, float], *, revision: str, judged: Callable[[Counter], bool], bad: Callable[[Counter], bool]
-) -> Counts | None:
-    served = {c: n for c, n in added.items() if c.metric == SERVED_TOTAL and c.revision == revision}
+def _asked(counted: Iterable[tuple[Counter, float]]) -> list[tuple[Counter, float]]:
+    """What counts those that a model was asked for."""
+    return [(c, n) for c, n in counted if c.cache in ASKED_A_MODEL]
+
+
+def _share(counted: Counted, *, revision: str, judged: Callable[[Counter], bool], bad: Callable[[Counter], bool]) -> Counts | None:
+    served = counted.get((SERVED_TOTAL, revision))
     if not served:
         return None
-    total = {c: n for c, n in served.items() if judged(c)}
-    return Counts(bad=_sum(n for c, n in total.items() if bad(c)), total=_sum(total.values()))
+    total = [(c, n) for c, n in served if judged(c)]
+    return Counts(bad=_sum(n for c, n in total if bad(c)), total=_sum(n for _, n in total))
 
 
-def _labelled(counted: Mapping[Counter, float], *, revision: str, bad: str, good: Sequence[str]) -> Counts | None:
+def _labelled(mine: Sequence[tuple[Counter, float]], *, bad: str, good: Sequence[str]) -> Counts | None:
     """What has one of these labels; any other says nothing of the revision, such as one of a newer gateway."""
-    mine = [(c, n) for c, n in counted.items() if c.revision == revision]
     if not mine:
         return None
     return Counts(bad=_sum(n for c, n in mine if c.label == bad), total=_sum(n for c, n in mine if c.label in (bad, *good)))
 
 
-def _own(counters: OwnCounters | OwnHistogram, *, added: Mapping[Counter, float], revision: str) -> Counts | None:
-    mine = [(c, n) for c, n in added.items() if c.part == counters.part and c.revision == revision]
-    if not any(c.metric == OWN_TOTAL for c, _ in mine):
+def _own(counters: OwnCounters | OwnHistogram, *, counted: Counted, revision: str) -> Counts | None:
+    totals, bads = ([n for c, n in counted.get((metric, revision), ()) if c.part == counters.part] for metric in (OWN_TOTAL, OWN_BAD))
+    if not totals:
         return None
-    total = _sum(n for c, n in mine if c.metric == OWN_TOTAL)
     # Two processes may count the two; what is bad and not yet among the total is no evidence.
-    return Counts(bad=min(_sum(n for c, n in mine if c.metric == OWN_BAD), total), total=total)
+    return Counts(bad=min(_sum(bads), _sum(totals)), total=_sum(totals))
 
 
 def _price(price: TargetPrice, *, kind: str) -> float:

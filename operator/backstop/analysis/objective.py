@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import assert_never
 
@@ -152,8 +152,8 @@ class Objective:
         """Changes when anything is edited that changes the judgement: an edited objective is judged anew."""
         measure = self.indicator.value if self.indicator is not None else self.counters
         told = (self.name, measure, str(self.allowed), self.for_seconds, self.min_requests, self.latency)
-        # Without what is not theirs, thresholds are known by what older versions called them.
-        text = repr(told if self.sequential is None else (*told, self.above_stable, self.sequential))
+        # Without what is not theirs, thresholds are known by what older versions called them. Whether a step may end early moves no test.
+        text = repr(told if self.sequential is None else (*told, self.above_stable, replace(self.sequential, promotes=False)))
         if self.mean is not None:
             text += repr(self.mean)  # by another price it is judged anew
         text += self.scorers  # and by other scorers

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from .objective import Objective
-from .reading import SLOReading
+from .reading import SLOReading, Standing
 from .state import AnalysisState
 
 
@@ -43,8 +43,16 @@ class LivePolicy:
 
 
 @dataclass(frozen=True)
+class Told:
+    """How a policy's objectives stood when that was told last. Until then (seconds since the epoch) mere counts are no news."""
+
+    standings: tuple[Standing, ...]
+    until: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of one policy.
+    """One evaluation of one policy. Without readings where there is no news in them.
 
     `state` is kept in status; it differs from the one before only when `closed_block`, or when a step or revision changed.
     `canary_requests`, `canary_sent`: judged, and sent by the entry pods, since the start of the step.

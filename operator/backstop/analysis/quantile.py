@@ -1,24 +1,23 @@
 """A latency quantile of one block, for people. No verdict is taken from it: verdicts take the share over a bucket bound."""
 
 import math
-from collections.abc import Mapping
 
+from .deltas import Counted
 from .indicators import SECONDS_BUCKET, SECONDS_COUNT
-from .samples import Counter
 from .state import DisplayQuantile
 
 
-def display_quantile(added: Mapping[Counter, float], *, revision: str, percent: int) -> DisplayQuantile | None:
+def display_quantile(counted: Counted, *, revision: str, percent: int) -> DisplayQuantile | None:
     """The `percent` quantile of the time to the first byte, interpolated inside its bucket; None without a request.
 
     Only a few bounds around the limit are read: below the lowest and above the highest it is said so.
     """
-    total = sum(n for c, n in added.items() if c.metric == SECONDS_COUNT and c.revision == revision)
+    total = sum(n for _, n in counted.get((SECONDS_COUNT, revision), ()))
     if total <= 0:
         return None
     cumulative: dict[float, float] = {}
-    for counter, count in added.items():
-        if counter.metric == SECONDS_BUCKET and counter.revision == revision and counter.le is not None and math.isfinite(counter.le):
+    for counter, count in counted.get((SECONDS_BUCKET, revision), ()):
+        if counter.le is not None and math.isfinite(counter.le):
             cumulative[counter.le] = cumulative.get(counter.le, 0.0) + count
     return interpolated(sorted(cumulative.items()), rank=percent / 100 * total)
 

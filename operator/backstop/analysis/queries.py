@@ -140,7 +140,7 @@ def history_seconds(scrape_interval: float) -> float:
 
 def selector(policies: Sequence[LivePolicy], *, window: int) -> str:
     """`{__name__=~…,namespace=~…,revision=~…,le=~…}[window]` for the policies' revisions and the bounds that they need."""
-    limits = sorted({o.latency.seconds for p in policies for o in p.objectives if o.latency is not None})
+    limits = _limits(policies)
     means = any(o.mean is not None for p in policies for o in p.objectives)
     indicators = {o.indicator for p in policies for o in p.objectives}
     metrics = [
@@ -230,7 +230,8 @@ def _batches(policies: Sequence[LivePolicy]) -> list[tuple[LivePolicy, ...]]:
     batches: list[tuple[LivePolicy, ...]] = []
     batch: list[LivePolicy] = []
     taken, namespace = 0, None
-    for policy in sorted(policies, key=lambda p: (p.namespace, p.name)):
+    # Those with the same limits together: each series of a query is read at all of its bounds.
+    for policy in sorted(policies, key=lambda p: (_limits((p,)), p.namespace, p.name)):
         takes = _characters(policy) + (len(policy.namespace) if policy.namespace != namespace else 0)
         most = HISTORIES_PER_QUERY if any(p.wants_history for p in (policy, *batch[:1])) else POLICIES_PER_QUERY
         if batch and (len(batch) >= most or taken + takes > NAMES_CHARACTERS):
@@ -239,6 +240,11 @@ def _batches(policies: Sequence[LivePolicy]) -> list[tuple[LivePolicy, ...]]:
         batch.append(policy)
         taken, namespace = taken + takes, policy.namespace
     return [*batches, tuple(batch)] if batch else batches
+
+
+def _limits(policies: Iterable[LivePolicy]) -> list[float]:
+    """Their latency limits in seconds, rising."""
+    return sorted({o.latency.seconds for p in policies for o in p.objectives if o.latency is not None})
 
 
 def _characters(policy: LivePolicy) -> int:

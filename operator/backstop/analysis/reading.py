@@ -1,7 +1,7 @@
 """The result of an evaluation, as the rollout reads it. Knows states and counts; decides nothing."""
 
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal, NamedTuple, assert_never
 
 from ..api.reasons import Reason
 
@@ -75,6 +75,15 @@ def state_name(state: ReadingState) -> StateName:
     assert_never(state)
 
 
+class Standing(NamedTuple):
+    """Of one objective, all that a decision may follow from; the rest of a reading is for people."""
+
+    name: str
+    state: StateName
+    reason: Reason
+    promotable: bool
+
+
 @dataclass(frozen=True)
 class SLOReading:
     """One objective after an evaluation.
@@ -98,6 +107,11 @@ class SLOReading:
     is_mean: bool = False
     canary_mean: str | None = None
     stable_mean: str | None = None
+
+    @property
+    def standing(self) -> "Standing":
+        """What a decision may follow from."""
+        return Standing(self.name, state_name(self.state), self.reason, promotable=self.promotable)
 
     @property
     def breached_since(self) -> float | None:

@@ -5,6 +5,7 @@ Times are seconds since the epoch, as Prometheus stamped the scrape.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 
@@ -44,6 +45,11 @@ class Sample:
 
     series: tuple[Series, ...]
     unread: Mapping[str, "Unread"] = field(default_factory=dict, hash=False)
+
+    @cached_property
+    def newest(self) -> frozenset[tuple[str, str, float]]:
+        """Part, target and time of every series' newest sample: few, as those of a target come from the same scrapes."""
+        return frozenset([(one.counter.part, one.target, one.points[-1][0]) for one in self.series])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .deltas import Scrape, scrapes_by_target, whole
@@ -13,14 +13,14 @@ from .samples import Counter, NotANumber, Series
 LARGEST_COUNT = 1e19
 
 
-def screened(series: Iterable[Series]) -> dict[str, list[Scrape]] | NotANumber:
-    """Usable scrapes per target, oldest first.
+def screened(series: Iterable[Series], *, counted: Mapping[str, float]) -> dict[str, list[Scrape]] | NotANumber:
+    """Usable scrapes per target, oldest first; of those before the one that is `counted` already, see `scrapes_by_target`.
 
     A scrape that is skipped loses nothing: counters add up, so the next one covers its time too.
     """
-    scrapes = scrapes_by_target(series)
+    scrapes = scrapes_by_target(series, counted=counted)
     for target, seen in scrapes.items():
-        chains = _chains({counter for scrape in seen for counter in scrape.values})
+        chains = _chains(set[Counter]().union(*(scrape.values for scrape in seen)))
         why = _unusable(seen[-1], chains=chains)
         if why is not None:
             return NotANumber(f"{why} (scrape target {target}); it is judged again when the pod exports counts.")
@@ -38,11 +38,14 @@ class _Chain:
 
 def _chains(counters: Iterable[Counter]) -> list[_Chain]:
     """One for each histogram of a target: its scrapes have the same ones."""
-    found: dict[Counter, list[Counter]] = {}
+    found: dict[tuple[str, str, str], list[Counter]] = {}
     for counter in counters:
         if counter.metric == SECONDS_BUCKET:
-            found.setdefault(counter._replace(metric=SECONDS_COUNT, le=None), []).append(counter)
-    return [_Chain(buckets=tuple(sorted(buckets, key=_bound_of)), count=count) for count, buckets in found.items()]
+            found.setdefault((counter.revision, counter.cache, counter.first_tier), []).append(counter)
+    return [
+        _Chain(buckets=tuple(sorted(buckets, key=_bound_of)), count=buckets[0]._replace(metric=SECONDS_COUNT, le=None))
+        for buckets in found.values()
+    ]
 
 
 def _bound_of(bucket: Counter) -> float:

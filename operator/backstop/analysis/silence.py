@@ -3,13 +3,12 @@
 Those whose callers left are no answers either: callers of what hangs do leave.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from ..api.metricnames import SERVED_TOTAL, Outcome
+from .deltas import Counted
 from .indicators import sent_requests
-from .samples import Counter
 
 FEWEST_SENT: Final = 20
 
@@ -27,12 +26,11 @@ class Silence:
         return self.sent >= FEWEST_SENT
 
 
-def after_block(silence: Silence | None, *, added: Mapping[Counter, float], end: float, revision: str) -> Silence | None:
+def after_block(silence: Silence | None, *, counted: Counted, end: float, revision: str) -> Silence | None:
     """The silence after one more block that ended at `end`."""
-    answered = (n for c, n in added.items() if c.metric == SERVED_TOTAL and c.revision == revision and c.outcome != Outcome.CANCELLED)
-    if any(count > 0 for count in answered):
+    if any(count > 0 and counter.outcome != Outcome.CANCELLED for counter, count in counted.get((SERVED_TOTAL, revision), ())):
         return None
-    sent = sent_requests(added, revision=revision)
+    sent = sent_requests(counted, revision=revision)
     if silence is None:
         return Silence(since=end, sent=sent) if sent > 0 else None
     return Silence(since=silence.since, sent=silence.sent + sent)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from ..analysis.objective import GATEWAYS, Objective, objectives_of
-from ..analysis.policy import Evaluation, LivePolicy
+from ..analysis.policy import Evaluation, LivePolicy, Told
 from ..analysis.queries import poll_seconds
-from ..analysis.reading import Breached, Healthy, SLOReading, Unknown, Waiting, state_name
+from ..analysis.reading import Breached, Healthy, SLOReading, Unknown, Waiting
 from ..analysis.state import AnalysisState, UnreadableState, is_of_version_before, pack, unpack, with_source
-from ..analysis.tick import Answer, Evaluator, EvaluatorEnded, Newest, NotEvaluated, NothingNew, Question
+from ..analysis.tick import Answer, Evaluator, EvaluatorEnded, Newest, NotEvaluated, NothingNew, Question, Quiet
 from ..analysis.unseen import unseen
 from ..api.fallbackpolicy import FallbackPolicySpec
 from ..api.reasons import Reason
@@ -33,8 +33,10 @@ TOLD_PER_SECOND: Final = 16
 # How long what evaluates is kept while nothing is live: the next canary often comes soon.
 KEPT_SECONDS: Final = 300.0
 
-# Ticks at the same time of policies with own counters: in each but the last, some have selectors that take long. One process each.
+# Ticks at the same time, each in a process of its own. Of policies with own counters, in each but the last some have selectors that take
+# long. Of the others the first takes long where a thousand are evaluated, and what becomes due meanwhile has the second.
 OWN_TICKS: Final = 4
+GATEWAY_TICKS: Final = 2
 
 _log = logging.getLogger(__name__)
 
@@ -126,6 +128,8 @@ class Judging:
         self._live: dict[PolicyKey, LivePolicy] = {}
         # What each policy's readings were last made from: the policy without its state, and the newest samples.
         self._evaluated: dict[PolicyKey, tuple[LivePolicy, Newest]] = {}
+        # Where its evaluation has gone on since its state was told. Nobody here looks into it.
+        self._went_on: dict[PolicyKey, bytes] = {}
         self._judgements: dict[PolicyKey, Judgement] = {}
         self._due: dict[PolicyKey, float] = {}
         self._asked: set[PolicyKey] = set()  # with a question under way
@@ -160,6 +164,7 @@ class Judging:
         """The policy is not judged any more."""
         self._live.pop(key, None)
         self._evaluated.pop(key, None)
+        self._went_on.pop(key, None)
         self._judgements.pop(key, None)
         self._due.pop(key, None)
 
@@ -186,12 +191,10 @@ class Judging:
                     continue
                 now = self._clock()
                 due = {key: policy for key, policy in live.items() if self._due.get(key, now) <= now and key not in self._asked}
-                if due and len(running) < OWN_TICKS:
+                if due and len(running) < (OWN_TICKS if own else GATEWAY_TICKS):
                     tick = ticks.create_task(self._tick(evaluator, due=due))
                     running.add(tick)
                     tick.add_done_callback(running.discard)
-                    if not own:
-                        await tick
                 await asyncio.sleep(poll_seconds(evaluator.scrape_interval) * (1 - self._jitter() / 10))
 
     async def _until_live(self, source: str) -> None:
@@ -207,7 +210,7 @@ class Judging:
     async def _tick(self, evaluator: Evaluator, *, due: Mapping[PolicyKey, LivePolicy]) -> None:
         waiting = dict(due)
         self._asked |= due.keys()
-        questions = [Question(policy, seen=self._seen(key, policy=policy)) for key, policy in due.items()]
+        questions = [self._question(key, policy=policy) for key, policy in due.items()]
         try:
             async for answers in evaluator.evaluate(questions):
                 for answer in answers:
@@ -221,6 +224,14 @@ class Judging:
                     self._blind(key, why=str(ended))
         finally:
             self._asked -= waiting.keys()
+
+    def _question(self, key: PolicyKey, *, policy: LivePolicy) -> Question:
+        before, same = self._before(key, policy=policy)
+        told = None
+        if before is not None and same:
+            quiet = WATCHED_SECONDS if policy.watched else quiet_seconds(len(self._live))
+            told = Told(tuple(reading.standing for reading in before.readings), until=before.at + quiet)
+        return Question(policy, seen=self._seen(key, policy=policy), told=told, went_on=self._went_on.get(key))
 
     def _before(self, key: PolicyKey, *, policy: LivePolicy) -> tuple[Judgement | None, bool]:
         """What was told of this pair of revisions, and whether of the same step and objectives."""
@@ -257,6 +268,9 @@ class Judging:
         match answer.found:
             case NothingNew():
                 pass
+            case Quiet(state):
+                self._went_on[key] = state
+                self._evaluated[key] = (replace(policy, state=AnalysisState()), answer.newest)
             case NotEvaluated(why):
                 _log.error("the evaluation failed", extra=fields(namespace=key.namespace, policy=key.name, error=why))
                 self._blind(key, why="the evaluation failed; the log of the operator says how")
@@ -268,11 +282,9 @@ class Judging:
     def _judge(self, key: PolicyKey, *, policy: LivePolicy, result: Evaluation, newest: Newest, now: float) -> None:
         self._evaluated[key] = (replace(policy, state=AnalysisState()), newest)
         self._live[key] = replace(policy, state=result.state)
+        self._went_on.pop(key, None)
         before, same = self._before(key, policy=policy)
         readings = _settled(result.readings, before=before.readings if before and same else ())
-        quiet = WATCHED_SECONDS if policy.watched else quiet_seconds(len(self._live))
-        if before and same and now - before.at < quiet and _states(readings) == _states(before.readings):
-            return
         requests = result.state.requests if result.state.block_end is not None and GATEWAYS in policy.parts else None
         analysis = pack(result.state) if result.state.block_end is not None else before.analysis if before else None
         after = Judgement(policy.canary, policy.stable, policy.objectives, policy.since, now, readings, analysis, requests, policy.source)
@@ -288,11 +300,6 @@ def quiet_seconds(live: int) -> float:
 
 def _has_own(policy: LivePolicy) -> bool:
     return any(part != GATEWAYS for part in policy.parts)
-
-
-def _states(readings: tuple[SLOReading, ...]) -> list[tuple[str, str, str, bool]]:
-    """What a decision may follow from."""
-    return [(reading.name, state_name(reading.state), reading.reason, reading.promotable) for reading in readings]
 
 
 def _settled(readings: tuple[SLOReading, ...], *, before: tuple[SLOReading, ...]) -> tuple[SLOReading, ...]:

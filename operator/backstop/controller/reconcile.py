@@ -26,7 +26,7 @@ from ..rollout.observed import Known, Unresolved
 from ..rollout.place import Place, awaited_generation, is_losing
 from ..rollout.statusmap import place_of
 from ..telemetry.log import fields
-from ..telemetry.metrics import Metrics, PolicyShown
+from ..telemetry.metrics import Metrics
 from ..traffic.router import Router, router_of
 from .apply import Apply, Overtaken
 from .blocked import blocked_states, blocked_status, problem_in
@@ -44,6 +44,7 @@ from .references import MapName, maps_of
 from .repairs import Repairs
 from .reporting import Reports
 from .seen import Declared
+from .shown import shown_of
 from .store import Store
 from .subject import Problem, Subject, refused_deployments
 from .telling import Telling
@@ -328,7 +329,7 @@ class Reconcile:
             falling=is_losing(place),
             by_endpoints=subject.wish.spec.serving.workload is not None,
         )
-        self._metrics.show_policy(key.namespace, key.name, shown=_shown(place, phase=plan.phase))
+        self._metrics.show_policy(key.namespace, key.name, shown=shown_of(place, phase=plan.phase, chain=subject.wish.spec.chain))
         if problem is None:
             problem = await self._apply.cluster(subject, known=known)
         elif subject.policy.deleting:
@@ -355,7 +356,7 @@ class Reconcile:
         """Nothing can be decided: say so, and leave the rest of the status (None: unreadable) and the traffic as they are."""
         after = blocked_status(status or FallbackPolicyStatus(), why=why, generation=policy.generation, now=self._clock())
         place = place_of(after) if status is not None else Place()
-        self._metrics.show_policy(policy.namespace, policy.name, shown=_shown(place, phase=Phase.BLOCKED))
+        self._metrics.show_policy(policy.namespace, policy.name, shown=shown_of(place, phase=Phase.BLOCKED))
         document = after.model_dump(mode="json", exclude_none=True)
         try:
             await self._writes.status(policy, status=document if status is not None else {**policy.status, **document})
@@ -401,14 +402,6 @@ def _conditions_in(policy: Declared) -> list[Condition]:
         return FallbackPolicyStatus.model_validate({"conditions": policy.status.get("conditions", [])}).conditions
     except ValidationError:
         return []
-
-
-def _shown(place: Place, *, phase: Phase) -> PolicyShown:
-    """What is shown of a policy at this place."""
-    last, weight = place.last, place.canary.weight if place.canary is not None else 0
-    if last is None:
-        return PolicyShown(phase, weight=weight)
-    return PolicyShown(phase, weight=weight, outcome=last.outcome, decided_at=last.detected_at, shifted_at=last.shifted_at)
 
 
 def read_policy(policy: Declared) -> tuple[FallbackPolicyStatus, Place] | Unresolved:

@@ -202,7 +202,7 @@ async def run_gateway(
 @asynccontextmanager
 async def _collecting(revision: Revision, *, settings: Settings, metrics: GatewayMetrics, lifecycle: Lifecycle) -> AsyncIterator[Tracing]:
     """Collect traces, until the end of the block; then send what waits, in what is left of the grace period."""
-    # Not imported by others: the SDK and its exporter take half as much memory as all the rest.
+    # Not imported by others: the SDK and its exporter take a quarter as much memory as all the rest.
     from .spanexport import FLUSH_SECONDS, SpanExport
     from .spans import Spans
 

@@ -5,6 +5,7 @@ answer is in no span, nor is a key, a header of the caller's or the query of a U
 `x-backstop-` headers and figures say. Imports `opentelemetry`, and is imported where traces are collected only.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -319,13 +320,22 @@ def _wanted(request: ChatRequest) -> Attributes:
 def _of_answer(body: bytes) -> Attributes:
     """What a whole answer, or an event of a stream, says of itself."""
     try:
-        answer = _ANSWER.decode(body)
+        answer = _read(body)
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors too
         return {}
     attributes = _words(model=answer.model, identity=answer.id, reasons=[choice.finish_reason for choice in answer.choices or ()])
     if answer.usage is not None:
         attributes |= _tokens(answer.usage.prompt_tokens, answer.usage.completion_tokens)
     return attributes
+
+
+def _read(body: bytes) -> _Answer:
+    try:
+        return _ANSWER.decode(body)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:  # JSON that msgspec refuses: lone surrogates, which models cut in two between tokens
+        return msgspec.convert(json.loads(body), _Answer)
 
 
 def _of_stream(stream: Streaming) -> Attributes:

@@ -8,8 +8,20 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ..api.metricnames import TokenType
+
 SHIFT_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 PASS_BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
+
+
+@dataclass(frozen=True)
+class PriceShown:
+    """What a million tokens of requests, and of answers, cost at one target, as gateways' metrics of tokens name it."""
+
+    target: str
+    currency: str
+    input: float
+    output: float
 
 
 @dataclass(frozen=True)
@@ -21,6 +33,7 @@ class PolicyShown:
     outcome: str | None = None
     decided_at: float | None = None
     shifted_at: float | None = None
+    prices: tuple[PriceShown, ...] = ()
 
 
 class _Policies(Collector):
@@ -44,6 +57,11 @@ class _Policies(Collector):
         shifted = GaugeMetricFamily(
             "backstop_operator_last_shift_timestamp_seconds", "When every gateway was seen to act on that decision.", labels=policy
         )
+        price = GaugeMetricFamily(
+            "backstop_operator_price_per_million_tokens",
+            "Price of a target's tokens, as its policy says now; a target without one is not here.",
+            labels=(*policy, "target", "type", "currency"),
+        )
         for key, one in list(self.shown.items()):  # asked in another thread than the one that changes it
             weight.add_metric(key, one.weight)
             phase.add_metric((*key, one.phase), 1)
@@ -53,7 +71,10 @@ class _Policies(Collector):
                 decided.add_metric(key, one.decided_at)
             if one.shifted_at is not None:
                 shifted.add_metric(key, one.shifted_at)
-        yield from (weight, phase, outcome, decided, shifted)
+            for priced in one.prices:
+                price.add_metric((*key, priced.target, TokenType.INPUT.value, priced.currency), priced.input)
+                price.add_metric((*key, priced.target, TokenType.OUTPUT.value, priced.currency), priced.output)
+        yield from (weight, phase, outcome, decided, shifted, price)
 
 
 class Metrics:
