@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from backstop.api.names import ACCEPTED_AT, FINALIZER
+from backstop.api.names import ACCEPTED_AT, FINALIZER, traffic_object
 from backstop.kube.client import Client
 from backstop.kube.connection import Connection
 from backstop.kube.errors import NotFound
@@ -24,6 +24,7 @@ from backstop.kube.resources import (
 
 from .operators import running
 from .ownworld import OwnWorld
+from .test_wishes import LONG
 from .until import until
 from .world import MANAGER, World, condition, living
 
@@ -105,3 +106,59 @@ async def test_a_namespace_that_was_restored_without_owners_is_taken_back_and_go
             assert condition(await world.status(), "Accepted")["status"] == "True"
             assert world.traffic is not None
             assert world.traffic.permille == 0
+
+
+async def lose_status_and_route(world: World) -> None:
+    """A backup is restored that had no status, and of the traffic object something that nobody understands."""
+    policy = await world.client.get(POLICIES, namespace=world.namespace, name=world.policy)
+    version = policy["metadata"]["resourceVersion"]
+    nothing = dict.fromkeys(policy["status"])
+    await world.client.patch_status(
+        POLICIES, namespace=world.namespace, name=world.policy, patch=nothing, resource_version=version, manager=MANAGER
+    )
+    await world.client.patch(
+        CONFIG_MAPS, namespace=world.namespace, name=traffic_object(world.policy), patch={"data": {"permille": "?"}}, manager=MANAGER
+    )
+
+
+async def serving(world: World) -> dict[str, object]:
+    """What callers are served by: selectors of Services, and sizes of Deployments."""
+    services, _ = await world.client.list(SERVICES, namespace=world.namespace, labels=OURS)
+    deployments, _ = await world.client.list(DEPLOYMENTS, namespace=world.namespace, labels=OURS)
+    return {s["metadata"]["name"]: s["spec"]["selector"] for s in services} | {
+        d["metadata"]["name"]: d["spec"]["replicas"] for d in deployments
+    }
+
+
+async def test_where_status_and_route_are_lost_both_all_is_left_as_it_is_until_the_route_is_deleted(
+    connection: Connection, world: World
+) -> None:
+    for name in ("v1", "v2"):
+        await world.prompt(name)
+    await world.apply("v1", canary=LONG)
+    async with running(connection, world):
+        await world.stable_on("v1")
+        await world.apply("v2", canary=LONG)
+        await world.until_status("v2 is at 40 %", lambda s: s.get("canary", {}).get("weightVerifiedAt"))
+        await world.quiet()
+    before = await serving(world)
+    await lose_status_and_route(world)
+    async with running(connection, world):
+        status = await world.until_status("it says so", lambda s: condition(s, "Stalled")["reason"] == "TrafficUnreadable")
+        assert "stable" not in status
+        assert "nobody knows which revision serves, and nothing is changed" in condition(status, "Ready")["message"]
+        await world.quiet()
+        assert await serving(world) == before
+        assert "stable" not in await world.status()
+        route = await world.client.get(CONFIG_MAPS, namespace=world.namespace, name=traffic_object(world.policy))
+        assert route["data"]["permille"] == "?", "it is left to whoever looks at it"
+        await world.client.delete(CONFIG_MAPS, namespace=world.namespace, name=traffic_object(world.policy), uid=route["metadata"]["uid"])
+        status = await world.until_status("what was accepted last serves", lambda s: "stable" in s)
+        assert status["stable"]["promptVersion"] == "v1"
+
+        async def told() -> bool:
+            return {"TrafficUnreadable", "StatusLost"} <= await world.events()
+
+        await until("both are told", told)
+    states = [state for _, state in world.history]
+    assert {state.stable for state in states} == {status["stable"]["revision"]}, "nothing else was ever called stable"

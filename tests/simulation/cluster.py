@@ -206,8 +206,9 @@ class Cluster:
             self.api.write(self.traffic_id, {"metadata": present["metadata"] | {"ownerReferences": []}}, who="person")
 
     def orphans(self) -> list[str]:
-        """What says that it is the policy's, and has no owner; but for the record that outlives it."""
+        """What says that it is the policy's, and has no owner; but for the record that outlives it, and Jobs whose time to live runs."""
         labelled = [body for body in self.api.objects.values() if LABEL_POLICY in (body["metadata"].get("labels") or {})]
+        labelled = [body for body in labelled if "ttlSecondsAfterFinished" not in body.get("spec", {}) or not body.get("status")]
         kept = [body for body in labelled if ACCEPTED_AT not in (body["metadata"].get("annotations") or {})]
         return [body["metadata"]["name"] for body in kept if not body["metadata"].get("ownerReferences")]
 
