@@ -14,10 +14,11 @@ from typing import Any, Final, TypeVar
 
 from backstop.analysis.answers import read_answer, sort_answer
 from backstop.analysis.apart import QUESTIONS_PER_FRAME
-from backstop.analysis.objective import objectives_of
+from backstop.analysis.objective import Objective, objectives_of
 from backstop.analysis.policy import Evaluation, LivePolicy, Told
 from backstop.analysis.queries import POLICIES_PER_QUERY, needed_bounds
-from backstop.analysis.state import PACKED_BYTES, AnalysisState, pack
+from backstop.analysis.rules import blocks_in, rule_of, tests_among
+from backstop.analysis.state import PACKED_BYTES, AnalysisState, ObjectiveState, pack
 from backstop.analysis.tick import ANSWERS_AT_ONCE, Answer, Question, Quiet, answered, resumed
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.metricnames import bound_label
@@ -36,6 +37,7 @@ SCRAPES: Final = 7  # in an answer: so many are in the 32 seconds that are asked
 PODS: Final = 2
 REQUESTS: Final = {"stable": 200, "canary": 50}  # at a pod, between two scrapes
 SLOW: Final = 0.01
+PLANNED_SECONDS: Final = 36_000.0
 T = TypeVar("T")
 NAME: Final = "@policy@"  # stands for a policy's name in an answer of which many are made
 
@@ -138,19 +140,27 @@ def _policy(name: str, *, slos: int) -> LivePolicy:
         "chain": [PRIMARY, {"name": "static", "static": {"default": "Sorry."}}],
         **fields_of(slos),
     }
+    objectives = objectives_of(FallbackPolicySpec.model_validate(spec))
+    # Their history is read: it comes once, and is no part of a usual tick.
+    begun = {o.fingerprint: _begun(o, tests=tests_among(objectives)) for o in objectives}
     return LivePolicy(
         namespace="live",
         name=name,
         source="default",
         canary="canary",
         stable="stable",
-        objectives=objectives_of(FallbackPolicySpec.model_validate(spec)),
+        objectives=objectives,
         since=SINCE,
-        state=AnalysisState(source="default", seeded=True),
+        state=AnalysisState(canary="canary", stable="stable", source="default", objectives=begun),
         from_zero=True,
         share=REQUESTS["canary"] / sum(REQUESTS.values()),
-        planned_seconds=36_000.0,
+        planned_seconds=PLANNED_SECONDS,
     )
+
+
+def _begun(objective: Objective, *, tests: int) -> ObjectiveState:
+    planned = blocks_in(PLANNED_SECONDS, scrape_interval=SCRAPE_SECONDS)
+    return ObjectiveState(rule=rule_of(objective, tests=tests, planned_blocks=planned).start(), planned_blocks=planned)
 
 
 def _body(one: bytes, *, names: list[str]) -> bytes:

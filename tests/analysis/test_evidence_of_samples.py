@@ -161,10 +161,11 @@ def test_an_incident_that_stable_shares_is_no_breach_and_is_called_so() -> None:
 
 
 def test_beside_a_stable_that_hardly_anybody_calls_a_breach_is_suspected() -> None:
-    reading = last(run(served(bad_from=40.0, stable=0.2), ERRORS, until=60.0))
+    reading = last(run(served(bad_from=40.0, stable=0.2), ERRORS, until=70.0))
     assert isinstance(reading.state, Breached)
     assert reading.suspected
     assert "only suspected, as stable had too few requests to compare with" in reading.evidence
+    assert "counted by blocks as too little is known of bursts" in reading.evidence
 
 
 def test_what_is_over_its_limit_on_too_little_evidence_is_healthy_and_known_to_be_over() -> None:
@@ -220,7 +221,7 @@ def test_what_stable_did_before_the_canary_came_is_read_once_and_for_the_whole_o
 
     samples = served(bad_from=1e9, began=40.0)
     first = evaluate(visible(samples, until=40.0), policy=waiting, now=40.0, scrape_interval=INTERVAL)
-    assert first.state.seeded
+    assert first.state.objectives[ERRORS.fingerprint].history is None
     kept = first.state.objectives[ERRORS.fingerprint].rule
     assert isinstance(kept, SequentialState)
     # Forty requests a second; of the first seconds no scrape says when they came.
@@ -235,17 +236,89 @@ def test_what_stable_did_before_the_canary_came_is_read_once_and_for_the_whole_o
     assert again.history == kept.history
 
 
-def test_history_that_cannot_be_had_is_not_asked_for_again() -> None:
-    policy = asked(ERRORS, state=AnalysisState(), since=None)
-    result = evaluate(ProviderError("More than 64 MiB."), policy=policy, now=40.0, scrape_interval=INTERVAL)
-    assert result.state.seeded
-    assert window_seconds(replace(policy, state=result.state), now=45.0, scrape_interval=INTERVAL) == MARGIN_INTERVALS * INTERVAL
+def test_the_history_of_an_edited_objective_is_read_in_mid_canary_and_of_the_others_it_is_not_read_again() -> None:
+    samples = served(bad_from=1e9, until=120.0)
+    state = run(samples, ERRORS, LATENCY, until=100.0)[-1].state
+    edited = objective_of(SLO(name="errors", indicator="ErrorRate", maxPercent="4"))
+    policy = asked(edited, LATENCY, state=state)
+    assert policy.wants_history
+    assert window_seconds(policy, now=101.0, scrape_interval=INTERVAL) > HISTORY_SECONDS
+    result = evaluate(visible(samples, until=107.0), policy=policy, now=107.0, scrape_interval=INTERVAL)
+    assert not replace(policy, state=result.state).wants_history
+    new, other = (result.state.objectives[o.fingerprint].rule for o in (edited, LATENCY))
+    assert isinstance(new, SequentialState)
+    assert isinstance(other, SequentialState)
+    begun = state.block_end
+    assert begun is not None
+    # Forty requests of stable a second up to the newest block, of the first seconds no scrape says when they came; then one block or two.
+    assert 40 * (begun - 20) <= new.history.total <= 40 * begun
+    assert 1 <= new.absolute.blocks <= 2
+    assert new.bursts.total == pytest.approx(new.history.total + 40 * 5 * new.absolute.blocks, rel=0.01)
+    before = state.objectives[LATENCY.fingerprint].rule
+    assert isinstance(before, SequentialState)
+    assert other.history == before.history, "what is read for another counts once"
+    assert other.absolute.blocks == before.absolute.blocks + new.absolute.blocks
+
+
+def test_a_failure_of_the_question_costs_the_history_nothing_but_time() -> None:
+    samples = served(bad_from=1e9, until=120.0)
+    policy = asked(ERRORS, state=AnalysisState(), since=40.0)
+    failed = evaluate(ProviderError("It is down."), policy=policy, now=41.0, scrape_interval=INTERVAL).state
+    policy = replace(policy, state=failed)
+    assert not policy.wants_history, "the canary is not to wait for it"
+    # The source does not answer for longer than the pause, and is not asked for the history meanwhile.
+    failed = evaluate(ProviderError("It is down."), policy=policy, now=60.0, scrape_interval=INTERVAL).state
+    assert not replace(policy, state=failed).wants_history
+    wanted = []
+    for now in range(61, 80):
+        result = evaluate(visible(samples, until=now), policy=policy, now=now, scrape_interval=INTERVAL)
+        kept = unpack(pack(result.state)) if result.state.block_end is not None else result.state
+        assert isinstance(kept, AnalysisState)
+        policy = replace(policy, state=kept)
+        wanted.append(policy.wants_history)
+    assert wanted == [True] + [False] * 18
+    rule = policy.state.objectives[ERRORS.fingerprint].rule
+    assert isinstance(rule, SequentialState)
+    assert 40 * 15 <= rule.history.total <= 40 * 40, "of before the canary was judged"
+    assert rule.bursts.total == pytest.approx(rule.history.total + 40 * 5 * rule.absolute.blocks, rel=0.1), "each block once"
+
+
+def test_history_that_cannot_be_had_is_asked_for_five_times_in_four_minutes_and_that_is_said() -> None:
+    samples = served(bad_from=1e9, until=500.0)
+    policy, asked_at = asked(ERRORS, state=AnalysisState(), since=40.0), []
+    for now in range(40, 500, 5):
+        if policy.wants_history:
+            asked_at.append(now)
+            fetched = ProviderError("More than 64 MiB.")
+        else:
+            fetched = visible(samples, until=now, after=now - 60.0)
+        result = evaluate(fetched, policy=policy, now=now, scrape_interval=INTERVAL)
+        policy = replace(policy, state=result.state)
+    # After 15, 30, 60 and 120 s, at the first evaluation from then on.
+    assert asked_at == [40, 60, 95, 160, 285]
+    assert "; what stable did before could not be read, nor in 4 tries more" in result.readings[0].evidence
+    kept = result.state.objectives[ERRORS.fingerprint]
+    assert isinstance(kept.rule, SequentialState)
+    assert kept.rule.absolute.blocks >= 85, "the canary is judged meanwhile"
+
+
+def test_history_waits_while_a_breach_is_to_be_decided() -> None:
+    samples = served(bad_from=45.0, until=100.0)
+    slow = errors_objective(percent="5", for_seconds=60, evaluation=EvaluationRule.SEQUENTIAL)
+    policy = asked(slow, state=AnalysisState(), since=40.0)
+    policy = replace(policy, state=evaluate(ProviderError("Down."), policy=policy, now=40.0, scrape_interval=INTERVAL).state)
+    for now in range(41, 90):
+        result = evaluate(visible(samples, until=now, after=now - 60.0), policy=policy, now=now, scrape_interval=INTERVAL)
+        policy = replace(policy, state=result.state)
+        assert not policy.wants_history
+    assert isinstance(result.readings[0].state, Breaching)
 
 
 def test_policies_that_want_history_are_asked_for_ten_at_a_time() -> None:
     config = MetricsSourceConfig("default", "http://prometheus:9090", INTERVAL)
     waiting = [replace(asked(ERRORS, state=AnalysisState(), since=None), name=f"p{number:02d}") for number in range(25)]
-    begun = [replace(policy, state=replace(policy.state, seeded=True), name=f"q{policy.name}") for policy in waiting]
+    first = evaluate(visible(served(bad_from=1e9), until=40.0), policy=waiting[0], now=40.0, scrape_interval=INTERVAL)
+    begun = [replace(policy, state=first.state, name=f"q{policy.name}") for policy in waiting]
     planned = plan_queries([*waiting, *begun], sources={"default": config}, now=1000.0)
     assert sorted(len(query.policies) for query in planned) == [5, 10, 10, 25]
 

@@ -119,7 +119,7 @@ def test_what_other_scorers_said_is_never_compared() -> None:
     """Stable was made before a scorer was edited: what it is judged by is another thing."""
     others = digest_of(WORDS | {"failBelowPercent": 5})
     entry = {judged("pass", "stable", scorers=others): 90, judged("fail", "stable", scorers=others): 90, **sent(50)}
-    reading = run([{**INVENTS, "entry": entry}] * 2, objective())
+    reading = run([{**INVENTS, "entry": entry}] * 6, objective())
     assert isinstance(reading.state, Breached)
     assert reading.state.suspected
     assert reading.stable is None

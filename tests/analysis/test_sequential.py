@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from backstop.analysis.sequential.betting import LN_STAKE_WEIGHTS, log_bets
+from backstop.analysis.sequential.betting import LN_STAKE_WEIGHTS, log_bets, log_bets_at
 from backstop.analysis.sequential.bursts import Bursts, Succession, correlation, design_effect, duration, with_pod_block, with_share
+from backstop.analysis.sequential.coarse import significant
 from backstop.analysis.sequential.likelihood import log_mixture, log_ratios
 from backstop.analysis.sequential.logspace import log_mean, log_sum
 from backstop.analysis.sequential.odds import BETTER, LN_WORSE_WEIGHTS, WORSE, share_at
@@ -79,6 +80,36 @@ def test_a_bet_is_a_number_and_never_loses_more_than_the_stake(mean: float, limi
     assert all(math.isfinite(bet) for bet in bets)
     assert bets[0] >= math.log(0.98) - 1e-9
     assert bets[-1] >= math.log(0.1) - 1e-9
+
+
+@PATIENT
+@given(INNER, st.floats(0, 1), st.floats(0, 1), st.sampled_from(WORSE))
+def test_a_bet_on_the_share_of_a_block_has_a_mean_of_one_at_the_limit_however_its_requests_hang_together(
+    allowed: float, low: float, high: float, multiplier: float
+) -> None:
+    low, high = low * allowed, allowed + high * (1 - allowed)
+    often = (allowed - low) / (high - low) if high > low else 0.0
+    of_low, of_high = (math.exp(log_bets_at(share=share, allowed=allowed, multipliers=[multiplier])[0]) for share in (low, high))
+    assert bernoulli_mean(often, if_bad=of_high, if_good=of_low) == pytest.approx(1.0)
+    one = [log_bets_at(share=k, allowed=allowed) for k in (0, 1)]
+    assert one == [pytest.approx(log_ratios(bad=k, total=1, allowed=allowed), abs=1e-9) for k in (0, 1)], "a block of one request"
+
+
+@pytest.mark.parametrize(
+    ("number", "digits", "kept"),
+    [(2.96, 2, 2.9), (-2.91, 2, -3.0), (0.079, 2, 0.0), (-0.01, 2, -0.1), (123.9, 3, 123.0), (-1239.0, 3, -1239.0), (2.5, 2, 2.5)],
+)
+def test_evidence_of_fewer_digits_is_never_more(number: float, digits: int, kept: float) -> None:
+    assert significant(number, digits=digits) == kept
+
+
+@PATIENT
+@given(st.floats(-1e6, 1e6), st.integers(2, 7))
+def test_fewer_digits_win_nothing_and_lose_a_digit_at_most(number: float, digits: int) -> None:
+    kept = significant(number, digits=digits)
+    assert kept <= number
+    assert kept == pytest.approx(number, rel=10.0 ** (1 - digits), abs=10.0 ** (1 - digits))
+    assert significant(kept, digits=digits) == kept
 
 
 @pytest.mark.long

@@ -70,6 +70,11 @@ def after(judge: Sequential, stream: Iterable[ArmBlock], *, state: SequentialSta
     return state
 
 
+def remembering(judge: Sequential) -> SequentialState:
+    """Ten minutes of a stable without bursts."""
+    return judge.seeded(judge.start(), history=blocks([FINE] * 120, start=-600.0))
+
+
 def verdicts(judge: Sequential, stream: Iterable[ArmBlock]) -> list[Verdict]:
     found, state = [], judge.start()
     for block in stream:
@@ -137,9 +142,44 @@ def test_a_canary_that_stays_bad_when_a_shared_incident_is_over_is_rolled_back()
 
 
 def test_where_stable_has_too_few_requests_the_limit_decides_alone_and_it_is_only_suspected() -> None:
-    assert verdicts(rule(), blocks([OUTAGE], stable=(0, 3)))[-1] == Breached(since=5.0, suspected=True)
-    assert verdicts(rule(), blocks([OUTAGE], stable=None))[-1] == Breached(since=5.0, suspected=True)
-    assert verdicts(rule(), blocks([OUTAGE], stable=(0, 450)))[-1] == Breached(since=5.0)
+    known = remembering(rule())
+    for stable, suspected in (((0, 3), True), (None, True), ((0, 450), False)):
+        block = replace(blocks([OUTAGE], stable=stable)[0], after_gap=True)
+        assert rule().judge(rule().observe(known, block=block)) == Breached(since=5.0, suspected=suspected)
+
+
+def test_where_nothing_is_known_of_bursts_and_stable_is_not_there_the_limit_is_bet_against_by_blocks_and_that_is_said() -> None:
+    judge = rule()
+    bursty = [(0, 50)] * 9 + [(9, 50)]  # 1.8 % where 1 % is allowed, all of it in one block of ten
+    alone = after(judge, blocks([*bursty, *bursty], stable=None))
+    assert judge.evidence(alone).by_blocks
+    known = after(judge, blocks([*bursty, *bursty], stable=None), state=remembering(judge))
+    assert not judge.evidence(known).by_blocks
+    assert judge.evidence(alone).decisive < judge.evidence(known).decisive - 5, "eighteen of a kind are two, unless they are known to be none"
+    sentence = explained("errors", bad="failed", rule=judge, state=alone, verdict=Healthy(), now=100.0)
+    assert "; evidence, counted by blocks as too little is known of bursts, e = " in sentence
+    assert "counted by blocks" not in explained("errors", bad="failed", rule=judge, state=known, verdict=Healthy(), now=100.0)
+    # Blocks of one request each tell nothing of what requests have in common.
+    single = judge.seeded(judge.start(), history=blocks([FINE] * 120, stable=(0, 1)))
+    assert judge.evidence(after(judge, blocks([FINE], stable=None), state=single)).by_blocks
+
+
+@pytest.mark.parametrize(("limit", "for_seconds", "most"), [(0.01, 0, 20.0), (0.05, 0, 25.0), (0.05, 30, 35.0)])
+def test_an_outage_of_a_canary_beside_nothing_is_decided_in_some_blocks(limit: float, for_seconds: int, most: float) -> None:
+    at = breached_at(rule(limit=limit, for_seconds=for_seconds), blocks([FINE] * 20 + [OUTAGE] * 10, stable=None))
+    assert at is not None
+    assert at - 100.0 <= most
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("correlation", [0.02, 0.1])
+def test_healthy_canaries_whose_failures_come_in_bursts_nobody_knows_of_are_not_rolled_back(correlation: float) -> None:
+    times = (1 - correlation) / correlation
+    for seed in range(20):
+        draw = random.Random(seed)
+        shares = [draw.betavariate(0.005 * times, 0.995 * times) for _ in range(240)]
+        stream = blocks([(sum(draw.random() < share for _ in range(50)), 50) for share in shares], stable=None)
+        assert breached_at(rule(), stream) is None
 
 
 def test_at_half_of_little_traffic_stable_is_compared_with_and_a_shared_incident_is_held() -> None:
@@ -382,7 +422,7 @@ def test_a_breach_that_has_not_lasted_yet_says_for_how_long_it_must() -> None:
 
 def test_a_shared_incident_and_a_suspicion_are_said() -> None:
     judge = rule()
-    suspected = after(judge, blocks([OUTAGE], stable=None))
+    suspected = after(judge, blocks([OUTAGE], stable=None), state=remembering(judge))
     shared = after(judge, blocks([(10, 50)] * 10, stable=(90, 450)))
     words = {
         name: explained("errors", bad="failed", rule=judge, state=state, verdict=judge.judge(state), now=60.0)

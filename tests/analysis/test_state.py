@@ -193,7 +193,6 @@ def remembered(states_of: Sequence[RuleState], *, targets: int = 20) -> Analysis
         since=NOW - 600,
         block_end=NOW,
         watermarks={target_key(f"support-{i} 10.0.0.{i}:9090"): round(NOW - i / 1000, 3) for i in range(targets)},
-        seeded=True,
         objectives={
             f"{index:010x}": ObjectiveState(
                 rule=one,
@@ -322,7 +321,7 @@ def test_a_state_of_the_version_before_is_read_and_goes_on() -> None:
     )
     kept = unpack(_packed(text))
     assert isinstance(kept, AnalysisState)
-    assert (kept.step_requests, kept.step_sent, kept.requests, kept.step_beside, kept.seeded) == (120, 125, 400, 900, False)
+    assert (kept.step_requests, kept.step_sent, kept.requests, kept.step_beside) == (120, 125, 400, 900)
     assert kept.watermarks == {"AbCdEfGh": 1763000000.0, "IjKlMnOp": 1762999998.5}
     one = kept.objectives["0123456789"]
     assert one.rule == ThresholdState(

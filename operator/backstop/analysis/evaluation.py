@@ -10,7 +10,7 @@ from ..api.reasons import Reason
 from .blocks import JITTER, MISSED_SCRAPES, Block, close_blocks
 from .deltas import Scrape
 from .evidence import CANARY, WATCHED, Arms, bound_missing, decimal, limit_of, outlook, percent_of, unanswered
-from .folding import folded, rule_for, unmeasured, with_history
+from .folding import folded, history_wanted, rule_for, unmeasured, with_history
 from .indicators import judged_requests, missing_bound, sent_requests
 from .objective import GATEWAYS, Objective
 from .policy import Evaluation, LivePolicy, Told
@@ -61,10 +61,13 @@ def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interva
     `now` in seconds since the epoch, `scrape_interval` in seconds. `told`: what is known already; the sentences take as long as all the
     judging, and of a healthy canary nobody reads nine of ten. Never raises for anything that a source can answer.
     """
-    before = _resumed(policy, scrape_interval=scrape_interval)
-    seen = _seen(fetched, parts=policy.parts, counted=before.watermarks, now=now, scrape_interval=scrape_interval)
-    if policy.wants_history:  # once, also where nothing could be read: the answer may have been too large
-        before = with_history(before, scrapes=seen.scrapes, policy=policy, now=now, scrape_interval=scrape_interval)
+    before = _resumed(policy, now=now, scrape_interval=scrape_interval)
+    # Of what is counted already the times are enough, unless it is some objective's history.
+    counted = {} if policy.wants_history else before.watermarks
+    seen = _seen(fetched, parts=policy.parts, counted=counted, now=now, scrape_interval=scrape_interval)
+    if policy.wants_history:
+        unread = {part for part, why in seen.blind.items() if not isinstance(why, NoData)}
+        before = with_history(before, scrapes=seen.scrapes, unread=unread, policy=policy, now=now, scrape_interval=scrape_interval)
     blocks = []
     if policy.since is not None:
         blocks = close_blocks(
@@ -80,6 +83,8 @@ def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interva
     for block in blocks:
         after = _folded(after, block=block, policy=policy, missing=missing)
     verdicts = [_verdict(one, policy=policy, state=after, seen=seen, missing=missing) for one in policy.objectives]
+    if not any(isinstance(one.state, Breaching) for one in verdicts):
+        after = _asking_again(after, policy=policy, blind=seen.blind, now=now)
     is_news = told is None or now >= told.until or told.standings != tuple(one.standing for one in verdicts)
     return Evaluation(
         readings=tuple(_reading(one, policy=policy, state=after, seen=seen, now=now) for one in verdicts) if is_news else (),
@@ -105,26 +110,40 @@ def is_stale(fetched: Fetched, *, now: float, scrape_interval: float) -> bool:
     return now - min(newest.values(), default=-math.inf) > STALE_INTERVALS * scrape_interval
 
 
-def _resumed(policy: LivePolicy, *, scrape_interval: float) -> AnalysisState:
+def _asking_again(state: AnalysisState, *, policy: LivePolicy, blind: Container[str], now: float) -> AnalysisState:
+    """The state, with history wanted again where that is due and the source answers: not while a breach is to be decided."""
+    due = {
+        one.fingerprint: replace(kept, history=replace(kept.history, again=None))
+        for one in policy.objectives
+        if (kept := state.objectives[one.fingerprint]).history is not None
+        and kept.history.again is not None
+        and kept.history.again <= now
+        and one.part not in blind
+    }
+    return replace(state, objectives={**state.objectives, **due}) if due else state
+
+
+def _resumed(policy: LivePolicy, *, now: float, scrape_interval: float) -> AnalysisState:
     """The state to go on from: anew for other revisions or another source; with new step counts when the step is another."""
     state = with_source(policy.state, source=policy.source)
     if (state.canary, state.stable) != (policy.canary, policy.stable):
         state = AnalysisState(canary=policy.canary, stable=policy.stable, source=policy.source)
-    planned = blocks_in(policy.planned_seconds, scrape_interval=scrape_interval)
-    objectives = {o.fingerprint: _kept(o, policy=policy, state=state, planned_blocks=planned) for o in policy.objectives}
+    objectives = {o.fingerprint: _kept(o, policy=policy, state=state, now=now, scrape_interval=scrape_interval) for o in policy.objectives}
     if not _same_time(state.since, policy.since):
         objectives = {key: replace(one, step_requests=0) for key, one in objectives.items()}
         return replace(state, since=policy.since, step_requests=0, step_sent=0, silence=None, step_beside=0, objectives=objectives)
     return replace(state, objectives=objectives)
 
 
-def _kept(objective: Objective, *, policy: LivePolicy, state: AnalysisState, planned_blocks: int) -> ObjectiveState:
+def _kept(objective: Objective, *, policy: LivePolicy, state: AnalysisState, now: float, scrape_interval: float) -> ObjectiveState:
     """What is kept of an objective, or the beginning."""
     kept = state.objectives.get(objective.fingerprint)
     if kept is not None and fits(rule_for(objective, policy=policy, kept=kept), kept.rule):
         return kept
-    rule = rule_of(objective, tests=tests_among(policy.objectives), planned_blocks=planned_blocks)
-    return ObjectiveState(rule=rule.start(), planned_blocks=planned_blocks)
+    planned = blocks_in(policy.planned_seconds, scrape_interval=scrape_interval)
+    rule = rule_of(objective, tests=tests_among(policy.objectives), planned_blocks=planned)
+    history = history_wanted(policy, objective, block_end=state.block_end, now=now, interval=scrape_interval)
+    return ObjectiveState(rule=rule.start(), planned_blocks=planned, history=history)
 
 
 def _same_time(one: float | None, other: float | None) -> bool:

@@ -1,6 +1,6 @@
 """A closed block → what each objective sees of it, and its state after it. Knows counters, rules and states; no sentences, no sources."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 
 from .blocks import JITTER, Block, close_blocks
@@ -16,7 +16,7 @@ from .rules import AnyRule, observed, rule_of, tests_among
 from .sequential.mean import MeanBlock, Sum
 from .sequential.rule import Sequential
 from .sequential.state import SequentialState
-from .state import AnalysisState, ObjectiveState
+from .state import AnalysisState, ObjectiveState, WantedHistory
 
 
 def rule_for(objective: Objective, *, policy: LivePolicy, kept: ObjectiveState) -> AnyRule:
@@ -98,24 +98,42 @@ def _by_pod(objective: Objective, *, block: Block, stable: str) -> tuple[Counts,
 
 
 def with_history(
-    state: AnalysisState, *, scrapes: dict[str, list[Scrape]], policy: LivePolicy, now: float, scrape_interval: float
+    state: AnalysisState, *, scrapes: dict[str, list[Scrape]], unread: Container[str], policy: LivePolicy, now: float, scrape_interval: float
 ) -> AnalysisState:
-    """The state, with what stable did in the last minutes before the canary is judged: read once, before the first block is counted.
+    """The state, with what stable did before the tests began of each objective that it was asked for; of parts that are `unread` later.
 
     `scrapes`: as far back as they were asked for. `now`, `scrape_interval` in seconds.
     """
+    histories: dict[float, list[Block]] = {}
+    objectives = dict(state.objectives)
+    for one in policy.objectives:
+        kept = objectives[one.fingerprint]
+        if kept.history is None or not policy.wants_history_of(one):
+            continue
+        if one.part in unread:
+            objectives[one.fingerprint] = replace(kept, history=kept.history.later(now=now))
+            continue
+        before = kept.history.before
+        if before not in histories:
+            histories[before] = _blocks_before(before, scrapes=scrapes, scrape_interval=scrape_interval)
+        objectives[one.fingerprint] = replace(_seeded(kept, one, history=histories[before], policy=policy), history=None)
+    return replace(state, objectives=objectives)
+
+
+def history_wanted(policy: LivePolicy, objective: Objective, *, block_end: float | None, now: float, interval: float) -> WantedHistory | None:
+    """Of an objective whose tests begin with the block after `block_end`, or with this step; None where nothing is compared with stable."""
+    if not policy.compares(objective):
+        return None
+    if block_end is not None:
+        return WantedHistory(before=block_end)
     # The first block may reach one scrape back.
-    until = (now if policy.since is None else min(now, policy.since)) - (1 + JITTER) * scrape_interval
-    blocks = close_blocks(
-        scrapes,
-        watermarks={},
-        block_end=None,
-        since=until - history_seconds(scrape_interval),
-        scrape_interval=scrape_interval,
-    )
-    before = [block for block in blocks if block.end <= until]
-    objectives = {o.fingerprint: _seeded(state.objectives[o.fingerprint], o, history=before, policy=policy) for o in policy.objectives}
-    return replace(state, seeded=True, objectives=objectives)
+    return WantedHistory(before=(now if policy.since is None else min(now, policy.since)) - (1 + JITTER) * interval)
+
+
+def _blocks_before(before: float, *, scrapes: dict[str, list[Scrape]], scrape_interval: float) -> list[Block]:
+    since = before - history_seconds(scrape_interval)
+    blocks = close_blocks(scrapes, watermarks={}, block_end=None, since=since, scrape_interval=scrape_interval)
+    return [block for block in blocks if block.end <= before]
 
 
 def _seeded(kept: ObjectiveState, objective: Objective, *, history: Sequence[Block], policy: LivePolicy) -> ObjectiveState:

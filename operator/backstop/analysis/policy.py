@@ -31,10 +31,23 @@ class LivePolicy:
 
     @property
     def wants_history(self) -> bool:
-        """Whether what stable did before the canary came is still to be read: once, before the first block is counted."""
-        begun = self.state.seeded or self.state.block_end is not None
-        compared = (one.sequential is not None and one.mean is None for one in self.objectives)
-        return not begun and not self.watched and self.stable != "" and any(compared)
+        """Whether the next question is also for what stable did before: of any objective, before its first block is counted."""
+        return any(self.wants_history_of(one) for one in self.objectives)
+
+    def wants_history_of(self, objective: Objective) -> bool:
+        """Whether the next question is also for the history of this objective, which is new, or which could not be read before."""
+        if not self.compares(objective):
+            return False
+        if (self.state.canary, self.state.stable) != (self.canary, self.stable) or self.state.source not in ("", self.source):
+            return True
+        kept = self.state.objectives.get(objective.fingerprint)
+        if kept is None:
+            return True
+        return kept.history is not None and kept.history.again is None and not kept.history.is_given_up
+
+    def compares(self, objective: Objective) -> bool:
+        """Whether what stable did before says anything of this objective."""
+        return not self.watched and self.stable != "" and objective.sequential is not None and objective.mean is None
 
     @property
     def parts(self) -> tuple[str, ...]:

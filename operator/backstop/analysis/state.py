@@ -32,11 +32,13 @@ PACKED_BYTES = 8192
 # objectives are coarser at their far ends.
 KEPT = ((WINDOW_BLOCKS, 7), (16, 6), (12, 5), (8, 4), (4, 3), (2, 3), (2, 2))
 DIGITS = 7
+# How often stable's history is asked for, if it cannot be read, and how long after the first failure; then twice as long each time.
+HISTORY_TRIES, RETRY_SECONDS = 5, 15.0
 # Newest first; more targets than this at once cannot be watched (evaluation says so).
 MAX_TARGETS = 256
 # What stands for the figures of a step that older versions did not write: judged requests of all steps, the silence, those of stable,
-# whether stable's history has been read, and which source they are from.
-_ADDED_SINCE = (None, None, 0, 0, "")
+# whether stable's history is read, which source they are from, and of which objectives the history is still wanted.
+_ADDED_SINCE = (None, None, 0, 1, "", ())
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class DisplayQuantile:
 class ObjectiveState:
     """One objective's part. The rule's state goes on over a change of weight; `step_requests` starts again.
 
-    `planned_blocks`: of the rollout, as it was planned when the rule's state began.
+    `planned_blocks`: of the rollout, as it was planned when the rule's state began. `history`: None once it is read, or never is.
     """
 
     rule: RuleState
@@ -59,6 +61,28 @@ class ObjectiveState:
     canary_quantile: DisplayQuantile | None = None
     stable_quantile: DisplayQuantile | None = None
     planned_blocks: int = 1
+    history: "WantedHistory | None" = None
+
+
+@dataclass(frozen=True)
+class WantedHistory:
+    """What stable did before an objective's tests began, which is `before`, is still to be read.
+
+    `failed`: how often it could not be. `again`: when to ask again; None: with the next question. Times in seconds since the epoch.
+    """
+
+    before: float
+    failed: int = 0
+    again: float | None = None
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it is not asked for any more."""
+        return self.failed >= HISTORY_TRIES
+
+    def later(self, *, now: float) -> "WantedHistory":
+        """It could not be read: the next question does without it, and then there is time for those that count the canary."""
+        return replace(self, failed=self.failed + 1, again=now + RETRY_SECONDS * 2**self.failed)
 
 
 @dataclass(frozen=True)
@@ -70,7 +94,6 @@ class AnalysisState:
     `objectives`: by fingerprint, so that an edited objective starts anew.
     `requests`: judged canary requests of all steps; None where an older version that did not count them has begun the state.
     `silence`: what was sent to the canary in this step and is not answered, if nothing was since. `step_beside`: judged requests of stable.
-    `seeded`: whether what stable did before the canary came has been read.
     `source`: name of the metric source that it was counted from; empty where an older version that did not write it has begun the state.
     """
 
@@ -85,7 +108,6 @@ class AnalysisState:
     requests: int | None = 0
     silence: Silence | None = None
     step_beside: int = 0
-    seeded: bool = False
     source: str = ""
 
 
@@ -143,6 +165,10 @@ def _packed(state: AnalysisState, *, blocks: int, digits: int) -> str:
     def time(at: float | None) -> int | None:
         return None if at is None else origin - _to_ms(at)
 
+    pending = [
+        [key, time(one.history.before), one.history.failed, time(one.history.again)]
+        for key, one in sorted(state.objectives.items()) if one.history is not None
+    ]
     document = [
         state.canary,
         state.stable,
@@ -155,8 +181,9 @@ def _packed(state: AnalysisState, *, blocks: int, digits: int) -> str:
             state.requests,
             None if state.silence is None else [time(state.silence.since), state.silence.sent],
             state.step_beside,
-            int(state.seeded),
+            int(not pending),  # all that older versions know of it
             state.source,
+            pending,
         ],
         [[target, time(at)] for target, at in sorted(state.watermarks.items())],
         [[key, _pack_objective(value, origin=origin, blocks=blocks, digits=digits)] for key, value in sorted(state.objectives.items())],
@@ -255,11 +282,12 @@ def _pack_threshold(state: ThresholdState, *, origin: int, blocks: int) -> list[
 def _unpack_document(document: Any, *, version: str) -> AnalysisState:
     canary, stable, origin, since, block_end, step, watermarks, objectives = document
     # An older version has written the first two of them, or more.
-    step_requests, step_sent, requests, silence, step_beside, seeded, source = (*step, *_ADDED_SINCE[len(step) - 2 :])[:7]
+    step_requests, step_sent, requests, silence, step_beside, _, source, pending = (*step, *_ADDED_SINCE[len(step) - 2 :])[:8]
 
     def time(back: int | None) -> float | None:
         return None if back is None else (origin - back) / 1000
 
+    wanted = {str(key): _unpack_history(before, failed, again, origin=origin) for key, before, failed, again in pending}
     if not (isinstance(canary, str) and isinstance(stable, str) and isinstance(source, str)):
         raise TypeError("revisions and sources are text")
     return AnalysisState(
@@ -270,12 +298,20 @@ def _unpack_document(document: Any, *, version: str) -> AnalysisState:
         watermarks={str(target): (origin - int(back)) / 1000 for target, back in watermarks},
         step_requests=int(step_requests),
         step_sent=int(step_sent),
-        objectives={str(key): _unpack_objective(value, origin=origin, version=version) for key, value in objectives},
+        objectives={
+            str(key): replace(_unpack_objective(value, origin=origin, version=version), history=wanted.get(str(key)))
+            for key, value in objectives
+        },
         requests=None if requests is None else int(requests),
         silence=None if silence is None else Silence(since=(origin - int(silence[0])) / 1000, sent=int(silence[1])),
         step_beside=int(step_beside),
-        seeded=bool(seeded),
         source=source,
+    )
+
+
+def _unpack_history(before: int, failed: int, again: int | None, *, origin: int) -> WantedHistory:
+    return WantedHistory(
+        before=(origin - before) / 1000, failed=int(failed), again=None if again is None else (origin - again) / 1000
     )
 
 

@@ -61,6 +61,8 @@ def told(
             canary=arms.judged,
             stable=arms.beside,
         )
+        if kept.history is not None and kept.history.is_given_up:
+            text += f"; what {arms.beside} did before could not be read, nor in {kept.history.failed - 1} tries more"
         text += left_out + quantile_words(objective, quantiles=quantiles, arms=arms)
         if isinstance(verdict, Healthy):
             text += _to_promotion(rule, kept.rule)

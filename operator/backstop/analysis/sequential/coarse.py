@@ -30,10 +30,15 @@ def coarser(state: SequentialState, *, digits: int) -> SequentialState:
 
 
 def significant(number: float, *, digits: int) -> float:
-    """The number to so many significant digits; of one below 1, so many after the point. What is not finite stays."""
+    """The number to so many significant digits; of one below 1, so many after the point; never above it, so that nothing is won by it.
+
+    What is not finite stays.
+    """
     if not math.isfinite(number) or number == 0:
         return number
-    return round(number, max(0, digits - 1 - max(0, math.floor(math.log10(abs(number))))))
+    places = max(0, digits - 1 - max(0, math.floor(math.log10(abs(number)))))
+    rounded = round(number, places)
+    return rounded if rounded <= number else round(rounded - 10**-places, places)
 
 
 def _restarts(state: Restarts, *, digits: int) -> Restarts:

@@ -114,10 +114,12 @@ def _counted(rule: Sequential, *, state: SequentialState, bad: str, canary: str,
 
 
 def _evidence(rule: Sequential, *, state: SequentialState) -> str:
-    ln_e, threshold = rule.evidence(state).decisive, rule.risk.ln_threshold
+    evidence, threshold = rule.evidence(state), rule.risk.ln_threshold
+    ln_e = evidence.decisive
+    form = ", counted by blocks as too little is known of bursts," if evidence.by_blocks else ""
     sign = "≥" if ln_e >= threshold else "of"
     risk = f"{100 * rule.risk.share:.10g} %"
-    return f"evidence e = {written(ln_e)} {sign} {written(threshold)} (false-rollback risk of the whole rollout ≤ {risk})"
+    return f"evidence{form} e = {written(ln_e)} {sign} {written(threshold)} (false-rollback risk of the whole rollout ≤ {risk})"
 
 
 def _lasting(rule: Sequential, *, state: SequentialState) -> str:

@@ -6,8 +6,9 @@ was older is forgotten whole: an incident does not fade, it goes. Only blocks in
 that nothing is forgotten of which there is nothing newer.
 
 No promise of the tests hangs on it. Both figures are known before the block that they are used for, and a two-sample e-value has a mean
-of 1 at most whatever is guessed and divided by (`twosample`, `bursts`), so also when it is known from newer blocks alone. And what is
-known of bursts is never less than the ten minutes with which every canary begins. Evidence is not forgotten here: that is of `restarts`.
+of 1 at most whatever is guessed and divided by (`twosample`, `bursts`), so also when it is known from newer blocks alone. What is
+known of bursts, once it is anything, is never less than what the canary began with; as long as it is too little (`bursts_are_known`), a
+limit that stable has no requests to be compared beside is judged by the block form (`betting`). Evidence is not forgotten here: that is of `restarts`.
 
 Symbols and sources: as `bursts` and `relative`.
 """
@@ -16,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..rule import ArmBlock
-from .bursts import Bursts, Succession, correlation, duration, joined, joined_succession, with_pod_block, with_share
+from .bursts import ENOUGH_BLOCKS, Bursts, Succession, correlation, duration, joined, joined_succession, with_pod_block, with_share
 from .relative import Seen
 from .state import Older, SequentialState
 
@@ -50,6 +51,16 @@ def turned(state: SequentialState) -> SequentialState:
         relatives=tuple(replace(one, seen=Seen()) for one in state.relatives),
         remembered=0.0,
     )
+
+
+def bursts_are_known(state: SequentialState) -> bool:
+    """Whether stable's blocks can tell how bad requests come in bursts: there are enough, and of more than one request each."""
+    return True if state.older is not None else _blocks_that_tell(state) >= ENOUGH_BLOCKS
+
+
+def _blocks_that_tell(state: SequentialState) -> float:
+    """Stable's blocks; where they have hardly a request each, as many as there are pairs of requests in one."""
+    return min(state.succession.blocks, state.bursts.total_squares - state.bursts.total)
 
 
 def burst_correlation(state: SequentialState, *, seconds: float) -> float:

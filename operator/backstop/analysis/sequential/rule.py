@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 from ..reading import Breached, Breaching, Counts, Healthy
 from ..rule import ArmBlock, BoundCounts, Verdict
-from .bursts import correlation, thinned
+from .betting import log_bets_at
+from .bursts import correlation, joined, joined_succession, thinned
 from .episode import begins_now, continued, is_over
 from .likelihood import log_ratios
-from .memory import burst_correlation, learned, seen_before, turned
+from .memory import burst_correlation, bursts_are_known, learned, seen_before, turned
 from .odds import WORSE, inside
 from .promotion import log_promotion, with_evidence
 from .relative import given_up, log_average, stable_share, together, with_history, with_pair
@@ -53,13 +54,17 @@ class NoMoreThanStable:
 
 @dataclass(frozen=True)
 class Evidence:
-    """ln of the evidence: of what decides, of both tests, and of stable's own. `absolute` is None where there is no limit."""
+    """ln of the evidence: of what decides, of both tests, and of stable's own. `absolute` is None where there is no limit.
+
+    `by_blocks`: whether the limit is bet against block by block at present, as nothing is known of bursts.
+    """
 
     decisive: float
     absolute: float | None
     relative: float
     stable_absolute: float | None
     suspected: bool
+    by_blocks: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,21 @@ class Sequential:
         return nothing_seen(comparisons=self.comparisons)
 
     def seeded(self, state: SequentialState, *, history: Iterable[ArmBlock]) -> SequentialState:
-        """What stable did before the canary came, oldest first; only stable's counts are read."""
+        """The state, with what stable did before its first block, oldest first; only stable's counts are read."""
         history = tuple(history)
+        known = self.start()
         for block in history:
-            state = replace(learned(state, block=block), history=state.history + (block.stable or Counts()))
-        found = correlation(state.bursts)
+            known = replace(learned(known, block=block), history=known.history + (block.stable or Counts()))
+        if known.succession.blocks == 0:
+            return state
+        found = correlation(known.bursts)
+        state = replace(
+            state,
+            bursts=joined(known.bursts, state.bursts),
+            succession=joined_succession(known.succession, state.succession),
+            remembered=known.remembered + state.remembered,
+            history=known.history + state.history,
+        )
         for block in history:
             pairs = self._pairs(replace(block, canary=Counts()))
             relatives = (
@@ -151,14 +166,14 @@ class Sequential:
                 return Evidence(decisive=relative, absolute=None, relative=relative, stable_absolute=None, suspected=False)
             case AtMost():
                 absolute = log_value(state.absolute, ln_weights=LN_EQUAL, planned=self.planned_blocks)
-                beside, judged = stable_of(state.window).total, canary_of(state.window).total
-                suspected = beside < WINDOW_REQUESTS and FEWEST_BESIDE * beside <= judged
+                suspected = _is_alone(state.window)
                 return Evidence(
                     decisive=absolute if suspected else min(absolute, relative),
                     absolute=absolute,
                     relative=relative,
                     stable_absolute=log_value(state.stable_absolute, ln_weights=LN_EQUAL, planned=self.planned_blocks),
                     suspected=suspected,
+                    by_blocks=suspected and not bursts_are_known(state),
                 )
 
     def promotable(self, state: SequentialState) -> float:
@@ -203,7 +218,10 @@ class Sequential:
         absolute, stable_absolute = state.absolute, state.stable_absolute
         if isinstance(self.limit, AtMost):
             each = thinned(_pair(block.canary, stable=block.stable or Counts()), correlation=found)
-            absolute = self._absolute(absolute, bad=each.canary_bad, total=each.canary_total)
+            if not bursts_are_known(state) and _is_alone(widened(state.window, block=block)):
+                absolute = self._bet(absolute, on=block.canary)
+            else:
+                absolute = self._absolute(absolute, bad=each.canary_bad, total=each.canary_total)
             stable_absolute = self._absolute(stable_absolute, bad=each.stable_bad, total=each.stable_total)
         promotion = state.promotion
         if self.weighs_promotion:
@@ -223,6 +241,12 @@ class Sequential:
     def _absolute(self, state: Restarts, *, bad: float, total: float) -> Restarts:
         assert isinstance(self.limit, AtMost), "only an absolute limit is tested by itself"
         ln_e = log_ratios(bad=bad, total=total, allowed=self.limit.share)
+        return with_block(state, ln_e=ln_e, planned=self.planned_blocks)
+
+    def _bet(self, state: Restarts, *, on: Counts) -> Restarts:
+        """The block form: whatever the requests of a block have in common, its share is at most the limit on average."""
+        assert isinstance(self.limit, AtMost), "only an absolute limit is tested by itself"
+        ln_e = log_bets_at(share=on.bad / on.total, allowed=self.limit.share) if on.total else (0.0,) * len(WORSE)
         return with_block(state, ln_e=ln_e, planned=self.planned_blocks)
 
     def _prior(self, state: SequentialState) -> float:
@@ -285,6 +309,12 @@ class Sequential:
             return False
         stable = stable_of(state.window)
         return stable.bad > self._level(state) * stable.total and evidence.relative < self.risk.ln_threshold
+
+
+def _is_alone(window: tuple[Span, ...]) -> bool:
+    """Whether stable has too few requests to compare with. Of counts alone that are bad or not, so that a test may be chosen by it."""
+    beside, judged = stable_of(window).total, canary_of(window).total
+    return beside < WINDOW_REQUESTS and FEWEST_BESIDE * beside <= judged
 
 
 def _pair(canary: Counts, *, stable: Counts) -> Pair:
