@@ -539,6 +539,29 @@ async def test_spans_that_wait_are_sent_before_the_end(collector: Collector, gat
     assert sorted(span.name for span in collector.spans) == [CHAT, "chat m1"]
 
 
+@pytest.mark.long
+async def test_each_request_and_each_attempt_is_one_span_whatever_becomes_of_them(
+    collector: Collector, gateways: Gateways, model: Model, other_model: Model
+) -> None:
+    first = model_tier(model.url, firstTokenMilliseconds=2000, stallMilliseconds=200) | {"retries": 1, "hedgeAfterMilliseconds": 30}
+    chain = [first, model_tier(other_model.url, name="second", model="m2"), static_tier()]
+    settings = towards(collector.address, BSP_MAX_QUEUE_SIZE="10", BSP_MAX_EXPORT_BATCH_SIZE="5")
+    gateway = await gateways.start(make_record(chain, stream={"onInterruption": "Continue"}), traces=settings)
+    faults = (Fault.NONE, Fault.CUT, Fault.STALL, Fault.RESET, Fault.MALFORMED, Fault.HANG)
+    for fault, status in zip(faults, (200, 400, 200, 400, 200, 200), strict=True):
+        model.script(Rule(fault=fault, tokens=9, cut_after_tokens=4, error_percent=30))
+        collector.status = status
+        await asyncio.gather(*(gateway.chat(stream=number % 2 == 0) for number in range(20)))
+
+    async def told() -> bool:
+        spans = [await sent(gateway, result) for result in ("sent", "failed", "dropped")]
+        served, attempts = await gateway.total("backstop_requests_total"), await gateway.total("backstop_attempts_total")
+        return served == 6 * 20 and sum(spans) == served + attempts and spans[0] == len(collector.spans) > 0
+
+    await eventually(told)
+    assert len({span.id for span in collector.spans}) == len(collector.spans)
+
+
 PROTOBUF = "/google/_upb/"  # the library in C that writes spans
 
 

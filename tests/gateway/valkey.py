@@ -84,10 +84,9 @@ class Line:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, to: int) -> None:
         """Join a connection with a new one to port `to`."""
         behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", to)
-        with contextlib.suppress(ConnectionError):
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._carry(reader, behind_writer))
-                both.create_task(self._carry(behind_reader, writer, held=True))
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._carry(reader, behind_writer))
+            both.create_task(self._carry(behind_reader, writer, held=True))
 
     async def _carry(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, held: bool = False) -> None:
         try:
@@ -96,6 +95,8 @@ class Line:
                     await self.open.wait()
                 target.write(piece)
                 await target.drain()
+        except ConnectionError:
+            pass  # one end is gone, and the other is closed
         finally:
             target.close()
 

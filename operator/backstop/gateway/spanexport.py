@@ -96,7 +96,7 @@ class _Queue(SpanProcessor):
 
     def give_up(self) -> int:
         """Nobody sends what waits; how many spans it is."""
-        self._exporter.given_up = True
+        self._exporter.give_up()
         left = self._put - self._exporter.settled
         self._count(SpanResult.DROPPED, left)
         return left
@@ -120,13 +120,13 @@ class _Exporter(SpanExporter):
         self._count = count
         self._fails = False
         self.taken = self.settled = 0
-        self.given_up = False  # nobody counts any more
+        self._given_up = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send some."""
         self.taken += len(spans)
         result = self._otlp.export(spans)
-        if self.given_up:
+        if self._given_up:
             return result
         fails = result is not SpanExportResult.SUCCESS
         self._count(SpanResult.FAILED if fails else SpanResult.SENT, len(spans))
@@ -138,9 +138,15 @@ class _Exporter(SpanExporter):
         self._fails = fails
         return result
 
+    def give_up(self) -> None:
+        """Try no more, and count no more: what is left is counted already."""
+        self._given_up = True
+        self._otlp.shutdown()
+
     def shutdown(self) -> None:
         """Send no more."""
-        self._otlp.shutdown()
+        if not self._given_up:
+            self._otlp.shutdown()
 
 
 class _Session(requests.Session):
