@@ -20,6 +20,12 @@ INCREASE = 0.0005
 RISK = 0.005
 OURS_LIMIT = "Sequential tests, limit of 1 %"
 OURS_INCREASE = "Sequential tests, increase of 0.05 points"
+# Where little is known of stable.
+ALONE = {"Sequential tests, limit of 1 %, beside nothing": Ours(AtMost(LIMIT), alone=True)}
+UNREAD = {
+    "Sequential tests, limit of 1 %, without a history": Ours(AtMost(LIMIT), history=False),
+    "Sequential tests, increase of 0.05 points, without a history": Ours(NoMoreThanStable(INCREASE), history=False),
+}
 # A latency that is lognormal: 1 % of stable's and 5 % of the canary's requests are over the limit, 1.3 times as slow.
 TAIL_MULTIPLES = (2 / 3, 4 / 3, 5 / 3, 2.0, 3.0)
 
@@ -59,6 +65,8 @@ def _healthy() -> list[Cell]:
         Cell("shared incident, 10 % for 5 min", Truth(_incident, _incident), both, targets=promised),
         Cell("bursts, ICC 0.02", Truth(fine, fine, correlation=0.02), increase, targets=promised),
         Cell("bursts, ICC 0.1", Truth(fine, fine, correlation=0.1), increase, targets=promised),
+        Cell("bursts, ICC 0.1, and nothing on stable", Truth(fine, fine, correlation=0.1), ALONE, targets=promised),
+        Cell("bursts, ICC 0.1, and stable's history is not known", Truth(fine, fine, correlation=0.1), UNREAD),
         Cell("bursts of 25 s in each arm by itself, ICC 0.02", Truth(fine, fine, correlation=0.02, stays=0.8), ours),
         Cell("waves of two minutes in both arms, 0.1 % to 0.9 %", Truth(_waves, _waves), increase),
         Cell("gaps, one scrape of five fails", Truth(fine, fine, missing=0.2), increase, targets=promised),

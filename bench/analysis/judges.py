@@ -31,6 +31,8 @@ class Ours:
     for_seconds: int = 0
     risk: float = 0.005
     comparisons: int = 1
+    history: bool = True  # whether what stable did before is known
+    alone: bool = False  # as where stable has no such requests, then and now
 
     def rule(self) -> Sequential:
         """As an objective of a canary of 30 minutes would have it."""
@@ -43,8 +45,10 @@ class Ours:
         )
 
     def __call__(self, stream: Stream) -> float | None:
-        rule, as_judged = self.rule(), _asked if isinstance(self.limit, NoMoreThanStable) else _whole
-        state = rule.seeded(rule.start(), history=map(as_judged, stream.history))
+        rule, as_judged = self.rule(), _asked if isinstance(self.limit, NoMoreThanStable) else _alone if self.alone else _whole
+        state = rule.start()
+        if self.history and not self.alone:
+            state = rule.seeded(state, history=map(as_judged, stream.history))
         for block in map(as_judged, stream.blocks):
             state = rule.observe(state, block=block)
             if isinstance(rule.judge(state), Breached):
@@ -82,6 +86,10 @@ def _sum(counts: Counts) -> Sum:
 
 def _whole(block: ArmBlock) -> ArmBlock:
     return block
+
+
+def _alone(block: ArmBlock) -> ArmBlock:
+    return replace(block, stable=None, stable_pods=(), compared=None)
 
 
 def _asked(block: ArmBlock) -> ArmBlock:

@@ -155,7 +155,9 @@ def test_where_nothing_is_known_of_bursts_and_stable_is_not_there_the_limit_is_b
     assert judge.evidence(alone).by_blocks
     known = after(judge, blocks([*bursty, *bursty], stable=None), state=remembering(judge))
     assert not judge.evidence(known).by_blocks
-    assert judge.evidence(alone).decisive < judge.evidence(known).decisive - 5, "eighteen of a kind are two, unless they are known to be none"
+    assert judge.evidence(alone).decisive < judge.evidence(known).decisive - 5, (
+        "eighteen of a kind are two, unless they are known to be none"
+    )
     sentence = explained("errors", bad="failed", rule=judge, state=alone, verdict=Healthy(), now=100.0)
     assert "; evidence, counted by blocks as too little is known of bursts, e = " in sentence
     assert "counted by blocks" not in explained("errors", bad="failed", rule=judge, state=known, verdict=Healthy(), now=100.0)

@@ -167,7 +167,8 @@ def _packed(state: AnalysisState, *, blocks: int, digits: int) -> str:
 
     pending = [
         [key, time(one.history.before), one.history.failed, time(one.history.again)]
-        for key, one in sorted(state.objectives.items()) if one.history is not None
+        for key, one in sorted(state.objectives.items())
+        if one.history is not None
     ]
     document = [
         state.canary,
@@ -310,9 +311,7 @@ def _unpack_document(document: Any, *, version: str) -> AnalysisState:
 
 
 def _unpack_history(before: int, failed: int, again: int | None, *, origin: int) -> WantedHistory:
-    return WantedHistory(
-        before=(origin - before) / 1000, failed=int(failed), again=None if again is None else (origin - again) / 1000
-    )
+    return WantedHistory(before=(origin - before) / 1000, failed=int(failed), again=None if again is None else (origin - again) / 1000)
 
 
 def _unpack_objective(document: Any, *, origin: int, version: str) -> ObjectiveState:

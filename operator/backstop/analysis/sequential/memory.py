@@ -7,8 +7,8 @@ that nothing is forgotten of which there is nothing newer.
 
 No promise of the tests hangs on it. Both figures are known before the block that they are used for, and a two-sample e-value has a mean
 of 1 at most whatever is guessed and divided by (`twosample`, `bursts`), so also when it is known from newer blocks alone. What is
-known of bursts, once it is anything, is never less than what the canary began with; as long as it is too little (`bursts_are_known`), a
-limit that stable has no requests to be compared beside is judged by the block form (`betting`). Evidence is not forgotten here: that is of `restarts`.
+known of bursts is never less than what the tests began with. As long as it is too little (`bursts_are_known`), a limit is bet against
+by blocks where stable has no requests to compare with (`betting`). Evidence is not forgotten here: that is of `restarts`.
 
 Symbols and sources: as `bursts` and `relative`.
 """
