@@ -87,6 +87,7 @@ def _worse() -> list[Cell]:
         Cell(DETECTED, Truth(always(0.02), fine), judges, 0.0, {1: 660, 10: 70, 100: 10}, _both_bounds(0.02)),
         Cell("0.5 → 10 %", Truth(always(0.1), fine), judges, 0.0, {1: 55, 10: 10, 100: 5}, _both_bounds(0.1)),
         Cell("outage", Truth(always(1.0), fine), judges, 0.0, {1: 10, 10: 5, 100: 5}, _both_bounds(1.0)),
+        Cell("outage at 600 s, and nothing on stable", Truth(_late(1.0, at=600.0), fine), ALONE, 600.0, seconds=900.0),
         Cell("0.5 → 2 %, at 600 s", Truth(_late(0.02, at=600.0), fine), judges, 600.0, {1: 820, 10: 110, 100: 15}),
         Cell("0.5 → 10 %, an hour after an incident that both shared", Truth(_hour_later, _incident), ours, 4500.0, seconds=5400.0),
         Cell("0.5 → 10 %, at 2 h, four times the plan", Truth(_late(0.1, at=7200.0), fine), ours, 7200.0, seconds=9000.0),
