@@ -83,6 +83,7 @@ MUTANTS = (
         "begin_step",
         "if weight > canary.weight and is_kept_back(look, canary):",
         "if False:",
+        invariant=3,
     ),
     Mutant(
         "switch-is-blind",
