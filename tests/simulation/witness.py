@@ -47,6 +47,7 @@ class Witness:
     _latest: TrafficState | None = None
     refused: bool = False  # the API server has refused a write
     stable_once: set[str] = field(default_factory=set)
+    _passed: dict[str, float] = field(default_factory=dict)  # canary that has passed its step → seconds since it was healthy then
     bars: list[tuple[float, int | None]] = field(default_factory=list)  # what probes ask for, from when on
     unseen_since: float | None = None  # from when on the spec has named no metric source that sees anything
 
@@ -86,7 +87,9 @@ class Witness:
         if traffic is not None and traffic.permille:
             # Where status was lost, and what is to take the canary's traffic back has no pod that could.
             nobody = policy.get("status", {}).get("stable") is None and self.cluster.ready(traffic.stable) == 0
-            assert self.refused or nobody or waited >= LONGEST_LEAVE_SECONDS, f"the policy went after {waited:.0f} s with {traffic}"
+            foreign = self.cluster.is_foreign(self.cluster.api.objects.get(self.cluster.traffic_id))  # so that nobody may take it back
+            excused = self.refused or nobody or foreign
+            assert excused or waited >= LONGEST_LEAVE_SECONDS, f"the policy went after {waited:.0f} s with {traffic}"
         self.routes.clear()
         self._reached.clear()
         # What was rejected is known to the next policy of the name, from what is left of this one.
@@ -174,12 +177,19 @@ class Witness:
         cluster = self.cluster
         blind = cluster.now() - self.unseen_since if self.unseen_since is not None else 0.0
         prompt = cluster.prompts[revision]
-        ill = cluster.now() - cluster.healthy_until[prompt] if cluster.verdicts.get(prompt, "healthy") != "healthy" else 0.0
+        # What waits for requests has shown before what it had to, if it was well when it passed its step.
+        waits = cluster.verdicts.get(prompt) == "waiting" and revision in self._passed
+        ill = self._passed[revision] if waits else self._ill(prompt)
         if self.skips and (blind >= KNOWN_SECONDS or ill >= UNDER_WAY_SECONDS):
             self.skips -= 1
             return
         assert blind < KNOWN_SECONDS, f"3: {revision} advances, and nothing has been seen of it for {blind:.0f} s"
         assert ill < UNDER_WAY_SECONDS, f"3: {prompt} advances, and was last healthy {ill:.0f} s ago"
+
+    def _ill(self, prompt: str) -> float:
+        """Seconds since it was last healthy."""
+        is_well = self.cluster.verdicts.get(prompt, "healthy") == "healthy"
+        return 0.0 if is_well else self.cluster.now() - self.cluster.healthy_until[prompt]
 
     def _has_passed(self, revision: str) -> None:
         """3: before callers reach it, by one of the bars that an operator may have known of."""
@@ -196,6 +206,11 @@ class Witness:
         place = self.cluster.place
         if place.stable is not None:
             self.stable_once.add(place.stable.revision.name)
+        canary = place.canary
+        if canary is None or (canary.step_started_at is not None and canary.promoting_since is None):
+            self._passed.clear()
+        elif canary.weight > 0 and canary.revision.name in self.cluster.prompts:
+            self._passed.setdefault(canary.revision.name, self._ill(self.cluster.prompts[canary.revision.name]))
         now = {rejection.revision.name for rejection in place.rejected}
         for rejection in place.rejected:
             if rejection.revision.name not in self.rejected_in_status:
