@@ -47,7 +47,8 @@ class Witness:
     _latest: TrafficState | None = None
     refused: bool = False  # the API server has refused a write
     stable_once: set[str] = field(default_factory=set)
-    _passed: dict[str, float] = field(default_factory=dict)  # canary that has passed its step → seconds since it was healthy then
+    # canary that has passed a step → which comes next, and for how many seconds it was not healthy then
+    _passed: dict[str, tuple[int, float]] = field(default_factory=dict)
     bars: list[tuple[float, int | None]] = field(default_factory=list)  # what probes ask for, from when on
     unseen_since: float | None = None  # from when on the spec has named no metric source that sees anything
 
@@ -179,7 +180,7 @@ class Witness:
         prompt = cluster.prompts[revision]
         # What waits for requests has shown before what it had to, if it was well when it passed its step.
         waits = cluster.verdicts.get(prompt) == "waiting" and revision in self._passed
-        ill = self._passed[revision] if waits else self._ill(prompt)
+        ill = self._passed[revision][1] if waits else self._ill(prompt)
         if self.skips and (blind >= KNOWN_SECONDS or ill >= UNDER_WAY_SECONDS):
             self.skips -= 1
             return
@@ -207,10 +208,12 @@ class Witness:
         if place.stable is not None:
             self.stable_once.add(place.stable.revision.name)
         canary = place.canary
-        if canary is None or (canary.step_started_at is not None and canary.promoting_since is None):
+        if canary is None:
             self._passed.clear()
-        elif canary.weight > 0 and canary.revision.name in self.cluster.prompts:
-            self._passed.setdefault(canary.revision.name, self._ill(self.cluster.prompts[canary.revision.name]))
+        elif canary.weight > 0 and (canary.step_started_at is None or canary.promoting_since is not None):
+            name, to = canary.revision.name, canary.step + (canary.promoting_since is not None)
+            if name in self.cluster.prompts and self._passed.get(name, (0, 0.0))[0] != to:
+                self._passed[name] = to, self._ill(self.cluster.prompts[name])
         now = {rejection.revision.name for rejection in place.rejected}
         for rejection in place.rejected:
             if rejection.revision.name not in self.rejected_in_status:
