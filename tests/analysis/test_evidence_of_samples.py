@@ -167,14 +167,46 @@ def test_beside_a_stable_that_hardly_anybody_calls_a_breach_is_suspected() -> No
     assert "only suspected, as stable had too few requests to compare with" in reading.evidence
 
 
-def test_what_is_over_its_limit_on_too_little_evidence_is_healthy_and_known_to_be_over() -> None:
+def test_what_is_watched_and_over_its_limit_on_too_little_evidence_is_healthy_and_known_to_be_over() -> None:
     few = (*steady(0.0, 30.0, per_second=4), *steady(12.0, 16.0, per_second=1, outcome="error"))
     pod = Pod(name="a", requests=(*few, *steady(-60.0, 30.0, per_second=40, revision="stable")))
-    over, within = run(
-        scraped([pod], interval=INTERVAL, until=30.0), ERRORS, replace(ERRORS, name="ten", allowed=Fraction(1, 10)), until=20.0
-    )[-1].readings
+    policy = replace(asked(ERRORS, replace(ERRORS, name="ten", allowed=Fraction(1, 10)), state=AnalysisState()), watched=True)
+    seen = visible(scraped([pod], interval=INTERVAL, until=30.0), until=20.0, after=-40.0)
+    over, within = evaluate(seen, policy=policy, now=20.0, scrape_interval=INTERVAL).readings
     assert (over.state, over.over) == (Healthy(), True), over.evidence
     assert (within.state, within.over) == (Healthy(), False), within.evidence
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_that_what_is_watched_comes_over_its_limit_is_told_at_once_and_of_a_canary_with_its_counts(watched: bool) -> None:
+    """A verdict on the revision before waits for that (`guard.compare`); of a canary nothing follows from it."""
+    pod = Pod("a", (*steady(0.0, 60.0, per_second=10), *steady(30.0, 60.0, per_second=0.8, outcome="error")))
+    samples, policy = scraped([pod], interval=INTERVAL, until=60.0), replace(asked(ERRORS, state=AnalysisState()), watched=watched)
+    told: Told | None = None
+    heard: list[bool] = []
+    for now in range(10, 46):
+        seen = visible(samples, until=float(now))
+        result = evaluate(seen, policy=policy, now=float(now), scrape_interval=INTERVAL, told=told)
+        policy = replace(policy, state=result.state)
+        for reading in result.readings:
+            assert isinstance(reading.state, Healthy | Waiting)
+            heard.append(reading.over)
+            told = Told((reading.standing,), until=1000.0)
+    assert heard[-1] is watched
+    assert heard.count(True) == (1 if watched else 0)
+
+
+def test_of_stable_those_pods_are_counted_that_have_the_limit_as_a_bound() -> None:
+    """Else all requests of the others were over it, and a regression were one that stable shares."""
+    slow = (*steady(0.0, 120.0, per_second=7), *steady(0.0, 120.0, per_second=3, seconds=0.25))
+    usual = steady(0.0, 120.0, per_second=45, revision="stable")
+    samples = scraped([Pod("a", (*slow, *usual)), Pod("b", usual)], interval=INTERVAL, until=120.0)
+    lacks = Sample(tuple(one for one in samples.series if (one.target, one.counter.le) != ("b", 0.15)))
+    whole, part = (run(seen, LATENCY, until=60.0) for seen in (samples, lacks))
+    of_both, of_one = last(whole).stable, last(part).stable
+    assert of_both is not None
+    assert of_one == Counts(0, of_both.total // 2)
+    assert first_breach(lacks, LATENCY) == first_breach(samples, LATENCY) is not None
 
 
 def test_m05_a_breach_needs_no_minimum_of_requests_and_a_step_does() -> None:

@@ -122,6 +122,11 @@ def test_buckets_of_a_foreign_process_that_are_not_cumulative_are_told() -> None
     )
 
 
+def test_an_older_scrape_whose_buckets_are_not_cumulative_is_passed_over_and_the_next_one_counts_its_time() -> None:
+    fall = classic(steps(100, 140, 200), {"0.1": steps(95, 130, 150), "0.25": steps(96, 125, 175)})
+    assert counts(over("0.25", percent="100"), *fall) == Counts(bad=25 - 4, total=100)
+
+
 @pytest.mark.parametrize("count", [-1.0, float("nan"), float("inf"), 50.0])
 def test_m03_counts_of_a_foreign_histogram_that_are_none_are_unknown(count: float) -> None:
     (reading,) = judged(over("0.25"), *classic(steps(100, count), {"0.25": steps(90, 90)}), now=5.0).readings

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import time
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -173,6 +175,49 @@ async def test_what_becomes_due_while_a_tick_takes_long_has_another() -> None:
                 assert judge.judgement(KEY) is not None
                 assert judge.judgement(crowded) is None
                 assert sum(b"crowded" in request for request in asked) == 1, "who waits is not asked again"
+
+
+async def test_a_clock_that_is_set_back_ends_no_judging() -> None:
+    set_back, began = [0.0], time.time()
+
+    def clock() -> float:
+        return time.time() - set_back[0]
+
+    async def counts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        labels = {"__name__": "backstop_served_total", "namespace": KEY.namespace, "policy": KEY.name, "revision": "rev2", "pod": "a"}
+        now = time.time()
+        values = [[at, str(int(1000 + at - began))] for at in (now - 2 * SCRAPE, now - SCRAPE, now)]
+        series = {"metric": labels | {"outcome": "success", "cache": "miss", "first_tier": "answered"}, "values": values}
+        writer.write(response(json.dumps({"status": "success", "data": {"resultType": "matrix", "result": [series]}}).encode()))
+        await writer.drain()
+
+    async with serving(counts) as (url, asked):
+        with closing(source_at(url)) as source:
+            judge = Judging({"default": Here(source, clock=clock)}, wake=lambda _key, _urgent: None, clock=clock, jitter=lambda: 0.0)
+            loop = asyncio.create_task(judge.run("default"))
+            here = place()
+            assert here.canary is not None
+            judge.watch(KEY, spec=policy(), place=replace(here, canary=replace(here.canary, verified_at=began - 60)), analysis=None)
+
+            async def counted() -> bool:
+                return judge._due.get(KEY, 0.0) > clock()
+
+            async def asked_again() -> bool:
+                return len(asked) > before
+
+            async def tells_of_the_clock() -> bool:
+                judgement = judge.judgement(KEY)
+                return judgement is not None and "by the operator's clock" in judgement.readings[0].evidence
+
+            try:
+                await until("a block is counted, and the next one waited for", counted)
+                before, set_back[0] = len(asked), 3600.0
+                await until("its source is asked again", asked_again)
+                await until("it says what is wrong", tells_of_the_clock)
+            finally:
+                loop.cancel()
+                await asyncio.gather(loop, return_exceptions=True)
 
 
 async def test_what_becomes_live_while_its_source_is_put_to_rest_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:

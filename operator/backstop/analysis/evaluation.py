@@ -14,7 +14,7 @@ from .folding import folded, rule_for, unmeasured, with_history
 from .indicators import judged_requests, missing_bound, sent_requests
 from .objective import GATEWAYS, Objective
 from .policy import Evaluation, LivePolicy, Told
-from .reading import Breached, Breaching, Healthy, ReadingState, SLOReading, Standing, Unknown, Waiting, state_name
+from .reading import Breached, Breaching, Healthy, ReadingState, SLOReading, Standing, Unknown, Waiting, is_suspected, state_name
 from .rules import AnyRule, blocks_in, counts_in, fits, is_promotable, judged, rule_of, tests_among
 from .samples import BoundMissing, Fetched, NoData, NotANumber, Partial, ProviderError, Sample, Series, Unread
 from .screening import screened
@@ -49,10 +49,18 @@ class _Verdict:
     state: ReadingState
     reason: Reason
     promotable: bool
+    over: bool
 
     @property
     def standing(self) -> Standing:
-        return Standing(self.objective.name, state_name(self.state), self.reason, self.promotable)
+        return Standing(
+            self.objective.name,
+            state_name(self.state),
+            self.reason,
+            promotable=self.promotable,
+            over=self.over,
+            suspected=is_suspected(self.state),
+        )
 
 
 def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interval: float, told: Told | None = None) -> Evaluation:
@@ -231,7 +239,19 @@ def _verdict(
     silence = state.silence if objective.part == GATEWAYS and state.silence is not None and state.silence.tells else None
     verdict, reason = _judged(objective, rule=rule, state=kept, seen=seen, missing=missing, silence=silence, ends=state.block_end or 0.0)
     promotable = isinstance(verdict, Healthy) and is_promotable(rule, kept.rule)
-    return _Verdict(objective, rule, kept, verdict, reason, promotable)
+    # Only where two revisions are compared one after the other does anything follow from it; each turn of it is a write of status.
+    over = policy.watched and _is_over(objective, kept=kept)
+    return _Verdict(objective, rule, kept, verdict, reason, promotable, over)
+
+
+def _is_over(objective: Objective, *, kept: ObjectiveState) -> bool:
+    """Whether what is counted is over the limit, however little evidence that is. Of an increase there is no such limit."""
+    if objective.above_stable:
+        return False
+    if isinstance(kept.rule, MeanState) and (mean := kept.rule.told[0].mean) is not None:
+        return mean > objective.allowed
+    canary, _ = counts_in(kept.rule)
+    return canary.bad > objective.allowed * canary.total
 
 
 def _reading(of: _Verdict, *, policy: LivePolicy, state: AnalysisState, seen: _Seen, now: float) -> SLOReading:
@@ -239,7 +259,6 @@ def _reading(of: _Verdict, *, policy: LivePolicy, state: AnalysisState, seen: _S
     canary, stable = counts_in(kept.rule)
     means = [one.mean for one in kept.rule.told] if isinstance(kept.rule, MeanState) else [None, None]
     canary_mean, stable_mean = (None if one is None else decimal(one, digits=6) for one in means)
-    over = canary.bad > objective.allowed * canary.total if means[0] is None else means[0] > objective.allowed
     return SLOReading(
         name=objective.name,
         state=of.state,
@@ -251,7 +270,7 @@ def _reading(of: _Verdict, *, policy: LivePolicy, state: AnalysisState, seen: _S
         step_requests=kept.step_requests,
         evidence=_evidence(of, policy=policy, state=state, seen=seen, now=now),
         promotable=of.promotable,
-        over=not objective.above_stable and over,
+        over=of.over,
         is_mean=objective.mean is not None,
         canary_mean=canary_mean,
         stable_mean=stable_mean,

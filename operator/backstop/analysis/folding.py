@@ -61,11 +61,11 @@ def mean_block(objective: Objective, *, block: Block, policy: LivePolicy) -> Mea
 
 def arm_block(objective: Objective, *, block: Block, policy: LivePolicy) -> ArmBlock:
     """The objective's counts of a block."""
-    stable = counts_of(objective, counted=block.counted, revision=policy.stable) if policy.stable else None
+    stable = _counts(objective, block=block, revision=policy.stable) if policy.stable else None
     arms = ArmBlock(
         start=block.start,
         end=block.end,
-        canary=counts_of(objective, counted=block.counted, revision=policy.canary) or Counts(),
+        canary=_counts(objective, block=block, revision=policy.canary) or Counts(),
         stable=stable,
         after_gap=objective.part in block.gaps,
     )
@@ -74,7 +74,7 @@ def arm_block(objective: Objective, *, block: Block, policy: LivePolicy) -> ArmB
     bounds, compared = objective.bounds_beside, None
     if stable is not None and objective.part == GATEWAYS and not objective.above_stable and block.has_cache_hits:
         canary_asked, stable_asked = (
-            counts_of(objective, counted=block.counted, revision=revision, beside=True) for revision in (policy.canary, policy.stable)
+            _counts(objective, block=block, revision=revision, beside=True) for revision in (policy.canary, policy.stable)
         )
         compared = BoundCounts(canary_asked or Counts(), stable=stable_asked)
     targets = [increase.counted for increase in block.increases]
@@ -84,6 +84,18 @@ def arm_block(objective: Objective, *, block: Block, policy: LivePolicy) -> ArmB
         stable_pods=_by_pod(objective, block=block, stable=policy.stable) if stable is not None else (),
         compared=compared,
     )
+
+
+def _counts(objective: Objective, *, block: Block, revision: str, beside: bool = False) -> Counts | None:
+    """The objective's counts of one revision in a block; None where there are none. `beside`: see `counts_of`.
+
+    Of a latency, target by target: one whose gateway does not have the limit as a bound tells nothing of what is over it.
+    """
+    if objective.latency is None:
+        return counts_of(objective, counted=block.counted, revision=revision, beside=beside)
+    each = (counts_of(objective, counted=increase.counted, revision=revision, beside=beside) for increase in block.increases)
+    known = [counts for counts in each if counts is not None]
+    return sum(known, Counts()) if known else None
 
 
 def _by_pod(objective: Objective, *, block: Block, stable: str) -> tuple[Counts, ...]:

@@ -7,7 +7,7 @@ Where a process exports both kinds the native one is counted. Pure.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -50,7 +50,7 @@ class _Missing(Exception):  # noqa: N818 - an answer of its own kind
 
 
 class _Falling(Exception):  # noqa: N818 - an answer of its own kind
-    """Buckets are not cumulative."""
+    """The newest buckets are not cumulative."""
 
 
 def with_histograms(counters: OwnHistogram, *, answer: Sequence[ArmSeries], source: str) -> Fetched:
@@ -118,7 +118,11 @@ def _histograms(answer: Sequence[ArmSeries], *, over: float) -> Iterator[tuple[A
 
 
 def _classic(count: MatrixSeries, *, buckets: Sequence[MatrixSeries], over: float) -> list[_Point]:
-    """The scrapes at which the count and the bucket at the bound both are there: what is late waits."""
+    """The scrapes at which the count and the bucket at the bound both are there: what is late waits.
+
+    One whose buckets are not cumulative is left out, as of gateways (`screening`): the next one covers its time too. Raises `_Falling`
+    where that is the newest.
+    """
     values = {bound: _values(bucket) for bucket in buckets if "le" in bucket.metric and math.isfinite(bound := float(bucket.metric["le"]))}
     totals = _values(count)
     at_bound = next((found for bound, found in values.items() if _is(bound, over)), None)
@@ -126,11 +130,17 @@ def _classic(count: MatrixSeries, *, buckets: Sequence[MatrixSeries], over: floa
         if any(total != 0 for total in totals.values()):
             raise _Missing(values)
         return []
-    for at in totals:
-        rising = [found[at] for _, found in sorted(values.items()) if at in found]
-        if any(later < one for one, later in pairwise(rising)):
-            raise _Falling
-    return [_Point(at=at, total=total, bad=total - at_bound[at]) for at, total in sorted(totals.items()) if at in at_bound]
+    falling = {at for at in totals if any(later < one for one, later in pairwise(_rising(values, at=at)))}
+    if falling and max(totals) in falling:
+        raise _Falling
+    return [
+        _Point(at=at, total=total, bad=total - at_bound[at]) for at, total in sorted(totals.items()) if at in at_bound and at not in falling
+    ]
+
+
+def _rising(values: Mapping[float, Mapping[float, float]], *, at: float) -> list[float]:
+    """What the buckets that there are at this time counted, by their bounds."""
+    return [found[at] for _, found in sorted(values.items()) if at in found]
 
 
 def _values(series: MatrixSeries) -> dict[float, float]:

@@ -75,6 +75,11 @@ def state_name(state: ReadingState) -> StateName:
     assert_never(state)
 
 
+def is_suspected(state: ReadingState) -> bool:
+    """Whether it is a breach that stable had too few requests to compare with."""
+    return isinstance(state, Breached) and state.suspected
+
+
 class Standing(NamedTuple):
     """Of one objective, all that a decision may follow from; the rest of a reading is for people."""
 
@@ -82,6 +87,8 @@ class Standing(NamedTuple):
     state: StateName
     reason: Reason
     promotable: bool
+    over: bool
+    suspected: bool
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ class SLOReading:
     step_requests: int  # canary requests of this indicator since the start of the step
     evidence: str
     promotable: bool = False  # it is healthy, and there is evidence that the canary is good enough
-    over: bool = False  # what is counted is over the limit, however little evidence that is
+    over: bool = False  # of what is watched: what is counted is over the limit, however little evidence that is
     is_mean: bool = False
     canary_mean: str | None = None
     stable_mean: str | None = None
@@ -111,7 +118,9 @@ class SLOReading:
     @property
     def standing(self) -> "Standing":
         """What a decision may follow from."""
-        return Standing(self.name, state_name(self.state), self.reason, promotable=self.promotable)
+        return Standing(
+            self.name, state_name(self.state), self.reason, promotable=self.promotable, over=self.over, suspected=self.suspected
+        )
 
     @property
     def breached_since(self) -> float | None:
@@ -126,4 +135,4 @@ class SLOReading:
     @property
     def suspected(self) -> bool:
         """Whether it is breached, and stable had too few requests to compare with."""
-        return isinstance(self.state, Breached) and self.state.suspected
+        return is_suspected(self.state)

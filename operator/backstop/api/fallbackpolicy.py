@@ -546,7 +546,8 @@ class Analysis(ApiModel):
         False,
         description="Whether a step ends before its hold does, as soon as there is evidence for every SLO that the canary is good enough: "
         "within its limit, and no worse than stable by half of the limit (by `maxIncreasePercent`, where that is what is declared). "
-        "It may be wrong in one of twenty. SLOs with `evaluation: Threshold` have no such evidence, and no step ends early beside one.",
+        "It may be wrong in one of twenty. SLOs with `evaluation: Threshold`, and those on `CostPerRequest` and `TokensPerRequest`, have "
+        "no such evidence, and no step ends early beside one.",
     )
     rules = (
         Rule(

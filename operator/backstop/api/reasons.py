@@ -94,6 +94,7 @@ class Reason(StrEnum):
     BUCKET_BOUNDARY_MISSING = "BucketBoundaryMissing"
     NEVER_JUDGED = "NeverJudged"
     TRAFFIC_UNREADABLE = "TrafficUnreadable"
+    CLOCK_SET_BACK = "ClockSetBack"
     STABLE_UNREADY = "StableUnready"
     STATUS_LOST = "StatusLost"
 
@@ -146,6 +147,7 @@ WARNINGS = frozenset(
         Reason.BUCKET_BOUNDARY_MISSING,
         Reason.NEVER_JUDGED,
         Reason.TRAFFIC_UNREADABLE,
+        Reason.CLOCK_SET_BACK,
         Reason.STABLE_UNREADY,
         Reason.STATUS_LOST,
     }
@@ -174,6 +176,7 @@ ADVICE = {
     "`spec.canary.analysis.maxHoldSeconds` bounds the wait",
     Reason.METRICS_UNAVAILABLE: "see that the metrics source answers, and that it scrapes the gateways",
     Reason.NEVER_JUDGED: "see that metrics can be seen and that there are requests; `spec.rollback.guardSeconds` says how long is watched",
+    Reason.CLOCK_SET_BACK: "see that the clocks of the nodes that the operator runs on are kept",
     Reason.STABLE_UNREADY: "look at its pods",
     Reason.STATUS_LOST: "see who took it away: a backup is restored with its status, and a client changes what is its own",
 }

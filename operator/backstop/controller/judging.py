@@ -190,12 +190,18 @@ class Judging:
                     await self._until_live(source)
                     continue
                 now = self._clock()
-                due = {key: policy for key, policy in live.items() if self._due.get(key, now) <= now and key not in self._asked}
+                interval = evaluator.scrape_interval
+                free = {key: policy for key, policy in live.items() if key not in self._asked}
+                due = {key: policy for key, policy in free.items() if self._is_due(key, now=now, interval=interval)}
                 if due and len(running) < (OWN_TICKS if own else GATEWAY_TICKS):
                     tick = ticks.create_task(self._tick(evaluator, due=due))
                     running.add(tick)
                     tick.add_done_callback(running.discard)
-                await asyncio.sleep(poll_seconds(evaluator.scrape_interval) * (1 - self._jitter() / 10))
+                await asyncio.sleep(poll_seconds(interval) * (1 - self._jitter() / 10))
+
+    def _is_due(self, key: PolicyKey, *, now: float, interval: float) -> bool:
+        """Nothing is due later than a scrape from now: what says so is from before the clock was set back."""
+        return not now < self._due.get(key, now) <= now + interval
 
     async def _until_live(self, source: str) -> None:
         self._changed.clear()

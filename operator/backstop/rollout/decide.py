@@ -25,6 +25,7 @@ from . import (
     replicas,
     rest,
     safety,
+    setback,
     shared,
 )
 from .conditions import conditions_of, summary_of
@@ -46,6 +47,7 @@ SAFETY: tuple[CanaryGate, ...] = (
     safety.breach,
     leaving.leave,
     safety.other_wanted,
+    setback.of_canary,
     safety.blind,
     safety.crashes,
     safety.pods,
@@ -75,6 +77,7 @@ GUARD: tuple[Gate, ...] = (
     guard.breach,
     guard.go_back_when_ready,
     guard.way_back_is_late,
+    setback.of_guard,
     guard.compare,
     blindness.of_guard,
     blindness.never_judged,
