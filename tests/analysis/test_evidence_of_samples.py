@@ -471,6 +471,14 @@ def test_a_canary_is_known_to_be_good_enough_after_some_hundred_clean_requests_w
     assert not any(result.readings[0].promotable for result in run(served(bad_from=20.0), objective_of(slo, promotes=True), until=60.0))
 
 
+def test_a_canary_without_stable_beside_it_is_told_that_its_step_does_not_end_early() -> None:
+    slo = SLO(name="errors", indicator="ErrorRate", maxPercent="5")
+    alone = scraped([Pod("pod", steady(0.0, 70.0, per_second=10))], interval=INTERVAL, until=70.0)
+    reading = last(run(alone, objective_of(slo, promotes=True), until=60.0))
+    assert not reading.promotable
+    assert "; the step does not end early while stable has no requests to compare with. Query: " in reading.evidence
+
+
 def test_b18_a_canary_with_cold_caches_is_compared_with_what_stable_answered_without_its_own() -> None:
     slow = objective_of(SLO(name="slow", indicator="Latency", maxMilliseconds=150, maxIncreasePercent="1"))
 

@@ -110,6 +110,12 @@ def test_a_first_failure_begins_a_series_and_is_counted() -> None:
     assert counts(fetched, now=10.0)[0] == Counts(bad=7, total=30)
 
 
+def test_failures_that_the_other_replica_of_the_source_shows_are_counted_as_of_the_scrapes_of_the_total() -> None:
+    bad = [series(steps(7, 9, 12, start=7.0), state="failed")]
+    fetched = read(own_objective(), total=[series(steps(100, 110, 130, 150))], bad=bad)
+    assert counts(fetched, now=15.0)[0] == Counts(bad=9, total=40)  # of the last 10 s
+
+
 def test_what_is_bad_on_another_target_reaches_no_further_back_than_the_total() -> None:
     judge = series(steps(*[7.0] * 12, start=80.0), pod="support-canary-7f9c5d8b6-judge", instance="10.0.0.8:80")
     app = [series(steps(*(50_000.0 + 10 * i for i in range(8)), start=100.0))]

@@ -15,7 +15,15 @@ from backstop.analysis.sequential.coarse import significant
 from backstop.analysis.sequential.likelihood import log_mixture, log_ratios
 from backstop.analysis.sequential.logspace import log_mean, log_sum
 from backstop.analysis.sequential.odds import BETTER, LN_WORSE_WEIGHTS, WORSE, share_at
-from backstop.analysis.sequential.promotion import Promotion, clean_needed, log_point, log_promotion, more_needed, with_evidence
+from backstop.analysis.sequential.promotion import (
+    Promotion,
+    clean_needed,
+    growth_against_limit,
+    log_point,
+    log_promotion,
+    more_needed,
+    with_evidence,
+)
 from backstop.analysis.sequential.relative import Relative, compared, given_up, log_relative, with_pair
 from backstop.analysis.sequential.restarts import idle_weight, log_value, settled, started, with_block
 from backstop.analysis.sequential.risk import Risk
@@ -361,16 +369,23 @@ def clean(requests: int) -> Promotion:
     return with_evidence(Promotion(), block=block, allowed=0.01, b=0.005, margin=0.005)
 
 
+def missing(members: Promotion, *, share: float) -> float | None:
+    """Requests with this bad share that the test of a limit of 1 % needs."""
+    one = Pair(canary_bad=share, canary_total=1, stable_bad=0, stable_total=0)
+    return more_needed(members.ln_absolute, growth=growth_against_limit(one, allowed=0.01), risk=0.05)
+
+
 def test_the_number_of_requests_that_are_said_to_be_missing_is_just_enough() -> None:
-    more = more_needed(clean(100), allowed=0.01, share=0.0, risk=0.05)
-    assert more is not None
+    found = missing(clean(100), share=0.0)
+    assert found is not None
+    more = math.ceil(found)
     assert log_promotion(clean(100 + more), absolute=True, relative=False) >= math.log(20)
     assert log_promotion(clean(100 + more - 1), absolute=True, relative=False) < math.log(20)
-    assert more_needed(clean(1000), allowed=0.01, share=0.0, risk=0.05) == 0
+    assert missing(clean(1000), share=0.0) == 0
 
 
 def test_a_canary_at_the_limit_is_never_promised_a_promotion() -> None:
-    assert more_needed(clean(100), allowed=0.01, share=0.01, risk=0.05) is None
+    assert missing(clean(100), share=0.01) is None
 
 
 def test_the_risk_is_split_evenly() -> None:

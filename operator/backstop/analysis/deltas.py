@@ -13,6 +13,7 @@ from functools import cached_property
 from itertools import zip_longest
 from types import MappingProxyType
 
+from .onegrid import on_one_grid
 from .samples import Counter, Series
 
 NOTHING_COUNTED: Mapping[str, float] = MappingProxyType({})
@@ -62,9 +63,10 @@ def scrapes_by_target(series: Iterable[Series], *, counted: Mapping[str, float] 
         found.setdefault(one.target, []).append(one)
     scrapes = {}
     for target, mine in sorted(found.items()):
-        at_times = _values_since(counted.get(target, -math.inf), series=mine)
+        together = on_one_grid(mine)
+        at_times = _values_since(counted.get(target, -math.inf), series=together)
         if at_times is None:
-            at_times = _values_since(-math.inf, series=mine) or {}
+            at_times = _values_since(-math.inf, series=together) or {}
         scrapes[target] = [Scrape(at=at, values=at_times[at]) for at in sorted(at_times)]
     return scrapes
 

@@ -13,6 +13,7 @@ from ..api.names import revision_object
 from .answers import MatrixSeries, labels_of, points_of, target_of
 from .indicators import OWN_BAD, OWN_TOTAL
 from .objective import OwnCounters, OwnHistogram
+from .onegrid import as_of
 from .ownhistogram import with_histograms
 from .ownseries import ArmSeries, scraped_twice
 from .policy import LivePolicy
@@ -112,14 +113,17 @@ def _series(one: ArmSeries, *, metric: str, number: int, part: str) -> Series:
 def _beside(bads: Iterable[Series], *, totals: Iterable[Series]) -> list[Series]:
     """What is bad at the scrapes that the total has; where a target has no total, at its own.
 
-    Never from before the first of any total: what is bad is asked for further back, and the others are not newer than that for it.
+    Where another replica of the source scraped it, in between those (`onegrid`), it is told as of them. Never from before the first of any
+    total: what is bad is asked for further back, and the others are not newer than that for it.
     """
     times: dict[str, set[float]] = {}
     for total in totals:
         times.setdefault(total.target, set()).update(at for at, _ in total.points)
     oldest = min((at for seen in times.values() for at in seen), default=math.inf)
-    return [
-        replace(bad, points=points)
-        for bad in bads
-        if (points := tuple(p for p in bad.points if p[0] >= oldest and (bad.target not in times or p[0] in times[bad.target])))
-    ]
+    told = (_at_scrapes(bad, times=times[bad.target]) if bad.target in times else bad for bad in bads)
+    return [replace(bad, points=points) for bad in told if (points := tuple(p for p in bad.points if p[0] >= oldest))]
+
+
+def _at_scrapes(bad: Series, *, times: set[float]) -> Series:
+    points = tuple(point for point in bad.points if point[0] in times)
+    return replace(bad, points=points) if points else as_of(bad, times=times)

@@ -1,12 +1,14 @@
 """The evidence sentence of an objective, by the rule that judges it: counts, evidence, what is missing, and where to look it up."""
 
+from typing import assert_never
+
 from .evidence import Arms, bad_words, counted, explained, quantile_words, query_of, unjudged
 from .objective import Objective
 from .policy import LivePolicy
 from .reading import Breached, Breaching, Healthy, Waiting
 from .rules import PROMOTION_RISK, AnyRule, counts_in, is_promotable
+from .sequential.explanation import NotShown, needed_for_promotion
 from .sequential.explanation import explained as evidence_of
-from .sequential.explanation import needed_for_promotion
 from .sequential.mean import Mean, MeanState
 from .sequential.meanwords import explained as mean_of
 from .sequential.rule import Sequential
@@ -91,7 +93,22 @@ def _to_promotion(rule: Sequential, state: SequentialState) -> str:
         return "; good enough to end the step early"
     seen = canary_of(state.window)
     need = needed_for_promotion(rule, state=state, share=seen.bad / seen.total if seen.total else 0.0, risk=PROMOTION_RISK)
-    if need is None or need.requests == 0:
+    if isinstance(need, NotShown):
+        return f"; the step does not end early while {_never_shown(need, rule=rule)}"
+    if need.requests == 0:
         return "; not yet known to be good enough to end the step early"
     seconds = "" if need.seconds is None else f" (≈ {need.seconds:,.0f} s)"
     return f"; to end the step early needs ≈ {need.requests:,} more requests{seconds} like these"
+
+
+def _never_shown(what: NotShown, *, rule: Sequential) -> str:
+    match what:
+        case NotShown.WITHIN_LIMIT:
+            return "requests are like these, which never show that it is within its limit"
+        case NotShown.NO_WORSE:
+            return f"requests are like these, which never show that it is less than {100 * rule.margin:.10g} points worse than stable"
+        case NotShown.NO_STABLE:
+            return "stable has no requests to compare with"
+        case NotShown.NO_CANARY:
+            return "the canary has no requests"
+    assert_never(what)

@@ -5,14 +5,17 @@ Knows figures and words; not which revision it is about, nor what a verdict lead
 
 import math
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from ...api.clock import render_time
 from ..evidence import percent_of
 from ..reading import Breached, Breaching, Counts
 from ..rule import Verdict
+from .bursts import thinned
 from .likelihood import log_ratios
+from .memory import burst_correlation
 from .odds import inside
-from .promotion import more_needed
+from .promotion import growth_against_limit, growth_against_stable, more_needed
 from .rule import AtMost, NoMoreThanStable, Sequential
 from .state import SequentialState
 from .twosample import Pair, log_e
@@ -20,6 +23,19 @@ from .window import canary_of, stable_of
 
 # Beyond this an e-value is written as a power of ten.
 WRITTEN_OUT = math.log(1e9)
+
+
+# More requests than that are not told.
+MOST_MORE = 10**9
+
+
+class NotShown(Enum):
+    """What requests as they come now would never show of a canary, however many."""
+
+    WITHIN_LIMIT = auto()
+    NO_WORSE = auto()
+    NO_STABLE = auto()  # there is nothing to compare with
+    NO_CANARY = auto()
 
 
 @dataclass(frozen=True)
@@ -61,29 +77,42 @@ def explained(
 def needed_for_verdict(rule: Sequential, *, state: SequentialState) -> Need | None:
     """How many more requests like those of the running episode decide; None without an episode, or where they never would."""
     episode, evidence = state.episode, rule.evidence(state)
-    gap = rule.risk.ln_threshold - evidence.decisive
-    if episode is None or episode.canary.total == 0 or gap <= 0:
+    if episode is None or episode.canary.total == 0 or evidence.decisive >= rule.risk.ln_threshold:
         return None
-    total = episode.canary.total
-    growths = []
-    if isinstance(rule.limit, AtMost):
-        ratios = log_ratios(bad=episode.canary.bad, total=total, allowed=rule.limit.share)
-        growths.append(max(ratios) / total)
-    beside = episode.stable or Counts()
-    if beside.total and not evidence.suspected:
-        pair = Pair(canary_bad=episode.canary.bad, canary_total=total, stable_bad=beside.bad, stable_total=beside.total)
-        a, b = inside(episode.canary.bad / total), inside((beside.bad + 0.5) / (beside.total + 1))
-        growths.append(log_e(pair, a=a, b=b, delta=rule.tolerated) / total if a > b + rule.tolerated else 0.0)
-    growth = min(growths, default=0.0)
-    return None if growth <= 0 else _need(math.ceil(gap / growth), state=state)
+    block = _block_like(state, canary=episode.canary, stable=episode.stable or Counts())
+    thin = _thinned(block, state=state)
+    tests = []
+    if isinstance(rule.limit, AtMost) and evidence.absolute is not None:
+        ratios = log_ratios(bad=thin.canary_bad, total=thin.canary_total, allowed=rule.limit.share)
+        tests.append((evidence.absolute, max(ratios)))
+    if block.stable_total and not evidence.suspected:
+        a, b = inside(block.canary_bad / block.canary_total), inside((block.stable_bad + 0.5) / (block.stable_total + 1))
+        tests.append((evidence.relative, log_e(thin, a=a, b=b, delta=rule.tolerated) if a > b + rule.tolerated else 0.0))
+    open_tests = [(rule.risk.ln_threshold - ln_e, growth) for ln_e, growth in tests if ln_e < rule.risk.ln_threshold]
+    if not open_tests or min(growth for _, growth in open_tests) <= 0:
+        return None
+    return _need(max(gap / growth for gap, growth in open_tests) * block.canary_total, state=state)
 
 
-def needed_for_promotion(rule: Sequential, *, state: SequentialState, share: float, risk: float) -> Need | None:
-    """How many more requests with the bad share `share` show that the canary is within its limit, at the risk β."""
-    if rule.allowed is None:
-        return None
-    more = more_needed(state.promotion, allowed=rule.allowed, share=share, risk=risk)
-    return None if more is None else _need(more, state=state)
+def needed_for_promotion(rule: Sequential, *, state: SequentialState, share: float, risk: float) -> Need | NotShown:
+    """How many more requests with the bad share `share`, beside stable as it was, show that the canary is good enough, at the risk β."""
+    seen, beside = canary_of(state.window), stable_of(state.window)
+    if seen.total == 0:
+        return NotShown.NO_CANARY
+    b = rule.expected(state)
+    of_canary, of_stable = seen.total / len(state.window), beside.total / len(state.window)
+    block = Pair(canary_bad=share * of_canary, canary_total=of_canary, stable_bad=b * of_stable, stable_total=of_stable)
+    thin, promotion = _thinned(block, state=state), state.promotion
+    most = 0.0
+    if rule.allowed is not None:
+        blocks = more_needed(promotion.ln_absolute, growth=growth_against_limit(thin, allowed=rule.allowed), risk=risk)
+        if blocks is None:
+            return NotShown.WITHIN_LIMIT
+        most = blocks
+    blocks = more_needed(promotion.ln_relative, growth=growth_against_stable(thin, b=b, margin=rule.margin), risk=risk)
+    if blocks is None:
+        return NotShown.NO_WORSE if beside.total else NotShown.NO_STABLE
+    return _need(max(most, blocks) * of_canary, state=state)
 
 
 def written(ln_e: float) -> str:
@@ -134,9 +163,24 @@ def _needed(rule: Sequential, *, state: SequentialState) -> str:
     if need is None:
         return ""
     seconds = "" if need.seconds is None else f" (≈ {need.seconds:,.0f} s)"
-    return f"; needs ≈ {need.requests:,} more requests{seconds}"
+    return f"; needs ≈ {need.requests:,} more requests{seconds} like these"
 
 
-def _need(requests: int, *, state: SequentialState) -> Need:
+def _block_like(state: SequentialState, *, canary: Counts, stable: Counts) -> Pair:
+    """A block as long as those of the window, with the shares of these counts."""
+    part = canary_of(state.window).total / len(state.window) / canary.total if state.window else 1.0
+    return Pair(
+        canary_bad=part * canary.bad, canary_total=part * canary.total, stable_bad=part * stable.bad, stable_total=part * stable.total
+    )
+
+
+def _thinned(block: Pair, *, state: SequentialState) -> Pair:
+    """What the block counts for, as bad requests come in bursts."""
+    seconds = sum(span.seconds for span in state.window) / len(state.window) if state.window else 0.0
+    return thinned(block, correlation=burst_correlation(state, seconds=seconds))
+
+
+def _need(requests: float, *, state: SequentialState) -> Need:
+    more = min(MOST_MORE, math.ceil(requests - 1e-6))
     total, seconds = canary_of(state.window).total, sum(span.seconds for span in state.window)
-    return Need(requests=requests, seconds=requests * seconds / total if total else None)
+    return Need(requests=more, seconds=more * seconds / total if total else None)

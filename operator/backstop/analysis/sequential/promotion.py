@@ -10,14 +10,13 @@ Source: as `likelihood` and `twosample`; S. Wellek, "Testing Statistical Hypothe
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .likelihood import log_ratios
 from .logspace import log_mean
 from .odds import BETTER, inside, share_at
 from .twosample import Pair, log_es
-
-MOST_MORE = 10**9
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,8 @@ def with_evidence(state: Promotion, *, block: Pair, allowed: float | None, b: fl
     """One more block, bursts divided out of its counts already; `b` is the guess of stable's share from past blocks."""
     absolute = state.ln_absolute
     if allowed is not None:
-        ratios = log_ratios(bad=block.canary_bad, total=block.canary_total, allowed=allowed, multipliers=BETTER)
-        absolute = tuple(one + e for one, e in zip(absolute, ratios, strict=True))
-    null = inside(b + margin)
-    guesses = [inside(share_at(m, of=null)) for m in BETTER]
-    ln_e = log_es(block, guesses=guesses, b=b, delta=margin)
-    relative = tuple(one + e for one, e in zip(state.ln_relative, ln_e, strict=True))
+        absolute = tuple(one + e for one, e in zip(absolute, growth_against_limit(block, allowed=allowed), strict=True))
+    relative = tuple(one + e for one, e in zip(state.ln_relative, growth_against_stable(block, b=b, margin=margin), strict=True))
     return Promotion(ln_absolute=absolute, ln_relative=relative)
 
 
@@ -59,26 +54,35 @@ def clean_needed(*, allowed: float, risk: float) -> int:
     return math.ceil(math.log(risk) / math.log1p(-inside(allowed)))
 
 
-def more_needed(state: Promotion, *, allowed: float, share: float, risk: float) -> int | None:
-    """How many more requests with the bad share `share` until the absolute test has 1/β; None where they would never do.
+def growth_against_limit(block: Pair, *, allowed: float) -> list[float]:
+    """What a block adds to each member against the limit; bursts divided out of its counts already."""
+    return list(log_ratios(bad=block.canary_bad, total=block.canary_total, allowed=allowed, multipliers=BETTER))
 
-    ln E is convex in the number of requests, so that Newton's steps from the right end at the answer.
+
+def growth_against_stable(block: Pair, *, b: float, margin: float) -> list[float]:
+    """The same against stable, whose share is guessed to be `b`."""
+    null = inside(b + margin)
+    return log_es(block, guesses=[inside(share_at(m, of=null)) for m in BETTER], b=b, delta=margin)
+
+
+def more_needed(members: Sequence[float], *, growth: Sequence[float], risk: float) -> float | None:
+    """How many more blocks (not necessarily whole) that add `growth` to each until the mixture has 1/β; None where they would never do.
+
+    ln E is convex in their number, so that Newton's steps from the right end at the answer.
     """
     target = -math.log(risk)
-    slopes = tuple(log_ratios(bad=share, total=1.0, allowed=allowed, multipliers=BETTER))
-    best = max(slopes)
-    if log_mean(state.ln_absolute) >= target:
-        return 0
-    if best <= 0:
+    if log_mean(members) >= target:
+        return 0.0
+    if max(growth) <= 0:
         return None
-    more = min((target + math.log(len(BETTER)) - one) / slope for one, slope in zip(state.ln_absolute, slopes, strict=True) if slope > 0)
+    more = min((target + math.log(len(members)) - one) / slope for one, slope in zip(members, growth, strict=True) if slope > 0)
     for _ in range(50):
-        terms = [one + slope * more for one, slope in zip(state.ln_absolute, slopes, strict=True)]
+        terms = [one + slope * more for one, slope in zip(members, growth, strict=True)]
         value = log_mean(terms)
         top = max(terms)
         weights = [math.exp(term - top) for term in terms]
-        growth = sum(w * slope for w, slope in zip(weights, slopes, strict=True)) / sum(weights)
-        if growth <= 0 or value - target < 1e-9:
+        rise = sum(w * slope for w, slope in zip(weights, growth, strict=True)) / sum(weights)
+        if rise <= 0 or value - target < 1e-9:
             break
-        more -= (value - target) / growth
-    return min(MOST_MORE, max(1, math.ceil(more - 1e-6)))
+        more -= (value - target) / rise
+    return more
