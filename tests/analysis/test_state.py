@@ -1,6 +1,7 @@
 """The packed state: the same after a round trip, bounded, and damage is said instead of raised."""
 
 import base64
+import json
 import random
 import zlib
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from backstop.analysis.state import (
     DisplayQuantile,
     ObjectiveState,
     UnreadableState,
+    WantedHistory,
     pack,
     target_key,
     unpack,
@@ -331,7 +333,26 @@ def test_a_state_of_the_version_before_is_read_and_goes_on() -> None:
         ),
         episode=Episode(1762999995.0, 1763000000.0, Counts(9, 41), None),
     )
-    assert (one.step_requests, one.planned_blocks) == (77, 1)
+    assert (one.step_requests, one.planned_blocks, one.history) == (77, 1, None)
+
+
+def test_what_is_still_wanted_of_stables_history_is_kept_and_one_that_does_not_say_so_wants_none() -> None:
+    rule = rules(comparisons=1)[0]
+    tried = [WantedHistory(before=NOW - 60), WantedHistory(before=NOW - 60, failed=2, again=NOW + 30), None]
+    plain = remembered([rule.start()] * len(tried))
+    state = replace(
+        plain, objectives={key: replace(one, history=history) for (key, one), history in zip(plain.objectives.items(), tried, strict=True)}
+    )
+    kept = unpack(pack(state))
+    assert isinstance(kept, AnalysisState)
+    assert [kept.objectives[key].history for key in state.objectives] == tried
+    # As it was written before: of no objective by itself, whether it is read.
+    version, _, body = pack(state).partition(".")
+    document = json.loads(zlib.decompress(base64.b85decode(body)))
+    document[5] = [*document[5][:5], 1, "default"]
+    before = unpack(f"{version}.{base64.b85encode(zlib.compress(json.dumps(document).encode())).decode()}")
+    assert isinstance(before, AnalysisState)
+    assert {key: one.history for key, one in before.objectives.items()} == dict.fromkeys(state.objectives)
 
 
 def test_a_state_that_names_no_source_goes_on_with_any_and_then_with_that_one_alone() -> None:

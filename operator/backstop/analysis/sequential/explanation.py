@@ -11,6 +11,7 @@ from ...api.clock import render_time
 from ..evidence import percent_of
 from ..reading import Breached, Breaching, Counts
 from ..rule import Verdict
+from .betting import log_bets_at
 from .bursts import thinned
 from .likelihood import log_ratios
 from .memory import burst_correlation
@@ -83,7 +84,10 @@ def needed_for_verdict(rule: Sequential, *, state: SequentialState) -> Need | No
     thin = _thinned(block, state=state)
     tests = []
     if isinstance(rule.limit, AtMost) and evidence.absolute is not None:
-        ratios = log_ratios(bad=thin.canary_bad, total=thin.canary_total, allowed=rule.limit.share)
+        if evidence.by_blocks:
+            ratios = log_bets_at(share=block.canary_bad / block.canary_total, allowed=rule.limit.share)
+        else:
+            ratios = log_ratios(bad=thin.canary_bad, total=thin.canary_total, allowed=rule.limit.share)
         tests.append((evidence.absolute, max(ratios)))
     if block.stable_total and not evidence.suspected:
         a, b = inside(block.canary_bad / block.canary_total), inside((block.stable_bad + 0.5) / (block.stable_total + 1))
