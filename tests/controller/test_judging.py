@@ -266,7 +266,8 @@ async def test_r04_counts_alone_are_told_twice_a_minute_and_a_verdict_at_once() 
     spec = policy()
     spec = spec.model_copy(update={"slos": [spec.slos[0].model_copy(update={"forSeconds": 0})]})
     judge.watch(KEY, spec=spec, place=Place(stable=StablePlace(revision("1"), since=-100.0), canary=canary), analysis=None)
-    requests = tuple(Request(at=number / 20, revision="rev2", seconds=0.3 if number / 20 > turns_bad else 0.05) for number in range(2000))
+    of_canary = [Request(at=number / 20, revision="rev2", seconds=0.3 if number / 20 > turns_bad else 0.05) for number in range(2000)]
+    requests = (*of_canary, *(one._replace(revision="rev1", seconds=0.05) for one in of_canary))
     for scrape in range(1, 18):
         now[0] = scrape * SCRAPE
         fetched = scraped([Pod("a", requests)], interval=SCRAPE, until=now[0])
