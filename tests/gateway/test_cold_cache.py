@@ -129,9 +129,10 @@ async def only_file(folder: Path) -> None:
 
 
 async def left_by(gateways: Gateways, record: RevisionRecord, *, folder: Path, seeds: Sequence[Sequence[int]]) -> None:
-    """Gateways, one for each of `seeds`, that have run at the same time; each has kept the answers to its own."""
-    running = [await gateways.start(record, cache_folder=folder) for _ in seeds]
-    for gateway, asked in zip(running, seeds, strict=True):
+    """Gateways, one for each of `seeds`, that have run at the same time; each has kept the answers to its own, in files in this order."""
+    running = []
+    for asked in seeds:
+        running.append(gateway := await gateways.start(record, cache_folder=folder))
         for seed in asked:
             await gateway.chat(seed=seed)
         await written(gateway, len(asked))

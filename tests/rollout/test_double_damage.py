@@ -8,7 +8,7 @@ from backstop.api.condition import ConditionType
 from backstop.api.policystatus import FallbackPolicyStatus, Phase
 from backstop.api.reasons import Reason
 from backstop.rollout.decide import decide
-from backstop.rollout.observed import Foreign
+from backstop.rollout.observed import Foreign, Unknown
 from backstop.rollout.place import Place
 from tests.rollout.kstatus import agree_with_kstatus
 from tests.rollout.world import BREACHED, World, policy, revision, started
@@ -121,3 +121,31 @@ def test_of_an_own_workload_nobody_is_told_to_delete_what_callers_reach() -> Non
     assert (plan.place, plan.route, plan.serving) == (Place(), None, None)
     (stalled,) = [c.message for c in plan.conditions if c.type is ConditionType.STALLED]
     assert stalled.endswith("nothing is changed; put it right")
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_first_version_that_never_served_is_replaced_though_the_route_says_nothing(foreign: bool) -> None:
+    world = World(policy=policy(deadline=60))
+    world.broken.add("rev1")
+    world.run(5)
+    assert world.place.waiting is not None
+    world.want("2")
+    route = Foreign("it belongs to something else") if foreign else Unknown("it cannot be read")
+    plan = decide(replace(world.observe(), route=route), policy=world.policy, now=world.now)
+    assert "rev2" in plan.sizes, "status is there, and says that nothing has served"
+    assert not [c for c in plan.conditions if "lost" in c.message]
+
+
+def test_a_route_that_cannot_be_read_for_a_moment_is_no_new_start_for_a_first_revision() -> None:
+    world = World(policy=policy(deadline=60))
+    world.broken |= {"rev1", "rev2"}
+    world.run(5)
+    world.want("2")
+    world.run(30)
+    waiting = world.place.waiting
+    world.unread = True
+    world.run(2)
+    world.unread = False
+    world.run(2)
+    assert waiting is not None
+    assert world.place.waiting == waiting

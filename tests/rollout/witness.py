@@ -100,11 +100,11 @@ class WatchedWorld(World):
             self.reached, self.held = {}, None
         if after is not None and after != before.route:
             self._switch(before, after=after)
-            self._share(before, after=after, acknowledged=asked)
+            self._share(after, acknowledged=asked)
         if before.place.stable is not None and place.stable is not None and place.stable.revision != before.place.stable.revision:
             self._promoted(before)
 
-    def _share(self, before: Seen, *, after: TrafficState, acknowledged: Tokens) -> None:
+    def _share(self, after: TrafficState, *, acknowledged: Tokens) -> None:
         """1, 2 and 3: along one step of the plan, with its pods, and never without having seen that all is well."""
         if after.canary is None:
             return
@@ -119,7 +119,6 @@ class WatchedWorld(World):
             assert wanted.value.name == name, f"1: {name} gets {after.permille} ‰, and {wanted.value.name} is wanted"
             if most > 0:
                 self._went_well(name, permille=most)
-                self._goes_well(before, name=name, permille=after.permille)
         self.reached = {name: max(most, after.permille)}
         if self.held is None or (self.held.canary, self.held.permille) != (name, after.permille):
             self.held = Held(name, after.permille, self.now, acknowledged)
@@ -138,17 +137,6 @@ class WatchedWorld(World):
         if step is not None and step.approval:
             assert known.approve is not None, f"1: {name} goes on from {permille} ‰, and nobody approved"
 
-    def _goes_well(self, before: Seen, *, name: str, permille: int) -> None:
-        """3: nor is it unknown or over its limit now; 1: and pods that were gone in between pass no step. But where a person says so."""
-        canary, route = before.place.canary, before.route
-        if canary is None or canary.by_hand or canary.approved or canary.revision.name != name or not self.policy.slos:
-            return
-        if route is not None and share_of(name, state=route) == 0:
-            first = weights_of(self.policy)[0]
-            assert permille <= first, f"1: {name} goes from 0 to {permille} ‰, after {self.reached} ‰"
-            return
-        assert before.metrics in ("Healthy", "Waiting"), f"3: {name} goes on to {permille} ‰, and metrics say {before.metrics}"
-
     def _switch(self, before: Seen, *, after: TrafficState) -> None:
         """12: whoever is called stable can serve; 1: and has come there along the steps, or back."""
         route = before.route
@@ -164,7 +152,6 @@ class WatchedWorld(World):
             return
         assert self.reached.get(name) == 1000, f"1: {name} becomes stable after {self.reached} ‰"
         self._went_well(name, permille=1000)
-        self._goes_well(before, name=name, permille=1000)
 
     def _promoted(self, before: Seen) -> None:
         """12: a promotion is over when every gateway acts on it, or has had its time."""

@@ -66,7 +66,6 @@ class Cluster:
     healthy_until: dict[str, float] = field(default_factory=dict)  # of those that are not healthy now
     open: dict[str, float] = field(default_factory=dict)  # seconds for which they could be seen, and were not healthy
     load: int = REPLICAS  # pods that an autoscaler would have
-    full_since: float | None = None  # nodes have no room for pods that were made since
     deaf: bool = False
     prompts: dict[str, str] = field(default_factory=dict)  # revision → PromptVersion
     come_to: dict[str, str | None] = field(default_factory=dict)  # PromptVersion → how its probes end; None: they hang
@@ -303,7 +302,7 @@ class Cluster:
             process.wire.latency, process.watch_delay = 0.02, 0.05
             process.resume()
             process.start()
-        self.deaf, self.full_since = False, None
+        self.deaf = False
         self.broken.clear()
         self.give_route_back()
 
@@ -412,9 +411,8 @@ class Cluster:
     def _keep_ready(self, pod: Body) -> None:
         name, revision = pod["metadata"]["name"], pod["metadata"]["labels"][LABEL_REVISION]
         young = self.now() - self._since[name] < 1.0
-        homeless = self.full_since is not None and self._since[name] >= self.full_since
-        self._starting |= young or homeless
-        ready = self.prompts[revision] not in self.broken and not young and not homeless
+        self._starting |= young
+        ready = self.prompts[revision] not in self.broken and not young
         if ready is not _is_ready(pod):
             status = pod["status"] | {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}]}
             self.api.write((PODS.plural, NAMESPACE, name), {"status": status}, who="kubelet")

@@ -284,7 +284,7 @@ class WholePasses(RuleBasedStateMachine):
         """1 and 10: of the share that ready pods really make, whatever the route says of itself."""
         self._well_again()
         canary, traffic, reached = self.cluster.place.canary, self.cluster.traffic, self.cluster.reached()
-        if traffic is None:
+        if traffic is None or not self.cluster.exists:  # a Service that is somebody else's by now outlives the policy
             return
         assert set(reached) <= set(revisions_of(traffic)), f"1: {reached} are reached at {traffic}"
         if canary is not None and traffic.permille < 1000:

@@ -126,39 +126,6 @@ class WholePassesWithOptions(WholePasses):
         assert self._is_as(canary, before.stable), "nothing has happened to it"
         assert self.cluster.replicas(before.stable) == MOST_PODS, f"12: the autoscaler has taken pods from {before.stable}"
 
-    @precondition(lambda self: self.cluster.exists and self.scaled and not self.cluster.own)
-    @rule(lost=st.sampled_from((False, False, True)))
-    def the_next_step_waits_in_a_full_cluster(self, lost: bool) -> None:
-        """3: it does not begin when metrics have gone by the time that there is room; 1: nor (`lost`) because all pods have gone."""
-        canary = self._under_way(8.0)
-        place = self.cluster.place.canary
-        if canary is None or place is None or place.weight not in (5, 50) or place.by_hand:
-            return
-        self.paused = False
-        self._apply()
-        self.cluster.load = MOST_PODS
-        self._pass_time(12.0)
-        self.cluster.full_since = self.cluster.now()
-        self.cluster.judge(self.cluster.prompts[canary], "healthy")
-        for _ in range(40):
-            self._pass_time(1.0)
-            place = self.cluster.place.canary
-            if place is None or place.step_started_at is None:
-                break
-        before = self.cluster.traffic
-        if place is None or place.step_started_at is not None or place.approved or before is None or before.permille == 0:
-            return
-        self.cluster.judge(self.cluster.prompts[canary], "unseen")
-        self._pass_time(AT_ONCE_SECONDS)
-        if lost:
-            self.cluster.lose_pods(canary)
-            self._pass_time(AT_ONCE_SECONDS)
-        known = len(self.witness.routes)
-        self.cluster.full_since = None
-        self._pass_time(20.0)
-        most = max((share_of(canary, state=state) for state in self.witness.routes[known:]), default=0)
-        assert most <= before.permille, f"3: {canary} goes from {before.permille} to {most} ‰, and nothing is seen of it"
-
     @precondition(lambda self: self.cluster.exists and self.cluster.place.stable is not None)
     @rule(seconds=SECONDS)
     def the_status_is_lost_while_nobody_can_read_the_route(self, seconds: float) -> None:

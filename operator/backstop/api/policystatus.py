@@ -95,7 +95,7 @@ class CanaryStatus(StatusModel):
     blindMilliseconds: int = Field(
         0, description="Milliseconds of this step in which metrics could not be seen; they do not count towards its hold."
     )
-    approved: bool = Field(False, description="Whether a person has let the present step pass: approved of it, or skipped the one before.")
+    approved: bool = Field(False, description="Whether a person has approved of the present step.")
     byHand: bool = Field(
         False,
         description="Whether it is promoted without steps: a person had it promoted, or the spec asks for the former stable again.",

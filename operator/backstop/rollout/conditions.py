@@ -10,7 +10,7 @@ from .look import Look
 from .observed import Foreign, Known, Unknown, Unresolved
 from .place import CanaryPlace, Guard, Incident, PreviousPlace, StablePlace
 from .plan import ConditionState
-from .progress import doubted_slos, hold_ends, is_kept_back, open_slos
+from .progress import hold_ends, open_slos
 from .rest import is_unknown_what_serves, serves_already
 from .shared import shared_breaches
 from .wayback import is_late, late_words
@@ -170,7 +170,7 @@ def _doing(look: Look) -> tuple[Reason, str]:
         return _short(look, canary)
     if look.policy.canary.paused and not canary.by_hand:
         return Reason.PAUSED, f"step {canary.step + 1} of {len(look.policy.canary.steps)}, {canary.weight} %: `spec.canary.paused`"
-    if canary.promoting_since is not None and not (canary.routed_at is None and is_kept_back(look, canary)):
+    if canary.promoting_since is not None:
         return Reason.PROMOTING, f"promoting {canary.revision.prompt_version} ({canary.revision.name})"
     if probes.missing(look, canary):
         return Reason.WAITING_FOR_PROBES, probes.said(look, canary)
@@ -246,8 +246,7 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
         return Reason.WAITING_FOR_READY, f"waiting for the pods of {third[0]} to go: beside stable they would be reached as the canary is"
     if canary.weight == 0 and canary.generation is not None:
         return Reason.WEIGHT_NOT_VERIFIED, f"{where}: no weight is tried before 0 % is seen {replicas.everywhere(look)}"
-    kept_back = canary.step_started_at is None and is_kept_back(look, canary)
-    if not kept_back and (canary.step_started_at is None or canary.verified_at is None):
+    if canary.step_started_at is None or canary.verified_at is None:
         return Reason.STEP_STARTED, f"{where}: waiting for it to be seen {replicas.everywhere(look)}"
     if canary.blind_since is not None:
         return Reason.METRICS_UNAVAILABLE, f"{where}: holding, because metrics cannot be seen"
@@ -258,11 +257,6 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     if broken := shared_breaches(look):
         names = ", ".join(reading.name for reading in broken)
         return Reason.SHARED_BREACH, f"{where}: holding, because stable breaks the limit of {names} too and the canary is no worse"
-    if kept_back:
-        return (
-            Reason.WAITING_FOR_SAMPLES,
-            f"{where}: no more before it is healthy again: {', '.join(doubted_slos(look))} (`.status.slos` says why)",
-        )
     if look.now >= hold_ends(look, canary) and (waited_for := open_slos(look)):
         unhealthy = f"not yet healthy: {', '.join(waited_for)} (`.status.slos` says why){probes.silent_words(look, canary)}"
         if canary.held_told:

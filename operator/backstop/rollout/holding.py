@@ -84,5 +84,4 @@ def _evaluated(look: Look) -> bool:
 
 
 def _where(look: Look, canary: CanaryPlace) -> str:
-    held = canary.step if canary.step_started_at is None else canary.step + 1  # one that has passed, and is kept back
-    return f"step {held} of {len(look.policy.canary.steps)} ({canary.weight} %)"
+    return f"step {canary.step + 1} of {len(look.policy.canary.steps)} ({canary.weight} %)"

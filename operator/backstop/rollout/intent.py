@@ -166,4 +166,4 @@ def _skip_step(look: Look) -> Move | None:
     if canary is None or canary.step_started_at is None or canary.verified_at is None or canary.promoting_since is not None:
         return None
     message = f"step {canary.step + 1} of {canary.revision.name} is skipped, as asked for by hand (`backstop.dev/skip-step`)"
-    return told(past_step(look, canary, by_hand=True).place, Reason.STEP_SKIPPED, message)
+    return told(past_step(look, canary).place, Reason.STEP_SKIPPED, message)

@@ -158,12 +158,6 @@ def at_zero(canary: CanaryPlace) -> CanaryPlace:
     )
 
 
-def without_pods(canary: CanaryPlace) -> CanaryPlace:
-    """At 0 until it has pods again: then at the step that it had, also where it was prepared for the next; unless a person sent it on."""
-    prepared = canary.step > 0 and canary.weight > 0 and canary.step_started_at is None and canary.promoting_since is None
-    return replace(at_zero(canary), step=canary.step - 1 if prepared and not canary.approved else canary.step)
-
-
 def supersede(look: Look, canary: CanaryPlace, *, reason: Reason, message: str) -> Move:
     """The spec asks for something else now: the canary ends without a verdict, unless it waits for a person after a breach."""
     place, halt = without_canary(look, canary), canary.halted

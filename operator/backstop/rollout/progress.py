@@ -61,8 +61,6 @@ def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
     if canary.weight == 0 and canary.generation is not None and not look.acts_on(canary.generation):
         return None  # a gateway did not take up a weight before: nothing is tried again before all are seen to act on 0
     weight = look.step_of(canary).weight
-    if weight > canary.weight and is_kept_back(look, canary):
-        return None
     begun = replace(
         canary,
         exits_before=look.observed.arm(canary.revision.name).exits if canary.exits_before is None else canary.exits_before,
@@ -131,23 +129,12 @@ def may_pass(look: Look, canary: CanaryPlace) -> bool:
     return not replicas.beside_nothing(look)
 
 
-def past_step(look: Look, canary: CanaryPlace, *, by_hand: bool = False) -> Move:
-    """On to the next step, or to promotion. `by_hand`: because a person says so, whatever metrics say."""
-    passed = replace(canary, approved=by_hand)
+def past_step(look: Look, canary: CanaryPlace) -> Move:
+    """On to the next step, or to promotion."""
     if canary.step + 1 < len(look.policy.canary.steps):
-        return Move(replace(look.place, canary=replace(passed, step=canary.step + 1, step_started_at=None)))
+        return Move(replace(look.place, canary=replace(canary, step=canary.step + 1, step_started_at=None)))
     message = f"{canary.revision.prompt_version} ({canary.revision.name}) held every SLO at {canary.weight} %: promoting"
-    return told(replace(look.place, canary=replace(passed, promoting_since=look.now)), Reason.PROMOTING, message)
-
-
-def is_kept_back(look: Look, canary: CanaryPlace) -> bool:
-    """Whether a canary that has passed its step, and waited for the pods of the next one, cannot be seen to be well any more: then it is
-    given no more than it has. A person who had it pass knows. Stable without a pod is no reason not to promote what has all the requests.
-    """
-    if canary.weight == 0 or canary.approved or canary.by_hand:
-        return False
-    beside_nothing = canary.promoting_since is None and replicas.beside_nothing(look)
-    return canary.blind_since is not None or bool(doubted_slos(look)) or beside_nothing
+    return told(replace(look.place, canary=replace(canary, promoting_since=look.now)), Reason.PROMOTING, message)
 
 
 def hold_ends(look: Look, canary: CanaryPlace) -> float:
@@ -171,20 +158,9 @@ def open_slos(look: Look) -> tuple[str, ...]:
     return tuple(slo.name for slo in look.policy.slos if slo.name not in healthy and (slo.required or slo.name not in waiting))
 
 
-def doubted_slos(look: Look) -> tuple[str, ...]:
-    """The declared SLOs that speak against more traffic, whatever a step has shown: unread, unknown, over the limit, or without answers to
-    what was sent. One that waits for more requests does not.
-    """
-    waiting = {reading.name for reading in look.readings_in("Waiting") if reading.reason != Reason.NO_TRAFFIC}
-    known = waiting | {reading.name for reading in look.readings_in("Healthy")}
-    return tuple(slo.name for slo in look.policy.slos if slo.name not in known)
-
-
 def switch(look: Look, canary: CanaryPlace) -> Move | None:
     """Promotion, the route: the new revision is at full size, so it becomes the stable of the traffic object."""
     if canary.promoting_since is None or canary.routed_at is not None or look.ready(canary) < look.replicas:
-        return None
-    if is_kept_back(look, canary):
         return None
     return Move(replace(look.place, canary=replace(canary, routed_at=look.now, generation=None)))
 

@@ -51,9 +51,11 @@ def serves_already(look: Look) -> str | None:
 def is_unknown_what_serves(look: Look) -> bool:
     """Whether status was lost, the route cannot be read, and other pods than those of the wanted revision run: one of them may serve.
 
-    Nothing becomes stable then and nothing is changed, until the route can be read, or is gone.
+    Nothing becomes stable then and nothing is changed, until the route can be read, or is gone. A status that says how a first revision
+    fares was not lost.
     """
-    if look.place.stable is not None or isinstance(look.observed.route, Known):
+    place = look.place
+    if place.stable is not None or place.waiting is not None or place.first is not None or isinstance(look.observed.route, Known):
         return False
     wanted = look.wanted.name if look.wanted is not None else None
     return any(arm.desired > 0 for name, arm in look.observed.arms.items() if name != wanted)

@@ -9,7 +9,7 @@ from backstop.api.reasons import Reason
 
 from . import replicas
 from .look import Look
-from .move import Move, halt, roll_back, supersede, told, without_pods
+from .move import Move, at_zero, halt, roll_back, supersede, told
 from .observed import Known
 from .place import CanaryPlace
 
@@ -121,7 +121,7 @@ def pods(look: Look, canary: CanaryPlace) -> Move | None:
     ready, needed = look.ready(canary), look.pods_needed(canary)
     since = canary.unready_since
     if ready == 0 and (canary.weight > 0 or canary.routed_at is not None):
-        paused = replace(without_pods(canary), unready_since=look.now if since is None else since)
+        paused = replace(at_zero(canary), unready_since=look.now if since is None else since)
         message = f"no pod of the canary {canary.revision.name} is ready{_trouble(look, canary)}: its weight is 0 until enough are"
         return told(replace(look.place, canary=paused), Reason.CANARY_UNREADY, message)
     third = replicas.in_the_way(look, canary)
