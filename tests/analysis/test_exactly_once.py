@@ -11,7 +11,7 @@ from backstop.analysis.queries import window_seconds
 from backstop.analysis.reading import Breached, Counts
 from backstop.analysis.samples import Sample
 from backstop.analysis.state import AnalysisState, pack, unpack
-from tests.analysis.history import Pod, Request, latency_objective, live_policy, scrape_times, scraped, steady, visible
+from tests.analysis.history import Pod, Request, errors_objective, latency_objective, live_policy, scrape_times, scraped, steady, visible
 
 INTERVAL = 5.0
 SINCE = 20.0
@@ -141,3 +141,24 @@ def test_m09_two_replicas_of_prometheus_that_answer_in_turns_count_no_request_tw
     assert 0.6 * served < state.step_requests <= served
     assert breached_at is not None
     assert breached_at <= SINCE + 30 + 4 * INTERVAL
+
+
+@pytest.mark.parametrize(("late_by", "left_out"), [(0.0, 0), (2.0, 9), (4.0, 9)])
+def test_of_a_new_series_that_a_store_shows_late_the_first_scrape_is_left_out_and_all_else_is_counted_once(
+    late_by: float, left_out: int
+) -> None:
+    bad = steady(42.0, END, per_second=3, outcome="error")
+    everything = scraped([Pod("pod", (*steady(0, END, per_second=2), *bad))], interval=INTERVAL, until=END)
+    objective, state = errors_objective(), AnalysisState()
+    for now in range(int(SINCE), int(END)):
+        shown = (
+            visible(Sample((one,)), until=now - (late_by if one.counter.outcome == "error" else 0.0), after=now - 40.0)
+            for one in everything.series
+        )
+        policy = live_policy(objective, since=SINCE, state=state)
+        sample = Sample(tuple(series for one in shown for series in one.series))
+        state = evaluate(sample, policy=policy, now=now, scrape_interval=INTERVAL).state
+    assert state.block_end is not None
+    served = sum(SINCE < r.at <= state.block_end for r in steady(0, END, per_second=2)) + sum(r.at <= state.block_end for r in bad)
+    # At 45 s it had counted those of three seconds, when the block of that scrape was closed without it.
+    assert served - state.step_requests == left_out
