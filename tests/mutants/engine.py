@@ -163,14 +163,6 @@ MUTANTS = (
         "",
     ),
     Mutant(
-        "halt-is-certain",
-        "What was halted with nothing beside it is rejected as certain.",
-        "rollout/move.py",
-        "_served_alone",
-        "return canary.halted.alone",
-        "return False",
-    ),
-    Mutant(
         "halt-is-not-watched",
         "Nobody sees whether gateways act on a halt.",
         "rollout/decide.py",

@@ -6,6 +6,7 @@ import pytest
 
 from backstop.analysis.reading import Breached, Breaching
 from backstop.api.condition import ConditionType
+from backstop.api.policystatus import FallbackPolicyStatus
 from backstop.api.reasons import Reason
 from tests.rollout.test_guard import COMPARED, condition, shares
 from tests.rollout.world import HEALTHY, START, World, policy, reading, started
@@ -54,6 +55,19 @@ def test_a_suspicion_stays_one_when_the_operator_dies_after_the_write_of_the_rou
         assert canary is not None
         assert canary.halted is not None
         assert canary.halted.alone
+
+
+def test_a_suspicion_that_the_route_alone_remembers_stays_one() -> None:
+    world = in_a_step()
+    world.judged = SUSPECTED
+    world.one_pass(stop_after=1)
+    assert world.writes[-1] == "route"
+    world.status, world.judged = FallbackPolicyStatus(), None
+    world.run(5)
+    rejection = world.place.rejection_of("rev2")
+    assert rejection is not None
+    assert rejection.suspected
+    assert world.verdicts == []
 
 
 def test_of_two_breaches_the_one_that_stable_was_compared_for_decides() -> None:

@@ -56,7 +56,7 @@ def _abort(look: Look) -> Move | None:
         return roll_back(look, canary, reason=Reason.ABORTED, message="aborted by hand (`backstop.dev/abort`)", at=look.now)
     # A person's word on a breach that was seen before: what it was, and when, stays.
     message = f"rejected by hand (`backstop.dev/abort`) after: {halt.message}"
-    move = roll_back(look, replace(canary, halted=replace(halt, alone=False)), reason=halt.reason, message=message, at=halt.at)
+    move = roll_back(look, canary, reason=halt.reason, message=message, at=halt.at)
     assert move.place.last is not None
     return replace(move, place=replace(move.place, last=replace(move.place.last, shifted_at=halt.shifted_at)))
 

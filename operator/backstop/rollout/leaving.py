@@ -3,7 +3,6 @@
 The finalizer holds the policy for as long. Knows no API: what is said here is when it has to be there.
 """
 
-from dataclasses import replace
 
 from backstop.api.reasons import Reason
 
@@ -18,8 +17,7 @@ def leave(look: Look, canary: CanaryPlace) -> Move | None:
         return None
     if canary.halted is not None:
         halted = canary.halted
-        certain = replace(canary, halted=replace(halted, alone=False))  # nothing is compared with it any more
-        return roll_back(look, certain, reason=halted.reason, message=halted.message, at=halted.at)
+        return roll_back(look, canary, reason=halted.reason, message=halted.message, at=halted.at)
     revision = canary.revision
     message = f"the policy is deleted; its canary {revision.prompt_version} ({revision.name}) is ended first"
     return supersede(look, canary, reason=Reason.POLICY_DELETED, message=message)

@@ -56,10 +56,8 @@ def roll_back(look: Look, canary: CanaryPlace, *, reason: Reason | str, message:
 
 
 def _served_alone(canary: CanaryPlace) -> bool:
-    """Whether nothing served beside it, or did when it was halted."""
-    if canary.halted is not None:
-        return canary.halted.alone
-    return canary.weight == 100 or canary.routed_at is not None
+    """Whether nothing served beside it. One that was halted is ended by a person, or nobody can decide any more: that is certain."""
+    return canary.halted is None and (canary.weight == 100 or canary.routed_at is not None)
 
 
 def go_back(look: Look, back: Revision, *, reason: Reason | str, message: str, at: float) -> Move:
