@@ -3,7 +3,6 @@
 The finalizer holds the policy for as long. Knows no API: what is said here is when it has to be there.
 """
 
-
 from backstop.api.reasons import Reason
 
 from .look import Look

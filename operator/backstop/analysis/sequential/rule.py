@@ -52,6 +52,10 @@ class NoMoreThanStable:
     plus: float
 
 
+# Fewer may all be bad by one burst.
+OUTAGE_REQUESTS = 10
+
+
 @dataclass(frozen=True)
 class Evidence:
     """ln of the evidence: of what decides, of both tests, and of stable's own. `absolute` is None where there is no limit.
@@ -218,7 +222,8 @@ class Sequential:
         absolute, stable_absolute = state.absolute, state.stable_absolute
         if isinstance(self.limit, AtMost):
             each = thinned(_pair(block.canary, stable=block.stable or Counts()), correlation=found)
-            if not bursts_are_known(state) and _is_alone(widened(state.window, block=block)):
+            unknown = not bursts_are_known(state) and _is_alone(widened(state.window, block=block))
+            if unknown and not _is_outage(block.canary):
                 absolute = self._bet(absolute, on=block.canary)
             else:
                 absolute = self._absolute(absolute, bad=each.canary_bad, total=each.canary_total)
@@ -309,6 +314,11 @@ class Sequential:
             return False
         stable = stable_of(state.window)
         return stable.bad > self._level(state) * stable.total and evidence.relative < self.risk.ln_threshold
+
+
+def _is_outage(counts: Counts) -> bool:
+    """Whether nine of ten requests are bad, of ten or more: what fails so is not taken for a burst, whatever is known of them."""
+    return counts.total >= OUTAGE_REQUESTS and 10 * counts.bad >= 9 * counts.total
 
 
 def _is_alone(window: tuple[Span, ...]) -> bool:
