@@ -53,6 +53,7 @@ class Proxy:
         self._session = session
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._frozen = ""
         self._last_words: bytes | None = None
         self.delay = 0.0
         self.refusal: Refusal | None = None
@@ -64,8 +65,9 @@ class Proxy:
         """Requests since then (monotonic seconds)."""
         return sum(request.at >= since and fits(request) for request in self.requests)
 
-    def freeze_watches(self) -> None:
-        """They stay open and say nothing; new ones too."""
+    def freeze_watches(self, of: str = "") -> None:
+        """They stay open and say nothing; new ones too. `of`: only those whose path ends so."""
+        self._frozen = of
         self._flowing.clear()
 
     def end_watches(self, with_event: dict[str, object] | None = None) -> None:
@@ -102,7 +104,7 @@ class Proxy:
         self.watches += 1
         try:
             async for line in answer.content:
-                if not self._flowing.is_set():
+                if not self._flowing.is_set() and path.endswith(self._frozen):
                     self.held.add(path)
                     await self._flowing.wait()
                     if self._last_words is not None:

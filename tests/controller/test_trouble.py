@@ -100,6 +100,25 @@ async def test_r10_a_watch_that_is_silently_frozen_hides_nothing_for_longer_than
         await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout", {}).get("shiftedAt"), within=60)
 
 
+async def test_r10_a_prompt_version_that_its_watch_does_not_tell_of_is_not_said_to_be_missing(
+    api_server: ApiServer, world: World, tmp_path: Path
+) -> None:
+    async with proxy(api_server, folder=tmp_path) as (between, kubeconfig), running(await connect(kubeconfig), world):
+        between.freeze_watches(of="/promptversions")
+        await at_40_percent(world)
+        await world.apply("nowhere", name="other")
+
+        async def is_missed() -> bool:
+            return bool(condition(await world.status("other"), "Stalled")["reason"] == "PromptVersionNotFound")
+
+        await until("that one is missed", is_missed)
+        await world.quiet()
+        asked = between.count(lambda request: request.path.endswith("/promptversions/nowhere"), since=0)
+    told = [(event["regarding"]["name"], event["reason"]) for event in await world.told()]
+    assert [name for name, reason in told if reason == "PromptVersionNotFound"] == ["other"]
+    assert asked == 1
+
+
 async def test_r10_what_was_deleted_across_a_410_is_no_ghost(api_server: ApiServer, world: World, tmp_path: Path, client: Client) -> None:
     await world.prompt("v1")
     await world.apply("v1")

@@ -109,6 +109,8 @@ class Reconcile:
         self._valid: dict[PolicyKey, Declared] = {}
         # Whose route was asked for by its name, and was not there.
         self._no_route: set[PolicyKey] = set()
+        # Whose prompt version was asked for by this name, and was not there.
+        self._no_prompt: dict[PolicyKey, str] = {}
 
     async def __call__(self, key: Key) -> bool:
         """One pass. Returns whether it shall be repeated after a pause. Raises KubeError, Overtaken."""
@@ -161,16 +163,19 @@ class Reconcile:
                 return False
             wish = without_spec(policy, why=wish)
         fitting = self._fitting(policy, wish=wish) if contents is not None else None
-        unseen = self._unseen_route(policy, wish=wish)
+        unseen, unseen_prompt = self._unseen_route(policy, wish=wish), self._unseen_prompt(policy, wish=wish)
         # Before anything is read or written, for either may hang: after a restart nothing is judged yet.
         self._judging.watch(key, spec=wish.spec, place=place, analysis=self._analysis(key, status=status))
         try:
-            if fitting is None or unseen or place.stable is None or self._probes.must_read(key, probed=place.probed):
+            if fitting is None or unseen or unseen_prompt or place.stable is None or self._probes.must_read(key, probed=place.probed):
                 # Reading may take long, and what takes traffic away does not wait for it. The decision is made again with what was read.
                 await self._apply.ahead(self._look(policy, wish=wish, status=status, place=place, memory=NOTHING_KEPT, probes={}))
             if fitting is None:
                 return True
             wish = fitting
+            if unseen_prompt is not None and await self._is_there(unseen_prompt, key=key):
+                self._queue.add(key)
+                return False
             await self._look_for(unseen, key=key)
             probes = await self._probes.look(key, owner=policy.uid, probed=place.probed)
             memory = await self._kept.memory(key) if place.stable is None else remembered_of(prompt, by=key.name, wish=wish, place=place)
@@ -217,6 +222,23 @@ class Reconcile:
             self._no_route.add(key)
         elif found.policy != key.name:
             self._queue.add_at(key, at=self._clock() + FOREIGN_ROUTE_SECONDS)
+
+    def _unseen_prompt(self, policy: Declared, *, wish: Wish) -> str | None:
+        """The prompt version that is not seen: the watch of prompt versions may be behind that of policies. It is not asked for again."""
+        key, why = PolicyKey(policy.namespace, policy.name), wish.revision
+        if isinstance(why, Known) or why.reason is not Reason.PROMPT_VERSION_NOT_FOUND or policy.deleting:
+            self._no_prompt.pop(key, None)
+            return None
+        return None if self._no_prompt.get(key) == wish.spec.promptVersion else wish.spec.promptVersion
+
+    async def _is_there(self, prompt: str, *, key: PolicyKey) -> bool:
+        """Look at the prompt version by its name."""
+        named = PromptKey(key.namespace, prompt)
+        await self._writes.refresh(PROMPT_VERSIONS, namespace=named.namespace, name=named.name, by=key)
+        if self._store.prompt(named) is not None:
+            return True
+        self._no_prompt[key] = prompt
+        return False
 
     def _is_overdue(self, policy: Declared) -> bool:
         """Whether a deletion has waited for as long as it may for writes that fail."""
@@ -371,6 +393,7 @@ class Reconcile:
         self._problems.pop(key, None)
         self._valid.pop(key, None)
         self._no_route.discard(key)
+        self._no_prompt.pop(key, None)
         self._contents.forget(key)
         self._repairs.forget(key)
         self._children.forget(key)
