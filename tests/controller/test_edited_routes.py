@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from backstop.api.names import LABEL_MANAGED_BY, LABEL_POLICY
-from backstop.controller import reconcile
+from backstop.controller import unseen
 from backstop.controller.keys import PolicyKey
 from backstop.controller.repairs import FORGOTTEN_SECONDS, LONGEST_PAUSE_SECONDS, Repairs
 from backstop.kube.client import Client
@@ -226,7 +226,7 @@ async def test_a_breach_over_a_traffic_object_of_something_else_is_no_rollback_u
 async def test_that_an_object_of_somebody_else_has_gone_is_seen_though_no_watch_tells_of_it(
     connection: Connection, world: World, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconcile, "FOREIGN_ROUTE_SECONDS", 1.0)
+    monkeypatch.setattr(unseen, "FOREIGN_ROUTE_SECONDS", 1.0)
     body = {
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -27,7 +27,7 @@ from ..rollout.place import Place, awaited_generation, is_losing
 from ..rollout.statusmap import place_of
 from ..telemetry.log import fields
 from ..telemetry.metrics import Metrics
-from ..traffic.router import Router, router_of
+from ..traffic.router import router_of
 from .apply import Apply, Overtaken
 from .blocked import blocked_states, blocked_status, problem_in
 from .changes import changes_told
@@ -48,6 +48,7 @@ from .shown import shown_of
 from .store import Store
 from .subject import Problem, Subject, refused_deployments
 from .telling import Telling
+from .unseen import Unseen
 from .uses import changed_uses
 from .verification import Verification
 from .wanted import Wish, conflict_of, unambiguous, wish_of, without_content, without_spec
@@ -61,8 +62,6 @@ LONGEST_LEAVE_SECONDS: Final = WATCH_SHIFT_SECONDS + 30.0
 LETTING_GO_TRIES: Final = 10
 # A prompt version hears this late of whom it is used by, so that many policies that move at once cost it one write.
 USES_PAUSE_SECONDS: Final = 0.5
-# How long an object of somebody else under the name of a policy's route is believed to be there still.
-FOREIGN_ROUTE_SECONDS: Final = 30.0
 
 
 class Reconcile:
@@ -104,13 +103,10 @@ class Reconcile:
         self._sources = sources
         self._clock = clock
         self._repairs = repairs
+        self._unseen = Unseen(store=store, writes=writes, queue=queue, clock=clock)
         self._problems: dict[PolicyKey, Problem | None] = {}
         # Each policy as it was when its spec was last valid: nothing of it is kept in memory that the store does not keep.
         self._valid: dict[PolicyKey, Declared] = {}
-        # Whose route was asked for by its name, and was not there.
-        self._no_route: set[PolicyKey] = set()
-        # Whose prompt version was asked for by this name, and was not there.
-        self._no_prompt: dict[PolicyKey, str] = {}
 
     async def __call__(self, key: Key) -> bool:
         """One pass. Returns whether it shall be repeated after a pause. Raises KubeError, Overtaken."""
@@ -138,9 +134,7 @@ class Reconcile:
     async def _policy(self, key: PolicyKey) -> bool:
         policy = self._store.policy(key)
         if policy is None:
-            self._forget(key)
-            if (again := await self._kept.outlive(key, now=self._clock())) is not None:
-                self._queue.add_at(key, at=again)
+            await self._gone(key)
             return False
         if policy.deleting and FINALIZER not in policy.finalizers:
             self._forget(key)
@@ -163,20 +157,19 @@ class Reconcile:
                 return False
             wish = without_spec(policy, why=wish)
         fitting = self._fitting(policy, wish=wish) if contents is not None else None
-        unseen, unseen_prompt = self._unseen_route(policy, wish=wish), self._unseen_prompt(policy, wish=wish)
+        missing = self._unseen.missing(policy, wish=wish)
         # Before anything is read or written, for either may hang: after a restart nothing is judged yet.
         self._judging.watch(key, spec=wish.spec, place=place, analysis=self._analysis(key, status=status))
         try:
-            if fitting is None or unseen or unseen_prompt or place.stable is None or self._probes.must_read(key, probed=place.probed):
+            if fitting is None or missing is not None or place.stable is None or self._probes.must_read(key, probed=place.probed):
                 # Reading may take long, and what takes traffic away does not wait for it. The decision is made again with what was read.
                 await self._apply.ahead(self._look(policy, wish=wish, status=status, place=place, memory=NOTHING_KEPT, probes={}))
             if fitting is None:
                 return True
             wish = fitting
-            if unseen_prompt is not None and await self._is_there(unseen_prompt, key=key):
+            if missing is not None and await self._unseen.look(missing, key=key):
                 self._queue.add(key)
                 return False
-            await self._look_for(unseen, key=key)
             probes = await self._probes.look(key, owner=policy.uid, probed=place.probed)
             memory = await self._kept.memory(key) if place.stable is None else remembered_of(prompt, by=key.name, wish=wish, place=place)
             subject = self._look(policy, wish=wish, status=status, place=place, memory=memory, probes=probes)
@@ -188,57 +181,17 @@ class Reconcile:
             _log.warning("the policy is let go though its rollout could not be ended", extra=told)
             return await self._let_go(policy) is not None
 
+    async def _gone(self, key: PolicyKey) -> None:
+        self._forget(key)
+        if (again := await self._kept.outlive(key, now=self._clock())) is not None:
+            self._queue.add_at(key, at=again)
+
     async def _let_go(self, policy: Declared) -> Problem | None:
         """Take the finalizer off, though somebody keeps writing: over what each refused attempt has read. Raises Overtaken."""
         for _ in range(LETTING_GO_TRIES - 1):
             with contextlib.suppress(Overtaken):
                 return await self._apply.release(policy)
         return await self._apply.release(policy)
-
-    def _unseen_route(self, policy: Declared, *, wish: Wish) -> Router | None:
-        """The router whose object is not seen: it may be there without the labels that it is watched by, or be somebody else's, of whose
-        going no watch tells. Where there was nothing it is not asked for again.
-        """
-        key, router = PolicyKey(policy.namespace, policy.name), router_of(wish.spec)
-        seen = self._store.child(router.resource, namespace=key.namespace, name=router.name(key.name))
-        if seen is not None:
-            self._no_route.discard(key)
-            return router if seen.owner != policy.uid and seen.policy != key.name else None
-        return None if key in self._no_route else router
-
-    async def _look_for(self, unseen: Router | None, *, key: PolicyKey) -> None:
-        """Look at it by its name. Where it cannot be read the pass goes on: what is made over one that is there is refused, then read."""
-        if unseen is None:
-            return
-        name = unseen.name(key.name)
-        try:
-            await self._writes.refresh(unseen.resource, namespace=key.namespace, name=name, by=key)
-        except KubeError as error:
-            told = fields(namespace=key.namespace, policy=key.name, error=str(error))
-            _log.warning(f"{unseen.resource.kind} `{name}`, the policy's route, cannot be read; going on without", extra=told)
-            return
-        found = self._store.child(unseen.resource, namespace=key.namespace, name=name)
-        if found is None:
-            self._no_route.add(key)
-        elif found.policy != key.name:
-            self._queue.add_at(key, at=self._clock() + FOREIGN_ROUTE_SECONDS)
-
-    def _unseen_prompt(self, policy: Declared, *, wish: Wish) -> str | None:
-        """The prompt version that is not seen: the watch of prompt versions may be behind that of policies. It is not asked for again."""
-        key, why = PolicyKey(policy.namespace, policy.name), wish.revision
-        if isinstance(why, Known) or why.reason is not Reason.PROMPT_VERSION_NOT_FOUND or policy.deleting:
-            self._no_prompt.pop(key, None)
-            return None
-        return None if self._no_prompt.get(key) == wish.spec.promptVersion else wish.spec.promptVersion
-
-    async def _is_there(self, prompt: str, *, key: PolicyKey) -> bool:
-        """Look at the prompt version by its name."""
-        named = PromptKey(key.namespace, prompt)
-        await self._writes.refresh(PROMPT_VERSIONS, namespace=named.namespace, name=named.name, by=key)
-        if self._store.prompt(named) is not None:
-            return True
-        self._no_prompt[key] = prompt
-        return False
 
     def _is_overdue(self, policy: Declared) -> bool:
         """Whether a deletion has waited for as long as it may for writes that fail."""
@@ -392,8 +345,7 @@ class Reconcile:
     def _forget(self, key: PolicyKey) -> None:
         self._problems.pop(key, None)
         self._valid.pop(key, None)
-        self._no_route.discard(key)
-        self._no_prompt.pop(key, None)
+        self._unseen.forget(key)
         self._contents.forget(key)
         self._repairs.forget(key)
         self._children.forget(key)

@@ -1,0 +1,101 @@
+"""What a pass needs and no watch has told of, the policy's route and its prompt version: looked for by name, once each."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from ..api.reasons import Reason
+from ..kube.errors import KubeError
+from ..kube.resources import PROMPT_VERSIONS
+from ..rollout.observed import Known
+from ..telemetry.log import fields
+from ..traffic.router import Router, router_of
+from .keys import Key, PolicyKey, PromptKey
+from .queue import KeyQueue
+from .seen import Declared
+from .store import Store
+from .wanted import Wish
+from .writes import Writes
+
+_log = logging.getLogger(__name__)
+
+# How long an object of somebody else under the name of a policy's route is believed to be there still.
+FOREIGN_ROUTE_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What is not seen of a policy; one of both at least."""
+
+    route: Router | None
+    prompt: PromptKey | None
+
+
+class Unseen:
+    """What was looked for, and was not there."""
+
+    def __init__(self, *, store: Store, writes: Writes, queue: KeyQueue[Key], clock: Callable[[], float]) -> None:
+        self._store = store
+        self._writes = writes
+        self._queue = queue
+        self._clock = clock
+        self._no_route: set[PolicyKey] = set()
+        self._no_prompt: dict[PolicyKey, PromptKey] = {}
+
+    def missing(self, policy: Declared, *, wish: Wish) -> Missing | None:
+        """What is to be looked for before the policy's cluster is said to be without it; None: all is seen, or known not to be there."""
+        key = PolicyKey(policy.namespace, policy.name)
+        route, prompt = self._route(key, policy=policy, wish=wish), self._prompt(key, policy=policy, wish=wish)
+        return Missing(route, prompt) if route is not None or prompt is not None else None
+
+    async def look(self, missing: Missing, *, key: PolicyKey) -> bool:
+        """Look for it. Returns whether the pass is to begin anew: with the prompt version that is there. Raises KubeError."""
+        if missing.prompt is not None:
+            await self._writes.refresh(PROMPT_VERSIONS, namespace=missing.prompt.namespace, name=missing.prompt.name, by=key)
+            if self._store.prompt(missing.prompt) is not None:
+                return True
+            self._no_prompt[key] = missing.prompt
+        if missing.route is not None:
+            await self._look_for_route(missing.route, key=key)
+        return False
+
+    def forget(self, key: PolicyKey) -> None:
+        """The policy is gone."""
+        self._no_route.discard(key)
+        self._no_prompt.pop(key, None)
+
+    def _prompt(self, key: PolicyKey, *, policy: Declared, wish: Wish) -> PromptKey | None:
+        """The prompt version: its watch may be behind that of policies."""
+        name, why = wish.spec.promptVersion, wish.revision
+        if name is None or isinstance(why, Known) or why.reason is not Reason.PROMPT_VERSION_NOT_FOUND or policy.deleting:
+            self._no_prompt.pop(key, None)
+            return None
+        named = PromptKey(key.namespace, name)
+        return None if self._no_prompt.get(key) == named else named
+
+    def _route(self, key: PolicyKey, *, policy: Declared, wish: Wish) -> Router | None:
+        """The router whose object is not seen: it may be there without the labels that it is watched by, or be somebody else's, of whose
+        going no watch tells.
+        """
+        router = router_of(wish.spec)
+        seen = self._store.child(router.resource, namespace=key.namespace, name=router.name(key.name))
+        if seen is not None:
+            self._no_route.discard(key)
+            return router if seen.owner != policy.uid and seen.policy != key.name else None
+        return None if key in self._no_route else router
+
+    async def _look_for_route(self, router: Router, *, key: PolicyKey) -> None:
+        """Where it cannot be read the pass goes on: what is made over one that is there is refused, then read."""
+        name = router.name(key.name)
+        try:
+            await self._writes.refresh(router.resource, namespace=key.namespace, name=name, by=key)
+        except KubeError as error:
+            told = fields(namespace=key.namespace, policy=key.name, error=str(error))
+            _log.warning(f"{router.resource.kind} `{name}`, the policy's route, cannot be read; going on without", extra=told)
+            return
+        found = self._store.child(router.resource, namespace=key.namespace, name=name)
+        if found is None:
+            self._no_route.add(key)
+        elif found.policy != key.name:
+            self._queue.add_at(key, at=self._clock() + FOREIGN_ROUTE_SECONDS)
