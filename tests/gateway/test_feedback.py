@@ -161,6 +161,8 @@ async def test_feedback_that_cannot_be_read_is_refused_in_one_sentence(
     assert part in got.json["error"]["message"]
     async with gateway.http.get(f"http://{gateway.address}/v1/feedback") as response:
         assert response.status == 405
+    form = await gateway.post(body, path="/v1/feedback", headers={"Content-Type": "text/plain"})
+    assert (form.status, form.json["error"]["param"]) == (415, "content-type")
 
 
 def test_a_score_is_a_label() -> None:

@@ -136,6 +136,7 @@ class GatewayApp:
         try:
             if self._lifecycle.in_flight > MAX_IN_FLIGHT:
                 raise NoRoomError
+            headers.check_form()
             await body.read(exchange, length=headers.content_length, most=LONGEST_FEEDBACK)
             said = desk.take(body.content)
         except CallerError as error:
@@ -212,6 +213,7 @@ class GatewayApp:
     ) -> None:
         try:
             patience = headers.patience
+            headers.check_form()
             await body.read(exchange, length=headers.content_length)
         except NoRoomError:
             await self._overloaded(Overload.BODIES, headers=headers, role=role, reply=reply, passage=passage)
