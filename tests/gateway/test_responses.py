@@ -14,7 +14,7 @@ from backstop.gateway.responserequest import as_chat
 from backstop.gateway.responses import Responses
 from e2e.fakemodel.script import Fault, Rule
 
-from .harness import ExactTarget, Gateways, Got, Model, TrafficApi, make_record, model_tier, state, static_tier
+from .harness import ExactTarget, Gateway, Gateways, Got, Model, TrafficApi, make_record, model_tier, state, static_tier
 from .test_cache import cache_tier
 
 PATH = "/v1/responses"
@@ -187,24 +187,25 @@ def piece(said: object, *, name: str = "", **more: object) -> dict[str, Any]:
     return {"tool_calls": [{**more, "function": {"arguments": said, **({"name": name} if name else {})}}]}
 
 
-async def called(gateways: Gateways, target: ExactTarget, *, deltas: list[dict[str, Any]]) -> Got:
-    gateway = await gateways.start(make_record([model_tier(target.url)]))
+async def called(gateway: Gateway, target: ExactTarget, *, deltas: list[dict[str, Any]]) -> Got:
     target.says(stream_of(deltas, finish="tool_calls"), stream=True)
     return await gateway.post(b'{"input":"Hi","stream":true}', path=PATH)
 
 
 async def test_calls_that_all_have_one_index_are_told_apart_by_their_ids(gateways: Gateways, target: ExactTarget) -> None:
     deltas = [piece("{}", name="find", index=0, id="call_a"), piece('{"b":1}', name="list", index=0, id="call_b")]
-    got = await called(gateways, target, deltas=deltas)
+    got = await called(await gateways.start(make_record([model_tier(target.url)])), target, deltas=deltas)
     calls = [(item["call_id"], item["name"], item["arguments"]) for item in got.events[-1]["response"]["output"]]
     assert calls == [("call_a", "find", "{}"), ("call_b", "list", '{"b":1}')]
 
 
 async def test_calls_in_pieces_of_one_another_are_no_answer(gateways: Gateways, target: ExactTarget) -> None:
     begun = [piece("", name="find", index=0, id="call_a"), piece("", name="list", index=1, id="call_b")]
-    got = await called(gateways, target, deltas=[*begun, piece("{}", index=0), piece("{}", index=1)])
+    gateway = await gateways.start(make_record([model_tier(target.url)]))
+    got = await called(gateway, target, deltas=[*begun, piece("{}", index=0), piece("{}", index=1)])
     assert named(got)[-1] == "response.failed"
     assert got.events[-1]["response"]["error"]["message"] == "the calls of functions came in pieces of one another"
+    assert await gateway.total("backstop_requests_total", outcome="truncated") == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -212,10 +213,10 @@ async def test_arguments_that_are_no_text_are_one_in_the_answer_and_a_call_witho
     gateways: Gateways, target: ExactTarget, stream: bool
 ) -> None:
     deltas = [piece({"city": 'B"n'}, name="find", index=0, id=None), piece(None, name="list", index=1, id="")]
+    gateway = await gateways.start(make_record([model_tier(target.url)]))
     if stream:
-        answer = (await called(gateways, target, deltas=deltas)).events[-1]["response"]
+        answer = (await called(gateway, target, deltas=deltas)).events[-1]["response"]
     else:
-        gateway = await gateways.start(make_record([model_tier(target.url)]))
         message = {"role": "assistant", "content": None, "tool_calls": [call for delta in deltas for call in delta["tool_calls"]]}
         target.says(json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}))
         answer = (await gateway.post(b'{"input":"Hi"}', path=PATH)).json

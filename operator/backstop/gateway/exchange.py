@@ -228,7 +228,9 @@ _STREAM_HEADERS: Final = (
 
 
 class Spelling(Protocol):
-    """How answers are spelled that are not as their caller has asked for them."""
+    """How answers are spelled that are not as their caller has asked for them. `failed`: a stream, which has ended so for its caller."""
+
+    failed: bool
 
     def whole(self, body: bytes) -> bytes:
         """A whole answer, good ones only."""
@@ -348,6 +350,11 @@ class Reply:
             await self.end_stream(error_event(message, code=code))
         else:
             await self.whole(503, headers=headers, body=envelope(message, kind="server_error", code=code))
+
+    @property
+    def failed(self) -> bool:
+        """Whether a stream could not be spelled as its caller has asked for it, and has ended as one that failed."""
+        return self.spelling is not None and self.spelling.failed
 
     def _started(self, status: int, *, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         if self._closing():

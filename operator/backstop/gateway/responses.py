@@ -77,6 +77,7 @@ class Responses:
         self._open: _Item | None = None
         self._tool = b""  # which call of the chat's is the open item
         self._begun = self._ended = False
+        self.failed = False
 
     def whole(self, body: bytes) -> bytes:
         """A whole answer."""
@@ -206,7 +207,7 @@ class Responses:
         return [*said, self._event("response.output_item.done", {"output_index": b"%d" % item.index, "item": done})]
 
     def _end(self, status: str, error: bytes = b"null", details: bytes = b"null") -> bytes:
-        self._ended = True
+        self._ended, self.failed = True, status == "failed"
         if self._open is not None:  # cut in the middle: it is in the response, as far as it came
             self._done.append(self._open.spelled("incomplete"))
         return self._event(f"response.{status}", {"response": self._response(status, error, details)})
