@@ -182,6 +182,28 @@ async def test_the_official_client_reads_calls_of_functions(gateways: Gateways, 
     assert (item.call_id, item.name, item.arguments) == ("call_a", "find", '{"a":1}')
 
 
+async def test_what_the_official_client_was_answered_can_be_said_again_with_what_the_functions_gave(
+    gateways: Gateways, target: ExactTarget
+) -> None:
+    gateway = await gateways.start(make_record([model_tier(target.url)]))
+    target.says(stream_of([{"content": "Let me see."}, *CALLS], finish="tool_calls"), stream=True)
+    async with openai.AsyncOpenAI(base_url=f"http://{gateway.address}/v1", api_key="sk-caller", max_retries=0) as client:
+        async with client.responses.stream(model="any", input="Hi") as stream:
+            first = await stream.get_final_response()
+        assert [item.type for item in first.output] == ["message", "function_call", "function_call"]
+        given: Any = [{"type": "function_call_output", "call_id": call, "output": call.upper()} for call in ("call_a", "call_b")]
+        target.says(stream_of([{"content": "Done."}], finish="stop"), stream=True)
+        again: Any = [{"role": "user", "content": "Hi"}, *first.output, *given]
+        async with client.responses.stream(model="any", input=again) as stream:
+            assert (await stream.get_final_response()).output_text == "Done."
+    _, _, assistant, *tools = json.loads(target.seen[-1].body)["messages"]
+    assert (assistant["content"], [call["id"] for call in assistant["tool_calls"]]) == ("Let me see.", ["call_a", "call_b"])
+    assert [(tool["role"], tool["tool_call_id"], tool["content"]) for tool in tools] == [
+        ("tool", "call_a", "CALL_A"),
+        ("tool", "call_b", "CALL_B"),
+    ]
+
+
 def piece(said: object, *, name: str = "", **more: object) -> dict[str, Any]:
     """A delta with a piece of a call."""
     return {"tool_calls": [{**more, "function": {"arguments": said, **({"name": name} if name else {})}}]}
