@@ -188,6 +188,14 @@ def test_healthy_canaries_whose_failures_come_in_bursts_nobody_knows_of_are_not_
         assert breached_at(rule(), stream) is None
 
 
+def test_a_gap_with_which_no_canary_request_came_tells_nothing_of_stable_and_a_shared_incident_is_held_on() -> None:
+    incident = blocks([FINE] * 20, stable=FINE) + blocks([(10, 50)] * 12, stable=(10, 50), start=100.0)
+    gap = blocks([(0, 0)], stable=(10, 50), start=175.0, gaps=(0,))
+    found = verdicts(rule(), incident + gap + blocks([(10, 50)] * 4, stable=(10, 50), start=180.0))
+    assert found[31] == Breaching(since=105.0, shared=True)
+    assert not any(isinstance(one, Breached) for one in found)
+
+
 def test_at_half_of_little_traffic_stable_is_compared_with_and_a_shared_incident_is_held() -> None:
     few = [(2, 10), (3, 11), (1, 9)] * 40
     assert breached_at(rule(), blocks(few, stable=(2, 9))) is None
