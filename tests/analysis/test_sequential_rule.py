@@ -507,6 +507,26 @@ def test_a_breach_that_has_not_lasted_yet_says_for_how_long_it_must() -> None:
     assert words.endswith("; since 1970-01-01T00:00:05.000Z, 15 of the 30 s that it must last")
 
 
+def test_evidence_that_outlives_the_breach_is_said_to_be_of_before() -> None:
+    judge = rule()
+
+    def words(stream: list[ArmBlock]) -> tuple[Verdict, str]:
+        state = after(judge, stream)
+        verdict = judge.judge(state)
+        return verdict, explained("errors", bad="failed", rule=judge, state=state, verdict=verdict, now=200.0)
+
+    kept, text = words(blocks([OUTAGE] * 3 + [FINE], gaps=(3,)))
+    assert isinstance(kept, Breached)
+    assert text.startswith("errors: 0 of 50 canary requests failed (0 %, allowed 1 %)")
+    assert text.endswith("; won by requests before these, and lost again by good ones")
+    nearly, text = words(blocks([FINE] * 4 + [(7, 50), (0, 0)], gaps=(5,)))
+    assert isinstance(nearly, Breaching)
+    assert text.endswith("; won by requests before these, and lost again by good ones")
+    assert "errors: no canary request counted since scrapes were missing (allowed 1 %); " in text
+    _, text = words(blocks([(0, 0)]))
+    assert "errors: no canary request counted yet (allowed 1 %); " in text
+
+
 def test_a_shared_incident_and_a_suspicion_are_said() -> None:
     judge = rule()
     suspected = after(judge, blocks([OUTAGE], stable=None), state=remembering(judge))
