@@ -289,6 +289,12 @@ def test_a_failure_that_becomes_a_smaller_one_goes_on() -> None:
     assert breached_at(sustained, blocks([FINE] * 20 + [OUTAGE] * 4 + [(10, 50)] * 3)) == 135.0
 
 
+def test_b02_the_clock_of_a_breach_that_is_over_starts_again_with_the_next_one() -> None:
+    # 24 s over the limit, 15 s within it, and over it for good: the first bad block of that ends at 65 s.
+    stream = blocks([FINE] * 4 + [(40, 50)] + [OUTAGE] * 4 + [FINE] * 3 + [OUTAGE] * 8)
+    assert breached_at(rule(limit=0.05, for_seconds=30), stream) == 95.0
+
+
 def test_evidence_of_an_episode_that_is_over_is_given_up() -> None:
     sustained = rule(limit=0.05, for_seconds=30)
     during = after(sustained, blocks([OUTAGE] * 3))
