@@ -93,6 +93,10 @@ bench-analysis: venv  ## false rollbacks and time to detection beside other tool
 bench-gateway: venv  ## what the gateway costs beside LiteLLM's proxy and Portkey's gateway (OPTIONS="--only backstop --seconds 2")
 	$(BIN)/python -m bench.gateway --page docs/benchmarks/gateway.md $(OPTIONS)
 
+.PHONY: profile-gateway
+profile-gateway: venv  ## where the gateway's processor time goes: flame graphs in out/profile (OPTIONS="--only stream --checkout ../older")
+	$(BIN)/python -m bench.gateway.profile $(OPTIONS)
+
 .PHONY: bench-quality
 bench-quality: venv  ## what judging an answer costs a gateway, and the longest step of it
 	$(BIN)/python -m bench.quality

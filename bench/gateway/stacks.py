@@ -77,6 +77,7 @@ class Running:
     """A stack that answers."""
 
     way: Way
+    pid: int
     usage: Callable[[], Usage]
 
 
@@ -96,18 +97,19 @@ class Stack:
         log = folder / f"{self.name}.log"
         async with child(["taskset", "-c", str(core), *command], log=log, environment=environment) as process:
             await _until_answered(way, process=process, log=log)
-            yield Running(way, lambda: usage(process.pid))
+            yield Running(way, process.pid, lambda: usage(process.pid))
 
 
-def backstop() -> Stack:
-    """Ours, from this checkout."""
+def backstop(checkout: Path = REPOSITORY) -> Stack:
+    """Ours: this checkout's, or another one's, which has a `.venv` of its own."""
+    python = sys.executable if checkout == REPOSITORY else str(checkout / ".venv/bin/python")
 
     def prepare(setting: Setting, folder: Path, port: int) -> tuple[list[str], dict[str, str], Way]:
         file = folder / "backstop.yaml"
         file.write_text(yaml.safe_dump_all([_prompt(), _policy(setting)]))
         ports = ["--port", str(port), "--metrics-port", str(_free_port())]
-        command = [sys.executable, "-m", "backstop.gateway.main", "--manifests", str(file), *ports]
-        return command, {"PYTHONPATH": str(REPOSITORY / "operator")}, Way(f"http://127.0.0.1:{port}/v1/chat/completions")
+        command = [python, "-m", "backstop.gateway.main", "--manifests", str(file), *ports]
+        return command, {"PYTHONPATH": str(checkout / "operator")}, Way(f"http://127.0.0.1:{port}/v1/chat/completions")
 
     return Stack("Backstop", "this checkout", prepare)
 

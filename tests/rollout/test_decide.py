@@ -10,7 +10,7 @@ import pytest
 from backstop.analysis.reading import Breaching, Waiting
 from backstop.api.condition import ConditionType
 from backstop.api.reasons import Reason
-from backstop.rollout.observed import Arm, Known, Unknown, Unresolved
+from backstop.rollout.observed import Known, Unknown, Unresolved
 from backstop.rollout.place import Outcome
 from backstop.rollout.plan import Plan
 from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, in_rollout, policy, reading, revision, share, started
@@ -472,21 +472,6 @@ def test_a_missing_traffic_object_is_written_anew_ahead_of_every_former_generati
     assert world.route.permille == 50
     assert world.place.canary is not None
     assert world.place.canary.verified_at is None, "a weight that is written anew has to be seen anew"
-
-
-def test_promotion_waits_for_the_new_revision_at_full_size() -> None:
-    world = started(policy=policy(steps=((100, 10),)))
-    world.want("2")
-    while "Promoting" not in world.reasons():
-        world.one_pass()
-        world.settle()
-        world.now += 1
-    world.arms["rev2"] = Arm(desired=2, ready=1)
-    world.rest()
-    assert world.shares[-1][1:] == ("rev1", "rev2", 1000)
-    world.settle()
-    world.rest()
-    assert world.shares[-1][1:] == ("rev2", None, 0)
 
 
 def test_edited_steps_go_on_at_the_first_that_is_not_below_the_weight() -> None:

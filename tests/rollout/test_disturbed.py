@@ -32,7 +32,7 @@ def test_steps_that_are_edited_while_pods_of_the_next_one_come_up_leave_the_weig
     world.pace = 0
     world.run(30)
     assert world.place.canary is not None
-    assert (world.place.canary.step, world.place.canary.weight) == (1, 5)
+    assert (world.place.canary.pods_for, world.place.canary.weight) == (50, 5)
     world.policy = policy(replicas=10, steps=((5, 30), (50, 20), (100, 20)))
     world.run(VERIFY_SECONDS + 10)
     assert share(world) == ("rev2", 50)

@@ -60,17 +60,18 @@ def test_a_weight_that_was_not_seen_everywhere_falls_to_one_below_it_though_step
     assert world.shares[-1][3] == 0
 
 
-def test_a_step_that_is_prepared_for_begins_no_more_when_there_is_no_such_step() -> None:
-    world = started(policy=policy(steps=((5, 20), (100, 60))))
+def test_a_skipped_step_s_next_begins_no_more_when_there_is_no_such_step() -> None:
+    world = started(policy=policy(replicas=10, steps=((5, 60), (100, 60))))
     world.want("2")
     world.run(10)
     world.pace = 0  # the pods of the next step take their time
-    world.run(30)
+    world.ask(skip_step="1")
+    world.run(5)
     canary = world.place.canary
     assert canary is not None
     assert (canary.weight, canary.step, canary.step_started_at) == (5, 1, None)
     world.judged, world.pace = UNSEEN, 1000
-    world.policy = policy(steps=((20, 60), (30, 60), (100, 60)))
+    world.policy = policy(replicas=10, steps=((20, 60), (30, 60), (100, 60)))
     world.run(30)
     assert world.shares[-1][3] == 50
 

@@ -346,13 +346,11 @@ def test_what_is_halted_in_its_guard_window_serves_nobody_who_is_still_connected
 def test_what_is_halted_in_its_promotion_serves_nobody_who_is_still_connected_to_it() -> None:
     world = started(policy=policy(steps=STEPS, guard=GUARD, mode="Pause"))
     world.want("2")
-    while world.place.canary is None or world.place.canary.promoting_since is None:
-        world.one_pass()
+    while world.place.canary is None or world.place.canary.routed_at is None:
         world.settle()
+        world.one_pass()
         world.now += 1
     world.deaf = True
-    world.rest()
-    assert world.place.canary.routed_at is not None
     world.judged = BREACHED
     world.one_pass()
     assert world.place.canary.halted is not None

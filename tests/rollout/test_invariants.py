@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from backstop.analysis.reading import Breaching, Waiting
 from backstop.api.reasons import Reason
 from backstop.rollout.decide import decide
 from backstop.rollout.observed import Known, ProbeState, Unresolved
@@ -16,10 +17,12 @@ from backstop.rollout.place import awaited_generation
 from backstop.rollout.route import share_of
 from tests.rollout.kstatus import agree_with_kstatus
 from tests.rollout.witness import WatchedWorld
-from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy
+from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN, World, policy, reading
 
 STEPS = (50, 500, 1000)
 GUARD = 90
+AT_ONCE = 1000  # pods in a moment
+STARVED, BREACHING = reading(Waiting(more=7)), reading(Breaching(since=START))
 MISSING = Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, "`spec.promptVersion` names `v9`, which does not exist; create it")
 THOROUGH = settings.get_current_profile_name() == "found"
 
@@ -46,7 +49,7 @@ class Rollouts(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = WatchedWorld(policy=policy(steps=((5, 20), (50, 20), (100, 20)), deadline=60, guard=GUARD))
+        self.world = WatchedWorld(policy=policy(steps=((5, 20), (50, 20), (100, 20)), replicas=4, deadline=60, guard=GUARD))
         self.seen = 0
         self.rejected: set[str] = set()
 
@@ -82,6 +85,26 @@ class Rollouts(RuleBasedStateMachine):
     @rule(judged=st.sampled_from((HEALTHY, HEALTHY, BREACHED, UNSEEN, None)))
     def metrics_say(self, judged) -> None:  # type: ignore[no-untyped-def]
         self.world.judged = judged
+
+    def _nothing_is_wrong(self) -> None:
+        self.world.judged, self.world.deaf, self.world.unread, self.world.pace = HEALTHY, False, False, AT_ONCE
+        self.world.broken.clear()
+
+    @rule()
+    def pods_take_their_time_or_not(self) -> None:
+        self.world.pace = 0 if self.world.pace else AT_ONCE
+
+    @precondition(lambda self: self.world.place.canary is not None and self.world.place.canary.weight > 0)
+    @rule(judged=st.sampled_from((HEALTHY, UNSEEN, STARVED, BREACHING, None)))
+    def metrics_change_while_pods_come_up(self, judged) -> None:  # type: ignore[no-untyped-def]
+        """3: what is found meanwhile is found of the step that holds."""
+        self._nothing_is_wrong()
+        self.world.pace = 0
+        self.world.run(24, tick=3)
+        self.world.judged = judged
+        self.world.run(6, tick=3)
+        self.world.pace = AT_ONCE
+        self.world.run(9, tick=3)
 
     @rule(version=st.sampled_from("234"))
     def pods_break(self, version: str) -> None:
@@ -123,8 +146,7 @@ class Rollouts(RuleBasedStateMachine):
     def a_rollout_gets_as_far_as(self, version: str, seconds: int) -> None:
         """Its first step, or as many as fit into the time."""
         self.world.want(version)
-        self.world.judged, self.world.deaf, self.world.unread = HEALTHY, False, False
-        self.world.broken.clear()
+        self._nothing_is_wrong()
         self.world.run(seconds, tick=3)
 
     @precondition(lambda self: self.world.exists and self.world.route is not None)
@@ -248,8 +270,7 @@ class Rollouts(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """8: left alone with healthy metrics, it comes to rest: the wanted revision is stable, or rejected; and then nothing is written."""
-        self.world.judged, self.world.deaf, self.world.unread = HEALTHY, False, False
-        self.world.broken.clear()
+        self._nothing_is_wrong()
         if self.world.wanted is MISSING:
             self.world.want("1")
         self.world.run(1200, tick=5)  # a comparison may be open for ten minutes
@@ -282,8 +303,8 @@ class RolloutsByHand(Rollouts):
     @initialize(mode=st.sampled_from(("Automatic", "Pause")), approval=st.sampled_from(((), (5,), (50, 100))))
     def the_policy_is(self, mode: str, approval: tuple[int, ...]) -> None:
         steps = ((5, 20), (50, 20), (100, 20))
-        self.calm = policy(steps=steps, deadline=60, guard=GUARD)
-        self.world.policy = policy(steps=steps, deadline=60, mode=mode, approval=approval, guard=GUARD)
+        self.calm = policy(steps=steps, replicas=4, deadline=60, guard=GUARD)
+        self.world.policy = policy(steps=steps, replicas=4, deadline=60, mode=mode, approval=approval, guard=GUARD)
         self.asked = 0
         self.overridden = False
 
@@ -428,7 +449,7 @@ class RolloutsEdited(Rollouts):
 
     @rule(steps=st.sampled_from((((5, 20), (50, 20), (100, 20)), ((5, 30), (50, 20), (100, 20)), ((50, 10), (100, 20)), ((100, 20),))))
     def the_steps_are_edited(self, steps: tuple[tuple[int, int], ...]) -> None:
-        self.world.policy = policy(steps=steps, deadline=60, guard=GUARD)
+        self.world.policy = policy(steps=steps, replicas=4, deadline=60, guard=GUARD)
 
     @precondition(lambda self: self.world.exists and self.world.route is not None)
     @rule()

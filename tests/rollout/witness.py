@@ -101,6 +101,7 @@ class WatchedWorld(World):
         if after is not None and after != before.route:
             self._switch(before, after=after)
             self._share(after, acknowledged=asked)
+        self._went_on(before)
         if before.place.stable is not None and place.stable is not None and place.stable.revision != before.place.stable.revision:
             self._promoted(before)
 
@@ -136,6 +137,23 @@ class WatchedWorld(World):
         step = next((step for step in self.policy.canary.steps if step.weight * 10 == permille), None)
         if step is not None and step.approval:
             assert known.approve is not None, f"1: {name} goes on from {permille} ‰, and nobody approved"
+
+    def _went_on(self, before: Seen) -> None:
+        """3: status decides for a greater share only where metrics are healthy at that moment, unless a person has asked for it."""
+        then, now, held = before.place.canary, self.place.canary, self.held
+        if then is None or now is None or then.revision != now.revision or then.weight == 0 or now.by_hand or held is None:
+            return
+        if (now.weight, now.routed_at is not None) <= (then.weight, then.routed_at is not None):
+            return
+        if self.policy.serving.workload is not None:
+            return  # pods make the share, and come when they come
+        known, asked = self.place.acknowledged, held.acknowledged
+        if (known.skip_step, known.promote, known.retry) != (asked.skip_step, asked.promote, asked.retry):
+            return
+        required = any(slo.required for slo in self.policy.slos)
+        edited = then.step_hash != now.step_hash  # which asks only that something can be seen
+        good = {"Healthy"} | ({"Waiting"} if not required or edited else set()) | ({"Breaching"} if edited else set())
+        assert before.metrics in good, f"3: {now.revision.name} goes on from {then.weight} % where metrics are {before.metrics}"
 
     def _switch(self, before: Seen, *, after: TrafficState) -> None:
         """12: whoever is called stable can serve; 1: and has come there along the steps, or back."""

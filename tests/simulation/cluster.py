@@ -62,6 +62,7 @@ class Cluster:
     namespace: str = NAMESPACE
     own: bool = False
     broken: set[str] = field(default_factory=set)
+    pods_take: float = 1.0  # seconds, from when a pod is made to when it is ready
     verdicts: dict[str, str] = field(default_factory=dict)
     healthy_until: dict[str, float] = field(default_factory=dict)  # of those that are not healthy now
     open: dict[str, float] = field(default_factory=dict)  # seconds for which they could be seen, and were not healthy
@@ -304,6 +305,7 @@ class Cluster:
             process.start()
         self.deaf = False
         self.broken.clear()
+        self.pods_take = 1.0
         self.give_route_back()
 
     def end(self) -> None:
@@ -410,7 +412,7 @@ class Cluster:
 
     def _keep_ready(self, pod: Body) -> None:
         name, revision = pod["metadata"]["name"], pod["metadata"]["labels"][LABEL_REVISION]
-        young = self.now() - self._since[name] < 1.0
+        young = self.now() - self._since[name] < self.pods_take
         self._starting |= young
         ready = self.prompts[revision] not in self.broken and not young
         if ready is not _is_ready(pod):

@@ -151,6 +151,24 @@ class WholePasses(RuleBasedStateMachine):
     def pods_break_or_recover(self, version: str) -> None:
         self.cluster.broken ^= {version}
 
+    @rule(seconds=st.sampled_from((1.0, 12.0, 30.0)))
+    def pods_take(self, seconds: float) -> None:
+        self.cluster.pods_take = seconds
+
+    @precondition(lambda self: self.cluster.exists)
+    @rule(verdict=st.sampled_from(("unseen", "silent", "breached", "healthy")), seconds=SECONDS)
+    def metrics_change_while_pods_come_up(self, verdict: str, seconds: float) -> None:
+        """3: what is found meanwhile is found of the step that holds."""
+        canary = self._under_way(2.0)
+        if canary is None:
+            return
+        self.cluster.pods_take = 20.0
+        self._pass_time(15.0)
+        self.cluster.judge(self.cluster.prompts[canary], verdict)
+        self._pass_time(seconds)
+        self.cluster.pods_take = 1.0
+        self._pass_time(12.0)
+
     @rule(version=st.sampled_from(VERSIONS), end=st.sampled_from(("Complete", "Complete", "Failed", None)))
     def probes_come_to(self, version: str, end: str | None) -> None:
         self.cluster.come_to[version] = end

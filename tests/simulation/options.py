@@ -68,7 +68,7 @@ class WholePassesWithOptions(WholePasses):
         self._apply()
         self._pass_time(12.0)
         place, before = self.cluster.place.canary, self.cluster.traffic
-        if place is None or before is None or place.promoting_since is not None or place.approved or not self._canary_has_traffic():
+        if place is None or before is None or place.promoting_since is not None or not self._canary_has_traffic():
             return
         self.cluster.judge(self.cluster.prompts[canary], "waiting" if waiting else "breached")
         self._pass_time(BEGIN_SECONDS + HOLD_SECONDS + LONGEST_HOLD if waiting else AT_ONCE_SECONDS)

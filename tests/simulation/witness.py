@@ -178,8 +178,8 @@ class Witness:
         cluster = self.cluster
         blind = cluster.now() - self.unseen_since if self.unseen_since is not None else 0.0
         prompt = cluster.prompts[revision]
-        # What waits for requests has shown before what it had to, if it was well when it passed its step.
-        waits = cluster.verdicts.get(prompt) == "waiting" and revision in self._passed
+        # Where pods make the share a step is passed before they are there: what waits for requests then has shown what it had to.
+        waits = cluster.own and cluster.verdicts.get(prompt) == "waiting" and revision in self._passed
         ill = self._passed[revision][1] if waits else self._ill(prompt)
         if self.skips and (blind >= KNOWN_SECONDS or ill >= UNDER_WAY_SECONDS):
             self.skips -= 1

@@ -95,7 +95,11 @@ class CanaryStatus(StatusModel):
     blindMilliseconds: int = Field(
         0, description="Milliseconds of this step in which metrics could not be seen; they do not count towards its hold."
     )
-    approved: bool = Field(False, description="Whether a person has approved of the present step.")
+    podsForWeight: int = Field(
+        0,
+        description="Percent of requests that its pods are made for while it holds at less; a step passes when they are ready. 0: none.",
+    )
+    approvedStep: int | None = Field(None, description="The last step, counted from 0, that a person has approved of.")
     byHand: bool = Field(
         False,
         description="Whether it is promoted without steps: a person had it promoted, or the spec asks for the former stable again.",

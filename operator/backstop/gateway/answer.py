@@ -19,10 +19,13 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
+_NULL: Final = msgspec.Raw(b"null")  # with `| None`, msgspec takes null alone
+
+
 class _Answer(msgspec.Struct):
     choices: list[_Choice] | None = None
-    usage: msgspec.Raw = msgspec.Raw(b"null")
-    error: msgspec.Raw = msgspec.Raw(b"null")  # with `| None`, msgspec takes null alone
+    usage: msgspec.Raw = _NULL
+    error: msgspec.Raw = _NULL
 
 
 _DECODER: Final = msgspec.json.Decoder(_Answer)
@@ -52,12 +55,12 @@ class MalformedError(ValueError):
 
 
 class Delta(NamedTuple):  # made for every token: a frozen dataclass takes three times as long
-    """What one event of a stream brings; of choices, which have begun, and which have ended, and why."""
+    """What one event of a stream brings; of choices, which have begun, and which have ended, and why. `usage`: it says something of it."""
 
     content: bool
     started: Sequence[int]
     finished: Sequence[tuple[int, str]]
-    only_usage: bool = False
+    usage: bool
 
 
 def check_whole(body: bytes) -> None:
@@ -83,13 +86,13 @@ def check_vectors(body: bytes) -> None:
 def read_delta(text: bytes) -> Delta:
     """Read one event's data. Raises MalformedError for an error in the stream, or for what is not JSON."""
     answer = _decode(text)
-    choices = answer.choices or []
-    return Delta(
-        content=any(_has(c.delta, fields=_DELTA_CONTENT) or c.finish_reason == _FILTERED for c in choices),
-        started=[c.index for c in choices],
-        finished=[(c.index, c.finish_reason) for c in choices if c.finish_reason is not None],
-        only_usage=not choices and bytes(answer.usage) not in _NOTHING,
-    )
+    content, started, finished = False, [], []
+    for choice in answer.choices or ():
+        started.append(choice.index)
+        content = content or _has(choice.delta, fields=_DELTA_CONTENT) or choice.finish_reason == _FILTERED
+        if choice.finish_reason is not None:
+            finished.append((choice.index, choice.finish_reason))
+    return Delta(content, started, finished, answer.usage is not _NULL and bytes(answer.usage) not in _NOTHING)
 
 
 def is_overflow(error: bytes) -> bool:
@@ -106,7 +109,7 @@ def _decode(text: bytes) -> _Answer:
         raise MalformedError("the answer is not a chat completion") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         answer = _decode_slowly(text)
-    if _is_said(answer.error):
+    if answer.error is not _NULL and _is_said(answer.error):
         raise MalformedError("the target answered with an error in place of an answer")
     return answer
 
@@ -132,4 +135,8 @@ def _decode_slowly(text: bytes) -> _Answer:
 
 
 def _has(part: dict[str, msgspec.Raw] | None, *, fields: tuple[str, ...]) -> bool:
-    return part is not None and any(name in part and bytes(part[name]) not in _NOTHING for name in fields)
+    if part is not None:
+        for name in fields:
+            if name in part and bytes(part[name]) not in _NOTHING:
+                return True
+    return False

@@ -5,7 +5,6 @@ Knows who is asked (this pod or another revision) and tells the outcome; what an
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from random import Random
 from typing import Any, Final
 
@@ -98,13 +97,13 @@ class GatewayApp:
         with tracing.begin(
             headers.trace.headers, method=exchange.method, version=exchange.version, path=path, identity=headers.identity, reply=reply
         ) as trace:
-            await self._answer(exchange, headers=replace(headers, trace=trace), role=role, reply=reply)
+            await self._answer(exchange, headers=headers._replace(trace=trace), role=role, reply=reply)
 
     async def _answer(self, exchange: Exchange, *, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
         access = self._access
         if access is not None:
             try:
-                headers = replace(headers, partition=access.partition(authorization=headers.authorization, tenant=headers.tenant))
+                headers = headers._replace(partition=access.partition(authorization=headers.authorization, tenant=headers.tenant))
             except CallerError as refusal:
                 self._metrics.count_unauthorized()
                 await self._refuse(refusal, headers=headers, role=role, reply=reply)

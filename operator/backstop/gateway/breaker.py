@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Final, assert_never
+from typing import Final, NamedTuple, assert_never
 
 from ..api.metricnames import FailureMode
 
@@ -33,8 +33,7 @@ class BreakerSettings:
     open: float
 
 
-@dataclass(frozen=True)
-class Permit:
+class Permit(NamedTuple):
     """An attempt may be made. `generation`: of the breaker when it was given; what it teaches is old when that has passed."""
 
     generation: int

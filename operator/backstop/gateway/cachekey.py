@@ -92,10 +92,10 @@ def _as_strings(request: ChatRequest) -> dict[str, bytes]:
 
 def _canonical(text: bytes, *, match: CacheMatch) -> bytes:
     """One spelling for one value. Raises ValueError for what is not JSON, or could be read in two ways."""
-    value = json.loads(text, object_pairs_hook=_each_once, parse_float=_finite, parse_constant=_finite)
+    value = _READER.decode(text.decode())
     if match is CacheMatch.NORMALIZED:
         _normalize(value.get("messages"))
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return _WRITER.encode(value).encode()
 
 
 def _normalize(messages: Any) -> None:
@@ -130,3 +130,8 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError("not a finite number")
     return number
+
+
+# Made once: `json.loads` and `json.dumps` with settings make one for each call.
+_READER: Final = json.JSONDecoder(object_pairs_hook=_each_once, parse_float=_finite, parse_constant=_finite)
+_WRITER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))

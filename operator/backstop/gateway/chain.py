@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, assert_never
+from typing import NamedTuple, Protocol, assert_never
 
 from ..api.metricnames import FailureMode, FirstTier
 from .allowance import Allowance
@@ -32,8 +32,7 @@ from .upstream import Failed, PassedBack, Streaming, Upstream, Whole
 from .walk import Result, Walk
 
 
-@dataclass(frozen=True)
-class Answered:
+class Answered(NamedTuple):
     """A tier answered."""
 
     tier: str

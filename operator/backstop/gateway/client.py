@@ -100,7 +100,7 @@ class Client:
     """
 
     def __init__(self, *, idle_seconds: float, socket_factory: SocketFactory | None = None, trust: ssl.SSLContext | None = None) -> None:
-        self._loop = asyncio.get_running_loop()  # kept: to ask for it asks the system for the process's number
+        self.loop = asyncio.get_running_loop()  # kept: to ask for it asks the system for the process's number
         self._idle_seconds = idle_seconds
         self._socket_factory = socket_factory
         self._idle: dict[_Server, list[ModelConnection]] = {}
@@ -152,7 +152,7 @@ class Client:
     def _pick(self, place: Place) -> ModelConnection | None:
         """The connection that was used last, so that those nobody needs grow old."""
         kept = self._idle.get(place.server)
-        oldest = self._loop.time() - self._idle_seconds
+        oldest = self.loop.time() - self._idle_seconds
         while kept:
             connection = kept.pop()
             if connection.is_usable and connection.idle_since >= oldest and not connection.transport.is_closing():
@@ -177,12 +177,12 @@ class Client:
             await self._look_up(place.host, port=place.port),
             happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
             interleave=1,
-            loop=self._loop,
+            loop=self.loop,
             socket_factory=self._socket_factory,
         )
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _, connection = await self._loop.create_connection(
+            _, connection = await self.loop.create_connection(
                 partial(ModelConnection, free=partial(self._keep, place.server)),
                 sock=sock,
                 ssl=self._trust(place.authorities) if place.tls else None,
@@ -195,12 +195,12 @@ class Client:
 
     async def _look_up(self, host: str, *, port: int) -> _Addresses:
         until, found = self._names.get((host, port), (0.0, ()))
-        if self._loop.time() >= until:
-            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        if self.loop.time() >= until:
+            found = await self.loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
             self._names.pop((host, port), None)
             if len(self._names) >= _KEPT_NAMES:
                 self._names.pop(next(iter(self._names)))
-            self._names[host, port] = (self._loop.time() + _NAME_SECONDS, found)
+            self._names[host, port] = (self.loop.time() + _NAME_SECONDS, found)
         return found
 
     def _trust(self, authorities: str | None) -> ssl.SSLContext:
@@ -213,14 +213,14 @@ class Client:
         if self._closed:
             connection.close()
             return
-        connection.idle_since = self._loop.time()
+        connection.idle_since = self.loop.time()
         self._idle.setdefault(server, []).append(connection)
         if self._sweep is None:
-            self._sweep = self._loop.call_later(self._idle_seconds, self._close_old)
+            self._sweep = self.loop.call_later(self._idle_seconds, self._close_old)
 
     def _close_old(self) -> None:
         """Close what has not been used for long; look again while there is anything."""
-        oldest = self._loop.time() - self._idle_seconds
+        oldest = self.loop.time() - self._idle_seconds
         for key, kept in tuple(self._idle.items()):
             for connection in kept:
                 if connection.idle_since < oldest:
@@ -228,4 +228,4 @@ class Client:
             self._idle[key] = [c for c in kept if c.is_usable]
             if not self._idle[key]:
                 del self._idle[key]
-        self._sweep = self._loop.call_later(self._idle_seconds / 2, self._close_old) if self._idle else None
+        self._sweep = self.loop.call_later(self._idle_seconds / 2, self._close_old) if self._idle else None

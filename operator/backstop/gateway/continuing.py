@@ -7,7 +7,7 @@ another model could begin.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -209,7 +209,7 @@ def _begun(request: ChatRequest, *, text: str) -> ChatRequest:
     """The same request, with the answer begun."""
     message = join_object({"role": b'"assistant"', "content": quoted(text)})
     messages = request.members["messages"].rstrip()
-    return replace(request, members={**request.members, "messages": messages[:-1] + b"," + message + b"]"})
+    return request._replace(members={**request.members, "messages": messages[:-1] + b"," + message + b"]"})
 
 
 def _read(data: bytes) -> _Piece | None:

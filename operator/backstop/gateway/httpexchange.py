@@ -173,9 +173,10 @@ class Exchange:
             self._reader.set_result(None)
 
     def _head(self, status: int, *, headers: list[tuple[bytes, bytes]]) -> bytes:
-        if CLOSE in headers or (self._expects and not self.arrived):  # who waits for a word may send its body, or the next request
+        closes = CLOSE in headers
+        if closes or (self._expects and not self.arrived):  # who waits for a word may send its body, or the next request
             self.keeps = False
-        if CLOSE not in headers and self._connection.ends_with(self):
+        if not closes and self._connection.ends_with(self):
             headers.append(CLOSE)
         return status_line(status) + self._connection.date() + lines(headers) + END_OF_HEAD
 

@@ -5,6 +5,7 @@ Knows what its tiers are and how they are timed; `compilation` makes it of a rev
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final, assert_never
 
 from ..api.cachetier import CacheMatch
@@ -187,27 +188,27 @@ class Revision:
             for position, tier in enumerate(able)
         )
 
-    @property
+    @cached_property
     def cache(self) -> CacheTier | None:
         """The tier of kept answers, where there is one."""
         return next((tier for tier in self.tiers if isinstance(tier, CacheTier)), None)
 
-    @property
+    @cached_property
     def tells_needs(self) -> bool:
         """Whether what a request needs decides on who is asked."""
         return any(isinstance(t, ModelTier) and t.able is not None for t in self.tiers)
 
-    @property
+    @cached_property
     def has_knowledge(self) -> bool:
         """Whether what a caller asks decides on an answer here."""
         return any(isinstance(t, RulesTier | HumanTier) or (isinstance(t, StaticTier) and t.answers is not None) for t in self.tiers)
 
-    @property
+    @cached_property
     def human(self) -> HumanTier | None:
         """The tier of people, where there is one."""
         return next((tier for tier in self.tiers if isinstance(tier, HumanTier)), None)
 
-    @property
+    @cached_property
     def readable_headers(self) -> frozenset[str]:
         """Names of headers that rules may read, in small letters."""
         return frozenset[str]().union(*(t.headers for t in self.tiers if isinstance(t, RulesTier)))

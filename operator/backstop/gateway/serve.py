@@ -2,10 +2,9 @@
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
-from typing import Final, assert_never
+from typing import Final, NamedTuple, assert_never
 
 from ..api.metricnames import CacheUse, FirstTier, Outcome
 from ..api.steering import TRACK_HEADER
@@ -64,8 +63,7 @@ class Passage:
         )
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """What a knowledge base is asked. `languages`: an `Accept-Language` header."""
 
     question: str
@@ -181,10 +179,15 @@ class LocalServer:
             case _:
                 assert_never(endpoint)
         request = parse_chat(text, revision=self._revision, header_variables=headers.variables)
-        request = replace(request, identity=headers.identity, echo=echo)
         if not self._revision.has_knowledge:
-            return request
-        return replace(request, languages=headers.languages, headers=headers.read, synthetic=headers.synthetic is not None)
+            return request._replace(identity=headers.identity, echo=echo)
+        return request._replace(
+            identity=headers.identity,
+            echo=echo,
+            languages=headers.languages,
+            headers=headers.read,
+            synthetic=headers.synthetic is not None,
+        )
 
     def _spelling(self, endpoint: Endpoint, *, request: ChatRequest) -> Spelling | None:
         match endpoint:

@@ -43,7 +43,8 @@ class EventSplitter:
         if b"\r" not in buffered:  # nearly always: then there is one way to spell a boundary
             while (end := buffered.find(b"\n\n", max(search_from, start))) >= 0:
                 raw = buffered[start : end + 2]
-                events.append(Event(raw, data_of(raw)))
+                one_line = raw.startswith(b"data: ") and buffered.find(b"\n", start) == end  # as nearly all are
+                events.append(Event(raw, raw[6:-2] if one_line else data_of(raw)))
                 start = end + 2
             return self._kept(buffered, start=start, events=events)
         while boundary := _BOUNDARY.search(buffered, search_from):
@@ -61,8 +62,6 @@ class EventSplitter:
 
 def data_of(raw: bytes) -> bytes | None:
     """The data of one event: its `data` lines joined, or None when it has none."""
-    if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:  # one line, as nearly all are
-        return raw[6:-2]
     lines = []
     for line in _LINE_END.split(raw):
         if line.startswith(b"data:"):

@@ -16,12 +16,13 @@ def on_loop(moment: float, *, clock: Callable[[], float]) -> float:
 class Deadline:
     """`asyncio.timeout_at` for a moment of `clock` (monotonic, seconds) that moves all the time.
 
-    To put it off costs no timer; only to bring it forward does.
+    To put it off costs no timer; only to bring it forward does. `loop`: the running one, where it is known.
     """
 
-    def __init__(self, moment: float, *, clock: Callable[[], float]) -> None:
+    def __init__(self, moment: float, *, clock: Callable[[], float], loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._moment = moment
         self._clock = clock
+        self._given = loop
         self._expired = False
 
     def reschedule(self, moment: float) -> None:
@@ -33,7 +34,7 @@ class Deadline:
 
     async def __aenter__(self) -> "Deadline":
         """Begin."""
-        self._loop = asyncio.get_running_loop()
+        self._loop = self._given or asyncio.get_running_loop()
         task = asyncio.current_task(self._loop)
         assert task is not None
         self._task = task

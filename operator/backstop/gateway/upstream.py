@@ -7,7 +7,7 @@ properly or raises `CutError`.
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..api.metricnames import FailureMode
 from .answer import MalformedError, read_delta
@@ -34,8 +34,7 @@ class CutError(Exception):
     """A stream ended, or went wrong, after its first content; the text says how, in our words."""
 
 
-@dataclass(frozen=True)
-class Whole:
+class Whole(NamedTuple):
     """A complete answer, not streamed."""
 
     body: bytes
@@ -152,11 +151,12 @@ class Streaming:
                     self._ended = True
                 elif event.data is not None:
                     delta = read_delta(event.data)
-                    self.usage = usage_in(event.data) or self.usage
+                    if delta.usage:
+                        self.usage = usage_in(event.data) or self.usage
                     content = content or delta.content
                     self._started.update(delta.started)
                     self._finished.update(delta.finished)
-                    if delta.only_usage and not self._include_usage:
+                    if delta.usage and not delta.started and not self._include_usage:
                         continue  # callers who did not ask for it read `choices[0]` of every chunk
                 taken.append(event.raw)
         except (MalformedError, EventTooLongError) as wrong:
@@ -198,7 +198,7 @@ class Upstream:
         response: Answer | None = None
         kept = False
         try:
-            async with Deadline(content_by, clock=self._clock) as timer:
+            async with Deadline(content_by, clock=self._clock, loop=self._client.loop) as timer:
                 if self._tier.headers is not None:
                     timer.reschedule(min(content_by, self._clock() + self._tier.headers))
                 head = self._head + lines((name.encode(), value.encode()) for name, value in trace.items()) if trace else self._head

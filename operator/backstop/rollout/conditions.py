@@ -10,7 +10,7 @@ from .look import Look
 from .observed import Foreign, Known, Unknown, Unresolved
 from .place import CanaryPlace, Guard, Incident, PreviousPlace, StablePlace
 from .plan import ConditionState
-from .progress import hold_ends, open_slos
+from .progress import hold_ends, is_approved, open_slos
 from .rest import is_unknown_what_serves, serves_already
 from .shared import shared_breaches
 from .wayback import is_late, late_words
@@ -262,7 +262,7 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
         if canary.held_told:
             return Reason.HOLDING_LONG, f"{where}: for more than an hour after its hold {unhealthy}"
         return Reason.WAITING_FOR_SAMPLES, f"{where}: the hold is over; {unhealthy}"
-    if look.now >= hold_ends(look, canary) and look.step_of(canary).approval and not canary.approved:
+    if look.now >= hold_ends(look, canary) and look.step_of(canary).approval and not is_approved(canary):
         return Reason.WAITING_FOR_APPROVAL, f"{where}: passed, and waits for a new value of the annotation `backstop.dev/approve`"
     return Reason.HOLDING, f"{where}: holding for {look.step_of(canary).holdSeconds} s"
 

@@ -6,7 +6,7 @@ from .look import Look
 from .move import Move
 from .place import CanaryPlace
 from .plan import Announcement
-from .progress import hold_ends, may_pass, past_step
+from .progress import advance, hold_ends, may_pass
 
 
 def pass_step(look: Look, canary: CanaryPlace) -> Move | None:
@@ -18,5 +18,4 @@ def pass_step(look: Look, canary: CanaryPlace) -> Move | None:
         return None
     left = hold_ends(look, canary) - look.now
     message = f"step {canary.step + 1} of {len(look.policy.canary.steps)} ends {left:.0f} s early: every SLO is good enough"
-    move = past_step(look, canary)
-    return Move(move.place, (Announcement(Reason.STEP_PASSED_EARLY, message), *move.announcements))
+    return advance(look, canary, told_before=Announcement(Reason.STEP_PASSED_EARLY, message))

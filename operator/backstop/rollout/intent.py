@@ -11,7 +11,8 @@ from . import first
 from .look import Look
 from .move import Move, roll_back, told, unsuspected, without_canary
 from .place import Place, Revision
-from .progress import past_step
+from .plan import Announcement
+from .progress import is_approved, past_step
 from .recreation import as_first
 from .rest import carries_verdict, fresh_canary, superseded_words, with_canary
 
@@ -143,10 +144,10 @@ def _without_verdict(look: Look, wanted: Revision) -> Place:
 
 def _approve(look: Look) -> Move | None:
     canary = look.place.canary
-    if canary is None or canary.approved or canary.step_started_at is None or not look.step_of(canary).approval:
+    if canary is None or is_approved(canary) or canary.step_started_at is None or not look.step_of(canary).approval:
         return None
     message = f"step {canary.step + 1} of {canary.revision.name} may be passed (`backstop.dev/approve`)"
-    return told(replace(look.place, canary=replace(canary, approved=True)), Reason.APPROVED, message)
+    return told(replace(look.place, canary=replace(canary, approved=canary.step)), Reason.APPROVED, message)
 
 
 def _refresh(look: Look, token: str) -> Move | None:
@@ -166,4 +167,4 @@ def _skip_step(look: Look) -> Move | None:
     if canary is None or canary.step_started_at is None or canary.verified_at is None or canary.promoting_since is not None:
         return None
     message = f"step {canary.step + 1} of {canary.revision.name} is skipped, as asked for by hand (`backstop.dev/skip-step`)"
-    return told(past_step(look, canary).place, Reason.STEP_SKIPPED, message)
+    return past_step(look, canary).after(Announcement(Reason.STEP_SKIPPED, message))

@@ -45,10 +45,13 @@ class Look:
         return steps[min(canary.step, len(steps) - 1)]
 
     def pods_needed(self, canary: CanaryPlace) -> int:
-        """Ready pods before the canary's step may begin: its share of full size, at least one."""
+        """Ready pods that the canary must have now: before its step may begin, and while it holds before what comes after it may."""
         if canary.promoting_since is not None:
             return self.replicas
-        weight = max(self.step_of(canary).weight, canary.weight)
+        return self.pods_for(max(self.step_of(canary).weight, canary.weight, canary.pods_for))
+
+    def pods_for(self, weight: int) -> int:
+        """Ready pods that carry this weight: its share of full size, at least one."""
         if self.by_replicas:
             return pods_for_share(weight, beside=self.replicas)
         return max(1, math.ceil(self.replicas * weight / 100))

@@ -37,6 +37,10 @@ class Move:
     announcements: tuple[Announcement, ...] = ()
     aborted: Abort | None = None
 
+    def after(self, said: Announcement) -> "Move":
+        """The same, and this is told before."""
+        return replace(self, announcements=(said, *self.announcements))
+
 
 def told(place: Place, reason: Reason, message: str) -> Move:
     """A move with one announcement."""
@@ -151,6 +155,7 @@ def at_zero(canary: CanaryPlace) -> CanaryPlace:
         verified_at=None,
         blind_since=None,
         blind_seconds=0.0,
+        pods_for=0,
         promoting_since=canary.promoting_since if canary.by_hand else None,
         routed_at=None,
     )

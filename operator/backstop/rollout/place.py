@@ -54,7 +54,8 @@ class CanaryPlace:
     `weight` is what the gateways are told; `step` is the step that is in effect (`step_started_at` set) or being prepared
     (unset: its pods are not ready yet, and the weight is still the one before). `blind_since` and `blind_seconds` are the time in
     which metrics could not be seen; it does not count towards a step's hold. `exits_before` counts the failed exits of its containers
-    before callers first could reach it; None: they never could. `approved`: a person has let the present step pass; `by_hand`: it is
+    before callers first could reach it; None: they never could. `pods_for`: the weight that its pods are made for already while a smaller
+    one holds; 0: that of its step. `approved`: the last step that a person has let pass; `by_hand`: it is
     promoted without steps, because a person asked for it, or because it was stable a moment ago. `reported`: why it would have been
     rolled back in this step, where that has no consequence; `halted`: the breach after which it waits for a person. `probes_at`: when its
     probes were begun; `passed`: the marks of those that it has passed. `held_since` and `held_seconds`: time in which the step would
@@ -74,7 +75,8 @@ class CanaryPlace:
     verified_at: float | None = None
     blind_since: float | None = None
     blind_seconds: float = 0.0
-    approved: bool = False
+    pods_for: int = 0
+    approved: int | None = None
     by_hand: bool = False
     reported: tuple[str, ...] = ()
     halted: Halt | None = None

@@ -9,6 +9,7 @@ from .look import Look, steps_hash
 from .move import Move, told
 from .observed import Known
 from .place import CanaryPlace, Guard, LastRollout, Outcome, PreviousPlace, StablePlace
+from .plan import Announcement
 from .route import SWITCH_SECONDS
 
 VERIFY_SECONDS = 30.0  # for every ready gateway to be seen acting on a new weight
@@ -23,16 +24,21 @@ def replan(look: Look, canary: CanaryPlace) -> Move | None:
         return None
     weights = [step.weight for step in look.policy.canary.steps]
     step = next(position for position, weight in enumerate(weights) if weight >= canary.weight)
-    if weights[step] > canary.weight > 0 and not _is_seen(look, canary):
+    rises = weights[step] > canary.weight > 0
+    if rises and (look.policy.canary.paused or not _is_seen(look, canary)):
         return None
-    replanned = replace(canary, step=step, step_hash=steps_hash(look.policy))
+    approved = step if is_approved(canary) and weights[step] == canary.weight else None
+    if rises and _lacks_pods(look, canary, weights[step]):
+        return _make_pods(look, canary, weights[step])
+    replanned = replace(canary, step=step, step_hash=steps_hash(look.policy), approved=approved, pods_for=0)
     if weights[step] != canary.weight:
         replanned = replace(replanned, step_started_at=None, promoting_since=None)
     message = (
         f"`spec.canary.steps` was edited: the rollout of {canary.revision.prompt_version} ({canary.revision.name}), which is at "
         f"{canary.weight} %, goes on with step {step + 1} of {len(weights)} ({weights[step]} %)"
     )
-    return told(replace(look.place, canary=replanned), Reason.STEPS_REPLANNED, message)
+    begun = _begun(look, replanned) if rises else None
+    return (begun or Move(replace(look.place, canary=replanned))).after(Announcement(Reason.STEPS_REPLANNED, message))
 
 
 def _is_edited(look: Look, canary: CanaryPlace) -> bool:
@@ -50,7 +56,11 @@ def _is_seen(look: Look, canary: CanaryPlace) -> bool:
 
 def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
     """Enough pods are ready: give the canary the weight of its step."""
-    if canary.step_started_at is not None or canary.promoting_since is not None or look.ready(canary) < look.pods_needed(canary):
+    return None if canary.step_started_at is not None or canary.promoting_since is not None else _begun(look, canary)
+
+
+def _begun(look: Look, canary: CanaryPlace) -> Move | None:
+    if look.ready(canary) < look.pods_needed(canary):
         return None
     if _is_edited(look, canary):
         return None  # there is no such step any more
@@ -65,7 +75,6 @@ def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
         canary,
         exits_before=look.observed.arm(canary.revision.name).exits if canary.exits_before is None else canary.exits_before,
         step_started_at=look.now,
-        approved=False,
         reported=(),
         weight=weight,
         generation=None,
@@ -108,6 +117,7 @@ def verify(look: Look, canary: CanaryPlace) -> Move | None:
         # Of the write that takes the weight back: at 0 it has to be seen before the step is tried again.
         generation=written if there else None if weight else written + 1,
         verified_at=None,
+        pods_for=0,
     )
     message = f"{canary.weight} % was not seen {replicas.everywhere(look)} within {VERIFY_SECONDS:.0f} s ({why}): back to {weight} %"
     return told(replace(look.place, canary=back), Reason.WEIGHT_NOT_VERIFIED, message)
@@ -115,26 +125,52 @@ def verify(look: Look, canary: CanaryPlace) -> Move | None:
 
 def pass_step(look: Look, canary: CanaryPlace) -> Move | None:
     """The hold is over, every SLO is healthy, and there is a stable to go back to: on to the next step, or to promotion."""
-    return past_step(look, canary) if may_pass(look, canary) and look.now >= hold_ends(look, canary) else None
+    return advance(look, canary) if may_pass(look, canary) and look.now >= hold_ends(look, canary) else None
 
 
 def may_pass(look: Look, canary: CanaryPlace) -> bool:
-    """Whether nothing but the time of its hold keeps the step from passing."""
-    if canary.step_started_at is None or canary.verified_at is None or canary.promoting_since is not None:
+    """Whether nothing but the time of its hold, and pods for what comes next, keeps the step from passing."""
+    if canary.step_started_at is None or canary.verified_at is None or canary.promoting_since is not None or _is_edited(look, canary):
         return False
     if not all_healthy(look) or canary.blind_since is not None or canary.unready_since is not None:
         return False
-    if look.step_of(canary).approval and not canary.approved:
+    if look.step_of(canary).approval and not is_approved(canary):
         return False
     return not replicas.beside_nothing(look)
 
 
+def is_approved(canary: CanaryPlace) -> bool:
+    """Whether a person has let the present step pass, or a later one that it had to leave again."""
+    return canary.approved is not None and canary.approved >= canary.step
+
+
+def advance(look: Look, canary: CanaryPlace, *, told_before: Announcement | None = None) -> Move | None:
+    """Past the step, when the pods of what comes next are ready. Until then it holds as before, and what is found of it counts."""
+    steps = look.policy.canary.steps
+    weight = steps[canary.step + 1].weight if canary.step + 1 < len(steps) else 100
+    if _lacks_pods(look, canary, weight):
+        return _make_pods(look, canary, weight)
+    move = past_step(look, canary)
+    return move if told_before is None else move.after(told_before)
+
+
 def past_step(look: Look, canary: CanaryPlace) -> Move:
-    """On to the next step, or to promotion."""
+    """On to the next step, or to promotion: at once where its pods are ready, so that nothing unseen comes in between."""
+    passed = replace(canary, pods_for=0)
     if canary.step + 1 < len(look.policy.canary.steps):
-        return Move(replace(look.place, canary=replace(canary, step=canary.step + 1, step_started_at=None)))
+        following = replace(passed, step=canary.step + 1, step_started_at=None)
+        return _begun(look, following) or Move(replace(look.place, canary=following))
     message = f"{canary.revision.prompt_version} ({canary.revision.name}) held every SLO at {canary.weight} %: promoting"
-    return told(replace(look.place, canary=replace(canary, promoting_since=look.now)), Reason.PROMOTING, message)
+    return told(replace(look.place, canary=_switched(look, replace(passed, promoting_since=look.now))), Reason.PROMOTING, message)
+
+
+def _lacks_pods(look: Look, canary: CanaryPlace, weight: int) -> bool:
+    """Whether pods have to be made before its weight may rise to this. Where pods make the share, they are the weight."""
+    return not look.by_replicas and look.ready(canary) < look.pods_for(weight)
+
+
+def _make_pods(look: Look, canary: CanaryPlace, weight: int) -> Move | None:
+    return None if canary.pods_for == weight else Move(replace(look.place, canary=replace(canary, pods_for=weight)))
 
 
 def hold_ends(look: Look, canary: CanaryPlace) -> float:
@@ -160,9 +196,14 @@ def open_slos(look: Look) -> tuple[str, ...]:
 
 def switch(look: Look, canary: CanaryPlace) -> Move | None:
     """Promotion, the route: the new revision is at full size, so it becomes the stable of the traffic object."""
-    if canary.promoting_since is None or canary.routed_at is not None or look.ready(canary) < look.replicas:
+    if canary.promoting_since is None or canary.routed_at is not None:
         return None
-    return Move(replace(look.place, canary=replace(canary, routed_at=look.now, generation=None)))
+    switched = _switched(look, canary)
+    return Move(replace(look.place, canary=switched)) if switched.routed_at is not None else None
+
+
+def _switched(look: Look, canary: CanaryPlace) -> CanaryPlace:
+    return canary if look.ready(canary) < look.replicas else replace(canary, routed_at=look.now, generation=None)
 
 
 def promote(look: Look, canary: CanaryPlace) -> Move | None:

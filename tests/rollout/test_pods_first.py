@@ -1,0 +1,210 @@
+"""The pods of the next step are made before a step passes: until they are ready it holds as before, and what is found of it counts."""
+
+import pytest
+
+from backstop.analysis.reading import Breaching, Waiting
+from backstop.api.reasons import Reason
+from backstop.rollout.observed import Arm
+from backstop.rollout.place import CanaryPlace
+from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN, World, in_rollout, is_stable, policy, reading, share
+
+STARVED = reading(Waiting(more=7))
+SLOW = ((5, 20), (50, 60), (100, 60))
+
+
+def growing(**changes: object) -> World:
+    """Version 2 has held its 5 %, and the five pods for 50 % take their time."""
+    world = in_rollout(policy=policy(replicas=10, steps=SLOW, **changes))  # type: ignore[arg-type]
+    world.pace = 0
+    world.run(25)
+    assert world.arms["rev2"] == Arm(desired=5, ready=1)
+    assert canary(world).step == 0
+    return world
+
+
+def canary(world: World) -> CanaryPlace:
+    assert world.place.canary is not None
+    return world.place.canary
+
+
+def test_a_step_passes_when_the_pods_of_the_next_are_ready_and_begins_that_at_once() -> None:
+    world = growing()
+    assert share(world) == ("rev2", 50)
+    assert world.decide().reason is Reason.WAITING_FOR_READY
+    world.arms["rev2"] = Arm(desired=5, ready=5)
+    world.one_pass()  # the wait is over
+    told = len(world.reasons())
+    world.one_pass()
+    assert world.reasons()[told:] == ["StepStarted"]
+    assert share(world) == ("rev2", 500)
+
+
+@pytest.mark.parametrize("judged", [UNSEEN, reading(Breaching(since=START)), STARVED], ids=["unknown", "breaching", "waiting"])
+def test_what_is_found_while_pods_come_up_keeps_the_step_from_passing(judged: object) -> None:
+    world = growing()
+    world.judged = judged  # type: ignore[assignment]
+    world.run(5)
+    world.pace = 1000
+    world.run(60)
+    assert share(world) == ("rev2", 50)
+    assert canary(world).step == 0
+    if judged is UNSEEN:
+        assert world.decide().reason is Reason.METRICS_UNAVAILABLE
+        assert UNSEEN.reason in world.reasons()
+    world.judged = HEALTHY
+    world.run(5)
+    assert share(world) == ("rev2", 500)
+
+
+def test_metrics_that_go_away_in_the_pass_in_which_pods_are_there_keep_the_weight_as_it_is() -> None:
+    world = growing()
+    world.arms["rev2"] = Arm(desired=5, ready=5)
+    world.judged = UNSEEN
+    world.run(30)
+    assert share(world) == ("rev2", 50)
+
+
+def test_a_breach_while_pods_come_up_takes_the_canary_back() -> None:
+    world = growing()
+    world.judged = BREACHED
+    world.run(1)
+    assert share(world) == (None, 0)
+    assert world.place.rejection_of("rev2") is not None
+
+
+def test_a_dry_run_tells_of_a_breach_while_pods_come_up_and_passes_no_step_beside_it() -> None:
+    world = growing(mode="DryRun")
+    world.judged = BREACHED
+    world.run(1)
+    world.pace = 1000
+    world.run(60)
+    assert share(world) == ("rev2", 50)
+    assert world.reasons().count("WouldRollBack") == 1
+
+
+def test_pods_that_do_not_come_end_the_canary_at_its_deadline() -> None:
+    world = growing(deadline=40)
+    world.run(50)
+    assert world.place.last is not None
+    assert world.place.last.reason == Reason.CANARY_UNAVAILABLE
+    assert "1 of 5 pods ready after 40 s" in world.place.last.message
+
+
+def test_a_canary_that_loses_all_its_pods_meanwhile_begins_the_same_step_again() -> None:
+    world = growing()
+    world.arms["rev2"] = Arm(desired=5, ready=0)
+    world.run(1)
+    assert (share(world), canary(world).step, canary(world).pods_for) == (("rev2", 0), 0, 0)
+    world.pace = 1000
+    world.run(5)
+    assert share(world) == ("rev2", 50)
+
+
+def test_a_person_s_skip_step_goes_on_without_what_is_found_as_soon_as_pods_are_there() -> None:
+    world = growing()
+    world.judged = UNSEEN
+    world.ask(skip_step="1")
+    world.run(2)
+    assert (share(world), canary(world).step) == (("rev2", 50), 1)
+    world.pace = 1000
+    world.run(2)
+    assert share(world) == ("rev2", 500)
+
+
+def test_a_skipped_step_tells_of_the_next_one_too() -> None:
+    world = in_rollout(policy=policy(replicas=2, steps=((5, 600), (50, 60), (100, 60))))
+    told = len(world.reasons())
+    world.ask(skip_step="1")
+    world.one_pass()
+    assert world.reasons()[told:] == ["StepSkipped", "StepStarted"]
+
+
+def test_pods_are_not_made_for_a_step_that_waits_for_approval_and_then_are_first() -> None:
+    world = in_rollout(policy=policy(replicas=10, steps=SLOW, approval=(5,)))
+    world.run(40)
+    assert world.arms["rev2"].desired == 1
+    world.pace = 0
+    world.ask(approve="1")
+    world.run(2)
+    assert world.arms["rev2"].desired == 5
+    world.judged = UNSEEN
+    world.run(2)
+    world.pace = 1000
+    world.run(5)
+    assert share(world) == ("rev2", 50)
+    world.judged = HEALTHY
+    world.run(5)
+    assert share(world) == ("rev2", 500), "it was approved of before"
+
+
+def test_an_approval_is_kept_where_all_pods_are_gone_for_a_moment() -> None:
+    world = in_rollout(policy=policy(replicas=10, steps=((5, 60), (50, 60), (100, 60)), approval=(5,)))
+    world.ask(approve="1")
+    world.run(5)
+    world.arms["rev2"] = Arm(desired=1, ready=0)
+    world.one_pass()
+    assert share(world) == ("rev2", 0)
+    world.run(80)
+    assert share(world) == ("rev2", 500)
+
+
+def test_an_approval_is_for_the_step_it_was_given_for() -> None:
+    world = in_rollout(policy=policy(replicas=10, steps=((5, 20), (50, 20), (100, 20)), approval=(5, 50)))
+    world.ask(approve="1")
+    world.run(300, tick=2)
+    assert share(world) == ("rev2", 500)
+
+
+def test_edited_steps_that_raise_the_weight_have_their_pods_first_and_raise_nothing_unseen() -> None:
+    world = in_rollout(policy=policy(replicas=10, steps=((5, 600), (50, 60), (100, 60))))
+    world.pace = 0
+    world.policy = policy(replicas=10, steps=((30, 60), (100, 60)))
+    world.run(5)
+    assert world.arms["rev2"] == Arm(desired=3, ready=1)
+    assert (share(world), canary(world).weight) == (("rev2", 50), 5)
+    world.judged = UNSEEN
+    world.run(5)
+    world.pace = 1000
+    world.run(30)
+    assert share(world) == ("rev2", 50)
+    world.judged = HEALTHY
+    world.run(2)
+    assert share(world) == ("rev2", 300)
+    assert world.reasons()[-3:-1] == ["StepsReplanned", "StepStarted"]
+
+
+def test_steps_that_are_edited_while_paused_raise_nothing_before_it_is_over() -> None:
+    world = in_rollout(policy=policy(replicas=2, steps=((5, 600), (50, 60), (100, 60))))
+    world.policy = policy(replicas=2, steps=((30, 60), (100, 60)), paused=True)
+    world.run(30)
+    assert share(world) == ("rev2", 50)
+    world.policy = policy(replicas=2, steps=((30, 60), (100, 60)))
+    world.run(2)
+    assert share(world) == ("rev2", 300)
+
+
+def test_what_is_held_for_too_long_counts_from_when_its_pods_are_there() -> None:
+    declared = policy(replicas=10, steps=SLOW, deadline=500)
+    analysis = declared.canary.analysis.model_copy(update={"maxHoldSeconds": 60})
+    world = in_rollout(policy=declared.model_copy(update={"canary": declared.canary.model_copy(update={"analysis": analysis})}))
+    world.pace = 0
+    world.run(25)
+    world.judged = STARVED
+    world.run(200)
+    assert world.place.last is None or world.place.last.revision.name != "rev2"
+    world.pace = 1000
+    world.run(70)
+    assert world.place.last is not None
+    assert world.place.last.reason == Reason.HELD_TOO_LONG
+
+
+def test_a_promotion_waits_at_full_weight_for_pods_that_were_lost_and_switches_at_once_when_they_are_back() -> None:
+    world = in_rollout(policy=policy(steps=((100, 60),)))
+    world.arms["rev2"] = Arm(desired=2, ready=1)
+    world.pace = 0
+    world.run(60)
+    assert world.shares[-1][1:] == ("rev1", "rev2", 1000)
+    assert "Promoting" not in world.reasons()
+    world.pace = 1000
+    world.run(15)
+    assert is_stable(world, "2")
