@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,13 +13,15 @@ from hypothesis import strategies as st
 from backstop.analysis.answers import MatrixSeries, read_answer, sort_answer
 from backstop.analysis.due import due_at
 from backstop.analysis.evaluation import evaluate, is_stale, newest_samples
-from backstop.analysis.objective import Objective
+from backstop.analysis.objective import Objective, objective_of
 from backstop.analysis.owncounters import by_policy, with_own
 from backstop.analysis.policy import LivePolicy
 from backstop.analysis.queries import OwnSelector, own_selectors, plan_queries
 from backstop.analysis.reading import Breached, SLOReading, Unknown
 from backstop.analysis.samples import Counter, Fetched, NoData, NotANumber, Partial, ProviderError, Sample, Series
+from backstop.analysis.sequential.explanation import WON_BEFORE
 from backstop.analysis.state import AnalysisState, pack, unpack
+from backstop.api.fallbackpolicy import SLO, EvaluationRule
 from backstop.api.policystatus import SLOStatus
 from tests.analysis.history import errors_objective, latency_objective, live_policy, own_objective
 from tests.analysis.test_queries import DEFAULT
@@ -48,6 +51,19 @@ counters = st.one_of(
     ),
     st.builds(
         Counter,
+        metric=st.sampled_from(["backstop_served_usage_total", "backstop_served_tokens_total"]),
+        revision=st.sampled_from(["canary", "stable"]),
+        type=st.sampled_from(["known", "unknown", "input", "output", "of a newer version"]),
+        target=st.just("t"),
+    ),
+    st.builds(
+        Counter,
+        metric=st.just("backstop_feedback_total"),
+        revision=st.sampled_from(["canary", "stable"]),
+        label=st.sampled_from(["negative", "positive", "of a newer version"]),
+    ),
+    st.builds(
+        Counter,
         metric=st.just("backstop_served_seconds_bucket"),
         revision=st.sampled_from(["canary", "stable"]),
         cache=st.just("miss"),
@@ -69,11 +85,23 @@ series = st.builds(
 )
 samples = st.builds(Sample, series=st.lists(series, max_size=12).map(tuple))
 failures = st.sampled_from([NoData, NotANumber, Partial, ProviderError]).map(lambda kind: kind("It was not to be read."))
+evaluations = st.sampled_from(EvaluationRule)
 objectives = st.lists(
     st.one_of(
-        st.builds(errors_objective, percent=st.sampled_from(["0", "1", "100"]), for_seconds=st.sampled_from([0, 10])),
+        st.builds(
+            errors_objective, percent=st.sampled_from(["0", "1", "100"]), for_seconds=st.sampled_from([0, 10]), evaluation=evaluations
+        ),
         st.builds(own_objective, percent=st.sampled_from(["0", "100"]), min_requests=st.sampled_from([1, 20])),
-        st.builds(latency_objective, for_seconds=st.sampled_from([0, 30]), min_requests=st.sampled_from([1, 20])),
+        st.builds(latency_objective, for_seconds=st.sampled_from([0, 30]), min_requests=st.sampled_from([1, 20]), evaluation=evaluations),
+        st.builds(SLO, name=st.just("rate"), indicator=st.just("ErrorRate"), maxIncreasePercent=st.sampled_from(["0.05", "100"])).map(
+            objective_of
+        ),
+        st.builds(SLO, name=st.just("mean"), indicator=st.just("TokensPerRequest"), maxTokensPerRequest=st.sampled_from(["1", "500"])).map(
+            objective_of
+        ),
+        st.builds(SLO, name=st.just("told"), indicator=st.just("NegativeFeedbackRate"), maxPercent=st.sampled_from(["0", "1"])).map(
+            partial(objective_of, promotes=True)
+        ),
     ),
     min_size=1,
     max_size=3,
@@ -100,9 +128,9 @@ def has_its_evidence(reading: SLOReading, *, objective: Objective) -> None:
     assert 0 <= reading.canary.bad <= reading.canary.total
     assert reading.evidence
     assert SLOStatus(name=reading.name, state="Healthy", limit=reading.limit, value=reading.value).value == reading.value
-    if isinstance(reading.state, Breached):
+    if isinstance(reading.state, Breached) and reading.reason != "NoTraffic" and WON_BEFORE not in reading.evidence:
         assert reading.canary.total >= 1
-        assert Fraction(reading.canary.bad, reading.canary.total) > objective.allowed or reading.reason == "NoTraffic"
+        assert reading.is_mean or Fraction(reading.canary.bad, reading.canary.total) > (0 if objective.above_stable else objective.allowed)
 
 
 @pytest.mark.long

@@ -292,6 +292,31 @@ def test_the_history_of_an_edited_objective_is_read_in_mid_canary_and_of_the_oth
     assert other.absolute.blocks == before.absolute.blocks + new.absolute.blocks
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_objective_that_is_edited_in_the_guard_window_knows_the_bursts_that_it_was_edited_from(restarted: bool) -> None:
+    samples = served(bad_from=60.0, bad_to=65.0, until=120.0, stable_bad=True)
+    looser = objective_of(SLO(name="mistakes", indicator="ErrorRate", maxPercent="10"), risk=Fraction(1, 50))
+    slower = latency_objective(evaluation=EvaluationRule.SEQUENTIAL, milliseconds=200)
+    state = run(samples, ERRORS, LATENCY, until=100.0)[-1].state
+    if restarted:
+        kept = unpack(pack(state))
+        assert isinstance(kept, AnalysisState)
+        state = kept
+    policy = replace(asked(looser, slower, state=state, since=100.0), watched=True)
+    assert not policy.wants_history, "what is beside has not served for long"
+    only_canary = Sample(tuple(one for one in samples.series if one.counter.revision == "canary"))
+    result = evaluate(visible(only_canary, until=115.0, after=60.0), policy=policy, now=115.0, scrape_interval=INTERVAL)
+    old, new, other = (one.rule for one in (state.objectives[ERRORS.fingerprint], *result.state.objectives.values()))
+    assert isinstance(old, SequentialState)
+    assert isinstance(new, SequentialState)
+    assert isinstance(other, SequentialState)
+    assert correlation(old.bursts) > 0.1, "half of stable's requests failed for five seconds"
+    assert correlation(new.bursts) == pytest.approx(correlation(old.bursts), rel=1e-5)
+    assert new.succession.blocks == old.succession.blocks
+    assert 1 <= new.absolute.blocks <= 3, "the evidence is its own"
+    assert other.succession.blocks == 0, "other requests are late at another limit"
+
+
 def test_a_failure_of_the_question_costs_the_history_nothing_but_time() -> None:
     samples = served(bad_from=1e9, until=120.0)
     policy = asked(ERRORS, state=AnalysisState(), since=40.0)

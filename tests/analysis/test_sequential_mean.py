@@ -154,6 +154,16 @@ def test_the_sentences_have_all_figures() -> None:
     assert isinstance(judge.judge(after(judge, blocks([0.06] * (blocks_needed + 1), start=1_000_010.0), state=open_)), Breached)
 
 
+def test_evidence_that_outlives_the_breach_is_said_to_be_of_before() -> None:
+    judge = rule()
+    (fine,) = blocks([0.01], start=60.0)
+    stream = [*blocks([0.06] * 12), MeanBlock(start=60.0, end=65.0, canary=fine.canary, stable=fine.stable, after_gap=True)]
+    state = after(judge, stream)
+    assert isinstance(judge.judge(state), Breached)
+    text = explained("cost", unit="USD", rule=judge, state=state, verdict=judge.judge(state), now=65.0)
+    assert text.endswith("; won by requests before these, and lost again by good ones")
+
+
 AMOUNTS = st.one_of(st.sampled_from([0.0, 1e-9, 1e18]), st.floats(0, 1e6))
 
 

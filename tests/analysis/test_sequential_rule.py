@@ -188,6 +188,14 @@ def test_healthy_canaries_whose_failures_come_in_bursts_nobody_knows_of_are_not_
         assert breached_at(rule(), stream) is None
 
 
+def test_a_gap_with_which_no_canary_request_came_tells_nothing_of_stable_and_a_shared_incident_is_held_on() -> None:
+    incident = blocks([FINE] * 20, stable=FINE) + blocks([(10, 50)] * 12, stable=(10, 50), start=100.0)
+    gap = blocks([(0, 0)], stable=(10, 50), start=175.0, gaps=(0,))
+    found = verdicts(rule(), incident + gap + blocks([(10, 50)] * 4, stable=(10, 50), start=180.0))
+    assert found[31] == Breaching(since=105.0, shared=True)
+    assert not any(isinstance(one, Breached) for one in found)
+
+
 def test_at_half_of_little_traffic_stable_is_compared_with_and_a_shared_incident_is_held() -> None:
     few = [(2, 10), (3, 11), (1, 9)] * 40
     assert breached_at(rule(), blocks(few, stable=(2, 9))) is None
@@ -279,6 +287,12 @@ def test_a_failure_that_becomes_a_smaller_one_goes_on() -> None:
     sustained = rule(limit=0.05, for_seconds=30)
     assert breached_at(sustained, blocks([CLEAN] * 20 + [FAILED] * 4 + [(3, 5)] * 3, stable=(0, 45))) == 135.0
     assert breached_at(sustained, blocks([FINE] * 20 + [OUTAGE] * 4 + [(10, 50)] * 3)) == 135.0
+
+
+def test_b02_the_clock_of_a_breach_that_is_over_starts_again_with_the_next_one() -> None:
+    # 24 s over the limit, 15 s within it, and over it for good: the first bad block of that ends at 65 s.
+    stream = blocks([FINE] * 4 + [(40, 50)] + [OUTAGE] * 4 + [FINE] * 3 + [OUTAGE] * 8)
+    assert breached_at(rule(limit=0.05, for_seconds=30), stream) == 95.0
 
 
 def test_evidence_of_an_episode_that_is_over_is_given_up() -> None:
@@ -497,6 +511,26 @@ def test_a_breach_that_has_not_lasted_yet_says_for_how_long_it_must() -> None:
     assert isinstance(verdict, Breaching)
     words = explained("errors", bad="failed", rule=judge, state=state, verdict=verdict, now=20.0)
     assert words.endswith("; since 1970-01-01T00:00:05.000Z, 15 of the 30 s that it must last")
+
+
+def test_evidence_that_outlives_the_breach_is_said_to_be_of_before() -> None:
+    judge = rule()
+
+    def words(stream: list[ArmBlock]) -> tuple[Verdict, str]:
+        state = after(judge, stream)
+        verdict = judge.judge(state)
+        return verdict, explained("errors", bad="failed", rule=judge, state=state, verdict=verdict, now=200.0)
+
+    kept, text = words(blocks([OUTAGE] * 3 + [FINE], gaps=(3,)))
+    assert isinstance(kept, Breached)
+    assert text.startswith("errors: 0 of 50 canary requests failed (0 %, allowed 1 %)")
+    assert text.endswith("; won by requests before these, and lost again by good ones")
+    nearly, text = words(blocks([FINE] * 4 + [(7, 50), (0, 0)], gaps=(5,)))
+    assert isinstance(nearly, Breaching)
+    assert text.endswith("; won by requests before these, and lost again by good ones")
+    assert "errors: no canary request counted since scrapes were missing (allowed 1 %); " in text
+    _, text = words(blocks([(0, 0)]))
+    assert "errors: no canary request counted yet (allowed 1 %); " in text
 
 
 def test_a_shared_incident_and_a_suspicion_are_said() -> None:

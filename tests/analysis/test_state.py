@@ -45,6 +45,7 @@ objective_states = st.builds(
     step_requests=st.integers(0, 10**12),
     canary_quantile=quantiles,
     stable_quantile=quantiles,
+    measure=st.text(max_size=6),
 )
 states = st.builds(
     AnalysisState,
@@ -353,6 +354,7 @@ def test_what_is_still_wanted_of_stables_history_is_kept_and_one_that_does_not_s
     before = unpack(f"{version}.{base64.b85encode(zlib.compress(json.dumps(document).encode())).decode()}")
     assert isinstance(before, AnalysisState)
     assert {key: one.history for key, one in before.objectives.items()} == dict.fromkeys(state.objectives)
+    assert {one.measure for one in before.objectives.values()} == {""}
 
 
 def test_a_state_that_names_no_source_goes_on_with_any_and_then_with_that_one_alone() -> None:

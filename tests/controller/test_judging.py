@@ -177,7 +177,8 @@ async def test_what_becomes_due_while_a_tick_takes_long_has_another() -> None:
                 assert sum(b"crowded" in request for request in asked) == 1, "who waits is not asked again"
 
 
-async def test_a_clock_that_is_set_back_ends_no_judging() -> None:
+@pytest.mark.parametrize(("both", "said"), [(False, "by the operator's clock"), (True, "so clocks were set back")])
+async def test_a_clock_that_is_set_back_ends_no_judging(both: bool, said: str) -> None:
     set_back, began = [0.0], time.time()
 
     def clock() -> float:
@@ -186,8 +187,8 @@ async def test_a_clock_that_is_set_back_ends_no_judging() -> None:
     async def counts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         labels = {"__name__": "backstop_served_total", "namespace": KEY.namespace, "policy": KEY.name, "revision": "rev2", "pod": "a"}
-        now = time.time()
-        values = [[at, str(int(1000 + at - began))] for at in (now - 2 * SCRAPE, now - SCRAPE, now)]
+        now, behind = time.time(), set_back[0] if both else 0.0
+        values = [[at - behind, str(int(1000 + at - began))] for at in (now - 2 * SCRAPE, now - SCRAPE, now)]
         series = {"metric": labels | {"outcome": "success", "cache": "miss", "first_tier": "answered"}, "values": values}
         writer.write(response(json.dumps({"status": "success", "data": {"resultType": "matrix", "result": [series]}}).encode()))
         await writer.drain()
@@ -208,13 +209,19 @@ async def test_a_clock_that_is_set_back_ends_no_judging() -> None:
 
             async def tells_of_the_clock() -> bool:
                 judgement = judge.judgement(KEY)
-                return judgement is not None and "by the operator's clock" in judgement.readings[0].evidence
+                return judgement is not None and said in judgement.readings[0].evidence
+
+            async def goes_on() -> bool:
+                judgement = judge.judgement(KEY)
+                return judgement is not None and not isinstance(judgement.readings[0].state, Unknown)
 
             try:
                 await until("a block is counted, and the next one waited for", counted)
                 before, set_back[0] = len(asked), 3600.0
                 await until("its source is asked again", asked_again)
                 await until("it says what is wrong", tells_of_the_clock)
+                if both:
+                    await until("it goes on", goes_on)
             finally:
                 loop.cancel()
                 await asyncio.gather(loop, return_exceptions=True)

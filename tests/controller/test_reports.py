@@ -261,6 +261,6 @@ async def test_what_a_report_says_cannot_be_changed_and_its_review_can_be_added(
 
 async def allow(client: Client, world: World, *, reports: bool) -> None:
     """The shipped rules for the world's operator, with or without those for reports."""
-    rules = [rule for rule in shipped_rules() if reports or "rolloutreports" not in rule["resources"]]
+    rules = [rule for rule in shipped_rules("ClusterRole") if reports or "rolloutreports" not in rule["resources"]]
     body = await client.get(ROLES, namespace=world.namespace, name="shipped")
     await client.replace(ROLES, body=body | {"rules": rules}, manager=MANAGER)

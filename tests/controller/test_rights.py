@@ -20,6 +20,7 @@ from tests.conftest import establish_crds
 
 from .operators import running
 from .ownworld import OwnWorld
+from .test_leadership import candidate
 from .test_probes import canary_with, end, job_of, leave_pod
 from .until import until
 from .world import MANAGER, Behaviour, World, living, small_world
@@ -40,25 +41,27 @@ class Right(NamedTuple):
     verb: str
 
 
-def shipped_rules() -> list[dict[str, Any]]:
+def shipped_rules(kind: str) -> list[dict[str, Any]]:
+    """Of the `ClusterRole`, for what the operator does; of the `Role`, for who of several acts."""
     documents = yaml.safe_load_all(SHIPPED.read_text())
-    return next(list(d["rules"]) for d in documents if d and d["kind"] == "ClusterRole")
+    (rules,) = [list(d["rules"]) for d in documents if d and d["kind"] == kind]
+    return rules
 
 
 def shipped_rights() -> set[Right]:
     return {
         Right(group, resource, verb)
-        for rule in shipped_rules()
+        for rule in (*shipped_rules("ClusterRole"), *shipped_rules("Role"))
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
 
 
-async def grant(client: Client, *, user: str, namespace: str) -> None:
+async def grant(client: Client, *, user: str, namespace: str, kind: str = "ClusterRole") -> None:
     """The shipped rules for `user`, in this namespace and nowhere else."""
     metadata = {"name": "shipped", "namespace": namespace}
-    role = {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": metadata, "rules": shipped_rules()}
+    role = {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": metadata, "rules": shipped_rules(kind)}
     binding = {
         "apiVersion": f"{RBAC}/v1",
         "kind": "RoleBinding",
@@ -194,6 +197,24 @@ async def probes_and_reads_what_they_said(server: ApiServer, client: Client) -> 
             await until(f"{smoke['metadata']['name']} is ended", only_the_failed_one_is_left)
 
 
+async def hands_over(server: ApiServer, client: Client) -> None:
+    """One operator leads, another waits, and takes over when the first goes."""
+    async with small_world(client, namespace=f"t-{uuid4().hex[:8]}") as world:
+        await grant(client, user=USER, namespace=world.namespace, kind="Role")
+        granted = Client((await connect(server.identity_kubeconfig(USER))).api_client(), timeout=10.0)
+        try:
+            first, second = (candidate(granted, world, name=name, seconds=3600) for name in ("first", "second"))
+            await first.gain()
+            waiting = asyncio.create_task(second.gain())
+            done, _ = await asyncio.wait({waiting}, timeout=1.0)
+            assert not done
+            await first.let_go()
+            async with asyncio.timeout(10):
+                await waiting
+        finally:
+            await granted.close()
+
+
 async def _is_told(world: World, reason: str) -> bool:
     return reason in await world.events()
 
@@ -202,7 +223,7 @@ async def test_r08_the_shipped_rights_are_enough_and_each_of_them_is_used(audite
     client = Client((await connect(audited.server.kubeconfig)).api_client(), timeout=10.0)
     try:
         async with asyncio.TaskGroup() as stories:
-            for story in (promotes_and_rolls_back, runs_a_workload_of_its_own, probes_and_reads_what_they_said):
+            for story in (promotes_and_rolls_back, runs_a_workload_of_its_own, probes_and_reads_what_they_said, hands_over):
                 stories.create_task(story(audited.server, client))
     finally:
         await client.close()

@@ -184,9 +184,39 @@ class Rollouts(RuleBasedStateMachine):
     @precondition(lambda self: self.world.place.canary is not None and self.world.place.canary.weight > 0)
     @rule()
     def the_operator_dies_right_after_the_route_write_of_an_abort(self) -> None:
-        judged, self.world.judged = self.world.judged, BREACHED
-        self.world.one_pass(stop_after=1)
+        """7: whoever comes next knows what was decided, though status does not."""
+        judged = self.world.judged
+        canary = self.world.place.canary
+        assert canary is not None
+        self._breaches(canary.revision.name, writes=1)
         self.world.judged = judged
+
+    def _breaches(self, name: str, *, writes: int | None) -> None:
+        """In a pass that dies after so many writes: what has lost its traffic was rejected, whatever status says."""
+        self.world.judged = BREACHED
+        before = self.world.route
+        self.world.one_pass(stop_after=writes)
+        after = self.world.route
+        if before is not None and after is not None and not self.world.unread:
+            self.rejected |= {name} if share_of(name, state=after) < share_of(name, state=before) else set()
+
+    @precondition(lambda self: self.world.exists and self.world.place.stable is not None)
+    @rule(version=st.sampled_from("234"), podless=st.booleans(), dies=st.booleans())
+    def a_stable_that_is_watched_breaches(self, version: str, podless: bool, dies: bool) -> None:
+        """7, 12: `podless`: what served before it has no pod; `dies`: the operator does, after its first write."""
+        self._nothing_is_wrong()
+        self.world.want(version)
+        self.world.run(90, tick=3)
+        previous = self.world.place.previous
+        if previous is None or not self.world.exists:
+            return
+        if podless:
+            self.world.broken.add(previous.revision.name)
+            self.world.settle()
+        assert self.world.place.stable is not None
+        self._breaches(self.world.place.stable.revision.name, writes=1 if dies else None)
+        self.world.judged = HEALTHY
+        self.world.run(6, tick=3)
 
     @precondition(lambda self: returns_at_once(self.world))
     @rule()
@@ -450,6 +480,26 @@ class RolloutsEdited(Rollouts):
     @rule(steps=st.sampled_from((((5, 20), (50, 20), (100, 20)), ((5, 30), (50, 20), (100, 20)), ((50, 10), (100, 20)), ((100, 20),))))
     def the_steps_are_edited(self, steps: tuple[tuple[int, int], ...]) -> None:
         self.world.policy = policy(steps=steps, replicas=4, deadline=60, guard=GUARD)
+
+    @precondition(lambda self: self.world.exists and self.world.place.stable is not None)
+    @rule(
+        version=st.sampled_from("234"),
+        first=st.sampled_from(((50, 10), (100, 20))),
+        judged=st.sampled_from((HEALTHY, UNSEEN, None)),
+        slow=st.booleans(),
+    )
+    def steps_are_raised_while_metrics_change(self, version: str, first: tuple[int, int], judged, slow: bool) -> None:  # type: ignore[no-untyped-def]
+        """3: an edit is no evidence, neither when it is made nor when its pods are there."""
+        self._nothing_is_wrong()
+        self.the_steps_are_edited(((5, 20), (50, 20), (100, 20)))
+        self.world.want(version)
+        self.world.run(12, tick=3)
+        self.world.pace = 0 if slow else AT_ONCE
+        self.world.judged = HEALTHY if slow else judged
+        self.the_steps_are_edited((first,) if first[0] == 100 else (first, (100, 20)))
+        self.world.run(6, tick=3)
+        self.world.judged, self.world.pace = judged, AT_ONCE
+        self.world.run(9, tick=3)
 
     @precondition(lambda self: self.world.exists and self.world.route is not None)
     @rule()

@@ -1,7 +1,7 @@
 """One evaluation of one policy: samples in, readings and the next state out. Deterministic; the time comes in as `now`."""
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import assert_never
@@ -19,6 +19,9 @@ from .rules import AnyRule, blocks_in, counts_in, fits, is_promotable, judged, r
 from .samples import BoundMissing, Fetched, NoData, NotANumber, Partial, ProviderError, Sample, Series, Unread
 from .screening import screened
 from .sequential.mean import MeanState
+from .sequential.memory import knowing_bursts_of
+from .sequential.state import SequentialState
+from .setback import AHEAD_SECONDS, ahead, said, taken_for_now
 from .silence import Silence, after_block
 from .state import MAX_TARGETS, AnalysisState, ObjectiveState, target_key, with_source
 from .telling import told as sentence
@@ -26,17 +29,16 @@ from .threshold import CLOCK_SLACK_SECONDS
 
 # Newest sample older than this many scrape intervals: nothing is being scraped.
 STALE_INTERVALS = 4
-# Newest sample so far ahead: one of the two clocks is wrong.
-AHEAD_SECONDS = 30.0
 SAME_TIME_SECONDS = 0.002
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What could be read, and in `blind`, by part, why that part could not be seen."""
+    """What could be read, and in `blind`, by part, why that part could not be seen. `set_back`: by how many seconds clocks were, or 0."""
 
     scrapes: dict[str, list[Scrape]]
     blind: Mapping[str, Unread]
+    set_back: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interva
     # Of what is counted already the times are enough, unless it is some objective's history.
     counted = {} if policy.wants_history else before.watermarks
     seen = _seen(fetched, parts=policy.parts, counted=counted, now=now, scrape_interval=scrape_interval)
+    if not seen.blind.keys() >= set(policy.parts) and (seconds := ahead(before, now=now)):
+        before, seen = taken_for_now(before, policy=policy, now=now), replace(seen, set_back=seconds)
     if policy.wants_history:
         unread = {part for part, why in seen.blind.items() if not isinstance(why, NoData)}
         before = with_history(before, scrapes=seen.scrapes, unread=unread, policy=policy, now=now, scrape_interval=scrape_interval)
@@ -147,11 +151,20 @@ def _kept(objective: Objective, *, policy: LivePolicy, state: AnalysisState, now
     """What is kept of an objective, or the beginning."""
     kept = state.objectives.get(objective.fingerprint)
     if kept is not None and fits(rule_for(objective, policy=policy, kept=kept), kept.rule):
-        return kept
+        return kept if kept.measure else replace(kept, measure=objective.measure)
     planned = blocks_in(policy.planned_seconds, scrape_interval=scrape_interval)
     rule = rule_of(objective, tests=tests_among(policy.objectives), planned_blocks=planned)
     history = history_wanted(policy, objective, block_end=state.block_end, now=now, interval=scrape_interval)
-    return ObjectiveState(rule=rule.start(), planned_blocks=planned, history=history)
+    begun = ObjectiveState(rule=rule.start(), planned_blocks=planned, history=history, measure=objective.measure)
+    return begun if history is not None else _knowing(begun, others=state.objectives.values())
+
+
+def _knowing(begun: ObjectiveState, *, others: Iterable[ObjectiveState]) -> ObjectiveState:
+    """The beginning of an objective of which no history is read, with what one of the same requests knew: that which it was edited from."""
+    known = (one.rule for one in others if one.measure == begun.measure and isinstance(one.rule, SequentialState))
+    if not isinstance(begun.rule, SequentialState) or (other := next(known, None)) is None:
+        return begun
+    return replace(begun, rule=knowing_bursts_of(begun.rule, other=other))
 
 
 def _same_time(one: float | None, other: float | None) -> bool:
@@ -257,6 +270,8 @@ def _verdict(
     rule = rule_for(objective, policy=policy, kept=kept)
     silence = state.silence if objective.part == GATEWAYS and state.silence is not None and state.silence.tells else None
     verdict, reason = _judged(objective, rule=rule, state=kept, seen=seen, missing=missing, silence=silence, ends=state.block_end or 0.0)
+    if seen.set_back and objective.part not in seen.blind:
+        verdict, reason = Unknown(said(seen.set_back)), Reason.CLOCK_SET_BACK
     promotable = isinstance(verdict, Healthy) and is_promotable(rule, kept.rule)
     # Only where two revisions are compared one after the other does anything follow from it; each turn of it is a write of status.
     over = policy.watched and _is_over(objective, kept=kept)

@@ -148,6 +148,13 @@ class Objective:
         assert_never(self.indicator)
 
     @functools.cached_property
+    def measure(self) -> str:
+        """Changes when anything is edited by which other requests are counted, or are bad; not with what is allowed, or for how long."""
+        told = (self.indicator.value if self.indicator is not None else self.counters, self.latency and self.latency.seconds)
+        text = repr((*told, self.above_stable, self.mean, self.scorers))
+        return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Changes when anything is edited that changes the judgement: an edited objective is judged anew."""
         measure = self.indicator.value if self.indicator is not None else self.counters

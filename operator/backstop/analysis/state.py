@@ -13,6 +13,7 @@ import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any, assert_never
 
 from .reading import Counts
@@ -37,8 +38,8 @@ HISTORY_TRIES, RETRY_SECONDS = 5, 15.0
 # Newest first; more targets than this at once cannot be watched (evaluation says so).
 MAX_TARGETS = 256
 # What stands for the figures of a step that older versions did not write: judged requests of all steps, the silence, those of stable,
-# whether stable's history is read, which source they are from, and of which objectives the history is still wanted.
-_ADDED_SINCE = (None, None, 0, 1, "", ())
+# whether stable's history is read, which source they are from, of which objectives the history is still wanted, and what each measures.
+_ADDED_SINCE = (None, None, 0, 1, "", (), ())
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class ObjectiveState:
     """One objective's part. The rule's state goes on over a change of weight; `step_requests` starts again.
 
     `planned_blocks`: of the rollout, as it was planned when the rule's state began. `history`: None once it is read, or never is.
+    `measure`: of which requests it is (`Objective.measure`); empty where an older version that did not write it has begun the state.
     """
 
     rule: RuleState
@@ -62,6 +64,7 @@ class ObjectiveState:
     stable_quantile: DisplayQuantile | None = None
     planned_blocks: int = 1
     history: "WantedHistory | None" = None
+    measure: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,7 @@ def _packed(state: AnalysisState, *, blocks: int, digits: int) -> str:
             int(not pending),  # all that older versions know of it
             state.source,
             pending,
+            [value.measure for _, value in sorted(state.objectives.items())],
         ],
         [[target, time(at)] for target, at in sorted(state.watermarks.items())],
         [[key, _pack_objective(value, origin=origin, blocks=blocks, digits=digits)] for key, value in sorted(state.objectives.items())],
@@ -283,7 +287,7 @@ def _pack_threshold(state: ThresholdState, *, origin: int, blocks: int) -> list[
 def _unpack_document(document: Any, *, version: str) -> AnalysisState:
     canary, stable, origin, since, block_end, step, watermarks, objectives = document
     # An older version has written the first two of them, or more.
-    step_requests, step_sent, requests, silence, step_beside, _, source, pending = (*step, *_ADDED_SINCE[len(step) - 2 :])[:8]
+    step_requests, step_sent, requests, silence, step_beside, _, source, pending, measures = (*step, *_ADDED_SINCE[len(step) - 2 :])[:9]
 
     def time(back: int | None) -> float | None:
         return None if back is None else (origin - back) / 1000
@@ -300,8 +304,10 @@ def _unpack_document(document: Any, *, version: str) -> AnalysisState:
         step_requests=int(step_requests),
         step_sent=int(step_sent),
         objectives={
-            str(key): replace(_unpack_objective(value, origin=origin, version=version), history=wanted.get(str(key)))
-            for key, value in objectives
+            str(key): replace(
+                _unpack_objective(value, origin=origin, version=version), history=wanted.get(str(key)), measure=str(measure or "")
+            )
+            for (key, value), measure in zip_longest(objectives, measures[: len(objectives)])
         },
         requests=None if requests is None else int(requests),
         silence=None if silence is None else Silence(since=(origin - int(silence[0])) / 1000, sent=int(silence[1])),

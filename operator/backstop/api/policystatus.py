@@ -64,7 +64,6 @@ class HaltedStatus(StatusModel):
     at: Time = Field(max_length=40, description="When.")
     reason: str = Field(max_length=128, description="Why, in one word.")
     message: str = Field("", max_length=2048, description="The evidence.")
-    alone: bool = Field(False, description="Whether nothing served beside it that it could be compared with.")
     takenAt: Time | None = time_field("When its traffic was taken away, where that is not when it was decided.")
     trafficGeneration: int | None = Field(
         None, description="Generation of the traffic object that took its traffic away, until every gateway acts on it."

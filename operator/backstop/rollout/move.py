@@ -134,7 +134,6 @@ def halt(look: Look, canary: CanaryPlace, *, reason: Reason | str, message: str,
             at,
             reason=str(reason),
             message=message,
-            alone=suspected or (reason in SLO_BREACHES and _served_alone(canary)),
             taken_at=None if at == look.now else look.now,
         ),
     )

@@ -29,14 +29,13 @@ class StablePlace:
 class Halt:
     """A breach after which a person decides, or after which stable is to be left.
 
-    `alone`: nothing served beside what breached. Where traffic was taken away: `taken_at`, where that was later than `at`; `generation`
-    of the write, until every gateway was seen to act on it, at `shifted_at`, or was watched for long enough.
+    Where traffic was taken away: `taken_at`, where that was later than `at`; `generation` of the write, until every gateway was seen to
+    act on it, at `shifted_at`, or was watched for long enough.
     """
 
     at: float
     reason: str
     message: str
-    alone: bool = False
     taken_at: float | None = None
     generation: int | None = None
     shifted_at: float | None = None

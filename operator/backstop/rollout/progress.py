@@ -27,9 +27,9 @@ def replan(look: Look, canary: CanaryPlace) -> Move | None:
     rises = weights[step] > canary.weight > 0
     if rises and (look.policy.canary.paused or not _is_seen(look, canary)):
         return None
-    approved = step if is_approved(canary) and weights[step] == canary.weight else None
     if rises and _lacks_pods(look, canary, weights[step]):
         return _make_pods(look, canary, weights[step])
+    approved = step if is_approved(canary) and weights[step] == canary.weight else None
     replanned = replace(canary, step=step, step_hash=steps_hash(look.policy), approved=approved, pods_for=0)
     if weights[step] != canary.weight:
         replanned = replace(replanned, step_started_at=None, promoting_since=None)

@@ -26,6 +26,9 @@ from .window import canary_of, stable_of
 WRITTEN_OUT = math.log(1e9)
 
 
+# What came last is within the limit, and evidence outlives it: where a breach is only told of, as in a dry run, or it was nearly one.
+WON_BEFORE = "won by requests before these, and lost again by good ones"
+
 # More requests than that are not told.
 MOST_MORE = 10**9
 
@@ -65,14 +68,21 @@ def explained(
     text = f"{name}: {_counted(rule, state=state, bad=bad, canary=canary, stable=stable)}; {_evidence(rule, state=state)}"
     match verdict:
         case Breached(since=since, suspected=suspected):
-            text += f"; began ≈ {render_time(since)}, {max(0.0, now - since):.0f} s before the decision"
+            text += f"; {WON_BEFORE}" if state.episode is None else began_at(since, now=now)
             return f"{text}; only suspected, as {stable} had too few requests to compare with" if suspected else text
         case Breaching(since=since, shared=True):
             text += f"; {stable} breaks the limit too and the {canary} is no worse, so that a rollback cannot help"
             return f"{text}; since {render_time(since)}"
+        case Breaching() if state.episode is None:
+            return f"{text}; {WON_BEFORE}"
         case Breaching(since=since):
             return f"{text}; since {render_time(since)}{_lasting(rule, state=state)}{_needed(rule, state=state)}"
     return text
+
+
+def began_at(since: float, *, now: float) -> str:
+    """When the breach that is decided began; seconds since the epoch."""
+    return f"; began ≈ {render_time(since)}, {max(0.0, now - since):.0f} s before the decision"
 
 
 def needed_for_verdict(rule: Sequential, *, state: SequentialState) -> Need | None:
@@ -139,7 +149,8 @@ def _counted(rule: Sequential, *, state: SequentialState, bad: str, canary: str,
         case NoMoreThanStable(plus=plus):
             allowed = f"allowed {stable} + {100 * plus:.10g} points"
     if mine.total == 0:
-        return f"no {canary} request counted yet ({allowed})"
+        when = "since scrapes were missing" if state.seen_until else "yet"
+        return f"no {canary} request counted {when} ({allowed})"
     text = f"{mine.bad:,} of {mine.total:,} {canary} requests {bad} ({percent_of(mine)} %, {allowed})"
     if beside.total == 0:
         return f"{text}, none on {stable} to compare with"

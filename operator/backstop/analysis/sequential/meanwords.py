@@ -4,7 +4,7 @@ from ...api.clock import render_time
 from ..evidence import decimal
 from ..reading import Breached, Breaching
 from ..rule import Verdict
-from .explanation import written
+from .explanation import WON_BEFORE, began_at, written
 from .mean import Mean, MeanState, Sum
 
 
@@ -30,10 +30,12 @@ def explained(
     text += f" (false-rollback risk of the whole rollout ≤ {100 * rule.risk.share:.10g} %)"
     match verdict:
         case Breached(since=since, suspected=suspected):
-            text += f"; began ≈ {render_time(since)}, {max(0.0, now - since):.0f} s before the decision"
+            text += f"; {WON_BEFORE}" if state.episode is None else began_at(since, now=now)
             return f"{text}; only suspected, as {stable} had no requests to compare with" if suspected else text
         case Breaching(since=since, shared=True):
             return f"{text}; {stable} is over it too, so that a rollback cannot help; since {render_time(since)}"
+        case Breaching() if state.episode is None:
+            return f"{text}; {WON_BEFORE}"
         case Breaching(since=since):
             return f"{text}; since {render_time(since)}{_needed(rule, state=state)}"
     return text

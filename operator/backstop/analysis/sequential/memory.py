@@ -53,6 +53,12 @@ def turned(state: SequentialState) -> SequentialState:
     )
 
 
+def knowing_bursts_of(state: SequentialState, *, other: SequentialState) -> SequentialState:
+    """The state, which has seen nothing, with what another one of the same requests knows of stable's bursts."""
+    older = None if other.older is None else replace(other.older, seen=tuple(Seen() for _ in state.relatives))
+    return replace(state, bursts=other.bursts, succession=other.succession, remembered=other.remembered, older=older)
+
+
 def bursts_are_known(state: SequentialState) -> bool:
     """Whether stable's blocks can tell how bad requests come in bursts: there are enough, and of more than one request each."""
     return True if state.older is not None else _blocks_that_tell(state) >= ENOUGH_BLOCKS

@@ -322,9 +322,12 @@ def _is_outage(counts: Counts) -> bool:
 
 
 def _is_alone(window: tuple[Span, ...]) -> bool:
-    """Whether stable has too few requests to compare with. Of counts alone that are bad or not, so that a test may be chosen by it."""
+    """Whether stable has too few requests to compare with. Of counts alone that are bad or not, so that a test may be chosen by it.
+
+    Not known after a gap, until there is a request of the canary to tell it by.
+    """
     beside, judged = stable_of(window).total, canary_of(window).total
-    return beside < WINDOW_REQUESTS and FEWEST_BESIDE * beside <= judged
+    return judged > 0 and beside < WINDOW_REQUESTS and FEWEST_BESIDE * beside <= judged
 
 
 def _pair(canary: Counts, *, stable: Counts) -> Pair:
