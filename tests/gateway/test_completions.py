@@ -49,6 +49,13 @@ async def test_a_completion_that_is_cut_ends_with_the_error_and_errors_keep_thei
     assert (got.status, got.body) == (400, said.encode())
 
 
+async def test_a_text_that_comes_in_parts_is_one(gateways: Gateways, target: ExactTarget) -> None:
+    gateway = await gateways.start(make_record([model_tier(target.url)]))
+    said = {"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Good "}, {"type": "text", "text": "day"}, 7]}
+    target.says(json.dumps({"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]}))
+    assert (await gateway.post(b'{"prompt":"Hi"}', path=PATH)).json["choices"][0]["text"] == "Good day"
+
+
 async def test_what_is_no_chunk_of_a_completions_stream_stays_as_it_is(gateways: Gateways, target: ExactTarget) -> None:
     gateway = await gateways.start(make_record([model_tier(target.url)]))
     rest = ': ping\n\ndata: {"type":"ping"}\n\ndata: [DONE]\n\n'

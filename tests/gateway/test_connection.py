@@ -186,12 +186,12 @@ async def test_what_cannot_be_read_behind_a_good_request_does_not_take_its_answe
 @pytest.mark.parametrize(
     ("begin", "more"),
     [
-        (b"GET /g HTTP/1.1\r\nA: ", b"x" * 4096),
+        (b"GET /g HTTP/1.1\r\nHost: h\r\nA: ", b"x" * 4096),
         (b"GET /", b"x" * 4096),
-        (b"GET /g HTTP/1.1\r\n", b"A: b\r\n" * 700),
-        (b"POST /g HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n", b"A: b\r\n" * 700),
-        (b"POST /g HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nA: ", b"x" * 4096),
-        (b"POST /g HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x" * 4096),
+        (b"GET /g HTTP/1.1\r\nHost: h\r\n", b"A: b\r\n" * 700),
+        (b"POST /g HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n", b"A: b\r\n" * 700),
+        (b"POST /g HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nA: ", b"x" * 4096),
+        (b"POST /g HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x" * 4096),
     ],
 )
 async def test_an_endless_head_trailer_or_extension_is_refused(begin: bytes, more: bytes) -> None:
@@ -199,7 +199,27 @@ async def test_an_endless_head_trailer_or_extension_is_refused(begin: bytes, mor
     side.feed(begin)
     for _ in range(1 + 2 * server_side.MAX_HEADER_BYTES // len(more)):
         side.feed(more)
-    assert side.statuses == [b"400"]
+    assert side.statuses == [b"431"]
+
+
+@pytest.mark.parametrize("cuts", [(), range(200)])
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /g HTTP/1.1\r\nA: b\r\n", b"400"),
+        (b"GET /g HTTP/1.1\r\nHost: h\r\nHost: h\r\n", b"400"),
+        (b"GET /g HTTP/1.1\r\nHOST: h\r\nA: b\r\nhost: i\r\n", b"400"),
+        (b"GET /g HTTP/1.1\r\nHost:\r\n", b"200"),
+        (b"GET /g HTTP/1.0\r\n", b"200"),
+    ],
+)
+async def test_a_request_says_once_for_which_host_it_is(head: bytes, status: bytes, cuts: Sequence[int]) -> None:
+    side = Side()
+    side.feed(head + b"\r\n", *cuts)
+    for exchange in side.begun:
+        done(exchange)
+    assert side.statuses == [status]
+    assert (b"no header `Host`" in side.wire.written) is (status == b"400")
 
 
 async def test_a_last_request_is_answered_and_what_follows_it_is_nobodys() -> None:

@@ -8,6 +8,7 @@ import urllib.parse
 from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
+from http import HTTPStatus
 from typing import Final, cast
 
 import httptools
@@ -29,6 +30,14 @@ BODY_SECONDS: Final = 60.0
 UNREAD_SECONDS: Final = 30.0
 # After a refusal, what still comes is let through this long: a connection that is closed over it would take the refusal with it.
 REFUSED_SECONDS: Final = 1.0
+
+
+class _UnfitError(ValueError):
+    """A request whose head cannot be taken; the text says why, and what to do."""
+
+    def __init__(self, message: str, *, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class _Awaited(Enum):
@@ -61,7 +70,7 @@ class Connection(asyncio.Protocol):
         self._awaited = _Awaited.REQUEST
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0
+        self._head_bytes = self._hosts = 0
         self._unframed = 0  # bytes since the last that were anybody's: of a head, or of what stands between pieces of a body
         self._arriving: Exchange | None = None
         self._current: Exchange | None = None
@@ -93,11 +102,14 @@ class Connection(asyncio.Protocol):
         self._unframed += len(data)
         try:
             self._feed(data)
-        except httptools.HttpParserError:
-            self._refuse("the request is not HTTP/1.1 as it should be; correct it")
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(
+                cause if isinstance(cause, _UnfitError) else _UnfitError("the request is not HTTP/1.1 as it should be; correct it")
+            )
             return
         if self._unframed > MAX_HEADER_BYTES and self._awaited in (_Awaited.HEAD, _Awaited.BODY):
-            self._refuse("the request's head is too long; send less")
+            self._refuse(_too_long())
             return
         self._next()
         # Nothing was awaited, and nothing has begun: the empty lines that may stand before a request.
@@ -141,7 +153,7 @@ class Connection(asyncio.Protocol):
         if self._repeats:
             return
         self._awaited = _Awaited.HEAD
-        self._head_bytes = self._unframed = 0
+        self._head_bytes = self._unframed = self._hosts = 0
         self._url, self._headers = b"", []
 
     def on_url(self, url: bytes) -> None:
@@ -154,7 +166,9 @@ class Connection(asyncio.Protocol):
         """One header; behind the body, one that nobody asked for."""
         self._bound(len(name) + len(value))
         if self._awaited is _Awaited.HEAD:
-            self._headers.append((name.lower(), value))
+            lower = name.lower()
+            self._hosts += lower == b"host"
+            self._headers.append((lower, value))
 
     def on_headers_complete(self) -> None:
         """The head is complete."""
@@ -164,6 +178,8 @@ class Connection(asyncio.Protocol):
         self._awaited = _Awaited.BODY
         self._offers = self._parser.should_upgrade()
         version = self._parser.get_http_version()
+        if self._hosts != 1 and version == VERSION:  # who is in front of us may have read another one than who is behind
+            raise _UnfitError("the request has no header `Host`, or more than one; send one")
         self._arriving = Exchange(
             self,
             method=self._parser.get_method().decode("latin-1"),
@@ -278,7 +294,7 @@ class Connection(asyncio.Protocol):
             self._begin(self._current)
         self.regulate()
 
-    def _refuse(self, message: str) -> None:
+    def _refuse(self, error: _UnfitError) -> None:
         """Answer what cannot be read, after the answers before it; then close."""
         self._awaited, self._is_last = _Awaited.NOTHING, True
         self._expected()
@@ -292,9 +308,9 @@ class Connection(asyncio.Protocol):
             self._next()
             return
         if broken is None or not broken.begun:
-            body = envelope(message, kind="invalid_request_error")
+            body = envelope(str(error), kind="invalid_request_error")
             said = [(b"content-type", JSON_TYPE.encode()), (b"content-length", b"%d" % len(body)), CLOSE]
-            self.transport.write(status_line(400) + self.date() + lines(said) + END_OF_HEAD + body)
+            self.transport.write(status_line(error.status) + self.date() + lines(said) + END_OF_HEAD + body)
         if not self.transport.is_closing():
             self.transport.write_eof()
             self._due = self._loop.call_later(REFUSED_SECONDS, self.transport.close)
@@ -303,7 +319,7 @@ class Connection(asyncio.Protocol):
     def _bound(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > MAX_HEADER_BYTES:
-            raise ValueError("the request's head is too long")  # the parser says so to who feeds it
+            raise _too_long()  # the parser says so to who feeds it
 
     def _expect(self, seconds: float) -> None:
         if self._due is None:
@@ -331,6 +347,10 @@ class Connection(asyncio.Protocol):
     def _close_if_idle(self) -> None:
         if self.is_idle:
             self.transport.close()
+
+
+def _too_long() -> _UnfitError:
+    return _UnfitError("the request's head is too long; send less", status=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
 
 def _path(url: bytes) -> str:

@@ -56,6 +56,14 @@ def quoted(text: str) -> bytes:
         return json.dumps(text).encode()
 
 
+def text_in(spelled: bytes) -> bytes:
+    """A text as JSON without its quotes; of a list of parts, those that are text. Empty where there is none."""
+    if not spelled.startswith(b"["):
+        return spelled[1:-1] if spelled.startswith(b'"') else b""
+    parts = [split_object(part) for part in split_array(spelled) if part.startswith(b"{")]
+    return b"".join([part["text"][1:-1] for part in parts if part.get("type") == b'"text"' and part.get("text", b"").startswith(b'"')])
+
+
 def parse_scalar(text: bytes) -> object:
     """The value of a short JSON text, such as a variable; NotJSONError when it is none."""
     try:

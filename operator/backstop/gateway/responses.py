@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from .jsontext import NotJSONError, join_object, quoted, split_array, split_object
+from .jsontext import NotJSONError, join_object, quoted, split_array, split_object, text_in
 from .sse import DONE, EventSplitter
 
 COMPLETED: Final = "response.completed"
@@ -87,7 +87,7 @@ class Responses:
         self._finish = choice.get("finish_reason", b"null")
         message = _members(choice.get("message", b"null"))
         for name, called in (("content", "text"), ("refusal", "refusal")):
-            if text := _text(message.get(name, b"null")):
+            if text := text_in(message.get(name, b"null")):
                 self._done.append(self._item(called, pieces=[text]).spelled("completed"))
         for spelled in _elements(message.get("tool_calls", b"null")):
             call = _members(spelled)
@@ -121,7 +121,7 @@ class Responses:
             choice = _members(spelled)
             delta = _members(choice.get("delta", b"null"))
             for name, called in (("content", "text"), ("refusal", "refusal")):
-                if text := _text(delta.get(name, b"null")):
+                if text := text_in(delta.get(name, b"null")):
                     said += self._more(called, piece=text)
             for call in _elements(delta.get("tool_calls", b"null")):
                 said += [] if self._ended else self._called(_members(call))
@@ -151,7 +151,7 @@ class Responses:
     def _called(self, call: dict[str, bytes]) -> list[bytes]:
         """A piece of a call. A new one begins with its index; some begin it with an id, and say no index, or the same one always."""
         function = _members(call.get("function", b"null"))
-        mark, named = call.get("index", b"") or call.get("id", b""), bool(_text(function.get("name", b"null")))
+        mark, named = call.get("index", b"") or call.get("id", b""), bool(text_in(function.get("name", b"null")))
         said = []
         if self._open is None or self._open.called != "arguments" or (mark and mark != self._tool) or (named and self._is_other(call)):
             if not named:  # it goes on with a call that is over, or is none
@@ -169,12 +169,12 @@ class Responses:
     def _is_other(self, call: Mapping[str, bytes]) -> bool:
         """Whether a call has another id than the open one."""
         identity = call.get("id", b"null")
-        return self._open is not None and bool(_text(identity)) and identity != self._open.call["call_id"]
+        return self._open is not None and bool(text_in(identity)) and identity != self._open.call["call_id"]
 
     def _call(self, call: Mapping[str, bytes], *, function: Mapping[str, bytes]) -> dict[str, bytes]:
         """What its output refers to, and its name. Some models give a call no id."""
         identity = call.get("id", b"null")
-        said = identity if _text(identity) else quoted(f"call_{self._identity}_{len(self._done) + (self._open is not None)}")
+        said = identity if text_in(identity) else quoted(f"call_{self._identity}_{len(self._done) + (self._open is not None)}")
         return {"call_id": said, "name": function.get("name", b'""')}
 
     def _item(self, called: str, *, call: Mapping[str, bytes] | None = None, pieces: list[bytes] | None = None) -> _Item:
@@ -274,19 +274,11 @@ def _error(spelled: bytes) -> bytes:
     return join_object({"code": b'"server_error"' if code == b"null" else code, "message": said.get("message", b'""')})
 
 
-def _text(spelled: bytes) -> bytes:
-    """A text as JSON without quotes; of a list of parts, those that are text. Empty where there is none."""
-    if spelled.startswith(b'"'):
-        return spelled[1:-1]
-    parts = [_members(part) for part in _elements(spelled)]
-    return b"".join([part["text"][1:-1] for part in parts if part.get("type") == b'"text"' and part.get("text", b"").startswith(b'"')])
-
-
 def _arguments(function: Mapping[str, bytes]) -> bytes:
     """A call's arguments: JSON in a text, without its quotes. Some models give the JSON itself."""
     spelled = function.get("arguments", b"null")
     if spelled == b"null" or spelled.startswith(b'"'):
-        return _text(spelled)
+        return text_in(spelled)
     return quoted(spelled.decode(errors="surrogatepass"))[1:-1]
 
 

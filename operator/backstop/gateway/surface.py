@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from .errors import CallerError
-from .jsontext import NotJSONError, join_object, quoted, split_array, split_object
+from .jsontext import NotJSONError, join_object, quoted, split_array, split_object, text_in
 from .sse import DONE, EventSplitter
 
 
@@ -90,8 +90,7 @@ def _text_completion(body: bytes, *, part: str) -> bytes:
 def _text_choice(choice: dict[str, bytes], *, part: str) -> bytes:
     said = choice.pop(part, b"null")
     content = split_object(said).get("content", b"null") if said.startswith(b"{") else b"null"
-    text = content if content.startswith(b'"') else b'""'
-    return join_object({**choice, "text": text, "logprobs": b"null"})
+    return join_object({**choice, "text": b'"' + text_in(content) + b'"', "logprobs": b"null"})
 
 
 def embeddings_of(text: bytes) -> dict[str, bytes]:
