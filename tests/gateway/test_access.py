@@ -111,6 +111,7 @@ async def test_a_caller_needs_a_key_and_shares_no_answer_with_another_caller(
     for headers in wrong:
         got = await gateway.chat(headers=headers)
         assert (got.status, got.json["error"]["code"], got.json["error"]["type"]) == (401, "invalid_api_key", "authentication_error")
+        assert got.headers["WWW-Authenticate"] == "Bearer"
         assert not headers.get("Authorization") or ALICE[:-1] not in got.body.decode() + str(got.headers)
     async with http.get(f"http://{gateway.address}/v1/models") as response:
         assert response.status == 401

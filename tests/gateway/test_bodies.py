@@ -158,6 +158,40 @@ def test_a_body_that_is_no_chat_request_is_refused_with_what_is_wrong(text: byte
     assert says in str(refused.value)
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings"])
+@pytest.mark.parametrize(
+    ("header", "value", "status"),
+    [
+        ("Content-Type", "text/plain; charset=utf-8", 415),
+        ("Content-Type", "multipart/form-data; boundary=x", 415),
+        ("Content-Type", "application/x-www-form-urlencoded", 415),
+        ("Content-Type", "application/jsonl", 415),
+        ("Content-Encoding", "gzip", 415),
+        ("Content-Encoding", "Identity", 200),
+        ("Content-Type", "Application/JSON; charset=utf-8", 200),
+        ("Content-Type", "application/vnd.api+json", 200),
+        ("Content-Type", "application/octet-stream", 200),
+    ],
+)
+async def test_a_body_that_is_said_to_be_something_else_is_refused_with_the_header(
+    model: Model, gateways: Gateways, path: str, header: str, value: str, status: int
+) -> None:
+    tier = model_tier(model.url)
+    tier["model"]["embeddingModel"] = "e"
+    gateway = await gateways.start(make_record([tier]))
+    body = b'{"model":"any","messages":[{"role":"user","content":"Hi"}]}'
+    if path != "/v1/chat/completions":
+        body = b'{"model":"any","%s":"Hi"}' % (b"prompt" if path == "/v1/completions" else b"input")
+    got = await gateway.post(body, path=path, headers={header: value})
+    assert got.status == status, got.body
+    if status == 415:
+        error = got.json["error"]
+        assert (error["type"], error["param"]) == ("invalid_request_error", header.lower())
+        assert error["message"].startswith(f"`{header.lower()}: {value.partition(';')[0]}` is not offered; send ")
+        assert model.fake.total == 0
+        assert await gateway.total("backstop_requests_total") == 0
+
+
 @pytest.mark.parametrize(("messages", "param"), [([], "messages"), ([1], "messages[0]"), ([USER, {}], "messages[1]")])
 async def test_messages_that_no_model_would_take_are_refused_also_by_a_fixed_answer(
     gateways: Gateways, messages: list[Any], param: str

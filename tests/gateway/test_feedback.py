@@ -95,6 +95,18 @@ def sign(keys: FeedbackKeys, revision: str) -> str:
     return keys.sign("a", revision=revision, now=NOW, nonce=1, counts=True)
 
 
+def test_what_is_signed_cannot_be_divided_otherwise() -> None:
+    keys = FeedbackKeys(KEY, scope="default/support", longest=60)
+    signed = keys.sign("v2-abc", revision="rev-", now=NOW, nonce=1, counts=True)
+    spelled = signed.rpartition(".")[2]
+    raw = base64.urlsafe_b64decode(spelled + "=" * (-len(spelled) % 4))
+    content, mac = raw[:-16], raw[-16:]
+    for moved, rest in (("v2", "-abc"), ("\0v2", "-abc"), ("v2-abc", ""), ("\0v2-ab", "\0c")):
+        forged = base64.urlsafe_b64encode(content + moved.encode() + mac).rstrip(b"=").decode()
+        assert keys.read(f"{rest}.{forged}", now=NOW) is None
+    assert keys.read(signed, now=NOW) == SignedId(revision="rev-", nonce=1, counts=True)
+
+
 async def test_what_a_tester_says_of_a_pinned_answer_is_taken_and_not_counted(model: Model, gateways: Gateways, api: TrafficApi) -> None:
     record = record_of(model)
     api.write(state(2, stable=record.revision))
@@ -161,6 +173,8 @@ async def test_feedback_that_cannot_be_read_is_refused_in_one_sentence(
     assert part in got.json["error"]["message"]
     async with gateway.http.get(f"http://{gateway.address}/v1/feedback") as response:
         assert response.status == 405
+    form = await gateway.post(body, path="/v1/feedback", headers={"Content-Type": "text/plain"})
+    assert (form.status, form.json["error"]["param"]) == (415, "content-type")
 
 
 def test_a_score_is_a_label() -> None:

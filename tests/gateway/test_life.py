@@ -154,9 +154,16 @@ async def test_a_loop_that_was_stuck_is_unhealthy_for_a_while(
 
 async def test_unknown_paths_and_methods_get_the_error_envelope(gateways: Gateways, http: aiohttp.ClientSession) -> None:
     gateway = await gateways.start(make_record([model_tier("127.0.0.1:1"), static_tier()]))
-    for method, path, status in (("GET", "/", 404), ("POST", "/v1/nothing", 404), ("GET", "/v1/chat/completions", 405)):
+    cases = [
+        ("GET", "/", 404, None),
+        ("POST", "/v1/nothing", 404, None),
+        ("GET", "/v1/chat/completions", 405, "POST"),
+        ("OPTIONS", "/v1/responses", 405, "POST"),
+        ("DELETE", "/v1/models", 405, "GET"),
+    ]
+    for method, path, status, allowed in cases:
         async with http.request(method, f"http://{gateway.address}{path}") as response:
-            assert response.status == status
+            assert (response.status, response.headers.get("Allow")) == (status, allowed)
             assert (await response.json())["error"]["type"] == "invalid_request_error"
     async with http.get(f"http://{gateway.address}/v1/models") as response:
         assert [model["id"] for model in (await response.json())["data"]] == ["m1", "backstop/static"]

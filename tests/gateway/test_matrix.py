@@ -88,6 +88,14 @@ def test_who_begins_beside_another_begins_sooner(tmp_path: Path, capsys: pytest.
     ]
 
 
+def test_no_tier_has_longer_than_all_of_its_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long, longer = tier("first"), tier("second", milliseconds=3000)
+    long["timeouts"], longer["timeouts"] = {"totalSeconds": 2}, {**longer["timeouts"], "totalSeconds": 1}
+    check(tmp_path, [long, longer], budget=9000)
+    first, second = (line.split()[3:6] for line in capsys.readouterr().out.splitlines()[3:5])
+    assert (first, second) == (["0", "2000", "7000"], ["2000", "3000", "6000"])
+
+
 def test_the_readme_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--manifests", str(ROOT / "manifests" / "samples" / "support.yaml"), "--check"])
     assert capsys.readouterr().out in (ROOT / "README.md").read_text()

@@ -14,7 +14,7 @@ from backstop.gateway.responserequest import as_chat
 from backstop.gateway.responses import Responses
 from e2e.fakemodel.script import Fault, Rule
 
-from .harness import ExactTarget, Gateways, Got, Model, TrafficApi, make_record, model_tier, state, static_tier
+from .harness import ExactTarget, Gateway, Gateways, Got, Model, TrafficApi, make_record, model_tier, state, static_tier
 from .test_cache import cache_tier
 
 PATH = "/v1/responses"
@@ -182,6 +182,105 @@ async def test_the_official_client_reads_calls_of_functions(gateways: Gateways, 
     assert (item.call_id, item.name, item.arguments) == ("call_a", "find", '{"a":1}')
 
 
+async def test_what_the_official_client_was_answered_can_be_said_again_with_what_the_functions_gave(
+    gateways: Gateways, target: ExactTarget
+) -> None:
+    gateway = await gateways.start(make_record([model_tier(target.url)]))
+    target.says(stream_of([{"content": "Let me see."}, *CALLS], finish="tool_calls"), stream=True)
+    async with openai.AsyncOpenAI(base_url=f"http://{gateway.address}/v1", api_key="sk-caller", max_retries=0) as client:
+        async with client.responses.stream(model="any", input="Hi") as stream:
+            first = await stream.get_final_response()
+        assert [item.type for item in first.output] == ["message", "function_call", "function_call"]
+        given: Any = [{"type": "function_call_output", "call_id": call, "output": call.upper()} for call in ("call_a", "call_b")]
+        target.says(stream_of([{"content": "Done."}], finish="stop"), stream=True)
+        again: Any = [{"role": "user", "content": "Hi"}, *first.output, *given]
+        async with client.responses.stream(model="any", input=again) as stream:
+            assert (await stream.get_final_response()).output_text == "Done."
+    _, _, assistant, *tools = json.loads(target.seen[-1].body)["messages"]
+    assert (assistant["content"], [call["id"] for call in assistant["tool_calls"]]) == ("Let me see.", ["call_a", "call_b"])
+    assert [(tool["role"], tool["tool_call_id"], tool["content"]) for tool in tools] == [
+        ("tool", "call_a", "CALL_A"),
+        ("tool", "call_b", "CALL_B"),
+    ]
+
+
+def piece(said: object, *, name: str = "", **more: object) -> dict[str, Any]:
+    """A delta with a piece of a call."""
+    return {"tool_calls": [{**more, "function": {"arguments": said, **({"name": name} if name else {})}}]}
+
+
+async def called(gateway: Gateway, target: ExactTarget, *, deltas: list[dict[str, Any]]) -> Got:
+    target.says(stream_of(deltas, finish="tool_calls"), stream=True)
+    return await gateway.post(b'{"input":"Hi","stream":true}', path=PATH)
+
+
+async def test_calls_that_all_have_one_index_are_told_apart_by_their_ids(gateways: Gateways, target: ExactTarget) -> None:
+    deltas = [piece("{}", name="find", index=0, id="call_a"), piece('{"b":1}', name="list", index=0, id="call_b")]
+    got = await called(await gateways.start(make_record([model_tier(target.url)])), target, deltas=deltas)
+    calls = [(item["call_id"], item["name"], item["arguments"]) for item in got.events[-1]["response"]["output"]]
+    assert calls == [("call_a", "find", "{}"), ("call_b", "list", '{"b":1}')]
+
+
+async def test_calls_in_pieces_of_one_another_are_no_answer(gateways: Gateways, target: ExactTarget) -> None:
+    begun = [piece("", name="find", index=0, id="call_a"), piece("", name="list", index=1, id="call_b")]
+    gateway = await gateways.start(make_record([model_tier(target.url)]))
+    got = await called(gateway, target, deltas=[*begun, piece("{}", index=0), piece("{}", index=1)])
+    assert named(got)[-1] == "response.failed"
+    assert got.events[-1]["response"]["error"]["message"] == "the calls of functions came in pieces of one another"
+    assert await gateway.total("backstop_requests_total", outcome="truncated") == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_arguments_that_are_no_text_are_one_in_the_answer_and_a_call_without_an_id_has_one(
+    gateways: Gateways, target: ExactTarget, stream: bool
+) -> None:
+    deltas = [piece({"city": 'B"n'}, name="find", index=0, id=None), piece(None, name="list", index=1, id="")]
+    gateway = await gateways.start(make_record([model_tier(target.url)]))
+    if stream:
+        answer = (await called(gateway, target, deltas=deltas)).events[-1]["response"]
+    else:
+        message = {"role": "assistant", "content": None, "tool_calls": [call for delta in deltas for call in delta["tool_calls"]]}
+        target.says(json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}))
+        answer = (await gateway.post(b'{"input":"Hi"}', path=PATH)).json
+    first, second = answer["output"]
+    assert (json.loads(first["arguments"]), second["arguments"]) == ({"city": 'B"n'}, "")
+    assert first["call_id"] != second["call_id"]
+    assert first["call_id"].startswith("call_")
+    assert second["call_id"].startswith("call_")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_text_that_comes_in_parts_is_one(gateways: Gateways, target: ExactTarget, stream: bool) -> None:
+    gateway = await gateways.start(make_record([model_tier(target.url)]))
+    said = {"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Good "}, {"type": "text", "text": "day"}]}
+    whole = json.dumps({"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]})
+    target.says(stream_of([said], finish="stop") if stream else whole, stream=stream)
+    got = await gateway.post(json.dumps({"input": "Hi", "stream": stream}).encode(), path=PATH)
+    answer = got.events[-1]["response"] if stream else got.json
+    assert [part["text"] for item in answer["output"] for part in item["content"]] == ["Good day"]
+
+
+@pytest.mark.parametrize(
+    ("usage", "told"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 4}, (3, 4, 7)),
+        ({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": None}, (3, 4, 7)),
+        ({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 9}, (3, 4, 9)),
+        ({"prompt_tokens": None, "completion_tokens": 4, "total_tokens": 4}, None),
+        ({"prompt_tokens": 3.5, "completion_tokens": 4}, None),
+        ({"prompt_tokens": 10**4000, "completion_tokens": 4}, None),
+    ],
+)
+async def test_usage_is_told_as_it_was_said_or_not_at_all(
+    gateways: Gateways, target: ExactTarget, usage: dict[str, object], told: tuple[int, int, int] | None
+) -> None:
+    gateway = await gateways.start(make_record([model_tier(target.url)]))
+    choice = {"index": 0, "message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}
+    target.says(json.dumps({"choices": [choice], "usage": usage}))
+    said = (await gateway.post(b'{"input":"Hi"}', path=PATH)).json["usage"]
+    assert (said and (said["input_tokens"], said["output_tokens"], said["total_tokens"])) == told
+
+
 @pytest.mark.parametrize(
     ("finish", "status", "details"),
     [
@@ -255,12 +354,14 @@ TRANSLATED: list[tuple[dict[str, Any], dict[str, Any]]] = [
                     "type": "message",
                     "role": "assistant",
                     "status": "completed",
-                    "content": [{"type": "output_text", "text": "c"}],
+                    "phase": None,
+                    "content": [{"type": "output_text", "text": "c", "annotations": [{"type": "url_citation"}], "logprobs": []}],
                 },
                 {"type": "function_call", "id": "fc_1", "call_id": "1", "name": "f", "arguments": "{}"},
                 {"type": "function_call", "id": "fc_2", "call_id": "2", "name": "g", "arguments": "{}"},
                 {"type": "function_call_output", "call_id": "1", "output": "d"},
                 {"type": "function_call_output", "call_id": "2", "output": [{"type": "input_text", "text": "e"}]},
+                {"type": "function_call", "call_id": "3", "name": "f", "arguments": "{}"},
             ]
         },
         {
@@ -274,10 +375,9 @@ TRANSLATED: list[tuple[dict[str, Any], dict[str, Any]]] = [
                         {"type": "file", "file": {"filename": "f", "file_data": "data:y"}},
                     ],
                 },
-                {"role": "assistant", "content": "c"},
                 {
                     "role": "assistant",
-                    "content": None,
+                    "content": "c",
                     "tool_calls": [
                         {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}},
                         {"id": "2", "type": "function", "function": {"name": "g", "arguments": "{}"}},
@@ -285,6 +385,11 @@ TRANSLATED: list[tuple[dict[str, Any], dict[str, Any]]] = [
                 },
                 {"role": "tool", "tool_call_id": "1", "content": "d"},
                 {"role": "tool", "tool_call_id": "2", "content": "e"},
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [{"id": "3", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+                },
             ]
         },
     ),
@@ -296,7 +401,7 @@ TRANSLATED: list[tuple[dict[str, Any], dict[str, Any]]] = [
             "tools": [{"type": "function", "name": "f", "parameters": {}, "strict": True}],
             "tool_choice": {"type": "function", "name": "f"},
             "store": False,
-            "include": [],
+            "include": ["reasoning.encrypted_content"],
             "truncation": "disabled",
             "top_k": 7,
             "temperature": 0.5,
@@ -337,7 +442,22 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"input": "a", "reasoning": {"summary": "auto"}}, "reasoning.summary", "`reasoning.summary` is not offered"),
     ({"input": [{"role": "robot", "content": "a"}]}, "input[0].role", "must be one of `user`, `assistant`, `system`, `developer`"),
     ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type", "`input[0].type` `item_reference` is not offered"),
-    ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}, "input[0].content[0]", "`input_image` is not"),
+    ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}, "input[0].content[0].file_id", "not offered"),
+    ({"input": [{"role": "user", "content": [{"type": "input_file", "file_url": "f"}]}]}, "input[0].content[0].file_url", "leave it out"),
+    (
+        {"input": [{"role": "user", "content": [{"type": "input_text", "text": "a", "cache": 1}]}]},
+        "input[0].content[0].cache",
+        "leave it out",
+    ),
+    ({"input": [{"role": "user", "content": [{"type": "video"}]}]}, "input[0].content[0].type", "`video` is not offered"),
+    ({"input": [{"role": "assistant", "content": "a", "phase": "commentary"}]}, "input[0].phase", "leave it out"),
+    ({"input": [{"type": "function_call_output", "call_id": "1", "output": "a", "caller": "x"}]}, "input[0].caller", "leave it out"),
+    ({"input": [{"type": "function_call", "call_id": "1", "name": "a", "namespace": "x"}]}, "input[0].namespace", "leave it out"),
+    ({"input": "a", "text": {"voice": "x"}}, "text.voice", "`text.voice` is not offered"),
+    ({"input": "a", "include": "x"}, "include", "`include` must be a list"),
+    ({"input": "a", "logprobs": True}, "logprobs", "`logprobs` is not offered"),
+    ({"input": "a", "functions": [{"name": "f"}]}, "functions", "`functions` is not offered"),
+    ({"input": "a", "modalities": ["text", "audio"]}, "modalities", "`modalities` is not offered"),
     ({"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, "input[0].call_id", "`input[0].call_id` must be a string"),
     ({"input": ["a"]}, "input[0]", "`input[0]` must be a JSON object"),
 ]
@@ -374,5 +494,5 @@ def test_whatever_a_model_says_there_is_one_last_event(deltas: list[dict[str, An
     spelling = Responses(identity="i", created=1, echo={})
     said = b"".join(spelling.events(chunk.encode() + b"\n\n") for chunk in stream_of(deltas, finish="stop").split("\n\n"))
     events = [json.loads(line[6:]) for line in said.decode().split("\n") if line.startswith("data: ")]
-    assert [event["type"] for event in events if event["type"] in LAST] == ["response.completed"]
+    assert [event["type"] for event in events if event["type"] in LAST] in (["response.completed"], ["response.failed"])
     assert [event["sequence_number"] for event in events] == list(range(len(events)))

@@ -300,8 +300,8 @@ async def test_a_caller_that_leaves_is_nobodys_error(
 ) -> None:
     model.script(Rule(fault=Fault.STALL, tokens=9, cut_after_tokens=3) if stream else Rule(fault=Fault.HANG))
     gateway = await gateways.start(make_record([model_tier(model.url)], budget=60_000), traces=towards(collector.address))
-    body = json.dumps({"model": "any", "messages": [USER], "stream": stream})
-    asking = asyncio.create_task(http.post(f"http://{gateway.address}/v1/chat/completions", data=body))
+    body = {"model": "any", "messages": [USER], "stream": stream}
+    asking = asyncio.create_task(http.post(f"http://{gateway.address}/v1/chat/completions", json=body))
 
     async def asked() -> bool:
         return model.fake.total == 1

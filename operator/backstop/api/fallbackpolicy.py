@@ -783,6 +783,19 @@ class FallbackPolicySpec(ApiModel):
             ),
         ),
         Rule(
+            cel="!has(self.chain) || !has(self.latencyBudgetMilliseconds) || !has(self.chain[0].model)"
+            " || (has(self.chain[0].timeouts) && has(self.chain[0].timeouts.firstTokenMilliseconds))"
+            " || self.chain.map(t, has(t.timeouts) && has(t.timeouts.firstTokenMilliseconds) ? t.timeouts.firstTokenMilliseconds : 0)"
+            ".sum() < self.latencyBudgetMilliseconds",
+            message="`spec.chain`: the later tiers' `timeouts.firstTokenMilliseconds` take all of `spec.latencyBudgetMilliseconds`, and "
+            "the first tier would never be asked; give them less, or it a time of its own",
+            holds=lambda s: (
+                s.latencyBudgetMilliseconds is None
+                or _declared_first_token_times(s)[:1] != [None]
+                or sum(ms or 0 for ms in _declared_first_token_times(s)) < s.latencyBudgetMilliseconds
+            ),
+        ),
+        Rule(
             cel="!has(self.access) || !has(self.access.callerKeysRef) || !has(self.canary) || !has(self.canary.probes)"
             " || self.canary.probes.all(p, p.when == 'BeforeTraffic' || has(p.apiKeyRef))",
             message="`spec.canary.probes`: with `spec.access.callerKeysRef`, `DuringTraffic` needs a caller's key; set `apiKeyRef`",

@@ -106,7 +106,7 @@ class GatewayApp:
                 headers = headers._replace(partition=access.partition(authorization=headers.authorization, tenant=headers.tenant))
             except CallerError as refusal:
                 self._metrics.count_unauthorized()
-                await self._refuse(refusal, headers=headers, role=role, reply=reply)
+                await self._refuse(refusal, headers=headers, role=role, reply=reply, said=(b"www-authenticate", b"Bearer"))
                 return
         match exchange.method, exchange.path:
             case "POST", path if path in self._offered:
@@ -116,16 +116,20 @@ class GatewayApp:
             case "POST", path if path == FEEDBACK_PATH and self._feedback is not None:
                 await self._take_feedback(self._feedback, exchange=exchange, headers=headers, role=role, reply=reply)
             case method, path if path in self._paths:
-                await self._refuse(
-                    CallerError(f"`{method}` is not offered on `{path}`", status=405), headers=headers, role=role, reply=reply
-                )
+                allowed = "GET" if path == MODELS_PATH else "POST"
+                error = CallerError(f"`{method}` is not offered on `{path}`; `{allowed}` is", status=405)
+                await self._refuse(error, headers=headers, role=role, reply=reply, said=(b"allow", allowed.encode()))
             case _, path:
                 offered = ", ".join(f"`{offered}`" for offered in self._paths[:-1])
                 error = CallerError(f"`{path}` is not offered; {offered} and `{MODELS_PATH}` are", status=404, code="not_found")
                 await self._refuse(error, headers=headers, role=role, reply=reply)
 
-    async def _refuse(self, error: CallerError, *, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
-        await reply.caller_error(error, headers=self._local.identify(headers.identity, role=role))
+    async def _refuse(
+        self, error: CallerError, *, headers: RequestHeaders, role: PodRole, reply: Reply, said: tuple[bytes, bytes] | None = None
+    ) -> None:
+        """`said`: a header of this refusal's own."""
+        own = [] if said is None else [said]
+        await reply.caller_error(error, headers=[*self._local.identify(headers.identity, role=role), *own])
 
     async def _take_feedback(self, desk: FeedbackDesk, *, exchange: Exchange, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
         """What a caller thought of an answer. It is no request: nothing of it is judged, but what it says."""
@@ -136,6 +140,7 @@ class GatewayApp:
         try:
             if self._lifecycle.in_flight > MAX_IN_FLIGHT:
                 raise NoRoomError
+            headers.check_form()
             await body.read(exchange, length=headers.content_length, most=LONGEST_FEEDBACK)
             said = desk.take(body.content)
         except CallerError as error:
@@ -212,6 +217,7 @@ class GatewayApp:
     ) -> None:
         try:
             patience = headers.patience
+            headers.check_form()
             await body.read(exchange, length=headers.content_length)
         except NoRoomError:
             await self._overloaded(Overload.BODIES, headers=headers, role=role, reply=reply, passage=passage)

@@ -362,10 +362,12 @@ def _abroad(tier: ModelTier | HumanTier) -> Failure:
 
 
 def content_deadline(tier: ModelTier, *, now: float, budget_end: float) -> float:
-    """Until when a tier may bring content: its own time from now, or what the budget leaves after the later tiers' times."""
+    """Until when a tier may bring content: its own time from now, or what the budget leaves after the later tiers' times; never after all
+    of its time.
+    """
     if tier.first_token is None:
-        return budget_end - tier.reserved
-    return min(now + tier.first_token, budget_end)
+        return min(budget_end - tier.reserved, now + tier.total)
+    return min(now + tier.first_token, budget_end, now + tier.total)
 
 
 def _is_late(result: Whole | Streaming | PassedBack | Failed | None) -> bool:

@@ -25,12 +25,25 @@ DEADLINE_HEADER: Final = "x-backstop-deadline-ms"
 LANGUAGE_HEADER: Final = "accept-language"
 CACHE_CONTROL_HEADER: Final = "cache-control"
 AUTHORIZATION_HEADER: Final = "authorization"
+TYPE_HEADER: Final = "content-type"
+ENCODING_HEADER: Final = "content-encoding"
+# Of a body that says nothing of what it is, too.
+_JSON_TYPES: Final = ("", JSON_TYPE, "application/octet-stream")
 _LONGEST_CREDENTIAL: Final = 4096
 _LONGEST_TENANT: Final = 256
 _OWN: Final = b"x-backstop-"
 # Beside ours and those that callers are told apart by. Most headers of a request are others, and cost no more than a look.
 _READ: Final = frozenset(
-    name.encode() for name in ("content-length", *_TRACE_HEADERS, LANGUAGE_HEADER, CACHE_CONTROL_HEADER, AUTHORIZATION_HEADER)
+    name.encode()
+    for name in (
+        "content-length",
+        *_TRACE_HEADERS,
+        LANGUAGE_HEADER,
+        CACHE_CONTROL_HEADER,
+        AUTHORIZATION_HEADER,
+        TYPE_HEADER,
+        ENCODING_HEADER,
+    )
 )
 _LONGEST_READ: Final = 1024  # of a header that rules read
 # What no header may hold.
@@ -63,6 +76,8 @@ class RequestHeaders(NamedTuple):  # with so many fields, a frozen dataclass tak
     partition: bytes | None = b""  # with whom it shares kept answers; None: with nobody
     deadline: str | None = None  # as it was said
     read: Mapping[str, str] = MappingProxyType({})  # that rules may read
+    content_type: str = JSON_TYPE
+    content_encoding: str = ""
 
     @property
     def patience(self) -> float | None:
@@ -72,6 +87,17 @@ class RequestHeaders(NamedTuple):  # with so many fields, a frozen dataclass tak
         if not _MILLISECONDS.fullmatch(self.deadline):
             raise CallerError(f"`{DEADLINE_HEADER}` must be whole milliseconds above 0; correct it", param=DEADLINE_HEADER)
         return int(self.deadline) / 1000
+
+    def check_form(self) -> None:
+        """Raise CallerError (415) where the body is said to be something else than JSON, or to be compressed."""
+        kind = self.content_type.partition(";")[0].strip().lower()
+        if kind not in _JSON_TYPES and not kind.endswith("+json"):
+            raise CallerError(f"`{TYPE_HEADER}: {kind[:64]}` is not offered; send `{JSON_TYPE}`", param=TYPE_HEADER, status=415)
+        coding = self.content_encoding.strip().lower()
+        if coding not in ("", "identity"):
+            raise CallerError(
+                f"`{ENCODING_HEADER}: {coding[:64]}` is not offered; send the body as it is", param=ENCODING_HEADER, status=415
+            )
 
     def to_forward(self, revision: str, *, trace: Mapping[str, str], pinned: bool = False) -> dict[str, str]:
         """Headers of the same request, forwarded to `revision`; `pinned`: because its caller named the track."""
@@ -114,6 +140,7 @@ def read_headers(
     trace: dict[str, str] = {}
     wishes: dict[str, list[bytes]] = {}
     read: dict[str, str] = {}
+    content_type = content_encoding = ""
     for raw_name, raw_value in pairs:
         if raw_name not in _READ and raw_name[: len(_OWN)] != _OWN and not looks_at_all:
             continue
@@ -126,6 +153,10 @@ def read_headers(
             length = int(raw_value)  # the HTTP parser has let digits through only
         elif name in _TRACE_HEADERS:
             trace[name] = raw_value.decode("latin-1")
+        elif name == TYPE_HEADER:
+            content_type = raw_value.decode("latin-1")
+        elif name == ENCODING_HEADER:
+            content_encoding = raw_value.decode("latin-1")
         elif name in (LANGUAGE_HEADER, CACHE_CONTROL_HEADER, AUTHORIZATION_HEADER):
             wishes.setdefault(name, []).append(raw_value)
         elif name.startswith("x-backstop-"):
@@ -150,6 +181,8 @@ def read_headers(
         tenant=_tenant(pairs, header=tenant_header) if tenant_header else None,
         deadline=own.get(DEADLINE_HEADER),
         read=read,
+        content_type=content_type,
+        content_encoding=content_encoding,
     )
 
 
@@ -195,7 +228,9 @@ _STREAM_HEADERS: Final = (
 
 
 class Spelling(Protocol):
-    """How answers are spelled that are not as their caller has asked for them."""
+    """How answers are spelled that are not as their caller has asked for them. `failed`: a stream, which has ended so for its caller."""
+
+    failed: bool
 
     def whole(self, body: bytes) -> bytes:
         """A whole answer, good ones only."""
@@ -315,6 +350,11 @@ class Reply:
             await self.end_stream(error_event(message, code=code))
         else:
             await self.whole(503, headers=headers, body=envelope(message, kind="server_error", code=code))
+
+    @property
+    def failed(self) -> bool:
+        """Whether a stream could not be spelled as its caller has asked for it, and has ended as one that failed."""
+        return self.spelling is not None and self.spelling.failed
 
     def _started(self, status: int, *, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         if self._closing():

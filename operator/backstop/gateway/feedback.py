@@ -144,4 +144,5 @@ def _lowered(sentence: str) -> str:
 
 
 def _mac(key: bytes, content: bytes, request: str) -> bytes:
-    return hmac.digest(key, content + request.encode(errors="replace"), hashlib.sha256)[:_MAC_BYTES]
+    """Of both; the byte between them, which no revision and no request's id has, is where one ends and the other begins."""
+    return hmac.digest(key, content + b"\0" + request.encode(errors="replace"), hashlib.sha256)[:_MAC_BYTES]

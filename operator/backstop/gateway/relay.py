@@ -80,6 +80,8 @@ class Relay:
         if continued:
             self._metrics.count_continued(answer.tier, to=tier.name)
         await reply.end_stream(comment(use) if hop else b"")
+        if reply.failed:
+            return Relayed(Outcome.TRUNCATED, use=use)
         return Relayed(Outcome.SUCCESS, use=use, first_broke_off=continued and going_on is not None and going_on.first)
 
     async def _pass_on(

@@ -4,7 +4,7 @@ What a chat cannot mean is refused by name: nothing is kept here that could be r
 place are not a model's that speaks chat. What is not known passes through, as everywhere.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, NamedTuple, TypeVar
 
 from .errors import CallerError
@@ -24,10 +24,29 @@ _NOT_OFFERED: Final[Mapping[str, tuple[bytes, ...]]] = {
     "max_tool_calls": (),
     "truncation": (b'"disabled"',),
     "top_logprobs": (b"0",),
-    "include": (b'["reasoning.encrypted_content"]',),
     "messages": (),
     "n": (b"1",),
     "response_format": (),
+    # A chat's own, whose answers a response has no place for.
+    "logprobs": (),
+    "functions": (),
+    "function_call": (),
+    "audio": (),
+    "modalities": (b'["text"]',),
+}
+_ENCRYPTED: Final = b'"reasoning.encrypted_content"'
+# Of items and parts: what is read, and what only tells a place where such things are kept.
+_KEPT: Final = ("type", "id", "status")
+_OF_MESSAGE: Final = (*_KEPT, "role", "content")
+_OF_CALL: Final = (*_KEPT, "call_id", "name", "arguments")
+_OF_OUTPUT: Final = (*_KEPT, "call_id", "output")
+_OF_PARTS: Final[Mapping[bytes, tuple[str, ...]]] = {
+    b'"input_text"': ("text",),
+    b'"output_text"': ("text", "annotations", "logprobs"),
+    b'"text"': ("text",),
+    b'"refusal"': ("refusal",),
+    b'"input_image"': ("image_url", "detail"),
+    b'"input_file"': ("file_id", "file_data", "filename"),
 }
 # Said again in the answer, as its caller spelled it; and what is said where it was not.
 _ECHOED: Final[Mapping[str, bytes]] = {
@@ -43,7 +62,8 @@ _ECHOED: Final[Mapping[str, bytes]] = {
     "top_p": b"null",
     "user": b"null",
 }
-_ROLES: Final = (b'"user"', b'"assistant"', b'"system"', b'"developer"')
+_ASSISTANT: Final = b'"assistant"'
+_ROLES: Final = (b'"user"', _ASSISTANT, b'"system"', b'"developer"')
 
 
 class AsChat(NamedTuple):
@@ -59,6 +79,7 @@ def as_chat(text: bytes) -> AsChat:
     for name, harmless in _NOT_OFFERED.items():
         if members.pop(name, b"null") not in (*_NOTHING, *harmless):
             raise CallerError(f"`{name}` is not offered on `{PATH}`; leave it out", param=name)
+    _take_include(members)
     echo = {name: _said(members.get(name), otherwise=otherwise) for name, otherwise in _ECHOED.items()}
     messages = _messages(members.pop("input", b"null"))
     instructions = members.pop("instructions", b"null")
@@ -78,44 +99,49 @@ def as_chat(text: bytes) -> AsChat:
     return AsChat(join_object({**members, "messages": b"[" + b",".join(messages) + b"]"}), echo)
 
 
+class _Turn(NamedTuple):
+    """A message of the chat, and the calls of it."""
+
+    members: dict[str, bytes]
+    calls: list[bytes]
+
+
 def _messages(spelled: bytes) -> list[bytes]:
-    """The messages that the input stands for. Calls that follow one another are one message's, as a chat wants them."""
+    """The messages that the input stands for. Calls belong to the assistant's message that they follow, as a chat wants them."""
     if spelled.startswith(b'"'):
         return [join_object({"role": b'"user"', "content": spelled})]
     items = _list(spelled, param="input")
     if not items:
         raise CallerError("`input` must not be empty; give a text, or at least one item", param="input")
-    messages: list[bytes] = []
-    calls: list[bytes] = []
+    turns: list[_Turn] = []
     for position, item in enumerate(items):
         param = f"input[{position}]"
         members = _object(item, where=f"`{param}`", param=param)
-        kind = members.get("type", b'"message"')
-        if kind == b'"function_call"':
-            calls.append(_call(members, param=param))
-            continue
-        if calls:
-            messages.append(_calling(calls))
-            calls = []
-        match kind:
+        match members.get("type", b'"message"'):
             case b'"message"':
-                messages.append(_message(members, param=param))
+                turns.append(_Turn(_message(members, param=param), []))
+            case b'"function_call"':
+                if not (turns and turns[-1].members["role"] == _ASSISTANT):
+                    turns.append(_Turn({"role": _ASSISTANT, "content": b"null"}, []))
+                turns[-1].calls.append(_call(members, param=param))
             case b'"function_call_output"':
-                messages.append(_output(members, param=param))
-            case _:
+                turns.append(_Turn(_output(members, param=param), []))
+            case kind:
                 raise CallerError(
                     f"`{param}.type` {_shown(kind)} is not offered; there are `message`, `function_call` and `function_call_output`",
                     param=f"{param}.type",
                 )
-    return [*messages, _calling(calls)] if calls else messages
+    calls = [{"tool_calls": b"[" + b",".join(turn.calls) + b"]"} if turn.calls else {} for turn in turns]
+    return [join_object({**turn.members, **made}) for turn, made in zip(turns, calls, strict=True)]
 
 
-def _message(members: dict[str, bytes], *, param: str) -> bytes:
+def _message(members: dict[str, bytes], *, param: str) -> dict[str, bytes]:
+    _refuse_others(members, known=_OF_MESSAGE, param=param)
     role = members.get("role", b"null")
     if role not in _ROLES:
         raise CallerError(f"`{param}.role` must be one of {', '.join(_shown(role) for role in _ROLES)}", param=f"{param}.role")
     content = members.get("content", b"null")
-    return join_object({"role": role, "content": content if content.startswith(b'"') else _parts(content, param=f"{param}.content")})
+    return {"role": role, "content": content if content.startswith(b'"') else _parts(content, param=f"{param}.content")}
 
 
 def _parts(spelled: bytes, *, param: str) -> bytes:
@@ -126,24 +152,26 @@ def _parts(spelled: bytes, *, param: str) -> bytes:
         where = f"{param}[{position}]"
         members = _object(part, where=f"`{where}`", param=where)
         text = b"null"
-        match members.get("type"):
+        kind = members.get("type", b"null")
+        _refuse_others(members, known=("type", *_OF_PARTS.get(kind, members)), param=where)
+        match kind:
             case b'"input_text"' | b'"output_text"' | b'"text"':
                 text = _string(members, "text", param=where)
                 parts.append(join_object({"type": b'"text"', "text": text}))
             case b'"refusal"':
                 text = _string(members, "refusal", param=where)
                 parts.append(join_object({"type": b'"text"', "text": text}))
-            case b'"input_image"' if "image_url" in members:
+            case b'"input_image"':
                 detail = {name: members[name] for name in ("detail",) if members.get(name, b"null") != b"null"}
                 image = join_object({"url": _string(members, "image_url", param=where), **detail})
                 parts.append(join_object({"type": b'"image_url"', "image_url": image}))
-            case b'"input_file"' if "file_url" not in members:
-                file = {name: value for name, value in members.items() if name in ("file_id", "file_data", "filename")}
+            case b'"input_file"':
+                file = {name: members[name] for name in ("file_id", "file_data", "filename") if members.get(name, b"null") != b"null"}
                 parts.append(join_object({"type": b'"file"', "file": join_object(file)}))
             case b'"input_audio"':
                 parts.append(part)
-            case kind:
-                raise CallerError(f"`{where}`: {_shown(kind or b'null')} is not offered so on `{PATH}`; leave it out", param=where)
+            case _:
+                raise CallerError(f"`{where}.type` {_shown(kind)} is not offered on `{PATH}`; leave it out", param=f"{where}.type")
         texts.append(text)
     if len(parts) == 1 and texts[0] != b"null":
         return texts[0]
@@ -151,18 +179,23 @@ def _parts(spelled: bytes, *, param: str) -> bytes:
 
 
 def _call(members: dict[str, bytes], *, param: str) -> bytes:
+    _refuse_others(members, known=_OF_CALL, param=param)
     function = join_object({name: _string(members, name, param=param) for name in ("name", "arguments")})
     return join_object({"id": _string(members, "call_id", param=param), "type": b'"function"', "function": function})
 
 
-def _calling(calls: list[bytes]) -> bytes:
-    return join_object({"role": b'"assistant"', "content": b"null", "tool_calls": b"[" + b",".join(calls) + b"]"})
-
-
-def _output(members: dict[str, bytes], *, param: str) -> bytes:
+def _output(members: dict[str, bytes], *, param: str) -> dict[str, bytes]:
+    _refuse_others(members, known=_OF_OUTPUT, param=param)
     output = members.get("output", b"null")
     content = output if output.startswith(b'"') else _parts(output, param=f"{param}.output")
-    return join_object({"role": b'"tool"', "tool_call_id": _string(members, "call_id", param=param), "content": content})
+    return {"role": b'"tool"', "tool_call_id": _string(members, "call_id", param=param), "content": content}
+
+
+def _take_include(members: dict[str, bytes]) -> None:
+    """Of what may be asked for beside the answer, only a model's reasoning for later: there is none to be had, and nothing is missing."""
+    included = members.pop("include", b"null")
+    if included != b"null" and any(name != _ENCRYPTED for name in _list(included, param="include")):
+        raise CallerError(f"`include` is not offered on `{PATH}`; leave it out", param="include")
 
 
 def _take_text(members: dict[str, bytes]) -> None:
@@ -173,6 +206,7 @@ def _take_text(members: dict[str, bytes]) -> None:
     text = _object(spelled, where="`text`", param="text")
     if text.get("verbosity", b"null") != b"null":
         members["verbosity"] = text["verbosity"]
+    _refuse_others(text, known=("format", "verbosity"), param="text")
     said = text.get("format", b"null")
     if said == b"null":
         return
@@ -197,9 +231,7 @@ def _take_reasoning(members: dict[str, bytes]) -> None:
     effort = reasoning.pop("effort", b"null")
     if effort != b"null":
         members["reasoning_effort"] = effort
-    for name, value in reasoning.items():
-        if value != b"null":
-            raise CallerError(f"`reasoning.{name}` is not offered on `{PATH}`; leave it out", param=f"reasoning.{name}")
+    _refuse_others(reasoning, known=(), param="reasoning")
 
 
 def _take_tools(members: dict[str, bytes]) -> None:
@@ -220,6 +252,13 @@ def _function(spelled: bytes, *, param: str) -> bytes:
     if kind != b'"function"':
         raise CallerError(f"`{param}.type` {_shown(kind)} is not offered on `{PATH}`; there is `function`", param=f"{param}.type")
     return join_object({"type": kind, "function": join_object(members)})
+
+
+def _refuse_others(members: Mapping[str, bytes], *, known: Collection[str], param: str) -> None:
+    """What would be lost: it is said, and has a meaning that is not known here."""
+    for name, value in members.items():
+        if name not in known and value not in _NOTHING:
+            raise CallerError(f"`{param}.{name}` is not offered on `{PATH}`; leave it out", param=f"{param}.{name}")
 
 
 def _rename(members: dict[str, bytes], name: str, to: str) -> None:

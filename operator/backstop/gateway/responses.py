@@ -16,6 +16,7 @@ INCOMPLETE: Final = "response.incomplete"
 FAILED: Final = "response.failed"
 # Bytes of one answer's texts, which are said again at the end of a stream.
 MOST_HELD: Final = 16 << 20
+_LONGEST_COUNT: Final = 12  # digits
 _GOOD_ENDS: Final = tuple(f"event: {name}\n".encode() for name in (COMPLETED, INCOMPLETE))
 _BAD_END: Final = f"event: {FAILED}\n".encode()
 _SLOW: Final = b'"code":"slow_caller"'
@@ -76,6 +77,7 @@ class Responses:
         self._open: _Item | None = None
         self._tool = b""  # which call of the chat's is the open item
         self._begun = self._ended = False
+        self.failed = False
 
     def whole(self, body: bytes) -> bytes:
         """A whole answer."""
@@ -85,12 +87,12 @@ class Responses:
         self._finish = choice.get("finish_reason", b"null")
         message = _members(choice.get("message", b"null"))
         for name, called in (("content", "text"), ("refusal", "refusal")):
-            if _is_text(message.get(name, b"null")):
-                self._done.append(self._item(called, pieces=[message[name][1:-1]]).spelled("completed"))
+            if text := _text(message.get(name, b"null")):
+                self._done.append(self._item(called, pieces=[text]).spelled("completed"))
         for spelled in _elements(message.get("tool_calls", b"null")):
             call = _members(spelled)
             function = _members(call.get("function", b"null"))
-            item = self._item("arguments", call=_call(call, function=function), pieces=[function.get("arguments", b'""')[1:-1]])
+            item = self._item("arguments", call=self._call(call, function=function), pieces=[_arguments(function)])
             self._done.append(item.spelled("completed"))
         return self._response(*self._status())
 
@@ -119,12 +121,12 @@ class Responses:
             choice = _members(spelled)
             delta = _members(choice.get("delta", b"null"))
             for name, called in (("content", "text"), ("refusal", "refusal")):
-                if _is_text(delta.get(name, b"null")):
-                    said += self._more(called, piece=delta[name])
+                if text := _text(delta.get(name, b"null")):
+                    said += self._more(called, piece=text)
             for call in _elements(delta.get("tool_calls", b"null")):
-                said += self._called(_members(call))
+                said += [] if self._ended else self._called(_members(call))
             self._finish = self._finish if choice.get("finish_reason", b"null") == b"null" else choice["finish_reason"]
-        if self._held > MOST_HELD:
+        if self._held > MOST_HELD and not self._ended:
             said.append(self._end("failed", error=b'{"code":"answer_too_long","message":"the answer is too long"}'))
         return said
 
@@ -140,28 +142,40 @@ class Responses:
             said = [*self._close(), *self._start(self._item(called))]
         assert self._open is not None
         item = self._open
-        item.pieces.append(piece[1:-1])
+        item.pieces.append(piece)
         self._held += len(piece)
         name = {"text": "response.output_text.delta", "refusal": "response.refusal.delta"}[called]
         extra = {"logprobs": b"[]"} if called == "text" else {}
-        return [*said, self._event(name, {**_place(item), "delta": piece, **extra})]
+        return [*said, self._event(name, {**_place(item), "delta": b'"' + piece + b'"', **extra})]
 
     def _called(self, call: dict[str, bytes]) -> list[bytes]:
-        """A piece of a call. A new one begins with its index; some begin it with an id, and say no index."""
+        """A piece of a call. A new one begins with its index; some begin it with an id, and say no index, or the same one always."""
         function = _members(call.get("function", b"null"))
-        mark = call.get("index", b"") or call.get("id", b"")
+        mark, named = call.get("index", b"") or call.get("id", b""), bool(_text(function.get("name", b"null")))
         said = []
-        if self._open is None or self._open.called != "arguments" or (mark and mark != self._tool):
+        if self._open is None or self._open.called != "arguments" or (mark and mark != self._tool) or (named and self._is_other(call)):
+            if not named:  # it goes on with a call that is over, or is none
+                return [self._end("failed", error=b'{"message":"the calls of functions came in pieces of one another"}')]
             self._tool = mark
-            said = [*self._close(), *self._start(self._item("arguments", call=_call(call, function=function)))]
+            said = [*self._close(), *self._start(self._item("arguments", call=self._call(call, function=function)))]
         assert self._open is not None
-        piece = function.get("arguments", b"null")
-        if _is_text(piece):
-            self._open.pieces.append(piece[1:-1])
+        if piece := _arguments(function):
+            self._open.pieces.append(piece)
             self._held += len(piece)
             where = {"item_id": quoted(self._open.identity), "output_index": b"%d" % self._open.index}
-            said.append(self._event("response.function_call_arguments.delta", {**where, "delta": piece}))
+            said.append(self._event("response.function_call_arguments.delta", {**where, "delta": b'"' + piece + b'"'}))
         return said
+
+    def _is_other(self, call: Mapping[str, bytes]) -> bool:
+        """Whether a call has another id than the open one."""
+        identity = call.get("id", b"null")
+        return self._open is not None and bool(_text(identity)) and identity != self._open.call["call_id"]
+
+    def _call(self, call: Mapping[str, bytes], *, function: Mapping[str, bytes]) -> dict[str, bytes]:
+        """What its output refers to, and its name. Some models give a call no id."""
+        identity = call.get("id", b"null")
+        said = identity if _text(identity) else quoted(f"call_{self._identity}_{len(self._done) + (self._open is not None)}")
+        return {"call_id": said, "name": function.get("name", b'""')}
 
     def _item(self, called: str, *, call: Mapping[str, bytes] | None = None, pieces: list[bytes] | None = None) -> _Item:
         kind = "fc" if called == "arguments" else "msg"
@@ -193,7 +207,7 @@ class Responses:
         return [*said, self._event("response.output_item.done", {"output_index": b"%d" % item.index, "item": done})]
 
     def _end(self, status: str, error: bytes = b"null", details: bytes = b"null") -> bytes:
-        self._ended = True
+        self._ended, self.failed = True, status == "failed"
         if self._open is not None:  # cut in the middle: it is in the response, as far as it came
             self._done.append(self._open.spelled("incomplete"))
         return self._event(f"response.{status}", {"response": self._response(status, error, details)})
@@ -231,23 +245,20 @@ class Responses:
 def usage_of(spelled: bytes) -> bytes:
     """A chat's usage by the names that a response has for it."""
     said = _members(spelled)
-    if not {"prompt_tokens", "completion_tokens"} <= said.keys():
+    read, written, both = (said.get(f"{name}_tokens", b"null") for name in ("prompt", "completion", "total"))
+    if not (_is_count(read) and _is_count(written)):
         return b"null"
     cached = _members(said.get("prompt_tokens_details", b"null")).get("cached_tokens", b"null")
     reasoned = _members(said.get("completion_tokens_details", b"null")).get("reasoning_tokens", b"null")
     return join_object(
         {
-            "input_tokens": said["prompt_tokens"],
-            "input_tokens_details": join_object({"cached_tokens": b"0" if cached == b"null" else cached}),
-            "output_tokens": said["completion_tokens"],
-            "output_tokens_details": join_object({"reasoning_tokens": b"0" if reasoned == b"null" else reasoned}),
-            "total_tokens": said.get("total_tokens", b"0"),
+            "input_tokens": read,
+            "input_tokens_details": join_object({"cached_tokens": cached if _is_count(cached) else b"0"}),
+            "output_tokens": written,
+            "output_tokens_details": join_object({"reasoning_tokens": reasoned if _is_count(reasoned) else b"0"}),
+            "total_tokens": both if _is_count(both) else b"%d" % (int(read) + int(written)),
         }
     )
-
-
-def _call(call: Mapping[str, bytes], *, function: Mapping[str, bytes]) -> dict[str, bytes]:
-    return {"call_id": call.get("id", b'""'), "name": function.get("name", b'""')}
 
 
 def _place(item: _Item) -> dict[str, bytes]:
@@ -263,8 +274,24 @@ def _error(spelled: bytes) -> bytes:
     return join_object({"code": b'"server_error"' if code == b"null" else code, "message": said.get("message", b'""')})
 
 
-def _is_text(spelled: bytes) -> bool:
-    return len(spelled) > len(b'""') and spelled.startswith(b'"')
+def _text(spelled: bytes) -> bytes:
+    """A text as JSON without quotes; of a list of parts, those that are text. Empty where there is none."""
+    if spelled.startswith(b'"'):
+        return spelled[1:-1]
+    parts = [_members(part) for part in _elements(spelled)]
+    return b"".join([part["text"][1:-1] for part in parts if part.get("type") == b'"text"' and part.get("text", b"").startswith(b'"')])
+
+
+def _arguments(function: Mapping[str, bytes]) -> bytes:
+    """A call's arguments: JSON in a text, without its quotes. Some models give the JSON itself."""
+    spelled = function.get("arguments", b"null")
+    if spelled == b"null" or spelled.startswith(b'"'):
+        return _text(spelled)
+    return quoted(spelled.decode(errors="surrogatepass"))[1:-1]
+
+
+def _is_count(spelled: bytes) -> bool:
+    return spelled.isdigit() and len(spelled) <= _LONGEST_COUNT
 
 
 def _members(spelled: bytes) -> dict[str, bytes]:

@@ -63,6 +63,8 @@ def _one_text(prompt: bytes) -> bytes:
 class Completions:
     """Spells a chat's answers as those of `/v1/completions`; what is no answer stays as it is."""
 
+    failed = False
+
     def whole(self, body: bytes) -> bytes:
         """A whole answer."""
         return _text_completion(body, part="message")
