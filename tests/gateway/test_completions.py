@@ -58,7 +58,7 @@ async def test_a_text_that_comes_in_parts_is_one(gateways: Gateways, target: Exa
 
 async def test_what_is_no_chunk_of_a_completions_stream_stays_as_it_is(gateways: Gateways, target: ExactTarget) -> None:
     gateway = await gateways.start(make_record([model_tier(target.url)]))
-    rest = ': ping\n\ndata: {"type":"ping"}\n\ndata: [DONE]\n\n'
+    rest = ': ping\n\ndata: {"type":"ping"}\n\ndata: {"choices":null}\n\ndata: [DONE]\n\n'
     target.says('data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n' + rest, stream=True)
     got = await gateway.post(b'{"prompt":"Hi","stream":true}', path=PATH)
     assert got.body.decode().endswith(rest)

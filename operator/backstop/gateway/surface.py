@@ -81,7 +81,7 @@ class Completions:
 
 def _text_completion(body: bytes, *, part: str) -> bytes:
     members = split_object(body)
-    if "choices" not in members:
+    if not members.get("choices", b"null").startswith(b"["):
         return body
     choices = [_text_choice(split_object(choice), part=part) for choice in split_array(members["choices"])]
     return join_object({**members, "object": quoted("text_completion"), "choices": b"[" + b",".join(choices) + b"]"})
