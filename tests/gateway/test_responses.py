@@ -12,6 +12,7 @@ from openai.types.responses import ResponseFunctionToolCall, ResponseTextDeltaEv
 from backstop.gateway.errors import CallerError
 from backstop.gateway.responserequest import as_chat
 from backstop.gateway.responses import Responses
+from backstop.gateway.surface import Completions
 from e2e.fakemodel.script import Fault, Rule
 
 from .harness import ExactTarget, Gateway, Gateways, Got, Model, TrafficApi, make_record, model_tier, state, static_tier
@@ -496,3 +497,20 @@ def test_whatever_a_model_says_there_is_one_last_event(deltas: list[dict[str, An
     events = [json.loads(line[6:]) for line in said.decode().split("\n") if line.startswith("data: ")]
     assert [event["type"] for event in events if event["type"] in LAST] in (["response.completed"], ["response.failed"])
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
+
+
+CALLED = st.fixed_dictionaries({"function": st.fixed_dictionaries({"arguments": ANYTHING, "name": ANYTHING})}, optional={"id": ANYTHING})
+PARTS = st.lists(st.fixed_dictionaries({"type": st.sampled_from(["text", "thinking"]), "text": ANYTHING}), max_size=3)
+
+
+@pytest.mark.long
+@given(content=ANYTHING | PARTS, calls=ANYTHING | st.lists(CALLED, max_size=3), usage=ANYTHING)
+def test_whatever_a_model_says_at_once_can_be_read_as_what_was_asked_for(content: Any, calls: Any, usage: Any) -> None:
+    message = {"role": "assistant", "content": content, "tool_calls": calls}
+    body = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}).encode()
+    answer = json.loads(Responses(identity="i", created=1, echo={}).whole(body))
+    for item in answer["output"]:
+        texts = [item["call_id"], item["arguments"]] if item["type"] == "function_call" else [part["text"] for part in item["content"]]
+        assert all(isinstance(text, str) for text in texts)
+    (choice,) = json.loads(Completions().whole(body))["choices"]
+    assert isinstance(choice["text"], str)
