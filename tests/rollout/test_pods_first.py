@@ -1,14 +1,17 @@
 """The pods of the next step are made before a step passes: until they are ready it holds as before, and what is found of it counts."""
 
+from dataclasses import replace
+
 import pytest
 
-from backstop.analysis.reading import Breaching, Waiting
+from backstop.analysis.reading import Breaching, SLOReading, Waiting
 from backstop.api.reasons import Reason
-from backstop.rollout.observed import Arm
+from backstop.rollout.observed import Arm, Unresolved
 from backstop.rollout.place import CanaryPlace
-from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN, World, in_rollout, is_stable, policy, reading, share
+from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN, World, in_rollout, is_stable, policy, reading, share, started
 
 STARVED = reading(Waiting(more=7))
+MISSING = Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, "`spec.promptVersion` names `v9`, which does not exist; create it")
 SLOW = ((5, 20), (50, 60), (100, 60))
 
 
@@ -111,14 +114,6 @@ def test_a_person_s_skip_step_goes_on_without_what_is_found_as_soon_as_pods_are_
     assert share(world) == ("rev2", 500)
 
 
-def test_a_skipped_step_tells_of_the_next_one_too() -> None:
-    world = in_rollout(policy=policy(replicas=2, steps=((5, 600), (50, 60), (100, 60))))
-    told = len(world.reasons())
-    world.ask(skip_step="1")
-    world.one_pass()
-    assert world.reasons()[told:] == ["StepSkipped", "StepStarted"]
-
-
 def test_pods_are_not_made_for_a_step_that_waits_for_approval_and_then_are_first() -> None:
     world = in_rollout(policy=policy(replicas=10, steps=SLOW, approval=(5,)))
     world.run(40)
@@ -183,19 +178,168 @@ def test_steps_that_are_edited_while_paused_raise_nothing_before_it_is_over() ->
     assert share(world) == ("rev2", 300)
 
 
-def test_what_is_held_for_too_long_counts_from_when_its_pods_are_there() -> None:
+@pytest.mark.parametrize(("judged", "ends"), [(HEALTHY, False), (STARVED, True)], ids=["pods", "requests"])
+def test_a_wait_for_pods_alone_is_no_hold_that_is_too_long(judged: SLOReading, ends: bool) -> None:
     declared = policy(replicas=10, steps=SLOW, deadline=500)
     analysis = declared.canary.analysis.model_copy(update={"maxHoldSeconds": 60})
     world = in_rollout(policy=declared.model_copy(update={"canary": declared.canary.model_copy(update={"analysis": analysis})}))
     world.pace = 0
     world.run(25)
-    world.judged = STARVED
+    world.judged = judged
     world.run(200)
-    assert world.place.last is None or world.place.last.revision.name != "rev2"
-    world.pace = 1000
-    world.run(70)
+    last = world.place.last
+    assert (last is not None and last.reason == Reason.HELD_TOO_LONG) is ends
+
+
+@pytest.mark.parametrize("what", ["a pause", "no metrics", "a spec that cannot be run", "a route that cannot be read"])
+def test_pods_that_nobody_could_use_now_are_not_missed(what: str) -> None:
+    world = growing(deadline=40)
+    match what:
+        case "a pause":
+            world.policy = policy(replicas=10, steps=SLOW, deadline=40, paused=True)
+        case "no metrics":
+            world.judged = UNSEEN
+        case "a spec that cannot be run":
+            world.wanted = MISSING
+        case _:
+            world.unread = True
+    world.run(100)
+    assert share(world) == ("rev2", 50)
+    assert not canary(world).awaits_pods
+    assert world.arms["rev2"].desired == 5, "what was made stays"
+    world.policy, world.judged, world.unread = policy(replicas=10, steps=SLOW, deadline=40), HEALTHY, False
+    world.want("2")
+    world.run(30)
+    assert canary(world).awaits_pods
+    world.run(20)
     assert world.place.last is not None
-    assert world.place.last.reason == Reason.HELD_TOO_LONG
+    assert world.place.last.reason == Reason.CANARY_UNAVAILABLE
+
+
+def test_pods_for_an_early_end_are_not_missed_when_the_evidence_for_it_is_gone() -> None:
+    declared = policy(replicas=10, steps=((5, 6000), (50, 600), (100, 600)), deadline=40)
+    analysis = declared.canary.analysis.model_copy(update={"promoteEarly": True})
+    world = started(policy=declared.model_copy(update={"canary": declared.canary.model_copy(update={"analysis": analysis})}))
+    world.want("2")
+    world.run(6)
+    world.pace = 0
+    world.judged = replace(HEALTHY, promotable=True)
+    world.run(2)
+    assert canary(world).awaits_pods
+    world.judged = HEALTHY
+    world.run(100)
+    assert share(world) == ("rev2", 50)
+
+
+def test_where_pods_make_the_share_a_step_passes_before_they_are_there() -> None:
+    world = in_rollout(policy=policy(replicas=10, steps=SLOW, own=True))
+    world.pace = 0
+    world.run(25)
+    assert (canary(world).step, canary(world).pods_for) == (1, 0)
+
+
+@pytest.mark.parametrize("what", ["a pause", "a spec that cannot be run", "a route that cannot be read"])
+@pytest.mark.parametrize("steps", [((5, 600), (50, 600), (100, 600)), ((100, 600),)], ids=["step", "promotion"])
+def test_a_skipped_step_s_next_waits_for_what_every_step_waits_for(what: str, steps: tuple[tuple[int, int], ...]) -> None:
+    world = in_rollout(policy=policy(replicas=2, steps=steps))
+    before = share(world)
+    if what == "a pause":
+        world.policy = policy(replicas=2, steps=steps, paused=True)
+    elif what == "a spec that cannot be run":
+        world.wanted = MISSING
+    else:
+        world.unread = True
+    world.run(3)
+    world.ask(skip_step="1")
+    world.run(25)
+    assert share(world) == before
+    assert canary(world).weight == steps[0][0]
+    assert canary(world).routed_at is None
+    world.policy, world.unread = policy(replicas=2, steps=steps), False
+    world.want("2")
+    world.run(5)
+    assert share(world) == (("rev2", 500) if len(steps) > 1 else (None, 0))
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_a_step_that_is_skipped_while_an_edit_waits_leads_to_the_next_weight_of_the_new_steps(paused: bool) -> None:
+    world = in_rollout(policy=policy(replicas=1, steps=((5, 10), (20, 600), (100, 60))))
+    world.run(10)
+    assert share(world) == ("rev2", 200)
+    world.judged = HEALTHY if paused else UNSEEN
+    world.policy = policy(replicas=1, steps=((30, 60), (100, 60)), paused=paused)
+    world.run(2)
+    world.ask(skip_step="1")
+    world.run(3)
+    assert share(world) == ("rev2", 200 if paused else 300)
+    world.policy = policy(replicas=1, steps=((30, 60), (100, 60)))
+    world.run(3)
+    assert share(world) == ("rev2", 300)
+
+
+def test_an_approval_while_an_edit_waits_is_of_no_step() -> None:
+    world = in_rollout(policy=policy(replicas=1, steps=((5, 600), (100, 600)), approval=(5, 30)))
+    world.policy = policy(replicas=1, steps=((30, 10), (100, 60)), approval=(30,), paused=True)
+    world.ask(approve="1")
+    world.run(2)
+    assert world.reasons()[-1] == "TokenWithoutEffect"
+
+
+def test_an_edit_that_waits_asks_for_no_pods_of_a_step_that_it_is_not_at() -> None:
+    world = in_rollout(policy=policy(replicas=10, steps=((5, 20), (20, 600), (100, 60)), deadline=40))
+    world.run(60)
+    assert share(world) == ("rev2", 200)
+    world.pace = 0
+    world.policy = policy(replicas=10, steps=((30, 60), (100, 60)), deadline=40, paused=True)
+    world.run(100)
+    assert (share(world), world.arms["rev2"].desired) == (("rev2", 200), 2)
+    world.policy = policy(replicas=10, steps=((30, 60), (100, 60)), deadline=40)
+    world.run(3)
+    assert world.arms["rev2"].desired == 3
+
+
+def test_an_edit_that_raises_the_weight_begins_it_in_the_pass_that_plans_it() -> None:
+    world = in_rollout(policy=policy(replicas=2, steps=((5, 600), (50, 60), (100, 60))))
+    world.policy = policy(replicas=2, steps=((30, 60), (100, 60)))
+    told = len(world.reasons())
+    world.one_pass()
+    assert world.reasons()[told:] == ["StepsReplanned", "StepStarted"]
+
+
+def test_a_promotion_is_routed_in_the_pass_that_decides_it() -> None:
+    world = in_rollout(policy=policy(steps=((100, 25),)))
+    while "Promoting" not in world.reasons():
+        world.settle()
+        world.now += 1
+        world.one_pass()
+    assert world.shares[-1][1:] == ("rev2", None, 0)
+
+
+def test_an_edit_of_the_hold_alone_keeps_the_pods_that_were_made() -> None:
+    world = growing()
+    world.policy = policy(replicas=10, steps=((5, 200), (50, 60), (100, 60)))
+    world.run(5)
+    assert world.arms["rev2"].desired == 5
+    world.policy = policy(replicas=10, steps=((5, 200), (60, 60), (100, 60)))
+    world.run(5)
+    assert world.arms["rev2"].desired == 1
+
+
+@pytest.mark.parametrize(
+    ("edited", "passes"),
+    [(((5, 20), (50, 20), (100, 20)), True), (((2, 20), (5, 20), (50, 20), (100, 20)), True), (((7, 20), (50, 20), (100, 20)), False)],
+    ids=["the same", "one more before", "another weight"],
+)
+def test_an_approval_goes_with_its_weight_when_steps_are_edited(edited: tuple[tuple[int, int], ...], passes: bool) -> None:
+    every = tuple(weight for weight, _ in edited)
+    world = in_rollout(policy=policy(steps=((5, 60), (50, 60), (100, 60)), approval=(5, 50, 100)))
+    world.ask(approve="1")
+    world.run(2)
+    world.policy = policy(steps=edited, approval=every)
+    world.run(60)
+    assert (share(world)[1] >= 500) is passes
+    world.run(200, tick=2)
+    assert share(world)[1] == (500 if passes else 70), "one approval is for one step"
 
 
 def test_a_promotion_waits_at_full_weight_for_pods_that_were_lost_and_switches_at_once_when_they_are_back() -> None:

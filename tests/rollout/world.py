@@ -414,8 +414,9 @@ class World:
             if not self.exists:
                 return
             before = self._kept_things()
-            self.one_pass()
+            plan = self.one_pass()
             if before == self._kept_things():
+                assert plan.wake_at is None or plan.wake_at > self.now, "it finds nothing to do, and looks again at once, for ever"
                 return
         raise AssertionError("the engine does not come to rest")
 

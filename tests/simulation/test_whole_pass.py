@@ -1,15 +1,19 @@
 """Invariants of the whole pass, with everything that can go wrong between two operators and their API server."""
 
 import itertools
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 
 from backstop.controller.reconcile import LONGEST_LEAVE_SECONDS
+from backstop.kube.resources import DEPLOYMENTS, PROMPT_VERSIONS
 
+from .api import Id
+from .cluster import NAMESPACE
 from .machine import WholePasses
 from .options import WholePassesWithOptions
 from .wire import Fault
-from .wishes import MISSING, UNSEEING
+from .wishes import MISSING, UNSEEING, spec
 
 THOROUGH = settings.get_current_profile_name() == "found"
 
@@ -45,6 +49,60 @@ def test_b01_a_breach_whose_first_write_is_lost_to_somebody_else_is_acted_on_at_
     machine.a_breach_meets_another_writer()
     machine.nothing_is_broken()
     machine.teardown()
+
+
+def test_a_prompt_version_that_is_held_while_it_goes_stops_nothing_and_is_not_asked_for_again_and_again() -> None:
+    machine = played("Automatic")
+    api, asked = machine.cluster.api, list[str]()
+    version = (PROMPT_VERSIONS.plural, NAMESPACE, "v1")
+    api.write(version, {"metadata": api.objects[version]["metadata"] | {"finalizers": ["example.com/hold"]}}, who="person")
+    machine.time_passes(5.0)
+    answer = api.answer
+
+    def counted(method: str, path: str, **rest: Any) -> tuple[int, bytes]:
+        asked.extend([path] if method == "GET" and path.endswith("/promptversions/v1") else [])
+        return answer(method, path, **rest)
+
+    api.answer = counted  # type: ignore[method-assign]
+    api.delete(version, who="person")
+    machine.time_passes(5.0)
+    _lose_deployments(machine)
+    machine.time_passes(65.0)
+    assert len(asked) <= 2
+    assert _deployments(machine), "what serves is made again"
+    machine.nothing_is_broken()
+    machine.cluster.end()
+
+
+def test_a_prompt_version_that_may_not_be_read_by_its_name_stops_nothing_else() -> None:
+    machine = played("Automatic")
+    api = machine.cluster.api
+    answer = api.answer
+
+    def refused(method: str, path: str, **rest: Any) -> tuple[int, bytes]:
+        if method == "GET" and path.endswith("/promptversions/v9"):
+            return 403, b'{"kind": "Status", "message": "forbidden"}'
+        return answer(method, path, **rest)
+
+    api.answer = refused  # type: ignore[method-assign]
+    machine.cluster.apply(spec("v9"))
+    machine.time_passes(65.0)
+    _lose_deployments(machine)
+    machine.time_passes(65.0)
+    said = {condition["type"]: condition for condition in machine.cluster.policy["status"]["conditions"]}
+    assert said["ResolvedRefs"]["reason"] == "PromptVersionNotFound"
+    assert _deployments(machine), "what serves is made again"
+    machine.nothing_is_broken()
+    machine.cluster.end()
+
+
+def _deployments(machine: WholePasses) -> list[Id]:
+    return [id_ for id_ in machine.cluster.api.objects if id_[0] == DEPLOYMENTS.plural]
+
+
+def _lose_deployments(machine: WholePasses) -> None:
+    for id_ in _deployments(machine):
+        machine.cluster.api.delete(id_, who="person")
 
 
 def test_m01_what_a_metric_source_said_before_the_spec_named_another_moves_nothing() -> None:

@@ -98,6 +98,9 @@ class CanaryStatus(StatusModel):
         0,
         description="Percent of requests that its pods are made for while it holds at less; a step passes when they are ready. 0: none.",
     )
+    awaitsPods: bool = Field(
+        False, description="Whether nothing but the pods for that keeps the step from passing; then they count as lacking."
+    )
     approvedStep: int | None = Field(None, description="The last step, counted from 0, that a person has approved of.")
     byHand: bool = Field(
         False,

@@ -7,7 +7,7 @@ from typing import Final
 
 from ..api.reasons import Reason
 from ..kube.errors import KubeError
-from ..kube.resources import PROMPT_VERSIONS
+from ..kube.resources import PROMPT_VERSIONS, Resource
 from ..rollout.observed import Known
 from ..telemetry.log import fields
 from ..traffic.router import Router, router_of
@@ -50,9 +50,11 @@ class Unseen:
         return Missing(route, prompt) if route is not None or prompt is not None else None
 
     async def look(self, missing: Missing, *, key: PolicyKey) -> bool:
-        """Look for it. Returns whether the pass is to begin anew: with the prompt version that is there. Raises KubeError."""
-        if missing.prompt is not None:
-            await self._writes.refresh(PROMPT_VERSIONS, namespace=missing.prompt.namespace, name=missing.prompt.name, by=key)
+        """Look for it. Returns whether the pass is to begin anew: with the prompt version that is there.
+
+        Where something cannot be read the pass goes on without: what is made over a route that is there is refused, then read.
+        """
+        if missing.prompt is not None and await self._could_read(PROMPT_VERSIONS, missing.prompt.name, key=key):
             if self._store.prompt(missing.prompt) is not None:
                 return True
             self._no_prompt[key] = missing.prompt
@@ -72,7 +74,8 @@ class Unseen:
             self._no_prompt.pop(key, None)
             return None
         named = PromptKey(key.namespace, name)
-        return None if self._no_prompt.get(key) == named else named
+        # One that is seen, and is going away, is as good as gone.
+        return None if self._no_prompt.get(key) == named or self._store.prompt(named) is not None else named
 
     def _route(self, key: PolicyKey, *, policy: Declared, wish: Wish) -> Router | None:
         """The router whose object is not seen: it may be there without the labels that it is watched by, or be somebody else's, of whose
@@ -86,16 +89,20 @@ class Unseen:
         return None if key in self._no_route else router
 
     async def _look_for_route(self, router: Router, *, key: PolicyKey) -> None:
-        """Where it cannot be read the pass goes on: what is made over one that is there is refused, then read."""
         name = router.name(key.name)
-        try:
-            await self._writes.refresh(router.resource, namespace=key.namespace, name=name, by=key)
-        except KubeError as error:
-            told = fields(namespace=key.namespace, policy=key.name, error=str(error))
-            _log.warning(f"{router.resource.kind} `{name}`, the policy's route, cannot be read; going on without", extra=told)
+        if not await self._could_read(router.resource, name, key=key):
             return
         found = self._store.child(router.resource, namespace=key.namespace, name=name)
         if found is None:
             self._no_route.add(key)
         elif found.policy != key.name:
             self._queue.add_at(key, at=self._clock() + FOREIGN_ROUTE_SECONDS)
+
+    async def _could_read(self, resource: Resource, name: str, *, key: PolicyKey) -> bool:
+        try:
+            await self._writes.refresh(resource, namespace=key.namespace, name=name, by=key)
+        except KubeError as error:
+            told = fields(namespace=key.namespace, policy=key.name, error=str(error))
+            _log.warning(f"{resource.kind} `{name}`, which the policy needs, cannot be read; going on without", extra=told)
+            return False
+        return True

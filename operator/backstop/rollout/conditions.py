@@ -180,7 +180,9 @@ def _doing(look: Look) -> tuple[Reason, str]:
 def _short(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     """The canary waits for pods."""
     trouble = look.observed.arm(canary.revision.name).trouble
-    message = f"waiting for {look.pods_needed(canary)} ready pods of {canary.revision.name}" + (f" ({trouble})" if trouble else "")
+    message = f"waiting for {look.pods_needed(canary)} ready pods of {canary.revision.name}"
+    message += f" to go on from {canary.weight} % to {canary.pods_for} %" if canary.awaits_pods else ""
+    message += f" ({trouble})" if trouble else ""
     if Reason.STABLE_UNREADY in canary.reported:
         message += ", and stable for pods of its own: what both lack says nothing of the revision"
     return (Reason.CANARY_UNREADY if look.ready(canary) == 0 and canary.step > 0 else Reason.WAITING_FOR_READY), message

@@ -14,6 +14,7 @@ from . import (
     blindness,
     early,
     first,
+    growing,
     guard,
     holding,
     intent,
@@ -48,6 +49,7 @@ SAFETY: tuple[CanaryGate, ...] = (
     leaving.leave,
     safety.other_wanted,
     setback.of_canary,
+    growing.held_up,
     safety.blind,
     safety.crashes,
     safety.pods,
@@ -214,8 +216,8 @@ def _canary_size(look: Look, canary: CanaryPlace) -> int:
     if ends is not None and look.now >= ends:
         return 0
     if look.policy.serving.autoscaling is None or look.by_replicas or not _shares(look.place):
-        return look.pods_needed(canary)
-    return max(look.pods_needed(canary), look.observed.arm(canary.revision.name).desired)
+        return look.pods_made(canary)
+    return max(look.pods_made(canary), look.observed.arm(canary.revision.name).desired)
 
 
 def _kept_size(look: Look, previous: Revision) -> int:

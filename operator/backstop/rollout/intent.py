@@ -11,8 +11,7 @@ from . import first
 from .look import Look
 from .move import Move, roll_back, told, unsuspected, without_canary
 from .place import Place, Revision
-from .plan import Announcement
-from .progress import is_approved, past_step
+from .progress import is_approved, is_edited, past_step
 from .recreation import as_first
 from .rest import carries_verdict, fresh_canary, superseded_words, with_canary
 
@@ -144,7 +143,9 @@ def _without_verdict(look: Look, wanted: Revision) -> Place:
 
 def _approve(look: Look) -> Move | None:
     canary = look.place.canary
-    if canary is None or is_approved(canary) or canary.step_started_at is None or not look.step_of(canary).approval:
+    if canary is None or is_approved(canary) or canary.step_started_at is None or is_edited(look, canary):
+        return None
+    if not look.step_of(canary).approval:
         return None
     message = f"step {canary.step + 1} of {canary.revision.name} may be passed (`backstop.dev/approve`)"
     return told(replace(look.place, canary=replace(canary, approved=canary.step)), Reason.APPROVED, message)
@@ -167,4 +168,4 @@ def _skip_step(look: Look) -> Move | None:
     if canary is None or canary.step_started_at is None or canary.verified_at is None or canary.promoting_since is not None:
         return None
     message = f"step {canary.step + 1} of {canary.revision.name} is skipped, as asked for by hand (`backstop.dev/skip-step`)"
-    return past_step(look, canary).after(Announcement(Reason.STEP_SKIPPED, message))
+    return told(replace(look.place, canary=past_step(look, canary)), Reason.STEP_SKIPPED, message)

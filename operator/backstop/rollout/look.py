@@ -45,10 +45,19 @@ class Look:
         return steps[min(canary.step, len(steps) - 1)]
 
     def pods_needed(self, canary: CanaryPlace) -> int:
-        """Ready pods that the canary must have now: before its step may begin, and while it holds before what comes after it may."""
+        """Ready pods that the canary must have now: for its weight, or for the next one where nothing but these is waited for."""
         if canary.promoting_since is not None:
             return self.replicas
-        return self.pods_for(max(self.step_of(canary).weight, canary.weight, canary.pods_for))
+        return self.pods_for(max(self._weight(canary), canary.pods_for if canary.awaits_pods else 0))
+
+    def pods_made(self, canary: CanaryPlace) -> int:
+        """Pods that it is given; those for the next weight stay, also while something else keeps the step from passing."""
+        return max(self.pods_needed(canary), self.pods_for(canary.pods_for))
+
+    def _weight(self, canary: CanaryPlace) -> int:
+        """The greatest that it has, or is prepared for: that of its step, unless the steps were edited since and it has one already."""
+        begins = canary.step_started_at is None and (canary.weight == 0 or canary.step_hash == steps_hash(self.policy))
+        return max(canary.weight, self.step_of(canary).weight if begins else 0)
 
     def pods_for(self, weight: int) -> int:
         """Ready pods that carry this weight: its share of full size, at least one."""

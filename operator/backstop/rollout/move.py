@@ -155,6 +155,7 @@ def at_zero(canary: CanaryPlace) -> CanaryPlace:
         blind_since=None,
         blind_seconds=0.0,
         pods_for=0,
+        awaits_pods=False,
         promoting_since=canary.promoting_since if canary.by_hand else None,
         routed_at=None,
     )

@@ -54,11 +54,11 @@ class CanaryPlace:
     (unset: its pods are not ready yet, and the weight is still the one before). `blind_since` and `blind_seconds` are the time in
     which metrics could not be seen; it does not count towards a step's hold. `exits_before` counts the failed exits of its containers
     before callers first could reach it; None: they never could. `pods_for`: the weight that its pods are made for already while a smaller
-    one holds; 0: that of its step. `approved`: the last step that a person has let pass; `by_hand`: it is
-    promoted without steps, because a person asked for it, or because it was stable a moment ago. `reported`: why it would have been
-    rolled back in this step, where that has no consequence; `halted`: the breach after which it waits for a person. `probes_at`: when its
-    probes were begun; `passed`: the marks of those that it has passed. `held_since` and `held_seconds`: time in which the step would
-    have ended and did not pass; `held_told`: that it was for long. `silent`: marks of the probes that were to send requests beside
+    one holds, 0: none; `awaits_pods`: nothing but these keeps the step from passing. `approved`: the last step that a person has let pass;
+    `by_hand`: it is promoted without steps, because a person asked for it, or because it was stable a moment ago. `reported`: why it would
+    have been rolled back in this step, where that has no consequence; `halted`: the breach after which it waits for a person. `probes_at`:
+    when its probes were begun; `passed`: the marks of those that it has passed. `held_since` and `held_seconds`: time in which the step
+    would have ended and did not pass; `held_told`: that it was for long. `silent`: marks of the probes that were to send requests beside
     callers' and have ended. `blind_told` and `seeing_since`: as of `Guard`.
     """
 
@@ -75,6 +75,7 @@ class CanaryPlace:
     blind_since: float | None = None
     blind_seconds: float = 0.0
     pods_for: int = 0
+    awaits_pods: bool = False
     approved: int | None = None
     by_hand: bool = False
     reported: tuple[str, ...] = ()

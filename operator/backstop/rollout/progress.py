@@ -20,18 +20,24 @@ def replan(look: Look, canary: CanaryPlace) -> Move | None:
 
     To a higher weight only from one that was seen to be in effect, with metrics that can be seen: an edit is no evidence.
     """
-    if not _is_edited(look, canary) or canary.routed_at is not None:
+    if not is_edited(look, canary) or canary.routed_at is not None:
         return None
     weights = [step.weight for step in look.policy.canary.steps]
     step = next(position for position, weight in enumerate(weights) if weight >= canary.weight)
-    rises = weights[step] > canary.weight > 0
-    if rises and (look.policy.canary.paused or not _is_seen(look, canary)):
+    rises, stays = weights[step] > canary.weight > 0, weights[step] == canary.weight
+    if rises and not may_be_raised(look, canary):
         return None
     if rises and _lacks_pods(look, canary, weights[step]):
         return _make_pods(look, canary, weights[step])
-    approved = step if is_approved(canary) and weights[step] == canary.weight else None
-    replanned = replace(canary, step=step, step_hash=steps_hash(look.policy), approved=approved, pods_for=0)
-    if weights[step] != canary.weight:
+    replanned = replace(
+        canary,
+        step=step,
+        step_hash=steps_hash(look.policy),
+        approved=step if is_approved(canary) and stays else None,
+        pods_for=canary.pods_for if stays and canary.pods_for == _next_weight(look, step) else 0,
+        awaits_pods=False,
+    )
+    if not stays:
         replanned = replace(replanned, step_started_at=None, promoting_since=None)
     message = (
         f"`spec.canary.steps` was edited: the rollout of {canary.revision.prompt_version} ({canary.revision.name}), which is at "
@@ -41,7 +47,12 @@ def replan(look: Look, canary: CanaryPlace) -> Move | None:
     return (begun or Move(replace(look.place, canary=replanned))).after(Announcement(Reason.STEPS_REPLANNED, message))
 
 
-def _is_edited(look: Look, canary: CanaryPlace) -> bool:
+def may_be_raised(look: Look, canary: CanaryPlace) -> bool:
+    """Whether edited steps may give it more than it has, as soon as it has the pods for that."""
+    return not look.policy.canary.paused and _is_seen(look, canary)
+
+
+def is_edited(look: Look, canary: CanaryPlace) -> bool:
     """Whether the steps are others than the canary is planned by."""
     return steps_hash(look.policy) != canary.step_hash and not canary.by_hand
 
@@ -62,7 +73,7 @@ def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
 def _begun(look: Look, canary: CanaryPlace) -> Move | None:
     if look.ready(canary) < look.pods_needed(canary):
         return None
-    if _is_edited(look, canary):
+    if is_edited(look, canary):
         return None  # there is no such step any more
     if probes.missing(look, canary):
         return None
@@ -81,6 +92,8 @@ def _begun(look: Look, canary: CanaryPlace) -> Move | None:
         verified_at=None,
         blind_since=None,
         blind_seconds=0.0,
+        pods_for=0,
+        awaits_pods=False,
     )
     steps, revision = len(look.policy.canary.steps), canary.revision
     share = replicas.with_share(look, canary, weight, ending=",")
@@ -117,7 +130,6 @@ def verify(look: Look, canary: CanaryPlace) -> Move | None:
         # Of the write that takes the weight back: at 0 it has to be seen before the step is tried again.
         generation=written if there else None if weight else written + 1,
         verified_at=None,
-        pods_for=0,
     )
     message = f"{canary.weight} % was not seen {replicas.everywhere(look)} within {VERIFY_SECONDS:.0f} s ({why}): back to {weight} %"
     return told(replace(look.place, canary=back), Reason.WEIGHT_NOT_VERIFIED, message)
@@ -129,10 +141,15 @@ def pass_step(look: Look, canary: CanaryPlace) -> Move | None:
 
 
 def may_pass(look: Look, canary: CanaryPlace) -> bool:
-    """Whether nothing but the time of its hold, and pods for what comes next, keeps the step from passing."""
-    if canary.step_started_at is None or canary.verified_at is None or canary.promoting_since is not None or _is_edited(look, canary):
+    """Whether nothing but the time of its hold, and pods that are still to be made, keeps the step from passing."""
+    return canary.unready_since is None and would_pass(look, canary)
+
+
+def would_pass(look: Look, canary: CanaryPlace) -> bool:
+    """The same of a canary that may lack pods."""
+    if canary.step_started_at is None or canary.verified_at is None or canary.promoting_since is not None or is_edited(look, canary):
         return False
-    if not all_healthy(look) or canary.blind_since is not None or canary.unready_since is not None:
+    if not all_healthy(look) or canary.blind_since is not None:
         return False
     if look.step_of(canary).approval and not is_approved(canary):
         return False
@@ -145,23 +162,33 @@ def is_approved(canary: CanaryPlace) -> bool:
 
 
 def advance(look: Look, canary: CanaryPlace, *, told_before: Announcement | None = None) -> Move | None:
-    """Past the step, when the pods of what comes next are ready. Until then it holds as before, and what is found of it counts."""
-    steps = look.policy.canary.steps
-    weight = steps[canary.step + 1].weight if canary.step + 1 < len(steps) else 100
+    """On to the next step, or to promotion, when its pods are ready: at once then, so that nothing unseen comes in between. Until then the
+    step holds as before, and what is found of it counts.
+    """
+    weight = _next_weight(look, canary.step)
     if _lacks_pods(look, canary, weight):
         return _make_pods(look, canary, weight)
-    move = past_step(look, canary)
+    passed = past_step(look, canary)
+    if passed.promoting_since is not None:
+        message = f"{canary.revision.prompt_version} ({canary.revision.name}) held every SLO at {canary.weight} %: promoting"
+        move = told(replace(look.place, canary=_switched(look, passed)), Reason.PROMOTING, message)
+    else:
+        move = _begun(look, passed) or Move(replace(look.place, canary=passed))
     return move if told_before is None else move.after(told_before)
 
 
-def past_step(look: Look, canary: CanaryPlace) -> Move:
-    """On to the next step, or to promotion: at once where its pods are ready, so that nothing unseen comes in between."""
-    passed = replace(canary, pods_for=0)
-    if canary.step + 1 < len(look.policy.canary.steps):
-        following = replace(passed, step=canary.step + 1, step_started_at=None)
-        return _begun(look, following) or Move(replace(look.place, canary=following))
-    message = f"{canary.revision.prompt_version} ({canary.revision.name}) held every SLO at {canary.weight} %: promoting"
-    return told(replace(look.place, canary=_switched(look, replace(passed, promoting_since=look.now))), Reason.PROMOTING, message)
+def past_step(look: Look, canary: CanaryPlace) -> CanaryPlace:
+    """The canary at the first step above its weight, which is still to begin, or in its promotion, which is still to be routed."""
+    steps = look.policy.canary.steps
+    above = next((position for position, step in enumerate(steps) if step.weight > canary.weight), None)
+    if above is None:
+        return replace(canary, promoting_since=look.now)
+    return replace(canary, step=above, step_hash=steps_hash(look.policy), step_started_at=None)
+
+
+def _next_weight(look: Look, step: int) -> int:
+    steps = look.policy.canary.steps
+    return steps[step + 1].weight if step + 1 < len(steps) else 100
 
 
 def _lacks_pods(look: Look, canary: CanaryPlace, weight: int) -> bool:
@@ -170,7 +197,8 @@ def _lacks_pods(look: Look, canary: CanaryPlace, weight: int) -> bool:
 
 
 def _make_pods(look: Look, canary: CanaryPlace, weight: int) -> Move | None:
-    return None if canary.pods_for == weight else Move(replace(look.place, canary=replace(canary, pods_for=weight)))
+    made = replace(canary, pods_for=weight, awaits_pods=True)
+    return None if made == canary else Move(replace(look.place, canary=made))
 
 
 def hold_ends(look: Look, canary: CanaryPlace) -> float:

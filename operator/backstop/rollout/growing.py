@@ -1,0 +1,28 @@
+"""Pods for the next weight, which are made before a step passes: they count as lacking only while nothing else keeps it from passing.
+
+A canary that holds its weight well is not taken back for want of pods that nobody could use now. What was made stays meanwhile.
+"""
+
+from dataclasses import replace
+
+from . import early
+from .look import Look
+from .move import Move
+from .observed import Known
+from .place import CanaryPlace
+from .progress import hold_ends, is_edited, may_be_raised, would_pass
+
+
+def held_up(look: Look, canary: CanaryPlace) -> Move | None:
+    """Something else keeps the step from passing by now: its time for pods begins anew when that is over."""
+    if not canary.awaits_pods or _goes_on(look, canary):
+        return None
+    return Move(replace(look.place, canary=replace(canary, awaits_pods=False)))
+
+
+def _goes_on(look: Look, canary: CanaryPlace) -> bool:
+    if look.policy.canary.paused or look.wanted is None or not isinstance(look.observed.route, Known):
+        return False
+    if is_edited(look, canary):
+        return may_be_raised(look, canary)
+    return would_pass(look, canary) and (look.now >= hold_ends(look, canary) or early.is_good_enough(look))
