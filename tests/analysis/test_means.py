@@ -10,7 +10,7 @@ import pytest
 from backstop.analysis.evaluation import evaluate
 from backstop.analysis.objective import Objective, objective_of, objectives_of
 from backstop.analysis.policy import Evaluation
-from backstop.analysis.queries import selector
+from backstop.analysis.queries import Range, selector
 from backstop.analysis.reading import Breached, Breaching, Counts, Healthy, SLOReading, Unknown, Waiting
 from backstop.analysis.samples import Counter, Sample, Series
 from backstop.analysis.sequential.mean import MeanState
@@ -236,8 +236,8 @@ def test_of_a_mean_no_step_is_passed_early_and_stable_s_history_is_not_read() ->
 
 
 def test_the_query_asks_for_tokens_only_where_they_are_judged() -> None:
-    assert "tokens" not in selector([live_policy(errors_objective())], window=60)
-    assert "backstop_served_usage_total|backstop_served_tokens_total" in selector([live_policy(tokens_objective())], window=60)
+    assert "tokens" not in selector([live_policy(errors_objective())], window=Range(60))
+    assert "backstop_served_usage_total|backstop_served_tokens_total" in selector([live_policy(tokens_objective())], window=Range(60))
 
 
 def test_the_state_of_a_mean_survives_packing_and_its_objective_pickling() -> None:

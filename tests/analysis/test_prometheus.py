@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -112,6 +113,37 @@ async def test_m09_every_request_is_counted_once_through_restarts_of_a_pod_and_o
         result = await analysis.until(lambda result: result.canary_requests >= 60)
         assert (await analysis.blocks(3)).canary_requests == 60
         assert analysis.state.step_sent == 60
+
+
+async def test_after_clocks_were_set_back_it_is_seen_whether_prometheus_has_what_was_counted_and_counting_goes_on(
+    pods: Pods, prometheus: Prometheus
+) -> None:
+    pod = pods.start()
+    pod.serve(revision="stable", count=1000)
+    pod.serve(revision="canary", count=500)
+    prometheus.scrape([pod])
+    await prometheus.start()
+    analysis = analysis_of(prometheus)
+    with closing(analysis.source):
+        await analysis.until(lambda _: isinstance(analysis.fetched, Sample))
+        analysis.since = time.time()
+        await analysis.blocks(2)
+        pod.serve(revision="canary", count=30)
+        await analysis.until(lambda result: result.canary_requests >= 30)
+        # As if that had been by clocks which were an hour ahead, and its samples were deleted.
+        state = analysis.state
+        assert state.block_end is not None
+        ahead = {target: at + 3600 for target, at in state.watermarks.items()}
+        analysis.state = replace(state, watermarks=ahead, block_end=state.block_end + 3600)
+
+        (reading, _) = (await analysis.step()).readings
+        assert isinstance(reading.state, Unknown)
+        assert reading.reason is Reason.CLOCK_SET_BACK
+        assert reading.evidence.endswith("by the operator's clock, so clocks were set back; requests are counted anew from now on.")
+        await analysis.blocks(2)
+        pod.serve(revision="canary", count=12)
+        await analysis.until(lambda result: result.canary_requests >= 42)
+        assert (await analysis.blocks(2)).canary_requests == 42
 
 
 async def test_b01_a_slow_canary_is_breached_and_says_by_what(pods: Pods, prometheus: Prometheus) -> None:

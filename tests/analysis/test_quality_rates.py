@@ -10,7 +10,7 @@ from backstop.analysis.deltas import by_metric
 from backstop.analysis.evaluation import evaluate
 from backstop.analysis.indicators import counts_of
 from backstop.analysis.objective import Objective, objectives_of
-from backstop.analysis.queries import selector
+from backstop.analysis.queries import Range, selector
 from backstop.analysis.reading import Breached, Counts, Healthy, SLOReading, Waiting
 from backstop.analysis.samples import Counter, Sample, Series
 from backstop.analysis.state import AnalysisState, pack, unpack
@@ -182,6 +182,8 @@ def test_who_waits_for_answers_to_be_judged_is_told_how_many_and_not_how_long() 
 
 
 def test_queries_ask_for_what_is_judged_only_where_it_is() -> None:
-    assert "quality" not in selector([live_policy(errors_objective())], window=32)
-    assert '|backstop_quality_answers_total"' in selector([live_policy(objective())], window=32)
-    assert '|backstop_feedback_total"' in selector([live_policy(objective(indicator="NegativeFeedbackRate", maxPercent="9"))], window=32)
+    assert "quality" not in selector([live_policy(errors_objective())], window=Range(32))
+    assert '|backstop_quality_answers_total"' in selector([live_policy(objective())], window=Range(32))
+    assert '|backstop_feedback_total"' in selector(
+        [live_policy(objective(indicator="NegativeFeedbackRate", maxPercent="9"))], window=Range(32)
+    )

@@ -11,6 +11,7 @@ from backstop.analysis.queries import (
     APART_SECONDS,
     POLICIES_PER_QUERY,
     MetricsSourceConfig,
+    Range,
     needed_bounds,
     plan_queries,
     poll_seconds,
@@ -31,13 +32,13 @@ def policies(count: int, *, since: float = 1000.0, source: str = "default") -> l
 
 
 def test_one_selector_reads_all_metrics_of_a_policy_at_once() -> None:
-    assert selector([live_policy(errors_objective())], window=32) == (
+    assert selector([live_policy(errors_objective())], window=Range(32)) == (
         '{__name__=~"backstop_served_total|backstop_sent_total",namespace=~"shop",revision=~"canary|stable"}[32s]'
     )
 
 
 def test_a_latency_objective_adds_the_histogram_at_the_bounds_that_are_needed() -> None:
-    text = selector([live_policy(latency_objective(milliseconds=20_000))], window=32)
+    text = selector([live_policy(latency_objective(milliseconds=20_000))], window=Range(32))
     assert "|backstop_served_seconds_count|backstop_served_seconds_bucket" in text
     # Both spellings of a bound; the empty one is for series that have none.
     assert ',le=~"|10|' in text
@@ -50,7 +51,7 @@ def test_the_bounds_are_the_limit_its_multiples_and_its_neighbours_in_the_grid()
 
 
 def test_labels_cannot_break_out_of_the_selector() -> None:
-    text = selector([live_policy(errors_objective(), canary='a"} or vector(1) #', stable="b|.*")], window=32)
+    text = selector([live_policy(errors_objective(), canary='a"} or vector(1) #', stable="b|.*")], window=Range(32))
     assert 'revision=~"a\\"' in text
     assert "b\\\\|\\\\.\\\\*" in text
 

@@ -4,16 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from backstop.analysis.evaluation import evaluate
+from backstop.analysis.ahead import AHEAD_SECONDS, look_until
+from backstop.analysis.evaluation import evaluate, newest_samples
 from backstop.analysis.objective import Objective, objective_of
 from backstop.analysis.policy import Evaluation, LivePolicy, Told
+from backstop.analysis.queries import plan_queries, window_seconds
 from backstop.analysis.reading import Breached, Breaching, Healthy, Unknown
-from backstop.analysis.samples import Counter, ProviderError, Sample, Series
-from backstop.analysis.setback import AHEAD_SECONDS
+from backstop.analysis.samples import Counter, NoData, ProviderError, Sample, Series
 from backstop.analysis.state import AnalysisState, WantedHistory, pack, unpack
+from backstop.analysis.tick import Question, answered
 from backstop.api.fallbackpolicy import SLO, EvaluationRule
 from backstop.api.reasons import Reason
-from tests.analysis.history import errors_objective, live_policy
+from tests.analysis.history import errors_objective, live_policy, own_objective
+from tests.analysis.test_queries import DEFAULT
 
 INTERVAL = 5.0
 HOUR = 3600.0
@@ -88,7 +91,8 @@ def test_counting_goes_on_with_the_first_scrape_and_no_request_is_counted_twice(
 def test_what_is_said_once_is_by_how_much() -> None:
     (reading,) = after(101.0, state=counted(SEQUENTIAL), objective=SEQUENTIAL, ahead=0.0).readings
     assert reading.evidence == (
-        "What was counted last is of 3599 s from now, so clocks were set back; requests are counted anew from now on."
+        "What was counted last is of 3599 s from now by the operator's clock, so clocks were set back; "
+        "requests are counted anew from now on."
     )
     assert reading.state == Unknown(reading.evidence)
 
@@ -157,12 +161,102 @@ def test_as_long_as_the_source_does_not_answer_the_state_stays_as_it_is() -> Non
     assert result.state == state
 
 
+# -- what sources do with samples of a time to come
+
+AHEAD, LATER = 300.0, 500
+
+
+class Store:
+    """Scrapes every 5 s, by a clock that was ahead from 30 to 100 s on. What it does with those of then when that is set back is its kind.
+
+    `wiped`: they are deleted; `strict`: nothing older than they are is taken; `lenient`: they stay, and what comes stands among them.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.scrapes: dict[float, float] = {}  # when a scrape is said to have been → when it was
+
+    def scrape(self, second: float) -> None:
+        ahead = 30 < second <= 100
+        stamp = second + (AHEAD if ahead else 2.0 if second > 100 else 0.0)
+        if self.kind != "strict" or stamp > max(self.scrapes, default=0.0):
+            self.scrapes[stamp] = second
+
+    def set_back(self) -> None:
+        if self.kind == "wiped":
+            self.scrapes.clear()
+
+    def answer(self, *, after: float, until: float) -> Sample | NoData:
+        seen = [(stamp, at) for stamp, at in sorted(self.scrapes.items()) if after < stamp <= until]
+        if not seen:
+            return NoData("It has no samples.")
+        counters = [Counter("backstop_served_total", revision, "miss", "success", "answered") for revision in ("canary", "stable")]
+        return Sample(tuple(Series("pod", one, tuple((START + stamp, 10 * at) for stamp, at in seen)) for one in counters))
+
+
+@pytest.mark.parametrize("kind", ["wiped", "strict", "lenient"])
+def test_no_request_is_counted_twice_whatever_becomes_of_what_was_scraped_ahead_of_time(kind: str) -> None:
+    store, state, unknown, said = Store(kind), AnalysisState(), list[int](), set[str]()
+    for second in range(LATER):
+        if second == 101:
+            store.set_back()
+        if second % 5 == 0:
+            store.scrape(float(second))
+        if second < 12:
+            continue
+        now = second + (AHEAD if 30 < second <= 100 else 0.0)
+        policy = live_policy(SEQUENTIAL, since=START + 10, state=state)
+        if (minute := look_until(state, now=START + now)) is not None:
+            fetched = store.answer(after=minute - START - 80, until=minute - START)
+        else:
+            seconds = window_seconds(policy, now=START + now, scrape_interval=INTERVAL)
+            fetched = store.answer(after=now - 2 * seconds, until=now)
+        result = evaluate(fetched, policy=policy, now=START + now, scrape_interval=INTERVAL)
+        state = result.state
+        if isinstance(result.readings[0].state, Unknown) and result.readings[0].reason is Reason.CLOCK_SET_BACK:
+            unknown.append(second)
+            said.add(result.readings[0].evidence.partition(": ")[2])
+    assert state.block_end is not None
+    assert state.block_end == START + 497
+    # From the scrape at 10 s on; the last one before the clock went ahead is out of reach then.
+    everything = 10 * (495 - 10) - 10 * 5
+    if kind == "wiped":
+        assert unknown == [101]
+        assert state.step_requests == everything - 10 * 5, "what came between the last scrape of then and the first of now"
+    else:
+        assert unknown == list(range(101, 370)), "and that is said all the while"
+        assert said == {"nothing can be counted before that time comes, unless the operator's clock is set, or they are deleted there."}
+        assert state.step_requests == everything
+
+
+def test_that_the_newest_samples_are_those_of_before_is_no_reason_to_say_nothing() -> None:
+    state = counted(SEQUENTIAL)
+    kept = shown(seconds=100.0, ahead=HOUR)
+    question = Question(live_policy(SEQUENTIAL, since=START + 10, state=state), seen=newest_samples(kept))
+    found = answered(question, fetched=kept, asked=START + 101, now=START + 101, interval=INTERVAL).found
+    assert isinstance(found, Evaluation)
+    assert found.readings[0].reason is Reason.CLOCK_SET_BACK
+
+
+def test_what_is_asked_then_is_whether_the_source_has_samples_of_then() -> None:
+    state = counted(SEQUENTIAL)
+    policies = [replace(live_policy(one, state=state), name=name) for one, name in ((SEQUENTIAL, "a"), (own_objective(), "b"))]
+    queries = plan_queries(policies, sources={"default": DEFAULT}, now=START + 101)
+    minute = look_until(state, now=START + 101)
+    assert minute is not None
+    assert START + HOUR + 100 <= minute < START + HOUR + 160
+    assert [query.promql.rpartition("[")[2] for query in queries] == [f"80s] @ {minute}", f"80s] @ {minute}", f"90s] @ {minute}"]
+    assert not any("@" in query.promql for query in plan_queries(policies, sources={"default": DEFAULT}, now=START + HOUR + 101))
+
+
 def test_history_that_is_still_wanted_is_asked_for_again_in_time() -> None:
     state = counted(SEQUENTIAL)
     kept = state.objectives[SEQUENTIAL.fingerprint]
     wanted = WantedHistory(before=START + HOUR, failed=1, again=START + HOUR + 130)
     state = replace(state, objectives={SEQUENTIAL.fingerprint: replace(kept, history=wanted)})
-    result = after(101.0, state=state, objective=SEQUENTIAL, ahead=0.0)
+    for second in (101.0, 102.0):
+        result = after(second, state=state, objective=SEQUENTIAL, ahead=0.0)
+        state = result.state
     policy: LivePolicy = live_policy(SEQUENTIAL, since=START + 10, state=result.state)
     assert policy.wants_history
     result = evaluate(shown(seconds=106.0, ahead=0.0, kept=700.0), policy=policy, now=START + 106, scrape_interval=INTERVAL)

@@ -177,7 +177,7 @@ async def test_what_becomes_due_while_a_tick_takes_long_has_another() -> None:
                 assert sum(b"crowded" in request for request in asked) == 1, "who waits is not asked again"
 
 
-@pytest.mark.parametrize(("both", "said"), [(False, "by the operator's clock"), (True, "so clocks were set back")])
+@pytest.mark.parametrize(("both", "said"), [(False, "unless the operator's clock is set"), (True, "so clocks were set back")])
 async def test_a_clock_that_is_set_back_ends_no_judging(both: bool, said: str) -> None:
     set_back, began = [0.0], time.time()
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import assert_never
 
 from ..api.reasons import Reason
+from .ahead import AHEAD_SECONDS, ahead
 from .blocks import JITTER, MISSED_SCRAPES, Block, close_blocks
 from .deltas import Scrape
 from .evidence import CANARY, WATCHED, Arms, bound_missing, decimal, limit_of, outlook, percent_of, unanswered
@@ -21,7 +22,7 @@ from .screening import screened
 from .sequential.mean import MeanState
 from .sequential.memory import knowing_bursts_of
 from .sequential.state import SequentialState
-from .setback import AHEAD_SECONDS, ahead, said, taken_for_now
+from .setback import blind, can_go_on, taken_for_now
 from .silence import Silence, after_block
 from .state import MAX_TARGETS, AnalysisState, ObjectiveState, target_key, with_source
 from .telling import told as sentence
@@ -34,11 +35,11 @@ SAME_TIME_SECONDS = 0.002
 
 @dataclass(frozen=True)
 class _Seen:
-    """What could be read, and in `blind`, by part, why that part could not be seen. `set_back`: by how many seconds clocks were, or 0."""
+    """What could be read, and in `blind`, by part, why that part could not be seen. `set_back`: clocks were, and that is why."""
 
     scrapes: dict[str, list[Scrape]]
     blind: Mapping[str, Unread]
-    set_back: float = 0.0
+    set_back: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,11 @@ def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interva
     judging, and of a healthy canary nobody reads nine of ten. Never raises for anything that a source can answer.
     """
     before = _resumed(policy, now=now, scrape_interval=scrape_interval)
+    if seconds := ahead(before, now=now):
+        return _set_back(fetched, policy=policy, before=before, seconds=seconds, now=now)
     # Of what is counted already the times are enough, unless it is some objective's history.
     counted = {} if policy.wants_history else before.watermarks
     seen = _seen(fetched, parts=policy.parts, counted=counted, now=now, scrape_interval=scrape_interval)
-    if not seen.blind.keys() >= set(policy.parts) and (seconds := ahead(before, now=now)):
-        before, seen = taken_for_now(before, policy=policy, now=now), replace(seen, set_back=seconds)
     if policy.wants_history:
         unread = {part for part, why in seen.blind.items() if not isinstance(why, NoData)}
         before = with_history(before, scrapes=seen.scrapes, unread=unread, policy=policy, now=now, scrape_interval=scrape_interval)
@@ -107,18 +108,30 @@ def evaluate(fetched: Fetched, *, policy: LivePolicy, now: float, scrape_interva
     )
 
 
+def _set_back(fetched: Fetched, *, policy: LivePolicy, before: AnalysisState, seconds: float, now: float) -> Evaluation:
+    """Of a state that is so many seconds `ahead`: nothing is counted, and it is taken for now where the source has nothing of then."""
+    goes_on, why = can_go_on(fetched, now=now), blind(fetched, seconds=seconds, now=now)
+    after = taken_for_now(before, policy=policy, now=now) if goes_on else before
+    seen = _Seen(scrapes={}, blind=dict.fromkeys(policy.parts, why), set_back=goes_on or isinstance(fetched, Sample))
+    verdicts = [_verdict(one, policy=policy, state=after, seen=seen, missing={}) for one in policy.objectives]
+    readings = tuple(_reading(one, policy=policy, state=after, seen=seen, now=now) for one in verdicts)
+    return Evaluation(readings, after, closed_block=False, canary_requests=after.step_requests, canary_sent=after.step_sent)
+
+
 def newest_samples(fetched: Fetched) -> frozenset[tuple[str, float]]:
     """Target and time of every series' newest sample: while these stay the same there is nothing new to evaluate."""
     return frozenset((target, at) for _, target, at in fetched.newest) if isinstance(fetched, Sample) else frozenset()
 
 
 def is_stale(fetched: Fetched, *, now: float, scrape_interval: float) -> bool:
-    """Whether something is not being scraped any more, or was not answered."""
+    """Whether something is not being scraped any more, was not answered, or is of a time to come."""
     if not isinstance(fetched, Sample) or fetched.unread:
         return True
     newest: dict[str, float] = {}
     for part, _, at in fetched.newest:
         newest[part] = max(newest.get(part, -math.inf), at)
+    if max(newest.values(), default=-math.inf) > now + AHEAD_SECONDS:
+        return True
     return now - min(newest.values(), default=-math.inf) > STALE_INTERVALS * scrape_interval
 
 
@@ -270,8 +283,8 @@ def _verdict(
     rule = rule_for(objective, policy=policy, kept=kept)
     silence = state.silence if objective.part == GATEWAYS and state.silence is not None and state.silence.tells else None
     verdict, reason = _judged(objective, rule=rule, state=kept, seen=seen, missing=missing, silence=silence, ends=state.block_end or 0.0)
-    if seen.set_back and objective.part not in seen.blind:
-        verdict, reason = Unknown(said(seen.set_back)), Reason.CLOCK_SET_BACK
+    if seen.set_back:
+        reason = Reason.CLOCK_SET_BACK
     promotable = isinstance(verdict, Healthy) and is_promotable(rule, kept.rule)
     # Only where two revisions are compared one after the other does anything follow from it; each turn of it is a write of status.
     over = policy.watched and _is_over(objective, kept=kept)

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from ..api.fallbackpolicy import Indicator
 from ..api.metricnames import (
@@ -27,6 +27,7 @@ from ..api.metricnames import (
 )
 from ..api.names import revision_object
 from ..api.selector import with_matchers
+from .ahead import TOGETHER_SECONDS, look_until
 from .blocks import MARGIN_INTERVALS
 from .indicators import SECONDS_BUCKET, SECONDS_COUNT
 from .objective import GATEWAYS, OwnCounters, OwnHistogram
@@ -79,6 +80,17 @@ class OwnSelector:
     histogram: bool = False
 
 
+class Range(NamedTuple):
+    """So many seconds of samples, up to now, or `until` then (seconds since the epoch) where that is not 0."""
+
+    seconds: int
+    until: int = 0
+
+    def written(self, *, more: int = 0) -> str:
+        """As PromQL has it behind a selector, `more` seconds longer."""
+        return f"[{self.seconds + more}s]" + (f" @ {self.until}" if self.until else "")
+
+
 @dataclass(frozen=True)
 class PlannedQuery:
     """One query for `policies`, all of the same source. `own`: what it is of; None: the gateways' own metrics."""
@@ -96,13 +108,12 @@ def poll_seconds(scrape_interval: float) -> float:
 
 def plan_queries(live: Sequence[LivePolicy], *, sources: Mapping[str, MetricsSourceConfig], now: float) -> tuple[PlannedQuery, ...]:
     """Queries for all policies whose source is in `sources`, batched by source and by how far back they must read."""
-    gateways: dict[tuple[str, int], list[LivePolicy]] = {}
-    own: dict[tuple[str, int, OwnSelector, frozenset[OwnSelector]], list[LivePolicy]] = {}
+    gateways: dict[tuple[str, Range], list[LivePolicy]] = {}
+    own: dict[tuple[str, Range, OwnSelector, frozenset[OwnSelector]], list[LivePolicy]] = {}
     for policy in live:
         config = sources.get(policy.source)
         if config is not None:
-            # Powers of two: a policy that must read far back does not make the others do so.
-            window = 2 ** math.ceil(math.log2(window_seconds(policy, now=now, scrape_interval=config.scrape_interval_seconds)))
+            window = _range(policy, now=now, scrape_interval=config.scrape_interval_seconds)
             if GATEWAYS in policy.parts:
                 gateways.setdefault((policy.source, window), []).append(policy)
             for one in own_selectors(policy):
@@ -122,6 +133,13 @@ def plan_queries(live: Sequence[LivePolicy], *, sources: Mapping[str, MetricsSou
     )
 
 
+def _range(policy: LivePolicy, *, now: float, scrape_interval: float) -> Range:
+    if (until := look_until(policy.state, now=now)) is not None:
+        return Range(math.ceil(TOGETHER_SECONDS + MARGIN_INTERVALS * scrape_interval), until=until)
+    # Powers of two: a policy that must read far back does not make the others do so.
+    return Range(2 ** math.ceil(math.log2(window_seconds(policy, now=now, scrape_interval=scrape_interval))))
+
+
 def window_seconds(policy: LivePolicy, *, now: float, scrape_interval: float) -> float:
     """How far back to read: to the oldest watermark of this step, or to its start, and a margin; bounded."""
     earliest = now - max(LOOKBACK_SECONDS, LOOKBACK_INTERVALS * scrape_interval)
@@ -138,7 +156,7 @@ def history_seconds(scrape_interval: float) -> float:
     return min(HISTORY_SECONDS, HISTORY_SCRAPES * scrape_interval)
 
 
-def selector(policies: Sequence[LivePolicy], *, window: int) -> str:
+def selector(policies: Sequence[LivePolicy], *, window: Range) -> str:
     """`{__name__=~…,namespace=~…,revision=~…,le=~…}[window]` for the policies' revisions and the bounds that they need."""
     limits = _limits(policies)
     means = any(o.mean is not None for p in policies for o in p.objectives)
@@ -158,7 +176,7 @@ def selector(policies: Sequence[LivePolicy], *, window: int) -> str:
     if limits:
         # The empty alternative lets series without `le` through.
         matchers.append(f"le=~{_any_of(['', *sorted({label for b in needed_bounds(limits) for label in _spellings(b)})])}")
-    return f"{{{','.join(matchers)}}}[{window}s]"
+    return f"{{{','.join(matchers)}}}{window.written()}"
 
 
 def own_selectors(policy: LivePolicy) -> set[OwnSelector]:
@@ -210,10 +228,10 @@ def own_query(counters: OwnCounters | OwnHistogram, *, namespace: str, policy: s
     return " / ".join(narrowed(text, revision_label=counters.revision_label, arms=arms) for text in (counters.bad, counters.total))
 
 
-def _own_query(one: OwnSelector, *, policies: Sequence[LivePolicy], window: int) -> str:
+def _own_query(one: OwnSelector, *, policies: Sequence[LivePolicy], window: Range) -> str:
     arms = [(p.namespace, p.name, revision) for p in policies for revision in (p.canary, p.stable) if revision]
     text = any_kind(one.text) if one.histogram else one.text
-    return f"{narrowed(text, revision_label=one.revision_label, arms=arms)}[{window + (APART_SECONDS if one.bad else 0)}s]"
+    return f"{narrowed(text, revision_label=one.revision_label, arms=arms)}{window.written(more=APART_SECONDS if one.bad else 0)}"
 
 
 def needed_bounds(limits: Iterable[float]) -> tuple[float, ...]:

@@ -1,38 +1,45 @@
-"""A state that was counted up to a time that is yet to come: the clocks were ahead then, and were set back. Pure.
+"""A state that is `ahead`, as clocks were set back: it is taken for now, as the rollout takes what was written of its steps. Pure.
 
-Waiting for that time to come again, nothing would be counted for as long. So it is taken for now, as the rollout takes what was written of
-its steps (`rollout.setback`): each target is counted on from its first scrape after now. How long nothing was counted is not known, so that
-it is a gap: no window and no episode goes on across it.
+Each target is counted on from its first scrape after now. How long nothing was counted is not known, so that it is a gap: no window and no
+episode goes on across it. Not as long as the source has samples of then: as time goes on they come again, among newer ones or in their
+place, and what they tell is counted already.
 """
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Final, assert_never
+from typing import assert_never
 
+from .ahead import AHEAD_SECONDS
 from .folding import rule_for
 from .objective import Objective
 from .policy import LivePolicy
 from .reading import Counts
 from .rule import ArmBlock
 from .rules import RuleState, observed
+from .samples import Fetched, NoData, NotANumber, Sample, Unread
 from .sequential.mean import MeanBlock, MeanState, Sum
 from .sequential.state import SequentialState
 from .state import AnalysisState, ObjectiveState
 from .threshold import ThresholdState
 
-# Clocks that are kept differ by far less. Samples that are as far ahead are not counted.
-AHEAD_SECONDS: Final = 30.0
+
+def blind(fetched: Fetched, *, seconds: float, now: float) -> Unread:
+    """Why nothing is counted of what was answered to a question about the time up to which a state that is so far ahead was counted."""
+    counted = f"What was counted last is of {seconds:.0f} s from now by the operator's clock"
+    if can_go_on(fetched, now=now):
+        return NotANumber(f"{counted}, so clocks were set back; requests are counted anew from now on.")
+    if isinstance(fetched, Sample):
+        until = "nothing can be counted before that time comes, unless the operator's clock is set, or they are deleted there"
+        return NotANumber(f"{counted}, and the metrics source has samples of then: {until}.")
+    return fetched
 
 
-def ahead(state: AnalysisState, *, now: float) -> float:
-    """By how many seconds what was counted last is ahead of now (seconds since the epoch), where one of them was set back; else 0."""
-    by = max(state.watermarks.values(), default=now) - now
-    return by if by > AHEAD_SECONDS else 0.0
-
-
-def said(seconds: float) -> str:
-    """Why nothing can be said of what came since."""
-    return f"What was counted last is of {seconds:.0f} s from now, so clocks were set back; requests are counted anew from now on."
+def can_go_on(fetched: Fetched, *, now: float) -> bool:
+    """Whether the source has nothing left of a time that is yet to come (seconds since the epoch)."""
+    if isinstance(fetched, Sample):
+        readable = all(isinstance(why, NoData) for why in fetched.unread.values())
+        return readable and all(at <= now + AHEAD_SECONDS for _, _, at in fetched.newest)
+    return isinstance(fetched, NoData)
 
 
 def taken_for_now(state: AnalysisState, *, policy: LivePolicy, now: float) -> AnalysisState:
