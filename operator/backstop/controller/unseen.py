@@ -54,7 +54,7 @@ class Unseen:
 
         Where something cannot be read the pass goes on without: what is made over a route that is there is refused, then read.
         """
-        if missing.prompt is not None and await self._could_read(PROMPT_VERSIONS, missing.prompt.name, key=key):
+        if missing.prompt is not None and await self._could_read(PROMPT_VERSIONS, missing.prompt.name, what="prompt version", key=key):
             if self._store.prompt(missing.prompt) is not None:
                 return True
             self._no_prompt[key] = missing.prompt
@@ -90,7 +90,7 @@ class Unseen:
 
     async def _look_for_route(self, router: Router, *, key: PolicyKey) -> None:
         name = router.name(key.name)
-        if not await self._could_read(router.resource, name, key=key):
+        if not await self._could_read(router.resource, name, what="route", key=key):
             return
         found = self._store.child(router.resource, namespace=key.namespace, name=name)
         if found is None:
@@ -98,11 +98,11 @@ class Unseen:
         elif found.policy != key.name:
             self._queue.add_at(key, at=self._clock() + FOREIGN_ROUTE_SECONDS)
 
-    async def _could_read(self, resource: Resource, name: str, *, key: PolicyKey) -> bool:
+    async def _could_read(self, resource: Resource, name: str, *, what: str, key: PolicyKey) -> bool:
         try:
             await self._writes.refresh(resource, namespace=key.namespace, name=name, by=key)
         except KubeError as error:
             told = fields(namespace=key.namespace, policy=key.name, error=str(error))
-            _log.warning(f"{resource.kind} `{name}`, which the policy needs, cannot be read; going on without", extra=told)
+            _log.warning(f"{resource.kind} `{name}`, the policy's {what}, cannot be read; going on without", extra=told)
             return False
         return True
