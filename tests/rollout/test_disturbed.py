@@ -149,3 +149,15 @@ def test_an_older_traffic_object_is_seen_to_be_one_by_what_gateways_act_on_thoug
     world.run(3)
     assert world.acted == world.route
     assert world.place.canary.verified_at is not None
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["unreadable", "gone"])
+def test_b14_a_verdict_that_is_written_over_what_cannot_be_read_stands_in_it(gone: bool) -> None:
+    world = in_rollout(policy=policy(steps=LONG))
+    world.unread, world.traffic = not gone, None if gone else world.traffic
+    world.judged = BREACHED
+    world.one_pass(stop_after=1)  # whoever comes next knows no other word of it
+    world.unread = False
+    assert world.route is not None
+    assert world.route.aborted is not None
+    assert (world.route.aborted.revision, world.route.permille) == ("rev2", 0)
