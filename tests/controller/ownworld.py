@@ -50,7 +50,7 @@ class OwnWorld(World):
 
     async def route(self) -> TrafficState:
         """What the Service says; waits until there is one."""
-        return _said(await self.service())
+        return said(await self.service())
 
     async def edit_service(self, **spec: Any) -> str:
         """Somebody edits these fields of the Service's spec; returns the version of it."""
@@ -69,7 +69,7 @@ class OwnWorld(World):
         if service is None:
             return
         with contextlib.suppress(ValueError):
-            state = _said(service)
+            state = said(service)
             if state != self.traffic:
                 self.traffic = state
                 self.history.append((time.time(), state))
@@ -127,7 +127,8 @@ class OwnWorld(World):
         return web.json_response({"status": "success", "data": {"resultType": "matrix", "result": result}})
 
 
-def _said(service: Body) -> TrafficState:
+def said(service: Body) -> TrafficState:
+    """What the Service says of the traffic."""
     annotations = service["metadata"].get("annotations") or {}
     return parse({key.removeprefix("backstop.dev/"): value for key, value in annotations.items()})
 
