@@ -115,6 +115,24 @@ async def test_m09_every_request_is_counted_once_through_restarts_of_a_pod_and_o
         assert analysis.state.step_sent == 60
 
 
+async def test_m10_a_latency_whose_histogram_prometheus_makes_a_native_one_of_is_said_to_be_unseen(
+    pods: Pods, prometheus: Prometheus
+) -> None:
+    pod = pods.start()
+    prometheus.scrape([pod], option="convert_classic_histograms_to_nhcb")
+    await prometheus.start()
+    analysis = analysis_of(prometheus)
+    with closing(analysis.source):
+        analysis.since = time.time()
+        pod.serve(revision="canary", count=100, seconds=0.19)
+        result = await analysis.until(lambda result: result.canary_requests >= 100)
+    latency, errors = result.readings
+    assert isinstance(latency.state, Unknown)
+    assert latency.reason is Reason.BUCKET_BOUNDARY_MISSING
+    assert "it must keep the classic ones (`always_scrape_classic_histograms`)" in latency.evidence
+    assert isinstance(errors.state, Healthy)
+
+
 async def test_after_clocks_were_set_back_it_is_seen_whether_prometheus_has_what_was_counted_and_counting_goes_on(
     pods: Pods, prometheus: Prometheus
 ) -> None:
@@ -247,7 +265,7 @@ async def test_a_native_histogram_of_a_foreign_service_is_counted_to_the_request
         canary.observe(3.0, count=40)
         stable.observe(0.1, count=900)
         workers = {"support-canary-7f9c5d8b6-x2x4z": canary, "support-stable-6b8f4c7d5-q9w8k": stable}
-        prometheus.scrape([], workers=workers, native_histograms=True)
+        prometheus.scrape([], workers=workers, option="scrape_native_histograms")
         await prometheus.start()
         analysis = analysis_of(prometheus)
 
