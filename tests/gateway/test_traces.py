@@ -349,14 +349,23 @@ async def test_what_is_not_offered_has_a_span_without_its_path(
     collector: Collector, gateways: Gateways, http: aiohttp.ClientSession, stable: RevisionRecord
 ) -> None:
     gateway = await gateways.start(stable, traces=towards(collector.address))
-    for method, path in (("GET", "/v1/models?key=sk-5ecret"), ("POST", "/v1/sk-5ecret"), ("DELETE", "/v1/models"), ("BREW", "/v1/models")):
+    for method, path in (
+        ("GET", "/v1/models?key=sk-5ecret"),
+        ("POST", "/v1/sk-5ecret"),
+        ("DELETE", "/v1/models"),
+        ("GET", "/v1/models/sk-5ecret"),
+        ("GET", "/v1/models/m1"),
+        ("BREW", "/v1/models"),
+    ):
         async with http.request(method, f"http://{gateway.address}{path}") as response:
             await response.read()
-    spans = await collector.until(lambda spans: len(spans) >= 3)
-    assert [(span.name, *said(span, "http.response.status_code", "url.path")) for span in spans[:3]] == [
+    spans = await collector.until(lambda spans: len(spans) >= 5)
+    assert [(span.name, *said(span, "http.response.status_code", "url.path")) for span in spans[:5]] == [
         ("GET /v1/models", 200, "/v1/models"),
         ("POST", 404, None),
         ("DELETE /v1/models", 405, "/v1/models"),
+        ("GET", 404, None),
+        ("GET /v1/models/m1", 200, "/v1/models/m1"),
     ]
     assert not any(span.failed for span in spans)
     assert b"5ecret" not in collector.raw

@@ -129,7 +129,8 @@ def _is_said(error: msgspec.Raw) -> bool:
 def _decode_slowly(text: bytes) -> _Answer:
     """For JSON that msgspec refuses: lone surrogates, which models cut in two between tokens."""
     try:
-        return _DECODER.decode(json.dumps(json.loads(text), ensure_ascii=False).encode(errors="replace"))
+        # As UTF-8, which alone it may be: of bytes, the library would guess.
+        return _DECODER.decode(json.dumps(json.loads(text.decode(errors="surrogatepass")), ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors too
         raise MalformedError("the answer is not JSON") from None
 
