@@ -519,6 +519,29 @@ async def test_a_collector_behind_tls_is_believed_where_its_authority_is_known(
         await collector.whole(CHAT, "chat m1")
 
 
+@pytest.mark.long
+async def test_the_bundle_of_a_revision_vouches_for_its_collector_and_stands_alone(
+    http: aiohttp.ClientSession, model: Model, tmp_path: Path
+) -> None:
+    authority, other, collector = Authority("ours"), Authority("theirs"), Collector()
+    chain, traces = [model_tier(model.url)], {"traces": {"caBundleRef": {"name": "authorities", "key": "ca.pem"}}}
+    async with listening(collector.application(), tls=authority.server(tmp_path)) as address:
+        there = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"https://{address}", "OTEL_BSP_SCHEDULE_DELAY": "20", "OTEL_EXPORTER_OTLP_TIMEOUT": "2000"}
+        doubting = make_record(chain, serving=traces, contents={"serving/traces": other.pem})
+        async with gateway_process(doubting, http=http, folder=tmp_path, environment=there) as running:
+            await running.gateway.chat()
+
+            async def failed() -> bool:
+                return await sent(running.gateway, "failed") == 2
+
+            await eventually(failed)
+            assert collector.spans == []
+        knowing = make_record(chain, serving=traces, contents={"serving/traces": authority.pem})
+        async with gateway_process(knowing, http=http, folder=tmp_path, environment=there) as running:
+            await running.gateway.chat()
+            await collector.whole(CHAT, "chat m1")
+
+
 async def test_a_collector_that_hangs_holds_up_neither_requests_nor_memory_nor_the_end(
     collector: Collector, gateways: Gateways, stable: RevisionRecord, caplog: pytest.LogCaptureFixture
 ) -> None:
