@@ -50,7 +50,9 @@ async def test_w14_an_answer_with_bytes_that_are_no_text_is_none(gateways: Gatew
 
 @pytest.mark.parametrize(("path", "asks"), ASKS)
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_mark_before_an_answer_is_left_out_of_it(gateways: Gateways, target: ExactTarget, path: str, asks: str, stream: bool) -> None:
+async def test_a_mark_before_an_answer_is_left_out_of_it(
+    gateways: Gateways, target: ExactTarget, path: str, asks: str, stream: bool
+) -> None:
     gateway = await gateways.start(make_record([model_tier(target.url), static_tier()]))
     asked = f'{{{asks},"stream":{str(stream).lower()}}}'.encode()
     plain = answer('"id":"c","created":1,"model":"m"', stream=stream)
@@ -61,6 +63,17 @@ async def test_a_mark_before_an_answer_is_left_out_of_it(gateways: Gateways, tar
     got = await gateway.post(asked, path=path, headers=identity)
     assert b"Fine." in got.body
     assert (got.status, got.said("tier"), _timeless(got.body)) == (200, "primary", _timeless(expected.body))
+
+
+@pytest.mark.parametrize(("path", "asks"), ASKS)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_w14_half_of_a_pair_as_bytes_is_no_text_whichever_way_it_is_asked_for(
+    gateways: Gateways, target: ExactTarget, path: str, asks: str, stream: bool
+) -> None:
+    gateway = await gateways.start(make_record([model_tier(target.url), static_tier()]))
+    target.says(answer('"\ud800":1', stream=stream).encode(errors="surrogatepass"), stream=stream)
+    got = await gateway.post(f'{{{asks},"stream":{str(stream).lower()}}}'.encode(), path=path)
+    assert (got.status, got.said("tier"), got.said("reason")) == (200, "static", "MalformedAnswer")
 
 
 async def test_w14_an_answer_in_another_encoding_is_none(gateways: Gateways, target: ExactTarget) -> None:

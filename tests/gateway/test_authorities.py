@@ -193,8 +193,9 @@ def test_a_record_without_its_bundle_is_refused_at_the_start(contents: dict[str,
 
 def test_a_bundle_for_traces_that_cannot_be_used_is_refused_at_the_start() -> None:
     record = make_record([static_tier()], serving=TRACES, contents={"serving/traces": "ca"})
-    with pytest.raises(ConfigurationError, match="the CA bundle of `spec.serving.traces.caBundleRef` cannot be used: it holds no certificate"):
+    with pytest.raises(ConfigurationError) as refused:
         compile_revision(record, environment={})
+    assert str(refused.value).startswith("the CA bundle of `spec.serving.traces.caBundleRef` cannot be used: it holds no certificate")
     record = make_record([static_tier()], serving=TRACES, contents={"serving/traces": OURS.pem})
     assert (compile_revision(record, environment={}).trace_authorities or "").strip() == OURS.pem.strip()
 

@@ -55,7 +55,9 @@ def spelled(value: Any, ascii_only: bool) -> bytes:
 
 
 # Half of a surrogate pair, a byte order mark, and what some readers of JSON take for a number.
-ODD = st.sampled_from([b"\xed\xa0\x80", b'"\xed\xa0\x80":1,', b"\xef\xbb\xbf", b"NaN", b'"x":NaN,', b'"\\ud800":"\\ud800",', b"\x00", b"\n"])
+ODD = st.sampled_from(
+    [b"\xed\xa0\x80", b'"\xed\xa0\x80":1,', b"\xef\xbb\xbf", b"NaN", b'"x":NaN,', b'"\\ud800":"\\ud800",', b"\x00", b"\n"]
+)
 
 
 @st.composite
@@ -83,7 +85,7 @@ ITEMS = st.fixed_dictionaries(
 )
 ASKED = st.fixed_dictionaries(
     {"input": st.text(min_size=1, max_size=4) | st.lists(ITEMS, min_size=1) | VALUES},
-    optional={name: VALUES for name in ("instructions", "metadata", "stream_options", "text", "tools")} | {"stream": st.booleans()},
+    optional=dict.fromkeys(("instructions", "metadata", "stream_options", "text", "tools"), VALUES) | {"stream": st.booleans()},
 )
 BODIES |= damaged(st.builds(spelled, ASKED, st.booleans()))
 BODIES |= st.integers(1, 100_000).map(lambda depth: b'{"messages":' + b"[" * depth)

@@ -16,6 +16,8 @@ from backstop.gateway.answer import MalformedError
 from backstop.gateway.modelconnection import Answer, BrokenError, GarbledError, ModelConnection
 from backstop.gateway.upstream import Streaming
 
+from .harness import eventually
+
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Length: 5\r\n\r\nabcde"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nTrailer: x\r\n\r\n"
 FIRST = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\nContent-Length: 7\r\n\r\n"
@@ -114,11 +116,13 @@ async def test_a_mark_before_a_stream_is_left_out_however_it_comes(pieces: list[
     side.feed(b"HTTP/1.1 200 OK\r\n\r\n")
     streaming = Streaming(side.answer, include_usage=False)
     opening = asyncio.create_task(streaming.open())
+
+    async def read() -> bool:
+        return not side.answer.held
+
     for piece in pieces:
         side.feed(piece)
-        async with asyncio.timeout(1):
-            while side.answer.held:  # until it has been read
-                await asyncio.sleep(0)
+        await eventually(read)
     await opening
     assert streaming.head == EVENT
 

@@ -72,7 +72,7 @@ def test_a_bundle_vouches_for_a_collector_that_speaks_tls_alone_and_says_nothing
         ({"OTEL_TRACES_EXPORTER": "otlp"}, "`spec.serving.traces.caBundleRef` is for a collector whose address begins with"),
         (
             {**there, "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE": "/ca.pem"},
-            "`OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE` and `spec.serving.traces.caBundleRef` both say who vouches for the collector; take one",
+            "`OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE` and `spec.serving.traces.caBundleRef` both say who vouches",
         ),
     ):
         with pytest.raises(ConfigurationError) as refused:

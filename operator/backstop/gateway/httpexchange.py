@@ -184,7 +184,7 @@ class Exchange:
         """Whether the caller waits for a word before it sends the body. HTTP/1.0 knows none, and would take it for the answer."""
         if self._is_told or self.version != VERSION:
             return False
-        return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers)
+        return any(name == b"expect" and value.strip().lower() == b"100-continue" for name, value in self.headers)
 
     def _framed(self, piece: bytes) -> bytes:
         if self.method == "HEAD":

@@ -165,7 +165,7 @@ class _Trusting(HTTPAdapter):
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """As of `HTTPAdapter`."""
-        super().cert_verify(conn, url, verify, cert)
+        super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]  # the library has no types here
         conn.ca_certs = conn.ca_cert_dir = None
 
 

@@ -136,7 +136,9 @@ def _endpoint(environment: Mapping[str, str]) -> str | None:
 
 def _check_bundle(environment: Mapping[str, str], *, endpoint: str) -> None:
     if urlsplit(endpoint).scheme != "https":
-        raise ConfigurationError(f"`{_BUNDLE}` is for a collector whose address begins with `https://`; take it out, or correct the address")
+        raise ConfigurationError(
+            f"`{_BUNDLE}` is for a collector whose address begins with `https://`; take it out, or correct the address"
+        )
     if _set(environment, name := _either(environment, "CERTIFICATE")) is not None:
         raise ConfigurationError(f"`{name}` and `{_BUNDLE}` both say who vouches for the collector; take one out")
 

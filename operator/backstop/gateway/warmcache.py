@@ -2,7 +2,8 @@
 
 One connection reads and one writes. What comes back is not trusted: at most as much as an answer may have is asked for, and what is no
 answer to the question closes the connection. So does a refusal: behind an address that stays, a server may have changed places with its
-replica, which goes on to answer on the connections that it has, and takes nothing to keep. No error's own text goes on, for it may hold what the server was told.
+replica, which goes on to answer on the connections that it has, and takes nothing to keep. No error's own text goes on, for it may hold
+what the server was told.
 """
 
 import ssl
