@@ -123,7 +123,8 @@ async def test_a_mark_before_a_stream_is_left_out_however_it_comes(pieces: list[
     for piece in pieces:
         side.feed(piece)
         await eventually(read)
-    await opening
+    async with asyncio.timeout(1):
+        await opening
     assert streaming.head == EVENT
 
 
