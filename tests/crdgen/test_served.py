@@ -100,6 +100,6 @@ def test_the_sentence_names_three_fields_of_a_kind_and_how_many_more_and_what_to
     del found["RolloutReport"]
     assert sentence(lacks(found)) == (
         "the CustomResourceDefinitions in the cluster are older than this operator: PromptVersion lacks `status.users`;"
-        " FallbackPolicy lacks `spec.sla`, `status.phase`, `status.canary.step` and 2 more; RolloutReport is not served; apply those of its version, and it goes"
-        " on by itself"
+        " FallbackPolicy lacks `spec.sla`, `status.phase`, `status.canary.step` and 2 more; RolloutReport is not served;"
+        " apply those of its version, and it goes on by itself"
     )
