@@ -95,7 +95,9 @@ def test_a_kind_that_is_not_served_is_found() -> None:
 
 
 def test_the_sentence_names_three_fields_of_a_kind_and_how_many_more_and_what_to_do() -> None:
-    policy = without(kind_of("FallbackPolicy"), "spec.owner", "status.canary.step", "status.canary.weight", "status.phase", "status.previous")
+    policy = without(
+        kind_of("FallbackPolicy"), "spec.owner", "status.canary.step", "status.canary.weight", "status.phase", "status.previous"
+    )
     found = served(FallbackPolicy=policy, PromptVersion=without(kind_of("PromptVersion"), "status.users"))
     del found["RolloutReport"]
     assert sentence(lacks(found)) == (

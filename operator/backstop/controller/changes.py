@@ -29,7 +29,7 @@ def changes_told(
 ) -> tuple[Announcement, ...]:
     """What is to be told when the conditions become these. `problem`: said in `Accepted`, and told by whoever met it.
 
-    `moves`: what the same pass tells besides. No reason is told twice in a pass: where several conditions change for one, the first says it.
+    `moves`: what the same pass tells besides. No reason is told twice in a pass: where several conditions change for one, the first does.
     """
     was, now = {condition.type: condition for condition in before}, {state.type: state for state in after}
     if problem is not None:
