@@ -225,7 +225,7 @@ async def _install(api: Api) -> None:
     for resource in (POLICIES, PROMPT_VERSIONS):
         while True:
             body = await api.get(definitions, namespace="", name=f"{resource.plural}.{resource.group}")
-            if any(c["type"] == "Established" and c["status"] == "True" for c in body.get("status", {}).get("conditions", ())):
+            if any(c["type"] == "Established" and c["status"] == "True" for c in body.get("status", {}).get("conditions") or ()):
                 break
             if time.monotonic() > deadline:
                 raise ClusterProblem(f"the kind {resource.kind} was not served within {ESTABLISHED_SECONDS:g} s")

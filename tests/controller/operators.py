@@ -12,6 +12,7 @@ from backstop.analysis.prometheus import PrometheusSource
 from backstop.analysis.queries import MetricsSourceConfig
 from backstop.analysis.tick import Here
 from backstop.controller.config import OperatorConfig
+from backstop.controller.leadership import Leadership
 from backstop.controller.run import REQUEST_SECONDS, Operator
 from backstop.kube.client import Client
 from backstop.kube.connection import Connection
@@ -106,6 +107,7 @@ async def running(
     pull_secrets: tuple[str, ...] = (),
     image: str = "localhost/backstop:test",
     sources: tuple[str, ...] = ("default",),
+    leadership: Leadership | None = None,
 ) -> AsyncIterator[Mortal]:
     """An operator for the world's namespace, or for all, while the context lasts."""
     mortal = Mortal(connection, lifetime=lifetime)
@@ -123,6 +125,7 @@ async def running(
         evaluators={name: Here(source, clock=time.time) for name, source in asked.items()},
         metrics=metrics,
         instance="test",
+        leadership=leadership,
         sweep_seconds=sweep_seconds,
     )
     try:

@@ -54,6 +54,16 @@ def test_stable_that_is_replaced_while_it_is_unready_is_not_told_to_be_well() ->
     assert told(written(UNREADY), WAITING) == []
 
 
+def test_one_reason_is_told_once_in_a_pass_whichever_conditions_change_for_it() -> None:
+    paused = ConditionState(ConditionType.PROGRESSING, "True", Reason.PAUSED, "`spec.canary.paused`")
+    held = ConditionState(ConditionType.PROGRESSING, "True", MISSING.reason, "goes no further")
+    assert told(written(paused, RESOLVED), held, MISSING) == [Announcement(MISSING.reason, MISSING.message)]
+    begun = ConditionState(ConditionType.PROGRESSING, "True", Reason.STEP_STARTED, "waiting for it to be seen on every gateway")
+    move = Announcement(Reason.STEP_STARTED, "step 1 of 3: 5 % to v2")
+    assert list(changes_told(written(paused), after=(begun,), problem=None, moves=(move,))) == []
+    assert told(written(paused), begun) == [Announcement(begun.reason, begun.message)], "a pause that ends in a step that goes on"
+
+
 def test_a_problem_is_told_by_whoever_met_it_and_here_when_it_is_over() -> None:
     assert told(written(ACCEPTED), ACCEPTED, problem=REFUSED) == []
     assert told(written(ACCEPTED, problem=REFUSED), ACCEPTED, problem=REFUSED) == []

@@ -11,9 +11,10 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from backstop.api.names import probe_job
+from backstop.api.names import GROUP, VERSION, probe_job
 from backstop.kube.client import Client
 from backstop.kube.connection import connect
+from backstop.kube.openapi import openapi_path
 from backstop.kube.resources import AUTOSCALERS, CONFIG_MAPS, JOBS, PROMPT_VERSIONS, ROLE_BINDINGS, ROLES, Resource
 from e2e.cluster.apiserver import ApiServer
 from tests.conftest import establish_crds
@@ -83,11 +84,18 @@ class Audited:
         more = (f"--audit-policy-file={policy}", f"--audit-log-path={self._log}", "--audit-log-mode=blocking-strict")
         self.server = ApiServer(more=more)
 
+    def answers_to(self, path: str) -> set[int]:
+        """The status of each answer to a request for this path."""
+        answered = [event for event in self._events() if "responseStatus" in event]
+        return {event["responseStatus"]["code"] for event in answered if event["requestURI"] == path}
+
+    def _events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._log.read_text().splitlines()]
+
     def asked(self) -> tuple[set[Right], set[Right]]:
         """What was done, and what was refused."""
         answers: dict[bool, set[Right]] = defaultdict(set)
-        for line in self._log.read_text().splitlines():
-            event = json.loads(line)
+        for event in self._events():
             if "objectRef" not in event or "responseStatus" not in event:
                 continue  # which groups and versions there are; or it is not answered yet
             asked, code = event["objectRef"], event["responseStatus"]["code"]
@@ -229,5 +237,6 @@ async def test_r08_the_shipped_rights_are_enough_and_each_of_them_is_used(audite
         await client.close()
     done, refused = audited.asked()
     assert refused == set()
+    assert audited.answers_to(openapi_path(GROUP, VERSION)) - {404} == {200}, "not yet, and then it is; never that it may not"
     assert shipped_rights() - done == set(), "what nothing is done with is not asked for"
     assert done - shipped_rights() == set()

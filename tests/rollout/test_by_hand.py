@@ -5,6 +5,7 @@ import pytest
 from backstop.api.condition import ConditionType
 from backstop.api.reasons import Reason
 from backstop.controller.changes import changes_told
+from backstop.rollout.observed import Arm
 from backstop.rollout.place import Outcome
 from tests.rollout.world import BREACHED, HEALTHY, World, breached, in_rollout, is_stable, policy, revision, share, started
 
@@ -291,3 +292,28 @@ def test_a04_what_waits_for_a_person_is_told_once_and_so_is_that_it_goes_on() ->
     assert told_by_conditions(world, 30) == ["Paused"]
     world.policy = policy()
     assert told_by_conditions(world, 5) == ["Holding"]
+
+
+def test_a_pause_is_told_once_whatever_becomes_of_pods_meanwhile() -> None:
+    world = started(policy=policy(replicas=2))
+    world.pace = 0
+    world.want("2")
+    world.run(2)
+    world.policy = policy(replicas=2, paused=True)
+    assert told_by_conditions(world, 5) == ["Paused"], "also before there is any pod"
+    assert said_of_progress(world) == "step 1 of 3, 0 %: `spec.canary.paused`; waiting for 1 ready pods of rev2"
+    world.pace = 1000
+    assert told_by_conditions(world, 5) == []
+    assert said_of_progress(world) == "step 1 of 3, 0 %: `spec.canary.paused`"
+    world.policy = policy(replicas=2)
+    world.run(10)
+    assert share(world) == ("rev2", 50)
+    world.policy = policy(replicas=2, paused=True)
+    assert told_by_conditions(world, 5) == ["Paused"]
+    world.pace, world.arms["rev2"] = 0, Arm(desired=1, ready=0)
+    assert told_by_conditions(world, 5) == [], "a move tells that the weight is 0"
+    assert world.reasons()[-1] == "CanaryUnready"
+
+
+def said_of_progress(world: World) -> str:
+    return next(c.message for c in world.decide().conditions if c.type is ConditionType.PROGRESSING)

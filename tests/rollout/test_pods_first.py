@@ -261,6 +261,33 @@ def test_a_skipped_step_s_next_waits_for_what_every_step_waits_for(what: str, st
     assert share(world) == (("rev2", 500) if len(steps) > 1 else (None, 0))
 
 
+@pytest.mark.parametrize("what", ["a pause", "a spec that cannot be run", "a route that cannot be read"])
+def test_pods_after_a_skipped_step_are_not_missed_while_nobody_could_use_them(what: str) -> None:
+    declared = {"replicas": 10, "steps": ((5, 600), (50, 600), (100, 600)), "deadline": 40}
+    world = in_rollout(policy=policy(**declared))  # type: ignore[arg-type]
+    world.pace = 0
+    world.ask(skip_step="1")
+    world.run(5)
+    assert world.arms["rev2"] == Arm(desired=5, ready=1)
+    match what:
+        case "a pause":
+            world.policy = policy(**declared, paused=True)  # type: ignore[arg-type]
+        case "a spec that cannot be run":
+            world.wanted = MISSING
+        case _:
+            world.unread = True
+    world.run(100)
+    assert share(world) == ("rev2", 50)
+    assert world.arms["rev2"].desired == 5, "what was made stays"
+    world.policy, world.unread = policy(**declared), False  # type: ignore[arg-type]
+    world.want("2")
+    world.run(30)
+    assert canary(world).weight == 5
+    world.run(20)
+    assert world.place.last is not None
+    assert world.place.last.reason == Reason.CANARY_UNAVAILABLE
+
+
 @pytest.mark.parametrize("paused", [True, False])
 def test_a_step_that_is_skipped_while_an_edit_waits_leads_to_the_next_weight_of_the_new_steps(paused: bool) -> None:
     world = in_rollout(policy=policy(replicas=1, steps=((5, 10), (20, 600), (100, 60))))

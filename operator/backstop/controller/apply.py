@@ -136,8 +136,9 @@ class Apply:
             if last is not None and is_another_end(last, before=subject.observed.place.last):
                 self._metrics.rollouts.labels(last.outcome, reason_of(last.reason)).inc()
             # What status says has happened, whatever became of the rest: the next pass has nothing left to tell.
-            changes = changes_told(subject.status.conditions, after=subject.plan.conditions, problem=known)
-            for announcement in (*subject.plan.announcements, *changes):
+            moves = subject.plan.announcements
+            changes = changes_told(subject.status.conditions, after=subject.plan.conditions, problem=known, moves=moves)
+            for announcement in (*moves, *changes):
                 await self._announce(subject, announcement)
             if problem is not None and problem != known:
                 await self._announce(subject, Announcement(problem.reason, problem.message))

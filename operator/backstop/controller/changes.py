@@ -24,18 +24,24 @@ TOLD: Final = {
 ENDS_TOLD_BY_MOVES: Final = {Reason.WAITING_FOR_APPROVAL}
 
 
-def changes_told(before: list[Condition], *, after: Sequence[ConditionState], problem: Problem | None) -> tuple[Announcement, ...]:
-    """What is to be told when the conditions become these. `problem`: said in `Accepted`, and told by whoever met it."""
+def changes_told(
+    before: list[Condition], *, after: Sequence[ConditionState], problem: Problem | None, moves: Sequence[Announcement] = ()
+) -> tuple[Announcement, ...]:
+    """What is to be told when the conditions become these. `problem`: said in `Accepted`, and told by whoever met it.
+
+    `moves`: what the same pass tells besides. No reason is told twice in a pass: where several conditions change for one, the first does.
+    """
     was, now = {condition.type: condition for condition in before}, {state.type: state for state in after}
     if problem is not None:
         now.pop(ConditionType.ACCEPTED, None)
-    told = []
+    told, reasons_told = [], {move.reason for move in moves}
     for kind, reasons in TOLD.items():
         old, new = was.get(kind), now.get(kind)
         if new is None or (old is not None and old.reason == new.reason):
             continue
         over = old is not None and old.reason in reasons - ENDS_TOLD_BY_MOVES and new.status == "True"
-        if new.reason in reasons or over:
+        if (new.reason in reasons or over) and new.reason not in reasons_told:
+            reasons_told.add(new.reason)
             told.append(Announcement(new.reason, new.message))
     return tuple(told)
 

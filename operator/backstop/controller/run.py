@@ -24,6 +24,7 @@ from .aside import Aside
 from .children import Children
 from .config import OperatorConfig
 from .contents import Contents
+from .definitions import Definitions
 from .judging import Judging
 from .kept import KeptRecords
 from .keys import Key, PolicyKey
@@ -88,6 +89,7 @@ class Operator:
         self._contents = Contents(
             client, store=self._store, namespaces=config.namespaces, wake=self._wake, clock=time.monotonic, jitter=jitter
         )
+        self._definitions = Definitions(client, clock=time.monotonic, jitter=jitter)
         self._listed = False
         self._listed_at = 0.0
         # Where a watch has begun since it was last listed there: what it does not tell of is not known yet.
@@ -101,7 +103,7 @@ class Operator:
         metrics, queue = self._metrics, self._queue
         metrics.queue_depth.set_function(lambda: len(queue.agenda))
         judging = Judging(self._evaluators, wake=self._wake, clock=self._clock, jitter=self._jitter)
-        verification = Verification(self._store, client=self._client, wake=self._wake, jitter=self._jitter)
+        verification = Verification(self._store, client=self._client, wake=self._wake, clock=self._clock, jitter=self._jitter)
         reconcile, children = self._passes_with(judging, verification=verification)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(verification.close)
@@ -116,7 +118,7 @@ class Operator:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(watches.ended())
                 tasks.create_task(self._sweep())
-                tasks.create_task(self._act(reconcile, judging=judging))
+                tasks.create_task(self._act_once_defined(reconcile, judging=judging))
 
     def _passes_with(self, judging: Judging, *, verification: Verification) -> tuple[Reconcile, Children]:
         """What makes a pass, wired."""
@@ -153,6 +155,11 @@ class Operator:
             clock=self._clock,
         )
         return reconcile, children
+
+    async def _act_once_defined(self, reconcile: Reconcile, *, judging: Judging) -> None:
+        """As `_act`, once all that is written is kept. Until then this process stands for no election: another one may be able to act."""
+        await self._definitions.complete()
+        await self._act(reconcile, judging=judging)
 
     async def _act(self, reconcile: Reconcile, *, judging: Judging) -> None:
         """Decide and write, from when this process leads. Another one may lead as soon as this has ended, not before."""
@@ -203,7 +210,7 @@ class Operator:
         return None
 
     def _unready(self) -> str | None:
-        return None if self._listed else "the cluster has not been listed yet"
+        return self._definitions.problem if self._listed else "the cluster has not been listed yet"
 
     def _wake(self, key: PolicyKey, urgent: bool = False) -> None:
         self._queue.add(key, urgent=urgent)

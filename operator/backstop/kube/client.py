@@ -11,8 +11,10 @@ from typing import Any, Final
 import aiohttp
 from kubernetes.aio.client import ApiClient
 
+from ..crdgen.served import Served
 from .errors import Conflict, Expired, KubeError, NotFound, NotLeading, Rejected, Unavailable
 from .heads import LISTED_AS, WATCHED_AS, Head, Lines, read_event
+from .openapi import openapi_path, read_kinds
 from .pages import Page, read_page
 from .resources import PODS, Body, Resource
 
@@ -85,6 +87,14 @@ class Client:
         if status != 200:
             raise _error(status, verb="GET", message=f"GET {path}: answer {status}")
         return text[:most_bytes]
+
+    async def served(self, group: str, version: str) -> Mapping[str, Served]:
+        """Which fields there are of each kind of a group and version. Raises NotFound where that is not told, Rejected, Unavailable."""
+        path = openapi_path(group, version)
+        status, text = await self._answer("GET", path)
+        if status != 200:
+            raise _error(status, verb="GET", message=f"GET {path}: answer {status}")
+        return read_kinds(text, group=group, version=version, what=f"GET {path}")
 
     async def create(self, resource: Resource, *, body: Body, manager: str) -> Body:
         """A new object; Conflict if it exists, Rejected also for a field that the API server does not know."""

@@ -166,10 +166,14 @@ def _doing(look: Look) -> tuple[Reason, str]:
     if isinstance(look.observed.wanted, Unresolved):
         where = f"step {min(canary.step + 1, len(look.policy.canary.steps))} of {len(look.policy.canary.steps)}, {canary.weight} %"
         return look.observed.wanted.reason, f"{where}: goes no further, because the spec cannot be followed: {look.observed.wanted.message}"
-    if look.ready(canary) < look.pods_needed(canary):
-        return _short(look, canary)
+    short = look.ready(canary) < look.pods_needed(canary)
     if look.policy.canary.paused and not canary.by_hand:
-        return Reason.PAUSED, f"step {canary.step + 1} of {len(look.policy.canary.steps)}, {canary.weight} %: `spec.canary.paused`"
+        # Whatever becomes of pods meanwhile: it is paused until the spec says otherwise.
+        steps = len(look.policy.canary.steps)
+        where = f"step {min(canary.step + 1, steps)} of {steps}, {canary.weight} %: `spec.canary.paused`"
+        return Reason.PAUSED, f"{where}; {_short(look, canary)[1]}" if short else where
+    if short:
+        return _short(look, canary)
     if canary.promoting_since is not None:
         return Reason.PROMOTING, f"promoting {canary.revision.prompt_version} ({canary.revision.name})"
     if probes.missing(look, canary):

@@ -8,7 +8,6 @@ from dataclasses import replace
 from . import early
 from .look import Look
 from .move import Move
-from .observed import Known
 from .place import CanaryPlace
 from .progress import hold_ends, is_edited, may_be_raised, would_pass
 
@@ -21,7 +20,7 @@ def held_up(look: Look, canary: CanaryPlace) -> Move | None:
 
 
 def _goes_on(look: Look, canary: CanaryPlace) -> bool:
-    if look.policy.canary.paused or look.wanted is None or not isinstance(look.observed.route, Known):
+    if look.is_held:
         return False
     if is_edited(look, canary):
         return may_be_raised(look, canary)

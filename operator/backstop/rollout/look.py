@@ -44,15 +44,21 @@ class Look:
         steps = self.policy.canary.steps
         return steps[min(canary.step, len(steps) - 1)]
 
+    @property
+    def is_held(self) -> bool:
+        """Whether no canary's weight may rise now, whatever is found of it: in a pause, or where spec or route cannot be followed."""
+        return self.policy.canary.paused or self.wanted is None or not isinstance(self.observed.route, Known)
+
     def pods_needed(self, canary: CanaryPlace) -> int:
         """Ready pods that the canary must have now: for its weight, or for the next one where nothing but these is waited for."""
         if canary.promoting_since is not None:
             return self.replicas
-        return self.pods_for(max(self._weight(canary), canary.pods_for if canary.awaits_pods else 0))
+        weight = canary.weight if canary.weight > 0 and self.is_held else self._weight(canary)
+        return self.pods_for(max(weight, canary.pods_for if canary.awaits_pods else 0))
 
     def pods_made(self, canary: CanaryPlace) -> int:
         """Pods that it is given; those for the next weight stay, also while something else keeps the step from passing."""
-        return max(self.pods_needed(canary), self.pods_for(canary.pods_for))
+        return max(self.pods_needed(canary), self.pods_for(max(self._weight(canary), canary.pods_for)))
 
     def _weight(self, canary: CanaryPlace) -> int:
         """The greatest that it has, or is prepared for: that of its step, unless the steps were edited since and it has one already."""
@@ -78,6 +84,14 @@ class Look:
         """Whether every ready gateway was seen to act on this traffic generation or a later one of the object that is there."""
         acting = self.observed.acting
         return generation is not None and isinstance(acting, Known) and acting.value >= generation and self.ahead is None
+
+    def acting_since(self, watched_since: float) -> float:
+        """When gateways that are watched since then were seen to act as they do. A pass that had much to write comes later than that.
+
+        Now, where that is not known, or the clock was set.
+        """
+        since = self.observed.acting_since
+        return since if since is not None and watched_since <= since <= self.now else self.now
 
     @property
     def ahead(self) -> int | None:

@@ -1,0 +1,63 @@
+"""Whether the API server keeps every field that this operator has, which is asked before it acts.
+
+A definition older than the operator drops fields of a newer status without a word: what was decided would be forgotten as it is written,
+and the pass made again at once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from ..api.names import GROUP, VERSION
+from ..crdgen.served import lacks, sentence
+from ..kube.client import Client
+from ..kube.errors import NotFound, Rejected, Unavailable
+from ..telemetry.log import fields
+
+_log = logging.getLogger(__name__)
+
+LOOK_AGAIN_SECONDS: Final = 2.0
+# An API server describes a definition within seconds of taking it. One that does not in this time describes none.
+UNDESCRIBED_SECONDS: Final = 30.0
+
+
+class Definitions:
+    """`problem`: why the operator may not act yet, in one sentence; None once it may. `clock`: monotonic seconds."""
+
+    def __init__(self, client: Client, *, clock: Callable[[], float], jitter: Callable[[], float]) -> None:
+        self._client = client
+        self._clock = clock
+        self._jitter = jitter
+        self._undescribed_since: float | None = None
+        self.problem: str | None = "the definitions in the cluster have not been looked at yet"
+
+    async def complete(self) -> None:
+        """Wait until they have all fields, or it cannot be known."""
+        while (problem := await self._look()) is not None:
+            if problem != self.problem:
+                _log.warning(problem)
+            self.problem = problem
+            await asyncio.sleep(LOOK_AGAIN_SECONDS * (1 + self._jitter()))
+        self.problem = None
+
+    async def _look(self) -> str | None:
+        """What stands against acting."""
+        try:
+            found = lacks(await self._client.served(GROUP, VERSION))
+        except Unavailable as error:
+            return f"the definitions in the cluster cannot be read; trying again ({error})"
+        except NotFound as error:
+            now = self._clock()
+            self._undescribed_since = now if self._undescribed_since is None else self._undescribed_since
+            if now - self._undescribed_since < UNDESCRIBED_SECONDS:
+                return f"the API server does not describe {GROUP}/{VERSION} yet; trying again"
+            self._tell_unknown(error)
+            return None
+        except Rejected as error:
+            self._tell_unknown(error)
+            return None
+        return sentence(found) if found else None
+
+    def _tell_unknown(self, error: NotFound | Rejected) -> None:
+        _log.warning("whether the definitions in the cluster are older than this operator is not known", extra=fields(error=str(error)))
