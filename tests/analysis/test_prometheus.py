@@ -119,11 +119,14 @@ async def test_m10_a_latency_whose_histogram_prometheus_makes_a_native_one_of_is
     pods: Pods, prometheus: Prometheus
 ) -> None:
     pod = pods.start()
+    pod.serve(revision="stable", count=1000)
     prometheus.scrape([pod], option="convert_classic_histograms_to_nhcb")
     await prometheus.start()
     analysis = analysis_of(prometheus)
     with closing(analysis.source):
+        await analysis.until(lambda _: isinstance(analysis.fetched, Sample))
         analysis.since = time.time()
+        await analysis.blocks(2)
         pod.serve(revision="canary", count=100, seconds=0.19)
         result = await analysis.until(lambda result: result.canary_requests >= 100)
     latency, errors = result.readings
@@ -253,7 +256,7 @@ async def test_own_counters_of_two_kinds_are_counted_once_and_breach_without_any
         canary.jobs.labels("failed", "").inc(3)
         stable.jobs.labels("failed", "").inc(1)
         own, scored = (await analysis.until(lambda result: isinstance(result.readings[0].state, Breached))).readings
-        assert (own.canary, own.reason) == (Counts(bad=3, total=3), Reason.PROMQL_BREACH)
+        assert (own.canary, own.reason) == (Counts(bad=3, total=33), Reason.PROMQL_BREACH)
         assert (await analysis.blocks(3)).readings[0].step_requests == 33
         assert isinstance(scored.state, Healthy)
 
