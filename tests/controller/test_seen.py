@@ -159,6 +159,7 @@ def look(traffic: Child | None, *, place: Place = NOWHERE, deployments: Sequence
         deployments=deployments,
         pods=[],
         acting=NOBODY_ASKED,
+        acting_since=None,
         readings=(),
         annotations={},
         requests=None,

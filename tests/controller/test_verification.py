@@ -83,12 +83,14 @@ async def test_that_a_canarys_traffic_has_ended_waits_behind_no_other_policy(fal
     store, key = Store(), PolicyKey("shop", "support")
     async with gateways(acts_on(7)) as [gateway], ApiClient(Configuration()) as api:
         store.put(pod(ready_pod(gateway.pod, of=key, address=gateway.address)))
-        verification = Verification(store, client=Client(api, timeout=1.0), wake=lambda *woke: woken.put_nowait(woke), jitter=lambda: 0.0)
+        client = Client(api, timeout=1.0)
+        verification = Verification(store, client=client, wake=lambda *woke: woken.put_nowait(woke), clock=lambda: 12.0, jitter=lambda: 0.0)
         verification.keep_asking(key, waiting=True, falling=falling)
         try:
             async with asyncio.timeout(10.0):
                 assert await woken.get() == (key, falling)
             assert verification.acting(key) == Known(7)
+            assert verification.acting_since(key) == 12.0
         finally:
             await verification.close()
 

@@ -24,6 +24,7 @@ from .test_manifests import policy, prompt, written
 from .test_quality import Judge, answers_judged
 
 OURS, THEIRS = Authority("ours"), Authority("theirs")
+TRACES: dict[str, Any] = {"traces": {"caBundleRef": {"name": "authorities", "key": "ca.pem"}}}
 
 
 @asynccontextmanager
@@ -188,6 +189,15 @@ def test_a_record_without_its_bundle_is_refused_at_the_start(contents: dict[str,
     with pytest.raises(ConfigurationError) as refused:
         compile_revision(make_record([secured_tier("llm.example")], contents=contents), environment={})
     assert str(refused.value).startswith(f"the CA bundle `ca.pem` of ConfigMap `authorities` {sentence}")
+
+
+def test_a_bundle_for_traces_that_cannot_be_used_is_refused_at_the_start() -> None:
+    record = make_record([static_tier()], serving=TRACES, contents={"serving/traces": "ca"})
+    with pytest.raises(ConfigurationError) as refused:
+        compile_revision(record, environment={})
+    assert str(refused.value).startswith("the CA bundle of `spec.serving.traces.caBundleRef` cannot be used: it holds no certificate")
+    record = make_record([static_tier()], serving=TRACES, contents={"serving/traces": OURS.pem})
+    assert (compile_revision(record, environment={}).trace_authorities or "").strip() == OURS.pem.strip()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from backstop.rollout.observed import Unresolved
 from backstop.rollout.place import Halt
 from backstop.rollout.progress import VERIFY_SECONDS
 from backstop.rollout.route import SWITCH_SECONDS
-from tests.rollout.world import BREACHED, World, in_rollout, policy, share, started
+from tests.rollout.world import ASKED_AFTER, BREACHED, World, in_rollout, policy, share, started
 
 LONG = ((5, 300), (50, 300), (100, 60))
 
@@ -68,6 +68,37 @@ def test_the_end_of_a_canary_is_seen_although_another_version_follows_at_once() 
     assert world.place.last.shifted_at <= decided + 2
     world.run(90)
     assert Reason.WEIGHT_NOT_VERIFIED not in world.reasons()
+
+
+@pytest.mark.parametrize("mode", ["Automatic", "Pause"])
+def test_traffic_has_shifted_when_gateways_said_so_and_not_when_a_pass_had_time_to_note_it(mode: str) -> None:
+    world = in_rollout(policy=policy(steps=LONG, mode=mode))
+    world.judged = BREACHED
+    world.one_pass()
+    decided = world.now
+    world.settle()
+    world.now += 7
+    world.run(2)
+    canary = world.place.canary
+    ended = canary.halted if canary is not None else world.place.last
+    assert ended is not None
+    assert ended.shifted_at == decided + ASKED_AFTER
+    (told,) = [a.message for a in world.told if a.reason is Reason.TRAFFIC_SHIFTED]
+    assert "0.2 s after it was decided" in told
+
+
+@pytest.mark.parametrize("set_by", [-3600, 3600])
+def test_a_clock_that_was_set_after_gateways_answered_does_not_say_when(set_by: float) -> None:
+    world = in_rollout(policy=policy(steps=LONG))
+    world.judged = BREACHED
+    world.one_pass()
+    world.settle()
+    assert world.acting_since is not None
+    world.acting_since += set_by
+    world.run(2)
+    assert world.place.last is not None
+    assert world.place.last.shifted_at is not None
+    assert world.place.last.detected_at <= world.place.last.shifted_at <= world.now
 
 
 def test_an_abort_of_what_was_halted_keeps_what_it_was_halted_for_and_when() -> None:

@@ -37,7 +37,7 @@ def test_the_report_of_a_halted_revision_that_is_left_counts_from_its_breach() -
     report = RolloutReportSpec.model_validate(list(world.reports.values())[-1])
     assert (report.outcome, report.revision, report.reason) == ("RolledBack", "rev2", "LatencyBreach")
     assert parse_time(report.detectedAt) == at
-    assert report.detectionToShiftMilliseconds == 1000, "its traffic was gone long before it was left"
+    assert report.detectionToShiftMilliseconds == 250, "its traffic was gone long before it was left"
     assert parse_time(report.endedAt) == left
 
 

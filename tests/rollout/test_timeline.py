@@ -50,7 +50,7 @@ def test_the_report_of_a_breach_says_what_happened_when_and_why() -> None:
     assert (report.stable.revision, report.stable.promptVersion, report.stable.promptDigest) == ("rev1", "1", "sha256:1")
     assert report.startToDetectionSeconds == int(detected - began)
     assert report.breachToDetectionSeconds == int(detected - START)
-    assert report.detectionToShiftMilliseconds == 1000
+    assert report.detectionToShiftMilliseconds == 250
     assert (report.peakWeight, report.canaryRequests) == (50, 412)
     assert [(t.reason, t.weight) for t in report.transitions] == [
         ("CanaryStarted", 0),

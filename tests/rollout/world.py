@@ -26,6 +26,7 @@ from backstop.rollout.statusmap import place_of, status_of
 from backstop.rollout.verdict import Verdict, verdict_on_prompt
 
 START = 1_800_000_000.0
+ASKED_AFTER = 0.25  # seconds, until gateways that act on a route are seen to
 
 
 def revision(version: str) -> Revision:
@@ -110,6 +111,7 @@ class World:
     deaf: bool = False  # gateways do not take up new generations
     unread: bool = False  # the traffic object says what nobody understands; gateways go on with what they know
     acting: int = 0
+    acting_since: float | None = None
     judged: SLOReading | None = field(default_factory=lambda: HEALTHY)
     serving: str | None = None
     # Jobs of probes, by revision, start of the rollout and name; what they come to, by name, and how often each was begun.
@@ -164,6 +166,7 @@ class World:
             route=Unknown("it cannot be read") if self.unread else Known(self.route),
             arms=dict(self.arms),
             acting=Known(self.acting) if awaited_generation(place) is not None else Unknown("not asked"),
+            acting_since=self.acting_since,
             readings=(self.judged,) if live and self.judged is not None else (),
             tokens=self.tokens,
             probes=self._probes(place),
@@ -388,7 +391,7 @@ class World:
                 self.jobs[key] = ends
         # Gateways never go back to a generation before the one that they act on.
         if self.route is not None and not self.deaf and self.route.generation > self.acting:
-            self.acting, self.acted = self.route.generation, self.route
+            self.acting, self.acted, self.acting_since = self.route.generation, self.route, self.now + ASKED_AFTER
 
     def run(self, seconds: float, *, tick: float = 1.0) -> None:
         """Let time pass, with passes until nothing is left to do at each tick."""

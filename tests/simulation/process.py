@@ -84,11 +84,15 @@ class _SimulatedVerification:
         self._operator = operator
         self._client = client
         self._answers: dict[PolicyKey, Known[int] | Unknown] = {}
+        self._since: dict[PolicyKey, float] = {}
         self._by_endpoints: set[PolicyKey] = set()
         self._asked = asyncio.Event()
 
     def acting(self, key: PolicyKey) -> Known[int] | Unknown:
         return self._answers.get(key, NOBODY_ASKED)
+
+    def acting_since(self, key: PolicyKey) -> float | None:
+        return self._since.get(key)
 
     def keep_asking(self, key: PolicyKey, *, waiting: bool, falling: bool = False, by_endpoints: bool = False) -> None:
         if waiting:
@@ -97,6 +101,7 @@ class _SimulatedVerification:
             self._asked.set()
         else:
             self._answers.pop(key, None)
+            self._since.pop(key, None)
 
     async def run(self) -> None:
         while True:
@@ -108,6 +113,7 @@ class _SimulatedVerification:
                 if key in self._answers:
                     self._answers[key] = answer
                     if answer != before:
+                        self._since[key] = self._world.now()
                         self._operator._wake(key)
             await asyncio.sleep(0.5)
 

@@ -276,6 +276,7 @@ class Reconcile:
             deployments=self._store.deployments(key),
             pods=self._store.pods(key),
             acting=self._verification.acting(key),
+            acting_since=self._verification.acting_since(key),
             readings=readings_for(place, spec=wish.spec, judgement=judgement, sources=self._sources),
             annotations=policy.annotations,
             probes=probes,
@@ -298,18 +299,16 @@ class Reconcile:
             analysis = None
         # Until this process has tried for itself, what status says is what is known.
         known = self._problems[key] if key in self._problems else problem_in(subject.status)
+        if is_losing(plan.place):
+            # Gateways act on a route before status tells of it, and are seen to.
+            self._ask(subject, place=plan.place)
         problem = await self._apply.place(subject, known=known, analysis=analysis)
         for prompt in changed_uses(subject.policy, after=self._store.policy(key)):
             self._queue.add_at(prompt, at=subject.now + USES_PAUSE_SECONDS)
         # From here on the place is what it is, whatever becomes of the rest of this pass: it is judged, and gateways are asked.
         place = plan.place if problem is None else subject.observed.place
         self._judging.watch(key, spec=subject.wish.spec, place=place, analysis=analysis)
-        self._verification.keep_asking(
-            key,
-            waiting=awaited_generation(place) is not None,
-            falling=is_losing(place),
-            by_endpoints=subject.wish.spec.serving.workload is not None,
-        )
+        self._ask(subject, place=place)
         self._metrics.show_policy(key.namespace, key.name, shown=shown_of(place, phase=plan.phase, chain=subject.wish.spec.chain))
         if problem is None:
             problem = await self._apply.cluster(subject, known=known)
@@ -327,6 +326,14 @@ class Reconcile:
         if (problem is None) != (known is None) or self._reports.reporting(key, status=subject.status) != subject.observed.reporting:
             self._queue.add(key)
         return problem is not None
+
+    def _ask(self, subject: Subject, *, place: Place) -> None:
+        self._verification.keep_asking(
+            subject.key,
+            waiting=awaited_generation(place) is not None,
+            falling=is_losing(place),
+            by_endpoints=subject.wish.spec.serving.workload is not None,
+        )
 
     def _analysis(self, key: PolicyKey, *, status: FallbackPolicyStatus) -> str | None:
         """The packed state of the tests, as it is now, or as it was last written."""

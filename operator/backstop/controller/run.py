@@ -104,7 +104,7 @@ class Operator:
         metrics, queue = self._metrics, self._queue
         metrics.queue_depth.set_function(lambda: len(queue.agenda))
         judging = Judging(self._evaluators, wake=self._wake, clock=self._clock, jitter=self._jitter)
-        verification = Verification(self._store, client=self._client, wake=self._wake, jitter=self._jitter)
+        verification = Verification(self._store, client=self._client, wake=self._wake, clock=self._clock, jitter=self._jitter)
         reconcile, children = self._passes_with(judging, verification=verification)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(verification.close)

@@ -41,6 +41,7 @@ NOBODY_ASKED: Final = Unknown("nobody was asked yet")
 @dataclass
 class _Watched:
     answer: Known[int] | Unknown
+    since: float | None  # when the answer, where it is known, became this one; seconds since the epoch
     task: asyncio.Task[None]
     falling: bool
     by_endpoints: bool
@@ -52,10 +53,19 @@ _log = logging.getLogger(__name__)
 class Verification:
     """The running questions, one task per waiting policy. `wake(key, urgent)` is called when the answer is another one."""
 
-    def __init__(self, store: Store, *, client: Client, wake: Callable[[PolicyKey, bool], None], jitter: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        client: Client,
+        wake: Callable[[PolicyKey, bool], None],
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
         self._store = store
         self._client = client
         self._wake = wake
+        self._clock = clock
         self._jitter = jitter
         self._watched: dict[PolicyKey, _Watched] = {}
         self._turns = asyncio.Semaphore(ASKED_AT_ONCE)
@@ -65,6 +75,11 @@ class Verification:
         """The latest answer of the policy's gateways."""
         watched = self._watched.get(key)
         return watched.answer if watched is not None else NOBODY_ASKED
+
+    def acting_since(self, key: PolicyKey) -> float | None:
+        """When the policy's gateways first gave this answer, in seconds since the epoch; None while there is none."""
+        watched = self._watched.get(key)
+        return watched.since if watched is not None else None
 
     def keep_asking(self, key: PolicyKey, *, waiting: bool, falling: bool = False, by_endpoints: bool = False) -> None:
         """Whether the policy waits for a generation from now on. `falling`: for a canary to lose its traffic; that comes first.
@@ -77,12 +92,13 @@ class Verification:
                 del self._watched[key]
         elif watched is None or watched.task.done() or watched.falling != falling:
             answer: Known[int] | Unknown = NOBODY_ASKED
+            since = None
             if watched is not None and not watched.task.done():
                 watched.task.cancel()  # it may be waiting for its turn
-                answer = watched.answer
+                answer, since = watched.answer, watched.since
             task = asyncio.create_task(self._ask(key), name=f"verify {key}")
             task.add_done_callback(_log_failure)
-            self._watched[key] = _Watched(answer, task, falling, by_endpoints)
+            self._watched[key] = _Watched(answer, since, task, falling, by_endpoints)
 
     async def close(self) -> None:
         """End all questions."""
@@ -105,6 +121,7 @@ class Verification:
             news = answer != watched.answer if isinstance(answer, Known) else isinstance(watched.answer, Known)
             watched.answer = answer
             if news:
+                watched.since = self._clock() if isinstance(answer, Known) else None
                 self._wake(key, watched.falling)
             least = LOOK_AGAIN_SECONDS if watched.by_endpoints else ASK_AGAIN_SECONDS
             pause = least if watched.falling else pause_after(asked, waiting=len(self._watched), least=least)

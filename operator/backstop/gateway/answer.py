@@ -117,7 +117,7 @@ def _decode(text: bytes) -> _Answer:
 def _refuse_other_bytes(text: bytes) -> None:
     """What is skipped is not decoded, and the caller's library would fail at it."""
     try:
-        text.decode(errors="surrogatepass")
+        text.decode()
     except UnicodeDecodeError:
         raise MalformedError("the answer is not JSON: it has bytes that are no UTF-8") from None
 
@@ -129,7 +129,8 @@ def _is_said(error: msgspec.Raw) -> bool:
 def _decode_slowly(text: bytes) -> _Answer:
     """For JSON that msgspec refuses: lone surrogates, which models cut in two between tokens."""
     try:
-        return _DECODER.decode(json.dumps(json.loads(text), ensure_ascii=False).encode(errors="replace"))
+        # As UTF-8, which alone it may be: of bytes, the library would guess.
+        return _DECODER.decode(json.dumps(json.loads(text.decode()), ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors too
         raise MalformedError("the answer is not JSON") from None
 

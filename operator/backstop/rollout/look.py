@@ -85,6 +85,14 @@ class Look:
         acting = self.observed.acting
         return generation is not None and isinstance(acting, Known) and acting.value >= generation and self.ahead is None
 
+    def acting_since(self, watched_since: float) -> float:
+        """When gateways that are watched since then were seen to act as they do. A pass that had much to write comes later than that.
+
+        Now, where that is not known, or the clock was set.
+        """
+        since = self.observed.acting_since
+        return since if since is not None and watched_since <= since <= self.now else self.now
+
     @property
     def ahead(self) -> int | None:
         """The generation that gateways act on, where that is a later one than the traffic object has: somebody has put an older one back,

@@ -130,8 +130,9 @@ def watch_shift(look: Look) -> Move | None:
         return None
     if look.acts_on(last.generation):
         seen = seen_everywhere(look, f"the end of {last.revision.name}")
-        message = f"{seen}, {look.now - last.detected_at:.1f} s after it was decided"
-        return told(replace(look.place, last=replace(last, shifted_at=look.now)), Reason.TRAFFIC_SHIFTED, message)
+        at = look.acting_since(last.watched_since)
+        message = f"{seen}, {at - last.detected_at:.1f} s after it was decided"
+        return told(replace(look.place, last=replace(last, shifted_at=at)), Reason.TRAFFIC_SHIFTED, message)
     if look.now - last.watched_since > WATCH_SHIFT_SECONDS:
         acting = look.observed.acting
         why = f"the slowest acts on generation {acting.value} of {last.generation}" if isinstance(acting, Known) else acting.why
@@ -147,8 +148,9 @@ def watch_halt(look: Look) -> Move | None:
     if canary is None or halt is None or halt.generation is None:
         return None
     if look.acts_on(halt.generation):
-        message = f"{seen_everywhere(look, f'the halt of {canary.revision.name}')}, {look.now - halt.at:.1f} s after it was decided"
-        seen = replace(canary, halted=replace(halt, generation=None, shifted_at=look.now))
+        at = look.acting_since(halt.watched_since)
+        message = f"{seen_everywhere(look, f'the halt of {canary.revision.name}')}, {at - halt.at:.1f} s after it was decided"
+        seen = replace(canary, halted=replace(halt, generation=None, shifted_at=at))
         return told(replace(look.place, canary=seen), Reason.TRAFFIC_SHIFTED, message)
     if look.now - halt.watched_since <= WATCH_SHIFT_SECONDS:
         return None
