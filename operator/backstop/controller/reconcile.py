@@ -38,7 +38,7 @@ from .kept import NOTHING_KEPT, KeptRecords, Memory, remembered_of
 from .keys import Key, PolicyKey, PromptKey
 from .observe import observe
 from .probes import Probes, ProbesSeen
-from .prompts import judged_status
+from .prompts import is_unreadable, judged_status
 from .queue import KeyQueue
 from .references import MapName, maps_of
 from .repairs import Repairs
@@ -84,6 +84,7 @@ class Reconcile:
         verification: Verification,
         metrics: Metrics,
         repairs: Repairs,
+        doubt: Callable[[], None],
         sources: frozenset[str],
         clock: Callable[[], float],
     ) -> None:
@@ -103,6 +104,7 @@ class Reconcile:
         self._sources = sources
         self._clock = clock
         self._repairs = repairs
+        self._doubt = doubt
         self._unseen = Unseen(store=store, writes=writes, queue=queue, clock=clock)
         self._problems: dict[PolicyKey, Problem | None] = {}
         # Each policy as it was when its spec was last valid: nothing of it is kept in memory that the store does not keep.
@@ -127,6 +129,8 @@ class Reconcile:
         except (Conflict, NotFound):
             await self._writes.refresh(PROMPT_VERSIONS, namespace=key.namespace, name=key.name, by=key)
             raise Overtaken from None
+        if is_unreadable(status):
+            self._doubt()
         if written:
             await self._telling.tell_of_prompt(prompt, before=prompt.status, after=status, now=now)
         return False
@@ -201,6 +205,8 @@ class Reconcile:
         """What the policy asks for; Unresolved where its spec is not valid, and never was."""
         key = PolicyKey(policy.namespace, policy.name)
         wish = wish_of(policy, prompt=prompt, sources=self._sources, refresh=place.acknowledged.refresh or "", contents=contents)
+        if isinstance(wish, Unresolved):
+            self._doubt()
         if isinstance(wish, Wish):
             self._valid[key] = policy
         elif (valid := self._valid.get(key)) is None:
