@@ -198,6 +198,7 @@ async def test_c07_an_operator_that_starts_under_newer_definitions_takes_what_th
 ) -> None:
     async with running(own_connection, own_world):
         stable = (await own_world.stable_on("v1"))["stable"]["revision"]
+        await own_world.quiet()
     async with newer_definitions(own_client):
         await until("fields are filled in", lambda: filled_into(own_world, "v1"))
         async with running(own_connection, own_world, sweep_seconds=0.5) as operator:
