@@ -16,7 +16,7 @@ from .client import Answer, BrokenError, Client, GarbledError, Place, Unreachabl
 from .errors import JSON_TYPE, Failure
 from .retryafter import seconds_to_wait
 from .revision import ModelTier
-from .sse import DONE, DONE_EVENT, EventSplitter, EventTooLongError
+from .sse import DONE, DONE_EVENT, EventSplitter, EventTooLongError, data_of
 from .timing import Deadline
 from .usage import Usage, usage_in
 from .wire import lines
@@ -175,7 +175,8 @@ class Streaming:
         return b"".join(taken), content
 
     def _at_end(self) -> bytes:
-        if not self._is_complete() or self._splitter.rest.strip():
+        rest = self._splitter.rest.strip()
+        if data_of(rest) != DONE and (rest or not self._is_complete()):
             raise self._cut("the target ended the stream in the middle of the answer")
         self._ended = True
         return DONE_EVENT
