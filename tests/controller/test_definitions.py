@@ -198,6 +198,7 @@ async def test_c07_an_operator_that_starts_under_newer_definitions_takes_what_th
 ) -> None:
     async with running(own_connection, own_world):
         stable = (await own_world.stable_on("v1"))["stable"]["revision"]
+        await own_world.quiet()
     async with newer_definitions(own_client):
         await until("fields are filled in", lambda: filled_into(own_world, "v1"))
         async with running(own_connection, own_world, sweep_seconds=0.5) as operator:
@@ -244,7 +245,7 @@ async def test_definitions_that_may_not_be_read_keep_nobody_from_acting_and_that
         await definitions.complete()
         assert definitions.problem is None
     assert [record.getMessage() for record in caplog.records if record.name.startswith("backstop")] == [
-        "whether the definitions in the cluster are older than this operator is not known"
+        "whether the definitions in the cluster are those of this operator is not known"
     ]
 
 
@@ -294,19 +295,18 @@ async def test_definitions_are_looked_at_again_whenever_they_are_doubted_also_af
         asked += 1
         return web.Response(status=503) if asked == 2 else web.json_response(description(default=asked))
 
-    async def answered(times: int) -> bool:
-        return asked == times
+    async def told(times: int) -> bool:
+        return len(found) == times
 
     async with client_of(tmp_path, handle) as client:
         definitions = looking(client, found=found)
         keeping = asyncio.create_task(definitions.keep())
-        for times in (1, 2, 3):
-            definitions.doubt()
-            await until("it has looked", functools.partial(answered, times))
-
-        async def told() -> bool:
-            return len(found) == 2
-
-        await until("both answers are told", told)
-        assert found == [{"FallbackPolicy": (Filled(("novelty",), default),)} for default in (1, 3)]
+        definitions.doubt()
+        await until("it has looked", functools.partial(told, 1))
+        definitions.doubt()
+        await until("it has looked, and again when there was no answer", functools.partial(told, 2))
+        assert asked == 3
+        definitions.doubt()
+        await until("it has looked once more", functools.partial(told, 3))
+        assert found == [{"FallbackPolicy": (Filled(("novelty",), default),)} for default in (1, 3, 4)]
         keeping.cancel()

@@ -14,7 +14,7 @@ from ..api.names import GROUP, VERSION
 from ..crdgen.filled import Filled, filled_in
 from ..crdgen.served import lacks, sentence
 from ..kube.client import Client
-from ..kube.errors import KubeError, NotFound, Rejected, Unavailable
+from ..kube.errors import NotFound, Rejected, Unavailable
 from ..telemetry.log import fields
 
 _log = logging.getLogger(__name__)
@@ -48,12 +48,15 @@ class Definitions:
 
     async def complete(self) -> None:
         """Wait until they have all fields, or it cannot be known."""
+        waited = False
         while (problem := await self._look()) is not None:
             if problem != self.problem:
                 _log.warning(problem)
-            self.problem = problem
+            self.problem, waited = problem, True
             await asyncio.sleep(LOOK_AGAIN_SECONDS * (1 + self._jitter()))
         self.problem = None
+        if waited:
+            _log.info("the definitions in the cluster keep this operator from nothing any more")
 
     def doubt(self) -> None:
         """A spec that the API server has taken cannot be read: its definitions may be newer than when they were looked at."""
@@ -66,8 +69,11 @@ class Definitions:
             self._doubted.clear()
             try:
                 self._on_filled(filled_in(await self._client.served(GROUP, VERSION)))
-            except KubeError as error:
-                _log.info("the definitions in the cluster cannot be looked at again", extra=fields(error=str(error)))
+            except Unavailable as error:
+                _log.info("the definitions in the cluster cannot be looked at; trying again", extra=fields(error=str(error)))
+                self._doubted.set()
+            except (NotFound, Rejected) as error:
+                self._tell_unknown(error)
             await asyncio.sleep(LOOK_AGAIN_SECONDS * (1 + self._jitter()))
 
     async def _look(self) -> str | None:
@@ -90,4 +96,4 @@ class Definitions:
         return sentence(found) if (found := lacks(served)) else None
 
     def _tell_unknown(self, error: NotFound | Rejected) -> None:
-        _log.warning("whether the definitions in the cluster are older than this operator is not known", extra=fields(error=str(error)))
+        _log.warning("whether the definitions in the cluster are those of this operator is not known", extra=fields(error=str(error)))

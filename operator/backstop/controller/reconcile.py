@@ -6,10 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from pydantic import ValidationError
-
 from ..api.clock import parse_time
-from ..api.condition import Condition
 from ..api.fallbackpolicy import FallbackPolicySpec
 from ..api.names import FINALIZER, revision_object
 from ..api.policystatus import FallbackPolicyStatus, Phase
@@ -53,6 +50,7 @@ from .uses import changed_uses
 from .verification import Verification
 from .wanted import Wish, conflict_of, unambiguous, wish_of, without_content, without_spec
 from .writes import Writes
+from .written import conditions_in, read_policy
 
 _log = logging.getLogger(__name__)
 
@@ -352,7 +350,7 @@ class Reconcile:
             await self._writes.refresh(POLICIES, namespace=policy.namespace, name=policy.name, by=PolicyKey(policy.namespace, policy.name))
             raise Overtaken from None
         weight = place.canary.weight if place.canary is not None else 0
-        for change in changes_told(_conditions_in(policy), after=blocked_states(why), problem=None):
+        for change in changes_told(conditions_in(policy), after=blocked_states(why), problem=None):
             await self._telling.tell(policy, change, owner=None, phase=Phase.BLOCKED, weight=weight, now=self._clock())
 
     def _forget(self, key: PolicyKey) -> None:
@@ -382,21 +380,3 @@ def _references(policy: Declared) -> list[MapKey]:
 
 def _place_of(reference: Reference, *, namespace: str) -> MapKey:
     return MapKey(MapName(namespace, reference.key.name), reference.key.key, reference.kind)
-
-
-def _conditions_in(policy: Declared) -> list[Condition]:
-    """The conditions, also of a status that cannot be read otherwise; none where they cannot either."""
-    try:
-        return FallbackPolicyStatus.model_validate({"conditions": policy.status.get("conditions", [])}).conditions
-    except ValidationError:
-        return []
-
-
-def read_policy(policy: Declared) -> tuple[FallbackPolicyStatus, Place] | Unresolved:
-    """Status and place as they were written; Unresolved where somebody else has written there."""
-    try:
-        status = FallbackPolicyStatus.model_validate(policy.status)
-        return status, place_of(status)
-    except (ValidationError, ValueError) as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"]) if isinstance(error, ValidationError) else str(error)
-        return Unresolved(Reason.INVALID, f"`status` cannot be read ({where}); restore it, or delete it to begin anew")
