@@ -223,7 +223,7 @@ async def test_c07_an_operator_that_meets_newer_definitions_goes_on_by_itself_an
             await own_world.stable_on("v2", within=60)
             await own_world.apply("v2", novelty={"percent": 7})
             status = await own_world.until_status("it is said", lambda s: condition(s, "Accepted")["reason"] == "Invalid")
-            assert condition(status, "Accepted")["message"].startswith("`spec.novelty` is not a known field")
+            assert condition(status, "Accepted")["message"].startswith("`spec.novelty` is not known to this operator")
             await own_world.apply("v2", novelty={"percent": 5})
             await own_world.until_status("what is its default is no wish", lambda s: condition(s, "Accepted")["status"] == "True")
 

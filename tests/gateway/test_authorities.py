@@ -112,9 +112,10 @@ async def test_a_server_under_another_name_is_refused_and_its_name_is_not_told(g
 async def test_a_bundle_stands_for_its_own_target_alone_and_in_place_of_the_systems_authorities(
     gateways: Gateways, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "system.pem").write_text(THEIRS.pem)
+    known = Authority("known", by_the_book=True)
+    (tmp_path / "system.pem").write_text(known.pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "system.pem"))
-    async with secured(tmp_path) as ours, secured(tmp_path, by=THEIRS) as theirs:
+    async with secured(tmp_path) as ours, secured(tmp_path, by=known) as theirs:
         chain = [secured_tier(theirs.url, name="known", bundle=False), secured_tier(ours.url, name="private")]
         gateway = await gateways.start(make_record(chain, contents={"private": OURS.pem}))
         assert (await gateway.chat()).said("tier") == "known"

@@ -501,7 +501,7 @@ async def test_a_collector_that_refuses_or_is_not_there_is_said_once_and_felt_by
 async def test_a_collector_behind_tls_is_believed_where_its_authority_is_known(
     gateways: Gateways, stable: RevisionRecord, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    authority, collector = Authority("ours"), Collector()
+    authority, collector = Authority("ours", by_the_book=True), Collector()
     (tmp_path / "ca.pem").write_text(authority.pem)
     async with listening(collector.application(), tls=authority.server(tmp_path)) as address:
         there = {"EXPORTER_OTLP_ENDPOINT": f"https://{address}"}
