@@ -35,14 +35,34 @@ def make_certificate(folder: Path, *, names: list[str]) -> None:
     (folder / f"{names[0]}.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
-class Authority:
-    """Vouches for servers on the loopback, and for authorities below it. `above`: who vouches for it; None: itself."""
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
-    def __init__(self, name: str, *, above: "Authority | None" = None) -> None:
+
+class Authority:
+    """Vouches for servers on the loopback, and for authorities below it. `above`: who vouches for it; None: itself.
+
+    `by_the_book`: with the extensions that RFC 5280 asks for, which many a company's lack, and which Python asks for from 3.13 on.
+    """
+
+    def __init__(self, name: str, *, above: "Authority | None" = None, by_the_book: bool = False) -> None:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
+        self._by_the_book = by_the_book
         authority = x509.BasicConstraints(ca=True, path_length=None)
         builder = _named(self._name, key=self._key).add_extension(authority, critical=True)
+        if by_the_book:
+            builder = builder.add_extension(_SIGNS_CERTIFICATES, critical=True)
+            builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
         self._certificate = (above or self)._sign(builder)
 
     @property
@@ -68,6 +88,9 @@ class Authority:
         return context
 
     def _sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        if self._by_the_book:
+            of = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+            builder = builder.add_extension(of, critical=False)
         return builder.issuer_name(self._name).sign(self._key, hashes.SHA256())
 
 

@@ -53,7 +53,9 @@ class Authority:
             encipher_only=False,
             decipher_only=False,
         )
-        certificate = built.add_extension(usage, critical=True).sign(key, hashes.SHA256())
+        name_of_key = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        built = built.add_extension(usage, critical=True).add_extension(name_of_key, critical=False)
+        certificate = built.sign(key, hashes.SHA256())
         _write(folder / "ca", certificate=certificate, key=key)
         return cls(folder, certificate, key)
 
@@ -72,6 +74,8 @@ class Authority:
         )
         if hosts:
             built = built.add_extension(x509.SubjectAlternativeName([_general_name(host) for host in hosts]), critical=False)
+        # Without it Python trusts nobody from 3.13 on.
+        built = built.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         return _write(self.folder / file, certificate=built.sign(self.key, hashes.SHA256()), key=key)
 
 

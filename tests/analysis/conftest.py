@@ -106,10 +106,11 @@ class Prometheus:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def scrape(
-        self, pods: Sequence[Scraped], *, workers: Mapping[str, Scraped] = MappingProxyType({}), native_histograms: bool = False
-    ) -> None:
-        """Writes the configuration: each pod is a target with a `pod` label, once a second; a worker has its name and a namespace."""
+    def scrape(self, pods: Sequence[Scraped], *, workers: Mapping[str, Scraped] = MappingProxyType({}), option: str | None = None) -> None:
+        """Writes the configuration: each pod is a target with a `pod` label, once a second; a worker has its name and a namespace.
+
+        `option`: of the job, which is off if it is not turned on.
+        """
         targets = "".join(
             f"      - targets: ['127.0.0.1:{pod.port}']\n        labels: {{pod: 'pod-{index}'}}\n" for index, pod in enumerate(pods)
         ) + "".join(
@@ -118,8 +119,7 @@ class Prometheus:
         )
         (self.directory / "prometheus.yml").write_text(
             f"global: {{scrape_interval: {SCRAPE_SECONDS}s, scrape_timeout: {SCRAPE_SECONDS}s}}\n"
-            f"scrape_configs:\n  - job_name: gateways\n"
-            f"    scrape_native_histograms: {str(native_histograms).lower()}\n    static_configs:\n{targets}"
+            f"scrape_configs:\n  - job_name: gateways\n" + (f"    {option}: true\n" if option else "") + f"    static_configs:\n{targets}"
         )
 
     async def start(self) -> None:

@@ -14,9 +14,10 @@ from backstop.analysis.queries import MetricsSourceConfig
 from backstop.analysis.samples import ProviderError
 from backstop.controller.config import MetricsSource
 from tests.analysis.test_source import EMPTY, response
-from tests.certificates import make_certificate
+from tests.certificates import Authority, make_certificate
 
 SECRET = "Bearer s3cr3t-of-the-metrics"
+UNTRUSTED = ProviderError("Metrics source `default` could not be reached: its certificate is not one to trust; see `tls.caRef`.")
 
 
 @asynccontextmanager
@@ -109,13 +110,21 @@ def serving_tls(folder: Path, *, clients: str | None = None) -> ssl.SSLContext:
 async def test_a_server_is_trusted_by_the_authority_that_is_named_and_by_no_other(tmp_path: Path) -> None:
     async with prometheus(tls=serving_tls(tmp_path)) as (url, asked):
         make_certificate(tmp_path, names=["other"])
-        untrusted = ProviderError("Metrics source `default` could not be reached: its certificate is not one to trust; see `tls.caRef`.")
         for authority in (None, file(tmp_path / "other")):
             with closing(source_at(url, Credentials(authority=authority))) as source:
-                assert await source.query("up[5s]") == untrusted
+                assert await source.query("up[5s]") == UNTRUSTED
         assert asked == []
         with closing(source_at(url, Credentials(authority=file(tmp_path / "ca.crt")))) as source:
             assert await source.query("up[5s]") == []
+
+
+async def test_an_authority_may_be_one_in_the_middle_and_lack_what_python_asks_of_authorities(tmp_path: Path) -> None:
+    below = Authority("below", above=Authority("above"))
+    (tmp_path / "ca.crt").write_text(below.pem)
+    for address, result in (("127.0.0.1", []), ("127.0.0.2", UNTRUSTED)):  # a name is checked as ever
+        async with prometheus(tls=below.server(tmp_path, address=address)) as (url, _):
+            with closing(source_at(url, Credentials(authority=file(tmp_path / "ca.crt")))) as source:
+                assert await source.query("up[5s]") == result
 
 
 async def test_a_client_s_certificate_is_shown_to_a_server_that_wants_one(tmp_path: Path) -> None:

@@ -178,6 +178,11 @@ def test_buckets_with_ends_of_their_own_choice_are_judged_at_these() -> None:
     assert isinstance(read(over("0.5"), native(custom)), BoundMissing)
 
 
+@pytest.mark.parametrize("ends", [(5e-324, 0.3), (1e300, math.nextafter(1e300, math.inf))], ids=["far apart", "near"])
+def test_ends_of_ones_own_choice_may_be_as_far_apart_and_as_near_as_floats_are(ends: tuple[float, float]) -> None:
+    assert counts(over("0.3", percent="100"), native({ends: 4}, {ends: 4, (0.3, 2.0): 1})) == Counts(1, 1)
+
+
 def test_what_is_about_zero_is_over_no_bound_and_a_bound_of_zero_is_no_end() -> None:
     assert counts(over("0.5", percent="100"), native({SLOW: 1}, {SLOW: 2}, zeros=10)) == Counts(bad=1, total=1)
     assert isinstance(read(over("0"), native({SLOW: 1}, zeros=10)), BoundMissing)

@@ -115,6 +115,27 @@ async def test_m09_every_request_is_counted_once_through_restarts_of_a_pod_and_o
         assert analysis.state.step_sent == 60
 
 
+async def test_m10_a_latency_whose_histogram_prometheus_makes_a_native_one_of_is_said_to_be_unseen(
+    pods: Pods, prometheus: Prometheus
+) -> None:
+    pod = pods.start()
+    pod.serve(revision="stable", count=1000)
+    prometheus.scrape([pod], option="convert_classic_histograms_to_nhcb")
+    await prometheus.start()
+    analysis = analysis_of(prometheus)
+    with closing(analysis.source):
+        await analysis.until(lambda _: isinstance(analysis.fetched, Sample))
+        analysis.since = time.time()
+        await analysis.blocks(2)
+        pod.serve(revision="canary", count=100, seconds=0.19)
+        result = await analysis.until(lambda result: result.canary_requests >= 100)
+    latency, errors = result.readings
+    assert isinstance(latency.state, Unknown)
+    assert latency.reason is Reason.BUCKET_BOUNDARY_MISSING
+    assert "it must keep the classic ones (`always_scrape_classic_histograms`)" in latency.evidence
+    assert isinstance(errors.state, Healthy)
+
+
 async def test_after_clocks_were_set_back_it_is_seen_whether_prometheus_has_what_was_counted_and_counting_goes_on(
     pods: Pods, prometheus: Prometheus
 ) -> None:
@@ -235,7 +256,7 @@ async def test_own_counters_of_two_kinds_are_counted_once_and_breach_without_any
         canary.jobs.labels("failed", "").inc(3)
         stable.jobs.labels("failed", "").inc(1)
         own, scored = (await analysis.until(lambda result: isinstance(result.readings[0].state, Breached))).readings
-        assert (own.canary, own.reason) == (Counts(bad=3, total=3), Reason.PROMQL_BREACH)
+        assert (own.canary, own.reason) == (Counts(bad=3, total=33), Reason.PROMQL_BREACH)
         assert (await analysis.blocks(3)).readings[0].step_requests == 33
         assert isinstance(scored.state, Healthy)
 
@@ -247,7 +268,7 @@ async def test_a_native_histogram_of_a_foreign_service_is_counted_to_the_request
         canary.observe(3.0, count=40)
         stable.observe(0.1, count=900)
         workers = {"support-canary-7f9c5d8b6-x2x4z": canary, "support-stable-6b8f4c7d5-q9w8k": stable}
-        prometheus.scrape([], workers=workers, native_histograms=True)
+        prometheus.scrape([], workers=workers, option="scrape_native_histograms")
         await prometheus.start()
         analysis = analysis_of(prometheus)
 

@@ -235,6 +235,13 @@ def test_a_limit_of_nothing_or_of_everything_is_judged_without_an_exception(limi
 # -- sustained
 
 
+@pytest.mark.parametrize("limit", [0.0, 0.01])
+def test_a_failure_of_so_many_requests_that_its_share_is_no_less_than_1_is_dated_as_any_other(limit: float) -> None:
+    sustained = rule(limit=limit, for_seconds=10)
+    assert breached_at(sustained, blocks([FINE, FINE, *[(10**18, 10**18)] * 3, (1, 10**18)])) == 25.0
+    assert breached_at(sustained, blocks([FINE, (10**18, 10**18), *[(0, 10**18)] * 9])) is None
+
+
 def test_an_outage_of_thirty_seconds_fires_thirty_seconds_after_its_first_bad_block() -> None:
     sustained = rule(limit=0.05, for_seconds=30)
     assert breached_at(sustained, blocks([FINE] * 20 + [OUTAGE] * 10)) == 135.0

@@ -20,6 +20,7 @@ from backstop.api.fallbackpolicy import SLO, PromQL
 from tests.analysis.history import errors_objective, live_policy
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+DEEP = b"[" * 100_000 + b"]" * 100_000  # Python bears a thousand levels of it, or from 3.13 on ten thousand
 EMPTY = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": []}}).encode()
 
 
@@ -84,9 +85,9 @@ def source_at(url: str, *, name: str = "default", deadline_seconds: float = 5.0,
         (says(response(b'{"status":"error"}', status="503 Service Unavailable")), "answered with HTTP status 503"),
         (says(response(b"", status="302 Found", more="Location: http://127.0.0.1:1/\r\n")), "answered with HTTP status 302"),
         (says(response(b'{"status":"success","data":{"resultType":"vector","result":[]}}')), "answered with a 'vector'"),
-        (says(response(b"[" * 3000 + b"]" * 3000)), "answered with something that is not a Prometheus answer"),
+        (says(response(DEEP)), "answered with something that is not a Prometheus answer"),
         (
-            says(response(b'{"status":"success","data":{"resultType":"matrix","result":' + b"[" * 3000 + b"]" * 3000 + b"}}")),
+            says(response(b'{"status":"success","data":{"resultType":"matrix","result":' + DEEP + b"}}")),
             "answered with something that is not a Prometheus answer",
         ),
         (says(response(b" " * (1024 * 1024 + 1))), "answered with more than 1 MiB"),

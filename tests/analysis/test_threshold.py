@@ -3,9 +3,12 @@
 from fractions import Fraction
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from backstop.analysis.reading import Breached, Breaching, Counts, Healthy
 from backstop.analysis.rule import ArmBlock, Verdict
+from backstop.analysis.rules import counts_in
 from backstop.analysis.threshold import WINDOW_BLOCKS, Threshold
 
 FIVE_PERCENT = Fraction(5, 100)
@@ -122,6 +125,17 @@ def test_without_a_duration_the_window_decides_as_soon_as_it_has_enough_requests
 def test_without_a_duration_the_window_reaches_back_for_as_many_requests_as_the_objective_asks() -> None:
     rule = Threshold(allowed=FIVE_PERCENT, for_seconds=0, min_requests=100)
     assert breached_at(rule, [(1, 10)] * 12) == 50.0
+
+
+@given(st.lists(st.integers(0, 60).flatmap(lambda n: st.tuples(st.integers(0, min(n, 3)), st.just(n))), max_size=40))
+@example([(0, 100), (3, 50), (3, 40), (3, 20), (0, 50)])  # of its last two blocks 3 of 70 are bad, of its last three 6 of 110
+def test_without_a_duration_what_is_told_of_a_breach_is_over_the_limit(blocks: list[tuple[int, int]]) -> None:
+    rule = Threshold(allowed=FIVE_PERCENT, for_seconds=0, min_requests=100)
+    state = rule.start()
+    for index, (bad, total) in enumerate(blocks):
+        state = rule.observe(state, block=ArmBlock(start=index * 5.0, end=index * 5.0 + 5.0, canary=Counts(bad, total), stable=None))
+        told, _ = counts_in(state)
+        assert isinstance(rule.judge(state), Breaching | Breached) == (told.bad > FIVE_PERCENT * told.total)
 
 
 def test_the_state_is_bounded_and_loses_no_request_of_the_window() -> None:

@@ -71,6 +71,7 @@ def nested(depth: int) -> dict[str, Any]:
         ('{"properties": {"\\ud83d": {"$ref": "#/\\ud83d"}}}', "it holds half of a character, such as `\\ud83d`; write the whole of it"),
         ("[" * 30_000, "it is nested deeper than 64 levels"),
         (json.dumps(nested(65)), "it is nested deeper than 64 levels"),
+        (f'{{"default": {"[" * 300}{"]" * 300}}}', "it holds a value that is nested hundreds of levels deep; leave that out"),
         ("true", "it must be a JSON object"),
         ('{"$schema": "https://elsewhere.example"}', f"`$schema` must be one of `{DIALECTS[0]}`, `{DIALECTS[1]}`, `{DIALECTS[2]}`"),
         ('{"$schema": 7}', f"`$schema` must be one of `{DIALECTS[0]}`, `{DIALECTS[1]}`, `{DIALECTS[2]}`"),

@@ -111,7 +111,7 @@ def test_authorities_count_by_their_content_and_not_by_the_name_of_what_holds_th
     prompt = PromptVersionSpec.model_validate_json(PROMPT)
     secured = CHAIN.replace("http:", "https:")
     quality = '{"scorers":[{"http":{"url":"https://judge"},"name":"j","type":"HTTP"}]}'
-    texts = {"primary": "of the model", "scorers/j": "of the scorer"}
+    texts = {"primary": "of the model", "scorers/j": "of the scorer", "serving/traces": "of the collector"}
     digests = ",".join(f'"{name}":"sha256:{hashlib.sha256(text.encode()).hexdigest()}"' for name, text in texts.items())
     between = f'"contents":{{{digests}}},"latencyBudgetMilliseconds":400,"prompt":{PROMPT},"quality":{quality}'
     canonical = f'{{"chain":{secured},{between},"scheme":1}}'
@@ -119,10 +119,12 @@ def test_authorities_count_by_their_content_and_not_by_the_name_of_what_holds_th
         declared = spec() | {"chain": json.loads(secured), "quality": json.loads(quality)}
         declared["chain"][0]["model"]["caBundleRef"] = {"name": name, "key": "ca.crt"}
         declared["quality"]["scorers"][0]["http"]["caBundleRef"] = {"name": name, "key": "judge.crt"}
+        declared["serving"] = {"traces": {"caBundleRef": {"name": name, "key": "collector.crt"}}}
         policy = FallbackPolicySpec.model_validate(declared)
         assert [reference.path for reference in references_of(policy).values()] == [
             "spec.chain[0].model.caBundleRef",
             "spec.quality.scorers[0].http.caBundleRef",
+            "spec.serving.traces.caBundleRef",
         ]
         built = build_record(namespace="shop", name="p", policy=policy, prompt=prompt, contents=texts)
         assert (built.revision, built.contents) == (named(canonical), texts)

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,12 +14,13 @@ from aiohttp import web
 
 from backstop.api.names import GROUP, VERSION
 from backstop.controller.definitions import UNDESCRIBED_SECONDS, Definitions
+from backstop.crdgen.filled import Filled
 from backstop.crdgen.served import lacks
 from backstop.kube.client import MERGE, Client
 from backstop.kube.connection import Connection, connect
 from backstop.kube.errors import NotFound
 from backstop.kube.openapi import openapi_path
-from backstop.kube.resources import Body
+from backstop.kube.resources import POLICIES, PROMPT_VERSIONS, Body
 from e2e.cluster.apiserver import ApiServer
 from e2e.cluster.ports import free_port
 from tests.conftest import establish_crds
@@ -27,7 +30,7 @@ from .operators import Mortal, running
 from .test_leadership import NEVER, candidate, holder
 from .test_refusals import DEFINITION
 from .until import until
-from .world import MANAGER, World, small_world
+from .world import MANAGER, World, condition, small_world
 
 FIELD = "podsForWeight"
 OLDER = (
@@ -65,6 +68,34 @@ async def own_world(own_client: Client) -> AsyncIterator[World]:
 
 
 @contextlib.asynccontextmanager
+async def newer_definitions(client: Client) -> AsyncIterator[None]:
+    """While the context lasts, the API server fills fields into every policy and prompt version that the operator does not know."""
+    changed = []
+    for definition in (DEFINITION, DEFINITION.replace("fallbackpolicies", "promptversions")):
+        versions = (await client._request("GET", definition))["spec"]["versions"]
+        newer = deepcopy(versions)
+        spec = newer[0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+        spec["novelty"] = {
+            "type": "object",
+            "default": {},
+            "properties": {"percent": {"type": "integer", "default": 5}, "names": {"type": "array", "items": {"type": "string"}}},
+        }
+        for tier in (spec["chain"]["items"]["properties"],) if "chain" in spec else ():
+            tier["novelty"] = {"type": "string", "default": "none"}
+        changed.append((definition, versions))
+        await _write_versions(client, definition, newer)
+    try:
+        yield
+    finally:
+        for definition, versions in changed:
+            await _write_versions(client, definition, versions)
+
+
+async def _write_versions(client: Client, definition: str, versions: list[Body]) -> None:
+    await client._request("PATCH", definition, query={"fieldManager": MANAGER}, body={"spec": {"versions": versions}}, content=MERGE)
+
+
+@contextlib.asynccontextmanager
 async def older_definition(client: Client) -> AsyncIterator[None]:
     """While the context lasts, the API server does not know a field of the operator's status."""
     versions = (await client._request("GET", DEFINITION))["spec"]["versions"]
@@ -73,7 +104,7 @@ async def older_definition(client: Client) -> AsyncIterator[None]:
 
     async def write(fields: Body) -> None:
         canary["properties"] = fields
-        await client._request("PATCH", DEFINITION, query={"fieldManager": MANAGER}, body={"spec": {"versions": versions}}, content=MERGE)
+        await _write_versions(client, DEFINITION, versions)
 
     await write({name: schema for name, schema in properties.items() if name != FIELD})
     try:
@@ -85,6 +116,13 @@ async def older_definition(client: Client) -> AsyncIterator[None]:
         yield
     finally:
         await write(properties)
+
+
+async def filled_into(world: World, prompt: str) -> bool:
+    """Whether the API server gives the fields with the policy and with this prompt version."""
+    read = ((POLICIES, world.policy), (PROMPT_VERSIONS, prompt))
+    found = [await world.client.get(resource, namespace=world.namespace, name=name) for resource, name in read]
+    return all("novelty" in body["spec"] for body in found)
 
 
 async def looks(operator: Mortal, times: int) -> None:
@@ -154,6 +192,73 @@ async def test_without_others_too_an_operator_waits_for_its_definitions(
         await own_world.stable_on("v1")
 
 
+@pytest.mark.apiserver
+async def test_c07_an_operator_that_starts_under_newer_definitions_takes_what_they_fill_in_for_nobodys_wish(
+    own_connection: Connection, own_client: Client, own_world: World
+) -> None:
+    async with running(own_connection, own_world):
+        stable = (await own_world.stable_on("v1"))["stable"]["revision"]
+        await own_world.quiet()
+    async with newer_definitions(own_client):
+        await until("fields are filled in", lambda: filled_into(own_world, "v1"))
+        async with running(own_connection, own_world, sweep_seconds=0.5) as operator:
+            await operator.lists(2)
+            assert operator.writes == [], "an operator that is not of their version has nothing to say to them"
+            await own_world.prompt("v2")
+            await own_world.apply("v2")
+            assert (await own_world.stable_on("v2", within=60))["stable"]["revision"] != stable
+    assert {"Invalid", "PromptVersionInvalid"} & await own_world.events() == set()
+
+
+@pytest.mark.apiserver
+async def test_c07_an_operator_that_meets_newer_definitions_goes_on_by_itself_and_holds_what_asks_for_what_it_does_not_know(
+    own_connection: Connection, own_client: Client, own_world: World
+) -> None:
+    async with running(own_connection, own_world):
+        await own_world.stable_on("v1")
+        async with newer_definitions(own_client):
+            await until("fields are filled in", lambda: filled_into(own_world, "v1"))
+            await own_world.prompt("v2")
+            await own_world.apply("v2")
+            await own_world.stable_on("v2", within=60)
+            await own_world.apply("v2", novelty={"percent": 7})
+            status = await own_world.until_status("it is said", lambda s: condition(s, "Accepted")["reason"] == "Invalid")
+            assert condition(status, "Accepted")["message"].startswith("`spec.novelty` is not known to this operator")
+            await own_world.apply("v2", novelty={"percent": 5})
+            await own_world.until_status("what is its default is no wish", lambda s: condition(s, "Accepted")["status"] == "True")
+
+
+@pytest.mark.apiserver
+async def test_an_operator_that_begins_together_with_its_definitions_needs_no_restart() -> None:
+    with ApiServer() as bare:
+        connection = await connect(bare.kubeconfig)
+        client = Client(connection.api_client(), timeout=10.0)
+        port = free_port()
+        try:
+            async with (
+                small_world(client, namespace=f"t-{uuid4().hex[:8]}") as world,
+                running(connection, world, telemetry_port=port) as operator,
+            ):
+                await until("it has asked for policies", functools.partial(asked_for, operator, POLICIES.plural))
+                assert await readiness(port) == (503, "the cluster has not been listed yet")
+                await asyncio.to_thread(establish_crds, bare)
+                await world.prompt("v1")
+                await world.apply("v1")
+                await world.stable_on("v1", within=60)
+                assert await readiness(port) == (200, "ok")
+        finally:
+            await client.close()
+
+
+async def asked_for(operator: Mortal, plural: str) -> bool:
+    return any(read.endswith(f"/{plural}") for read in operator.reads)
+
+
+def looking(client: Client, *, clock: Callable[[], float] = lambda: 0.0, found: list[object] | None = None) -> Definitions:
+    """Without a pause between two looks."""
+    return Definitions(client, on_filled=(found if found is not None else []).append, clock=clock, jitter=lambda: -1.0)
+
+
 async def test_definitions_that_may_not_be_read_keep_nobody_from_acting_and_that_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -161,12 +266,12 @@ async def test_definitions_that_may_not_be_read_keep_nobody_from_acting_and_that
         return web.Response(status=403)
 
     async with client_of(tmp_path, handle) as client:
-        definitions = Definitions(client, clock=lambda: 0.0, jitter=lambda: 0.0)
+        definitions = looking(client)
         assert definitions.problem is not None
         await definitions.complete()
         assert definitions.problem is None
     assert [record.getMessage() for record in caplog.records if record.name.startswith("backstop")] == [
-        "whether the definitions in the cluster are older than this operator is not known"
+        "whether the definitions in the cluster are those of this operator is not known"
     ]
 
 
@@ -178,7 +283,7 @@ async def test_definitions_that_are_not_described_are_waited_for_for_a_while(tmp
         return web.Response(status=404)
 
     async with client_of(tmp_path, handle) as client:
-        definitions = Definitions(client, clock=lambda: now[0], jitter=lambda: -1.0)  # no pause
+        definitions = looking(client, clock=lambda: now[0])
         completing = asyncio.create_task(definitions.complete())
         await asked.wait()
         asked.clear()
@@ -196,5 +301,38 @@ async def test_an_api_server_that_does_not_answer_is_asked_again(tmp_path: Path)
         return web.Response(status=next(answers))
 
     async with client_of(tmp_path, handle) as client:
-        await Definitions(client, clock=lambda: 0.0, jitter=lambda: -1.0).complete()  # no pause
+        await looking(client).complete()
     assert next(answers, None) is None
+
+
+def description(default: int) -> Body:
+    """Of policies, as the API server gives it, with one field that the operator does not know."""
+    spec = {"type": "object", "properties": {"novelty": {"type": "integer", "default": default}}}
+    of = [{"group": GROUP, "version": VERSION, "kind": "FallbackPolicy"}]
+    schema = {"type": "object", "properties": {"spec": spec}, "x-kubernetes-group-version-kind": of}
+    return {"components": {"schemas": {"policy": schema}}}
+
+
+async def test_definitions_are_looked_at_again_whenever_they_are_doubted_also_after_no_answer(tmp_path: Path) -> None:
+    asked, found = 0, list[object]()
+
+    async def handle(_: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.Response(status=503) if asked == 2 else web.json_response(description(default=asked))
+
+    async def told(times: int) -> bool:
+        return len(found) == times
+
+    async with client_of(tmp_path, handle) as client:
+        definitions = looking(client, found=found)
+        keeping = asyncio.create_task(definitions.keep())
+        definitions.doubt()
+        await until("it has looked", functools.partial(told, 1))
+        definitions.doubt()
+        await until("it has looked, and again when there was no answer", functools.partial(told, 2))
+        assert asked == 3
+        definitions.doubt()
+        await until("it has looked once more", functools.partial(told, 3))
+        assert found == [{"FallbackPolicy": (Filled(("novelty",), default),)} for default in (1, 3, 4)]
+        keeping.cancel()

@@ -130,7 +130,11 @@ async def test_g07_a_policy_deleted_in_mid_canary_goes_when_every_gateway_serves
         left = await until("it is let go", let_go)
         assert left["metadata"]["finalizers"] == [THEIRS], "the finalizer of somebody else is left alone"
         assert "shiftedAt" in left["status"]["lastRollout"]
-        assert {"PolicyDeleted", "TrafficShifted"} <= await world.events()
+
+        async def told() -> bool:
+            return {"PolicyDeleted", "TrafficShifted"} <= await world.events()
+
+        await until("both events are there, which nothing waits for", told)
         await audit(world, finalizers=[])
         await gone(world)
         assert await ours(world) == {"ConfigMap": [f"support-{stable}"]}, "the record of what was accepted last, and nothing else"

@@ -189,7 +189,7 @@ async def test_a_clock_that_is_set_back_ends_no_judging(both: bool, said: str) -
         labels = {"__name__": "backstop_served_total", "namespace": KEY.namespace, "policy": KEY.name, "revision": "rev2", "pod": "a"}
         now, behind = time.time(), set_back[0] if both else 0.0
         values = [[at - behind, str(int(1000 + at - began))] for at in (now - 2 * SCRAPE, now - SCRAPE, now)]
-        series = {"metric": labels | {"outcome": "success", "cache": "miss", "first_tier": "answered"}, "values": values}
+        series = {"metric": labels | {"outcome": "error", "cache": "miss", "first_tier": "answered"}, "values": values}
         writer.write(response(json.dumps({"status": "success", "data": {"resultType": "matrix", "result": [series]}}).encode()))
         await writer.drain()
 

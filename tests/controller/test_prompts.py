@@ -10,9 +10,9 @@ from backstop.api.reasons import Reason
 from backstop.controller import prompts
 from backstop.controller.blocked import blocked_status
 from backstop.controller.prompts import REJECTIONS_KEPT, rejected_status, withdrawn_status
-from backstop.controller.reconcile import read_policy
 from backstop.controller.seen import Declared, declared
 from backstop.controller.wanted import Wish, wish_of, without_spec
+from backstop.controller.written import read_policy
 from backstop.kube.resources import POLICIES, PROMPT_VERSIONS, Body, Resource
 from backstop.rollout.observed import Known, Unresolved
 from backstop.rollout.place import Revision
@@ -111,7 +111,7 @@ def test_a_withdrawn_rejection_leaves_those_of_others_and_the_condition_goes_wit
     ("changes", "message"),
     [
         ({"latencyBudgetMilliseconds": "fast"}, "`spec.latencyBudgetMilliseconds`"),
-        ({"surprise": 1}, "`spec.surprise` is not a known field"),
+        ({"surprise": 1}, "`spec.surprise` is not known to this operator, which is older"),
         ({"chain": []}, "`spec.chain`"),
     ],
 )

@@ -22,7 +22,7 @@ def maps(spec: dict[str, Any]) -> frozenset[MapName]:
 def test_whatever_a_policy_can_refer_to_is_watched() -> None:
     spec = yaml.safe_load(EVERY.read_text(encoding="utf-8"))["spec"]
     strict = references_of(FallbackPolicySpec.model_validate(spec))
-    assert list(strict) == ["primary", "kept", "people", "rules", "static", "scorers/judge"]
+    assert list(strict) == ["primary", "kept", "people", "rules", "static", "scorers/judge", "serving/traces"]
     assert maps(spec) == {MapName("shop", reference.key.name) for reference in strict.values()}
     assert maps({"chain": [{"name": "primary", "model": {}}]}) == frozenset()
 
@@ -30,4 +30,5 @@ def test_whatever_a_policy_can_refer_to_is_watched() -> None:
 def test_a_spec_of_any_shape_is_read() -> None:
     odd = [5, {"model": "x"}, {"model": {"caBundleRef": []}}, {"human": {"webhook": None}}, {"cache": {"warm": {"redis": 1}}}]
     assert maps({"chain": odd, "quality": {"scorers": {"http": {}}}}) == frozenset()
-    assert maps({"chain": {"caBundleRef": 1}, "quality": [1]}) == frozenset()
+    assert maps({"chain": {"caBundleRef": 1}, "quality": [1], "serving": "x"}) == frozenset()
+    assert maps({"serving": {"traces": {"caBundleRef": "x"}}}) == frozenset()

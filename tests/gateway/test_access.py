@@ -113,10 +113,11 @@ async def test_a_caller_needs_a_key_and_shares_no_answer_with_another_caller(
         assert (got.status, got.json["error"]["code"], got.json["error"]["type"]) == (401, "invalid_api_key", "authentication_error")
         assert got.headers["WWW-Authenticate"] == "Bearer"
         assert not headers.get("Authorization") or ALICE[:-1] not in got.body.decode() + str(got.headers)
-    async with http.get(f"http://{gateway.address}/v1/models") as response:
-        assert response.status == 401
+    for path in ("/v1/models", "/v1/models/m1", "/v1/models/no-model"):
+        async with http.get(f"http://{gateway.address}{path}") as response:
+            assert response.status == 401
     assert model.fake.total == 0
-    assert await gateway.total("backstop_unauthorized_total") == len(wrong) + 1
+    assert await gateway.total("backstop_unauthorized_total") == len(wrong) + 3
     assert await gateway.total("backstop_served_total") == 0
     assert [await said(gateway, headers=bearer(key)) for key in (ALICE, ALICE, BOB, BOB)] == ["miss", "hit", "miss", "hit"]
     assert await said(gateway, headers=bearer("an-older-key-of-bob")) == "hit", "the same caller"

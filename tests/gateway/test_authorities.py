@@ -24,6 +24,7 @@ from .test_manifests import policy, prompt, written
 from .test_quality import Judge, answers_judged
 
 OURS, THEIRS = Authority("ours"), Authority("theirs")
+TRACES: dict[str, Any] = {"traces": {"caBundleRef": {"name": "authorities", "key": "ca.pem"}}}
 
 
 @asynccontextmanager
@@ -111,9 +112,10 @@ async def test_a_server_under_another_name_is_refused_and_its_name_is_not_told(g
 async def test_a_bundle_stands_for_its_own_target_alone_and_in_place_of_the_systems_authorities(
     gateways: Gateways, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "system.pem").write_text(THEIRS.pem)
+    known = Authority("known", by_the_book=True)
+    (tmp_path / "system.pem").write_text(known.pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "system.pem"))
-    async with secured(tmp_path) as ours, secured(tmp_path, by=THEIRS) as theirs:
+    async with secured(tmp_path) as ours, secured(tmp_path, by=known) as theirs:
         chain = [secured_tier(theirs.url, name="known", bundle=False), secured_tier(ours.url, name="private")]
         gateway = await gateways.start(make_record(chain, contents={"private": OURS.pem}))
         assert (await gateway.chat()).said("tier") == "known"
@@ -188,6 +190,15 @@ def test_a_record_without_its_bundle_is_refused_at_the_start(contents: dict[str,
     with pytest.raises(ConfigurationError) as refused:
         compile_revision(make_record([secured_tier("llm.example")], contents=contents), environment={})
     assert str(refused.value).startswith(f"the CA bundle `ca.pem` of ConfigMap `authorities` {sentence}")
+
+
+def test_a_bundle_for_traces_that_cannot_be_used_is_refused_at_the_start() -> None:
+    record = make_record([static_tier()], serving=TRACES, contents={"serving/traces": "ca"})
+    with pytest.raises(ConfigurationError) as refused:
+        compile_revision(record, environment={})
+    assert str(refused.value).startswith("the CA bundle of `spec.serving.traces.caBundleRef` cannot be used: it holds no certificate")
+    record = make_record([static_tier()], serving=TRACES, contents={"serving/traces": OURS.pem})
+    assert (compile_revision(record, environment={}).trace_authorities or "").strip() == OURS.pem.strip()
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,21 @@ async def test_what_is_no_chunk_of_a_completions_stream_stays_as_it_is(gateways:
     assert got.events[0]["choices"] == [{"index": 0, "finish_reason": "stop", "text": "a", "logprobs": None}]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+async def test_a_chunk_in_several_lines_of_data_is_one(gateways: Gateways, target: ExactTarget, end: str) -> None:
+    gateway = await gateways.start(make_record([model_tier(target.url)]))
+    lines = [
+        'data: {"choices":[{"index":0,',
+        'data: "delta":{"content":"a"},"finish_reason":"stop"}],"usage":{"total_tokens":',
+        "data: 3}}",
+        "",
+        "",
+    ]
+    target.says(end.join([*lines[:-1], "data: [DONE]", "", ""]), stream=True)
+    got = await gateway.post(b'{"prompt":"Hi","stream":true}', path=PATH)
+    assert [(event["choices"][0]["text"], event["usage"]) for event in got.events] == [("a", {"total_tokens": 3})]
+
+
 async def test_a_chats_answer_that_is_kept_is_a_completions_too(model: Model, gateways: Gateways) -> None:
     cache = {"name": "kept", "cache": {"hot": {"maxMebibytes": 1}}}
     gateway = await gateways.start(make_record([model_tier(model.url), cache]))

@@ -261,9 +261,10 @@ async def test_what_is_no_request_of_this_server_is_refused(raw: bytes) -> None:
     assert (side.begun, side.statuses) == ([], [b"400"])
 
 
-async def test_a_caller_that_waits_for_a_word_gets_it_when_its_body_is_wanted() -> None:
+@pytest.mark.parametrize("word", [b"Expect: 100-continue", b"expect:100-Continue "])
+async def test_a_caller_that_waits_for_a_word_gets_it_when_its_body_is_wanted(word: bytes) -> None:
     side = Side()
-    side.feed((POST % (4, b"")).replace(b"Host: h\r\n", b"Host: h\r\nExpect: 100-continue\r\n"))
+    side.feed((POST % (4, b"")).replace(b"Host: h\r\n", b"Host: h\r\n" + word + b"\r\n"))
     reading = asyncio.ensure_future(body_of(side.begun[0]))
     await asyncio.sleep(0)
     assert side.wire.written == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -271,6 +272,20 @@ async def test_a_caller_that_waits_for_a_word_gets_it_when_its_body_is_wanted() 
     assert await reading == b"body"
     done(side.begun[0])
     assert b"connection: close" not in side.wire.written
+
+
+@pytest.mark.parametrize(("expectation", "version"), [(b"100-continue", b"1.0"), (b"something", b"1.1")])
+async def test_no_word_is_said_to_who_does_not_wait_for_it(expectation: bytes, version: bytes) -> None:
+    side = Side()
+    asked = (POST % (4, b"")).replace(b"Host: h\r\n", b"Host: h\r\nExpect: " + expectation + b"\r\n")
+    side.feed(asked.replace(b"HTTP/1.1", b"HTTP/" + version))
+    reading = asyncio.ensure_future(body_of(side.begun[0]))
+    await asyncio.sleep(0)
+    assert side.wire.written == b""
+    side.feed(b"body")
+    assert await reading == b"body"
+    done(side.begun[0])
+    assert side.statuses == [b"200"]
 
 
 async def test_a_caller_that_is_refused_before_it_sends_its_body_may_send_it_or_not() -> None:

@@ -27,7 +27,7 @@ VARIABLE = {"name": "a", "required": False, "maxLength": 4}
 STATIC = "Not now."
 MARK = "7f3a-question"
 FEW = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-PATHS = ("/v1/chat/completions", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models")
+PATHS = (*("/v1/chat/completions",) * 2, "/v1/completions", *("/v1/responses",) * 2, "/v1/embeddings", "/v1/models", "/v1/models/m1")
 
 # -- what callers send
 
@@ -54,6 +54,12 @@ def spelled(value: Any, ascii_only: bool) -> bytes:
     return json.dumps(value, ensure_ascii=ascii_only).encode(errors="surrogatepass")
 
 
+# Half of a surrogate pair, a byte order mark, and what some readers of JSON take for a number.
+ODD = st.sampled_from(
+    [b"\xed\xa0\x80", b'"\xed\xa0\x80":1,', b"\xef\xbb\xbf", b"NaN", b'"x":NaN,', b'"\\ud800":"\\ud800",', b"\x00", b"\n"]
+)
+
+
 @st.composite
 def damaged(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
     """Bytes of which some are taken out, doubled, replaced or cut off."""
@@ -68,11 +74,20 @@ def damaged(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
             case "double":
                 text[at:at] = text[at : at + draw(st.integers(1, 12))]
             case _:
-                text[at:at] = draw(st.binary(min_size=1, max_size=4))
+                text[at:at] = draw(st.binary(min_size=1, max_size=4) | ODD)
     return bytes(text)
 
 
 BODIES = damaged(st.builds(spelled, CHATS, st.booleans())) | damaged(st.builds(spelled, VALUES, st.booleans())) | st.binary(max_size=60)
+ITEMS = st.fixed_dictionaries(
+    {"type": st.sampled_from(["message", "function_call", "function_call_output", "item_reference"]) | VALUES},
+    optional={"role": st.sampled_from(["user", "assistant"]), "content": VALUES, "call_id": st.just("c"), "name": VALUES, "output": VALUES},
+)
+ASKED = st.fixed_dictionaries(
+    {"input": st.text(min_size=1, max_size=4) | st.lists(ITEMS, min_size=1) | VALUES},
+    optional=dict.fromkeys(("instructions", "metadata", "stream_options", "text", "tools"), VALUES) | {"stream": st.booleans()},
+)
+BODIES |= damaged(st.builds(spelled, ASKED, st.booleans()))
 BODIES |= st.integers(1, 100_000).map(lambda depth: b'{"messages":' + b"[" * depth)
 VARIABLES = st.dictionaries(
     st.sampled_from(["x-backstop-var-a", "x-backstop-deadline-ms", "cache-control"]), st.text("09 =-azé", max_size=6)
@@ -81,6 +96,12 @@ VARIABLES = st.dictionaries(
 
 # -- what targets answer
 
+RESPONSES = "/v1/responses"
+QUESTIONS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "When?"}]},
+    "/v1/completions": {"prompt": "When?"},
+    RESPONSES: {"input": "When?"},
+}
 HEAD = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 
 
@@ -190,20 +211,23 @@ def test_whatever_a_target_answers_its_caller_gets_a_whole_answer_or_is_told_tha
     with stage(tmp_path, exact=True) as on:
 
         @FEW
-        @given(SAID, st.booleans(), st.booleans())
-        def answered(said: bytes, stream: bool, as_stream: bool) -> None:
+        @given(SAID, st.sampled_from(list(QUESTIONS)), st.booleans(), st.booleans())
+        def answered(said: bytes, path: str, stream: bool, as_stream: bool) -> None:
             on.target.says(said, stream=as_stream)
-            got = on.ask(json.dumps({"messages": [{"role": "user", "content": "When?"}], "stream": stream}).encode())
+            got = on.ask(json.dumps(QUESTIONS[path] | {"stream": stream}).encode(), path=path)
             assert got.status == 200
+            is_fixed = STATIC.encode() in got.body
             if not stream:
                 # What is well-formed is passed on, whatever it says; what is not is the fixed answer's.
-                assert json.loads(got.body, strict=False)["choices"]
-                assert got.said("tier") == "primary" or got.text == STATIC
+                assert json.loads(got.body, strict=False)["output" if path == RESPONSES else "choices"] is not None
+                assert got.said("tier") == "primary" or is_fixed
                 return
             data = [event.data for event in EventSplitter().feed(got.body) if event.data is not None]
-            assert data[-1] == b"[DONE]" or "error" in json.loads(data[-1])
-            if got.said("tier") == "static":
-                assert got.text == STATIC
+            if path == RESPONSES:
+                assert json.loads(data[-1])["type"] in ("response.completed", "response.incomplete", "response.failed")
+            else:
+                assert data[-1] == b"[DONE]" or "error" in json.loads(data[-1])
+            assert got.said("tier") == "primary" or is_fixed
 
         answered()
         on.target.says(ANSWER)

@@ -9,6 +9,7 @@ from random import Random
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from backstop.api import heartbeat
 from backstop.api.metricnames import JUDGED_OUTCOMES
@@ -160,6 +161,11 @@ async def test_unknown_paths_and_methods_get_the_error_envelope(gateways: Gatewa
         ("GET", "/v1/chat/completions", 405, "POST"),
         ("OPTIONS", "/v1/responses", 405, "POST"),
         ("DELETE", "/v1/models", 405, "GET"),
+        ("DELETE", "/v1/models/m1", 405, "GET"),
+        ("OPTIONS", "/v1/models/backstop/static", 405, "GET"),
+        ("GET", "/v1/models/", 404, None),
+        ("GET", "/v1/models/M1", 404, None),
+        ("GET", "/v1/models/m1/", 404, None),
     ]
     for method, path, status, allowed in cases:
         async with http.request(method, f"http://{gateway.address}{path}") as response:
@@ -168,6 +174,20 @@ async def test_unknown_paths_and_methods_get_the_error_envelope(gateways: Gatewa
     async with http.get(f"http://{gateway.address}/v1/models") as response:
         assert [model["id"] for model in (await response.json())["data"]] == ["m1", "backstop/static"]
     assert await gateway.total("backstop_served_total") == 0
+
+
+async def test_a_model_is_found_by_its_name_however_its_path_is_spelled(gateways: Gateways, http: aiohttp.ClientSession) -> None:
+    name = "org/näher 7%?#:b"
+    gateway = await gateways.start(make_record([model_tier("127.0.0.1:1", model=name), static_tier()]))
+    for spelled in ("org/n%C3%A4her%207%25%3F%23:b", "org%2fn%c3%a4her%207%25%3f%23%3ab"):
+        async with http.get(URL(f"http://{gateway.address}/v1/models/{spelled}?x=1", encoded=True)) as response:
+            assert (response.status, await response.json()) == (200, {"id": name, "object": "model", "created": 0, "owned_by": "backstop"})
+    async with http.head(f"http://{gateway.address}/v1/models/backstop/static") as response:
+        assert (response.status, response.headers["Allow"]) == (405, "GET")
+    async with http.get(URL(f"http://{gateway.address}/v1/models/{'%22%0a' * 5000}%ff", encoded=True)) as response:
+        error = (await response.json())["error"]
+        assert (response.status, error["code"], error["param"]) == (404, "model_not_found", "model")
+        assert len(error["message"]) < 200
 
 
 async def test_an_endless_head_is_refused(gateways: Gateways) -> None:

@@ -47,8 +47,9 @@ async def test_w55_what_callers_send_never_becomes_a_series(model: Model, gatewa
     async def ask(number: int) -> None:
         junk = f"junk-{number}"
         await gateway.chat(model=junk, user=junk, headers={"x-backstop-request-id": junk, "x-junk": junk})
-        async with http.get(f"http://{gateway.address}/{junk}") as response:
-            assert response.status == 404
+        for path in (junk, f"v1/models/{junk}"):
+            async with http.get(f"http://{gateway.address}/{path}") as response:
+                assert response.status == 404
 
     await ask(0)
     before = {name: len(found) for name, found in (await gateway.metrics()).items()}

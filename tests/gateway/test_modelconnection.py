@@ -12,12 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backstop.gateway import modelconnection
+from backstop.gateway.answer import MalformedError
 from backstop.gateway.modelconnection import Answer, BrokenError, GarbledError, ModelConnection
+from backstop.gateway.upstream import Streaming
+
+from .harness import eventually
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Length: 5\r\n\r\nabcde"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nTrailer: x\r\n\r\n"
 FIRST = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\nContent-Length: 7\r\n\r\n"
 TO_THE_END = b"HTTP/1.1 200 OK\r\n\r\nabcde"
+MARK = "\ufeff".encode()
+EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
 
 
 class Wire:
@@ -102,6 +108,33 @@ def test_an_answer_is_the_same_wherever_the_network_cuts_it(first: bytes, raw: b
         assert bool(side.free) is (raw is not TO_THE_END)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("pieces", [[MARK + EVENT], [MARK, EVENT], [MARK[:1], MARK[1:] + EVENT], [MARK[:2], MARK[2:], EVENT], [EVENT]])
+async def test_a_mark_before_a_stream_is_left_out_however_it_comes(pieces: list[bytes]) -> None:
+    side = Side()
+    side.feed(b"HTTP/1.1 200 OK\r\n\r\n")
+    streaming = Streaming(side.answer, include_usage=False)
+    opening = asyncio.create_task(streaming.open())
+
+    async def read() -> bool:
+        return not side.answer.held
+
+    for piece in pieces:
+        side.feed(piece)
+        await eventually(read)
+    async with asyncio.timeout(1):
+        await opening
+    assert streaming.head == EVENT
+
+
+async def test_what_begins_like_a_mark_and_ends_is_no_stream() -> None:
+    for begun in (b"", MARK[:2], MARK, MARK + MARK + EVENT):
+        side = Side()
+        side.feed(b"HTTP/1.1 200 OK\r\n\r\n" + begun)
+        side.end()
+        with pytest.raises(MalformedError):
+            await Streaming(side.answer, include_usage=False).open()
 
 
 async def test_a_connection_is_used_again_after_an_answer_that_was_read_whole() -> None:

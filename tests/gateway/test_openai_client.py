@@ -67,7 +67,13 @@ async def test_w49_errors(client: openai.AsyncOpenAI, model: Model) -> None:
 
 
 async def test_w49_models(client: openai.AsyncOpenAI) -> None:
-    assert [m.id async for m in await client.models.list()] == ["m1", "backstop/static", "e1"]
+    listed = [model async for model in await client.models.list()]
+    assert [model.id for model in listed] == ["m1", "backstop/static", "e1"]
+    for model in listed:
+        assert await client.models.retrieve(model.id) == model
+    with pytest.raises(openai.NotFoundError) as unknown:
+        await client.models.retrieve("m1/other")
+    assert (unknown.value.code, unknown.value.param, unknown.value.type) == ("model_not_found", "model", "invalid_request_error")
 
 
 async def test_w49_embeddings(client: openai.AsyncOpenAI, model: Model) -> None:

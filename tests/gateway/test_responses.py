@@ -419,7 +419,7 @@ TRANSLATED: list[tuple[dict[str, Any], dict[str, Any]]] = [
         },
     ),
     (
-        {"input": "a", "stream": True, "stream_options": {"include_obfuscation": False}},
+        {"input": "a", "stream": True, "stream_options": {"include_obfuscation": False, "include_usage": False}},
         {"messages": [{"role": "user", "content": "a"}], "stream": True, "stream_options": {"include_usage": True}},
     ),
 ]
@@ -442,7 +442,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"input": "a", "text": {"format": {"type": "grammar"}}}, "text.format.type", "must be `text`, `json_object` or `json_schema`"),
     ({"input": "a", "reasoning": {"summary": "auto"}}, "reasoning.summary", "`reasoning.summary` is not offered"),
     ({"input": [{"role": "robot", "content": "a"}]}, "input[0].role", "must be one of `user`, `assistant`, `system`, `developer`"),
-    ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type", "`input[0].type` `item_reference` is not offered"),
+    ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type", "no item is kept here; send the item itself"),
     ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}, "input[0].content[0].file_id", "not offered"),
     ({"input": [{"role": "user", "content": [{"type": "input_file", "file_url": "f"}]}]}, "input[0].content[0].file_url", "leave it out"),
     (
@@ -454,6 +454,10 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"input": [{"role": "assistant", "content": "a", "phase": "commentary"}]}, "input[0].phase", "leave it out"),
     ({"input": [{"type": "function_call_output", "call_id": "1", "output": "a", "caller": "x"}]}, "input[0].caller", "leave it out"),
     ({"input": [{"type": "function_call", "call_id": "1", "name": "a", "namespace": "x"}]}, "input[0].namespace", "leave it out"),
+    ({"input": "a", "text": {"format": {"type": "text", "x": 1}}}, "text.format.x", "`text.format.x` is not offered"),
+    ({"input": "a", "stream": True, "stream_options": 5}, "stream_options", "`stream_options` must be a JSON object"),
+    ({"input": "a", "stream": True, "stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation", "leave it out"),
+    ({"input": "a", "stream_options": {"include_usage": True}}, "stream_options", "`stream_options` belongs to `stream`"),
     ({"input": "a", "text": {"voice": "x"}}, "text.voice", "`text.voice` is not offered"),
     ({"input": "a", "include": "x"}, "include", "`include` must be a list"),
     ({"input": "a", "logprobs": True}, "logprobs", "`logprobs` is not offered"),

@@ -61,6 +61,25 @@ def test_times_are_milliseconds_and_what_is_said_of_traces_alone_comes_first() -
     assert "a,b=" not in repr(settings)
 
 
+def test_a_bundle_vouches_for_a_collector_that_speaks_tls_alone_and_says_nothing_where_nothing_is_traced() -> None:
+    there = {"OTEL_EXPORTER_OTLP_ENDPOINT": "HTTPS://collector"}
+    settings = trace_settings(there, authorities="PEM")
+    assert settings is not None
+    assert (settings.authorities, settings.authority) == ("PEM", None)
+    assert trace_settings({}, authorities="PEM") is None
+    for environment, sentence in (
+        (HERE, "`spec.serving.traces.caBundleRef` is for a collector whose address begins with `https://`; take it out, or correct"),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, "`spec.serving.traces.caBundleRef` is for a collector whose address begins with"),
+        (
+            {**there, "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE": "/ca.pem"},
+            "`OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE` and `spec.serving.traces.caBundleRef` both say who vouches",
+        ),
+    ):
+        with pytest.raises(ConfigurationError) as refused:
+            trace_settings(environment, authorities="PEM")
+        assert str(refused.value).startswith(sentence)
+
+
 REFUSED = [
     ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"}, "`OTEL_EXPORTER_OTLP_ENDPOINT` must be the URL of an OTLP collector"),
     ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:99999"}, "`OTEL_EXPORTER_OTLP_ENDPOINT` must be the URL"),

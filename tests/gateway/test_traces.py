@@ -349,14 +349,23 @@ async def test_what_is_not_offered_has_a_span_without_its_path(
     collector: Collector, gateways: Gateways, http: aiohttp.ClientSession, stable: RevisionRecord
 ) -> None:
     gateway = await gateways.start(stable, traces=towards(collector.address))
-    for method, path in (("GET", "/v1/models?key=sk-5ecret"), ("POST", "/v1/sk-5ecret"), ("DELETE", "/v1/models"), ("BREW", "/v1/models")):
+    for method, path in (
+        ("GET", "/v1/models?key=sk-5ecret"),
+        ("POST", "/v1/sk-5ecret"),
+        ("DELETE", "/v1/models"),
+        ("GET", "/v1/models/sk-5ecret"),
+        ("GET", "/v1/models/m1"),
+        ("BREW", "/v1/models"),
+    ):
         async with http.request(method, f"http://{gateway.address}{path}") as response:
             await response.read()
-    spans = await collector.until(lambda spans: len(spans) >= 3)
-    assert [(span.name, *said(span, "http.response.status_code", "url.path")) for span in spans[:3]] == [
+    spans = await collector.until(lambda spans: len(spans) >= 5)
+    assert [(span.name, *said(span, "http.response.status_code", "url.path")) for span in spans[:5]] == [
         ("GET /v1/models", 200, "/v1/models"),
         ("POST", 404, None),
         ("DELETE /v1/models", 405, "/v1/models"),
+        ("GET", 404, None),
+        ("GET /v1/models/m1", 200, "/v1/models/m1"),
     ]
     assert not any(span.failed for span in spans)
     assert b"5ecret" not in collector.raw
@@ -492,7 +501,7 @@ async def test_a_collector_that_refuses_or_is_not_there_is_said_once_and_felt_by
 async def test_a_collector_behind_tls_is_believed_where_its_authority_is_known(
     gateways: Gateways, stable: RevisionRecord, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    authority, collector = Authority("ours"), Collector()
+    authority, collector = Authority("ours", by_the_book=True), Collector()
     (tmp_path / "ca.pem").write_text(authority.pem)
     async with listening(collector.application(), tls=authority.server(tmp_path)) as address:
         there = {"EXPORTER_OTLP_ENDPOINT": f"https://{address}"}
@@ -508,6 +517,29 @@ async def test_a_collector_behind_tls_is_believed_where_its_authority_is_known(
         knowing = await gateways.start(stable, traces=towards(address, **there, EXPORTER_OTLP_CERTIFICATE=str(tmp_path / "ca.pem")))
         await knowing.chat()
         await collector.whole(CHAT, "chat m1")
+
+
+@pytest.mark.long
+async def test_the_bundle_of_a_revision_vouches_for_its_collector_and_stands_alone(
+    http: aiohttp.ClientSession, model: Model, tmp_path: Path
+) -> None:
+    authority, other, collector = Authority("ours"), Authority("theirs"), Collector()
+    chain, traces = [model_tier(model.url)], {"traces": {"caBundleRef": {"name": "authorities", "key": "ca.pem"}}}
+    async with listening(collector.application(), tls=authority.server(tmp_path)) as address:
+        there = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"https://{address}", "OTEL_BSP_SCHEDULE_DELAY": "20", "OTEL_EXPORTER_OTLP_TIMEOUT": "2000"}
+        doubting = make_record(chain, serving=traces, contents={"serving/traces": other.pem})
+        async with gateway_process(doubting, http=http, folder=tmp_path, environment=there) as running:
+            await running.gateway.chat()
+
+            async def failed() -> bool:
+                return await sent(running.gateway, "failed") == 2
+
+            await eventually(failed)
+            assert collector.spans == []
+        knowing = make_record(chain, serving=traces, contents={"serving/traces": authority.pem})
+        async with gateway_process(knowing, http=http, folder=tmp_path, environment=there) as running:
+            await running.gateway.chat()
+            await collector.whole(CHAT, "chat m1")
 
 
 async def test_a_collector_that_hangs_holds_up_neither_requests_nor_memory_nor_the_end(

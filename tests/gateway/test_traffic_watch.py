@@ -3,7 +3,7 @@
 import ssl
 from pathlib import Path
 
-from tests.certificates import make_certificate
+from tests.certificates import Authority, make_certificate
 
 from .harness import Gateways, TrafficApi, eventually, listening, make_record, model_tier, state, static_tier
 
@@ -106,6 +106,18 @@ async def test_the_api_server_is_trusted_by_the_accounts_authority_alone(gateway
         gateway = await gateways.start(RECORD, api=api, reread_seconds=0.2)
         assert (await gateway.status())["generation"] is None
         (account / "ca.crt").write_bytes((account / "server").read_bytes())  # the authority was replaced
+        await gateway.acts_on(1)
+
+
+async def test_the_accounts_authority_may_be_one_in_the_middle_and_lack_what_python_asks_of_authorities(
+    gateways: Gateways, api: TrafficApi, account: Path, tmp_path: Path
+) -> None:
+    api.write(state(1, stable=MINE))
+    below = Authority("below", above=Authority("above"))
+    async with listening(api.application(), tls=below.server(tmp_path)) as address:
+        api.url = f"https://{address}"
+        (account / "ca.crt").write_text(below.pem)
+        gateway = await gateways.start(RECORD, api=api, reread_seconds=0.2)
         await gateway.acts_on(1)
 
 

@@ -253,6 +253,22 @@ async def test_w38_a_redis_that_is_down_or_slow_is_left_alone_and_used_again_whe
         assert await gateway.total("backstop_budget_exceeded_total") == 0
 
 
+async def test_a_redis_that_has_changed_places_with_its_replica_is_asked_where_it_is_now(
+    model: Model, gateways: Gateways, server: Valkey, tmp_path: Path
+) -> None:
+    async with valkey(tmp_path) as replica, line_to(server.port) as line:
+        gateway = await gateways.start(record_with(model.url), keys={ADDRESS: line.url})
+        await gateway.chat(seed=1)
+        await written(gateway, 1)
+        line.to = replica.port
+        await server.redis.replicaof("127.0.0.1", "1")
+        await gateway.chat(seed=2)
+        await written(gateway, 1, result="failed")
+        await gateway.chat(seed=3)
+        await written(gateway, 2)
+        assert (len(await server.redis.keys()), len(await replica.redis.keys())) == (1, 1)
+
+
 async def test_w54_a_gateway_starts_without_redis_and_model_and_uses_both_once_they_are_there(
     model: Model, gateways: Gateways, server: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -74,16 +74,20 @@ async def valkey(folder: Path, *, password: str | None = None) -> AsyncIterator[
 
 
 class Line:
-    """What stands between a gateway and its Redis. While `open` is not set nothing comes back; what was asked still arrives."""
+    """What stands between a gateway and its Redis. While `open` is not set nothing comes back; what was asked still arrives.
 
-    def __init__(self) -> None:
+    New connections go `to` a local port, which may change.
+    """
+
+    def __init__(self, *, to: int) -> None:
         self.url = ""
+        self.to = to
         self.open = asyncio.Event()
         self.open.set()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, to: int) -> None:
-        """Join a connection with a new one to port `to`."""
-        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", to)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Join a connection with a new one."""
+        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", self.to)
         async with asyncio.TaskGroup() as both:
             both.create_task(self._carry(reader, behind_writer))
             both.create_task(self._carry(behind_reader, writer, held=True))
@@ -104,7 +108,7 @@ class Line:
 @contextlib.asynccontextmanager
 async def line_to(port: int, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Line]:
     """A line to a local port, with TLS at its near end where `tls` says so."""
-    line = Line()
+    line = Line(to=port)
     tasks: set[asyncio.Task[None]] = set()
 
     async def joined(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -112,7 +116,7 @@ async def line_to(port: int, *, tls: ssl.SSLContext | None = None) -> AsyncItera
         assert task is not None
         tasks.add(task)
         try:
-            await line.serve(reader, writer, to=port)
+            await line.serve(reader, writer)
         except asyncio.CancelledError:
             pass
         finally:

@@ -1,29 +1,36 @@
-"""Which way requests to the API server take, by what the environment says."""
+"""Which way requests to the API server take, by what the environment says; and whom they take for it."""
 
 import asyncio
+import base64
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import certifi
+import kopf
 import pytest
 import yaml
 from kubernetes.aio.config import incluster_config
 
+from backstop.controller.watchsession import watch_session
 from backstop.kube.client import Client
 from backstop.kube.connection import Connection, connect
 from backstop.kube.errors import KubeError
 from backstop.kube.resources import POLICIES
+from tests.certificates import Authority
 
 NAME = "http://api.cluster.test:6443"  # which only a proxy could find
 
 
-def kubeconfig(folder: Path, *, server: str) -> Path:
-    """For an API server at this address."""
+def kubeconfig(folder: Path, *, server: str, authority: str = "") -> Path:
+    """For an API server at this address, with this CA bundle."""
+    trust = {"certificate-authority-data": base64.b64encode(authority.encode()).decode()} if authority else {}
     document = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": server}}],
+        "clusters": [{"name": "c", "cluster": {"server": server, **trust}}],
         "users": [{"name": "u", "user": {}}],
         "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
         "current-context": "x",
@@ -34,7 +41,7 @@ def kubeconfig(folder: Path, *, server: str) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def listener(heard: list[str]) -> AsyncIterator[int]:
+async def listener(heard: list[str], *, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """A port at which the first line of each connection is heard, and answered with 404."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -43,7 +50,7 @@ async def listener(heard: list[str]) -> AsyncIterator[int]:
         await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls) as server:
         yield server.sockets[0].getsockname()[1]
 
 
@@ -99,3 +106,20 @@ async def test_inside_a_cluster_no_proxy_stands_before_the_api_server(tmp_path: 
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server))
         await ask(await connect(None))
     assert (len(through), len(straight)) == (0, 1)
+
+
+@pytest.mark.parametrize(("address", "reached"), [("127.0.0.1", 2), ("127.0.0.2", 0)], ids=["its own name", "another name"])
+async def test_the_authority_may_be_one_in_the_middle_and_lack_what_python_asks_of_authorities(
+    tmp_path: Path, address: str, reached: int
+) -> None:
+    below = Authority("below", above=Authority("above"))
+    heard: list[str] = []
+    async with listener(heard, tls=below.server(tmp_path, address=address)) as port:
+        connection = await connect(kubeconfig(tmp_path, server=f"https://127.0.0.1:{port}", authority=below.pem))
+        await ask(connection)
+        given = await connection.credentials()
+        watched_by = kopf.ConnectionInfo(server=given.server, ca_path=given.ca_file)
+        async with watch_session(watched_by, watched={}, on_begin=lambda _: None) as session:
+            with contextlib.suppress(aiohttp.ClientConnectorCertificateError):
+                await session.get(given.server)
+    assert len(heard) == reached

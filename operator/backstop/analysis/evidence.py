@@ -170,10 +170,15 @@ def _named(arms: Arms) -> str:
 
 
 def bound_missing(*, seconds: float, seen: tuple[float, ...]) -> Unknown:
-    """No bucket at the limit: named with the nearest bounds that are there, never guessed."""
+    """No bucket at the limit: named with the nearest bounds that are there, never guessed. Or no bucket at all: how that comes."""
+    if not seen:
+        return Unknown(
+            f"The metrics source has no `{SECONDS_BUCKET}` of pods that count the canary's requests: what scrapes them drops these series, "
+            "or makes native histograms of them; it must keep the classic ones (`always_scrape_classic_histograms`)."
+        )
     below = max((bound for bound in seen if bound < seconds), default=None)
     above = min((bound for bound in seen if bound > seconds), default=None)
-    near = " and ".join(f"{round(bound * 1000, 3):g} ms" for bound in (below, above) if bound is not None) or "none that was read"
+    near = " and ".join(f"{round(bound * 1000, 3):g} ms" for bound in (below, above) if bound is not None)
     return Unknown(
         f"Pods that count the canary's requests have no bucket of `{SECONDS_BUCKET}` at `maxMilliseconds` "
         f"{round(seconds * 1000)}; the nearest bounds are {near}: use one of them."

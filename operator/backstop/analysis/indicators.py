@@ -110,13 +110,14 @@ def sent_requests(counted: Counted, *, revision: str) -> int:
 
 
 def missing_bound(limit: LatencyLimit, *, targets: Iterable[Mapping[Counter, float]], revision: str) -> tuple[float, ...] | None:
-    """None when every target that has counted requests of the revision has a bucket at the limit; else the bounds of one that has not.
+    """None when every target that has counted answers of the revision has a bucket at the limit; else the bounds of one that has not.
 
-    Each target by itself: pods of two revisions have different buckets, and those that count are not those that serve.
+    Each target by itself: pods of two revisions have different buckets, and those that count are not those that serve. Without any bounds
+    where it is the histogram that is missing: what scrapes may leave it out, or keep it in another form.
     """
     for target in targets:
         mine = [(counter, value) for counter, value in target.items() if counter.revision == revision]
-        if any(counter.metric == SECONDS_COUNT and value > 0 for counter, value in mine):
+        if any(value > 0 and (c.metric == SECONDS_COUNT or c.outcome == Outcome.SUCCESS) for c, value in mine):
             bounds = {c.le for c, _ in mine if c.metric == SECONDS_BUCKET and c.le is not None and math.isfinite(c.le)}
             if limit.seconds not in bounds:
                 return tuple(sorted(bounds))

@@ -178,7 +178,9 @@ def _schema(buckets: Iterable[tuple[float, float]]) -> int | None:
     positive = [(low, high) for low, high in buckets if 0 < low < high < math.inf]
     if not positive:
         return None
-    schema = round(-math.log2(math.log2(positive[0][1] / positive[0][0])))
+    low, high = positive[0]
+    width = math.log2(high) - math.log2(low)  # of ends of one's own choice the ratio may be beyond a float, or 1
+    schema = round(-math.log2(width)) if width > 0 else FINEST_SCHEMA + 1
     if not -4 <= schema <= FINEST_SCHEMA:
         return None
     step = 2.0 ** (2.0**-schema)

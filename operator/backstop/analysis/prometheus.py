@@ -18,7 +18,10 @@ import requests
 import urllib3
 from prometheus_api_client import PrometheusConnect
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPSConnection
+from urllib3.util.ssl_ import create_urllib3_context
 
+from ..api.authorities import taken_as_declared
 from .answers import MatrixSeries, read_answer
 from .credentials import Credentials, CredentialsError, read_headers, tls_options
 from .queries import MetricsSourceConfig
@@ -99,6 +102,18 @@ class _CheckingSession(requests.Session):
         return bytes(body)
 
 
+class _DeclaredConnection(HTTPSConnection):
+    """To a server that a declared authority vouches for. Its context is its own, as the authority's file is read anew for it."""
+
+    def connect(self) -> None:
+        self.ssl_context = taken_as_declared(create_urllib3_context())
+        super().connect()
+
+
+class _DeclaredPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _DeclaredConnection
+
+
 class _Lane:
     """Threads for queries of one kind. `free`: how many of them are."""
 
@@ -133,6 +148,8 @@ class PrometheusSource:
         )
         self._client = PrometheusConnect(url=config.url.rstrip("/"), session=self._session, retry=_ONCE)
         connections = HTTPAdapter(max_retries=_ONCE, pool_maxsize=THREADS + OWN_THREADS)  # the library's keeps fewer
+        if credentials.authority is not None:
+            connections.poolmanager.pool_classes_by_scheme = {"https": _DeclaredPool}
         self._session.mount(config.url.rstrip("/"), connections)
 
     @property

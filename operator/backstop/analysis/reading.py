@@ -97,7 +97,8 @@ class SLOReading:
 
     `value` and `limit` are percent of bad requests, as decimals; of a mean, what a request comes to: then no request is bad, and
     `canary_mean` and `stable_mean` are those of both arms. `value` is None while no canary request was counted.
-    `canary` and `stable` count the running breach, or else the trailing window; `stable` is None where stable has no such data.
+    `canary` and `stable` count the running breach, or else the trailing window, as also where that alone decides; `stable` is None where
+    stable has no such data.
     """
 
     name: str

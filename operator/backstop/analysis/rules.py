@@ -105,7 +105,7 @@ def fits(rule: AnyRule, state: RuleState) -> bool:
 
 
 def counts_in(state: RuleState) -> tuple[Counts, Counts | None]:
-    """Requests of the canary and of stable in the running episode, or else in the trailing window; None where stable has none.
+    """Requests of the canary and of stable by which the running episode is told, or else in the window; None where stable has none.
 
     Of a mean, none is bad; what they came to is in the state.
     """

@@ -21,7 +21,7 @@ CLOCK_SLACK_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Episode:
-    """A running breach: ends of its first and newest bad blocks, and what was counted in it."""
+    """A running breach: ends of its first and newest bad blocks, and what was counted in it, or in the window where that alone decides."""
 
     first_bad: float
     newest_bad: float
@@ -58,7 +58,7 @@ class Threshold:
         window = self._trimmed((*state.window, block))
         if not self._over(total_of(window)):
             return ThresholdState(window=window)
-        return ThresholdState(window=window, episode=self._continued(state.episode, block=block))
+        return ThresholdState(window=window, episode=self._continued(state.episode, block=block, window=window))
 
     def judge(self, state: ThresholdState) -> Verdict:
         """`Breached` only on `min_requests` canary requests: of the window without `for_seconds`, else of the episode."""
@@ -79,16 +79,18 @@ class Threshold:
     def _over(self, counts: Counts) -> bool:
         return counts.bad > self.allowed * counts.total
 
-    def _continued(self, episode: Episode | None, *, block: ArmBlock) -> Episode | None:
+    def _continued(self, episode: Episode | None, *, block: ArmBlock, window: tuple[ArmBlock, ...]) -> Episode | None:
         bad = self._over(block.canary)
-        if episode is None:
-            return Episode(first_bad=block.end, newest_bad=block.end, canary=block.canary, stable=block.stable) if bad else None
-        return Episode(
-            first_bad=episode.first_bad,
-            newest_bad=block.end if bad else episode.newest_bad,
-            canary=episode.canary + block.canary,
-            stable=both(episode.stable, block.stable),
-        )
+        if episode is None and not bad:
+            return None
+        first_bad, newest_bad = (block.end, block.end) if episode is None else (episode.first_bad, episode.newest_bad)
+        if self.for_seconds == 0:
+            # What decides is what is told: of a long breach all that was counted may be within the limit while the window is over it.
+            canary, stable = total_of(window), stable_of(window)
+        else:
+            before = (Counts(), None) if episode is None else (episode.canary, episode.stable)
+            canary, stable = before[0] + block.canary, both(before[1], block.stable)
+        return Episode(first_bad=first_bad, newest_bad=block.end if bad else newest_bad, canary=canary, stable=stable)
 
     def _trimmed(self, window: tuple[ArmBlock, ...]) -> tuple[ArmBlock, ...]:
         requests = max(WINDOW_REQUESTS, self.min_requests) if self.for_seconds == 0 else WINDOW_REQUESTS

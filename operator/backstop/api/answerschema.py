@@ -52,6 +52,8 @@ def compile_schema(text: str) -> Accepts:
                 "shorter"
             ) from None
         raise AnswerSchemaError(f"{where}{error.message[:_LONGEST_PROBLEM]}") from None
+    except ValueError:  # of a value that is no schema, such as a `default`: the library's bound on depth
+        raise AnswerSchemaError("it holds a value that is nested hundreds of levels deep; leave that out") from None
 
 
 def _read(text: str) -> dict[str, Any]:

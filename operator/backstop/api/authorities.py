@@ -1,6 +1,7 @@
 """CA bundles: the certificates of the authorities that a server's own is checked against. PURE.
 
-Knows what a bundle may hold, and whether each certificate can be read; neither who is to be trusted nor until when.
+Knows what a bundle may hold, whether each certificate can be read, and how strictly it is taken; neither who is to be trusted nor until
+when.
 """
 
 import ssl
@@ -15,6 +16,16 @@ _PRIVATE_KEY: Final = "PRIVATE KEY-----"
 
 class AuthoritiesError(ValueError):
     """It is no CA bundle; the text is one sentence for its author, without a full stop, and repeats nothing of the bundle."""
+
+
+def taken_as_declared(trust: ssl.SSLContext) -> ssl.SSLContext:
+    """The context, in which authorities that somebody has declared are taken as by any other client.
+
+    Also in the middle of a chain, and whatever this Python thinks of how they were made: since 3.13 it refuses many a company's authority,
+    and that of many a cluster, for an extension that they lack. Chains, names and dates are checked as ever.
+    """
+    trust.verify_flags = (trust.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN) & ~ssl.VERIFY_X509_STRICT
+    return trust
 
 
 def read_authorities(text: str) -> str:

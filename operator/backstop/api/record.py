@@ -38,6 +38,8 @@ from .workload import Workload
 
 SCHEME: Final = 1
 HASH_LENGTH: Final = 10
+# What a record's `contents` call the authorities of a collector of traces; no tier has such a name.
+TRACES_CONTENTS: Final = "serving/traces"
 # What of a policy decides on answers, or on who gets them.
 _DECIDING: Final = {"chain", "latencyBudgetMilliseconds", "serving", "access", "residency", "quality", "feedback", "stream", "spend"}
 
@@ -56,7 +58,8 @@ class RevisionRecord(ApiModel):
     chain: list[Tier] = Field(min_length=1, description="Who answers, in order.")
     latencyBounds: list[float] = Field(min_length=1, description="Bucket bounds of latency histograms, in seconds, rising.")
     contents: dict[str, str] = Field(
-        default_factory=dict, description="By tier, or by `scorers/` and a scorer: the text of the ConfigMap's key that it refers to."
+        default_factory=dict,
+        description="By tier, by `scorers/` and a scorer, or `serving/traces`: the text of the ConfigMap's key that it refers to.",
     )
     access: Access | None = Field(None, description="Who may call, and who shares kept answers with whom.")
     residency: Residency | None = Field(None, description="Where requests may be processed.")
@@ -79,7 +82,7 @@ class ContentError(ValueError):
 
 
 class Reference(NamedTuple):
-    """What a tier or a scorer refers to. `path`: the field that says so."""
+    """What a part of a policy refers to. `path`: the field that says so."""
 
     path: str
     key: ConfigMapKeyRef
@@ -87,7 +90,9 @@ class Reference(NamedTuple):
 
 
 def references_of(policy: FallbackPolicySpec) -> dict[str, Reference]:
-    """What the policy refers to: by tier, each of which refers to one thing at most, and by scorer, as `scorer_contents` calls it."""
+    """What the policy refers to: by tier, each of which refers to one thing at most, by scorer, as `scorer_contents` calls it, and as
+    TRACES_CONTENTS.
+    """
     found: dict[str, Reference] = {}
     for position, tier in enumerate(policy.chain):
         for path, key, kind in _references_of_tier(tier):
@@ -97,6 +102,8 @@ def references_of(policy: FallbackPolicySpec) -> dict[str, Reference]:
         if scorer.http is not None and scorer.http.caBundleRef is not None:
             path = f"spec.quality.scorers[{position}].http.caBundleRef"
             found[scorer_contents(scorer.name)] = Reference(path, scorer.http.caBundleRef, ContentKind.CA_BUNDLE)
+    if policy.serving.traces is not None:
+        found[TRACES_CONTENTS] = Reference("spec.serving.traces.caBundleRef", policy.serving.traces.caBundleRef, ContentKind.CA_BUNDLE)
     return found
 
 
@@ -195,6 +202,7 @@ def revision_hash(
     serving = declared.get("serving", {})
     serving.pop("replicas", None)
     serving.pop("autoscaling", None)
+    serving.pop("traces", None)  # nothing but a reference
     if not serving.get("podTemplate"):
         serving.pop("podTemplate", None)
     if not serving:

@@ -9,6 +9,7 @@ from pydantic import Field
 from .gatewayvariable import GatewayVariable
 from .model import ApiModel, Rule
 from .podtemplate import PodTemplate
+from .refs import ConfigMapKeyRef
 from .workload import LIST_MAP_BY_NAME, Workload
 
 _PATTERN: Final = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
@@ -77,6 +78,15 @@ class Autoscaling(ApiModel):
     )
 
 
+class Traces(ApiModel):
+    """How the gateways reach the collector of their traces."""
+
+    caBundleRef: ConfigMapKeyRef = Field(
+        description="The certificates of the authorities that alone may vouch for the collector, as PEM "
+        "(docs/how-to/private-authorities.md); its address begins with `https://`. Their content is part of the revision."
+    )
+
+
 class Serving(ApiModel):
     """How the gateways run."""
 
@@ -102,6 +112,10 @@ class Serving(ApiModel):
         description="Environment variables of the gateways, those of OpenTelemetry alone: where traces go (docs/how-to/traces.md). "
         "They come before the installation's. Part of the revision.",
         json_schema_extra=LIST_MAP_BY_NAME,
+    )
+    traces: Traces | None = Field(
+        None,
+        description="What the gateways need for the collector beside their variables. Unset: the authorities of the image vouch for it.",
     )
     workload: Workload | None = Field(
         None,

@@ -110,6 +110,11 @@ WORKLOAD_RULES = (
         holds=lambda s: not _own(s) or not s.serving.env,
     ),
     Rule(
+        cel=f"!{_OWN} || !has(self.serving.traces)",
+        message="`spec.serving.traces`: of gateways, of which there are none with `spec.serving.workload`; take it out",
+        holds=lambda s: not _own(s) or s.serving.traces is None,
+    ),
+    Rule(
         cel=f"!{_OWN} || !has(self.slos) || self.slos.all(s, has(s.promQL))",
         message="`spec.slos`: with `spec.serving.workload` no gateway counts anything; take `promQL`, with counters of your own, instead "
         "of `indicator`",

@@ -59,6 +59,11 @@ def judged_status(prompt: Declared, *, older: Iterable[Declared], users: Iterabl
     return after.model_dump(mode="json", exclude_none=True)
 
 
+def is_unreadable(status: Mapping[str, Any]) -> bool:
+    """Whether the status says of its spec that it is not valid, although the API server has taken it."""
+    return any(c.type == ConditionType.ACCEPTED and c.reason == Reason.INVALID for c in read_status(status).conditions)
+
+
 def rejected_status(prompt: Declared, *, policy: str, verdict: Verdict, now: float) -> dict[str, Any]:
     """The status with this policy's rejection in it; as before when it has it already, or when it holds as many newer ones as are kept."""
     before = read_status(prompt.status)

@@ -6,10 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from pydantic import ValidationError
-
 from ..api.clock import parse_time
-from ..api.condition import Condition
 from ..api.fallbackpolicy import FallbackPolicySpec
 from ..api.names import FINALIZER, revision_object
 from ..api.policystatus import FallbackPolicyStatus, Phase
@@ -38,7 +35,7 @@ from .kept import NOTHING_KEPT, KeptRecords, Memory, remembered_of
 from .keys import Key, PolicyKey, PromptKey
 from .observe import observe
 from .probes import Probes, ProbesSeen
-from .prompts import judged_status
+from .prompts import is_unreadable, judged_status
 from .queue import KeyQueue
 from .references import MapName, maps_of
 from .repairs import Repairs
@@ -53,6 +50,7 @@ from .uses import changed_uses
 from .verification import Verification
 from .wanted import Wish, conflict_of, unambiguous, wish_of, without_content, without_spec
 from .writes import Writes
+from .written import conditions_in, read_policy
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +82,7 @@ class Reconcile:
         verification: Verification,
         metrics: Metrics,
         repairs: Repairs,
+        doubt: Callable[[], None],
         sources: frozenset[str],
         clock: Callable[[], float],
     ) -> None:
@@ -103,6 +102,7 @@ class Reconcile:
         self._sources = sources
         self._clock = clock
         self._repairs = repairs
+        self._doubt = doubt
         self._unseen = Unseen(store=store, writes=writes, queue=queue, clock=clock)
         self._problems: dict[PolicyKey, Problem | None] = {}
         # Each policy as it was when its spec was last valid: nothing of it is kept in memory that the store does not keep.
@@ -127,6 +127,8 @@ class Reconcile:
         except (Conflict, NotFound):
             await self._writes.refresh(PROMPT_VERSIONS, namespace=key.namespace, name=key.name, by=key)
             raise Overtaken from None
+        if is_unreadable(status):
+            self._doubt()
         if written:
             await self._telling.tell_of_prompt(prompt, before=prompt.status, after=status, now=now)
         return False
@@ -201,6 +203,8 @@ class Reconcile:
         """What the policy asks for; Unresolved where its spec is not valid, and never was."""
         key = PolicyKey(policy.namespace, policy.name)
         wish = wish_of(policy, prompt=prompt, sources=self._sources, refresh=place.acknowledged.refresh or "", contents=contents)
+        if isinstance(wish, Unresolved):
+            self._doubt()
         if isinstance(wish, Wish):
             self._valid[key] = policy
         elif (valid := self._valid.get(key)) is None:
@@ -346,7 +350,7 @@ class Reconcile:
             await self._writes.refresh(POLICIES, namespace=policy.namespace, name=policy.name, by=PolicyKey(policy.namespace, policy.name))
             raise Overtaken from None
         weight = place.canary.weight if place.canary is not None else 0
-        for change in changes_told(_conditions_in(policy), after=blocked_states(why), problem=None):
+        for change in changes_told(conditions_in(policy), after=blocked_states(why), problem=None):
             await self._telling.tell(policy, change, owner=None, phase=Phase.BLOCKED, weight=weight, now=self._clock())
 
     def _forget(self, key: PolicyKey) -> None:
@@ -376,21 +380,3 @@ def _references(policy: Declared) -> list[MapKey]:
 
 def _place_of(reference: Reference, *, namespace: str) -> MapKey:
     return MapKey(MapName(namespace, reference.key.name), reference.key.key, reference.kind)
-
-
-def _conditions_in(policy: Declared) -> list[Condition]:
-    """The conditions, also of a status that cannot be read otherwise; none where they cannot either."""
-    try:
-        return FallbackPolicyStatus.model_validate({"conditions": policy.status.get("conditions", [])}).conditions
-    except ValidationError:
-        return []
-
-
-def read_policy(policy: Declared) -> tuple[FallbackPolicyStatus, Place] | Unresolved:
-    """Status and place as they were written; Unresolved where somebody else has written there."""
-    try:
-        status = FallbackPolicyStatus.model_validate(policy.status)
-        return status, place_of(status)
-    except (ValidationError, ValueError) as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"]) if isinstance(error, ValidationError) else str(error)
-        return Unresolved(Reason.INVALID, f"`status` cannot be read ({where}); restore it, or delete it to begin anew")

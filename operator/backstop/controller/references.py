@@ -13,6 +13,7 @@ _OF_TIERS: Final = (
     ("human", "webhook", "caBundleRef"),
 )
 _OF_SCORERS: Final = ("http", "caBundleRef")
+_OF_SERVING: Final = ("traces", "caBundleRef")
 _FIELDS: Final = (b'"knowledgeBaseRef"', b'"rulesRef"', b'"caBundleRef"')
 
 
@@ -30,6 +31,7 @@ def maps_of(policy: Declared) -> frozenset[MapName]:
         return frozenset()
     referring = [(tier, place) for tier in _list(policy.spec.get("chain")) for place in _OF_TIERS]
     referring += [(scorer, _OF_SCORERS) for scorer in _list(_map(policy.spec.get("quality")).get("scorers"))]
+    referring.append((policy.spec.get("serving"), _OF_SERVING))
     names = (_name(within, place=place) for within, place in referring)
     return frozenset(MapName(policy.namespace, name) for name in names if name)
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from ..analysis.tick import Evaluator
 from ..api.heartbeat import BEAT_SECONDS, Heartbeat
+from ..crdgen.filled import Filled
 from ..kube.client import Client
 from ..kube.connection import Connection
 from ..kube.errors import KubeError, Unavailable
@@ -89,7 +90,7 @@ class Operator:
         self._contents = Contents(
             client, store=self._store, namespaces=config.namespaces, wake=self._wake, clock=time.monotonic, jitter=jitter
         )
-        self._definitions = Definitions(client, clock=time.monotonic, jitter=jitter)
+        self._definitions = Definitions(client, on_filled=self._on_filled, clock=time.monotonic, jitter=jitter)
         self._listed = False
         self._listed_at = 0.0
         # Where a watch has begun since it was last listed there: what it does not tell of is not known yet.
@@ -118,6 +119,7 @@ class Operator:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(watches.ended())
                 tasks.create_task(self._sweep())
+                tasks.create_task(self._definitions.keep())
                 tasks.create_task(self._act_once_defined(reconcile, judging=judging))
 
     def _passes_with(self, judging: Judging, *, verification: Verification) -> tuple[Reconcile, Children]:
@@ -151,6 +153,7 @@ class Operator:
             verification=verification,
             metrics=metrics,
             repairs=repairs,
+            doubt=self._definitions.doubt,
             sources=frozenset(self._evaluators),
             clock=self._clock,
         )
@@ -217,6 +220,9 @@ class Operator:
 
     def _on_news(self, news: Seen, gone: bool) -> None:
         self._concern(self._store.remove(news) if gone else self._store.put(news))
+
+    def _on_filled(self, filled: Mapping[str, tuple[Filled, ...]]) -> None:
+        self._concern(self._store.fill(filled))
 
     def _concern(self, keys: frozenset[Key]) -> None:
         for key in keys:

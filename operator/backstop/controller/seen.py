@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -18,6 +18,7 @@ from ..api.names import (
     MANAGED_BY,
     RECORD_KEY,
 )
+from ..crdgen.filled import Filled, without
 from ..kube.resources import (
     AUTOSCALERS,
     CONFIG_MAPS,
@@ -77,8 +78,12 @@ class Declared(Seen):
 
     @property
     def spec(self) -> dict[str, Any]:
-        """As its author wrote it."""
+        """As its author wrote it, with the defaults that this operator knows."""
         return _unpacked(self.packed_spec)
+
+    def without(self, filled: Iterable[Filled]) -> "Declared":
+        """The same, without what the API server has filled in that this operator does not know."""
+        return replace(self, packed_spec=_packed(without(self.spec, filled)))
 
     @property
     def status(self) -> dict[str, Any]:

@@ -5,10 +5,11 @@ so that a pass after a write sees that write, and nothing comes back that was se
 """
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from ..crdgen.filled import Filled
 from ..kube.resources import POLICIES, PROMPT_VERSIONS, Resource
 from .keys import Key, PolicyKey, PromptKey
 from .references import MapName, maps_of
@@ -45,6 +46,8 @@ class Store:
         self._by_pair: dict[_Pair, list[tuple[str, str]]] = {}
         # What has gone: uid → the version up to which it is known to be gone, oldest first.
         self._gone: dict[str, str] = {}
+        # By kind, what the API server fills into specs that nobody here knows.
+        self._filled: Mapping[str, tuple[Filled, ...]] = {}
 
     def put(self, seen: Seen, *, read: bool = False) -> frozenset[Key]:
         """A version of an object. Returns whom it concerns; nobody when it is not news.
@@ -96,13 +99,27 @@ class Store:
                 concerned |= self.remove(seen)
         return frozenset(concerned)
 
+    def fill(self, filled: Mapping[str, tuple[Filled, ...]]) -> frozenset[Key]:
+        """What the API server fills into specs and this operator does not know, by kind: they are given without it from now on.
+
+        Returns whom that concerns.
+        """
+        before, self._filled = self._filled, filled
+        if before == filled:
+            return frozenset()
+        declared = [s for resource in (POLICIES, PROMPT_VERSIONS) for s in self._objects.get(resource.plural, {}).values()]
+        changed = [s for s in declared if isinstance(s, Declared) and _as_written(s, before) != _as_written(s, filled)]
+        return frozenset(key for seen in changed for key in self._index(seen))
+
     def policy(self, key: PolicyKey) -> Declared | None:
         """The policy, if it exists."""
-        return self._get(POLICIES, namespace=key.namespace, name=key.name, kind=Declared)
+        found = self._get(POLICIES, namespace=key.namespace, name=key.name, kind=Declared)
+        return _as_written(found, self._filled) if found is not None else None
 
     def prompt(self, key: PromptKey) -> Declared | None:
         """The prompt version, if it exists."""
-        return self._get(PROMPT_VERSIONS, namespace=key.namespace, name=key.name, kind=Declared)
+        found = self._get(PROMPT_VERSIONS, namespace=key.namespace, name=key.name, kind=Declared)
+        return _as_written(found, self._filled) if found is not None else None
 
     def users(self, key: PromptKey) -> list[Declared]:
         """The policies that name the prompt version, in their spec or in their status."""
@@ -242,6 +259,11 @@ class Store:
             if not referring:
                 self._by_map.pop(of, None)
         return frozenset({key})
+
+
+def _as_written(seen: Declared, filled: Mapping[str, tuple[Filled, ...]]) -> Declared:
+    mine = filled.get(seen.resource.kind)
+    return seen.without(mine) if mine else seen
 
 
 def _id(seen: Seen) -> _Id:

@@ -12,6 +12,7 @@ from typing import Final
 import aiohttp
 import kopf
 
+from ..api.authorities import taken_as_declared
 from ..api.names import LABEL_POLICY
 from ..kube.resources import Resource
 
@@ -37,5 +38,5 @@ def watch_session(info: kopf.ConnectionInfo, *, watched: Mapping[str, Where], on
             on_begin(where)
         return response
 
-    connector = aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context())
+    connector = aiohttp.TCPConnector(limit=0, ssl=taken_as_declared(info.as_ssl_context()))
     return aiohttp.ClientSession(connector=connector, headers=info.as_http_headers(), middlewares=[begin])

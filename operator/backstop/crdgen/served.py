@@ -14,6 +14,10 @@ from pydantic import BaseModel
 from .kinds import KINDS
 
 MOST_NAMED: Final = 3
+# Where a schema or a value is, from the root: names of fields, and these for what a list and a map hold.
+Path = tuple[str, ...]
+OF_LIST: Final = "[]"
+OF_MAP: Final = "{}"
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -22,6 +26,7 @@ class Served(msgspec.Struct, frozen=True):
     properties: dict[str, "Served"] = msgspec.field(default_factory=dict)
     items: "Served | None" = None
     additionalProperties: "Served | bool | None" = None
+    default: Any = msgspec.UNSET
     keeps_unknown: bool = msgspec.field(default=False, name="x-kubernetes-preserve-unknown-fields")
 
 
@@ -54,42 +59,46 @@ def sentence(found: Sequence[Lack]) -> str:
     )
 
 
-def _lack(kind: str, *, served: Served | None, parts: Mapping[str, type[BaseModel]]) -> Iterator[Lack]:
-    if served is None:
-        yield Lack(kind, ())
-        return
-    fields = tuple(
-        field for name, model in parts.items() for field in _missing(model, served=served.properties.get(name, Served()), path=name)
-    )
-    if fields:
-        yield Lack(kind, fields)
-
-
-def _missing(model: type[BaseModel], *, served: Served, path: str) -> Iterator[str]:
-    if served.keeps_unknown:
-        return
-    for name, field in model.model_fields.items():
-        inner, where = served.properties.get(name), f"{path}.{name}"
-        if inner is None:
-            yield where
-            continue
-        element, where = _element(inner, path=where)
-        for part in _models(field.annotation):
-            yield from _missing(part, served=element, path=where)
-
-
-def _element(served: Served, *, path: str) -> tuple[Served, str]:
+def element_of(served: Served, *, path: Path) -> tuple[Served, Path]:
     """What a list or a map holds in the end; what is neither, itself."""
     if served.items is not None:
-        return _element(served.items, path=f"{path}[]")
+        return element_of(served.items, path=(*path, OF_LIST))
     if isinstance(served.additionalProperties, Served):
-        return _element(served.additionalProperties, path=f"{path}{{}}")
+        return element_of(served.additionalProperties, path=(*path, OF_MAP))
     return served, path
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     """The models in a field's type, as in `list[Step] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
-        yield from _models(part)
+        yield from models_in(part)
+
+
+def _lack(kind: str, *, served: Served | None, parts: Mapping[str, type[BaseModel]]) -> Iterator[Lack]:
+    if served is None:
+        yield Lack(kind, ())
+        return
+    missing = (
+        path for name, model in parts.items() for path in _missing(model, served=served.properties.get(name, Served()), path=(name,))
+    )
+    if fields := tuple(_spelled(path) for path in missing):
+        yield Lack(kind, fields)
+
+
+def _missing(model: type[BaseModel], *, served: Served, path: Path) -> Iterator[Path]:
+    if served.keeps_unknown:
+        return
+    for name, field in model.model_fields.items():
+        inner = served.properties.get(name)
+        if inner is None:
+            yield (*path, name)
+            continue
+        element, where = element_of(inner, path=(*path, name))
+        for part in models_in(field.annotation):
+            yield from _missing(part, served=element, path=where)
+
+
+def _spelled(path: Path) -> str:
+    return "".join(part if part in (OF_LIST, OF_MAP) else f".{part}" for part in path).removeprefix(".")

@@ -32,6 +32,8 @@ _DECODER: Final = msgspec.json.Decoder(_Answer)
 # A piece of any of these is content: from then on the caller has something. A role is not content.
 _MESSAGE_CONTENT: Final = ("content", "tool_calls", "function_call", "refusal", "audio")
 _DELTA_CONTENT: Final = (*_MESSAGE_CONTENT, "reasoning_content", "reasoning")
+# How servers spell it that a choice goes on.
+UNFINISHED: Final = (None, "", "null")
 # A refusal by the target's own filter is an answer; another model is not asked to write what this one would not.
 _FILTERED: Final = "content_filter"
 
@@ -90,7 +92,7 @@ def read_delta(text: bytes) -> Delta:
     for choice in answer.choices or ():
         started.append(choice.index)
         content = content or _has(choice.delta, fields=_DELTA_CONTENT) or choice.finish_reason == _FILTERED
-        if choice.finish_reason is not None:
+        if choice.finish_reason not in UNFINISHED:
             finished.append((choice.index, choice.finish_reason))
     return Delta(content, started, finished, answer.usage is not _NULL and bytes(answer.usage) not in _NOTHING)
 
@@ -117,7 +119,7 @@ def _decode(text: bytes) -> _Answer:
 def _refuse_other_bytes(text: bytes) -> None:
     """What is skipped is not decoded, and the caller's library would fail at it."""
     try:
-        text.decode(errors="surrogatepass")
+        text.decode()
     except UnicodeDecodeError:
         raise MalformedError("the answer is not JSON: it has bytes that are no UTF-8") from None
 
@@ -129,7 +131,8 @@ def _is_said(error: msgspec.Raw) -> bool:
 def _decode_slowly(text: bytes) -> _Answer:
     """For JSON that msgspec refuses: lone surrogates, which models cut in two between tokens."""
     try:
-        return _DECODER.decode(json.dumps(json.loads(text), ensure_ascii=False).encode(errors="replace"))
+        # As UTF-8, which alone it may be: of bytes, the library would guess.
+        return _DECODER.decode(json.dumps(json.loads(text.decode()), ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors too
         raise MalformedError("the answer is not JSON") from None
 

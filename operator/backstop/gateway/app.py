@@ -70,10 +70,11 @@ class GatewayApp:
         self._tracing = tracing
         vectors = bool(revision.embedding_tiers)
         self._offered = {e.value: e for e in Endpoint if vectors or e is not Endpoint.EMBEDDINGS}
-        self._paths = (*self._offered, *([] if feedback is None else [FEEDBACK_PATH]), MODELS_PATH)
-        self._models = msgspec.json.encode(
-            {"object": "list", "data": [{"id": m, "object": "model", "created": 0, "owned_by": "backstop"} for m in revision.models]}
-        )
+        self._paths = (*self._offered, *([] if feedback is None else [FEEDBACK_PATH]))
+        models = {name: {"id": name, "object": "model", "created": 0, "owned_by": "backstop"} for name in revision.models}
+        # What is there to be looked at, by path: all models, and each.
+        self._shown = {MODELS_PATH: msgspec.json.encode({"object": "list", "data": list(models.values())})}
+        self._shown |= {f"{MODELS_PATH}/{name}": msgspec.json.encode(model) for name, model in models.items()}
 
     def __call__(self, exchange: Exchange) -> Coroutine[Any, Any, None]:
         """One request."""
@@ -93,7 +94,7 @@ class GatewayApp:
         return self._traced(self._tracing, exchange=exchange, headers=headers, role=role, reply=reply)
 
     async def _traced(self, tracing: Tracing, *, exchange: Exchange, headers: RequestHeaders, role: PodRole, reply: Reply) -> None:
-        path = exchange.path if exchange.path in self._paths else None
+        path = exchange.path if exchange.path in self._paths or exchange.path in self._shown else None
         with tracing.begin(
             headers.trace.headers, method=exchange.method, version=exchange.version, path=path, identity=headers.identity, reply=reply
         ) as trace:
@@ -111,16 +112,21 @@ class GatewayApp:
         match exchange.method, exchange.path:
             case "POST", path if path in self._offered:
                 await self._ask(self._offered[path], exchange=exchange, headers=headers, role=role, reply=reply)
-            case "GET", path if path == MODELS_PATH:
-                await reply.whole(200, headers=self._local.identify(headers.identity, role=role), body=self._models)
+            case "GET", path if path in self._shown:
+                await reply.whole(200, headers=self._local.identify(headers.identity, role=role), body=self._shown[path])
             case "POST", path if path == FEEDBACK_PATH and self._feedback is not None:
                 await self._take_feedback(self._feedback, exchange=exchange, headers=headers, role=role, reply=reply)
-            case method, path if path in self._paths:
-                allowed = "GET" if path == MODELS_PATH else "POST"
+            case method, path if path in self._paths or path in self._shown:
+                allowed = "GET" if path in self._shown else "POST"
                 error = CallerError(f"`{method}` is not offered on `{path}`; `{allowed}` is", status=405)
                 await self._refuse(error, headers=headers, role=role, reply=reply, said=(b"allow", allowed.encode()))
+            case _, path if path.startswith(f"{MODELS_PATH}/"):
+                name = path.removeprefix(f"{MODELS_PATH}/")
+                said = f"`{name[:64]}` is no model of this policy; `GET {MODELS_PATH}` lists those that are"
+                error = CallerError(said, param="model", status=404, code="model_not_found")
+                await self._refuse(error, headers=headers, role=role, reply=reply)
             case _, path:
-                offered = ", ".join(f"`{offered}`" for offered in self._paths[:-1])
+                offered = ", ".join(f"`{offered}`" for offered in self._paths)
                 error = CallerError(f"`{path}` is not offered; {offered} and `{MODELS_PATH}` are", status=404, code="not_found")
                 await self._refuse(error, headers=headers, role=role, reply=reply)
 

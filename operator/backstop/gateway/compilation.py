@@ -26,7 +26,7 @@ from ..api.names import (
 )
 from ..api.promptversion import ModelParameters, Variable
 from ..api.quality import check_answer_schemas
-from ..api.record import RevisionRecord, scorer_contents
+from ..api.record import TRACES_CONTENTS, RevisionRecord, scorer_contents
 from ..api.refs import ConfigMapKeyRef, SecretKeyRef
 from ..api.ruleset import RulesError, RuleSet, read_rules
 from ..api.rulestier import RuleEngineTarget
@@ -91,6 +91,7 @@ def compile_revision(record: RevisionRecord, *, environment: Mapping[str, str]) 
         hold_back=record.stream.holdBackMilliseconds / 1000 if record.stream else 0.0,
         continues=record.stream is not None and record.stream.onInterruption is OnInterruption.CONTINUE,
         allowance=_allowance(record.spend, first=record.chain[0].name) if record.spend else None,
+        trace_authorities=_trace_authorities(record.contents.get(TRACES_CONTENTS)),
         allowed_to={t.name: frozenset(t.allowedJurisdictions) for t in record.residency.tenants} if record.residency else {},
     )
 
@@ -207,6 +208,13 @@ def _authorities(reference: ConfigMapKeyRef | None, *, text: str | None) -> str 
         return read_authorities(text)
     except AuthoritiesError as error:
         raise ConfigurationError(f"{where} cannot be used: {error}") from None
+
+
+def _trace_authorities(text: str | None) -> str | None:
+    try:
+        return None if text is None else read_authorities(text)
+    except AuthoritiesError as error:
+        raise ConfigurationError(f"the CA bundle of `spec.serving.traces.caBundleRef` cannot be used: {error}") from None
 
 
 def _answers(static: StaticTarget, *, text: str | None) -> StaticAnswers | None:

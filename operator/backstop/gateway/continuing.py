@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from ..api.fallbackpolicy import Capability
+from .answer import UNFINISHED
 from .body import ChatRequest
 from .hotcache import LONGEST_ANSWER
 from .jsontext import join_object, quoted
@@ -224,6 +225,7 @@ def _read(data: bytes) -> _Piece | None:
         if others or choice.index != 0 or beyond or bytes(choice.logprobs) not in _NOTHING:
             return None
         text = bytes(delta.get("content", b"null"))
-        return _Piece(text="" if text == b"null" else _STRING.decode(text), finished=choice.finish_reason)
+        finished = None if choice.finish_reason in UNFINISHED else choice.finish_reason
+        return _Piece(text="" if text == b"null" else _STRING.decode(text), finished=finished)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # also half of a surrogate pair: no text ends there
         return None

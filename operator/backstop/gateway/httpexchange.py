@@ -47,7 +47,7 @@ class Exchange:
         "_cancels",
         "_chunked",
         "_connection",
-        "_expects",
+        "_is_told",
         "_pieces",
         "_reader",
         "arrived",
@@ -75,7 +75,7 @@ class Exchange:
         self.held = 0  # bytes of the body that nobody has read yet
         self._connection = connection
         self._chunked = False
-        self._expects = (b"expect", b"100-continue") in headers  # a word, before it sends the body
+        self._is_told = False  # to send the body, where it waits for that
         self._pieces: list[bytes] = []
         self._reader: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] | None = None  # who answers it
@@ -88,9 +88,9 @@ class Exchange:
                 return b""
             if self.gone:
                 raise CallerGoneError
-            if self._expects:
-                self._expects = False
+            if self._expects_word():
                 self._connection.transport.write(CONTINUE)
+            self._is_told = True
             self._reader = asyncio.get_running_loop().create_future()
             try:
                 await self._reader
@@ -174,11 +174,17 @@ class Exchange:
 
     def _head(self, status: int, *, headers: list[tuple[bytes, bytes]]) -> bytes:
         closes = CLOSE in headers
-        if closes or (self._expects and not self.arrived):  # who waits for a word may send its body, or the next request
+        if closes or (not self.arrived and self._expects_word()):  # who waits for a word may send its body, or the next request
             self.keeps = False
         if not closes and self._connection.ends_with(self):
             headers.append(CLOSE)
         return status_line(status) + self._connection.date() + lines(headers) + END_OF_HEAD
+
+    def _expects_word(self) -> bool:
+        """Whether the caller waits for a word before it sends the body. HTTP/1.0 knows none, and would take it for the answer."""
+        if self._is_told or self.version != VERSION:
+            return False
+        return any(name == b"expect" and value.strip().lower() == b"100-continue" for name, value in self.headers)
 
     def _framed(self, piece: bytes) -> bytes:
         if self.method == "HEAD":

@@ -143,7 +143,7 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
     revision = compile_revision(record, environment={**environment, **keys})
     refuse_too_large_a_cache(revision, memory=memory_limit())
     callers = _callers(revision, folder=options.callers, given=callers)
-    traces = _traces(environment)
+    traces = _traces(environment, authorities=revision.trace_authorities)
     settings = Settings(
         traffic_socket=bind(host, port=parse_port(options.port, option="--port"), option="--port"),
         metrics_socket=bind(host, port=parse_port(options.metrics_port, option="--metrics-port"), option="--metrics-port"),
@@ -161,9 +161,9 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
     return revision, settings
 
 
-def _traces(environment: Mapping[str, str]) -> TraceSettings | None:
+def _traces(environment: Mapping[str, str], *, authorities: str | None) -> TraceSettings | None:
     """Where traces go. Raises ConfigurationError."""
-    settings = trace_settings(environment)
+    settings = trace_settings(environment, authorities=authorities)
     if settings is None:
         return None
     try:  # now, so that it is there before what is there is frozen

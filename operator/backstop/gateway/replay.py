@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from ..api.metricnames import CacheLevel, CacheUse
+from .answer import UNFINISHED
 from .jsontext import join_object, quoted
 from .sse import DONE, DONE_EVENT, EventSplitter, EventTooLongError
 
@@ -140,7 +141,7 @@ class Recorder:
         return all(self._is_text(choice) for choice in chunk.choices)
 
     def _is_text(self, choice: _Choice) -> bool:
-        if choice.index != 0 or choice.finish_reason not in (None, "stop") or _is_there(choice.logprobs):
+        if choice.index != 0 or choice.finish_reason not in (*UNFINISHED, "stop") or _is_there(choice.logprobs):
             return False
         self._finished = self._finished or choice.finish_reason == "stop"
         for name, value in (choice.delta or {}).items():

@@ -93,6 +93,8 @@ def as_chat(text: bytes) -> AsChat:
     _take_tools(members)
     options = members.pop("stream_options", b"null")
     if members.get("stream") == b"true":
+        said = {} if options == b"null" else _object(options, where="`stream_options`", param="stream_options")
+        _refuse_others(said, known=("include_usage",), param="stream_options")
         members["stream_options"] = b'{"include_usage":true}'  # the last event has it, whether it is asked for or not
     elif options not in (*_NOTHING, b"{}"):
         raise CallerError("`stream_options` belongs to `stream`; leave it out", param="stream_options")
@@ -126,6 +128,9 @@ def _messages(spelled: bytes) -> list[bytes]:
                 turns[-1].calls.append(_call(members, param=param))
             case b'"function_call_output"':
                 turns.append(_Turn(_output(members, param=param), []))
+            case b'"item_reference"':
+                said = "`item_reference` is not offered, for no item is kept here; send the item itself, as clients do with `store: false`"
+                raise CallerError(f"`{param}.type` {said}", param=f"{param}.type")
             case kind:
                 raise CallerError(
                     f"`{param}.type` {_shown(kind)} is not offered; there are `message`, `function_call` and `function_call_output`",
@@ -214,7 +219,7 @@ def _take_text(members: dict[str, bytes]) -> None:
     kind = form.pop("type", b"null")
     match kind:
         case b'"text"':
-            pass
+            _refuse_others(form, known=(), param="text.format")
         case b'"json_object"':
             members["response_format"] = said
         case b'"json_schema"':

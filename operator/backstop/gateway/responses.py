@@ -16,6 +16,7 @@ INCOMPLETE: Final = "response.incomplete"
 FAILED: Final = "response.failed"
 # Bytes of one answer's texts, which are said again at the end of a stream.
 MOST_HELD: Final = 16 << 20
+_UNFINISHED: Final = (b"null", b'""', b'"null"')
 _LONGEST_COUNT: Final = 12  # digits
 _GOOD_ENDS: Final = tuple(f"event: {name}\n".encode() for name in (COMPLETED, INCOMPLETE))
 _BAD_END: Final = f"event: {FAILED}\n".encode()
@@ -125,7 +126,8 @@ class Responses:
                     said += self._more(called, piece=text)
             for call in _elements(delta.get("tool_calls", b"null")):
                 said += [] if self._ended else self._called(_members(call))
-            self._finish = self._finish if choice.get("finish_reason", b"null") == b"null" else choice["finish_reason"]
+            if (finish := choice.get("finish_reason", b"null")) not in _UNFINISHED:
+                self._finish = finish
         if self._held > MOST_HELD and not self._ended:
             said.append(self._end("failed", error=b'{"code":"answer_too_long","message":"the answer is too long"}'))
         return said

@@ -156,6 +156,7 @@ class Revision:
     hold_back: float = 0.0  # seconds, of streams
     continues: bool = False  # streams that break off
     allowance: AllowanceSettings | None = None
+    trace_authorities: str | None = None  # PEM of those that vouch for a collector of traces; None: the system's
     allowed_to: Mapping[str, frozenset[str]] = field(default_factory=dict)  # tenants that are allowed some of them only
 
     def allowed_for(self, tenant: str | None) -> frozenset[str] | None:

@@ -6,6 +6,7 @@ what waits has what is left of the grace period. Imports `opentelemetry`, and is
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -20,9 +21,11 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, Tra
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.version import __version__ as sdk_version
 from opentelemetry.trace import Tracer
+from requests.adapters import HTTPAdapter
 
 from ..api.metricnames import SpanResult
 from .traceoptions import SERVICE, TraceSettings
+from .trust import trust_of
 
 # A collector that does not answer holds up the end of a gateway no longer than this.
 FLUSH_SECONDS: Final = 5.0
@@ -37,7 +40,7 @@ class SpanExport:
 
     def __init__(self, settings: TraceSettings, *, count: Count) -> None:
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # said once here, where the library does for each batch, or request
-        session = _Session()
+        session = _Session(trust=None if settings.authorities is None else trust_of(settings.authorities))
         exporter = _Exporter(_otlp(settings, session=session), session=session, collector=settings.collector, count=count)
         self._collector = settings.collector
         self._queue = _Queue(exporter, settings=settings, count=count)
@@ -149,12 +152,31 @@ class _Exporter(SpanExporter):
             self._otlp.shutdown()
 
 
+class _Trusting(HTTPAdapter):
+    """Speaks TLS by `trust`. The library would believe the authorities that it brings along, too."""
+
+    def __init__(self, trust: ssl.SSLContext) -> None:
+        self._trust = trust
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        """As of `HTTPAdapter`."""
+        super().init_poolmanager(*arguments, **options, ssl_context=self._trust)
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """As of `HTTPAdapter`."""
+        super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]  # the library has no types here
+        conn.ca_certs = conn.ca_cert_dir = None
+
+
 class _Session(requests.Session):
     """Asks the collector, by no proxy; reads no more of an answer than a line or two, and remembers in our words what it was."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, trust: ssl.SSLContext | None) -> None:
         super().__init__()
         self.trust_env = False
+        if trust is not None:
+            self.mount("https://", _Trusting(trust))
         self.said = "they could not be written"
 
     def request(self, method: str | bytes, url: str | bytes, **options: Any) -> requests.Response:  # type: ignore[override]  # passed on as they are

@@ -73,10 +73,15 @@ class Completions:
         """Complete events of a stream."""
         return b"".join(
             [
-                event.raw if event.data is None or event.data == DONE else b"data: " + _text_completion(event.data, part="delta") + b"\n\n"
+                event.raw if event.data is None or event.data == DONE else b"data: " + _one_line(event.data) + b"\n\n"
                 for event in EventSplitter().feed(raw)
             ]
         )
+
+
+def _one_line(chunk: bytes) -> bytes:
+    """A chunk that came in several lines of data has line ends between its members, and one would end the line."""
+    return _text_completion(chunk, part="delta").replace(b"\n", b" ")
 
 
 def _text_completion(body: bytes, *, part: str) -> bytes:

@@ -16,6 +16,7 @@ from .revision import ConfigurationError
 SERVICE: Final = "backstop-gateway"
 _ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _TRACES_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+_BUNDLE: Final = "spec.serving.traces.caBundleRef"
 _LOCAL: Final = "http://localhost:4318"
 _SAMPLER: Final = "OTEL_TRACES_SAMPLER"
 _SAMPLERS: Final = (
@@ -36,7 +37,8 @@ _MOST: Final = 1_000_000  # of anything that is counted
 class TraceSettings:
     """Where spans go, and which are made. Times in seconds; `ratio`: of the traces that begin here, for the samplers that take one.
 
-    `service`: None where it is not said; `resource`: more that is said of the process; the three paths are of PEM files.
+    `service`: None where it is not said; `resource`: more that is said of the process; the three paths are of PEM files. `authorities`:
+    PEM itself, of those that alone may vouch for the collector; None: `authority`, or those that the system trusts.
     """
 
     endpoint: str
@@ -46,6 +48,7 @@ class TraceSettings:
     authority: str | None = None
     certificate: str | None = None
     key: str | None = None
+    authorities: str | None = None
     sampler: str = "parentbased_always_on"
     ratio: float = 1.0
     service: str | None = None
@@ -60,8 +63,11 @@ class TraceSettings:
         return urlsplit(self.endpoint).netloc
 
 
-def trace_settings(environment: Mapping[str, str]) -> TraceSettings | None:
-    """What the environment asks for; None: no traces. Raises ConfigurationError. An empty variable is one that is not set."""
+def trace_settings(environment: Mapping[str, str], *, authorities: str | None = None) -> TraceSettings | None:
+    """What the environment asks for; None: no traces. Raises ConfigurationError. An empty variable is one that is not set.
+
+    `authorities`: of the revision; where there is no collector to be vouched for, they are for nothing.
+    """
     if _one_of(environment, "OTEL_SDK_DISABLED", ("true", "false"), default="false") == "true":
         return None
     exporter = _one_of(environment, "OTEL_TRACES_EXPORTER", ("otlp", "none"), default="")
@@ -78,6 +84,8 @@ def trace_settings(environment: Mapping[str, str]) -> TraceSettings | None:
     certificate, key = (_set(environment, _either(environment, name)) for name in ("CLIENT_CERTIFICATE", "CLIENT_KEY"))
     if (certificate is None) != (key is None):
         raise ConfigurationError("`OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE` and `OTEL_EXPORTER_OTLP_CLIENT_KEY` go together; set both")
+    if authorities is not None:
+        _check_bundle(environment, endpoint=endpoint or _LOCAL)
     return TraceSettings(
         endpoint=endpoint or f"{_LOCAL}/v1/traces",
         headers=_pairs(environment, _either(environment, "HEADERS"), names=_TOKEN),
@@ -86,6 +94,7 @@ def trace_settings(environment: Mapping[str, str]) -> TraceSettings | None:
         authority=_set(environment, _either(environment, "CERTIFICATE")),
         certificate=certificate,
         key=key,
+        authorities=authorities,
         sampler=sampler,
         ratio=_ratio(environment) if sampler.endswith("traceidratio") else 1.0,
         service=_set(environment, "OTEL_SERVICE_NAME"),
@@ -123,6 +132,15 @@ def _endpoint(environment: Mapping[str, str]) -> str | None:
                 raise ConfigurationError(f"`{name}` must not hold credentials; put them into `OTEL_EXPORTER_OTLP_HEADERS`, from a Secret")
             return url.rstrip("/") + path if path else url
     return None
+
+
+def _check_bundle(environment: Mapping[str, str], *, endpoint: str) -> None:
+    if urlsplit(endpoint).scheme != "https":
+        raise ConfigurationError(
+            f"`{_BUNDLE}` is for a collector whose address begins with `https://`; take it out, or correct the address"
+        )
+    if _set(environment, name := _either(environment, "CERTIFICATE")) is not None:
+        raise ConfigurationError(f"`{name}` and `{_BUNDLE}` both say who vouches for the collector; take one out")
 
 
 def _one_of(environment: Mapping[str, str], name: str, known: tuple[str, ...], *, default: str) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from ..api.authorities import taken_as_declared
 from ..api.traffic import TrafficError, parse
 from .client import Answer, Client, GarbledError, Place
 from .options import parse_port
@@ -205,7 +206,7 @@ class TrafficWatch:
     async def _get(self, url: str) -> Answer:
         if self._client is None:
             tls = url.startswith("https:")
-            trust = ssl.create_default_context(cafile=str(self._server.account / "ca.crt")) if tls else None
+            trust = taken_as_declared(ssl.create_default_context(cafile=str(self._server.account / "ca.crt"))) if tls else None
             self._client = Client(idle_seconds=_IDLE_SECONDS, trust=trust)
         headers = {"Accept": "application/json", "User-Agent": "backstop", **self._headers()}
         return await self._client.get(Place.of(url), headers=headers, connect=REQUEST_SECONDS)

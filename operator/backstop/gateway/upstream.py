@@ -16,12 +16,14 @@ from .client import Answer, BrokenError, Client, GarbledError, Place, Unreachabl
 from .errors import JSON_TYPE, Failure
 from .retryafter import seconds_to_wait
 from .revision import ModelTier
-from .sse import DONE, DONE_EVENT, EventSplitter, EventTooLongError
+from .sse import DONE, DONE_EVENT, EventSplitter, EventTooLongError, data_of
 from .timing import Deadline
 from .usage import Usage, usage_in
 from .wire import lines
 
 MAX_ANSWER_BYTES: Final = 32 << 20
+# What some servers begin with says nothing, and hides what is behind it from those who do not know it.
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # After `[DONE]` the end of the body is awaited this long, so that the connection can be used again.
 _TAIL_SECONDS: Final = 1.0
 _PASSED_BACK: Final = (400, 404, 422)
@@ -81,17 +83,26 @@ class Streaming:
 
     async def open(self) -> None:
         """Read up to the first content, into `head`. Raises MalformedError when none comes."""
-        content = False
-        while not content:
-            chunk = await self._response.read()
+        chunk = await self._first()
+        while True:
             if not chunk:
                 raise MalformedError("the stream ended before any content")
             events, content = self._take(chunk)
             self.head += events
-            if not content and (self._wrong or self._ended):
+            if content:
+                return
+            if self._wrong or self._ended:
                 raise self._wrong or MalformedError("the answer is empty")
             if len(self.head) > MAX_ANSWER_BYTES:
                 raise MalformedError("the stream goes on without content")
+            chunk = await self._response.read()
+
+    async def _first(self) -> bytes:
+        """What has come first, without a byte order mark, which may come in pieces."""
+        chunk = await self._response.read()
+        while _BYTE_ORDER_MARK.startswith(chunk) and (more := await self._response.read()):
+            chunk += more
+        return chunk.removeprefix(_BYTE_ORDER_MARK)
 
     async def more(self) -> tuple[bytes, bool] | None:
         """The next complete events and whether they hold content; None after the proper end. Raises CutError."""
@@ -164,7 +175,8 @@ class Streaming:
         return b"".join(taken), content
 
     def _at_end(self) -> bytes:
-        if not self._is_complete() or self._splitter.rest.strip():
+        rest = self._splitter.rest.strip()
+        if data_of(rest) != DONE and (rest or not self._is_complete()):
             raise self._cut("the target ended the stream in the middle of the answer")
         self._ended = True
         return DONE_EVENT
@@ -227,7 +239,7 @@ class Upstream:
         status = response.status
         if 200 <= status < 300:
             if not wanted.stream:
-                body = await read_bounded(response)
+                body = (await read_bounded(response)).removeprefix(_BYTE_ORDER_MARK)
                 self._check(body)
                 return Whole(body)
             if not (response.header("content-type") or "").startswith("text/event-stream"):

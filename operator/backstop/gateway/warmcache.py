@@ -1,7 +1,9 @@
 """The warm level's store: a Redis or Valkey, shared by the gateways of a policy. An adapter over redis-py.
 
 One connection reads and one writes. What comes back is not trusted: at most as much as an answer may have is asked for, and what is no
-answer to the question closes the connection. No error's own text goes on, for it may hold what the server was told.
+answer to the question closes the connection. So does a refusal: behind an address that stays, a server may have changed places with its
+replica, which goes on to answer on the connections that it has, and takes nothing to keep. No error's own text goes on, for it may hold
+what the server was told.
 """
 
 import ssl
@@ -65,7 +67,11 @@ class RedisStore:
         for key in keys:
             asked.getrange(self._name(key), 0, LONGEST_ENTRY)
         answers = await self._ask(asked.execute(raise_on_error=False))
-        return [self._value(answer) for answer in answers]
+        try:
+            return [self._value(answer) for answer in answers]
+        except StoreError:
+            await self._dial_again()
+            raise
 
     async def write(self, key: bytes, *, value: bytes, seconds: float) -> None:
         """As of `Store`."""
@@ -103,14 +109,19 @@ class RedisStore:
         try:
             return await answer
         except (AuthenticationError, ResponseError) as error:
+            await self._dial_again()
             raise StoreError(_refusal(error)) from None
         except NotConnectedError:
             raise StoreError("it cannot be reached") from None
         except OSError:
             raise StoreError("it cannot be used") from None
         except Exception:  # noqa: BLE001 - its parser stumbles over garbage in any way
-            await self._pool.disconnect(inuse_connections=False)  # the other one's is not of this
+            await self._dial_again()
             raise StoreError("it does not speak Redis") from None
+
+    async def _dial_again(self) -> None:
+        """The next question goes over a new connection. The one that another question waits on is not of this."""
+        await self._pool.disconnect(inuse_connections=False)
 
 
 def _refusal(error: RedisError) -> str:

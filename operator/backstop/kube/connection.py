@@ -11,6 +11,8 @@ import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from ..api.authorities import taken_as_declared
+
 
 class NotConnected(Exception):  # noqa: N818 - the name says what happened
     """The connection cannot be set up; the text says what to do."""
@@ -43,11 +45,13 @@ class Connection:
     def api_client(self) -> ApiClient:
         """A client of its own connection pool; to be closed by the caller. Raises NotConnected."""
         try:
-            return ApiClient(self._configuration)
+            client = ApiClient(self._configuration)
         except ssl.SSLError as error:
             raise NotConnected(
                 f"the certificates for the API server cannot be used ({error}); correct them in the kubeconfig file"
             ) from None
+        taken_as_declared(client.rest_client.ssl_context)
+        return client
 
     async def credentials(self) -> Credentials:
         """The credentials as they are now: a service account's token is read again when it is a minute old."""

@@ -33,7 +33,7 @@ const completion = await client.completions.create({ model: "any", prompt: "Hi",
 said.completion = completion.choices[0].text;
 
 said.models = [];
-for await (const model of client.models.list()) said.models.push(model.id);
+for await (const model of client.models.list()) said.models.push((await client.models.retrieve(model.id)).id);
 
 try {
   await client.chat.completions.create({ model: "any", messages });

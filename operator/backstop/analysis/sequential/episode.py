@@ -61,7 +61,7 @@ def begins_now(episode: Episode, *, block: ArmBlock, level: float) -> bool:
 
 def _guess(counts: Counts) -> float:
     """The bad share that so many requests have, inside (0, 1)."""
-    return (counts.bad + 0.5) / (counts.total + 1)
+    return inside((counts.bad + 0.5) / (counts.total + 1))
 
 
 def _log_ratio(counts: Counts, *, null: float, alternative: float) -> float:
