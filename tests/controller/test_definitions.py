@@ -223,9 +223,35 @@ async def test_c07_an_operator_that_meets_newer_definitions_goes_on_by_itself_an
             await own_world.stable_on("v2", within=60)
             await own_world.apply("v2", novelty={"percent": 7})
             status = await own_world.until_status("it is said", lambda s: condition(s, "Accepted")["reason"] == "Invalid")
-            assert condition(status, "Accepted")["message"].startswith("`spec.novelty` is not a known field")
+            assert condition(status, "Accepted")["message"].startswith("`spec.novelty` is not known to this operator")
             await own_world.apply("v2", novelty={"percent": 5})
             await own_world.until_status("what is its default is no wish", lambda s: condition(s, "Accepted")["status"] == "True")
+
+
+@pytest.mark.apiserver
+async def test_an_operator_that_begins_together_with_its_definitions_needs_no_restart() -> None:
+    with ApiServer() as bare:
+        connection = await connect(bare.kubeconfig)
+        client = Client(connection.api_client(), timeout=10.0)
+        port = free_port()
+        try:
+            async with (
+                small_world(client, namespace=f"t-{uuid4().hex[:8]}") as world,
+                running(connection, world, telemetry_port=port) as operator,
+            ):
+                await until("it has asked for policies", functools.partial(asked_for, operator, POLICIES.plural))
+                assert await readiness(port) == (503, "the cluster has not been listed yet")
+                await asyncio.to_thread(establish_crds, bare)
+                await world.prompt("v1")
+                await world.apply("v1")
+                await world.stable_on("v1", within=60)
+                assert await readiness(port) == (200, "ok")
+        finally:
+            await client.close()
+
+
+async def asked_for(operator: Mortal, plural: str) -> bool:
+    return any(read.endswith(f"/{plural}") for read in operator.reads)
 
 
 def looking(client: Client, *, clock: Callable[[], float] = lambda: 0.0, found: list[object] | None = None) -> Definitions:

@@ -224,13 +224,15 @@ async def test_c08_a_bad_knowledge_base_is_one_sentence_and_never_a_rollout(conn
 async def test_other_authorities_are_a_new_revision_and_what_is_no_bundle_is_never_one(connection: Connection, world: World) -> None:
     old, new = Authority("old"), Authority("new")
     (first,) = policy_spec("v1")["chain"][:1]
-    secured = first["model"] | {"baseURL": "https://llm.models.svc/v1", "caBundleRef": {"name": "authorities", "key": "ca.crt"}}
+    bundle = {"caBundleRef": {"name": "authorities", "key": "ca.crt"}}
+    secured = first["model"] | bundle | {"baseURL": "https://llm.models.svc/v1"}
+    tiers = [first | {"model": secured}, {"name": "static", "static": {"default": "Later."}}]
     await world.prompt("v1")
     await put(world, old.pem, name="authorities", key="ca.crt")
-    await world.apply("v1", chain=[first | {"model": secured}, {"name": "static", "static": {"default": "Later."}}], canary=QUICK)
+    await world.apply("v1", chain=tiers, canary=QUICK, serving=policy_spec("v1").get("serving", {}) | {"traces": bundle})
     async with running(connection, world):
         revision = (await world.stable_on("v1"))["stable"]["revision"]
-        assert await contents(world, revision) == {first["name"]: old.pem}
+        assert await contents(world, revision) == {first["name"]: old.pem, "serving/traces": old.pem}
         await put(world, new.pem + new.private_key, name="authorities", key="ca.crt")
         status = await world.until_status("it is said", lambda s: condition(s, "Accepted")["status"] == "False")
         assert condition(status, "Accepted")["reason"] == "CABundleInvalid"
@@ -241,7 +243,8 @@ async def test_other_authorities_are_a_new_revision_and_what_is_no_bundle_is_nev
         assert "canary" not in status
         await put(world, old.pem + new.pem, name="authorities", key="ca.crt")
         another = await canary(world)
-        assert (another != revision, await contents(world, another)) == (True, {first["name"]: old.pem + new.pem})
+        both = old.pem + new.pem
+        assert (another != revision, await contents(world, another)) == (True, {first["name"]: both, "serving/traces": both})
 
 
 async def test_rules_that_cannot_be_compiled_are_not_accepted(connection: Connection, world: World) -> None:

@@ -111,7 +111,7 @@ def test_a_withdrawn_rejection_leaves_those_of_others_and_the_condition_goes_wit
     ("changes", "message"),
     [
         ({"latencyBudgetMilliseconds": "fast"}, "`spec.latencyBudgetMilliseconds`"),
-        ({"surprise": 1}, "`spec.surprise` is not a known field"),
+        ({"surprise": 1}, "`spec.surprise` is not known to this operator, which is older"),
         ({"chain": []}, "`spec.chain`"),
     ],
 )

@@ -168,7 +168,10 @@ async def test_a_spec_of_a_newer_version_holds_a_canary_which_a_breach_still_end
 
         await until("the field is known", taken)
         status = await world.until_status("it is said", lambda s: condition(s, "Accepted")["reason"] == "Invalid")
-        assert condition(status, "Accepted")["message"] == "`spec.novelty` is not a known field; take it out or correct its name"
+        assert condition(status, "Accepted")["message"] == (
+            "`spec.novelty` is not known to this operator, which is older than the definition that has it; upgrade the operator, or take"
+            " the field out"
+        )
         assert status["canary"]["weight"] == 40
         world.behaviour["v2"].bad = 0.5
         status = await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout", {}).get("shiftedAt"), within=60)

@@ -27,7 +27,7 @@ VARIABLE = {"name": "a", "required": False, "maxLength": 4}
 STATIC = "Not now."
 MARK = "7f3a-question"
 FEW = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/models", "/v1/models/m1")
+PATHS = (*("/v1/chat/completions",) * 2, "/v1/completions", *("/v1/responses",) * 2, "/v1/embeddings", "/v1/models", "/v1/models/m1")
 
 # -- what callers send
 

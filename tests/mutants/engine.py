@@ -691,6 +691,14 @@ MUTANTS = (
         "failed=_halt(status.failed),",
         "",
     ),
+    Mutant(
+        "held-canary-misses-pods",
+        "After a skipped step pods are missed that nobody could use now, and the canary is rolled back for them.",
+        "rollout/look.py",
+        "pods_needed",
+        "canary.weight if canary.weight > 0 and self.is_held else",
+        "",
+    ),
     # Holds
     Mutant(
         "holds-for-ever",

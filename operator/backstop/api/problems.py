@@ -33,6 +33,14 @@ class InputError(ValueError):
     """Input that a model refuses; the text is one sentence for its author."""
 
 
+class UnknownFieldError(InputError):
+    """A field that the model does not have. `path`: where it is, as `spec.canary.novelty`."""
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 def parse_strictly(model: type[Model], value: object, *, prefix: str) -> Model:
     """`value` (as JSON or YAML gives it) as a `model`, as the API server takes it: `"5"` is no number, a field that is null is not set.
 
@@ -48,8 +56,8 @@ def parse_strictly(model: type[Model], value: object, *, prefix: str) -> Model:
     try:
         return model.model_validate_json(text, strict=True)
     except ValidationError as error:
-        if _unknown(error) is not None:  # to the API server too, whether it is null or not
-            raise InputError(first_problem(error, prefix=prefix)) from None
+        if (unknown := _unknown(error)) is not None:  # to the API server too, whether it is null or not
+            raise UnknownFieldError(_sentence(unknown, prefix=prefix), path=field_path(unknown["loc"], prefix=prefix)) from None
     try:
         return model.model_validate_json(json.dumps(_without_nulls(value)), strict=True)
     except ValidationError as error:

@@ -169,7 +169,7 @@ class Contents:
                     self._reading[at] = asyncio.create_task(self._answer(at), name=f"read {at}")
         if any(at not in mine for at in wanted):
             return None
-        return {at: mine.pop(at) for at in wanted}
+        return {at: mine.pop(at) for at in set(wanted)}  # two parts of a policy may refer to the same
 
     async def _answer(self, at: MapKey) -> None:
         """Read it for whoever waits. In a task of its own: a pass that waited would keep what takes traffic away waiting with it."""

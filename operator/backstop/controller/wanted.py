@@ -6,7 +6,7 @@ from typing import Final, assert_never
 
 from ..api.answerschema import AnswerSchemaError
 from ..api.fallbackpolicy import FallbackPolicySpec
-from ..api.problems import InputError, parse_strictly
+from ..api.problems import InputError, UnknownFieldError, parse_strictly
 from ..api.promptversion import PromptVersionSpec
 from ..api.quality import check_answer_schemas
 from ..api.reasons import Reason
@@ -70,7 +70,7 @@ def wish_of(
     try:
         spec = parse_strictly(FallbackPolicySpec, policy.spec, prefix="spec")
     except InputError as error:
-        return Unresolved(Reason.INVALID, str(error))
+        return _unreadable(error)
     sendable, unsent = _sendable(spec)
     wish = _resolved(sendable, policy=policy, prompt=prompt, sources=sources, refresh=refresh, contents=contents or {})
     return _without_unsent(wish, unsent=unsent) if unsent else wish
@@ -203,12 +203,20 @@ def conflict_of(prompt: Declared, *, older: Iterable[Declared]) -> Unresolved | 
     return Unresolved(Reason.VERSION_CONFLICT, message)
 
 
+def _unreadable(error: InputError) -> Unresolved:
+    """Why a spec that the API server has taken is not valid here."""
+    if not isinstance(error, UnknownFieldError):
+        return Unresolved(Reason.INVALID, str(error))
+    message = f"`{error.path}` is not known to this operator, which is older than the definition that has it"
+    return Unresolved(Reason.INVALID, f"{message}; upgrade the operator, or take the field out")
+
+
 def accepted_prompt(prompt: Declared) -> PromptVersionSpec | Unresolved:
     """The prompt version's spec; Unresolved where it is not valid or does not compile."""
     try:
         spec = parse_strictly(PromptVersionSpec, prompt.spec, prefix="spec")
     except InputError as error:
-        return Unresolved(Reason.INVALID, str(error))
+        return _unreadable(error)
     try:
         compile_prompt(spec)
     except TemplateError as error:
