@@ -529,8 +529,8 @@ MUTANTS = (
         "Traffic is not taken from a breaching canary before status is written, nor after.",
         "controller/apply.py",
         "place",
-        "if route is not None and route.falling and",
-        "if route is None and",
+        "if route is not None and route.falling:",
+        "if route is None:",
         invariant=4,
     ),
     Mutant(

@@ -7,6 +7,7 @@ What was not done is done by the next pass, which finds the cluster as it is. `p
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..kube.errors import Conflict, NotFound, Rejected
 from ..kube.resources import POLICIES, PROMPT_VERSIONS
 from ..rendering.owner import Owner
 from ..rollout.observed import Foreign
-from ..rollout.place import Place, Revision, is_another_end
+from ..rollout.place import Halt, Place, Revision, is_another_end
 from ..rollout.plan import Announcement
 from ..rollout.route import says_another
 from ..rollout.statusmap import status_of
@@ -82,17 +83,20 @@ class Apply:
         if subject.plan.route is not None and subject.plan.route.falling:
             await self._route(subject)
 
-    async def place(self, subject: Subject, *, known: Problem | None, analysis: str | None) -> Problem | None:
-        """Write the place. `known`: the problem that status tells of already. Raises Overtaken.
+    async def place(self, subject: Subject, *, known: Problem | None, analysis: str | None, on_fall: Callable[[], None]) -> Problem | None:
+        """Write the place. `known`: the problem that status tells of already. `on_fall`: called when the route has fallen, before
+        status tells of it. Raises Overtaken.
 
         Returns the problem where traffic could not be taken from the canary: then the place is still the one that was observed.
         """
         route = subject.plan.route
-        if route is not None and route.falling and (refused := await self._route(subject)) is not None:
-            await self._write_status(subject, status=subject.status, problem=refused, served=True)
-            if refused != known:
-                await self._announce(subject, Announcement(refused.reason, refused.message))
-            return refused
+        if route is not None and route.falling:
+            if (refused := await self._route(subject)) is not None:
+                await self._write_status(subject, status=subject.status, problem=refused, served=True)
+                if refused != known:
+                    await self._announce(subject, Announcement(refused.reason, refused.message))
+                return refused
+            on_fall()
         status = status_of(
             subject.plan,
             previous=subject.status,
@@ -263,8 +267,8 @@ class Apply:
 
     async def _announce(self, subject: Subject, announcement: Announcement) -> None:
         place = subject.plan.place
-        if announcement.reason is Reason.TRAFFIC_SHIFTED and (decided := _decided_at(place, seen=subject.now)) is not None:
-            self._metrics.shift.observe(max(0.0, subject.now - decided))
+        if announcement.reason is Reason.TRAFFIC_SHIFTED and (took := _shift(place, before=subject.observed.place)) is not None:
+            self._metrics.shift.observe(max(0.0, took))
         weight = place.canary.weight if place.canary else 0
         await self._telling.tell(
             subject.policy, announcement, owner=subject.wish.spec.owner, phase=subject.plan.phase, weight=weight, now=subject.now
@@ -279,9 +283,16 @@ def _foreign(subject: Subject) -> Problem | None:
     return not_ours(router.resource, name=router.name(subject.key.name))
 
 
-def _decided_at(place: Place, *, seen: float) -> float | None:
-    """When it was decided what was just seen on every gateway: the end of a rollout, or a halt."""
-    halt = place.canary.halted if place.canary is not None else None
-    if halt is not None and halt.shifted_at == seen:
-        return halt.at
-    return place.last.detected_at if place.last is not None and place.last.shifted_at == seen else None
+def _shift(place: Place, *, before: Place) -> float | None:
+    """Seconds from a decision, to end a rollout or to halt it, until every gateway was seen to act on it; where that was just seen."""
+    halt, known = _halt_of(place), _halt_of(before)
+    if halt is not None and halt.shifted_at is not None and (known is None or known.shifted_at is None):
+        return halt.shifted_at - halt.at
+    last = place.last
+    if last is None or last.shifted_at is None or (before.last is not None and before.last.shifted_at is not None):
+        return None
+    return last.shifted_at - last.detected_at
+
+
+def _halt_of(place: Place) -> Halt | None:
+    return place.canary.halted if place.canary is not None else None

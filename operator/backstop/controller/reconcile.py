@@ -297,10 +297,8 @@ class Reconcile:
             analysis = None
         # Until this process has tried for itself, what status says is what is known.
         known = self._problems[key] if key in self._problems else problem_in(subject.status)
-        if is_losing(plan.place):
-            # Gateways act on a route before status tells of it, and are seen to.
-            self._ask(subject, place=plan.place)
-        problem = await self._apply.place(subject, known=known, analysis=analysis)
+        # Gateways act on a route before status tells of it, and are seen to.
+        problem = await self._apply.place(subject, known=known, analysis=analysis, on_fall=lambda: self._ask(subject, place=plan.place))
         for prompt in changed_uses(subject.policy, after=self._store.policy(key)):
             self._queue.add_at(prompt, at=subject.now + USES_PAUSE_SECONDS)
         # From here on the place is what it is, whatever becomes of the rest of this pass: it is judged, and gateways are asked.
