@@ -62,7 +62,7 @@ class Cluster:
     namespace: str = NAMESPACE
     own: bool = False
     broken: set[str] = field(default_factory=set)
-    pods_take: float = 1.0  # seconds, from when a pod is made to when it is ready
+    pods_take: float = 1.0  # seconds, from when a pod begins to when it is ready
     verdicts: dict[str, str] = field(default_factory=dict)
     healthy_until: dict[str, float] = field(default_factory=dict)  # of those that are not healthy now
     open: dict[str, float] = field(default_factory=dict)  # seconds for which they could be seen, and were not healthy
@@ -72,7 +72,7 @@ class Cluster:
     come_to: dict[str, str | None] = field(default_factory=dict)  # PromptVersion → how its probes end; None: they hang
     passed: set[tuple[str, str]] = field(default_factory=set)  # revision and bar that a probe has passed
     _acts_on: dict[str, int] = field(default_factory=dict)  # pod → generation
-    _since: dict[str, float] = field(default_factory=dict)  # pod → when it was made
+    _since: dict[str, float] = field(default_factory=dict)  # pod or Job → when it began
     _judged_at: dict[str, float] = field(default_factory=dict)
     _pods: int = 0
     _was_broken: set[str] = field(default_factory=set)
@@ -308,6 +308,11 @@ class Cluster:
         self.pods_take = 1.0
         self.give_route_back()
 
+    def check(self) -> None:
+        """Raises what ended the rest of the world, if anything did."""
+        if self._life.done():
+            self._life.result()
+
     def end(self) -> None:
         """Nothing runs any more."""
         for process in self.processes:
@@ -405,13 +410,14 @@ class Cluster:
         self._pods += 1
         labels = deployment["spec"]["template"]["metadata"]["labels"]
         name = f"{deployment['metadata']['name']}-{self._pods}"
-        self._since[name], self._starting = self.now(), True
+        self._mount(name, labels[LABEL_REVISION])
         metadata = {"name": name, "namespace": NAMESPACE, "labels": labels, "ownerReferences": [{"uid": deployment["metadata"]["uid"]}]}
         self.api.write((PODS.plural, NAMESPACE, name), {"metadata": metadata, "status": _pod_status(ready=False)}, who="kubelet")
-        self.prompts.setdefault(labels[LABEL_REVISION], self._prompt_of(labels[LABEL_REVISION]))
 
     def _keep_ready(self, pod: Body) -> None:
         name, revision = pod["metadata"]["name"], pod["metadata"]["labels"][LABEL_REVISION]
+        if name not in self._since and not self._mount(name, revision):
+            return
         young = self.now() - self._since[name] < self.pods_take
         self._starting |= young
         ready = self.prompts[revision] not in self.broken and not young
@@ -419,9 +425,15 @@ class Cluster:
             status = pod["status"] | {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}]}
             self.api.write((PODS.plural, NAMESPACE, name), {"status": status}, who="kubelet")
 
-    def _prompt_of(self, revision: str) -> str:
-        record = self.api.objects[CONFIG_MAPS.plural, NAMESPACE, f"{POLICY}-{revision}"]
-        return str(json.loads(record["data"][RECORD_KEY])["promptVersion"])
+    def _mount(self, name: str, revision: str) -> bool:
+        """Start this pod, if the record that it needs is there."""
+        self._starting = True
+        record = self.api.objects.get((CONFIG_MAPS.plural, NAMESPACE, f"{POLICY}-{revision}"))
+        if record is None:
+            return False
+        self._since[name] = self.now()
+        self.prompts[revision] = str(json.loads(record["data"][RECORD_KEY])["promptVersion"])
+        return True
 
 
 def state_in(body: Body, *, own: bool) -> TrafficState | None:

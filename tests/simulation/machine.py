@@ -329,6 +329,7 @@ class WholePasses(RuleBasedStateMachine):
     def nothing_is_broken(self) -> None:
         type(self).steps += 1
         self.witness.check()
+        self.cluster.check()
         assert sum(process.bugs for process in self.cluster.processes) == 0, "a pass raised what nobody expected"
         for process in self.cluster.processes:
             assert not process.wire.hot, f"11: {process.name} writes on and on: {process.wire.writes[-5:]}"
