@@ -157,6 +157,10 @@ class Cluster:
         for pod in self.pods(revision):
             self.api.delete((PODS.plural, NAMESPACE, pod["metadata"]["name"]), who="kubelet")
 
+    def lose_deployment(self, revision: str) -> None:
+        """Somebody deletes it; its pods go with it."""
+        self.api.delete((DEPLOYMENTS.plural, NAMESPACE, f"{POLICY}-{revision}"), who="person")
+
     def delete_policy(self) -> None:
         """It is gone at once, or when nothing holds it any more; what it owned goes with it."""
         if self.exists and "deletionTimestamp" not in self.policy["metadata"]:

@@ -386,6 +386,7 @@ class WholePasses(RuleBasedStateMachine):
             assert not lost, f"7: {lost} was rejected, and status does not know it"
         self._prompt_has_heard()
         stable = place.stable.revision.name
+        self._lose_unseen(stable)
         assert cluster.replicas(stable) == self._full_size()
         assert set(cluster.selected().values()) <= {stable, "none"}, cluster.selected()
         ready = {c.type: c.status for c in cluster.status.conditions}["Ready"]
@@ -394,6 +395,17 @@ class WholePasses(RuleBasedStateMachine):
         assert not cluster.orphans(), f"7: {cluster.orphans()} outlive the policy"
         deployments = {body["metadata"]["name"] for body in cluster.api.of("deployments")}
         assert deployments == {f"support-{stable}"}, f"7: ghosts: {deployments}"
+
+    def _lose_unseen(self, stable: str) -> None:
+        """7: its Deployment is deleted, and no watch ever tells of it."""
+        for process in self.cluster.processes:
+            process.frozen = True
+        self.cluster.lose_deployment(stable)
+        self._pass_time(1.0)
+        for process in self.cluster.processes:
+            process.resume()
+            process.relist_without_deletions()
+        self._pass_time(RECOVERY_SECONDS)
 
     def _is_wanted(self, stable: Revision) -> bool:
         return stable.prompt_version == self.wanted
