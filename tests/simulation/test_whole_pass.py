@@ -130,11 +130,12 @@ def test_a03_a_healthy_version_is_promoted_with_the_pods_that_were_judged() -> N
     deployment = "deployments", "shop", f"support-{canary.revision.name}"
     judged = machine.cluster.api.objects[deployment]["metadata"]["uid"]
     machine.time_passes(65.0)
-    machine.teardown()
     stable = machine.cluster.place.stable
     assert stable is not None
     assert stable.revision == canary.revision
     assert machine.cluster.api.objects[deployment]["metadata"]["uid"] == judged
+    machine.teardown()
+    assert machine.cluster.place.stable == stable
 
 
 def test_g07_a_policy_that_is_deleted_goes_though_somebody_never_stops_writing_it() -> None:
