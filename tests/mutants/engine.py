@@ -37,11 +37,19 @@ MUTANTS = (
     Mutant(
         "unready-canary-keeps-traffic",
         "A canary without a ready pod keeps its weight.",
-        "rollout/safety.py",
-        "pods",
-        "if ready == 0 and (",
-        "if False and (",
+        "rollout/decide.py",
+        "SAFETY",
+        "safety.unready,",
+        "",
         invariant=2,
+    ),
+    Mutant(
+        "corrections-come-first",
+        "A canary without a ready pod keeps its weight for a pass in which something else is put right.",
+        "rollout/decide.py",
+        "SAFETY",
+        "safety.unready, # What only corrects what is known comes behind what takes traffic away. setback.of_canary, growing.held_up,",
+        "setback.of_canary, growing.held_up, safety.unready,",
     ),
     Mutant(
         "deadline-never-comes",

@@ -103,6 +103,29 @@ def test_a_canary_that_loses_all_its_pods_meanwhile_begins_the_same_step_again()
     assert share(world) == ("rev2", 50)
 
 
+def test_its_share_goes_in_the_pass_that_finds_no_pod_though_more_was_found_that_keeps_the_step_from_passing() -> None:
+    world = growing()
+    world.wanted = MISSING
+    world.arms["rev2"] = Arm(desired=5, ready=0)
+    world.one_pass()
+    assert share(world) == ("rev2", 0)
+
+
+def test_its_share_goes_in_the_pass_that_finds_its_pods_replaced_by_others_that_are_not_ready() -> None:
+    world = started()
+    world.want("2")
+    world.one_pass()
+    world.arms["rev2"] = replace(world.arms["rev2"], exits=2)
+    world.run(5)
+    assert (share(world), canary(world).exits_before) == (("rev2", 50), 2)
+    world.arms["rev2"] = replace(world.arms["rev2"], ready=0, exits=0)
+    world.pace = 0
+    world.one_pass()
+    assert share(world) == ("rev2", 0)
+    world.run(2)
+    assert canary(world).exits_before == 0
+
+
 def test_a_person_s_skip_step_goes_on_without_what_is_found_as_soon_as_pods_are_there() -> None:
     world = growing()
     world.judged = UNSEEN

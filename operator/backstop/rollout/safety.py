@@ -105,8 +105,6 @@ def crashes(look: Look, canary: CanaryPlace) -> Move | None:
     exits, before = look.observed.arm(canary.revision.name).exits, canary.exits_before
     if before is None:
         return None
-    if exits < before:  # pods that had failed are gone
-        return Move(replace(look.place, canary=replace(canary, exits_before=exits)))
     if exits - before < CRASHES:
         return None
     message = f"its containers exited {exits - before} times with a code other than 0 since callers reach it (limit: {CRASHES - 1})"
@@ -114,16 +112,30 @@ def crashes(look: Look, canary: CanaryPlace) -> Move | None:
     return roll_back(look, canary, reason=Reason.CANARY_UNAVAILABLE, message=message, at=look.now)
 
 
+def recount(look: Look, canary: CanaryPlace) -> Move | None:
+    """Pods that had failed are gone: exits are counted from what is left."""
+    exits, before = look.observed.arm(canary.revision.name).exits, canary.exits_before
+    if canary.halted is not None or before is None or exits >= before:
+        return None
+    return Move(replace(look.place, canary=replace(canary, exits_before=exits)))
+
+
+def unready(look: Look, canary: CanaryPlace) -> Move | None:
+    """No ready pod at any weight: the weight goes to 0 at once."""
+    if canary.halted is not None or look.ready(canary) > 0 or (canary.weight == 0 and canary.routed_at is None):
+        return None
+    since = canary.unready_since
+    paused = replace(at_zero(canary), unready_since=look.now if since is None else since)
+    message = f"no pod of the canary {canary.revision.name} is ready{_trouble(look, canary)}: its weight is 0 until enough are"
+    return told(replace(look.place, canary=paused), Reason.CANARY_UNREADY, message)
+
+
 def pods(look: Look, canary: CanaryPlace) -> Move | None:
-    """No ready pod at any weight: the weight goes to 0 at once. Short of pods for the deadline, or kept waiting by others': rolled back."""
+    """Short of pods for the deadline, or kept waiting by others': rolled back."""
     if canary.halted is not None:
         return None
     ready, needed = look.ready(canary), look.pods_needed(canary)
     since = canary.unready_since
-    if ready == 0 and (canary.weight > 0 or canary.routed_at is not None):
-        paused = replace(at_zero(canary), unready_since=look.now if since is None else since)
-        message = f"no pod of the canary {canary.revision.name} is ready{_trouble(look, canary)}: its weight is 0 until enough are"
-        return told(replace(look.place, canary=paused), Reason.CANARY_UNREADY, message)
     third = replicas.in_the_way(look, canary)
     if ready >= needed and not third:
         settled = replace(replicas.without_shortage(canary), unready_since=None)
