@@ -181,14 +181,14 @@ class GatewayApp:
         task = exchange.task
         assert task is not None
         self._lifecycle.enter(task)
-        self._metrics.inflight.inc()
+        self._metrics.inflight += 1
         try:
             if self._lifecycle.in_flight > MAX_IN_FLIGHT:
                 await self._overloaded(Overload.REQUESTS, headers=headers, role=role, reply=reply, passage=passage)
                 return
             await self._admitted(exchange, headers=headers, role=role, reply=reply, passage=passage)
         finally:
-            self._metrics.inflight.dec()
+            self._metrics.inflight -= 1
             self._lifecycle.leave(task)
             self._count(passage, entry=headers.hop is None, reply=reply)
             headers.trace.counted(passage.outcome)

@@ -7,12 +7,13 @@ from collections import OrderedDict
 from functools import lru_cache
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
 
 from ..api import metricnames as names
 from ..api.metricnames import CacheUse, FeedbackLabel, FirstTier, Outcome
 from ..api.traffic import TrafficState
 from .revision import Revision
+from .tally import LoopCounter, LoopHistogram
 from .usage import ModelUse
 
 # Revisions whose series one pod keeps. More than live at once; the oldest goes first.
@@ -30,12 +31,12 @@ class ServedSeries:
 
     def __init__(
         self,
-        served: Counter,
+        served: LoopCounter,
         *,
-        seconds: Histogram,
-        sent: Counter,
-        usage: Counter,
-        tokens: Counter,
+        seconds: LoopHistogram,
+        sent: LoopCounter,
+        usage: LoopCounter,
+        tokens: LoopCounter,
         feedback: Counter | None,
         labels: tuple[str, str, str],
     ) -> None:
@@ -85,27 +86,27 @@ class EntryMetrics:
     def __init__(self, revision: Revision, *, registry: CollectorRegistry) -> None:
         self._labels = (revision.namespace, revision.policy, revision.name)
         own, bounds = _OWN, revision.latency_bounds
-        self._served = Counter(
+        self._served = LoopCounter(
             names.SERVED_TOTAL,
             "Requests by the revision that served them, counted once, by the entry pod.",
             (*own, "cache", "outcome", "first_tier"),
             registry=registry,
         )
-        self._served_seconds = Histogram(
+        self._served_seconds = LoopHistogram(
             names.SERVED_SECONDS,
             "Seconds to the first byte the caller got, of answered requests, by the entry pod.",
             (*own, "cache", "first_tier"),
             buckets=bounds,
             registry=registry,
         )
-        self._sent = Counter(names.SENT_TOTAL, "Requests that the entry pod sent to a revision.", own, registry=registry)
-        self._served_usage = Counter(
+        self._sent = LoopCounter(names.SENT_TOTAL, "Requests that the entry pod sent to a revision.", own, registry=registry)
+        self._served_usage = LoopCounter(
             names.SERVED_USAGE,
             "Requests that a model answered in full, by whether it said how many tokens that took, by the entry pod.",
             (*own, "target", "type"),
             registry=registry,
         )
-        self._served_tokens = Counter(
+        self._served_tokens = LoopCounter(
             names.SERVED_TOKENS,
             "Tokens of the requests whose usage is known, by the entry pod.",
             (*own, "target", "type"),
@@ -145,7 +146,7 @@ class EntryMetrics:
         for revision in [r for r in self._series if r not in live][: max(0, len(self._series) - KEPT_REVISIONS)]:
             del self._series[revision]
             for metric in (self._served, self._served_seconds, self._sent, self._served_usage, self._served_tokens):
-                metric.remove_by_labels({names.REVISION: revision})
+                metric.drop(names.REVISION, value=revision)
             if self._feedback is not None:
                 self._feedback.remove_by_labels({names.REVISION: revision})
 

@@ -28,6 +28,7 @@ from .allowance import Allowance
 from .breaker import Breaker
 from .entrymetrics import EntryMetrics
 from .revision import ModelTier, Revision, RulesTier
+from .tally import LoopCounter, LoopHistogram
 from .usage import Usage
 
 _OWN: Final = (names.NAMESPACE, names.POLICY, names.REVISION)
@@ -63,26 +64,26 @@ class GatewayMetrics:
         self._sample_children: dict[tuple[str, QualityLabel], Counter] = {}
         self._score_children: dict[str, Histogram] = {}
         self._dropped_children: dict[QualityDrop, Counter] = {}
-        self._token_counts = Counter(
+        self._token_counts = LoopCounter(
             names.TOKENS_TOTAL, "Tokens that answers of this pod's chain took, as models say.", (*own, "tier", "type"), registry=registry
         )
-        self._requests = Counter(
+        self._requests = LoopCounter(
             names.REQUESTS_TOTAL, "Requests this pod served, by the tier that answered.", (*track, "tier", "outcome"), registry=registry
         )
-        self._request_seconds = Histogram(
+        self._request_seconds = LoopHistogram(
             names.REQUEST_SECONDS, "Seconds to the end of the answer.", (*track, "tier"), buckets=bounds, registry=registry
         )
-        self._first_byte_seconds = Histogram(
+        self._first_byte_seconds = LoopHistogram(
             names.FIRST_BYTE_SECONDS, "Seconds to the first byte of the answer.", (*track, "tier"), buckets=bounds, registry=registry
         )
-        self._overhead_seconds = Histogram(
+        self._overhead_seconds = LoopHistogram(
             names.OVERHEAD_SECONDS,
             "Seconds to the first byte that were not spent waiting for a target, or for a level of the cache.",
             track,
             buckets=_OVERHEAD_BOUNDS,
             registry=registry,
         )
-        self._attempts = Counter(
+        self._attempts = LoopCounter(
             names.ATTEMPTS_TOTAL, "Attempts at a target, by how they ended.", (*own, "target", "outcome"), registry=registry
         )
         self._handoffs = Counter(
@@ -137,7 +138,7 @@ class GatewayMetrics:
             own,
             registry=registry,
         ).labels(*labels)
-        self._lookups = Counter(
+        self._lookups = LoopCounter(
             names.CACHE_LOOKUPS_TOTAL, "Requests by what they found in the cache.", (*own, "level", "result"), registry=registry
         )
         self._writes = Counter(
@@ -147,7 +148,8 @@ class GatewayMetrics:
             registry=registry,
         )
         self._cache_bytes = Gauge(names.CACHE_BYTES, "Bytes that kept answers take.", (*own, "level"), registry=registry)
-        self.inflight = Gauge(names.INFLIGHT, "Requests in flight.", own, registry=registry).labels(*labels)
+        self.inflight = 0  # requests
+        Gauge(names.INFLIGHT, "Requests in flight.", own, registry=registry).labels(*labels).set_function(lambda: self.inflight)
         info = Gauge(
             names.REVISION_INFO, "1, with what the revision runs on.", (*own, "prompt_version", "prompt_digest"), registry=registry
         )
