@@ -98,10 +98,10 @@ class WatchedWorld(World):
         # Not before status says so: an operator may have died in between, and what it wrote into the route may be lost.
         if place.canary is None:
             self.reached, self.held = {}, None
+        self._went_on(before)  # by what was asked for since the weight before began
         if after is not None and after != before.route:
             self._switch(before, after=after)
             self._share(after, acknowledged=asked)
-        self._went_on(before)
         if before.place.stable is not None and place.stable is not None and place.stable.revision != before.place.stable.revision:
             self._promoted(before)
 

@@ -61,8 +61,10 @@ class ChatRequest(NamedTuple):  # with so many fields, a frozen dataclass takes 
         return join_object(members)
 
 
-def parse_chat(text: bytes, *, revision: Revision, header_variables: Mapping[str, str]) -> ChatRequest:
-    """Check the caller's body and render the prompt around its messages. Raises CallerError."""
+def parse_chat(
+    text: bytes, *, revision: Revision, header_variables: Mapping[str, str], identity: str = "", echo: Mapping[str, bytes] = _NONE
+) -> ChatRequest:
+    """Check the caller's body and render the prompt around its messages. `identity` and `echo`: as of ChatRequest. Raises CallerError."""
     members = _members(text)
     history = _history(members.get("messages"))
     metadata = _metadata(members)
@@ -81,6 +83,8 @@ def parse_chat(text: bytes, *, revision: Revision, header_variables: Mapping[str
         values=values,
         history=tuple(history) if revision.human is not None else (),
         needs=needs_of(members, history=history) if revision.tells_needs else frozenset(),
+        identity=identity,
+        echo=echo,
     )
 
 

@@ -174,6 +174,7 @@ def read_headers(
             if name.startswith(VARIABLE_PREFIX):
                 variables[name[len(VARIABLE_PREFIX) :].replace("-", "_")] = own[name]
     identity = own.get(REQUEST_ID_HEADER, "")
+    languages, cache_control, authorization = _wished(wishes) if wishes else ("", "", "")
     return RequestHeaders(
         hop=own.get(HOP_HEADER),
         pin=own.get(PIN_HEADER),
@@ -184,15 +185,24 @@ def read_headers(
         content_length=length,
         variables=variables,
         trace=Untraced(trace),
-        languages=next(filter(None, map(_languages, wishes.get(LANGUAGE_HEADER, ()))), ""),
-        cache_control=",".join(map(_directives, wishes.get(CACHE_CONTROL_HEADER, ()))),
-        authorization=_only(wishes.get(AUTHORIZATION_HEADER, ()), longest=_LONGEST_CREDENTIAL),
+        languages=languages,
+        cache_control=cache_control,
+        authorization=authorization,
         tenant_header=tenant_header,
         tenant=_tenant(pairs, header=tenant_header) if tenant_header else None,
         deadline=own.get(DEADLINE_HEADER),
         read=read,
         content_type=content_type,
         content_encoding=content_encoding,
+    )
+
+
+def _wished(wishes: Mapping[str, Sequence[bytes]]) -> tuple[str, str, str]:
+    """What is said of languages, of kept answers, and of who asks."""
+    return (
+        next(filter(None, map(_languages, wishes.get(LANGUAGE_HEADER, ()))), ""),
+        ",".join(map(_directives, wishes.get(CACHE_CONTROL_HEADER, ()))),
+        _only(wishes.get(AUTHORIZATION_HEADER, ()), longest=_LONGEST_CREDENTIAL),
     )
 
 

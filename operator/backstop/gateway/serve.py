@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Final, NamedTuple, assert_never
 
@@ -178,12 +178,10 @@ class LocalServer:
                 pass
             case _:
                 assert_never(endpoint)
-        request = parse_chat(text, revision=self._revision, header_variables=headers.variables)
+        request = parse_chat(text, revision=self._revision, header_variables=headers.variables, identity=headers.identity, echo=echo)
         if not self._revision.has_knowledge:
-            return request._replace(identity=headers.identity, echo=echo)
+            return request
         return request._replace(
-            identity=headers.identity,
-            echo=echo,
             languages=headers.languages,
             headers=headers.read,
             synthetic=headers.synthetic is not None,
@@ -321,6 +319,11 @@ def _track(role: PodRole) -> str:
     return "canary" if role is PodRole.CANARY else "stable"
 
 
+@lru_cache(maxsize=64)  # tiers and models are few and come from configuration
+def _who(tier: str, model: str) -> tuple[tuple[bytes, bytes], ...]:
+    return (b"x-backstop-tier", tier.encode()), *carried("x-backstop-model", value=model)
+
+
 def _say(answer: Answered | Exhausted, *, walk: Walk, overhead: float) -> list[tuple[bytes, bytes]]:
     said = [
         (b"x-backstop-attempts", b"%d" % walk.attempts),
@@ -329,7 +332,7 @@ def _say(answer: Answered | Exhausted, *, walk: Walk, overhead: float) -> list[t
         (b"x-backstop-overhead-ms", f"{overhead * 1000:.2f}".encode()),
     ]
     if isinstance(answer, Answered):
-        said += [(b"x-backstop-tier", answer.tier.encode()), *carried("x-backstop-model", value=answer.model)]
+        said += _who(answer.tier, answer.model)
     if walk.failures:
         said.append((REASON_HEADER.encode(), walk.failures[0].mode.value.encode()))
     elif walk.hedged:
