@@ -31,7 +31,7 @@ from .changes import changes_told
 from .children import Children
 from .keys import PolicyKey, PromptKey
 from .probes import Probes
-from .prompts import rejected_status, withdrawn_status
+from .prompts import digest_of, rejected_status, withdrawn_status
 from .repairs import Repairs
 from .reporting import Reports
 from .seen import Declared
@@ -251,7 +251,7 @@ class Apply:
         if not revision.prompt_digest:
             return None
         prompt = self._store.prompt(PromptKey(subject.key.namespace, revision.prompt_version))
-        return prompt if prompt is not None and prompt.status.get("digest") in (None, revision.prompt_digest) else None
+        return prompt if prompt is not None and digest_of(prompt) == revision.prompt_digest else None
 
     async def _write_prompt(self, prompt: Declared, *, status: dict[str, Any], subject: Subject) -> Problem | None:
         try:
