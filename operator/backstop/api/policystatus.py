@@ -285,7 +285,10 @@ class GuardStatus(StatusModel):
         None, description="The breach after which traffic goes back to the revision before, as soon as that has its pods."
     )
     byHand: bool = Field(False, description="Whether a person had it promoted, so that a breach is only told.")
-    reported: str | None = Field(None, max_length=128, description="Why it would have gone back, where that was only told.")
+    reported: str | None = Field(None, max_length=128, description="Why it would have gone back, where that was only told: what came last.")
+    reportedBefore: list[Annotated[str, Field(max_length=128)]] = Field(
+        default_factory=list, max_length=16, description="Why else, where that was told before it in this watch, oldest first."
+    )
     blindTold: bool = Field(False, description="Whether it was told that metrics cannot be seen, and not yet that they can again.")
     seeingSince: Time | None = time_field("Since when metrics can be seen again, where that is still to be told.")
     judged: bool = Field(False, description="Whether every SLO could be judged at least once in this watch.")

@@ -115,7 +115,7 @@ def _keep(look: Look, stable: Revision) -> Move | None:
     if guard is None or guard.returning is None:
         return None
     message = f"{stable.prompt_version} ({stable.name}) stays, as asked for by hand (`backstop.dev/promote`): {guard.returning.message}"
-    kept = replace(guard, returning=None, reported=None, by_hand=True)
+    kept = replace(guard, returning=None, reported=(), by_hand=True)
     return told(replace(look.place, guard=kept), Reason.PROMOTED_BY_HAND, message)
 
 

@@ -156,15 +156,15 @@ class Guard:
 
     `suspect`: the revision whose verdict waits for what stable does under the same traffic. `returning`: the breach after which
     traffic goes back to the revision before as soon as that has its pods. `by_hand`: a person had it promoted, so that a breach
-    is only told. `reported`: why it would have gone back, where it was only told. `blind_told`: it was told that metrics cannot be seen,
-    and not yet that they can again, which they can since `seeing_since`. `judged`: every SLO could be judged at least once.
+    is only told. `reported`: why it would have gone back, where it was only told, oldest first. `blind_told`: it was told that metrics
+    cannot be seen, and not yet that they can again, which they can since `seeing_since`. `judged`: every SLO could be judged at least once.
     """
 
     until: float
     suspect: str | None = None
     returning: Halt | None = None
     by_hand: bool = False
-    reported: str | None = None
+    reported: tuple[str, ...] = ()
     blind_told: bool = False
     seeing_since: float | None = None
     judged: bool = False
