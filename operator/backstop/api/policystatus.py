@@ -119,6 +119,9 @@ class CanaryStatus(StatusModel):
     probesPassed: list[Annotated[str, Field(max_length=80)]] = Field(
         default_factory=list, max_length=32, description="The probes that it has passed: name, and hash of what they were."
     )
+    probesFailed: list[Annotated[str, Field(max_length=80)]] = Field(
+        default_factory=list, max_length=32, description="The probes that it has not passed, where that was only told: name, and hash."
+    )
     heldSince: Time | None = time_field("Since when the present step would have ended, and does not pass. Unset: it holds, or passes.")
     heldMilliseconds: int = Field(0, description="Milliseconds before that in which the present step would have ended and did not pass.")
     heldTold: bool = Field(False, description="Whether it was told that the present step has not passed for an hour.")

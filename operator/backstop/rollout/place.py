@@ -57,9 +57,9 @@ class CanaryPlace:
     one holds, 0: none; `awaits_pods`: nothing but these keeps the step from passing. `approved`: the last step that a person has let pass;
     `by_hand`: it is promoted without steps, because a person asked for it, or because it was stable a moment ago. `reported`: why it would
     have been rolled back in this step, where that has no consequence; `halted`: the breach after which it waits for a person. `probes_at`:
-    when its probes were begun; `passed`: the marks of those that it has passed. `held_since` and `held_seconds`: time in which the step
-    would have ended and did not pass; `held_told`: that it was for long. `silent`: marks of the probes that were to send requests beside
-    callers' and have ended. `blind_told` and `seeing_since`: as of `Guard`.
+    when its probes were begun; `passed`: the marks of those that it has passed, `failed`: of those that failed where that is only told.
+    `held_since` and `held_seconds`: time in which the step would have ended and did not pass; `held_told`: that it was for long.
+    `silent`: marks of the probes that were to send requests beside callers' and have ended. `blind_told` and `seeing_since`: as of `Guard`.
     """
 
     revision: Revision
@@ -84,6 +84,7 @@ class CanaryPlace:
     routed_at: float | None = None
     probes_at: float | None = None
     passed: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
     held_since: float | None = None
     held_seconds: float = 0.0
     held_told: bool = False
