@@ -22,6 +22,13 @@ def test_a_rejection_that_was_only_suspected_is_remembered_as_that() -> None:
     ]
 
 
+def test_of_a_rejection_whose_prompt_version_is_not_known_the_revision_is_told() -> None:
+    unnamed = Rejection(replace(revision("1"), prompt_version="", prompt_digest=""), reason="LatencyBreach", message="", at=START)
+    (read,) = rejections_in(rejections_text((unnamed,)))
+    assert read.revision == unnamed.revision
+    assert read.message.startswith("rev1 was rolled back for LatencyBreach at 2027-")
+
+
 def test_what_the_spec_names_is_looked_up_on_its_prompt_version_when_it_would_be_rolled_out() -> None:
     one, other = verdict(), Verdict(revision("other"), reason="LatencyBreach", message="too slow", at=1001.0)
     status = rejected_status(prompt(), policy="support", verdict=one, now=1000.0)

@@ -100,3 +100,13 @@ def test_it_is_looked_when_a_watch_has_a_finding_of_its_own() -> None:
     assert last.shifted_at + OWN_FINDING_SECONDS in deadlines(look)
     world.run(OWN_FINDING_SECONDS + 2)
     assert deadlines(Look(world.observe(), world.policy, world.now)) == []
+
+
+def test_a_rollout_whose_slos_are_taken_out_while_metrics_are_away_goes_on() -> None:
+    world = in_rollout()
+    world.judged = UNSEEN
+    world.run(30)
+    world.policy = world.policy.model_copy(update={"slos": []})
+    world.run(200)
+    assert world.place.stable is not None
+    assert world.place.stable.revision.name == "rev2"

@@ -2,7 +2,7 @@
 
 from backstop.api.condition import ConditionType
 from backstop.api.reasons import Reason
-from tests.rollout.world import HEALTHY, UNSEEN, World, policy, started
+from tests.rollout.world import HEALTHY, UNSEEN, World, in_rollout, policy, share, started
 
 
 def at_5_percent() -> World:
@@ -83,3 +83,21 @@ def test_c03_the_plan_that_follows_an_edit_is_told_once() -> None:
     assert world.reasons().count("StepsReplanned") == 1
     message = next(a.message for a in world.told if a.reason is Reason.STEPS_REPLANNED)
     assert "is at 5 %, goes on with step 2 of 4 (5 %)" in message
+
+
+def test_a05_an_approval_of_steps_that_there_are_no_more_passes_none_of_the_new_ones() -> None:
+    world = in_rollout(policy=policy(steps=((5, 20), (20, 20), (50, 20), (100, 20)), approval=(20,)))
+    world.run(60)
+    world.ask(approve="1")
+    world.one_pass()
+    assert world.reasons()[-1] == "Approved"
+    world.policy = policy(steps=((30, 20), (60, 20), (100, 20)), approval=(30,), paused=True)
+    world.ask(skip_step="1")
+    world.run(3)
+    world.policy = policy(steps=((30, 20), (60, 20), (100, 20)), approval=(30,))
+    world.run(60)
+    assert share(world) == ("rev2", 300)
+    assert world.decide().reason == "WaitingForApproval"
+    world.ask(approve="2")
+    world.run(5)
+    assert share(world) == ("rev2", 600)

@@ -276,3 +276,25 @@ def test_a_new_policy_of_the_name_does_not_take_the_pods_of_a_former_one_for_its
     assert world.place.stable is not None
     assert world.place.stable.revision == revision("2")
     assert "StatusLost" not in world.reasons()
+
+
+def test_a_verdict_of_which_only_the_revision_is_known_has_its_name_when_that_is_asked_for() -> None:
+    world = in_rollout()
+    world.judged = BREACHED
+    world.run(3)
+    world.judged = HEALTHY
+    world.want("1")
+    lose_status(world)
+    world.verdicts.clear()
+    world.kept = None
+    world.run(3)
+    rejection = world.place.rejection_of("rev2")
+    assert rejection is not None
+    assert rejection.revision.prompt_version == ""
+    world.want("2")
+    world.run(3)
+    rejection = world.place.rejection_of("rev2")
+    assert rejection is not None
+    assert rejection.revision == revision("2")
+    assert world.place.canary is None
+    assert world.serving == "rev1"

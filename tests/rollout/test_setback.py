@@ -1,12 +1,17 @@
 """A clock that is set back, or an operator whose clock is behind the one's before it: nothing waits for a time to come again."""
 
+from dataclasses import replace
+
 import pytest
 
-from backstop.rollout.judged import judged
+from backstop.rollout.guard import RETURN_SECONDS
+from backstop.rollout.judged import WATCH_SHIFT_SECONDS, judged
+from backstop.rollout.move import RETIRE_SECONDS
 from backstop.rollout.progress import VERIFY_SECONDS
 from backstop.rollout.setback import AHEAD_SECONDS
-from tests.rollout.test_guard import promoted
-from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, in_rollout, policy, share
+from tests.rollout.test_guard import GUARD, promoted
+from tests.rollout.test_holding import HOLD, MOST, starving
+from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, in_rollout, is_stable, policy, share
 
 HOUR = 3600.0
 STEPS = ((5, 600), (100, 60))
@@ -94,3 +99,74 @@ def test_a_weight_that_is_not_seen_has_its_time_from_now_on() -> None:
     assert "WeightNotVerified" not in world.reasons()
     world.run(10)
     assert "WeightNotVerified" in world.reasons()
+
+
+def test_a_way_back_goes_on_with_the_pods_that_there_are() -> None:
+    world = promoted(keep=15)
+    world.run(30)
+    world.pace = 0
+    world.judged = BREACHED
+    world.run(3)
+    assert world.reasons()[-1] == "Returning"
+    world.now -= HOUR
+    world.arms["rev1"] = replace(world.arms["rev1"], ready=1)
+    world.run(RETURN_SECONDS + 5)
+    assert is_stable(world, "1")
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_pods_of_a_former_canary_go_and_the_next_one_does_not_wait_for_them_longer(own: bool) -> None:
+    world = in_rollout(policy=policy(own=own, steps=((5, 600), (100, 60))))
+    world.judged = BREACHED
+    world.run(3)
+    world.judged = HEALTHY
+    world.now -= HOUR
+    world.want("3")
+    world.run(RETIRE_SECONDS + 15)
+    assert "rev2" not in world.arms
+    assert world.place.canary is not None
+    assert world.place.canary.weight == 5
+
+
+def test_a_first_revision_that_does_not_come_is_told_in_its_time() -> None:
+    world = World(policy=policy(deadline=40), pace=0)
+    world.run(5)
+    world.now -= HOUR
+    world.run(30)
+    assert "FirstUnavailable" not in world.reasons()
+    world.run(15)
+    assert world.reasons().count("FirstUnavailable") == 1
+
+
+@pytest.mark.parametrize("mode", ["Automatic", "Pause"])
+def test_gateways_are_not_watched_for_longer(mode: str) -> None:
+    world = in_rollout(policy=policy(steps=STEPS, mode=mode))
+    world.deaf = True
+    world.judged = BREACHED
+    world.run(2)
+    world.now -= HOUR
+    world.run(WATCH_SHIFT_SECONDS + 5)
+    assert "WeightNotVerified" in world.reasons()
+    assert len(told_of_clocks(world)) == 1
+
+
+def test_the_guard_window_and_pods_to_go_back_to_end_as_long_after_the_promotion_as_declared() -> None:
+    world = promoted(keep=100)
+    world.run(5)
+    world.now -= HOUR
+    world.run(85)
+    assert "rev1" in world.arms
+    world.run(25)
+    assert "rev1" not in world.arms
+    assert world.place.guard is not None
+    world.run(GUARD - 100)
+    after = world.place
+    assert (after.guard, after.previous) == (None, None)
+
+
+def test_a_step_that_has_waited_does_not_wait_for_longer_than_it_may() -> None:
+    world = starving()
+    world.run(HOLD + 100)
+    world.now -= HOUR
+    world.run(HOLD + MOST + 15)
+    assert "RolledBack" in world.reasons()

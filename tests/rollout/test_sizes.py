@@ -49,6 +49,20 @@ def test_c05_the_canary_grows_with_a_stable_that_an_autoscaler_sizes_and_is_not_
     assert world.place.canary.weight == percent
 
 
+def test_c05_a_canary_that_has_lost_its_share_is_made_anew_for_the_stable_that_there_is() -> None:
+    world = at_weight(40, autoscaling=AUTOSCALING)
+    for replicas in (25, 7):
+        world.scale("1", replicas=replicas)
+        world.run(5)
+    assert sizes(world) == {"rev1": 7, "rev2": 10}
+    world.pace = 0
+    world.arms["rev2"] = replace(world.arms["rev2"], ready=0)
+    world.run(2)
+    assert world.place.canary is not None
+    assert world.place.canary.weight == 0
+    assert sizes(world) == {"rev1": 7, "rev2": 3}
+
+
 def test_c05_a_step_is_not_passed_before_the_canary_has_grown_with_stable() -> None:
     world = at_weight(40, autoscaling=AUTOSCALING)
     world.pace = 0

@@ -6,7 +6,7 @@ Every other record goes with its policy. A kept record is everybody's who has th
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -85,13 +85,19 @@ def rejections_text(rejections: Sequence[Rejection]) -> str:
     return json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
 
 
+def _named(rejection: Mapping[str, Any]) -> str:
+    """Of a verdict that outlived its status the revision alone is known."""
+    name, revision = rejection["promptVersion"], rejection["revision"]
+    return f"{name} ({revision})" if name else str(revision)
+
+
 def rejections_in(text: str) -> tuple[Rejection, ...]:
     """The rejections on a kept record. Raises ValueError, KeyError or TypeError where somebody else has written there."""
     return tuple(
         Rejection(
             Revision(str(r["revision"]), prompt_version=str(r["promptVersion"]), prompt_digest=str(r["promptDigest"])),
             reason=str(r["reason"]),
-            message=f"{r['promptVersion']} ({r['revision']}) was rolled back for {r['reason']} at {r['at']}",
+            message=f"{_named(r)} was rolled back for {r['reason']} at {r['at']}",
             at=parse_time(r["at"]),
             suspected=r.get("suspected") is True,
         )

@@ -31,7 +31,7 @@ def of_canary(look: Look, canary: CanaryPlace) -> Move | None:
         blind = replace(look.place, canary=replace(canary, blind_since=look.now, blind_told=True, seeing_since=None))
         message = f"{_cannot(unknown[0])}; the rollout holds at {canary.weight} % until it can be seen again"
         return Move(blind) if canary.blind_told else told(blind, unknown[0].reason, message)
-    if unknown or not look.observed.readings:
+    if unknown or (not look.observed.readings and look.policy.slos):
         return None
     if canary.blind_since is not None:
         blind_seconds = canary.blind_seconds + look.now - canary.blind_since

@@ -101,6 +101,7 @@ REST: tuple[Gate, ...] = (
     rest.watch_halt,
     rest.clear_away,
     rest.recall_rejection,
+    rest.name_rejection,
     guard.return_to_previous,
     rest.new_canary,
 )

@@ -130,6 +130,7 @@ def verify(look: Look, canary: CanaryPlace) -> Move | None:
         # Of the write that takes the weight back: at 0 it has to be seen before the step is tried again.
         generation=written if there else None if weight else written + 1,
         verified_at=None,
+        approved=None if is_edited(look, canary) else canary.approved,
     )
     message = f"{canary.weight} % was not seen {replicas.everywhere(look)} within {VERIFY_SECONDS:.0f} s ({why}): back to {weight} %"
     return told(replace(look.place, canary=back), Reason.WEIGHT_NOT_VERIFIED, message)
@@ -183,7 +184,9 @@ def past_step(look: Look, canary: CanaryPlace) -> CanaryPlace:
     above = next((position for position, step in enumerate(steps) if step.weight > canary.weight), None)
     if above is None:
         return replace(canary, promoting_since=look.now)
-    return replace(canary, step=above, step_hash=steps_hash(look.policy), step_started_at=None)
+    edited = canary.step_hash != steps_hash(look.policy)  # an approval was of a step that there is no more
+    approved = None if edited else canary.approved
+    return replace(canary, step=above, step_hash=steps_hash(look.policy), step_started_at=None, approved=approved)
 
 
 def _next_weight(look: Look, step: int) -> int:

@@ -73,6 +73,16 @@ def recall_rejection(look: Look) -> Move | None:
     return told(replace(look.place, rejected=rejected), Reason.ROLLED_BACK, rejection.message)
 
 
+def name_rejection(look: Look) -> Move | None:
+    """What the traffic object remembers of a verdict is no more than its revision. When the spec asks for that, it has a name."""
+    wanted = look.wanted
+    rejection = look.place.rejection_of(wanted.name) if wanted is not None else None
+    if wanted is None or rejection is None or rejection.revision.prompt_version:
+        return None
+    named = tuple(replace(r, revision=wanted) if r is rejection else r for r in look.place.rejected)
+    return Move(replace(look.place, rejected=named))
+
+
 def new_canary(look: Look) -> Move | None:
     """The spec asks for a revision that is neither stable nor rejected: begin its rollout."""
     wanted, stable = look.wanted, look.place.stable
