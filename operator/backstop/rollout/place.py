@@ -92,6 +92,11 @@ class CanaryPlace:
     blind_told: bool = False
     seeing_since: float | None = None
 
+    @property
+    def given(self) -> int:
+        """Percent of requests that really go to it: from the switch of a promotion on all of them, whatever its weight was before."""
+        return 100 if self.routed_at is not None else self.weight
+
 
 @dataclass(frozen=True)
 class FirstPlace:
