@@ -9,7 +9,7 @@ from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.reasons import Reason
 from backstop.controller import prompts
 from backstop.controller.blocked import blocked_status
-from backstop.controller.prompts import REJECTIONS_KEPT, rejected_status, withdrawn_status
+from backstop.controller.prompts import REJECTIONS_KEPT, digest_of, rejected_status, withdrawn_status
 from backstop.controller.seen import Declared, declared
 from backstop.controller.wanted import Wish, wish_of, without_spec
 from backstop.controller.written import read_policy
@@ -67,6 +67,13 @@ def test_a_template_that_does_not_compile_is_told_in_the_condition() -> None:
     status = judged_status(prompt(broken), now=1000.0)
     assert said(status, "Accepted") == ("False", "TemplateInvalid")
     assert "digest" not in status
+
+
+def test_a_version_that_says_no_digest_yet_is_known_by_what_it_says() -> None:
+    assert digest_of(prompt()) == judged_status(prompt(), now=1000.0)["digest"]
+    assert digest_of(prompt(status={"digest": "sha256:told"})) == "sha256:told"
+    assert digest_of(prompt(SPEC | {"messages": [{"role": "system", "content": "Hello {{who}}"}]})) is None
+    assert digest_of(prompt({"version": "1.0.0"})) is None
 
 
 def test_a_rejection_is_written_once_and_survives_another_judging() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,8 +12,10 @@ from backstop.kube.client import MERGE, Client
 from backstop.kube.connection import Connection
 from backstop.kube.errors import Conflict, NotFound, Rejected
 from backstop.kube.resources import CONFIG_MAPS, DEPLOYMENTS, Body
+from e2e.cluster.ports import free_port
 
 from .operators import running
+from .test_told import mine, scrape
 from .until import until
 from .world import MANAGER, Behaviour, World, condition
 
@@ -78,9 +81,11 @@ async def in_force(client: Client, world: World) -> None:
 
 
 async def test_a_refused_write_of_the_traffic_object_is_said_and_made_when_it_is_accepted(
-    connection: Connection, client: Client, world: World
+    connection: Connection, client: Client, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with running(connection, world) as operator:
+    caplog.set_level(logging.INFO, logger="backstop.controller.telling")
+    port = free_port()
+    async with running(connection, world, telemetry_port=port) as operator:
         await at_40_percent(world)
         async with refused(client, world, verb="UPDATE", group="", plural="configmaps", name=traffic_object(world.policy)):
             await in_force(client, world)
@@ -93,6 +98,13 @@ async def test_a_refused_write_of_the_traffic_object_is_said_and_made_when_it_is
                 return "ObjectRefused" in await world.events()
 
             await until("an event tells it", told)
+
+            shown = mine(await scrape(port), world=world)
+            assert shown["backstop_operator_policy_phase", status["phase"]] == 1.0, "metrics say what status says"
+            assert shown["backstop_operator_canary_weight_percent", ""] == 40.0
+            lines = [record.__dict__["fields"] for record in caplog.records if record.name == "backstop.controller.telling"]
+            refusal = next(line for line in lines if line["reason"] == "ObjectRefused")
+            assert (refusal["phase"], refusal["weight"]) == (status["phase"], 40)
 
             def attempts() -> int:
                 return sum(write.startswith("PUT") and write.endswith(traffic_object(world.policy)) for write in operator.writes)

@@ -101,3 +101,23 @@ async def test_b09_the_rejection_of_a_version_goes_when_it_is_tried_again_althou
         status = await world.until_prompt_status("v2", "nothing is held against v2", lambda s: not s["rejections"])
         assert condition(status, "Rejected")["status"] == "Absent"
         await world.until_prompt_status("v3", "v3 stays rejected", lambda s: s["rejections"])
+
+
+async def test_a_version_that_is_created_anew_with_what_does_not_compile_is_not_rejected_for_what_it_said_before(
+    connection: Connection, world: World
+) -> None:
+    for name in ("v1", "v2"):
+        await world.prompt(name)
+    world.behaviour["v2"] = Behaviour(bad=0.5)
+    await world.apply("v1")
+    async with running(connection, world):
+        await world.stable_on("v1")
+        await world.apply("v2")
+        await world.until_prompt_status("v2", "v2 is rejected", lambda s: s.get("rejections"))
+        rejected = await world.client.get(PROMPT_VERSIONS, namespace=world.namespace, name="v2")
+        await world.client.delete(PROMPT_VERSIONS, namespace=world.namespace, name="v2", uid=rejected["metadata"]["uid"])
+        await world.prompt("v2", text="Hello {{who}}")
+        await world.until_prompt_status("v2", "it does not compile", lambda s: condition(s, "Accepted")["reason"] == "TemplateInvalid")
+        await world.quiet()
+        status = await world.until_prompt_status("v2", "it is judged", lambda s: condition(s, "Accepted")["status"] == "False")
+        assert (status["rejections"], condition(status, "Rejected")["status"]) == ([], "Absent")

@@ -3,10 +3,13 @@
 import pytest
 
 from backstop.api.condition import ConditionType
+from backstop.api.policystatus import Phase
 from backstop.api.reasons import Reason
 from backstop.controller.changes import changes_told
+from backstop.controller.shown import shown_of
 from backstop.rollout.observed import Arm
 from backstop.rollout.place import Outcome
+from backstop.rollout.statusmap import place_of
 from tests.rollout.world import BREACHED, HEALTHY, World, breached, in_rollout, is_stable, policy, revision, share, started
 
 
@@ -226,6 +229,22 @@ def test_a_promotion_from_weight_0_waits_for_every_gateway() -> None:
     world.deaf = False
     world.run(2)
     assert is_stable(world, "2")
+
+
+def test_a_promotion_by_hand_says_that_all_requests_go_to_it_as_soon_as_they_do() -> None:
+    world = in_rollout()
+    world.ask(promote="1")
+    while world.route is not None and world.route.stable == "rev1":
+        assert world.status.canary is None or world.status.canary.weight == 5
+        world.run(1)
+        world.deaf = True
+    canary = world.place.canary
+    assert canary is not None
+    assert world.status.canary is not None
+    assert (canary.weight, canary.given, world.status.canary.weight) == (5, 100, 100)
+    assert shown_of(world.place, phase=Phase.PROMOTING).weight == 100
+    older = world.status.canary.model_copy(update={"weight": 5, "weightBefore": None})
+    assert place_of(world.status.model_copy(update={"canary": older})) == world.place, "as an earlier version wrote it"
 
 
 def test_refresh_rolls_the_same_version_out_as_a_new_revision_once() -> None:

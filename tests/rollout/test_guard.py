@@ -8,13 +8,14 @@ from dataclasses import replace
 import pytest
 
 from backstop.analysis.reading import Breached, Breaching, Healthy, Unknown, Waiting
+from backstop.api.clock import render_time
 from backstop.api.condition import ConditionType
-from backstop.api.policystatus import FallbackPolicyStatus
+from backstop.api.policystatus import FallbackPolicyStatus, GuardStatus
 from backstop.api.reasons import Reason, event_type
 from backstop.gateway.split import Forward, route
 from backstop.rollout.place import Outcome
 from backstop.rollout.plan import Plan
-from backstop.rollout.statusmap import status_of
+from backstop.rollout.statusmap import place_of, status_of
 from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN, World, is_stable, policy, reading, revision, started
 
 GUARD = 600
@@ -404,6 +405,36 @@ def test_with_mode_dry_run_a_breach_in_the_guard_window_is_told_once() -> None:
     world.run(100)
     assert world.reasons().count("WouldRollBack") == 1
     assert shares(world) == ("rev2", None, 0)
+
+
+@pytest.mark.parametrize("told", ["WouldRollBack", "NothingToReturnTo"])
+def test_slos_that_are_breached_in_turns_in_the_guard_window_are_told_of_once_each(told: str) -> None:
+    world = promoted(mode="DryRun") if told == "WouldRollBack" else started(policy=policy(guard=GUARD))
+    for reason in (Reason.LATENCY_BREACH, Reason.TOKENS_BREACH, Reason.COST_BREACH) * 3:
+        world.judged = replace(BREACHED, reason=reason)
+        world.run(5)
+    assert world.reasons().count(told) == 3
+    assert world.place.guard is not None
+    assert world.place.guard.reported == ("LatencyBreach", "TokensBreach", "CostBreach")
+
+
+def test_a_breach_of_stable_that_an_operator_of_an_earlier_version_has_told_of_is_still_known() -> None:
+    status = GuardStatus.model_validate({"until": render_time(START + GUARD), "reported": "LatencyBreach"})
+    place = place_of(FallbackPolicyStatus(guard=status))
+    assert place.guard is not None
+    assert place.guard.reported == ("LatencyBreach",)
+
+
+def test_a_way_back_that_was_late_before_a_dry_run_is_told_of_again_when_it_is_late_after_it() -> None:
+    world = promoted(keep=15)
+    world.broken = {"rev1"}
+    world.run(60)
+    for mode in ("Automatic", "DryRun", "Automatic"):
+        world.policy = policy(steps=STEPS, guard=GUARD, keep=15, mode=mode)
+        world.judged = BREACHED
+        world.run(150)
+    assert world.reasons().count("ReturnUnavailable") == 2
+    assert world.reasons().count("WouldRollBack") == 1
 
 
 def test_what_a_person_had_promoted_is_watched_and_stays() -> None:

@@ -130,6 +130,45 @@ def test_dry_run_tells_of_a_failed_probe_and_gives_no_weight_until_a_person_deci
     assert (world.begun, canary_at(world)) == (["golden", "golden"], 50)
 
 
+def test_a_probe_that_failed_in_a_dry_run_is_run_anew_when_it_is_edited() -> None:
+    world = probed("golden", "smoke", come_to={"golden": FAILED, "smoke": None}, mode="DryRun", seconds=100)
+    assert condition(world, ConditionType.STALLED).reason is Reason.PROBE_FAILED
+    assert "probe `golden` did not pass" in condition(world, ConditionType.STALLED).message
+    edited(world, "smoke")
+    world.run(30)
+    assert world.begun.count("golden") == 1, "the one that failed is as it was"
+    edited(world, "golden", least=90)
+    world.run(30)
+    assert (world.begun.count("golden"), world.reasons().count("WouldRollBack")) == (2, 2), "it failed again, and that is told"
+    edited(world, "golden", least=85)
+    world.run(30)
+    edited(world, "golden", least=90)
+    world.run(30)
+    assert world.begun.count("golden") == 3, "as it is declared now it has failed before"
+    assert condition(world, ConditionType.STALLED).reason is Reason.PROBE_FAILED
+    world.come_to = {"golden": None}
+    edited(world, "golden", least=80)
+    world.run(5)
+    assert condition(world, ConditionType.RECONCILING).reason is Reason.WAITING_FOR_PROBES
+    world.come_to = {}
+    world.run(5)
+    assert (world.begun.count("golden"), canary_at(world)) == (4, 50)
+
+
+def test_a_probe_of_which_an_earlier_operator_wrote_only_that_one_failed_holds_until_a_person_decides() -> None:
+    world = probed("golden", come_to={"golden": FAILED}, mode="DryRun", seconds=100)
+    assert world.status.canary is not None
+    world.status = world.status.model_copy(update={"canary": world.status.canary.model_copy(update={"probesFailed": []})})
+    world.jobs.clear()
+    world.come_to = {}
+    world.run(100)
+    assert (world.begun, canary_at(world)) == (["golden"], 0)
+    assert condition(world, ConditionType.STALLED).reason is Reason.PROBE_FAILED
+    world.ask(retry="1")
+    world.run(5)
+    assert (world.begun, canary_at(world)) == (["golden", "golden"], 50)
+
+
 def test_a_person_promotes_without_waiting_for_a_probe() -> None:
     world = probed("golden", come_to={"golden": None})
     world.ask(promote="1")
@@ -180,11 +219,11 @@ def test_a_pause_leaves_no_probe_running_and_goes_on_with_those_that_have_not_pa
     assert world.begun.count("golden") == 1
 
 
-def edited(world: World, name: str) -> None:
+def edited(world: World, name: str, *, least: int = 95) -> None:
     """Somebody edits what this probe runs."""
     spec = world.policy
     probes = [
-        p.model_copy(update={"job": p.job.model_copy(update={"args": ["--at-least", "95"]})}) if p.name == name and p.job else p
+        p.model_copy(update={"job": p.job.model_copy(update={"args": ["--at-least", str(least)]})}) if p.name == name and p.job else p
         for p in spec.canary.probes
     ]
     world.policy = spec.model_copy(update={"canary": spec.canary.model_copy(update={"probes": probes})})

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from backstop.api.policystatus import Router
-from backstop.api.reasons import Reason
+from backstop.api.reasons import Reason, advice_for
 from backstop.rollout.decide import decide
 from backstop.rollout.look import pods_for_share
 from backstop.rollout.observed import Arm, Unknown
 from backstop.rollout.plan import Plan
-from tests.rollout.world import BREACHED, HEALTHY, World, policy, revision, started
+from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy, revision, started
 
 STEPS = ((10, 60), (50, 60), (100, 60))
 
@@ -336,4 +336,22 @@ def test_a_halt_is_told_in_the_words_of_a_service(deaf: bool) -> None:
     world.run(70)
     said = next(a.message for a in world.told if "the halt of rev2" in a.message)
     assert "the endpoints of the Service" in said
+    assert "gateway" not in said
+
+
+@pytest.mark.parametrize("reason", [Reason.REFRESHED, Reason.WEIGHT_NOT_VERIFIED, Reason.METRICS_UNAVAILABLE])
+def test_nothing_that_is_told_of_an_own_workload_with_its_advice_speaks_of_gateways(reason: Reason) -> None:
+    world = own()
+    match reason:
+        case Reason.REFRESHED:
+            world.ask(refresh="now")
+        case Reason.WEIGHT_NOT_VERIFIED:
+            world.want("2")
+            world.deaf = True
+        case _:
+            world.want("2")
+            at(world, 10)
+            world.judged = UNSEEN
+    world.run(60)
+    said = next(a.message + advice_for(a.reason) for a in world.told if a.reason is reason)
     assert "gateway" not in said

@@ -87,7 +87,8 @@ class CanaryStatus(StatusModel):
     step: int = Field(0, description="Step in effect, counted from 0.")
     stepHash: str = Field("", max_length=16, description="Hash of the declared steps, to notice an edit.")
     stepStartedAt: Time | None = time_field("When the weight of this step was written. Unset: not yet.")
-    weight: int = Field(0, description="Percent of requests that the gateways are told to send to it.")
+    weight: int = Field(0, description="Percent of requests that the gateways are told to send to it; from `routedAt` on all of them.")
+    weightBefore: int | None = Field(None, description="Its weight until `routedAt`, where that was another one.")
     trafficGeneration: int | None = Field(None, description="Generation of the traffic object that carries the weight.")
     weightVerifiedAt: Time | None = time_field("When every ready gateway was seen to act on it.")
     blindSince: Time | None = time_field("Since when metrics cannot be seen. Unset: they can.")
@@ -118,6 +119,9 @@ class CanaryStatus(StatusModel):
     probesAt: Time | None = time_field("When its probes were begun. Unset: not yet, or there are none.")
     probesPassed: list[Annotated[str, Field(max_length=80)]] = Field(
         default_factory=list, max_length=32, description="The probes that it has passed: name, and hash of what they were."
+    )
+    probesFailed: list[Annotated[str, Field(max_length=80)]] = Field(
+        default_factory=list, max_length=32, description="The probes that it has not passed, where that was only told: name, and hash."
     )
     heldSince: Time | None = time_field("Since when the present step would have ended, and does not pass. Unset: it holds, or passes.")
     heldMilliseconds: int = Field(0, description="Milliseconds before that in which the present step would have ended and did not pass.")
@@ -285,7 +289,10 @@ class GuardStatus(StatusModel):
         None, description="The breach after which traffic goes back to the revision before, as soon as that has its pods."
     )
     byHand: bool = Field(False, description="Whether a person had it promoted, so that a breach is only told.")
-    reported: str | None = Field(None, max_length=128, description="Why it would have gone back, where that was only told.")
+    reported: str | None = Field(None, max_length=128, description="Why it would have gone back, where that was only told: what came last.")
+    reportedBefore: list[Annotated[str, Field(max_length=128)]] = Field(
+        default_factory=list, max_length=16, description="Why else, where that was told before it in this watch, oldest first."
+    )
     blindTold: bool = Field(False, description="Whether it was told that metrics cannot be seen, and not yet that they can again.")
     seeingSince: Time | None = time_field("Since when metrics can be seen again, where that is still to be told.")
     judged: bool = Field(False, description="Whether every SLO could be judged at least once in this watch.")

@@ -161,7 +161,7 @@ ADVICE = {
     Reason.OBJECT_REFUSED: "allow it, or change what the policy asks for; it is tried again",
     Reason.REPORT_FAILED: "allow it; rollouts go on, and it is tried again until the next one begins",
     Reason.RECORD_MISSING: "restore it from a backup, or roll out another version",
-    Reason.WEIGHT_NOT_VERIFIED: "look at the policy's gateway pods, and delete one that does not come along",
+    Reason.WEIGHT_NOT_VERIFIED: "look at the policy's pods, and delete one that does not come along",
     Reason.ROLLED_BACK: WAY_BACK,
     Reason.REJECTED_BEFORE: WAY_BACK,
     Reason.WOULD_ROLL_BACK: "name another version in the spec; a new value of the annotation `backstop.dev/abort` ends a canary",
@@ -174,7 +174,7 @@ ADVICE = {
     Reason.PROBE_ENDED: "correct it in `spec.canary.probes`, and it begins anew; until then callers' requests alone are judged",
     Reason.HOLDING_LONG: "`.status.slos` says what is missing; `backstop.dev/skip-step` goes on, `backstop.dev/abort` ends it, and "
     "`spec.canary.analysis.maxHoldSeconds` bounds the wait",
-    Reason.METRICS_UNAVAILABLE: "see that the metrics source answers, and that it scrapes the gateways",
+    Reason.METRICS_UNAVAILABLE: "see that the metrics source answers, and that it scrapes the policy's pods",
     Reason.NEVER_JUDGED: "see that metrics can be seen and that there are requests; `spec.rollback.guardSeconds` says how long is watched",
     Reason.CLOCK_SET_BACK: "see that the clocks of the nodes that the operator runs on are kept",
     Reason.STABLE_UNREADY: "look at its pods",

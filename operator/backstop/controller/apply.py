@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..api.names import FINALIZER
-from ..api.policystatus import FallbackPolicyStatus
+from ..api.policystatus import FallbackPolicyStatus, Phase
 from ..api.reasons import Reason, reason_of
 from ..kube.errors import Conflict, NotFound, Rejected
 from ..kube.resources import POLICIES, PROMPT_VERSIONS
@@ -31,10 +31,11 @@ from .changes import changes_told
 from .children import Children
 from .keys import PolicyKey, PromptKey
 from .probes import Probes
-from .prompts import rejected_status, withdrawn_status
+from .prompts import digest_of, rejected_status, withdrawn_status
 from .repairs import Repairs
 from .reporting import Reports
 from .seen import Declared
+from .shown import phase_in
 from .store import Store
 from .subject import Problem, Subject, not_ours, refusal
 from .telling import Telling
@@ -92,9 +93,10 @@ class Apply:
         route = subject.plan.route
         if route is not None and route.falling:
             if (refused := await self._route(subject)) is not None:
+                before = phase_in(subject.status, otherwise=subject.plan.phase)
                 await self._write_status(subject, status=subject.status, problem=refused, served=True)
                 if refused != known:
-                    await self._announce(subject, Announcement(refused.reason, refused.message))
+                    await self._say(subject, Announcement(refused.reason, refused.message), place=subject.observed.place, phase=before)
                 return refused
             on_fall()
         status = status_of(
@@ -251,7 +253,7 @@ class Apply:
         if not revision.prompt_digest:
             return None
         prompt = self._store.prompt(PromptKey(subject.key.namespace, revision.prompt_version))
-        return prompt if prompt is not None and prompt.status.get("digest") in (None, revision.prompt_digest) else None
+        return prompt if prompt is not None and digest_of(prompt) == revision.prompt_digest else None
 
     async def _write_prompt(self, prompt: Declared, *, status: dict[str, Any], subject: Subject) -> Problem | None:
         try:
@@ -269,10 +271,12 @@ class Apply:
         place = subject.plan.place
         if announcement.reason is Reason.TRAFFIC_SHIFTED and (took := _shift(place, before=subject.observed.place)) is not None:
             self._metrics.shift.observe(max(0.0, took))
-        weight = place.canary.weight if place.canary else 0
-        await self._telling.tell(
-            subject.policy, announcement, owner=subject.wish.spec.owner, phase=subject.plan.phase, weight=weight, now=subject.now
-        )
+        await self._say(subject, announcement, place=place, phase=subject.plan.phase)
+
+    async def _say(self, subject: Subject, announcement: Announcement, *, place: Place, phase: Phase) -> None:
+        """Tell it, beside where the policy is."""
+        weight, owner = place.canary.given if place.canary else 0, subject.wish.spec.owner
+        await self._telling.tell(subject.policy, announcement, owner=owner, phase=phase, weight=weight, now=subject.now)
 
 
 def _foreign(subject: Subject) -> Problem | None:

@@ -25,6 +25,14 @@ USES_SHOWN: Final = 32
 LONGEST_MESSAGE: Final = 2048
 
 
+def digest_of(prompt: Declared) -> str | None:
+    """The digest of what it says, also before its status has one; None where that is not valid or does not compile."""
+    if isinstance(told := prompt.status.get("digest"), str):
+        return told
+    spec = accepted_prompt(prompt)
+    return None if isinstance(spec, Unresolved) else prompt_digest(spec)
+
+
 def judged_status(prompt: Declared, *, older: Iterable[Declared], users: Iterable[Declared], now: float) -> dict[str, Any]:
     """The status with digest, `Accepted` and users as they are now; everything else as it was.
 

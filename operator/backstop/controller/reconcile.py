@@ -41,7 +41,7 @@ from .references import MapName, maps_of
 from .repairs import Repairs
 from .reporting import Reports
 from .seen import Declared
-from .shown import shown_of
+from .shown import phase_in, shown_of
 from .store import Store
 from .subject import Problem, Subject, refused_deployments
 from .telling import Telling
@@ -305,7 +305,8 @@ class Reconcile:
         place = plan.place if problem is None else subject.observed.place
         self._judging.watch(key, spec=subject.wish.spec, place=place, analysis=analysis)
         self._ask(subject, place=place)
-        self._metrics.show_policy(key.namespace, key.name, shown=shown_of(place, phase=plan.phase, chain=subject.wish.spec.chain))
+        phase = plan.phase if problem is None else phase_in(subject.status, otherwise=plan.phase)
+        self._metrics.show_policy(key.namespace, key.name, shown=shown_of(place, phase=phase, chain=subject.wish.spec.chain))
         if problem is None:
             problem = await self._apply.cluster(subject, known=known)
         elif subject.policy.deleting:
@@ -347,7 +348,7 @@ class Reconcile:
         except (Conflict, NotFound):
             await self._writes.refresh(POLICIES, namespace=policy.namespace, name=policy.name, by=PolicyKey(policy.namespace, policy.name))
             raise Overtaken from None
-        weight = place.canary.weight if place.canary is not None else 0
+        weight = place.canary.given if place.canary is not None else 0
         for change in changes_told(conditions_in(policy), after=blocked_states(why), problem=None):
             await self._telling.tell(policy, change, owner=None, phase=Phase.BLOCKED, weight=weight, now=self._clock())
 

@@ -5,16 +5,21 @@ from dataclasses import replace
 
 from ..api.fallbackpolicy import Tier
 from ..api.metricnames import target_label
-from ..api.policystatus import Phase
+from ..api.policystatus import FallbackPolicyStatus, Phase
 from ..rollout.place import Place
 from ..telemetry.metrics import PolicyShown, PriceShown
 
 
 def shown_of(place: Place, *, phase: Phase, chain: Sequence[Tier] = ()) -> PolicyShown:
     """What is shown of a policy at this place. `chain`: what it declares; empty where that cannot be read."""
-    last, weight = place.last, place.canary.weight if place.canary is not None else 0
+    last, weight = place.last, place.canary.given if place.canary is not None else 0
     shown = PolicyShown(phase, weight=weight, prices=tuple(_prices(chain)))
     return shown if last is None else replace(shown, outcome=last.outcome, decided_at=last.detected_at, shifted_at=last.shifted_at)
+
+
+def phase_in(status: FallbackPolicyStatus, *, otherwise: Phase) -> Phase:
+    """The phase that status says; `otherwise` where it says none, or the word of another version."""
+    return next((phase for phase in Phase if phase == status.phase), otherwise)
 
 
 def _prices(chain: Sequence[Tier]) -> Iterator[PriceShown]:

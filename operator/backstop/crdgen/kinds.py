@@ -61,7 +61,7 @@ KINDS: Final = (
         columns=(
             Column("Prompt", ".spec.prompt", "Logical name of the prompt."),
             Column("Version", ".spec.version", "SemVer of this version."),
-            Column("Accepted", _condition("Accepted"), "Whether its template compiles."),
+            Column("Accepted", _condition("Accepted"), "Whether a policy can use it."),
             Column("Rejected", _condition("Rejected"), "Whether a policy rolled it back."),
             Column("Used-by", ".status.users", "How many policies use it.", type="integer"),
             _AGE,

@@ -42,7 +42,9 @@ def _state(look: Look) -> ConditionState | None:
     if isinstance(unresolved, Unresolved):  # a canary goes no further either, whatever its metrics say
         return ConditionState(ConditionType.STALLED, "True", unresolved.reason, unresolved.message)
     if canary is not None:
-        return ConditionState(ConditionType.RECONCILING, "True", *_doing(look))
+        reason, message = _doing(look)
+        kind = ConditionType.STALLED if reason is Reason.PROBE_FAILED else ConditionType.RECONCILING
+        return ConditionState(kind, "True", reason, message)
     if wanted is None or _is_stable(look):
         return None
     if (incident := _incident(look)) is not None:
@@ -177,7 +179,7 @@ def _doing(look: Look) -> tuple[Reason, str]:
     if canary.promoting_since is not None:
         return Reason.PROMOTING, f"promoting {canary.revision.prompt_version} ({canary.revision.name})"
     if probes.missing(look, canary):
-        return Reason.WAITING_FOR_PROBES, probes.said(look, canary)
+        return Reason.PROBE_FAILED if probes.failed(look, canary) else Reason.WAITING_FOR_PROBES, probes.said(look, canary)
     return _holding(look, canary)
 
 

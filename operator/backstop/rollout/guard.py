@@ -73,7 +73,9 @@ def go_back_when_ready(look: Look) -> Move | None:
             f"{stable.revision.prompt_version} ({stable.revision.name}) stays, because `spec.rollback.mode` is `DryRun` now: "
             f"{guard.returning.message}"
         )
-        kept = replace(guard, returning=None, reported=guard.returning.reason)
+        # A later way back may be late again.
+        before = replace(guard, returning=None, reported=tuple(r for r in guard.reported if r != Reason.RETURN_UNAVAILABLE))
+        kept = before if guard.returning.reason in before.reported else _reported(before, guard.returning.reason)
         return told(replace(look.place, guard=kept), Reason.WOULD_ROLL_BACK, message)
     ready = look.observed.arm(previous.revision.name).ready
     if ready == 0 or (ready < look.replicas and look.now < guard.returning.at + RETURN_SECONDS):
@@ -86,11 +88,10 @@ def way_back_is_late(look: Look) -> Move | None:
     guard, previous, stable = look.place.guard, look.place.previous, look.place.stable
     if guard is None or guard.returning is None or previous is None or stable is None or not is_late(look, guard):
         return None
-    if guard.reported == Reason.RETURN_UNAVAILABLE:
+    if Reason.RETURN_UNAVAILABLE in guard.reported:
         return None
     message = late_words(look, stable=stable, previous=previous, breach=guard.returning.message)
-    reported = replace(guard, reported=str(Reason.RETURN_UNAVAILABLE))
-    return told(replace(look.place, guard=reported), Reason.RETURN_UNAVAILABLE, message)
+    return told(replace(look.place, guard=_reported(guard, Reason.RETURN_UNAVAILABLE)), Reason.RETURN_UNAVAILABLE, message)
 
 
 def compare(look: Look) -> Move | None:
@@ -163,9 +164,14 @@ def return_to_previous(look: Look) -> Move | None:
 
 
 def _only_told(look: Look, guard: Guard, *, reason: Reason, tell: Reason, message: str) -> Move | None:
-    if guard.reported == reason:
+    """Each reason once in a watch, however many take turns."""
+    if reason in guard.reported:
         return None
-    return told(replace(look.place, guard=replace(guard, reported=str(reason))), tell, message)
+    return told(replace(look.place, guard=_reported(guard, reason)), tell, message)
+
+
+def _reported(guard: Guard, reason: Reason | str) -> Guard:
+    return replace(guard, reported=(*guard.reported, str(reason)))
 
 
 def _return(look: Look, previous: PreviousPlace, *, reason: Reason | str, message: str, at: float) -> Move:

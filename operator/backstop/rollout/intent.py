@@ -115,7 +115,7 @@ def _keep(look: Look, stable: Revision) -> Move | None:
     if guard is None or guard.returning is None:
         return None
     message = f"{stable.prompt_version} ({stable.name}) stays, as asked for by hand (`backstop.dev/promote`): {guard.returning.message}"
-    kept = replace(guard, returning=None, reported=None, by_hand=True)
+    kept = replace(guard, returning=None, reported=(), by_hand=True)
     return told(replace(look.place, guard=kept), Reason.PROMOTED_BY_HAND, message)
 
 
@@ -152,12 +152,13 @@ def _approve(look: Look) -> Move | None:
 
 
 def _refresh(look: Look, token: str) -> Move | None:
-    """The same spec as another revision, made with the gateways' present image: what is wanted follows from the acknowledged token."""
+    """The same spec as another revision, made anew, of the gateways' present image: what is wanted follows from the acknowledged token."""
+    how = "with new pods" if look.by_replicas else "on the gateways' present image"
     if look.wanted is None:
-        message = "what `spec` asks for cannot be told now (see `ResolvedRefs`): as soon as it can, it is rolled out on the present image"
+        message = "what `spec` asks for cannot be told now (see `ResolvedRefs`): as soon as it can, it is rolled out anew"
         return told(look.place, Reason.REFRESHED, message)
     name = look.wanted.prompt_version
-    message = f"{name} is rolled out anew on the gateways' present image, as asked for by hand (`backstop.dev/refresh`)"
+    message = f"{name} is rolled out anew {how}, as asked for by hand (`backstop.dev/refresh`)"
     if not token:
         message = f"{name} is wanted as it was before any `backstop.dev/refresh`, as asked for by hand"
     return told(look.place, Reason.REFRESHED, message)

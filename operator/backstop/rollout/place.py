@@ -57,9 +57,9 @@ class CanaryPlace:
     one holds, 0: none; `awaits_pods`: nothing but these keeps the step from passing. `approved`: the last step that a person has let pass;
     `by_hand`: it is promoted without steps, because a person asked for it, or because it was stable a moment ago. `reported`: why it would
     have been rolled back in this step, where that has no consequence; `halted`: the breach after which it waits for a person. `probes_at`:
-    when its probes were begun; `passed`: the marks of those that it has passed. `held_since` and `held_seconds`: time in which the step
-    would have ended and did not pass; `held_told`: that it was for long. `silent`: marks of the probes that were to send requests beside
-    callers' and have ended. `blind_told` and `seeing_since`: as of `Guard`.
+    when its probes were begun; `passed`: the marks of those that it has passed, `failed`: of those that failed where that is only told.
+    `held_since` and `held_seconds`: time in which the step would have ended and did not pass; `held_told`: that it was for long.
+    `silent`: marks of the probes that were to send requests beside callers' and have ended. `blind_told` and `seeing_since`: as of `Guard`.
     """
 
     revision: Revision
@@ -84,12 +84,18 @@ class CanaryPlace:
     routed_at: float | None = None
     probes_at: float | None = None
     passed: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
     held_since: float | None = None
     held_seconds: float = 0.0
     held_told: bool = False
     silent: tuple[str, ...] = ()
     blind_told: bool = False
     seeing_since: float | None = None
+
+    @property
+    def given(self) -> int:
+        """Percent of requests that really go to it: from the switch of a promotion on all of them, whatever its weight was before."""
+        return 100 if self.routed_at is not None else self.weight
 
 
 @dataclass(frozen=True)
@@ -156,15 +162,15 @@ class Guard:
 
     `suspect`: the revision whose verdict waits for what stable does under the same traffic. `returning`: the breach after which
     traffic goes back to the revision before as soon as that has its pods. `by_hand`: a person had it promoted, so that a breach
-    is only told. `reported`: why it would have gone back, where it was only told. `blind_told`: it was told that metrics cannot be seen,
-    and not yet that they can again, which they can since `seeing_since`. `judged`: every SLO could be judged at least once.
+    is only told. `reported`: why it would have gone back, where it was only told, oldest first. `blind_told`: it was told that metrics
+    cannot be seen, and not yet that they can again, which they can since `seeing_since`. `judged`: every SLO could be judged at least once.
     """
 
     until: float
     suspect: str | None = None
     returning: Halt | None = None
     by_hand: bool = False
-    reported: str | None = None
+    reported: tuple[str, ...] = ()
     blind_told: bool = False
     seeing_since: float | None = None
     judged: bool = False

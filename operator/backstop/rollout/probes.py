@@ -59,10 +59,20 @@ def with_passed(policy: FallbackPolicySpec, *, passed: tuple[str, ...], name: st
     return (*passed, mark(policy, name))[-_KEPT:]
 
 
+def failed(look: Look, canary: CanaryPlace) -> tuple[str, ...]:
+    """Names of the probes that failed as they are declared now, in `DryRun`: nothing else follows than that the canary gets no weight."""
+    if look.policy.rollback.mode is not RollbackMode.DRY_RUN:
+        return ()
+    names = missing(look, canary)
+    if Reason.PROBE_FAILED in canary.reported and not canary.failed:
+        return names  # an operator of an earlier version has not written which
+    return tuple(name for name in names if mark(look.policy, name) in canary.failed)
+
+
 def to_run(look: Look) -> tuple[str, ...]:
     """Names of the probes that must run now, or have ended."""
     canary = look.place.canary
-    if canary is None or canary.halted is not None or _has_failed(look, canary):
+    if canary is None or canary.halted is not None or failed(look, canary):
         return ()
     if look.policy.canary.paused or look.observed.leaving:
         return ()
@@ -75,9 +85,12 @@ def ended(look: Look, canary: CanaryPlace) -> Move | None:
     """A probe has ended: one that failed speaks against the canary, one that passed is remembered."""
     if canary.halted is not None:
         return None
-    seen = ends(look, missing(look, canary))
-    if (failed := failures(seen)) is not None:
-        return against(look, canary, reason=Reason.PROBE_FAILED, message=failed)
+    seen, known = ends(look, missing(look, canary)), failed(look, canary) if canary.failed else ()
+    if (how := failures([(name, probe) for name, probe in seen if name not in known])) is not None:
+        marks_failed = tuple(probe.mark for name, probe in seen if probe.state is ProbeState.FAILED and name not in known)
+        others = tuple(reason for reason in canary.reported if reason != Reason.PROBE_FAILED)
+        noted = replace(canary, failed=(*canary.failed, *marks_failed)[-_KEPT:], reported=others)
+        return against(look, noted, reason=Reason.PROBE_FAILED, message=how)
     for name, probe in seen:
         if probe.state is ProbeState.PASSED:
             passed = replace(canary, passed=with_passed(look.policy, passed=canary.passed, name=name))
@@ -125,10 +138,10 @@ def begin(look: Look, canary: CanaryPlace) -> Move | None:
 def said(look: Look, canary: CanaryPlace) -> str:
     """What is waited for, in words that do not change from second to second."""
     names = missing(look, canary)
-    if _has_failed(look, canary):
+    if stopped := failed(look, canary):
         return (
-            f"{listed(names)} did not pass, and `spec.rollback.mode` is `DryRun`: no weight before; a new value of the annotation "
-            "`backstop.dev/retry` runs again, `backstop.dev/promote` goes on without"
+            f"{listed(stopped)} did not pass, and `spec.rollback.mode` is `DryRun`: no weight before; edit `spec.canary.probes` to run "
+            "what is edited anew; a new value of the annotation `backstop.dev/retry` runs all again, `backstop.dev/promote` goes on without"
         )
     if canary.probes_at is None:
         if look.by_replicas:
@@ -145,11 +158,6 @@ _TOLD = 3
 
 def _declared(policy: FallbackPolicySpec, *, when: ProbeWhen) -> tuple[str, ...]:
     return tuple(probe.name for probe in policy.canary.probes if probe.when is when)
-
-
-def _has_failed(look: Look, canary: CanaryPlace) -> bool:
-    """In `DryRun`, where a failure has no other consequence than that the canary gets no weight."""
-    return Reason.PROBE_FAILED in canary.reported and look.policy.rollback.mode is RollbackMode.DRY_RUN
 
 
 def listed(names: tuple[str, ...]) -> str:

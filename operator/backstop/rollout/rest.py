@@ -112,7 +112,7 @@ def with_canary(place: Place, canary: CanaryPlace) -> Place:
     verdict waits no more.
     """
     assert place.guard is None or place.guard.suspect is None
-    guard = replace(place.guard, returning=None, reported=None) if place.guard is not None else None
+    guard = replace(place.guard, returning=None, reported=()) if place.guard is not None else None
     retiring = tuple(r for r in place.retiring if r.revision != canary.revision.name)
     return replace(place, canary=canary, retiring=retiring, guard=guard, incident=None, freed=None)
 

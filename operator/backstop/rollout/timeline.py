@@ -95,7 +95,7 @@ def _begun(place: Place, *, look: Look, told: bool) -> Timeline | None:
 def _weight(place: Place, revision: str) -> int:
     canary, stable = place.canary, place.stable
     if canary is not None and canary.revision.name == revision:
-        return 100 if canary.routed_at is not None else canary.weight
+        return canary.given
     return 100 if stable is not None and stable.revision.name == revision else 0
 
 
