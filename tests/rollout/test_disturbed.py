@@ -54,6 +54,24 @@ def test_a_route_that_somebody_put_an_older_one_in_the_place_of_is_acted_on_agai
     assert world.place.last.shifted_at is not None
 
 
+def test_an_older_route_in_the_place_of_one_that_took_traffic_away_unread_is_replaced_by_one_write() -> None:
+    world = in_rollout(policy=policy(steps=LONG))
+    world.run(100)
+    assert world.route is not None
+    before = world.route.generation
+    world.unread, world.judged = True, BREACHED
+    world.one_pass(stop_after=1)  # over what cannot be read, with a generation that is ahead of any that was decided
+    world.unread = False
+    assert world.route.generation > before + 50
+    world.one_pass()
+    assert world.place.last is not None
+    world.put_older_route(before)
+    writes = len(world.writes)
+    world.rest()
+    assert world.writes[writes:].count("route") == 1
+    assert world.route.generation == world.place.last.generation
+
+
 def test_the_end_of_a_canary_is_seen_although_another_version_follows_at_once() -> None:
     world = in_rollout(policy=policy(steps=LONG))
     world.broken.add("rev3")

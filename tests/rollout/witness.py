@@ -38,7 +38,7 @@ class Seen:
     route: TrafficState | None
     readable: bool
     arms: dict[str, Arm]
-    metrics: str | None  # the state of the SLO; None: nothing was read
+    metrics: str | None  # the state of the SLO; None: nothing was read. Without an SLO nothing can be wrong
 
 
 @dataclass
@@ -58,7 +58,7 @@ class WatchedWorld(World):
             self.route,
             isinstance(observed.route, Known),
             observed.arms if isinstance(observed.arms, dict) else dict(observed.arms),
-            state_name(readings[0].state) if readings else None,
+            state_name(readings[0].state) if readings else None if self.policy.slos else "Healthy",
         )
         self._metrics_were(before)
         asked = before.place.acknowledged
@@ -72,6 +72,13 @@ class WatchedWorld(World):
             if self.resting is not None and not plan.report:
                 self._at_rest(before)
         return plan
+
+    def set_back(self, seconds: float) -> None:
+        """The operator's clock is; what began at a time to come has begun now."""
+        self.now -= seconds
+        self.resting = None
+        if self.held is not None:
+            self.held.since, self.held.blind = min(self.held.since, self.now), 0.0
 
     def _gone(self) -> None:
         super()._gone()

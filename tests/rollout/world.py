@@ -159,7 +159,7 @@ class World:
     def observe(self) -> Observed:
         """What the operator sees now."""
         place = self.place
-        live = judged(place, policy=self.policy) is not None
+        live = judged(place, policy=self.policy) is not None and bool(self.policy.slos)
         return Observed(
             place=place,
             wanted=self._salted(place),

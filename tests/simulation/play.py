@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from tests.garbage import set_aside
+from tests.rollout.test_disturbed_invariants import RolloutsDisturbed
 from tests.rollout.test_invariants import Rollouts, RolloutsByHand, RolloutsByReplicas, RolloutsEdited, RolloutsWithProbes
 
 from .machine import WholePasses
@@ -20,6 +21,7 @@ LENGTHS: dict[type[RuleBasedStateMachine], int] = {
     RolloutsByHand: 100,
     RolloutsWithProbes: 100,
     RolloutsByReplicas: 100,
+    RolloutsDisturbed: 100,
     WholePasses: 60,
     WholePassesWithOptions: 60,
 }

@@ -44,10 +44,11 @@ def route_for(
     # While a generation is waited for, the operator may have died before its write.
     unwritten = 1 if awaited_generation(before) is not None else 0
     if present is not None:
-        missing = wanted == present and present.generation < (awaited_generation(move.place) or 0)
+        awaited = awaited_generation(move.place) or 0
+        missing = wanted == present and present.generation < awaited
         if missing or present.generation < before.generation - unwritten:
             # An older object that somebody put back: gateways would not act on it, whatever it says.
-            wanted = replace(wanted, generation=before.generation + 1)
+            wanted = replace(wanted, generation=max(before.generation + 1, awaited))
         if ahead is not None:
             wanted = replace(wanted, generation=max(wanted.generation, ahead + 1))
     if present is not None and wanted == present:
