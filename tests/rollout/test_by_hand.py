@@ -247,6 +247,18 @@ def test_a_promotion_by_hand_says_that_all_requests_go_to_it_as_soon_as_they_do(
     assert place_of(world.status.model_copy(update={"canary": older})) == world.place, "as an earlier version wrote it"
 
 
+def test_no_status_says_of_what_is_stable_that_it_is_the_revision_that_a_refresh_asks_for() -> None:
+    world = started()
+    world.ask(refresh="1")
+    plan = world.one_pass()
+    assert plan.place.acknowledged.refresh == "1"
+    states = {c.type: (c.status, c.reason) for c in plan.conditions}
+    assert states[ConditionType.READY] == ("False", Reason.REFRESHED)
+    assert states[ConditionType.PROGRESSING] == states[ConditionType.RECONCILING] == ("True", Reason.REFRESHED)
+    world.one_pass()
+    assert next(c for c in world.status.conditions if c.type == "Ready").reason != "Refreshed"
+
+
 def test_refresh_rolls_the_same_version_out_as_a_new_revision_once() -> None:
     world = started()
     world.ask(refresh="1")

@@ -32,6 +32,19 @@ def conditions_of(look: Look) -> tuple[ConditionState, ...]:
     return tuple(conditions)
 
 
+def not_ready_yet(conditions: tuple[ConditionState, ...]) -> tuple[ConditionState, ...]:
+    """The same where a revision was asked for (`backstop.dev/refresh`) that none of them speaks of: what is stable is not it."""
+    if not any(c.type is ConditionType.READY and c.status == "True" for c in conditions):
+        return conditions
+    message = "another revision of the same spec is asked for (`backstop.dev/refresh`), and is rolled out next"
+    said = (
+        ConditionState(ConditionType.READY, "False", Reason.REFRESHED, message),
+        ConditionState(ConditionType.PROGRESSING, "True", Reason.REFRESHED, message),
+        ConditionState(ConditionType.RECONCILING, "True", Reason.REFRESHED, message),
+    )
+    return (*(c for c in conditions if c.type not in {one.type for one in said}), *said)
+
+
 def _state(look: Look) -> ConditionState | None:
     """`Stalled` where only a person helps, else `Reconciling` while something is to come, never both; neither beside a ready stable."""
     wanted, canary, unresolved = look.wanted, look.place.canary, look.observed.wanted

@@ -29,13 +29,13 @@ from . import (
     setback,
     shared,
 )
-from .conditions import conditions_of, summary_of
+from .conditions import conditions_of, not_ready_yet, summary_of
 from .judged import same_subject
 from .look import Look
 from .move import Move
 from .observed import Known, Observed
 from .place import CanaryPlace, Place, Revision
-from .plan import Plan
+from .plan import ConditionState, Plan
 from .route import route_for, says_another, with_generation
 from .timeline import followed, report_is_due, waits_for_report
 from .wake import wake_at
@@ -129,7 +129,7 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         serving=_serving(after),
         canary=place.canary.revision.name if place.canary and place.canary.routed_at is None else None,
         announcements=move.announcements,
-        conditions=conditions_of(after),
+        conditions=_conditions(after, before=look.place),
         phase=phase,
         reason=reason,
         # What was written may be what the next gate waits for, and our own writes are no news. No gate waits for a repair.
@@ -142,6 +142,12 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         router=Router.REPLICAS if after.by_replicas else Router.BUILTIN,
         share=replicas.share_of(after, place.canary) if place.canary is not None else None,
     )
+
+
+def _conditions(look: Look, *, before: Place) -> tuple[ConditionState, ...]:
+    """What status says. A refresh that is acknowledged with it asks for another revision, which only the next look knows."""
+    conditions = conditions_of(look)
+    return conditions if look.place.acknowledged.refresh == before.acknowledged.refresh else not_ready_yet(conditions)
 
 
 def _first_move(look: Look) -> Move | None:
