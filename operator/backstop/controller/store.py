@@ -72,21 +72,20 @@ class Store:
     def remove(self, seen: Seen) -> frozenset[Key]:
         """The object is gone. Returns whom it concerns; nobody when another object has its name by now."""
         self._remember_gone(seen)
-        known = self._known(seen.resource, namespace=seen.namespace, name=seen.name)
+        known = self.known(seen.resource, namespace=seen.namespace, name=seen.name)
         if known is None or known.uid != seen.uid:
             return frozenset()
         self._remember_gone(known)
         del self._objects[seen.resource.plural][seen.namespace, seen.name]
         return self._leave(known) | self._drop(known) | _changed(known, after=None)
 
-    def gone(self, resource: Resource, *, namespace: str, name: str) -> frozenset[Key]:
-        """Nothing has this name any more. Returns whom it concerns."""
-        known = self._known(resource, namespace=namespace, name=name)
-        return self.remove(known) if known is not None else frozenset()
+    def known(self, resource: Resource, *, namespace: str, name: str) -> Seen | None:
+        """The object of this kind and name."""
+        return self._objects.get(resource.plural, {}).get((namespace, name))
 
     def has(self, resource: Resource, *, namespace: str, name: str, version: str) -> bool:
         """Whether exactly this version of the object is known."""
-        known = self._known(resource, namespace=namespace, name=name)
+        known = self.known(resource, namespace=namespace, name=name)
         return known is not None and known.version == version
 
     def retire(self, listing: Listing) -> frozenset[Key]:
@@ -212,11 +211,8 @@ class Store:
             del self._gone[next(iter(self._gone))]
 
     def _get(self, resource: Resource, *, namespace: str, name: str, kind: type[S]) -> S | None:
-        found = self._known(resource, namespace=namespace, name=name)
+        found = self.known(resource, namespace=namespace, name=name)
         return found if isinstance(found, kind) else None
-
-    def _known(self, resource: Resource, *, namespace: str, name: str) -> Seen | None:
-        return self._objects.get(resource.plural, {}).get((namespace, name))
 
     def _index(self, seen: Seen) -> frozenset[Key]:
         if isinstance(seen, Child | PodSeen):

@@ -44,11 +44,13 @@ class Writes:
 
     async def refresh(self, resource: Resource, *, namespace: str, name: str, by: Key) -> None:
         """Look at the object again: somebody else has changed it. `by`: who looks, and needs not be woken."""
+        before = self._store.known(resource, namespace=namespace, name=name)
         body = await self.get(resource, namespace=namespace, name=name)
         if body is not None:
             concerned = self._store.put(seen(body, resource=resource), read=True)
         else:
-            concerned = self._store.gone(resource, namespace=namespace, name=name)
+            # What was known before is gone. A watch may have told meanwhile of one that was made since.
+            concerned = self._store.remove(before) if before is not None else frozenset()
         for key in concerned - {by}:
             self._wake(key)
 
