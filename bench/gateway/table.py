@@ -108,9 +108,15 @@ def table(stacks: Sequence[Figures], *, direct: Figures) -> str:
         lines.append(_line([row.what, _number(ceiling, digits=row.digits), *(_number(v, digits=row.digits) for v in values), *ratios]))
     best = max((calls.per_second for calls in ours.whole.values()), default=math.nan)
     spare = max(calls.per_second for calls in direct.whole.values()) / best
-    said = "enough" if spare >= ENOUGH else f"**too little to tell**: {ENOUGH:.0f} are needed"
     left_out = [line for stack in stacks for note in stack.notes for line in ("", f"Left out: {note}")]
-    return "\n".join([*lines, "", f"The ceiling is {spare:.1f} times the best of ours: {said}.", *left_out])
+    said = f"The ceiling is {_spared(spare)}."
+    if direct.streams is not None and ours.streams is not None:
+        said += f" Of tokens/s it is {_spared(direct.streams.tokens_per_second / ours.streams.tokens_per_second)}."
+    return "\n".join([*lines, "", said, *left_out])
+
+
+def _spared(times: float) -> str:
+    return f"{times:.1f} times the best of ours: " + ("enough" if times >= ENOUGH else f"**too little to tell**, {ENOUGH:.0f} are needed")
 
 
 def _ratio(ours: float, theirs: float, *, row: Row) -> str:

@@ -5,10 +5,11 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from backstop.api.fallbackpolicy import FallbackPolicySpec
 from backstop.api.promptversion import PromptVersionSpec
-from backstop.api.record import build_record, references_of, revision_hash, secrets_of_record, short_image
+from backstop.api.record import RevisionRecord, build_record, references_of, revision_hash, secrets_of_record, short_image
 from backstop.api.refs import SecretKeyRef
 
 PROMPT = '{"messages":[{"content":"Be kind.","role":"system"}],"prompt":"answer","version":"1.0.0"}'
@@ -205,3 +206,12 @@ def test_c07_a_price_is_no_part_of_a_revision_nor_of_its_record() -> None:
     records = [build_record(namespace="shop", name="p", policy=policy, prompt=prompt) for policy in (priced, plain)]
     assert records[0] == records[1]
     assert priced.chain[0].price is not None, "the policy keeps it"
+
+
+@pytest.mark.parametrize("bounds", ["[1.0, 0.1]", "[0.1, 0.1]", "[0.0, 0.1]", "[0.1, Infinity]", "[NaN, 0.1]"])
+def test_bounds_by_which_requests_would_be_counted_wrong_are_refused(bounds: str) -> None:
+    policy, prompt = FallbackPolicySpec.model_validate(spec()), PromptVersionSpec.model_validate_json(PROMPT)
+    record = build_record(namespace="shop", name="p", policy=policy, prompt=prompt)
+    text = json.dumps(record.model_dump(mode="json") | {"latencyBounds": json.loads(bounds)})
+    with pytest.raises(ValidationError, match=r"latencyBounds\n.*must be finite, above 0 and rising, each above the one before"):
+        RevisionRecord.model_validate_json(text)

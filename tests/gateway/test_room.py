@@ -83,6 +83,7 @@ async def test_a_canary_without_room_for_a_body_is_not_judged_by_it(model: Model
     model.script(Rule(latency_milliseconds=60_000))
     waiting = asyncio.create_task(entry.chat(user=LARGE))
     await _holds(behind, at_least=len(LARGE))
+    assert await behind.total("backstop_inflight_requests") == 1
     got = await entry.chat(user=LARGE)
     assert _is_refused(got)
     assert got.said("track") == "canary"

@@ -1,5 +1,7 @@
 """What the event loop counts reads as if the library's own counters had counted it."""
 
+from collections.abc import Iterator
+
 import prometheus_client
 import pytest
 from hypothesis import given
@@ -15,8 +17,10 @@ SECONDS = st.sampled_from(BOUNDS) | st.floats(0, 10) | st.just(float("inf"))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _as_in_a_gateway() -> None:
+def _as_in_a_gateway() -> Iterator[None]:
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no types here
+    yield
+    prometheus_client.enable_created_metrics()  # type: ignore[no-untyped-call]  # as above
 
 
 @given(st.lists(st.tuples(OF, st.integers(0, 1000))), st.lists(st.tuples(OF, SECONDS)))

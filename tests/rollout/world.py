@@ -294,7 +294,8 @@ class World:
     def _gone(self) -> None:
         """The policy is gone, and all that it owned with it."""
         last = self.place.last
-        self.left = self.acted, self.now - last.detected_at if last is not None else 0.0
+        since = min(last.detected_at, last.watched_since) if last is not None else self.now  # the clock may have been set back since
+        self.left = self.acted, self.now - since
         self.exists = self.deleting = self.strays = False
         self.status, self.traffic, self.arms, self.serving = FallbackPolicyStatus(), None, {}, None
         self.acting, self.acted, self.tokens = 0, None, NO_TOKENS

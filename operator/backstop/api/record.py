@@ -5,12 +5,14 @@ left out, under a scheme version: an operator upgrade that adds a defaulted fiel
 """
 
 import hashlib
+import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Final, NamedTuple, assert_never
+from typing import Annotated, Any, Final, NamedTuple, assert_never
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from .access import Access
 from .authorities import AuthoritiesError, read_authorities
@@ -44,6 +46,13 @@ TRACES_CONTENTS: Final = "serving/traces"
 _DECIDING: Final = {"chain", "latencyBudgetMilliseconds", "serving", "access", "residency", "quality", "feedback", "stream", "spend"}
 
 
+def _rising(bounds: list[float]) -> list[float]:
+    """What is not above its predecessor would be counted in the wrong bucket. Raises ValueError."""
+    if not all(low < high < math.inf for low, high in itertools.pairwise((0.0, *bounds))):
+        raise ValueError("must be finite, above 0 and rising, each above the one before")
+    return bounds
+
+
 class RevisionRecord(ApiModel):
     """The gateway's whole configuration, as in `/etc/backstop/revision.json`."""
 
@@ -56,7 +65,9 @@ class RevisionRecord(ApiModel):
     prompt: PromptVersionSpec = Field(description="The PromptVersion's spec.")
     latencyBudgetMilliseconds: int = Field(ge=1, description="Time to the first byte of some answer.")
     chain: list[Tier] = Field(min_length=1, description="Who answers, in order.")
-    latencyBounds: list[float] = Field(min_length=1, description="Bucket bounds of latency histograms, in seconds, rising.")
+    latencyBounds: Annotated[list[float], AfterValidator(_rising)] = Field(
+        min_length=1, description="Bucket bounds of latency histograms, in seconds, rising."
+    )
     contents: dict[str, str] = Field(
         default_factory=dict,
         description="By tier, by `scorers/` and a scorer, or `serving/traces`: the text of the ConfigMap's key that it refers to.",

@@ -1,7 +1,7 @@
 """Counters and histograms of one thread: the event loop counts, and the library shows them when it is asked for its registry.
 
 The library's own are for any thread: each takes a lock for each count, and goes through a histogram's bounds one by one. With some
-sixteen counts a request, that took a tenth of a gateway's time. What other threads count stays with those.
+sixteen counts a request, that took a sixteenth of a whole answer's time. What other threads count stays with those.
 """
 
 import math

@@ -39,7 +39,7 @@ class Walk:
         return self.waited + (now - self.waiting_since if self.waiting else 0.0)
 
 
-class Waiting:  # entered for every request: by a generator it takes three times as long
+class Waiting:  # entered for every request: by a generator it takes twice as long
     """A request waits for a target, from here to the end of the block."""
 
     __slots__ = ("_clock", "_walk")
