@@ -45,19 +45,20 @@ async def replaced(scenario: Scenario, *, gone: set[str], pods: int) -> None:
 
 async def test_t01_every_gateway_pod_is_evicted_in_turn_and_no_request_fails(scenario: Scenario) -> None:
     """All are asked to go at once: that they go in turn is what their budget is for."""
-    await scenario.apply(prompt("1.0.0", text=GOOD), prompt("2.0.0", text=ALSO_GOOD), policy("1.0.0", steps=[(50, 600), (100, 5)]))
+    declared = policy("1.0.0", steps=[(20, 600), (100, 5)], replicas=5)
+    await scenario.apply(prompt("1.0.0", text=GOOD), prompt("2.0.0", text=ALSO_GOOD), declared)
     stable = (await scenario.until_stable("1.0.0"))["stable"]["revision"]
     async with scenario.load():
         await scenario.want("2.0.0")
-        await scenario.until_weight(50)
+        await scenario.until_weight(20)
         present = await scenario.pods()
-        assert len(present) == 3
+        assert len(present) == 6
         refused = await asyncio.gather(*(evict(scenario.client, pod) for pod in present))
         mine = [times for pod, times in zip(present, refused, strict=True) if pod["metadata"]["labels"]["backstop.dev/revision"] == stable]
         assert min(mine) == 0, "one may always go"
-        assert max(mine) > 0, "both of stable's pods were let go at once"
-        await replaced(scenario, gone={pod["metadata"]["uid"] for pod in present}, pods=3)
-        await scenario.until_weight(50, within=60)
+        assert max(mine) > 0, "all of stable's pods were let go at once"
+        await replaced(scenario, gone={pod["metadata"]["uid"] for pod in present}, pods=6)
+        await scenario.until_weight(20, within=60)
 
 
 async def test_the_only_pod_of_a_policy_may_be_evicted(scenario: Scenario) -> None:
