@@ -201,6 +201,30 @@ async def test_a_tick_that_is_broken_off_leaves_no_answer_for_the_next() -> None
         assert there.pid is None
 
 
+async def test_what_is_broken_off_while_its_process_is_ended_waits_for_that_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its loop could close while the process still ends, and nobody would close its pipes."""
+    start, started = asyncio.create_subprocess_exec, list[asyncio.subprocess.Process]()
+
+    async def broken_off_when_killed(python: str, *_: str, **pipes: Any) -> asyncio.subprocess.Process:
+        process = await start(python, "-c", GARBLED.format(frame=b"\0\0\0\0"), **pipes)
+        kill = process.kill
+
+        def kill_and_cancel() -> None:
+            kill()
+            broken.cancel()
+
+        monkeypatch.setattr(process, "kill", kill_and_cancel)
+        started.append(process)
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", broken_off_when_killed)
+    async with serving(silence) as (url, _), apart(url) as there:
+        broken = asyncio.create_task(answer(there, [question(time.time())]))
+        with pytest.raises(asyncio.CancelledError):
+            await broken
+        assert [process.returncode for process in started] == [-signal.SIGKILL]
+
+
 @pytest.mark.long
 async def test_ticks_at_the_same_time_have_a_process_each_and_no_answers_of_the_other() -> None:
     now = time.time()

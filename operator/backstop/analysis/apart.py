@@ -143,9 +143,17 @@ class Apart:
 
 
 async def _end(process: Process) -> None:
+    """Kill it, which is over in a moment; whoever is cancelled meanwhile waits for that first, or its loop may close before."""
     with contextlib.suppress(ProcessLookupError):
         process.kill()  # it holds nothing that would be lost
-    await process.wait()
+    ended, cancelled = asyncio.ensure_future(process.wait()), None
+    while not ended.done():
+        try:
+            await asyncio.shield(ended)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 async def _serve(source: PrometheusSource, *, questions: BinaryIO, answers: BinaryIO, clock: Callable[[], float]) -> None:
