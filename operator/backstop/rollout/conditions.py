@@ -212,6 +212,8 @@ def _without_canary(look: Look) -> tuple[Reason, str]:
     wanted, stable, guard, previous = look.wanted, look.place.stable, look.place.guard, look.place.previous
     if stable is not None and guard is not None and guard.returning is not None and previous is not None:
         return _returning(look, guard, stable=stable, previous=previous)
+    if stable is not None and isinstance(look.observed.route, Unknown):
+        return _unread(look, look.observed.route)
     name = wanted.name if wanted is not None else "the wanted revision"
     if look.place.stable is None and (serving := serves_already(look)) is not None:
         return Reason.STATUS_LOST, _lost(look, name, serving=serving)
@@ -226,12 +228,15 @@ def _without_canary(look: Look) -> tuple[Reason, str]:
 
 
 def _unread(look: Look, route: Unknown) -> tuple[Reason, str]:
-    """The canary holds, because nobody knows what callers are told."""
+    """The canary holds, or does not begin, because nobody knows what callers are told."""
+    holding = "holding" if look.place.canary is not None else "no rollout begins"
     if isinstance(route, Foreign):
-        return Reason.OBJECT_NOT_OURS, f"holding: {route.why}; rename the policy or take that object away"
+        return Reason.OBJECT_NOT_OURS, f"{holding}: {route.why}; rename the policy or take that object away"
+    if not look.by_replicas:
+        return Reason.TRAFFIC_UNREADABLE, f"{holding}: {route.why}; delete the traffic object to have it written anew"
     # The Service is what callers reach: nobody is told to delete it.
-    anew = "put it right, or end the canary (`backstop.dev/abort`)" if look.by_replicas else "delete the traffic object"
-    return Reason.TRAFFIC_UNREADABLE, f"holding: {route.why}; {anew} to have it written anew"
+    anew = ", or end the canary (`backstop.dev/abort`) to have it written anew" if look.place.canary is not None else ""
+    return Reason.TRAFFIC_UNREADABLE, f"{holding}: {route.why}; put it right{anew}"
 
 
 def _unknown_what_serves(look: Look) -> tuple[Reason, str] | None:

@@ -34,7 +34,7 @@ from .judged import same_subject
 from .look import Look
 from .move import Move
 from .observed import Known, Observed
-from .place import CanaryPlace, Place, Revision
+from .place import CanaryPlace, Place, PreviousPlace
 from .plan import ConditionState, Plan
 from .route import route_for, says_another, with_generation
 from .timeline import followed, report_is_due, waits_for_report
@@ -200,9 +200,8 @@ def _sizes(look: Look) -> Mapping[str, int]:
     sizes = {retiring.revision: look.observed.arm(retiring.revision).desired for retiring in place.retiring}
     if place.canary is not None:
         sizes[place.canary.revision.name] = _canary_size(look, place.canary)
-    returning = place.guard is not None and place.guard.returning is not None
-    if place.previous is not None and (returning or look.now < place.previous.until) and not _would_share(look):
-        sizes[place.previous.revision.name] = _kept_size(look, place.previous.revision)
+    if place.previous is not None and not _would_share(look):
+        sizes |= _kept(look, place.previous)
     if place.stable is not None:
         sizes[place.stable.revision.name] = _stable_size(look)
     elif (starting := _first(look)) is not None:
@@ -230,11 +229,16 @@ def _canary_size(look: Look, canary: CanaryPlace) -> int:
     return max(look.pods_made(canary), look.observed.arm(canary.revision.name).desired)
 
 
-def _kept_size(look: Look, previous: Revision) -> int:
-    """Enough to take everything back: with an autoscaler it grows with stable, and never shrinks."""
-    if look.policy.serving.autoscaling is None:
-        return look.replicas
-    return max(look.observed.arm(previous.name).desired, look.replicas)
+def _kept(look: Look, previous: PreviousPlace) -> Mapping[str, int]:
+    """The pods of what served before: enough to take everything back. With an autoscaler they grow with stable, and never shrink.
+
+    After their time they go, but not while the traffic object cannot be read: callers may have been led back to them already.
+    """
+    guard, name = look.place.guard, previous.revision.name
+    present = look.observed.arm(name).desired
+    if look.now < previous.until or (guard is not None and guard.returning is not None):
+        return {name: look.replicas if look.policy.serving.autoscaling is None else max(present, look.replicas)}
+    return {name: present} if present > 0 and not isinstance(look.observed.route, Known) else {}
 
 
 def _would_share(look: Look) -> bool:

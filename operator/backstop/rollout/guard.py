@@ -16,7 +16,7 @@ from .move import Move, go_back, halt, told, unsuspected
 from .observed import Known
 from .place import Guard, Halt, Incident, PreviousPlace, Revision, StablePlace
 from .progress import all_healthy
-from .rest import carries_verdict, fresh_canary, with_canary
+from .rest import fresh_canary, may_begin, with_canary
 from .wayback import is_late, late_words
 
 # For so long a way back to pods that were gone waits for all of them: one would break under what all of stable's serve.
@@ -154,7 +154,7 @@ def return_to_previous(look: Look) -> Move | None:
         return None
     if guard.returning is not None:
         return None  # on its way there already, with a verdict on what it leaves
-    if look.place.canary is not None or look.place.rejection_of(wanted.name) is not None or carries_verdict(look, wanted):
+    if look.place.canary is not None or look.place.rejection_of(wanted.name) is not None or not may_begin(look, wanted):
         return None
     message = (
         f"`spec` asks for {wanted.prompt_version} ({wanted.name}) again, in the guard window of what replaced it: back to it without steps"

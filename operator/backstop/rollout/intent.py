@@ -10,6 +10,7 @@ from backstop.api.reasons import Reason
 from . import first
 from .look import Look
 from .move import Move, roll_back, told, unsuspected, without_canary
+from .observed import Known
 from .place import Place, Revision
 from .progress import is_approved, is_edited, past_step
 from .recreation import as_first
@@ -26,7 +27,7 @@ def by_hand(look: Look) -> Move | None:
     if asked.retry is not None and asked.retry != known.retry:
         return _acknowledged(_retry(look), look=look, retry=asked.retry)
     if asked.promote is not None and asked.promote != known.promote:
-        if (cleared := _clear_the_way(look) or _compared_no_more(look)) is not None:
+        if not _cannot_begin(look) and (cleared := _clear_the_way(look) or _compared_no_more(look)) is not None:
             return cleared
         if look.wanted is None or not carries_verdict(look, look.wanted):
             return _acknowledged(_promote(look), look=look, promote=asked.promote)
@@ -100,13 +101,20 @@ def _promote(look: Look) -> Move | None:
         return None
     if wanted.name == stable.revision.name:
         return _keep(look, stable.revision)
-    if canary is not None and (canary.revision.name != wanted.name or canary.routed_at is not None):
+    if _cannot_begin(look) or (canary is not None and (canary.revision.name != wanted.name or canary.routed_at is not None)):
         return None
     message = (
         f"{wanted.prompt_version} ({wanted.name}) is promoted without its remaining steps, as asked for by hand (`backstop.dev/promote`)"
     )
     promoting = replace(canary or fresh_canary(look, wanted), by_hand=True, promoting_since=look.now)
     return told(with_canary(look.place, promoting), Reason.PROMOTED_BY_HAND, message)
+
+
+def _cannot_begin(look: Look) -> bool:
+    """Whether a promotion would have to begin a rollout, which one of a halted canary does too, and none may: see `rest.may_begin`."""
+    canary = look.place.canary
+    begins = look.place.stable is not None and (canary is None or canary.halted is not None)
+    return begins and not isinstance(look.observed.route, Known)
 
 
 def _keep(look: Look, stable: Revision) -> Move | None:

@@ -88,7 +88,7 @@ def new_canary(look: Look) -> Move | None:
     wanted, stable = look.wanted, look.place.stable
     if look.place.canary is not None or wanted is None or stable is None or wanted.name == stable.revision.name:
         return None
-    if look.place.rejection_of(wanted.name) is not None or carries_verdict(look, wanted):
+    if look.place.rejection_of(wanted.name) is not None or not may_begin(look, wanted):
         return None
     if look.place.incident is not None and look.place.incident.revision.name == wanted.name:
         return None
@@ -120,6 +120,15 @@ def with_canary(place: Place, canary: CanaryPlace) -> Place:
 def fresh_canary(look: Look, revision: Revision) -> CanaryPlace:
     """At its first step, with nothing counted."""
     return CanaryPlace(revision, started_at=look.now, step_hash=steps_hash(look.policy), unready_since=look.now)
+
+
+def may_begin(look: Look, revision: Revision) -> bool:
+    """Whether the traffic object lets a rollout of the revision begin.
+
+    One that cannot be read may carry a verdict on stable, which status lacks where an operator died before it wrote that. It is acted on
+    as long as there is no canary.
+    """
+    return isinstance(look.observed.route, Known) and not carries_verdict(look, revision)
 
 
 def carries_verdict(look: Look, revision: Revision) -> bool:
@@ -171,10 +180,13 @@ def watch_halt(look: Look) -> Move | None:
 
 
 def clear_away(look: Look) -> Move | None:
-    """Pods that were kept to finish or to return to, and whose time is over."""
+    """Pods that were kept to finish or to return to, and whose time is over.
+
+    Not what served before, while the traffic object cannot be read: callers may have been led back to it already.
+    """
     previous, retiring, guard = look.place.previous, look.place.retiring, look.place.guard
-    guarded = guard is not None and guard.suspect is None
-    kept_previous = previous if previous is not None and (guarded or look.now < previous.until) else None
+    kept = (guard is not None and guard.suspect is None) or not isinstance(look.observed.route, Known)
+    kept_previous = previous if previous is not None and (kept or look.now < previous.until) else None
     kept_retiring = tuple(r for r in retiring if look.now < r.until)
     if kept_previous == previous and kept_retiring == retiring:
         return None
