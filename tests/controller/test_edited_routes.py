@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -220,6 +222,37 @@ async def test_a_breach_over_a_traffic_object_of_something_else_is_no_rollback_u
         status = await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout", {}).get("shiftedAt"), within=60)
         assert status["lastRollout"]["reason"] == "LatencyBreach"
         assert (await world.route()).permille == 0
+
+
+@pytest.mark.apiserver
+async def test_what_gateways_act_on_is_asked_where_the_object_cannot_be_read_and_followed_by_a_later_generation(
+    connection: Connection, world: World, client: Client
+) -> None:
+    """An operator wrote it and died before it wrote status, by a clock that was ahead; then somebody broke the object."""
+    name = f"{world.policy}-traffic"
+    for version in ("v1", "v2"):
+        await world.prompt(version)
+    await world.apply("v1", canary=HELD)
+    async with running(connection, world):
+        await world.stable_on("v1")
+        await world.apply("v2", canary=HELD)
+        await world.until_status("v2 has a share", lambda s: s.get("canary", {}).get("weightVerifiedAt"), within=60)
+        await world.quiet()
+        patch = {"data": {"generation": "nonsense"}}
+        await client.patch(CONFIG_MAPS, namespace=world.namespace, name=name, patch=patch, manager=MANAGER)
+        await world.until_status("it is told", lambda s: condition(s, "Progressing")["reason"] == "TrafficUnreadable")
+        assert world.traffic is not None
+        ahead = int(time.time()) + 3600
+        world.traffic = replace(world.traffic, generation=ahead)
+        asked = world.asked
+
+        async def asked_again() -> bool:
+            return world.asked > asked + 2
+
+        await until("its gateways are asked", asked_again)
+        world.behaviour["v2"] = Behaviour(bad=0.5)
+        await world.until_status("v2 is rolled back", lambda s: s.get("lastRollout", {}).get("shiftedAt"), within=60)
+        assert (await world.route()).generation == ahead + 1
 
 
 @pytest.mark.apiserver

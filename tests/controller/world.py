@@ -81,6 +81,7 @@ class World:
     samples: dict[str, list[tuple[float, dict[str, float]]]] = field(default_factory=dict)
     metrics_url: str = ""
     queries: int = 0
+    asked: int = 0  # how often gateways were, for the generation that they act on
     sidecars: list[Body] = field(default_factory=list)  # that somebody's webhook puts into every pod
 
     def of(self, revision: str) -> Behaviour:
@@ -367,6 +368,7 @@ class World:
             )
 
     async def _gateway_status(self, revision: str, _: web.Request) -> web.Response:
+        self.asked += 1
         known = self.traffic.generation if self.traffic is not None and self.of(revision).acts else None
         return web.json_response({"revision": revision, "generation": known})
 

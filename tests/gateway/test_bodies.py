@@ -137,6 +137,8 @@ def test_any_text_arrives_in_the_prompt_as_it_is(value: str) -> None:
         (b"[]", "must be a JSON object"),
         (b'{"messages":[]} x', "not valid JSON"),
         (b"\xff{}", "UTF-8"),
+        (b'{"messages":[{"role":"us\xf3r"}]}', "the body is not UTF-8"),
+        (b'{"messages":[{"role":"user"}],"tools":[{"a":"\xff"}]}', "the body is not UTF-8"),
         (b'{"messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too deeply"),
         (b"{}", "`messages` is missing"),
         (b'{"messages":{}}', "`messages` must be a list"),
@@ -201,6 +203,27 @@ async def test_messages_that_no_model_would_take_are_refused_also_by_a_fixed_ans
     assert (got.status, got.json["error"]["param"]) == (400, param)
     assert f"`{param}`" in got.json["error"]["message"]
     assert await gateway.total("backstop_served_total", outcome="caller_error") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", b'{"messages":[{"role":"user","content":"\xff"}]}'),
+        ("/v1/completions", b'{"prompt":"Hi","user":"\xff"}'),
+        ("/v1/responses", b'{"input":[{"role":"user","content":"\xff"}]}'),
+        ("/v1/embeddings", b'{"input":["\xff"]}'),
+    ],
+)
+async def test_a_body_that_is_not_utf_8_is_refused_also_where_nobody_looks_into_it(
+    model: Model, gateways: Gateways, path: str, body: bytes
+) -> None:
+    tier = model_tier(model.url)
+    tier["model"]["embeddingModel"] = "e"
+    gateway = await gateways.start(make_record([tier]))
+    got = await gateway.post(body, path=path)
+    assert got.status == 400
+    assert "the body is not UTF-8 text" in got.json["error"]["message"]
+    assert model.fake.total == 0
 
 
 JSON_VALUES = st.recursive(

@@ -72,6 +72,23 @@ def test_an_older_route_in_the_place_of_one_that_took_traffic_away_unread_is_rep
     assert world.route.generation == world.place.last.generation
 
 
+def test_what_gateways_act_on_is_followed_by_a_later_generation_though_nobody_could_read_it_and_the_clock_was_set_back() -> None:
+    """Written over an unreadable object by an operator that died before it wrote status, and unreadable again."""
+    world = in_rollout(policy=policy(steps=LONG))
+    world.run(100)
+    world.now -= 3600
+    for _ in range(2):
+        world.unread, world.judged = True, BREACHED
+        before = world.acting
+        world.one_pass(stop_after=1)
+        assert world.route is not None
+        assert world.route.generation > before
+        world.settle()
+        assert world.acting == world.route.generation
+        assert world.acted is not None
+        assert world.acted.permille == 0
+
+
 def test_the_end_of_a_canary_is_seen_although_another_version_follows_at_once() -> None:
     world = in_rollout(policy=policy(steps=LONG))
     world.broken.add("rev3")

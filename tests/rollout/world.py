@@ -165,7 +165,7 @@ class World:
             wanted=self._salted(place),
             route=Unknown("it cannot be read") if self.unread else Known(self.route),
             arms=dict(self.arms),
-            acting=Known(self.acting) if awaited_generation(place) is not None else Unknown("not asked"),
+            acting=Known(self.acting) if self.unread or awaited_generation(place) is not None else Unknown("not asked"),
             acting_since=self.acting_since,
             readings=(self.judged,) if live and self.judged is not None else (),
             tokens=self.tokens,
@@ -335,9 +335,9 @@ class World:
         state = plan.route.state
         if self.route is not None and not self.put_back:
             # The next one, or one for each operator more that decided a write and died before it; over what cannot be read, and where
-            # gateways know a later one, any newer one.
+            # gateways know a later one, any that is newer than theirs.
             newer = state.generation - self.route.generation
-            assert 1 - self.strays <= newer
+            assert 1 - self.strays <= newer or (self.unread and state.generation > self.acting)
             assert self.unread or newer <= 1 + self.deaths or state.generation == self.acting + 1
         self.put_back, self.deaths = False, 0
         self.traffic, self.strays, self.unread = render(state), False, False

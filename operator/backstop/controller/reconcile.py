@@ -19,7 +19,7 @@ from ..rendering.owner import Owner
 from ..rendering.revision import RevisionTooLarge
 from ..rollout.decide import decide
 from ..rollout.judged import WATCH_SHIFT_SECONDS, same_subject
-from ..rollout.observed import Known, Unresolved
+from ..rollout.observed import Known, Unknown, Unresolved
 from ..rollout.place import Place, awaited_generation, is_losing
 from ..rollout.statusmap import place_of
 from ..telemetry.log import fields
@@ -327,7 +327,8 @@ class Reconcile:
     def _ask(self, subject: Subject, *, place: Place) -> None:
         self._verification.keep_asking(
             subject.key,
-            waiting=awaited_generation(place) is not None,
+            # What an operator wrote last before it died is known to gateways alone where the route cannot be read.
+            waiting=awaited_generation(place) is not None or isinstance(subject.observed.route, Unknown),
             falling=is_losing(place),
             by_endpoints=subject.wish.spec.serving.workload is not None,
         )

@@ -8,7 +8,7 @@ import msgspec
 
 from ..api.fallbackpolicy import Capability
 from .errors import CallerError
-from .jsontext import NotJSONError, join_object, quoted, split_array, split_object
+from .jsontext import NotJSONError, join_object, quoted, split_array, split_body, split_object
 from .knowledge import question_in
 from .needs import needs_of
 from .prompt import check_values
@@ -90,7 +90,7 @@ def parse_chat(
 
 def _members(text: bytes) -> dict[str, bytes]:
     try:
-        return split_object(text)
+        return split_body(text)
     except NotJSONError as error:
         raise CallerError(f"the body {error}; send a chat completion request") from None
 

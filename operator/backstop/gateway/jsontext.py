@@ -31,6 +31,13 @@ def split_object(text: bytes) -> dict[str, bytes]:
         return _object_slowly(text)
 
 
+def split_body(text: bytes) -> dict[str, bytes]:
+    """Members of the JSON object that a caller sent. Raises NotJSONError, also for what `split_object` does not look into."""
+    if not text.isascii():
+        _decoded(text)
+    return split_object(text)
+
+
 def split_array(text: bytes) -> list[bytes]:
     """Elements of a JSON array, each as it is spelled. Raises NotJSONError."""
     try:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final, NamedTuple, TypeVar
 
 from .errors import CallerError
-from .jsontext import NotJSONError, join_object, parse_scalar, split_array, split_object
+from .jsontext import NotJSONError, join_object, parse_scalar, split_array, split_body, split_object
 
 Parts = TypeVar("Parts")
 PATH: Final = "/v1/responses"
@@ -75,7 +75,7 @@ class AsChat(NamedTuple):
 
 def as_chat(text: bytes) -> AsChat:
     """A chat request in place of one for a response. Raises CallerError."""
-    members = _object(text, where="the body", param=None)
+    members = _cut(split_body, text, where="the body", param=None)
     for name, harmless in _NOT_OFFERED.items():
         if members.pop(name, b"null") not in (*_NOTHING, *harmless):
             raise CallerError(f"`{name}` is not offered on `{PATH}`; leave it out", param=name)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from .errors import CallerError
-from .jsontext import NotJSONError, join_object, quoted, split_array, split_object, text_in
+from .jsontext import NotJSONError, join_object, quoted, split_array, split_body, split_object, text_in
 from .sse import DONE, EventSplitter
 
 
@@ -40,7 +40,7 @@ _NOT_OFFERED: Final = {
 def chat_of(text: bytes) -> bytes:
     """A chat request in place of a completion request. Raises CallerError."""
     try:
-        members = split_object(text)
+        members = split_body(text)
     except NotJSONError as error:
         raise CallerError(f"the body {error}; send a completion request") from None
     for name, harmless in _NOT_OFFERED.items():
@@ -101,7 +101,7 @@ def _text_choice(choice: dict[str, bytes], *, part: str) -> bytes:
 def embeddings_of(text: bytes) -> dict[str, bytes]:
     """The members of a request for embeddings, but for `model`. Raises CallerError."""
     try:
-        members = split_object(text)
+        members = split_body(text)
     except NotJSONError as error:
         raise CallerError(f"the body {error}; send a request for embeddings") from None
     if members.get("input", b"null") in (b"null", b"[]", b'""'):
