@@ -26,6 +26,7 @@ class Figures:
     streams: Calls | None = None  # many at once, tokens without pause
     hit: Calls | None = None
     hits: Calls | None = None
+    ruled: Calls | None = None  # answers of rules, where the primary refuses connections
     idle: float | None = None  # MiB
     loaded: float | None = None
     faults: dict[Fault, Calls] = field(default_factory=dict)
@@ -62,12 +63,17 @@ async def measure(
         found.hit = await caller(running.way, connections=1, seconds=seconds)
         found.hits = await caller(running.way, connections=BUSY_CONNECTIONS, seconds=seconds)
 
+    async def ruled(running: Running) -> None:
+        found.ruled = await caller(running.way, connections=1, seconds=seconds)
+
     async def failing(running: Running, *, fault: Fault) -> None:
         found.faults[fault] = await caller(running.way, connections=1, seconds=seconds)
 
     runs: list[tuple[Setting, Callable[[Running], Awaitable[None]]]] = [(Setting([model.good]), plain), (Setting([model.paced]), paced)]
     if stack.keeps:
         runs.append((Setting([model.good], cache=True), keeping))
+    if stack.rules:
+        runs.append((Setting([model.failing(Fault.REFUSE)], rules=True), ruled))
     runs += [(Setting([model.failing(fault), model.good]), partial(failing, fault=fault)) for fault in faults]
     for setting, run in runs:
         try:

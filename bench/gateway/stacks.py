@@ -66,10 +66,13 @@ class Model:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a stack is started with: base URLs in the order in which they are asked, and whether answers are kept."""
+    """What a stack is started with: base URLs in the order in which they are asked, whether answers are kept, and whether rules answer
+    where none of these does.
+    """
 
     chain: Sequence[str]
     cache: bool = False
+    rules: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,15 @@ class Running:
 
 @dataclass(frozen=True)
 class Stack:
-    """`prepare` writes what is needed into a folder, and gives command, environment and the way to ask. `keeps`: it has a cache."""
+    """`prepare` writes what is needed into a folder, and gives command, environment and the way to ask. `keeps`: it has a cache. `rules`:
+    rules can answer.
+    """
 
     name: str
     version: str
     prepare: Callable[[Setting, Path, int], tuple[list[str], dict[str, str], Way]]
     keeps: bool = True
+    rules: bool = False
 
     @asynccontextmanager
     async def running(self, setting: Setting, *, core: int, folder: Path) -> AsyncIterator[Running]:
@@ -106,12 +112,12 @@ def backstop(checkout: Path = REPOSITORY) -> Stack:
 
     def prepare(setting: Setting, folder: Path, port: int) -> tuple[list[str], dict[str, str], Way]:
         file = folder / "backstop.yaml"
-        file.write_text(yaml.safe_dump_all([_prompt(), _policy(setting)]))
+        file.write_text(yaml.safe_dump_all([_prompt(), _rules(), _policy(setting)]))
         ports = ["--port", str(port), "--metrics-port", str(_free_port())]
         command = [python, "-m", "backstop.gateway.main", "--manifests", str(file), *ports]
         return command, {"PYTHONPATH": str(checkout / "operator")}, Way(f"http://127.0.0.1:{port}/v1/chat/completions")
 
-    return Stack("Backstop", "this checkout", prepare)
+    return Stack("Backstop", "this checkout", prepare, rules=True)
 
 
 def litellm() -> Stack:
@@ -191,6 +197,18 @@ def _prompt() -> dict[str, Any]:
     return {"apiVersion": "backstop.dev/v1alpha1", "kind": "PromptVersion", "metadata": {"name": "bench-1"}, "spec": spec}
 
 
+def _rules() -> dict[str, Any]:
+    """Twenty of which the last one holds, every other with a pattern: how long a request is at them is about what they cost at most."""
+    entries = [
+        {"when": f"request.folded.contains('subject {number}')" if number % 2 else f"request.text.matches('(?i)subject {number}\\\\b')"}
+        for number in range(19)
+    ]
+    text = yaml.safe_dump(
+        {"entries": [entry | {"answer": "-"} for entry in entries] + [{"when": "true", "answer": "Ask again on Monday."}]}
+    )
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "rules"}, "data": {"rules.yaml": text}}
+
+
 def _policy(setting: Setting) -> dict[str, Any]:
     chain: list[dict[str, Any]] = []
     for position, url in enumerate(setting.chain):
@@ -200,6 +218,8 @@ def _policy(setting: Setting) -> dict[str, Any]:
         chain.append(tier)
     if setting.cache:
         chain.append({"name": "kept", "cache": {"hot": {"maxMebibytes": 16}}})
+    if setting.rules:
+        chain.append({"name": "rules", "ruleEngine": {"rulesRef": {"name": "rules", "key": "rules.yaml"}}})
     spec = {"promptVersion": "bench-1", "latencyBudgetMilliseconds": 10_000, "chain": chain}
     return {"apiVersion": "backstop.dev/v1alpha1", "kind": "FallbackPolicy", "metadata": {"name": "bench"}, "spec": spec}
 

@@ -49,6 +49,8 @@ def _rows() -> list[Row]:
         Row("cache hit, 1 connection: p50, ms, in all", lambda f, _: _ms(_of(f.hit, lambda c: c.whole.p50)), 2),
         Row("cache hit, 1 connection: p99, ms, in all", lambda f, _: _ms(_of(f.hit, lambda c: c.whole.p99)), 2),
         Row(f"cache hits/s, {BUSY_CONNECTIONS} connections", lambda f, _: _of(f.hits, lambda c: c.per_second), 0, more_is_better=True),
+        Row("rules answer, no model does: p50, ms, in all", lambda f, _: _ms(_of(f.ruled, lambda c: c.whole.p50)), 2),
+        Row("rules answer, no model does: p99, ms, in all", lambda f, _: _ms(_of(f.ruled, lambda c: c.whole.p99)), 2),
         Row("memory idle, MiB", lambda f, _: math.nan if f.idle is None else f.idle, 0),
         Row("memory after the load, MiB", lambda f, _: math.nan if f.loaded is None else f.loaded, 0),
     ]

@@ -229,7 +229,7 @@ func (c *caller) read(answer head, started time.Time, measured bool) (time.Durat
 			return text, err
 		}
 		now := time.Now()
-		for _, token := range sent(chunk) {
+		for left, rest, ok := sent(chunk); ok; left, rest, ok = sent(rest) {
 			if text == 0 {
 				text = now.Sub(started)
 			}
@@ -237,24 +237,23 @@ func (c *caller) read(answer head, started time.Time, measured bool) (time.Durat
 				c.tokens++
 			}
 			if measured {
-				c.lag = append(c.lag, now.Sub(token))
+				c.lag = append(c.lag, now.Sub(left))
 			}
 		}
 	}
 }
 
-// sent tells when the tokens in these events left the model.
-func sent(events []byte) []time.Time {
-	var times []time.Time
+// sent tells when the first token in these events left the model, and what comes after it; not ok where there is none.
+func sent(events []byte) (left time.Time, rest []byte, ok bool) {
 	for {
 		at := bytes.Index(events, []byte(`"content":"`))
 		if at < 0 {
-			return times
+			return time.Time{}, nil, false
 		}
 		events = events[at+len(`"content":"`):]
 		text, _, _ := bytes.Cut(events, []byte(` "`))
 		if nanoseconds, err := strconv.ParseInt(string(text), 10, 64); err == nil {
-			times = append(times, time.Unix(0, nanoseconds))
+			return time.Unix(0, nanoseconds), events, true
 		}
 	}
 }

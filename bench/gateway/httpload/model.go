@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -36,6 +37,7 @@ func model(arguments []string) error {
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
+	stream := newStream(*tokens, *interval)
 	listener, err := net.Listen("tcp", *listen)
 	if err != nil {
 		return err
@@ -47,14 +49,14 @@ func model(arguments []string) error {
 			return err
 		}
 		noDelay(connection)
-		go (&asked{connection: connection, tokens: *tokens, interval: *interval}).serve()
+		go (&asked{connection: connection, stream: stream}).serve()
 	}
 }
 
 type asked struct {
 	connection net.Conn
-	tokens     int
-	interval   time.Duration
+	stream     *stream
+	event      []byte
 }
 
 func (a *asked) serve() {
@@ -79,7 +81,7 @@ func (a *asked) serve() {
 		case "busy":
 			_, err = a.connection.Write(refusal)
 		case "paced":
-			err = a.answer(body, a.interval)
+			err = a.answer(body, a.stream.interval)
 		default:
 			err = a.answer(body, 0)
 		}
@@ -91,7 +93,7 @@ func (a *asked) serve() {
 
 func (a *asked) answer(body []byte, interval time.Duration) error {
 	if bytes.Contains(body, []byte(`"stream":true`)) || bytes.Contains(body, []byte(`"stream": true`)) {
-		return a.stream(interval)
+		return a.tell(interval)
 	}
 	_, err := a.connection.Write(answer)
 	return err
@@ -124,36 +126,47 @@ func way(start string) string {
 	return first
 }
 
-const streamHead = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+// stream is a streamed answer but for the text of its tokens. Each token is written by itself, as by a model that has no next one yet;
+// what does not change from one to the next is made once.
+type stream struct {
+	tokens     int
+	interval   time.Duration
+	begin, end []byte // what is written before and after the tokens
+	head, tail []byte // of a token's event, around its text
+}
 
-// stream sends each token with the time at which it left, in nanoseconds, as its text.
-func (a *asked) stream(interval time.Duration) error {
-	send := func(event string) error {
-		_, err := fmt.Fprintf(a.connection, "%x\r\n%s\r\n", len(event), event)
-		return err
-	}
+func newStream(tokens int, interval time.Duration) *stream {
 	chunk := func(delta, finish string) string {
 		return `data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1700000000,"model":"bench","choices":[{"index":0,"delta":` +
 			delta + `,"finish_reason":` + finish + "}]}\n\n"
 	}
-	if _, err := io.WriteString(a.connection, streamHead); err != nil {
+	framed := func(event string) string { return fmt.Sprintf("%x\r\n%s\r\n", len(event), event) }
+	s := &stream{tokens: tokens, interval: interval}
+	s.begin = []byte("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" +
+		framed(chunk(`{"role":"assistant","content":""}`, "null")))
+	s.end = []byte(framed(chunk(`{}`, `"stop"`)) + framed("data: [DONE]\n\n") + "0\r\n\r\n")
+	text := strconv.FormatInt(time.Now().UnixNano(), 10) // as long as that of each token, which decides on the frame
+	head, tail, _ := strings.Cut(framed(chunk(`{"content":"`+text+` "}`, "null")), text)
+	s.head, s.tail = []byte(head), []byte(tail)
+	return s
+}
+
+// tell sends each token with the time at which it left, in nanoseconds, as its text.
+func (a *asked) tell(interval time.Duration) error {
+	if _, err := a.connection.Write(a.stream.begin); err != nil {
 		return err
 	}
-	if err := send(chunk(`{"role":"assistant","content":""}`, "null")); err != nil {
-		return err
-	}
-	for range a.tokens {
-		time.Sleep(interval)
-		if err := send(chunk(fmt.Sprintf(`{"content":"%d "}`, time.Now().UnixNano()), "null")); err != nil {
+	for range a.stream.tokens {
+		if interval > 0 {
+			time.Sleep(interval)
+		}
+		a.event = append(a.event[:0], a.stream.head...)
+		a.event = strconv.AppendInt(a.event, time.Now().UnixNano(), 10)
+		a.event = append(a.event, a.stream.tail...)
+		if _, err := a.connection.Write(a.event); err != nil {
 			return err
 		}
 	}
-	if err := send(chunk(`{}`, `"stop"`)); err != nil {
-		return err
-	}
-	if err := send("data: [DONE]\n\n"); err != nil {
-		return err
-	}
-	_, err := io.WriteString(a.connection, "0\r\n\r\n")
+	_, err := a.connection.Write(a.stream.end)
 	return err
 }
