@@ -30,6 +30,7 @@ lock: ## write requirements/*.txt anew from pyproject.toml
 	mkdir -p requirements
 	$(CACHE)/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --extra traces pyproject.toml -o requirements/runtime.txt
 	$(CACHE)/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --group build -o requirements/build.txt
+	$(CACHE)/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --group fuzz -o requirements/fuzz.txt
 	$(CACHE)/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command 'make lock' --group dev --extra traces pyproject.toml -c requirements/runtime.txt -o requirements/dev.txt
 
 .PHONY: check
@@ -72,12 +73,21 @@ soaked:
 soak: venv  ## a gateway under mixed traffic and trouble for an hour: answers, sums of counters, memory (MINUTES=60)
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60)
 
+# Beside the others' lock: there are wheels for Linux on x86_64 alone.
+$(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
+	touch $@
+
+.PHONY: fuzz
+fuzz: $(VENV)/.fuzz  ## made-up bytes, led by what code they reach, for all that reads what others write (MINUTES=10; Linux on x86_64)
+	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10)
+
 .PHONY: mutants
 mutants: venv  ## the engine with one mistake in it, another one each time: its tests must see each (minutes)
 	$(BIN)/python -m pytest -q -n 2 -m mutants tests/mutants
 
 .PHONY: nightly
-nightly: mutants  ## the mutants, properties on other examples each time, deaths in each write, a million steps of the engine's state machines
+nightly: mutants fuzz  ## the mutants, made-up bytes, properties on other examples each time, deaths in each write, a million steps of the engine's state machines
 	$(BIN)/python -m pytest -q -n 2 --every-write tests/controller/test_crash.py
 	$(BIN)/python -m pytest -q -n 2 -m "not apiserver and not prometheus and not cluster and not mutants" --hypothesis-profile=new tests
 	$(BIN)/python -m tests.simulation --steps $(or $(STEPS),1000000)
