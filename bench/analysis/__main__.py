@@ -24,11 +24,11 @@ def main() -> None:
     chosen = [cell for cell in cells() if options.only in cell.what]
     runs = {cell.what: options.runs if cell.onset is None else options.detections for cell in chosen}
     firsts = range(0, max(options.runs, options.detections), STREAMS)
-    parts = [(cell.what, rate, first) for first in firsts for cell in chosen for rate in RATES if first < runs[cell.what]]
+    parts = [(cell.what, rate, first) for first in firsts for cell in chosen for rate in options.rates if first < runs[cell.what]]
     done = kept(options.results)
     began = time.monotonic()
     with ProcessPoolExecutor(max_workers=options.processes) as pool:
-        pending = {pool.submit(judged, part): part for part in parts if part not in done}
+        pending = {pool.submit(judged, part, options.judge): part for part in parts if part not in done}
         for future in as_completed(pending):
             done[pending[future]] = future.result()
             keep(options.results, part=pending[future], times=future.result())
@@ -36,24 +36,25 @@ def main() -> None:
     outcomes = [
         _outcome(cell, judge=name, rate=rate, times=tuple(found[: runs[cell.what]]))
         for cell in chosen
-        for rate in RATES
+        for rate in options.rates
         for name, found in _joined([done[part] for part in parts if part[:2] == (cell.what, rate)]).items()
     ]
-    print(printed(outcomes, rates=RATES))
+    print(printed(outcomes, rates=options.rates))
     print()
     print(measured())
     if options.plot is not None:
-        options.plot.write_text(drawn(outcomes, rates=RATES))
+        options.plot.write_text(drawn(outcomes, rates=options.rates))
 
 
-def judged(part: Part) -> Times:
-    """A part of one cell at one rate, all judges over the same streams; in any process."""
+def judged(part: Part, judges: str = "") -> Times:
+    """A part of one cell at one rate, all judges with this text in their names over the same streams; in any process."""
     what, rate, first = part
     cell = next(cell for cell in cells() if cell.what == what)
-    times: Times = {name: [] for name in cell.judges}
+    asked = {name: judge for name, judge in cell.judges.items() if judges in name}
+    times: Times = {name: [] for name in asked}
     for run in range(first, first + STREAMS):
         one = stream(cell.truth, rate=rate, seconds=cell.seconds, seed=f"{cell.what} {rate} {run}")
-        for name, judge in cell.judges.items():
+        for name, judge in asked.items():
             times[name].append(judge(one))
     return times
 
@@ -97,6 +98,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--detections", type=int, default=400, help="streams per cell of a regression (400)")
     parser.add_argument("--processes", type=int, default=None, help="processes to spread over (one per processor)")
     parser.add_argument("--only", default="", help="only cells whose name has this text in it")
+    parser.add_argument("--rates", type=int, nargs="+", choices=RATES, default=RATES, help="only these, in requests a second")
+    parser.add_argument("--judge", default="", help="only judges whose name has this text in it")
     parser.add_argument("--results", type=Path, default=None, help="keeps what is judged, and goes on from there (JSON lines)")
     parser.add_argument("--plot", type=Path, default=None, help="where to write the plot (SVG)")
     return parser.parse_args()
