@@ -63,6 +63,9 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule()
     def the_policy_is_deleted(self) -> None:
+        """One that nothing holds is gone at once, with its traffic object."""
+        if self.world.exists and not self.world.finalizer:
+            self._lose_what_only_the_route_says()
         self.world.delete()
 
     @precondition(lambda self: not self.world.exists)
