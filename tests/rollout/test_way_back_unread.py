@@ -46,7 +46,10 @@ def test_no_rollout_begins_before_its_verdict_can_be_read(version: str, deleted:
     assert (plan.phase, plan.reason) == (Phase.STARTING, Reason.TRAFFIC_UNREADABLE)
     said = condition(plan, ConditionType.RECONCILING)
     assert said is not None
-    assert said[2] == "no rollout begins: it cannot be read; delete the traffic object to have it written anew"
+    assert said[2] == (
+        "no rollout begins: it cannot be read, and the pods of rev1, which served before, are kept; put it right: gateways act on a later "
+        "state than `.status` knows of, and if it is deleted, rev2 serves as stable"
+    )
     agree_with_kstatus(plan)
     world.deleting = deleted
     world.unread = False
@@ -61,7 +64,10 @@ def test_without_gateways_nobody_is_told_to_delete_what_callers_reach() -> None:
     world.want("3")
     said = condition(world.decide(), ConditionType.RECONCILING)
     assert said is not None
-    assert said[2] == "no rollout begins: it cannot be read; put it right"
+    assert said[2] == "no rollout begins: it cannot be read, and the pods of rev1, which served before, are kept; put it right"
+    world.run(5)
+    assert shares(world) == ("rev1", None, 0), "what the Service does is left as it is"
+    goes_back(world)
 
 
 @pytest.mark.parametrize("token", ["promote", "retry"])
@@ -75,22 +81,53 @@ def test_a_persons_word_begins_none_either_and_does_not_wait(token: str) -> None
     goes_back(world)
 
 
-def test_a_promotion_of_what_is_halted_leaves_it_halted() -> None:
-    """It would begin anew."""
+def test_that_it_cannot_be_read_is_said_at_rest_too() -> None:
+    world = promoted(keep=GUARD)
+    world.run(5)
+    world.unread = True
+    world.run(5)
+    said = condition(world.decide(), ConditionType.PROGRESSING)
+    words = "no rollout begins: it cannot be read, and the pods of rev1, which served before, are kept; "
+    assert said == ("False", Reason.TRAFFIC_UNREADABLE, words + "delete the traffic object to have it written anew")
+    agree_with_kstatus(world.decide())
+    world.unread = False
+    world.run(5)
+    assert condition(world.decide(), ConditionType.PROGRESSING) == ("False", Reason.STABLE, "no rollout is running")
+
+
+@pytest.mark.parametrize("token", ["promote", "retry"])
+def test_a_word_for_what_is_rejected_changes_nothing_and_says_why(token: str) -> None:
+    world = promoted()
+    world.judged = BREACHED
+    world.one_pass()
+    world.judged = HEALTHY
+    world.unread = True
+    world.told.clear()
+    world.ask(**{token: "1"})
+    world.run(5)
+    assert world.place.rejection_of("rev2") is not None
+    assert world.place.freed is None
+    (told,) = [said for said in world.told if said.reason is Reason.TOKEN_WITHOUT_EFFECT]
+    assert told.message == (
+        f"the annotation `backstop.dev/{token}` is not acted on, because no rollout begins now: it cannot be read; a new value asks again"
+    )
+
+
+@pytest.mark.parametrize("token", ["promote", "retry"])
+def test_a_word_for_what_is_halted_ends_it_which_writes_the_object_anew(token: str) -> None:
     world = promoted(mode="Pause")
     world.judged = BREACHED
     world.run(2)
     assert world.place.canary is not None
-    halted = world.place.canary.halted
-    assert halted is not None
+    assert world.place.canary.halted is not None
     world.judged = HEALTHY
     world.unread = True
-    world.ask(promote="1")
-    world.run(5)
-    assert world.place.canary is not None
-    assert world.place.canary.halted is not None
-    assert world.place.canary.halted.at == halted.at
-    assert "TokenWithoutEffect" in world.reasons()
+    world.ask(**{token: "1"})
+    world.run(60)
+    assert not world.unread
+    assert world.place.rejection_of("rev2") is None
+    assert shares(world)[1] == "rev2" or is_stable(world, "2")
+    assert "TokenWithoutEffect" not in world.reasons()
 
 
 def test_what_callers_were_led_back_to_keeps_its_pods_and_the_verdict_is_found_after_the_guard_window() -> None:

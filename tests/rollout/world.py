@@ -175,7 +175,8 @@ class World:
             remembered=self._remembered() if place.stable is None else self._on_prompt_version(place),
             requests=self.judged.canary.total if live and self.judged is not None else None,
             reporting=self._reporting(),
-            strays=self.strays,
+            # What a Service does whose annotations nobody can read is nobody's word.
+            strays=self.strays or (self.unread and self.policy.serving.workload is not None),
             with_pods=frozenset(self.lingering | {name for name, arm in self.arms.items() if arm.ready > 0}),
         )
 

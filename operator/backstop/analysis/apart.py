@@ -146,10 +146,10 @@ async def _end(process: Process) -> None:
     """Kill it, which is over in a moment; whoever is cancelled meanwhile waits for that first, or its loop may close before."""
     with contextlib.suppress(ProcessLookupError):
         process.kill()  # it holds nothing that would be lost
-    ended, cancelled = asyncio.ensure_future(process.wait()), None
-    while not ended.done():
+    cancelled = None
+    while process.returncode is None:
         try:
-            await asyncio.shield(ended)
+            await process.wait()
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:

@@ -19,7 +19,7 @@ from ..rendering.owner import Owner
 from ..rendering.revision import RevisionTooLarge
 from ..rollout.decide import decide
 from ..rollout.judged import WATCH_SHIFT_SECONDS, same_subject
-from ..rollout.observed import Known, Unknown, Unresolved
+from ..rollout.observed import Foreign, Known, Unknown, Unresolved
 from ..rollout.place import Place, awaited_generation, is_losing
 from ..rollout.statusmap import place_of
 from ..telemetry.log import fields
@@ -325,12 +325,12 @@ class Reconcile:
         return problem is not None
 
     def _ask(self, subject: Subject, *, place: Place) -> None:
+        route, by_endpoints = subject.observed.route, subject.wish.spec.serving.workload is not None
+        awaits = awaited_generation(place) is not None
+        # What an operator wrote last before it died is known to gateways alone where the route cannot be read.
+        unread = isinstance(route, Unknown) and not isinstance(route, Foreign) and not by_endpoints
         self._verification.keep_asking(
-            subject.key,
-            # What an operator wrote last before it died is known to gateways alone where the route cannot be read.
-            waiting=awaited_generation(place) is not None or isinstance(subject.observed.route, Unknown),
-            falling=is_losing(place),
-            by_endpoints=subject.wish.spec.serving.workload is not None,
+            subject.key, waiting=awaits or unread, falling=awaits and is_losing(place), by_endpoints=by_endpoints
         )
 
     def _analysis(self, key: PolicyKey, *, status: FallbackPolicyStatus) -> str | None:

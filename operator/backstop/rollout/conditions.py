@@ -154,6 +154,9 @@ def _progressing(look: Look) -> ConditionState:
     waits = look.wanted is None or look.place.rejection_of(look.wanted.name) is not None or _incident(look) is not None
     waits = waits or first.failed(look) is not None
     if look.place.canary is None and (_is_stable(look) or waits):
+        route = look.observed.route
+        if isinstance(route, Unknown) and look.place.stable is not None:
+            return ConditionState(ConditionType.PROGRESSING, "False", *_unread(look, route))
         return ConditionState(ConditionType.PROGRESSING, "False", Reason.STABLE, "no rollout is running")
     return ConditionState(ConditionType.PROGRESSING, "True", *_doing(look))
 
@@ -229,14 +232,24 @@ def _without_canary(look: Look) -> tuple[Reason, str]:
 
 def _unread(look: Look, route: Unknown) -> tuple[Reason, str]:
     """The canary holds, or does not begin, because nobody knows what callers are told."""
-    holding = "holding" if look.place.canary is not None else "no rollout begins"
+    place, acting = look.place, look.observed.acting
+    said = f"{'holding' if place.canary is not None else 'no rollout begins'}: {route.why}"
+    if place.canary is None and place.previous is not None:
+        said += f", and the pods of {place.previous.revision.name}, which served before, are kept"
     if isinstance(route, Foreign):
-        return Reason.OBJECT_NOT_OURS, f"{holding}: {route.why}; rename the policy or take that object away"
+        return Reason.OBJECT_NOT_OURS, f"{said}; rename the policy or take that object away"
+    if isinstance(acting, Known) and acting.value > place.generation and place.stable is not None:
+        # An operator died before it wrote status, perhaps over a verdict on stable.
+        later = "gateways act on a later state than `.status` knows of"
+        return (
+            Reason.TRAFFIC_UNREADABLE,
+            f"{said}; put it right: {later}, and if it is deleted, {place.stable.revision.name} serves as stable",
+        )
     if not look.by_replicas:
-        return Reason.TRAFFIC_UNREADABLE, f"{holding}: {route.why}; delete the traffic object to have it written anew"
+        return Reason.TRAFFIC_UNREADABLE, f"{said}; delete the traffic object to have it written anew"
     # The Service is what callers reach: nobody is told to delete it.
-    anew = ", or end the canary (`backstop.dev/abort`) to have it written anew" if look.place.canary is not None else ""
-    return Reason.TRAFFIC_UNREADABLE, f"{holding}: {route.why}; put it right{anew}"
+    anew = ", or end the canary (`backstop.dev/abort`) to have it written anew" if place.canary is not None else ""
+    return Reason.TRAFFIC_UNREADABLE, f"{said}; put it right{anew}"
 
 
 def _unknown_what_serves(look: Look) -> tuple[Reason, str] | None:

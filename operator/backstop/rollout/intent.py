@@ -10,7 +10,7 @@ from backstop.api.reasons import Reason
 from . import first
 from .look import Look
 from .move import Move, roll_back, told, unsuspected, without_canary
-from .observed import Known
+from .observed import Known, Unknown
 from .place import Place, Revision
 from .progress import is_approved, is_edited, past_step
 from .recreation import as_first
@@ -43,7 +43,10 @@ def by_hand(look: Look) -> Move | None:
 def _acknowledged(move: Move | None, *, look: Look, **token: str) -> Move:
     (name,) = token
     if move is None:
-        message = f"the annotation `backstop.dev/{name.replace('_', '-')}` has nothing to act on now; a new value asks again"
+        route, said = look.observed.route, f"the annotation `backstop.dev/{name.replace('_', '-')}`"
+        message = f"{said} has nothing to act on now; a new value asks again"
+        if _cannot_begin(look) and isinstance(route, Unknown):
+            message = f"{said} is not acted on, because no rollout begins now: {route.why}; a new value asks again"
         move = told(look.place, Reason.TOKEN_WITHOUT_EFFECT, message)
     return replace(move, place=replace(move.place, acknowledged=replace(look.place.acknowledged, **token)))
 
@@ -68,7 +71,7 @@ def _retry(look: Look) -> Move | None:
     if wanted is not None and first.failed(look) is not None:
         message = f"the probes of {wanted.prompt_version} ({wanted.name}) run again, as asked for by hand (`backstop.dev/retry`)"
         return told(replace(look.place, first=None), Reason.RETRIED, message)
-    if wanted is None or not (_stands_back(look, wanted) or _shares_an_incident(look, wanted)):
+    if wanted is None or _cannot_begin(look) or not (_stands_back(look, wanted) or _shares_an_incident(look, wanted)):
         return None
     if look.place.stable is None:
         return as_first(look, wanted, reason=Reason.RETRIED, token="retry")
@@ -111,10 +114,8 @@ def _promote(look: Look) -> Move | None:
 
 
 def _cannot_begin(look: Look) -> bool:
-    """Whether a promotion would have to begin a rollout, which one of a halted canary does too, and none may: see `rest.may_begin`."""
-    canary = look.place.canary
-    begins = look.place.stable is not None and (canary is None or canary.halted is not None)
-    return begins and not isinstance(look.observed.route, Known)
+    """Whether a rollout would have to begin, and none may: see `rest.may_begin`."""
+    return look.place.canary is None and look.place.stable is not None and not isinstance(look.observed.route, Known)
 
 
 def _keep(look: Look, stable: Revision) -> Move | None:

@@ -31,12 +31,13 @@ def route_for(
     which take no older one for news, also where the object has an older one, or cannot be read.
 
     An unreadable object is left to its author while nothing is wrong, and replaced when traffic has to leave the canary. One that strays is
-    wrong: a canary under way holds, so that its author is told; without one all it can say is that stable serves.
+    wrong: a canary under way holds, so that its author is told; without one all it can say is that stable serves, or what served before
+    while that may be led back to.
     """
     if move.place.stable is None:
         return None
     present = route.value if isinstance(route, Known) else None
-    if isinstance(route, Unknown) and not _leaves(before, after=move.place) and not (strays and _serves_alone(move.place)):
+    if isinstance(route, Unknown) and not _leaves(before, after=move.place) and not (strays and _can_only_say_stable(move.place)):
         return None
     known = before.canary.generation if before.canary is not None else None
     newer_than = max(known or 0, before.generation)
@@ -136,8 +137,8 @@ def _judged(place: Place) -> str | None:
     return place.stable.revision.name if place.stable is not None and place.guard is not None else None
 
 
-def _serves_alone(place: Place) -> bool:
-    return place.canary is None or place.canary.halted is not None
+def _can_only_say_stable(place: Place) -> bool:
+    return place.previous is None and (place.canary is None or place.canary.halted is not None)
 
 
 def _leaves(before: Place, *, after: Place) -> bool:
