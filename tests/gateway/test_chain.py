@@ -67,6 +67,7 @@ async def test_w07_a_chain_of_slow_targets_ends_inside_the_budget_with_the_stati
     assert got.json["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     assert (got.said("attempts"), got.said("hand-offs")) == ("2", "2")
     assert took > 0.5, "the second tier had what the budget left after the first"
+    assert took < 0.6 + 1.0, "the budget, and a second for a busy machine"
 
 
 async def test_an_unset_first_token_time_leaves_the_later_tiers_theirs(model: Model, other_model: Model, gateways: Gateways) -> None:
@@ -247,7 +248,7 @@ async def test_w24_a_caller_that_leaves_takes_the_upstream_call_with_it(
     async def cancelled() -> bool:
         return model.fake.cancelled == 1 and await gateway.total("backstop_served_total", outcome="cancelled") == 1
 
-    await eventually(cancelled, within=2)
+    await eventually(cancelled, within=1)
     assert await gateway.total("backstop_served_total") == 1
     assert (await gateway.status())["inFlight"] == 0
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -70,14 +71,42 @@ async def answer(streams: Streams) -> bytes:
 
 
 @pytest.mark.parametrize("begun", [b"", MODELS])
-@pytest.mark.parametrize(("head", "more"), [(b"GET /v1/models HTTP/1.1\r\nx: ", b"y"), (b"P", b""), (b"", b"\r\n")])
-async def test_a_head_that_is_not_complete_in_time_ends_its_connection(gateway: Gateway, begun: bytes, head: bytes, more: bytes) -> None:
+@pytest.mark.parametrize(
+    ("head", "more"), [(b"GET /v1/models HTTP/1.1\r\nx: ", b"y"), (b"P", b""), (b"\r\nGET /v1/models HTTP/1.1\r\n", b"")]
+)
+async def test_a_head_that_is_not_complete_in_time_is_told_so_and_ends_its_connection(
+    gateway: Gateway, begun: bytes, head: bytes, more: bytes
+) -> None:
     async with connection(gateway) as streams:
         if begun:
             streams[1].write(begun)
             assert b" 200 " in await answer(streams)
         streams[1].write(head)
-        assert await dribble(streams, more) == b""
+        said, _, body = (await dribble(streams, more)).partition(b"\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close" in said.split(b"\r\n")
+    error = json.loads(body)["error"]
+    assert (error["type"], error["message"].partition(" within ")[0]) == ("invalid_request_error", "the request's head did not arrive")
+
+
+@pytest.mark.parametrize("begun", [b"", MODELS])
+async def test_empty_lines_in_place_of_a_head_end_their_connection_without_a_word(gateway: Gateway, begun: bytes) -> None:
+    async with connection(gateway) as streams:
+        if begun:
+            streams[1].write(begun)
+            assert b" 200 " in await answer(streams)
+        assert await dribble(streams, b"\r\n") == b""
+
+
+async def test_a_head_that_is_not_complete_in_time_after_a_long_answer_is_told_so(
+    model: Model, gateway: Gateway, gateways: Gateways
+) -> None:
+    model.script(Rule(latency_milliseconds=1000 * SOON * 5))
+    waiting = await gateways.start(make_record([model_tier(model.url)], budget=20_000))
+    async with connection(waiting) as streams:
+        streams[1].write(REQUEST + MODELS[:20])
+        assert b" 200 " in await answer(streams)
+        assert (await dribble(streams, b"")).startswith(b"HTTP/1.1 408 ")
 
 
 async def test_idle_connections_outlive_the_time_for_a_head(gateway: Gateway) -> None:

@@ -332,7 +332,15 @@ class Connection(asyncio.Protocol):
 
     def _overdue(self) -> None:
         self._due = None
-        if self.is_idle:  # else a request is being answered, and its end sees to what is behind it
+        if not self.is_idle or self.transport.is_closing():
+            return  # a request is being answered, and its end sees to what is behind it
+        if self._awaited is _Awaited.HEAD:
+            self._refuse(
+                _UnfitError(
+                    f"the request's head did not arrive within {HEAD_SECONDS:.0f} s; send it at once", status=HTTPStatus.REQUEST_TIMEOUT
+                )
+            )
+        else:  # nobody asks anything: only empty lines have come, or the rest of a body whose request has its answer
             self.transport.close()
 
     def _look_whether_idle(self) -> None:
