@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +11,8 @@ from backstop.api.ruleset import RulesError, read_rules
 from backstop.gateway.answer import MalformedError, check_whole, read_delta
 from backstop.gateway.body import parse_chat
 from backstop.gateway.compilation import compile_revision
-from backstop.gateway.errors import CallerError
+from backstop.gateway.errors import CallerError, caller_error_body
+from backstop.gateway.jsontext import join_object
 from backstop.gateway.responserequest import as_chat
 from backstop.gateway.responses import Responses
 from backstop.gateway.sse import EventSplitter
@@ -31,30 +32,50 @@ class Reader:
     examples: Sequence[bytes]
 
 
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    """What a caller is told of its mistake can be sent, and is short."""
+    try:
+        yield
+    except CallerError as error:
+        body = caller_error_body(error)
+        _strictly(body)
+        assert len(body) < 2000, body
+
+
+def _strictly(text: bytes) -> None:
+    """Raise ValueError for what is no JSON; `NaN` and its like, which Python reads, are none."""
+    json.loads(text.decode(), parse_constant=_no_number)
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"`{name}` is no JSON")
+
+
 def _chat(text: bytes) -> None:
     _sent(text, echo={})
 
 
 def _completion(text: bytes) -> None:
-    with contextlib.suppress(CallerError):
+    with _refused():
         _sent(chat_of(text), echo={})
 
 
 def _response(text: bytes) -> None:
-    with contextlib.suppress(CallerError):
+    with _refused():
         chat, echo = as_chat(text)
         _sent(chat, echo=echo)
 
 
 def _sent(text: bytes, *, echo: Mapping[str, bytes]) -> None:
     """What a model is sent is JSON, also where nobody has looked into it."""
-    with contextlib.suppress(CallerError):
-        json.loads(parse_chat(text, revision=_REVISION, header_variables=_HEADERS, echo=echo).for_model("m").decode())
+    with _refused():
+        _strictly(parse_chat(text, revision=_REVISION, header_variables=_HEADERS, echo=echo).for_model("m"))
 
 
 def _embedding(text: bytes) -> None:
-    with contextlib.suppress(CallerError):
-        embeddings_of(text)
+    with _refused():
+        _strictly(join_object(embeddings_of(text)))
 
 
 def _events(text: bytes) -> None:
@@ -81,7 +102,7 @@ def _stream(text: bytes) -> None:
     for spelled in (Responses(identity="r", created=1, echo={}).events(text), Completions().events(text)):
         for event in EventSplitter().feed(spelled):
             if event.data is not None and event.data != b"[DONE]":
-                json.loads(event.data.decode())
+                _strictly(event.data)
 
 
 def _whole(text: bytes) -> None:
@@ -89,8 +110,8 @@ def _whole(text: bytes) -> None:
         check_whole(text)
     except MalformedError:
         return
-    json.loads(Completions().whole(text).decode())
-    json.loads(Responses(identity="r", created=1, echo={}).whole(text).decode())
+    _strictly(Completions().whole(text))
+    _strictly(Responses(identity="r", created=1, echo={}).whole(text))
 
 
 def _knowledge(text: bytes) -> None:

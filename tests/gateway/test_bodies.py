@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from backstop.gateway.body import parse_chat
 from backstop.gateway.compilation import compile_revision
 from backstop.gateway.errors import CallerError
-from backstop.gateway.jsontext import NotJSONError, join_object, split_array, split_object
+from backstop.gateway.jsontext import NotJSONError, join_object, parse_scalar, split_array, split_object
 from backstop.gateway.revision import Revision
 
 from .harness import NOBODY, USER, Gateways, Model, make_record, model_tier, static_tier
@@ -224,6 +224,114 @@ async def test_a_body_that_is_not_utf_8_is_refused_also_where_nobody_looks_into_
     assert got.status == 400
     assert "the body is not UTF-8 text" in got.json["error"]["message"]
     assert model.fake.total == 0
+
+
+PATHS = {"/v1/chat/completions": "messages", "/v1/completions": "prompt", "/v1/responses": "input", "/v1/embeddings": "input"}
+
+
+def _tier(model: Model) -> dict[str, Any]:
+    return model_tier(model.url, vectors="e")
+
+
+def _asks(path: str) -> bytes:
+    """A body that is answered on the path, but for its last bracket."""
+    said = b'[{"role":"user","content":"Hi"}]' if path == "/v1/chat/completions" else b'"Hi"'
+    return b'{"%s":%s' % (PATHS[path].encode(), said)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param(b',"x":[' + b'"",' * 200_001 + b'""]}', id="texts"),
+        pytest.param(b"".join(b',"%d":1' % n for n in range(200_001)) + b"}", id="members"),
+        pytest.param(b',"x":{"a":"\\ud83d","b":[' + b"[]," * 200_001, id="cut off"),
+        pytest.param(b',"metadata":{' + b'"":1,' * 200_001 + b'"":1}}', id="members of one member"),
+    ],
+)
+async def test_a_body_of_too_many_parts_is_refused_before_it_is_cut(model: Model, gateways: Gateways, path: str, parts: bytes) -> None:
+    gateway = await gateways.start(make_record([_tier(model)]))
+    got = await gateway.post(_asks(path) + parts, path=path)
+    assert got.status == 400
+    message = got.json["error"]["message"]
+    assert message.startswith("the body has more than 200,000 texts")
+    assert message.endswith("; send fewer at once")
+    assert model.fake.total == 0
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if path != "/v1/embeddings"])
+async def test_a_list_of_too_many_numbers_is_refused_but_by_embeddings(model: Model, gateways: Gateways, path: str) -> None:
+    gateway = await gateways.start(make_record([_tier(model)]))
+    numbers = b"[" + b"1," * 200_001 + b"1]"
+    got = await gateway.post(b'{"%s":%s}' % (PATHS[path].encode(), numbers), path=path)
+    assert (got.status, "more than 200,000" in got.json["error"]["message"]) == (400, True)
+    assert (await gateway.post(b'{"input":%s}' % numbers, path="/v1/embeddings")).status == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_long_text_full_of_commas_and_quotes_is_one_part(model: Model, gateways: Gateways, path: str) -> None:
+    gateway = await gateways.start(make_record([_tier(model)]))
+    text = b'"' + b'a, \\"b\\\\, ' * 150_000 + b'"'
+    got = await gateway.post(_asks(path) + b',"user":' + text + b"}", path=path)
+    assert got.status == 200
+    assert text in model.fake.requests[-1]["body"].encode()
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_text_that_does_not_end_is_refused(model: Model, gateways: Gateways, path: str) -> None:
+    gateway = await gateways.start(make_record([_tier(model)]))
+    got = await gateway.post(_asks(path) + b',"x":"' + b'\\",' * 1_000_000, path=path)
+    assert got.status == 400
+    assert "the body is not valid JSON; send a" in got.json["error"]["message"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("value", [b"NaN", b"Infinity", b"-Infinity", b'{"a":[NaN]}', b'{"a":"\\ud83d","b":-Infinity}'])
+async def test_what_only_python_takes_for_a_number_is_refused(model: Model, gateways: Gateways, path: str, value: bytes) -> None:
+    gateway = await gateways.start(make_record([_tier(model)]))
+    got = await gateway.post(_asks(path) + b',"temperature":' + value + b"}", path=path)
+    assert got.status == 400
+    assert "the body is not valid JSON; send a" in got.json["error"]["message"]
+    assert model.fake.total == 0
+
+
+@pytest.mark.parametrize("value", [b"NaN", b"[1,NaN]", b'"a" NaN'])
+def test_no_text_is_cut_where_there_is_such_a_number(value: bytes) -> None:
+    for cut, text in ((split_object, b'{"a":%s}' % value), (split_array, b"[%s]" % value), (parse_scalar, value)):
+        with pytest.raises(NotJSONError):
+            cut(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/responses", b'{"input":"x","reasoning":{"%s":1}}'),
+        ("/v1/responses", b'{"input":"x","text":{"%s":1}}'),
+        ("/v1/responses", b'{"input":"x","tools":[{"type":"%s"}]}'),
+        ("/v1/responses", b'{"input":[{"type":"%s"}]}'),
+        ("/v1/responses", b'{"input":[{"role":"user","%s":1}]}'),
+        ("/v1/responses", b'{"input":[{"role":"user","content":[{"type":"%s"}]}]}'),
+    ],
+)
+@pytest.mark.parametrize("name", [b"\\udfff", b"y" * (1 << 20), b"\\udfff" * 200])
+async def test_a_name_that_a_caller_made_up_is_said_again_in_short(
+    model: Model, gateways: Gateways, path: str, body: bytes, name: bytes
+) -> None:
+    gateway = await gateways.start(make_record([_tier(model)]))
+    got = await gateway.post(body % name, path=path)
+    error = got.json["error"]
+    assert (got.status, error["type"]) == (400, "invalid_request_error")
+    assert "is not offered" in error["message"]
+    assert len(got.body) < 500
+    assert model.fake.total == 0
+
+
+async def test_a_path_and_a_header_that_a_caller_made_up_are_said_again_in_short(model: Model, gateways: Gateways) -> None:
+    gateway = await gateways.start(make_record([_tier(model)]))
+    unknown = await gateway.post(b"{}", path="/" + "y" * 4000)
+    assert (unknown.status, len(unknown.body) < 500) == (404, True)
+    variable = await gateway.chat(headers={"x-backstop-var-" + "y" * 4000: "x"})
+    assert (variable.status, len(variable.body) < 500) == (400, True)
 
 
 JSON_VALUES = st.recursive(

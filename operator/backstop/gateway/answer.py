@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from .jsontext import no_number
+
 _NOTHING: Final = (b"null", b'""', b"[]", b"{}", b"false")
 
 
@@ -132,7 +134,8 @@ def _decode_slowly(text: bytes) -> _Answer:
     """For JSON that msgspec refuses: lone surrogates, which models cut in two between tokens."""
     try:
         # As UTF-8, which alone it may be: of bytes, the library would guess.
-        return _DECODER.decode(json.dumps(json.loads(text.decode()), ensure_ascii=False).encode(errors="replace"))
+        answer = json.loads(text.decode(), parse_constant=no_number)
+        return _DECODER.decode(json.dumps(answer, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors too
         raise MalformedError("the answer is not JSON") from None
 

@@ -13,7 +13,7 @@ import msgspec
 from ..api.metricnames import CacheUse, FirstTier, Outcome, Overload
 from ..api.traffic import NO_STEERING, PodRole, role_of, takes_forwarded
 from .access import Access
-from .errors import CallerError, envelope
+from .errors import CallerError, envelope, named
 from .exchange import Body, Reply, RequestHeaders, read_headers
 from .feedback import FEEDBACK_PATH, LONGEST_FEEDBACK
 from .feedbackdesk import FeedbackDesk
@@ -118,16 +118,16 @@ class GatewayApp:
                 await self._take_feedback(self._feedback, exchange=exchange, headers=headers, role=role, reply=reply)
             case method, path if path in self._paths or path in self._shown:
                 allowed = "GET" if path in self._shown else "POST"
-                error = CallerError(f"`{method}` is not offered on `{path}`; `{allowed}` is", status=405)
+                error = CallerError(f"`{named(method)}` is not offered on `{path}`; `{allowed}` is", status=405)
                 await self._refuse(error, headers=headers, role=role, reply=reply, said=(b"allow", allowed.encode()))
             case _, path if path.startswith(f"{MODELS_PATH}/"):
                 name = path.removeprefix(f"{MODELS_PATH}/")
-                said = f"`{name[:64]}` is no model of this policy; `GET {MODELS_PATH}` lists those that are"
+                said = f"`{named(name)}` is no model of this policy; `GET {MODELS_PATH}` lists those that are"
                 error = CallerError(said, param="model", status=404, code="model_not_found")
                 await self._refuse(error, headers=headers, role=role, reply=reply)
             case _, path:
                 offered = ", ".join(f"`{offered}`" for offered in self._paths)
-                error = CallerError(f"`{path}` is not offered; {offered} and `{MODELS_PATH}` are", status=404, code="not_found")
+                error = CallerError(f"`{named(path)}` is not offered; {offered} and `{MODELS_PATH}` are", status=404, code="not_found")
                 await self._refuse(error, headers=headers, role=role, reply=reply)
 
     async def _refuse(

@@ -90,9 +90,9 @@ def parse_chat(
 
 def _members(text: bytes) -> dict[str, bytes]:
     try:
-        return split_body(text)
+        return split_body(text, wanted="a chat completion request")
     except NotJSONError as error:
-        raise CallerError(f"the body {error}; send a chat completion request") from None
+        raise CallerError(f"the body {error}") from None
 
 
 def _history(text: bytes | None) -> list[bytes]:

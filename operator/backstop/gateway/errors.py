@@ -8,6 +8,7 @@ import msgspec
 from ..api.metricnames import FailureMode
 
 JSON_TYPE: Final = "application/json"
+LONGEST_NAME: Final = 64  # characters of a caller's own that an error says again
 
 
 class CallerError(ValueError):
@@ -20,9 +21,19 @@ class CallerError(ValueError):
         self.code = code
 
 
+def named(name: str) -> str:
+    """What a caller has named something, as far as an error says it again."""
+    return name[:LONGEST_NAME]
+
+
 def envelope(message: str, *, kind: str, code: str | None = None, param: str | None = None) -> bytes:
-    """The body of an error answer."""
-    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
+    """The body of an error answer. What no UTF-8 can spell of a caller's words (lone surrogates) is a `?`."""
+    param = None if param is None else _spellable(param)
+    return msgspec.json.encode({"error": {"message": _spellable(message), "type": kind, "param": param, "code": code}})
+
+
+def _spellable(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 def caller_error_body(error: CallerError) -> bytes:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 from ..api.names import PIN_HEADER, SYNTHETIC_HEADER
 from ..api.traffic import NO_STEERING, Steering
 from .connection import BODY_SECONDS
-from .errors import JSON_TYPE, CallerError, caller_error_body, envelope, error_event
+from .errors import JSON_TYPE, CallerError, caller_error_body, envelope, error_event, named
 from .httpexchange import Exchange
 from .locales import LONGEST_HEADER
 from .room import BodyRoom
@@ -102,11 +102,11 @@ class RequestHeaders(NamedTuple):  # with so many fields, a frozen dataclass tak
         """Raise CallerError (415) where the body is said to be something else than JSON, or to be compressed."""
         kind = self.content_type.partition(";")[0].strip().lower()
         if kind not in _JSON_TYPES and not kind.endswith("+json"):
-            raise CallerError(f"`{TYPE_HEADER}: {kind[:64]}` is not offered; send `{JSON_TYPE}`", param=TYPE_HEADER, status=415)
+            raise CallerError(f"`{TYPE_HEADER}: {named(kind)}` is not offered; send `{JSON_TYPE}`", param=TYPE_HEADER, status=415)
         coding = self.content_encoding.strip().lower()
         if coding not in ("", "identity"):
             raise CallerError(
-                f"`{ENCODING_HEADER}: {coding[:64]}` is not offered; send the body as it is", param=ENCODING_HEADER, status=415
+                f"`{ENCODING_HEADER}: {named(coding)}` is not offered; send the body as it is", param=ENCODING_HEADER, status=415
             )
 
     def to_forward(self, revision: str, *, trace: Mapping[str, str], pinned: bool = False) -> dict[str, str]:

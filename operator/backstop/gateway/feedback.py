@@ -32,6 +32,7 @@ _HEAD: Final = struct.Struct(">BQI")  # whether it counts, random bytes, seconds
 _EPOCH: Final = 1_577_836_800
 _MAC_BYTES: Final = 16
 _LONGEST: Final = 256  # characters of an id
+_LONGEST_REASON: Final = 128  # characters of what is wrong, in which there may be a name of the caller's
 
 
 class FeedbackKeys:
@@ -119,7 +120,7 @@ def read_feedback(body: bytes) -> tuple[str, FeedbackLabel]:
     try:
         said = _DECODER.decode(body)
     except msgspec.ValidationError as error:
-        raise CallerError(f"the feedback cannot be read: {_lowered(str(error))}; {_SHAPE}") from None
+        raise CallerError(f"the feedback cannot be read: {_lowered(str(error)[:_LONGEST_REASON])}; {_SHAPE}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise CallerError(f"the body is not valid JSON; {_SHAPE}") from None
     if (said.score is None) == (said.label is None):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..api.promptversion import Variable
 from ..api.template import CompiledMessage, Template, has_type
-from .errors import CallerError
+from .errors import CallerError, named
 from .jsontext import NotJSONError, parse_scalar, quoted
 
 if TYPE_CHECKING:
@@ -87,9 +87,8 @@ def check_values(variables: Mapping[str, Variable], *, metadata: Mapping[str, by
     """Values for the template, as JSON strings without quotes; a header wins over `metadata`. Raises a CallerError that names it."""
     for name in headers:
         if name not in variables:
-            raise CallerError(
-                f"`x-backstop-var-{name}` is not a variable of this prompt; leave the header out", param=f"x-backstop-var-{name}"
-            )
+            header = f"x-backstop-var-{named(name)}"
+            raise CallerError(f"`{header}` is not a variable of this prompt; leave the header out", param=header)
     return {name: quoted(_value(variable, metadata=metadata, headers=headers))[1:-1] for name, variable in variables.items()}
 
 

@@ -5,9 +5,10 @@ place are not a model's that speaks chat. What is not known passes through, as e
 """
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
-from .errors import CallerError
+from .errors import LONGEST_NAME, CallerError, named
 from .jsontext import NotJSONError, join_object, parse_scalar, split_array, split_body, split_object
 
 Parts = TypeVar("Parts")
@@ -75,7 +76,7 @@ class AsChat(NamedTuple):
 
 def as_chat(text: bytes) -> AsChat:
     """A chat request in place of one for a response. Raises CallerError."""
-    members = _cut(split_body, text, where="the body", param=None)
+    members = _cut(partial(split_body, wanted="a request for a response"), text, where="the body", param=None)
     for name, harmless in _NOT_OFFERED.items():
         if members.pop(name, b"null") not in (*_NOTHING, *harmless):
             raise CallerError(f"`{name}` is not offered on `{PATH}`; leave it out", param=name)
@@ -263,7 +264,8 @@ def _refuse_others(members: Mapping[str, bytes], *, known: Collection[str], para
     """What would be lost: it is said, and has a meaning that is not known here."""
     for name, value in members.items():
         if name not in known and value not in _NOTHING:
-            raise CallerError(f"`{param}.{name}` is not offered on `{PATH}`; leave it out", param=f"{param}.{name}")
+            where = f"{param}.{named(name)}"
+            raise CallerError(f"`{where}` is not offered on `{PATH}`; leave it out", param=where)
 
 
 def _rename(members: dict[str, bytes], name: str, to: str) -> None:
@@ -285,10 +287,9 @@ def _string(members: Mapping[str, bytes], name: str, *, param: str) -> bytes:
 
 def _shown(spelled: bytes) -> str:
     """A value in a sentence, as far as it is short."""
-    try:
-        return f"`{str(parse_scalar(spelled))[:64]}`".encode(errors="replace").decode()
-    except NotJSONError:
-        return f"`{spelled[:64].decode(errors='replace')}`"
+    if not spelled.startswith(b'"'):
+        return f"`{named(spelled[:LONGEST_NAME].decode(errors='replace'))}`"
+    return f"`{named(str(parse_scalar(spelled)))}`"
 
 
 def _object(spelled: bytes, *, where: str, param: str | None) -> dict[str, bytes]:

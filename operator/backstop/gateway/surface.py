@@ -40,9 +40,9 @@ _NOT_OFFERED: Final = {
 def chat_of(text: bytes) -> bytes:
     """A chat request in place of a completion request. Raises CallerError."""
     try:
-        members = split_body(text)
+        members = split_body(text, wanted="a completion request")
     except NotJSONError as error:
-        raise CallerError(f"the body {error}; send a completion request") from None
+        raise CallerError(f"the body {error}") from None
     for name, harmless in _NOT_OFFERED.items():
         if members.pop(name, b"null") not in (*_NOTHING, *harmless):
             raise CallerError(f"`{name}` is not offered on `{Endpoint.COMPLETIONS}`; leave it out", param=name)
@@ -101,9 +101,9 @@ def _text_choice(choice: dict[str, bytes], *, part: str) -> bytes:
 def embeddings_of(text: bytes) -> dict[str, bytes]:
     """The members of a request for embeddings, but for `model`. Raises CallerError."""
     try:
-        members = split_body(text)
+        members = split_body(text, wanted="a request for embeddings", commas_count=False)
     except NotJSONError as error:
-        raise CallerError(f"the body {error}; send a request for embeddings") from None
+        raise CallerError(f"the body {error}") from None
     if members.get("input", b"null") in (b"null", b"[]", b'""'):
         raise CallerError("`input` is missing; set it", param="input")
     members.pop("model", None)
