@@ -1,10 +1,12 @@
 """The chain over real sockets: deadlines, hand-offs, what passes back, and how streams end."""
 
 import asyncio
+import json
 import time
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from e2e.fakemodel.script import Fault, Rule
 
@@ -218,26 +220,43 @@ async def test_w19_a_missing_done_is_added(model: Model, gateways: Gateways) -> 
     assert await gateway.total("backstop_served_total", outcome="success") == 1
 
 
-async def test_w22_every_piece_of_a_stream_is_passed_on_when_it_comes(
-    model: Model, gateways: Gateways, http: aiohttp.ClientSession
-) -> None:
-    model.script(Rule(tokens=3, token_interval_milliseconds=60_000))
-    gateway = await gateways.start(make_record([model_tier(model.url, stallMilliseconds=120_000)]))
-    body = {"messages": [USER], "stream": True}
-    async with asyncio.timeout(5), http.post(f"http://{gateway.address}/v1/chat/completions", json=body) as response:
-        seen = b""
-        while b"t0 " not in seen:
-            seen += await response.content.readany()
+async def test_w22_every_piece_of_a_stream_is_passed_on_when_it_comes(gateways: Gateways, http: aiohttp.ClientSession) -> None:
+    """The next token leaves the model when its caller has the one before: whoever holds one back holds up the stream."""
+    seen = [asyncio.Event() for _ in range(20)]
+
+    async def one_by_one(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for number, event in enumerate(seen):
+            delta = {"index": 0, "delta": {"content": f"t{number} "}, "finish_reason": None}
+            await response.write(b"data: " + json.dumps({"choices": [delta]}).encode() + b"\n\n")
+            await event.wait()
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", one_by_one)
+    async with listening(app) as url:
+        gateway = await gateways.start(make_record([model_tier(url, stallMilliseconds=60_000)], budget=90_000))
+        body = {"messages": [USER], "stream": True}
+        async with asyncio.timeout(30), http.post(f"http://{gateway.address}/v1/chat/completions", json=body) as response:
+            text = b""
+            for number, event in enumerate(seen):
+                while f"t{number} ".encode() not in text:
+                    text += await response.content.readany()
+                event.set()
+            assert (await response.content.read()).endswith(b"data: [DONE]\n\n")
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("leaves", ["before an answer", "before a stream", "before its first content", "in a stream"])
 async def test_w24_a_caller_that_leaves_takes_the_upstream_call_with_it(
-    model: Model, gateways: Gateways, http: aiohttp.ClientSession, stream: bool
+    model: Model, gateways: Gateways, http: aiohttp.ClientSession, leaves: str
 ) -> None:
-    model.script(Rule(tokens=100, token_interval_milliseconds=50) if stream else Rule(latency_milliseconds=60_000))
+    rules = {"in a stream": Rule(tokens=100, token_interval_milliseconds=50), "before its first content": Rule(fault=Fault.ROLE_ONLY)}
+    model.script(rules.get(leaves, Rule(latency_milliseconds=60_000)))
     gateway = await gateways.start(make_record([model_tier(model.url)], budget=90_000))
-    body = {"messages": [USER], "stream": stream}
-    if stream:
+    body = {"messages": [USER], "stream": leaves != "before an answer"}
+    if leaves == "in a stream":
         response = await http.post(f"http://{gateway.address}/v1/chat/completions", json=body)
         await response.content.readany()
         response.close()

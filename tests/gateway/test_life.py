@@ -20,6 +20,8 @@ from e2e.fakemodel.script import Rule
 
 from .harness import USER, Gateways, Model, eventually, gateway_process, guarded_tier, listening, make_record, model_tier, static_tier
 
+STREAMS = 50
+
 
 @pytest.mark.long
 async def test_w53_a_drain_finishes_what_it_can_ends_the_rest_with_an_error_and_resets_nothing(
@@ -39,10 +41,10 @@ async def test_w53_a_drain_finishes_what_it_can_ends_the_rest_with_an_error_and_
                 assert response.status == 200
                 return await response.read()
 
-        streams = [asyncio.create_task(stream("quick" if number % 2 else "slow")) for number in range(10)]
+        streams = [asyncio.create_task(stream("quick" if number % 2 else "slow")) for number in range(STREAMS)]
 
         async def all_under_way() -> bool:
-            return model.fake.total == 10
+            return model.fake.total == STREAMS
 
         await eventually(all_under_way)
         process.terminate()
@@ -59,7 +61,7 @@ async def test_w53_a_drain_finishes_what_it_can_ends_the_rest_with_an_error_and_
             assert await process.process.wait() == 0
     assert len(closing) > 10
     assert set(closing) == {"close"}, "every answer while draining closes its connection"
-    quick, slow = [ended[n] for n in range(10) if n % 2], [ended[n] for n in range(10) if not n % 2]
+    quick, slow = ended[1::2], ended[::2]
     assert all(text.rstrip().endswith(b"data: [DONE]") for text in quick)
     assert all(b'"code":"shutting_down"' in text.rstrip().splitlines()[-1] and b"[DONE]" not in text for text in slow)
 

@@ -12,7 +12,7 @@ import pytest
 
 from e2e.cluster.paths import cache, forget_old_generations, locked
 
-from .harness import Gateways, Model, make_record, model_tier, static_tier
+from .harness import ExactTarget, Gateways, Model, make_record, model_tier, static_tier
 
 pytestmark = pytest.mark.long
 
@@ -68,13 +68,20 @@ async def installed() -> Path:
     return folder
 
 
-async def test_w49_the_node_client(installed: Path, model: Model, gateways: Gateways) -> None:
+async def test_w49_the_node_client(installed: Path, model: Model, target: ExactTarget, gateways: Gateways) -> None:
     tier = model_tier(model.url, firstTokenMilliseconds=2000)
     chain = [tier | {"model": tier["model"] | {"embeddingModel": "e1"}}, static_tier()]
     gateway = await gateways.start(make_record(chain, prompt="Help {{customer}}.", variables=[{"name": "customer"}]))
-    said: dict[str, Any] = json.loads(
-        await run(program("node"), "client.mjs", f"http://{gateway.address}/v1", folder=installed, within=RUN_SECONDS)
+    calling = await gateways.start(make_record([model_tier(target.url)]))
+    called = {"id": "call-1", "type": "function", "function": {"name": "find", "arguments": '{"id": 4711}'}}
+    target.says(
+        json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "tool_calls": [called]}, "finish_reason": "tool_calls"}]})
     )
+    delta = {"role": "assistant", "tool_calls": [called | {"index": 0}]}
+    chunk = {"choices": [{"index": 0, "delta": delta, "finish_reason": "tool_calls"}]}
+    target.says(f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n", stream=True, then=True)
+    urls = (f"http://{gateway.address}/v1", f"http://{calling.address}/v1")
+    said: dict[str, Any] = json.loads(await run(program("node"), "client.mjs", *urls, folder=installed, within=RUN_SECONDS))
     text = "All is well."
     assert said["chat"] == {"text": text, "model": "m1"}
     assert said["stream"] == {"text": text, "tokens": 11}
@@ -83,4 +90,6 @@ async def test_w49_the_node_client(installed: Path, model: Model, gateways: Gate
     assert said["embeddings"] == [[3.0, 0.5], [3.0, 0.5]]
     assert said["completion"] == text
     assert said["models"] == ["m1", "backstop/static", "e1"]
+    assert said["tools"] == [called]
+    assert said["toolStream"] == '{"id": 4711}'
     assert said["error"] == {"name": "BadRequestError", "status": 400, "param": "metadata.customer"}

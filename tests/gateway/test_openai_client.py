@@ -1,13 +1,15 @@
 """The official `openai` client, unchanged, against a gateway."""
 
+import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import openai
 import pytest
 
 from e2e.fakemodel.script import Fault, Rule
 
-from .harness import USER, Gateways, Model, make_record, model_tier, static_tier
+from .harness import USER, ExactTarget, Gateways, Model, make_record, model_tier, static_tier
 
 
 @pytest.fixture
@@ -43,6 +45,46 @@ async def test_w49_stream_from_a_model_and_from_the_static_tier(client: openai.A
     chunks = [chunk async for chunk in stream]
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == text
     assert chunks[-1].usage is not None
+
+
+TOOLS: Any = [
+    {"type": "function", "function": {"name": "find", "parameters": {"type": "object", "properties": {"id": {"type": "integer"}}}}}
+]
+CALLED = {"id": "call-1", "type": "function", "function": {"name": "find", "arguments": '{"id": 4711}'}}
+
+
+async def test_w49_tools(gateways: Gateways, target: ExactTarget) -> None:
+    gateway = await gateways.start(make_record([model_tier(target.url)]))
+    target.says(
+        json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "tool_calls": [CALLED]}, "finish_reason": "tool_calls"}]})
+    )
+    async with openai.AsyncOpenAI(base_url=f"http://{gateway.address}/v1", api_key="sk-caller", max_retries=0) as client:
+        messages: Any = [{"role": "user", "content": "Where is 4711?"}]
+        answer = await client.chat.completions.create(model="any", messages=messages, tools=TOOLS, tool_choice="auto")
+        assert answer.choices[0].message.tool_calls is not None
+        (call,) = answer.choices[0].message.tool_calls
+        assert call.to_dict() == CALLED
+        sent = json.loads(target.seen[0].body)
+        assert (sent["tools"], sent["tool_choice"]) == (TOOLS, "auto")
+
+        begun = CALLED | {"index": 0, "function": {"name": "find", "arguments": ""}}
+        pieces = [{"index": 0, "function": {"arguments": piece}} for piece in ('{"id": ', "4711}")]
+        deltas = [{"role": "assistant", "tool_calls": [begun]}, *({"tool_calls": [piece]} for piece in pieces), {}]
+        chunks = [{"choices": [{"index": 0, "delta": d, "finish_reason": None if d else "tool_calls"}]} for d in deltas]
+        target.says("".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n", stream=True)
+        stream = await client.chat.completions.create(model="any", messages=messages, tools=TOOLS, stream=True)
+        said = [call async for chunk in stream for call in chunk.choices[0].delta.tool_calls or ()]
+        assert [(call.id, call.function.name) for call in said if call.id and call.function] == [("call-1", "find")]
+        assert "".join(call.function.arguments or "" for call in said if call.function) == '{"id": 4711}'
+
+        # What the tool said goes back with the call that asked for it.
+        target.says(
+            json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": "In Linz."}, "finish_reason": "stop"}]})
+        )
+        messages += [{"role": "assistant", "tool_calls": [CALLED]}, {"role": "tool", "tool_call_id": "call-1", "content": "Linz"}]
+        last = await client.chat.completions.create(model="any", messages=messages, tools=TOOLS)
+        assert last.choices[0].message.content == "In Linz."
+        assert json.loads(target.seen[-1].body)["messages"][-3:] == messages
 
 
 async def test_w49_the_static_answer(client: openai.AsyncOpenAI, model: Model) -> None:

@@ -1,5 +1,5 @@
 // What the official Node client makes of a gateway: one JSON document of what it was told, for the test to judge.
-// usage: node client.mjs http://HOST:PORT/v1
+// usage: node client.mjs http://HOST:PORT/v1 http://HOST:PORT/v1 (of one whose model calls a tool)
 import OpenAI from "openai";
 
 const client = new OpenAI({ baseURL: process.argv[2], apiKey: "sk-caller", maxRetries: 0 });
@@ -34,6 +34,14 @@ said.completion = completion.choices[0].text;
 
 said.models = [];
 for await (const model of client.models.list()) said.models.push((await client.models.retrieve(model.id)).id);
+
+const calling = new OpenAI({ baseURL: process.argv[3], apiKey: "sk-caller", maxRetries: 0 });
+const tools = [{ type: "function", function: { name: "find", parameters: { type: "object" } } }];
+said.tools = (await calling.chat.completions.create({ model: "any", messages, tools })).choices[0].message.tool_calls;
+said.toolStream = "";
+for await (const chunk of await calling.chat.completions.create({ model: "any", messages, tools, stream: true })) {
+  for (const call of chunk.choices[0].delta.tool_calls ?? []) said.toolStream += call.function.arguments;
+}
 
 try {
   await client.chat.completions.create({ model: "any", messages });
