@@ -140,7 +140,8 @@ READERS: Final = {
                 b'{"input":[{"role":"user","content":[{"type":"input_text","text":"x"}]},{"type":"function_call","call_id":"c","name":"f",'
                 b'"arguments":"{}"},{"type":"function_call_output","call_id":"c","output":"o"}],"instructions":"i","tools":[{"type":"function",'
                 b'"name":"f","parameters":{}}],"text":{"format":{"type":"text"}}}'
-            )
+            ),
+            b'{"input":"x","reasoning":{"\\udfff":1}}',
         ],
     ),
     "embedding": Reader(_embedding, [b'{"input":["a"],"model":"e"}']),
