@@ -126,6 +126,26 @@ def test_a_deletion_without_a_status_takes_the_canarys_traffic_first_and_waits_u
     assert not world.exists
 
 
+@pytest.mark.parametrize("of_pods", [False, True])
+def test_a_policy_without_a_status_is_held_as_long_as_its_route_has_a_canary(of_pods: bool) -> None:
+    """Also while what the route calls stable has no pod that could take everything back."""
+    world = in_mid_canary(of_pods=of_pods, weight=50)
+    lose_status(world)
+    world.broken.add("rev1")
+    world.arms["rev1"] = Arm(desired=2, ready=0)
+    world.run(30)
+    assert world.place.stable is None
+    assert world.finalizer
+    world.delete()
+    assert world.exists
+    world.run(5)
+    assert not world.exists
+    assert world.left is not None
+    acted, _ = world.left
+    assert acted is not None
+    assert acted.permille == 0
+
+
 def test_a_deletion_without_a_status_waits_a_minute_at_most() -> None:
     world = in_mid_canary(of_pods=False, weight=50)
     lose_status(world)

@@ -138,7 +138,7 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         probes=first.to_run(after) or probes.to_run(after),
         autoscaled=_autoscaled(after),
         may_shrink=not _shares(place),
-        finalizer=leaving.needs_finalizer(place),
+        finalizer=leaving.needs_finalizer(after),
         report=report,
         router=Router.REPLICAS if after.by_replicas else Router.BUILTIN,
         share=replicas.share_of(after, place.canary) if place.canary is not None else None,

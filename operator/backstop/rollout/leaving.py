@@ -7,7 +7,8 @@ from backstop.api.reasons import Reason
 
 from .look import Look
 from .move import Move, roll_back, supersede
-from .place import CanaryPlace, Place, awaited_generation
+from .observed import Known
+from .place import CanaryPlace, awaited_generation
 
 
 def leave(look: Look, canary: CanaryPlace) -> Move | None:
@@ -22,7 +23,14 @@ def leave(look: Look, canary: CanaryPlace) -> Move | None:
     return supersede(look, canary, reason=Reason.POLICY_DELETED, message=message)
 
 
-def needs_finalizer(place: Place) -> bool:
-    """Whether the policy must not vanish now: a canary lives, gateways were not seen yet to act on its end, or its verdict waits."""
+def needs_finalizer(look: Look) -> bool:
+    """Whether the policy must not vanish now: a canary lives, gateways were not seen yet to act on its end, or its verdict waits.
+
+    Without a status the route says whether there is a canary, until what it calls stable can be that again.
+    """
+    place, route = look.place, look.observed.route
+    if place.stable is None:
+        has_canary = isinstance(route, Known) and route.value is not None and route.value.permille > 0
+        return has_canary and not look.observed.leaving
     waits = place.guard is not None and place.guard.suspect is not None
-    return place.stable is not None and (place.canary is not None or waits or awaited_generation(place) is not None)
+    return place.canary is not None or waits or awaited_generation(place) is not None
