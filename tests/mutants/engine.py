@@ -551,7 +551,7 @@ MUTANTS = (
         "The way back is scaled away as soon as a promotion is over.",
         "rollout/rest.py",
         "clear_away",
-        "previous if previous is not None and (guarded or look.now < previous.until) else None",
+        "previous if previous is not None and (kept or look.now < previous.until) else None",
         "None",
     ),
     Mutant(
