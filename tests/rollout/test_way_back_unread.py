@@ -158,3 +158,6 @@ def test_pods_that_were_gone_before_the_route_could_not_be_read_are_not_made_ane
     world.unread = True
     world.run(30)
     assert set(world.arms) == {"rev2"}
+    said = condition(world.decide(), ConditionType.PROGRESSING)
+    assert said is not None
+    assert said[2] == "no rollout begins: it cannot be read; delete the traffic object to have it written anew"

@@ -234,7 +234,7 @@ def _unread(look: Look, route: Unknown) -> tuple[Reason, str]:
     """The canary holds, or does not begin, because nobody knows what callers are told."""
     place, acting = look.place, look.observed.acting
     said = f"{'holding' if place.canary is not None else 'no rollout begins'}: {route.why}"
-    if place.canary is None and place.previous is not None:
+    if place.canary is None and place.previous is not None and look.observed.arm(place.previous.revision.name).desired > 0:
         said += f", and the pods of {place.previous.revision.name}, which served before, are kept"
     if isinstance(route, Foreign):
         return Reason.OBJECT_NOT_OURS, f"{said}; rename the policy or take that object away"

@@ -31,8 +31,8 @@ def route_for(
     which take no older one for news, also where the object has an older one, or cannot be read.
 
     An unreadable object is left to its author while nothing is wrong, and replaced when traffic has to leave the canary. One that strays is
-    wrong: a canary under way holds, so that its author is told; without one all it can say is that stable serves, or what served before
-    while that may be led back to.
+    wrong: a canary under way holds, so that its author is told; without one all it can say is that stable serves, unless callers may
+    have been led back to what served before.
     """
     if move.place.stable is None:
         return None
