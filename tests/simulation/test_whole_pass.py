@@ -194,6 +194,19 @@ def test_what_something_else_controls_is_not_written_and_a_breach_ends_when_it_l
     machine.teardown()
 
 
+def test_a_standby_that_saw_nothing_of_a_canary_and_finds_no_status_ends_it_before_its_pods() -> None:
+    machine = played("Pause")
+    machine.watches_freeze(1)
+    machine.a_canary_begins("v2")
+    canary = machine.cluster.place.canary
+    assert canary is not None
+    machine.the_status_is_lost()
+    machine.an_operator_is_cut_off(0, 20.0)
+    machine.nothing_is_broken()
+    assert machine.cluster.place.stable is not None, "the standby has taken over"
+    machine.teardown()
+
+
 def played(mode: str) -> WholePasses:
     """A machine to be told step by step."""
     machine = WholePasses()

@@ -1,4 +1,7 @@
-"""What a pass needs and no watch has told of, the policy's route and its prompt version: looked for by name, once each."""
+"""What a pass needs and no watch has told of, the policy's route and its prompt version: looked for by name, once each.
+
+And the route that there is, where nothing else says what serves.
+"""
 
 import logging
 from collections.abc import Callable
@@ -13,7 +16,7 @@ from ..telemetry.log import fields
 from ..traffic.router import Router, router_of
 from .keys import Key, PolicyKey, PromptKey
 from .queue import KeyQueue
-from .seen import Declared
+from .seen import Child, Declared
 from .store import Store
 from .wanted import Wish
 from .writes import Writes
@@ -62,6 +65,17 @@ class Unseen:
             await self._look_for_route(missing.route, key=key)
         return False
 
+    async def route_moved(self, policy: Declared, *, wish: Wish, seen: Child | None) -> bool:
+        """Whether the route is another than the one that was `seen`, which is then taken over. Raises KubeError.
+
+        For what has no status to be refused over: watches that are behind would show a canary's weight from before.
+        """
+        router = router_of(wish.spec)
+        name, key = router.name(policy.name), PolicyKey(policy.namespace, policy.name)
+        await self._writes.refresh(router.resource, namespace=policy.namespace, name=name, by=key)
+        found = self._store.child(router.resource, namespace=policy.namespace, name=name)
+        return _version(found) != _version(seen)
+
     def forget(self, key: PolicyKey) -> None:
         """The policy is gone."""
         self._no_route.discard(key)
@@ -106,3 +120,7 @@ class Unseen:
             _log.warning(f"{resource.kind} `{name}`, the policy's {what}, cannot be read; going on without", extra=told)
             return False
         return True
+
+
+def _version(route: Child | None) -> tuple[str, str] | None:
+    return (route.uid, route.version) if route is not None else None
