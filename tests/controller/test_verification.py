@@ -16,6 +16,7 @@ from backstop.rollout.observed import Known
 from backstop.rollout.place import is_losing
 from backstop.rollout.progress import VERIFY_SECONDS
 from backstop.rollout.route import SWITCH_SECONDS
+from backstop.traffic.acting import Acting
 from tests.rollout.world import World, policy, started
 from tests.traffic.test_acting import acts_on, gateways
 
@@ -89,7 +90,7 @@ async def test_that_a_canarys_traffic_has_ended_waits_behind_no_other_policy(fal
         try:
             async with asyncio.timeout(10.0):
                 assert await woken.get() == (key, falling)
-            assert verification.acting(key) == Known(7)
+            assert verification.acting(key) == Acting(Known(7), 7)
             assert verification.acting_since(key) == 12.0
         finally:
             await verification.close()

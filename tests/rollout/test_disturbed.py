@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from backstop.api.reasons import Reason
-from backstop.rollout.observed import Unresolved
+from backstop.rollout.decide import decide
+from backstop.rollout.observed import Known, Unknown, Unresolved
 from backstop.rollout.place import Halt
 from backstop.rollout.progress import VERIFY_SECONDS
 from backstop.rollout.route import SWITCH_SECONDS
@@ -227,3 +228,30 @@ def test_b14_a_verdict_that_is_written_over_what_cannot_be_read_stands_in_it(gon
     assert world.route is not None
     assert world.route.aborted is not None
     assert (world.route.aborted.revision, world.route.permille) == ("rev2", 0)
+
+
+def test_one_gateway_that_acts_on_a_later_object_than_there_is_keeps_a_weight_from_being_verified() -> None:
+    world = in_rollout()
+    assert world.route is not None
+    assert world.place.canary is not None
+    canary = world.status.canary
+    assert canary is not None
+    world.status = world.status.model_copy(update={"canary": canary.model_copy(update={"weightVerifiedAt": None})})
+    # A namespace was restored: the object from before, and beside a gateway that went on, a pod that has read nothing else.
+    generation = world.route.generation
+    seen = replace(world.observe(), acting=Known(generation), newest=generation + 100)
+    plan = decide(seen, policy=world.policy, now=world.now)
+    assert plan.place.canary is not None
+    assert plan.place.canary.verified_at is None
+    assert plan.route is not None
+    assert plan.route.state.generation == generation + 101
+
+
+def test_what_cannot_be_read_is_written_newer_than_any_gateway_acts_on_though_another_does_not_say() -> None:
+    world = in_rollout()
+    world.unread, world.judged = True, BREACHED
+    ahead = int(world.now) + 1000
+    seen = replace(world.observe(), acting=Unknown("a new pod has not read it yet"), newest=ahead)
+    plan = decide(seen, policy=world.policy, now=world.now)
+    assert plan.route is not None
+    assert (plan.route.state.canary, plan.route.state.generation) == (None, ahead + 1)

@@ -167,6 +167,7 @@ class World:
             arms=dict(self.arms),
             acting=Known(self.acting) if self.unread or awaited_generation(place) is not None else Unknown("not asked"),
             acting_since=self.acting_since,
+            newest=self.acting if self.unread or awaited_generation(place) is not None else None,
             readings=(self.judged,) if live and self.judged is not None else (),
             tokens=self.tokens,
             probes=self._probes(place),

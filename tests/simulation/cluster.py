@@ -96,11 +96,9 @@ class Cluster:
             return ()
         return VERDICTS[verdict]
 
-    def acting(self, pods: list[str]) -> int | None:
-        """The lowest generation of these gateways."""
-        generations = [self._acts_on.get(pod) for pod in pods]
-        known = [g for g in generations if g is not None]
-        return min(known) if known and len(known) == len(generations) else None
+    def acting(self, pods: list[str]) -> list[int | None]:
+        """The generations of these gateways."""
+        return [self._acts_on.get(pod) for pod in pods]
 
     # What people and the world do
 

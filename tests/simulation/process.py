@@ -24,6 +24,7 @@ from backstop.kube.lease import LeaseObject
 from backstop.kube.resources import POLICIES, PROMPT_VERSIONS
 from backstop.rollout.observed import Known, Unknown
 from backstop.telemetry.metrics import Metrics
+from backstop.traffic.acting import Acting
 
 from .api import Api
 from .loop import SimulatedLoop
@@ -50,8 +51,8 @@ class Surroundings(Protocol):
     def readings(self, canary: str, *, since: float | None, source: str) -> tuple[SLOReading, ...]:
         """What the SLOs of this revision say, by this metric source."""
 
-    def acting(self, pods: list[str]) -> int | None:
-        """The lowest traffic generation that these gateway pods act on; None when one does not say."""
+    def acting(self, pods: list[str]) -> list[int | None]:
+        """The traffic generations that these gateway pods act on; None of one that does not say."""
 
 
 class _SimulatedJudging(Judging):
@@ -83,12 +84,12 @@ class _SimulatedVerification:
         self._world = world
         self._operator = operator
         self._client = client
-        self._answers: dict[PolicyKey, Known[int] | Unknown] = {}
+        self._answers: dict[PolicyKey, Acting] = {}
         self._since: dict[PolicyKey, float] = {}
         self._by_endpoints: set[PolicyKey] = set()
         self._asked = asyncio.Event()
 
-    def acting(self, key: PolicyKey) -> Known[int] | Unknown:
+    def acting(self, key: PolicyKey) -> Acting:
         return self._answers.get(key, NOBODY_ASKED)
 
     def acting_since(self, key: PolicyKey) -> float | None:
@@ -112,18 +113,20 @@ class _SimulatedVerification:
                 answer = await self._ask(key)
                 if key in self._answers:
                     self._answers[key] = answer
-                    if answer != before:
+                    if answer.lowest != before.lowest:
                         self._since[key] = self._world.now()
                         self._operator._wake(key)
             await asyncio.sleep(0.5)
 
-    async def _ask(self, key: PolicyKey) -> Known[int] | Unknown:
+    async def _ask(self, key: PolicyKey) -> Acting:
         store = self._operator._store
         if key in self._by_endpoints:
             return await endpoints_of(self._client, store=store, key=key)
         pods = [p.name for p in store.pods(key) if p.ready and not p.deleting]
-        lowest = self._world.acting(pods) if pods else None
-        return Known(lowest) if lowest is not None else Unknown("a gateway does not say")
+        said = self._world.acting(pods)
+        known = [generation for generation in said if generation is not None]
+        lowest = Known(min(known)) if known and len(known) == len(said) else Unknown("a gateway does not say")
+        return Acting(lowest, max(known, default=None))
 
 
 class Process:

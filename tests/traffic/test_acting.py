@@ -10,7 +10,7 @@ from aiohttp import web
 
 from backstop.api.names import METRICS_PORT
 from backstop.rollout.observed import Known, Unknown
-from backstop.traffic.acting import Gateway, acting_generation
+from backstop.traffic.acting import Acting, Gateway, acting_generations
 from tests.loopback import own_block
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -65,13 +65,13 @@ async def silent(_: web.Request) -> web.Response:
     raise AssertionError
 
 
-async def ask(*handlers: Handler) -> Known[int] | Unknown:
+async def ask(*handlers: Handler) -> Acting:
     async with gateways(*handlers) as found, aiohttp.ClientSession() as session, asyncio.timeout(10):
-        return await acting_generation(session, gateways=found)
+        return await acting_generations(session, gateways=found)
 
 
-async def test_the_slowest_gateway_counts() -> None:
-    assert await ask(acts_on(7), acts_on(5), acts_on(6)) == Known(5)
+async def test_the_slowest_gateway_counts_and_the_one_that_is_furthest_is_known() -> None:
+    assert await ask(acts_on(6), acts_on(5), acts_on(7)) == Acting(Known(5), 7)
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,14 @@ async def test_the_slowest_gateway_counts() -> None:
 )
 async def test_one_gateway_that_does_not_say_makes_the_answer_unknown(handler: Handler, why: str) -> None:
     answer = await ask(acts_on(7), handler)
-    assert isinstance(answer, Unknown)
-    assert answer.why.startswith(why)
+    assert isinstance(answer.lowest, Unknown)
+    assert answer.lowest.why.startswith(why)
+    assert answer.highest == 7
 
 
 async def test_nobody_listening_is_unknown_and_so_is_no_gateway_at_all() -> None:
     async with aiohttp.ClientSession() as session:
-        nobody = await acting_generation(session, gateways=[Gateway("gone", "127.77.1.1")])
+        nobody, _ = await acting_generations(session, gateways=[Gateway("gone", "127.77.1.1")])
         assert isinstance(nobody, Unknown)
         assert nobody.why.startswith("gateway pod gone cannot be asked")
-        assert await acting_generation(session, gateways=[]) == Unknown("no gateway pod is ready")
+        assert await acting_generations(session, gateways=[]) == Acting(Unknown("no gateway pod is ready"), None)

@@ -7,7 +7,7 @@ from ..analysis.reading import SLOReading
 from ..api.names import GROUP
 from ..rollout.observed import Arm, Foreign, Known, Observed, ProbeSeen, Reporting, Unknown, Unresolved
 from ..rollout.place import Place, Revision, Tokens
-from ..traffic.acting import Gateway
+from ..traffic.acting import Acting, Gateway
 from ..traffic.router import Router, Shares
 from .belonging import is_ours, is_route_of
 from .kept import NOTHING_KEPT, Memory
@@ -28,7 +28,7 @@ def observe(
     router: Router,
     deployments: Sequence[DeploymentSeen],
     pods: Sequence[PodSeen],
-    acting: Known[int] | Unknown,
+    acting: Acting,
     acting_since: float | None,
     readings: tuple[SLOReading, ...],
     annotations: Mapping[str, str],
@@ -61,7 +61,8 @@ def observe(
         wanted=wanted,
         route=route,
         arms=arms_of(owned, pods=pods, refused=refused),
-        acting=acting,
+        acting=acting.lowest,
+        newest=acting.highest,
         acting_since=acting_since,
         readings=readings,
         tokens=_tokens(annotations),

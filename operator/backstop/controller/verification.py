@@ -20,7 +20,7 @@ from ..kube.resources import SERVICES
 from ..rendering.route import revisions_of
 from ..rollout.observed import Known, Unknown
 from ..rollout.progress import VERIFY_SECONDS
-from ..traffic.acting import acting_generation
+from ..traffic.acting import Acting, acting_generations
 from ..traffic.replicas import endpoints_follow
 from ..traffic.router import REPLICAS
 from .keys import PolicyKey
@@ -35,13 +35,13 @@ ASKED_AT_ONCE: Final = 64
 # However many wait: the first question often comes before the write, and each needs several in the time that a weight has.
 LONGEST_PAUSE_SECONDS: Final = VERIFY_SECONDS / 4
 CONNECTIONS: Final = 256
-NOBODY_ASKED: Final = Unknown("nobody was asked yet")
+NOBODY_ASKED: Final = Acting(Unknown("nobody was asked yet"), None)
 
 
 @dataclass
 class _Watched:
-    answer: Known[int] | Unknown
-    since: float | None  # when the answer, where it is known, became this one; seconds since the epoch
+    answer: Acting
+    since: float | None  # when the lowest, where it is known, became this one; seconds since the epoch
     task: asyncio.Task[None]
     falling: bool
     by_endpoints: bool
@@ -71,7 +71,7 @@ class Verification:
         self._turns = asyncio.Semaphore(ASKED_AT_ONCE)
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS), trust_env=False)
 
-    def acting(self, key: PolicyKey) -> Known[int] | Unknown:
+    def acting(self, key: PolicyKey) -> Acting:
         """The latest answer of the policy's gateways."""
         watched = self._watched.get(key)
         return watched.answer if watched is not None else NOBODY_ASKED
@@ -91,7 +91,7 @@ class Verification:
                 watched.task.cancel()
                 del self._watched[key]
         elif watched is None or watched.task.done() or watched.falling != falling:
-            answer: Known[int] | Unknown = NOBODY_ASKED
+            answer = NOBODY_ASKED
             since = None
             if watched is not None and not watched.task.done():
                 watched.task.cancel()  # it may be waiting for its turn
@@ -117,11 +117,10 @@ class Verification:
                 if watched.by_endpoints:
                     answer = await endpoints_of(self._client, store=self._store, key=key)
                 else:
-                    answer = await acting_generation(self._session, gateways=gateways_of(self._store.pods(key)))
-            news = answer != watched.answer if isinstance(answer, Known) else isinstance(watched.answer, Known)
-            watched.answer = answer
-            if news:
-                watched.since = self._clock() if isinstance(answer, Known) else None
+                    answer = await acting_generations(self._session, gateways=gateways_of(self._store.pods(key)))
+            before, watched.answer = watched.answer, answer
+            if _news(answer) != _news(before):
+                watched.since = self._clock() if isinstance(answer.lowest, Known) else None
                 self._wake(key, watched.falling)
             least = LOOK_AGAIN_SECONDS if watched.by_endpoints else ASK_AGAIN_SECONDS
             pause = least if watched.falling else pause_after(asked, waiting=len(self._watched), least=least)
@@ -129,18 +128,24 @@ class Verification:
             await asyncio.sleep(pause * (1 + self._jitter() / 4))
 
 
-async def endpoints_of(client: Client, *, store: Store, key: PolicyKey) -> Known[int] | Unknown:
+def _news(answer: Acting) -> Known[int] | int | None:
+    """What a pass makes something of: that one of them does not say it yet, in whatever words, is nothing."""
+    return answer.lowest if isinstance(answer.lowest, Known) else answer.highest
+
+
+async def endpoints_of(client: Client, *, store: Store, key: PolicyKey) -> Acting:
     """The generation that the Service of the policy carries, once its endpoints are those pods that it selects and that are ready."""
     name = callers_service(key.name)
     service = store.child(SERVICES, namespace=key.namespace, name=name)
     if service is None:
-        return Unknown(f"Service `{name}` does not exist")
+        return Acting(Unknown(f"Service `{name}` does not exist"), None)
     said = REPLICAS.observe(service.content, annotations=service.annotations)
     if not isinstance(said, Known) or said.value is None:
-        return said if isinstance(said, Unknown) else NOBODY_ASKED
+        return Acting(said, None) if isinstance(said, Unknown) else NOBODY_ASKED
     serving = revisions_of(said.value)
     pods = [pod.name for pod in store.pods(key) if pod.revision in serving and pod.ready and not pod.deleting]
-    return await endpoints_follow(client, namespace=key.namespace, service=name, pods=pods, generation=said.value.generation)
+    followed = await endpoints_follow(client, namespace=key.namespace, service=name, pods=pods, generation=said.value.generation)
+    return Acting(followed, followed.value if isinstance(followed, Known) else None)
 
 
 def pause_after(asked: int, *, waiting: int, least: float) -> float:

@@ -232,13 +232,13 @@ def _without_canary(look: Look) -> tuple[Reason, str]:
 
 def _unread(look: Look, route: Unknown) -> tuple[Reason, str]:
     """The canary holds, or does not begin, because nobody knows what callers are told."""
-    place, acting = look.place, look.observed.acting
+    place, newest = look.place, look.observed.newest
     said = f"{'holding' if place.canary is not None else 'no rollout begins'}: {route.why}"
     if place.canary is None and place.previous is not None and look.observed.arm(place.previous.revision.name).desired > 0:
         said += f", and the pods of {place.previous.revision.name}, which served before, are kept"
     if isinstance(route, Foreign):
         return Reason.OBJECT_NOT_OURS, f"{said}; rename the policy or take that object away"
-    if isinstance(acting, Known) and acting.value > place.generation and place.stable is not None:
+    if newest is not None and newest > place.generation and place.stable is not None:
         # An operator died before it wrote status, perhaps over a verdict on stable.
         later = "gateways act on a later state than `.status` knows of"
         return (

@@ -116,8 +116,7 @@ def decide(observed: Observed, *, policy: FallbackPolicySpec, now: float) -> Pla
         move = None
     moved = move is not None
     move = move or Move(look.place)
-    acting = observed.acting.value if isinstance(observed.acting, Known) else None
-    route = route_for(move, before=look.place, route=observed.route, policy=policy, now=now, strays=observed.strays, acting=acting)
+    route = route_for(move, before=look.place, route=observed.route, policy=policy, now=now, strays=observed.strays, newest=observed.newest)
     place = with_generation(move, write=route, before=look.place, present=observed.route, now=now, ahead=look.ahead)
     place = followed(place, look=look, announcements=move.announcements)
     place = replace(place, waiting=None if place.stable is not None else place.waiting)

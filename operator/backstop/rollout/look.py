@@ -95,13 +95,13 @@ class Look:
 
     @property
     def ahead(self) -> int | None:
-        """The generation that gateways act on, where that is a later one than the traffic object has: somebody has put an older one back,
-        and gateways take nothing that it says for news.
+        """The generation that a gateway acts on, where that is a later one than the traffic object has: somebody has put an older one back,
+        and it takes nothing that this says for news.
         """
-        acting, route = self.observed.acting, self.observed.route
-        if not isinstance(acting, Known) or not isinstance(route, Known) or route.value is None:
+        newest, route = self.observed.newest, self.observed.route
+        if newest is None or not isinstance(route, Known) or route.value is None:
             return None
-        return acting.value if acting.value > route.value.generation else None
+        return newest if newest > route.value.generation else None
 
     def readings_in(self, state: StateName) -> tuple[SLOReading, ...]:
         """The SLO readings in this state, in the policy's order."""

@@ -98,9 +98,9 @@ class Observed:
     """One look at a policy and all that belongs to it.
 
     `route`: None means that the traffic object does not exist. `acting`: the lowest traffic generation that any ready gateway acts
-    on, first said at `acting_since`. `readings`: the latest evaluation of each SLO of the canary, empty while nothing is judged.
-    `tokens`: what is asked by hand. `probes`: by name, those of the present rollout that there are; one that is not named does not
-    run.
+    on, first said at `acting_since`; `newest`: the highest, of those that say it. `readings`: the latest evaluation of each SLO of the
+    canary, empty while nothing is judged. `tokens`: what is asked by hand. `probes`: by name, those of the present rollout that there
+    are; one that is not named does not run.
     `leaving`: the policy is being deleted. What is left of a former policy of this name, looked for while nothing is stable:
     `accepted`, the last revision that was, and `remembered`, what was rolled back. Beside a stable `remembered` is what the prompt version
     of the wanted revision says of it.
@@ -115,6 +115,7 @@ class Observed:
     arms: Mapping[str, Arm] = field(default_factory=dict)
     acting: Known[int] | Unknown = Unknown("no gateway was asked")
     acting_since: float | None = None
+    newest: int | None = None
     readings: tuple[SLOReading, ...] = ()
     tokens: Tokens = NO_TOKENS
     probes: Mapping[str, Known[ProbeSeen] | Unknown] = field(default_factory=dict)

@@ -23,12 +23,12 @@ def route_for(
     policy: FallbackPolicySpec,
     now: float,
     strays: bool = False,
-    acting: int | None = None,
+    newest: int | None = None,
 ) -> RouteWrite | None:
     """The write that makes the traffic object match the place after `move`; None when it does already, or must not be touched.
 
-    `strays`: it does something else than it says, and is written again with the same words. `acting`: the generation that gateways act on,
-    which take no older one for news, also where the object has an older one, or cannot be read.
+    `strays`: it does something else than it says, and is written again with the same words. `newest`: the highest generation that a
+    gateway acts on, which takes no older one for news, also where the object has an older one, or cannot be read.
 
     An unreadable object is left to its author while nothing is wrong, and replaced when traffic has to leave the canary. One that strays is
     wrong: a canary under way holds, so that its author is told; without one all it can say is that stable serves, unless callers may
@@ -50,8 +50,8 @@ def route_for(
         if missing or present.generation < before.generation - unwritten:
             # An older object that somebody put back: gateways would not act on it, whatever it says.
             wanted = replace(wanted, generation=max(before.generation + 1, awaited))
-    if acting is not None and (present is None or acting > present.generation):
-        wanted = replace(wanted, generation=max(wanted.generation, acting + 1))
+    if newest is not None and (present is None or newest > present.generation):
+        wanted = replace(wanted, generation=max(wanted.generation, newest + 1))
     if present is not None and wanted == present:
         return RouteWrite(wanted, falling=False) if strays else None
     # Where status was lost nobody knows the canary: what it has is taken away as from one that is known.

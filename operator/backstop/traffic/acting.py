@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import aiohttp
 
@@ -24,24 +24,32 @@ class Gateway:
     address: str
 
 
+class Acting(NamedTuple):
+    """The generations that gateways act on. `lowest`: Unknown if one does not say. `highest`: of those that do; None if none does."""
+
+    lowest: Known[int] | Unknown
+    highest: int | None
+
+
 class _NoAnswer(Exception):  # noqa: N818 - an answer of its own kind
     """Why a gateway's answer is not known."""
 
 
-async def acting_generation(session: aiohttp.ClientSession, *, gateways: Sequence[Gateway]) -> Known[int] | Unknown:
-    """The lowest generation that any of them acts on; Unknown if one does not say."""
+async def acting_generations(session: aiohttp.ClientSession, *, gateways: Sequence[Gateway]) -> Acting:
+    """The lowest and the highest generation that any of them acts on."""
     if not gateways:
-        return Unknown("no gateway pod is ready")
-    answers = await asyncio.gather(*(_generation(session, gateway=gateway) for gateway in gateways), return_exceptions=True)
-    lowest: int | None = None
-    for answer in answers:
-        if isinstance(answer, _NoAnswer):
-            return Unknown(str(answer))
-        if isinstance(answer, BaseException):
-            raise answer
-        lowest = answer if lowest is None else min(lowest, answer)
-    assert lowest is not None
-    return Known(lowest)
+        return Acting(Unknown("no gateway pod is ready"), None)
+    answers = await asyncio.gather(*(_answer(session, gateway=gateway) for gateway in gateways))
+    known = [answer.value for answer in answers if isinstance(answer, Known)]
+    unknown = next((answer for answer in answers if isinstance(answer, Unknown)), None)
+    return Acting(unknown or Known(min(known)), max(known, default=None))
+
+
+async def _answer(session: aiohttp.ClientSession, *, gateway: Gateway) -> Known[int] | Unknown:
+    try:
+        return Known(await _generation(session, gateway=gateway))
+    except _NoAnswer as why:
+        return Unknown(str(why))
 
 
 async def _generation(session: aiohttp.ClientSession, *, gateway: Gateway) -> int:
