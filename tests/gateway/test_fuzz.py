@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backstop.api.knowledge import KnowledgeError, read_knowledge_base
+from backstop.gateway.jsontext import no_number
 from backstop.gateway.sse import EventSplitter
 from e2e.fakemodel.app import FakeModel
 from e2e.fakemodel.script import Rule
@@ -197,7 +198,7 @@ def test_whatever_is_asked_is_answered_or_refused_in_one_sentence(tmp_path: Path
                 assert "x-backstop-deadline-ms" in headers  # less time than it takes
             if on.model.fake.requests and path != "/v1/embeddings":
                 # What a target gets is one prompt and no second one behind it.
-                sent = json.loads(on.model.fake.requests[-1]["body"], object_pairs_hook=list)
+                sent = json.loads(on.model.fake.requests[-1]["body"], object_pairs_hook=list, parse_constant=no_number)
                 ((_, messages),) = [pair for pair in sent if pair[0] == "messages"]
                 assert [name for name, _ in messages[0]] == ["role", "content"]
                 assert dict(messages[0])["content"].startswith(PROMPT)
@@ -219,7 +220,9 @@ def test_whatever_a_target_answers_its_caller_gets_a_whole_answer_or_is_told_tha
             is_fixed = STATIC.encode() in got.body
             if not stream:
                 # What is well-formed is passed on, whatever it says; what is not is the fixed answer's.
-                assert json.loads(got.body, strict=False)["output" if path == RESPONSES else "choices"] is not None
+                assert (
+                    json.loads(got.body, strict=False, parse_constant=no_number)["output" if path == RESPONSES else "choices"] is not None
+                )
                 assert got.said("tier") == "primary" or is_fixed
                 return
             data = [event.data for event in EventSplitter().feed(got.body) if event.data is not None]
