@@ -18,7 +18,7 @@ from . import parts
 from .calls import BenchError, Caller
 from .measure import Figures, measure, measure_model
 from .stacks import Fault, Stack, available_cores, backstop, litellm, model, portkey
-from .table import table
+from .table import Round, table
 
 STACKS: Final[dict[str, Callable[[], Stack]]] = {"backstop": backstop, "litellm": litellm, "portkey": portkey}
 BEGIN: Final = "<!-- figures -->"
@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
         "--only", choices=list(STACKS), action="append", help="one of the stacks, more than once for several; ours is always there"
     )
     parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="of each run (default: 5)")
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="all stacks in turns; medians are shown (default: 1)")
     parser.add_argument("--no-faults", action="store_true", help="leave out primaries that fail")
     parser.add_argument("--page", type=Path, metavar="FILE", help="where to put the table, between its marks; of a whole run only")
     return parser
@@ -48,14 +49,21 @@ async def _run(options: argparse.Namespace) -> str:
         caller = Caller(parts.httpload(), core=calling, folder=folder)
         stacks = [STACKS[name]() for name in wanted]
         async with model(core=calling, folder=folder) as mock:
-            direct = await measure_model(mock, caller=caller, seconds=options.seconds)
-            found: list[Figures] = []
-            for stack in stacks:
-                print(f"{stack.name} {stack.version} …", file=sys.stderr, flush=True)
-                found.append(
-                    await measure(stack, model=mock, caller=caller, core=core, folder=folder, seconds=options.seconds, faults=faults)
-                )
-    return table(found, direct=direct)
+            rounds: list[Round] = []
+            for number in range(1, options.rounds + 1):
+                direct = await measure_model(mock, caller=caller, seconds=options.seconds)
+                found: list[Figures] = []
+                for stack in stacks:
+                    print(f"round {number} of {options.rounds}: {stack.name} {stack.version} …", file=sys.stderr, flush=True)
+                    found.append(
+                        await measure(stack, model=mock, caller=caller, core=core, folder=folder, seconds=options.seconds, faults=faults)
+                    )
+                rounds.append(Round(direct, found))
+    return table(rounds)
+
+
+def _times(rounds: int) -> str:
+    return "one round" if rounds == 1 else f"medians of {rounds} rounds"
 
 
 def _put(text: str, *, page: Path) -> None:
@@ -74,7 +82,8 @@ def main() -> None:
         figures = asyncio.run(_run(options))
         machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
         day = datetime.datetime.now(datetime.UTC).date()
-        text = f"{day}, {machine}; load of the machine when it began {load:.1f}, {options.seconds:g} s a run.\n\n{figures}"
+        runs = f"{options.seconds:g} s a run, {_times(options.rounds)}"
+        text = f"{day}, {machine}; load of the machine when it began {load:.1f}, {runs}.\n\n{figures}"
         print(text)
         if options.page is not None and not options.only and not options.no_faults:
             _put(text, page=options.page)

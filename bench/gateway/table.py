@@ -1,6 +1,7 @@
 """Figures side by side, as a Markdown table, with what ours are to those of the others."""
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -98,33 +99,63 @@ def _late_byte(calls: Calls) -> float:
     return calls.first_byte.p99
 
 
-def table(stacks: Sequence[Figures], *, direct: Figures) -> str:
-    """All figures. The first stack is ours; the ratios say how many times better it is, whichever way a figure is good."""
-    ours, others = stacks[0], stacks[1:]
-    titles = ["", "ceiling", *(f"{s.name} {s.version}" for s in stacks), *(f"× {other.name}" for other in others)]
+@dataclass(frozen=True)
+class Round:
+    """All stacks once, ours first, and the model without anything between."""
+
+    direct: Figures
+    stacks: Sequence[Figures]
+
+
+def table(rounds: Sequence[Round]) -> str:
+    """All figures, each the median of the rounds. The ratios say how many times better ours is, whichever way a figure is good: of what
+    was measured in the same round, with the least and the most of them.
+    """
+    first = rounds[0].stacks
+    titles = ["", "ceiling", *(f"{s.name} {s.version}" for s in first), *(f"× {other.name}" for other in first[1:])]
     lines = [_line(titles), _line(["---"] + ["---:"] * (len(titles) - 1))]
     for row in _rows():
-        values = [row.read(stack, direct) for stack in stacks]
-        ceiling = row.read(direct, direct) if row.more_is_better else math.nan
-        ratios = [_ratio(values[0], value, row=row) for value in values[1:]]
-        lines.append(_line([row.what, _number(ceiling, digits=row.digits), *(_number(v, digits=row.digits) for v in values), *ratios]))
-    best = max((calls.per_second for calls in ours.whole.values()), default=math.nan)
-    spare = max(calls.per_second for calls in direct.whole.values()) / best
-    left_out = [line for stack in stacks for note in stack.notes for line in ("", f"Left out: {note}")]
-    said = f"The ceiling is {_spared(spare)}."
-    if direct.streams is not None and ours.streams is not None:
-        said += f" Of tokens/s it is {_spared(direct.streams.tokens_per_second / ours.streams.tokens_per_second)}."
-    return "\n".join([*lines, "", said, *left_out])
+        values = [[row.read(stack, one.direct) for stack in one.stacks] for one in rounds]
+        ceiling = _middle([row.read(one.direct, one.direct) for one in rounds]) if row.more_is_better else math.nan
+        shown = [_middle(column) for column in zip(*values, strict=True)]
+        ratios = [_ratios([_ratio(of[0], of[n], row=row) for of in values]) for n in range(1, len(first))]
+        lines.append(_line([row.what, *(_number(value, digits=row.digits) for value in (ceiling, *shown)), *ratios]))
+    spare = [_most(one.direct) / _most(one.stacks[0]) for one in rounds]
+    said = f"The ceiling is {_spared(_middle(spare))}."
+    tokens = [_tokens(one.direct) / _tokens(one.stacks[0]) for one in rounds]
+    if not math.isnan(_middle(tokens)):
+        said += f" Of tokens/s it is {_spared(_middle(tokens))}."
+    left_out = dict.fromkeys(note for one in rounds for stack in one.stacks for note in stack.notes)
+    return "\n".join([*lines, "", said, *(line for note in left_out for line in ("", f"Left out: {note}"))])
+
+
+def _most(figures: Figures) -> float:
+    return max((calls.per_second for calls in figures.whole.values()), default=math.nan)
+
+
+def _tokens(figures: Figures) -> float:
+    return _of(figures.streams, lambda calls: calls.tokens_per_second)
+
+
+def _middle(values: Sequence[float]) -> float:
+    """The median of those that there are."""
+    return statistics.median([value for value in values if not math.isnan(value)] or [math.nan])
 
 
 def _spared(times: float) -> str:
     return f"{times:.1f} times the best of ours: " + ("enough" if times >= ENOUGH else f"**too little to tell**, {ENOUGH:.0f} are needed")
 
 
-def _ratio(ours: float, theirs: float, *, row: Row) -> str:
+def _ratio(ours: float, theirs: float, *, row: Row) -> float:
     if not (ours > 0 and theirs > 0):
-        return ""
-    return f"{(ours / theirs if row.more_is_better else theirs / ours):.1f}"
+        return math.nan
+    return ours / theirs if row.more_is_better else theirs / ours
+
+
+def _ratios(values: Sequence[float]) -> str:
+    there = [value for value in values if not math.isnan(value)]
+    middle = _number(_middle(there), digits=1)
+    return middle if len(there) < 2 else f"{middle} ({min(there):.1f}…{max(there):.1f})"
 
 
 def _number(value: float, *, digits: int) -> str:
