@@ -526,7 +526,7 @@ MUTANTS = (
         "A traffic object that is written anew has a generation that gateways take for an old one.",
         "rollout/route.py",
         "_wanted",
-        "generation = max(int(now), newer_than + 1)",
+        "generation = max(int(now * 1000), newer_than + 1)",
         "generation = 1",
         invariant=4,
     ),

@@ -10,7 +10,7 @@ from backstop.rollout.observed import Known, Unknown, Unresolved
 from backstop.rollout.place import Halt
 from backstop.rollout.progress import VERIFY_SECONDS
 from backstop.rollout.route import SWITCH_SECONDS
-from tests.rollout.world import ASKED_AFTER, BREACHED, World, in_rollout, policy, share, started
+from tests.rollout.world import ASKED_AFTER, BREACHED, HEALTHY, World, in_rollout, policy, share, started
 
 LONG = ((5, 300), (50, 300), (100, 60))
 
@@ -250,8 +250,25 @@ def test_one_gateway_that_acts_on_a_later_object_than_there_is_keeps_a_weight_fr
 def test_what_cannot_be_read_is_written_newer_than_any_gateway_acts_on_though_another_does_not_say() -> None:
     world = in_rollout()
     world.unread, world.judged = True, BREACHED
-    ahead = int(world.now) + 1000
+    ahead = int(world.now * 1000) + 1000
     seen = replace(world.observe(), acting=Unknown("a new pod has not read it yet"), newest=ahead)
     plan = decide(seen, policy=world.policy, now=world.now)
     assert plan.route is not None
     assert (plan.route.state.canary, plan.route.state.generation) == (None, ahead + 1)
+
+
+def test_an_object_that_is_made_anew_twice_within_a_second_is_another_one_for_gateways() -> None:
+    world = in_rollout(policy=policy(steps=LONG))
+    world.run(10)
+    world.unread, world.judged = True, BREACHED
+    world.one_pass(stop_after=1)
+    assert world.route is not None
+    world.settle()
+    anew = world.route.generation
+    assert world.acting == anew
+    # The operator died before status, and somebody deleted what it had written.
+    world.traffic, world.judged = None, HEALTHY
+    world.one_pass()
+    assert world.route.generation > anew
+    world.run(5)
+    assert world.acted == world.route

@@ -27,6 +27,7 @@ from backstop.rollout.verdict import Verdict, verdict_on_prompt
 
 START = 1_800_000_000.0
 ASKED_AFTER = 0.25  # seconds, until gateways that act on a route are seen to
+DIED_SECONDS = 0.01  # until the next operator looks: a process ends, and another one is told
 
 
 def revision(version: str) -> Revision:
@@ -233,6 +234,7 @@ class World:
             write()
             self.writes.append(name)
         if stop_after is not None:
+            self.now += DIED_SECONDS
             self.reported = None  # the next operator knows what is written down
             self.deaths += math.inf if self.unread else 1  # over what cannot be read, any newer generation may have been decided
         return plan

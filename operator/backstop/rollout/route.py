@@ -95,8 +95,9 @@ def _wanted(move: Move, *, present: TrafficState | None, steering: Steering, now
         # Pods of one that waits for a person pass on what still reaches them: they may have been the entry.
         canary, permille = place.canary.revision.name, place.canary.weight * 10
     if present is None:
-        # Gateways never act on an older generation than they know. Seconds since the epoch are ahead of any count that was lost.
-        generation = max(int(now), newer_than + 1)
+        # Gateways never act on an older generation than they know. Milliseconds since the epoch are ahead of any count that was lost,
+        # and of what an operator wrote anew a moment ago, before it died and somebody deleted it.
+        generation = max(int(now * 1000), newer_than + 1)
         aborted = _aborted(move, present=None)
         return TrafficState(generation=generation, stable=stable, canary=canary, permille=permille, aborted=aborted, steering=steering)
     aborted = _aborted(move, present=present)
