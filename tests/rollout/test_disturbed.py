@@ -7,7 +7,8 @@ import pytest
 from backstop.api.reasons import Reason
 from backstop.rollout.decide import decide
 from backstop.rollout.observed import Known, Unknown, Unresolved
-from backstop.rollout.place import Halt
+from backstop.rollout.place import Halt, awaited_generation
+from backstop.rollout.plan import Plan
 from backstop.rollout.progress import VERIFY_SECONDS
 from backstop.rollout.route import SWITCH_SECONDS
 from tests.rollout.world import ASKED_AFTER, BREACHED, HEALTHY, World, in_rollout, policy, share, started
@@ -230,21 +231,58 @@ def test_b14_a_verdict_that_is_written_over_what_cannot_be_read_stands_in_it(gon
     assert (world.route.aborted.revision, world.route.permille) == ("rev2", 0)
 
 
+def two_looks(world: World) -> tuple[Plan, Plan]:
+    """A namespace was restored, with the object from before: beside a gateway that acts on a later one, a pod has read nothing else. One
+    look at that, and the next one, when neither has read yet what the first wrote.
+    """
+    assert world.route is not None
+    generation = world.route.generation
+    seen = replace(world.observe(), acting=Known(generation), newest=generation + 100)
+    first = decide(seen, policy=world.policy, now=world.now)
+    assert first.route is not None
+    assert first.route.state.generation == generation + 101
+    again = replace(seen, place=first.place, route=Known(first.route.state))
+    return first, decide(again, policy=world.policy, now=world.now + 0.3)
+
+
+def told(*plans: Plan) -> set[Reason]:
+    return {announcement.reason for plan in plans for announcement in plan.announcements}
+
+
 def test_one_gateway_that_acts_on_a_later_object_than_there_is_keeps_a_weight_from_being_verified() -> None:
     world = in_rollout()
-    assert world.route is not None
-    assert world.place.canary is not None
     canary = world.status.canary
     assert canary is not None
     world.status = world.status.model_copy(update={"canary": canary.model_copy(update={"weightVerifiedAt": None})})
-    # A namespace was restored: the object from before, and beside a gateway that went on, a pod that has read nothing else.
-    generation = world.route.generation
-    seen = replace(world.observe(), acting=Known(generation), newest=generation + 100)
-    plan = decide(seen, policy=world.policy, now=world.now)
-    assert plan.place.canary is not None
-    assert plan.place.canary.verified_at is None
-    assert plan.route is not None
-    assert plan.route.state.generation == generation + 101
+    assert Reason.WEIGHT_VERIFIED not in told(*two_looks(world))
+
+
+def test_it_keeps_a_weight_that_was_not_seen_in_time_and_fell_to_0_from_rising_again() -> None:
+    world = started()
+    world.deaf = True
+    world.want("2")
+    world.run(VERIFY_SECONDS + 20)
+    assert world.place.canary is not None
+    assert world.place.canary.weight == 0
+    first, second = two_looks(world)
+    assert first.place.canary is not None
+    assert second.place.canary is not None
+    assert (first.place.canary.weight, second.place.canary.weight) == (0, 0)
+
+
+@pytest.mark.parametrize("mode", ["Automatic", "Pause"])
+def test_it_keeps_an_end_and_a_halt_from_being_seen(mode: str) -> None:
+    world = in_rollout(policy=policy(mode=mode))
+    world.deaf, world.judged = True, BREACHED
+    world.one_pass()
+    first, second = two_looks(world)
+    assert Reason.TRAFFIC_SHIFTED not in told(first, second)
+    for place in (first.place, second.place):
+        waits = place.canary.halted if place.canary is not None else place.last
+        assert waits is not None
+        assert waits.shifted_at is None
+    assert first.route is not None
+    assert awaited_generation(second.place) == first.route.state.generation
 
 
 def test_what_cannot_be_read_is_written_newer_than_any_gateway_acts_on_though_another_does_not_say() -> None:

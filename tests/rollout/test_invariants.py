@@ -511,11 +511,11 @@ class RolloutsEdited(Rollouts):
         self.world.traffic, self.world.unread = None, False
 
     @precondition(lambda self: self.world.exists and self.world.route is not None and self.world.route.generation > 5)
-    @rule(behind=st.integers(1, 4))
-    def an_older_traffic_object_is_put_back(self, behind: int) -> None:
+    @rule(behind=st.integers(1, 4), new_pod=st.booleans())
+    def an_older_traffic_object_is_put_back(self, behind: int, new_pod: bool) -> None:
         assert self.world.route is not None
         self._lose_what_only_the_route_says()
-        self.world.put_older_route(self.world.route.generation - behind)
+        self.world.put_older_route(self.world.route.generation - behind, new_pod=new_pod)
 
     def teardown(self) -> None:
         """8: and gateways do what the traffic object says, whatever was done to it."""

@@ -131,6 +131,7 @@ class World:
     lingering: set[str] = field(default_factory=set)  # revisions whose Deployment is smaller or gone, and whose pods are not yet
     linger: bool = False  # they stay for as long
     strays: bool = False  # somebody has made the route do something else than it says
+    new_pod: int | None = None  # the generation that one acts on which began after an older traffic object was put back
     put_back: bool = False  # somebody has put an older traffic object in the place of the newest
     withdrawn: set[str] = field(default_factory=set)  # revisions whose verdict was one on an incident that stable shared
     deaths: float = 0  # of operators in the middle of a pass, since the traffic object was written
@@ -157,6 +158,11 @@ class World:
         """The traffic object."""
         return parse(self.traffic) if self.traffic is not None else None
 
+    @property
+    def lowest(self) -> int:
+        """The generation that the gateway acts on which is furthest behind."""
+        return self.acting if self.new_pod is None else min(self.new_pod, self.acting)
+
     def observe(self) -> Observed:
         """What the operator sees now."""
         place = self.place
@@ -166,7 +172,7 @@ class World:
             wanted=self._salted(place),
             route=Unknown("it cannot be read") if self.unread else Known(self.route),
             arms=dict(self.arms),
-            acting=Known(self.acting) if self.unread or awaited_generation(place) is not None else Unknown("not asked"),
+            acting=Known(self.lowest) if self.unread or awaited_generation(place) is not None else Unknown("not asked"),
             acting_since=self.acting_since,
             newest=self.acting if self.unread or awaited_generation(place) is not None else None,
             readings=(self.judged,) if live and self.judged is not None else (),
@@ -302,7 +308,7 @@ class World:
         self.left = self.acted, self.now - since
         self.exists = self.deleting = self.strays = False
         self.status, self.traffic, self.arms, self.serving = FallbackPolicyStatus(), None, {}, None
-        self.acting, self.acted, self.tokens = 0, None, NO_TOKENS
+        self.acting, self.acted, self.new_pod, self.tokens = 0, None, None, NO_TOKENS
         self.reports, self.reported = {}, None
         self.lingering.clear()
         self.unread = False
@@ -395,6 +401,9 @@ class World:
             if state is ProbeState.RUNNING and ends is not None:
                 self.jobs[key] = ends
         # Gateways never go back to a generation before the one that they act on.
+        if self.route is not None and not self.deaf and self.new_pod is not None and self.route.generation > self.new_pod:
+            self.new_pod = self.route.generation if self.route.generation < self.acting else None
+            self.acting_since = self.now + ASKED_AFTER
         if self.route is not None and not self.deaf and self.route.generation > self.acting:
             self.acting, self.acted, self.acting_since = self.route.generation, self.route, self.now + ASKED_AFTER
 
@@ -441,9 +450,10 @@ class World:
             self.strays,
         )
 
-    def put_older_route(self, generation: int) -> None:
-        """Somebody restores the traffic object as it was at this generation, with what it says now."""
+    def put_older_route(self, generation: int, *, new_pod: bool = False) -> None:
+        """Somebody restores the traffic object as it was at this generation, with what it says now. `new_pod`: one knows no other."""
         assert self.route is not None
+        self.new_pod = generation if new_pod else None
         self.traffic, self.put_back, self.unread = render(replace(self.route, generation=generation)), True, False
 
     def want(self, version: str) -> None:

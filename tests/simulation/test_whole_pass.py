@@ -1,6 +1,7 @@
 """Invariants of the whole pass, with everything that can go wrong between two operators and their API server."""
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -205,6 +206,44 @@ def test_a_standby_that_saw_nothing_of_a_canary_and_finds_no_status_ends_it_befo
     machine.nothing_is_broken()
     assert machine.cluster.place.stable is not None, "the standby has taken over"
     machine.teardown()
+
+
+def test_a_standby_that_knows_an_older_route_and_finds_no_status_leads_nobody_to_pods_that_are_gone() -> None:
+    machine = played("Automatic")
+    cluster = machine.cluster
+    standby = cluster.processes[1]
+    tell, answer = standby._tell, cluster.api.answer
+    first = cluster.place.stable
+    assert first is not None
+
+    def told(operator: Any, *, plural: str, body: Mapping[str, Any], gone: bool) -> None:
+        """All but the route, whose watch is behind."""
+        if body["metadata"]["name"] != cluster.traffic_id[2]:
+            tell(operator, plural=plural, body=body, gone=gone)
+
+    def answered(method: str, path: str, *, who: str, **rest: Any) -> tuple[int, bytes]:
+        busy = who == standby.name and method == "GET" and path.endswith("/configmaps")
+        return (503, b'{"kind": "Status", "message": "busy"}') if busy else answer(method, path, who=who, **rest)
+
+    standby._tell = told  # type: ignore[method-assign]
+    cluster.api.answer = answered  # type: ignore[method-assign]
+    machine.a_canary_begins("v2")
+    while cluster.replicas(first.revision.name) is not None:
+        machine.time_passes(65.0)
+    cluster.pods_take = 30.0
+    machine.the_status_is_lost()
+    cluster.processes[0].wire.cut = True
+    for _ in range(60):
+        machine.time_passes(0.5)
+        reached = cluster.selected()["support"]
+        assert reached is not None
+        assert cluster.ready(reached) > 0, "callers reach nobody"
+    stable = cluster.place.stable
+    assert stable is not None, "the standby has taken over"
+    assert stable.revision.prompt_version == "v2"
+    cluster.api.answer = answer  # type: ignore[method-assign]
+    standby._tell = tell  # type: ignore[method-assign]
+    cluster.end()
 
 
 def played(mode: str) -> WholePasses:

@@ -292,10 +292,10 @@ class Reconcile:
 
     async def _decide(self, subject: Subject) -> bool:
         key, plan = subject.key, subject.plan
-        begins = subject.observed.place.stable is None and plan.place.stable is not None
-        if begins and await self._unseen.route_moved(subject.policy, wish=subject.wish, seen=subject.traffic):
-            self._queue.add(key)
-            return False
+        # Without a status the route alone says what serves, also while that has no ready pod: Services follow it, and pods.
+        rests = subject.observed.place.stable is None and (subject.traffic is not None or plan.place.stable is not None)
+        if rests and await self._unseen.route_moved(subject.policy, wish=subject.wish, seen=subject.traffic):
+            raise Overtaken
         analysis = self._analysis(key, status=subject.status)
         if not same_subject(subject.observed.place, plan.place):
             analysis = None

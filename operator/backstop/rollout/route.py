@@ -165,7 +165,7 @@ def with_generation(
     """The place, with the traffic generation that it waits for. A weight that is written anew has to be verified anew, and has its time
     for that from now on.
     """
-    place = move.place
+    place = _anew(move.place, generation=write.state.generation) if write is not None and ahead is not None else move.place
     canary, last = place.canary, place.last
     halt = before.canary.halted if before.canary is not None else None
     # What was halted has lost its traffic before; whether gateways were seen to act on that is known.
@@ -200,6 +200,18 @@ def with_generation(
         )
     if ended is not None:
         place = replace(place, last=replace(ended, generation=generation))
+    return place
+
+
+def _anew(place: Place, *, generation: int) -> Place:
+    """What is still waited for is seen when gateways act on this generation: one of them has been ahead of the one before."""
+    canary, last = place.canary, place.last
+    if last is not None and last.generation is not None and last.shifted_at is None:
+        place = replace(place, last=replace(last, generation=generation))
+    if canary is not None and canary.halted is not None and canary.halted.generation is not None and canary.halted.shifted_at is None:
+        place = replace(place, canary=replace(canary, halted=replace(canary.halted, generation=generation)))
+    elif canary is not None and canary.weight == 0 and canary.generation is not None:
+        place = replace(place, canary=replace(canary, generation=generation))
     return place
 
 
