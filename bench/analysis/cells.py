@@ -61,15 +61,15 @@ def _healthy() -> list[Cell]:
     return [
         Cell(HEALTHY, Truth(fine, fine), both, targets=promised),
         Cell("canary at the limit of 1 %, stable 0.5 %", Truth(always(LIMIT), fine), {OURS_LIMIT: both[OURS_LIMIT]}, targets=promised),
-        Cell("drift, 0.25 % to 1 % and back", Truth(_drift, _drift), increase, targets=promised),
+        Cell("drift, 0.25 % to 1 % and back", Truth(_drift, _drift), both, targets=promised),
         Cell("shared incident, 10 % for 5 min", Truth(_incident, _incident), both, targets=promised),
-        Cell("bursts, ICC 0.02", Truth(fine, fine, correlation=0.02), increase, targets=promised),
-        Cell("bursts, ICC 0.1", Truth(fine, fine, correlation=0.1), increase, targets=promised),
+        Cell("bursts, ICC 0.02", Truth(fine, fine, correlation=0.02), both, targets=promised),
+        Cell("bursts, ICC 0.1", Truth(fine, fine, correlation=0.1), both, targets=promised),
         Cell("bursts, ICC 0.1, and nothing on stable", Truth(fine, fine, correlation=0.1), ALONE, targets=promised),
         Cell("bursts, ICC 0.1, and stable's history is not known", Truth(fine, fine, correlation=0.1), UNREAD),
         Cell("bursts of 25 s in each arm by itself, ICC 0.02", Truth(fine, fine, correlation=0.02, stays=0.8), ours),
         Cell("waves of two minutes in both arms, 0.1 % to 0.9 %", Truth(_waves, _waves), increase),
-        Cell("gaps, one scrape of five fails", Truth(fine, fine, missing=0.2), increase, targets=promised),
+        Cell("gaps, one scrape of five fails", Truth(fine, fine, missing=0.2), both, targets=promised),
     ]
 
 
@@ -82,6 +82,8 @@ def _worse() -> list[Cell]:
         "Sequential tests, increase of 0.5 points, at the limit": Ours(NoMoreThanStable(0.005)),
         "Sequential tests, increase of 0.05 points, at the limit": Ours(NoMoreThanStable(INCREASE)),
     }
+    limited: dict[str, Judge] = {"Sequential tests, limit of 2 %": Ours(AtMost(0.02))}
+    limited_bounds = {name: _bound_of_limit(0.05, b=0.01, limit=0.02) for name in limited}
     latency_bounds = {name: _bound(0.05, b=0.01, delta=delta) for name, delta in zip(one_bound, (0.005, INCREASE), strict=True)}
     return [
         Cell(DETECTED, Truth(always(0.02), fine), judges, 0.0, {1: 660, 10: 70, 100: 10}, _both_bounds(0.02)),
@@ -106,6 +108,7 @@ def _worse() -> list[Cell]:
             {1: 220, 10: 25, 100: 5},
         ),
         Cell("over 150 ms 1 → 5 %, two increases", Truth(always(0.05), always(0.01)), one_bound, 0.0, bounds=latency_bounds),
+        Cell("over 150 ms 1 → 5 %, a limit", Truth(always(0.05), always(0.01)), limited, 0.0, bounds=limited_bounds),
         Cell("0.5 → 2 %, watched for 2 h", Truth(always(0.02), fine), ours, 0.0, bounds=_both_bounds(0.02), seconds=7200.0),
     ]
 
@@ -182,10 +185,13 @@ def _bound(a: float, *, b: float, delta: float) -> float:
     return math.log(1 / RISK) / information(a, b=b, ratio=STABLE_PER_CANARY, delta=delta)
 
 
+def _bound_of_limit(a: float, *, b: float, limit: float) -> float:
+    """Both tests must be refuted: the greater of the two bounds."""
+    return max(math.log(1 / RISK) / divergence(a, q=limit), _bound(a, b=b, delta=0.1 * limit))
+
+
 def _both_bounds(a: float) -> dict[str, float]:
-    """With a limit both tests must be refuted: the greater of the two bounds."""
-    absolute = math.log(1 / RISK) / divergence(a, q=LIMIT)
-    return {OURS_INCREASE: _bound(a, b=0.005, delta=INCREASE), OURS_LIMIT: max(absolute, _bound(a, b=0.005, delta=0.1 * LIMIT))}
+    return {OURS_INCREASE: _bound(a, b=0.005, delta=INCREASE), OURS_LIMIT: _bound_of_limit(a, b=0.005, limit=LIMIT)}
 
 
 def _tails() -> tuple[tuple[tuple[float, float], ...], Judge]:
