@@ -36,7 +36,13 @@ FINE = (0, 50)
 
 
 def rule(
-    *, limit: float = 0.01, increase: float | None = None, for_seconds: int = 0, comparisons: int = 1, promotion: bool = False
+    *,
+    limit: float = 0.01,
+    increase: float | None = None,
+    for_seconds: int = 0,
+    comparisons: int = 1,
+    promotion: bool = False,
+    margin: float | None = None,
 ) -> Sequential:
     return Sequential(
         limit=AtMost(limit) if increase is None else NoMoreThanStable(increase),
@@ -45,6 +51,7 @@ def rule(
         planned_blocks=360,
         comparisons=comparisons,
         weighs_promotion=promotion,
+        declared_margin=margin,
     )
 
 
@@ -409,6 +416,25 @@ def until_promotable(judge: Sequential, *, state: SequentialState, block: ArmBlo
         state = judge.observe(state, block=block)
         found += 1
     return found
+
+
+# Beside a stable of very many good requests, the nearest canary that is not good enough is at the margin itself, c, and n good requests
+# have the evidence mean of (1 − c(1 − m))^−n over the odds multipliers m: 20 at n = 205, 81 and 40. A limit of 10 % takes 40 as well.
+@pytest.mark.parametrize(("increase", "margin", "requests"), [(None, 0.02, 205), (None, None, 81), (None, 0.1, 40), (0.1, 0.02, 205)])
+def test_a_smaller_margin_takes_more_requests_to_end_a_step_and_a_larger_one_fewer(
+    increase: float | None, margin: float | None, requests: int
+) -> None:
+    judge = rule(limit=0.1, increase=increase, promotion=True, margin=margin)
+    (block,) = blocks([(0, 1)], stable=(0, 10**6))
+    plenty = known(judge, [(0, 10**6)] * 120)
+    assert until_promotable(judge, state=plenty, block=block) == requests
+
+
+def test_a_declared_margin_is_what_is_told_to_be_missing_and_moves_no_test_of_a_rollback() -> None:
+    wide, narrow = (rule(limit=0.1, promotion=True, margin=margin) for margin in (0.1, 0.02))
+    early = [after(judge, blocks([FINE], stable=(0, 10**6)), state=known(judge, [(0, 10**6)] * 120)) for judge in (wide, narrow)]
+    assert (promised(wide, state=early[0], of_block=1), promised(narrow, state=early[1], of_block=1)) == (0, 155)
+    assert replace(early[0], promotion=early[1].promotion) == early[1]
 
 
 # 2 of 450 bad in each block, or all of a minute's in one.
