@@ -82,8 +82,8 @@ def remembering(judge: Sequential) -> SequentialState:
     return judge.seeded(judge.start(), history=blocks([FINE] * 120, start=-600.0))
 
 
-def verdicts(judge: Sequential, stream: Iterable[ArmBlock]) -> list[Verdict]:
-    found, state = [], judge.start()
+def verdicts(judge: Sequential, stream: Iterable[ArmBlock], *, state: SequentialState | None = None) -> list[Verdict]:
+    found, state = [], judge.start() if state is None else state
     for block in stream:
         state = judge.observe(state, block=block)
         found.append(judge.judge(state))
@@ -178,6 +178,33 @@ def test_b01_an_outage_of_a_canary_beside_nothing_is_decided_by_one_block(limit:
     at = breached_at(rule(limit=limit, for_seconds=for_seconds), blocks([FINE] * 20 + [OUTAGE] * 10, stable=None))
     assert at is not None
     assert at - 100.0 <= most
+
+
+@pytest.mark.parametrize(("limit", "scrapes"), [(0.01, 3), (0.05, 5), (0.1, 6)])
+def test_an_outage_of_few_requests_a_block_beside_nothing_takes_three_to_six_of_them(limit: float, scrapes: int) -> None:
+    for requests, blocks_of_it in ((1, scrapes), (9, scrapes), (10, 1)):
+        stream = blocks([(0, requests)] * 120 + [(requests, requests)] * 10, stable=None)
+        assert breached_at(rule(limit=limit), stream) == 600.0 + 5 * blocks_of_it
+
+
+# Beside stable, or beside nothing (None); and whether ten minutes of stable tell of bursts.
+@pytest.mark.parametrize(
+    ("stable", "told", "requests", "taken"),
+    [
+        ((0, 450), True, 50, 4),
+        (None, True, 50, 1),
+        (None, False, 5, 1),
+        (None, False, 50, 2),
+        (None, False, 1000, 2),
+        (None, False, 5000, 3),
+    ],
+)
+def test_one_bad_request_in_each_block_refutes_a_limit_of_nothing_in_some_of_them(
+    stable: tuple[int, int] | None, told: bool, requests: int, taken: int
+) -> None:
+    judge = rule(limit=0.0)
+    found = verdicts(judge, blocks([(1, requests)] * 10, stable=stable), state=remembering(judge) if told else None)
+    assert [isinstance(verdict, Breached) for verdict in found].index(True) + 1 == taken
 
 
 def test_a_few_requests_that_all_fail_in_one_block_are_no_outage() -> None:
