@@ -86,11 +86,10 @@ series = st.builds(
 samples = st.builds(Sample, series=st.lists(series, max_size=12).map(tuple))
 failures = st.sampled_from([NoData, NotANumber, Partial, ProviderError]).map(lambda kind: kind("It was not to be read."))
 evaluations = st.sampled_from(EvaluationRule)
+percents = st.sampled_from(["0", "1", "100"])
 objectives = st.lists(
     st.one_of(
-        st.builds(
-            errors_objective, percent=st.sampled_from(["0", "1", "100"]), for_seconds=st.sampled_from([0, 10]), evaluation=evaluations
-        ),
+        st.builds(errors_objective, percent=percents, for_seconds=st.sampled_from([0, 10]), evaluation=evaluations),
         st.builds(own_objective, percent=st.sampled_from(["0", "100"]), min_requests=st.sampled_from([1, 20])),
         st.builds(latency_objective, for_seconds=st.sampled_from([0, 30]), min_requests=st.sampled_from([1, 20]), evaluation=evaluations),
         st.builds(SLO, name=st.just("rate"), indicator=st.just("ErrorRate"), maxIncreasePercent=st.sampled_from(["0.05", "100"])).map(
@@ -98,6 +97,9 @@ objectives = st.lists(
         ),
         st.builds(SLO, name=st.just("mean"), indicator=st.just("TokensPerRequest"), maxTokensPerRequest=st.sampled_from(["1", "500"])).map(
             objective_of
+        ),
+        st.builds(SLO, name=st.just("near"), indicator=st.just("ErrorRate"), maxPercent=st.just("100"), marginPercent=percents).map(
+            partial(objective_of, promotes=True)
         ),
         st.builds(SLO, name=st.just("told"), indicator=st.just("NegativeFeedbackRate"), maxPercent=st.sampled_from(["0", "1"])).map(
             partial(objective_of, promotes=True)

@@ -449,6 +449,52 @@ def test_to_ask_for_early_promotion_in_mid_canary_begins_no_test_anew() -> None:
     assert after.promotion != Promotion()
 
 
+def test_evidence_against_another_margin_is_given_up_and_so_is_that_of_a_margin_that_was_taken_out() -> None:
+    declared = {"name": "errors", "indicator": "ErrorRate", "maxPercent": "5"}
+    none, narrow, same, wide = (
+        objective_of(SLO(**declared, **margin), promotes=True)
+        for margin in ({}, {"marginPercent": "1"}, {"marginPercent": "1.0"}, {"marginPercent": "5"})
+    )
+    assert none.fingerprint == ERRORS.fingerprint, "what is kept by older versions goes on"
+    assert narrow.fingerprint == same.fingerprint
+    for before, after in ((none, narrow), (narrow, wide), (wide, none)):
+        state = run(served(bad_from=1e9), before, until=60.0)[-1].state
+        kept = state.objectives[before.fingerprint].rule
+        assert isinstance(kept, SequentialState)
+        assert kept.promotion != Promotion()
+        result = evaluate(Sample(()), policy=asked(after, state=state), now=61.0, scrape_interval=INTERVAL)
+        anew = result.state.objectives[after.fingerprint].rule
+        assert isinstance(anew, SequentialState)
+        assert anew.promotion == Promotion()
+
+
+def test_a_step_ends_the_later_the_smaller_its_margin_is() -> None:
+    def requests(margin: str | None) -> int:
+        slo = SLO(name="errors", indicator="ErrorRate", maxPercent="20", marginPercent=margin)
+        results = run(served(bad_from=1e9), objective_of(slo, promotes=True), until=120.0)
+        return min(result.readings[0].step_requests for result in results if result.readings[0].promotable)
+
+    assert requests("5") > requests(None) > requests("20")
+
+
+@pytest.mark.parametrize(
+    ("margin", "words"),
+    [("1.5", "that it is less than 1.5 points worse than stable"), ("0", "that it is better than stable"), (None, "2.5 points worse")],
+)
+def test_a_canary_that_is_worse_than_stable_by_more_than_its_margin_is_told_that_its_step_does_not_end_early(
+    margin: str | None, words: str
+) -> None:
+    requests = (
+        *steady(0.0, 70.0, per_second=10),
+        *steady(0.0, 70.0, per_second=0.4, outcome="error"),
+        *steady(0.0, 70.0, per_second=40, revision="stable"),
+    )
+    slo = SLO(name="errors", indicator="ErrorRate", maxPercent="5", marginPercent=margin)
+    reading = last(run(scraped([Pod("pod", requests)], interval=INTERVAL, until=70.0), objective_of(slo, promotes=True), until=60.0))
+    assert "the step does not end early while requests are like these, which never show" in reading.evidence
+    assert words in reading.evidence
+
+
 def test_what_is_told_already_is_not_put_into_words_again_until_it_is_time_or_something_follows_from_it() -> None:
     samples = served(bad_from=40.0)
     first = evaluate(visible(samples, until=30.0), policy=asked(ERRORS, state=AnalysisState()), now=30.0, scrape_interval=INTERVAL)

@@ -36,7 +36,13 @@ FINE = (0, 50)
 
 
 def rule(
-    *, limit: float = 0.01, increase: float | None = None, for_seconds: int = 0, comparisons: int = 1, promotion: bool = False
+    *,
+    limit: float = 0.01,
+    increase: float | None = None,
+    for_seconds: int = 0,
+    comparisons: int = 1,
+    promotion: bool = False,
+    margin: float | None = None,
 ) -> Sequential:
     return Sequential(
         limit=AtMost(limit) if increase is None else NoMoreThanStable(increase),
@@ -45,6 +51,7 @@ def rule(
         planned_blocks=360,
         comparisons=comparisons,
         weighs_promotion=promotion,
+        declared_margin=margin,
     )
 
 
@@ -75,8 +82,8 @@ def remembering(judge: Sequential) -> SequentialState:
     return judge.seeded(judge.start(), history=blocks([FINE] * 120, start=-600.0))
 
 
-def verdicts(judge: Sequential, stream: Iterable[ArmBlock]) -> list[Verdict]:
-    found, state = [], judge.start()
+def verdicts(judge: Sequential, stream: Iterable[ArmBlock], *, state: SequentialState | None = None) -> list[Verdict]:
+    found, state = [], judge.start() if state is None else state
     for block in stream:
         state = judge.observe(state, block=block)
         found.append(judge.judge(state))
@@ -171,6 +178,33 @@ def test_b01_an_outage_of_a_canary_beside_nothing_is_decided_by_one_block(limit:
     at = breached_at(rule(limit=limit, for_seconds=for_seconds), blocks([FINE] * 20 + [OUTAGE] * 10, stable=None))
     assert at is not None
     assert at - 100.0 <= most
+
+
+@pytest.mark.parametrize(("limit", "scrapes"), [(0.01, 3), (0.05, 5), (0.1, 6)])
+def test_an_outage_of_few_requests_a_block_beside_nothing_takes_three_to_six_of_them(limit: float, scrapes: int) -> None:
+    for requests, blocks_of_it in ((1, scrapes), (9, scrapes), (10, 1)):
+        stream = blocks([(0, requests)] * 120 + [(requests, requests)] * 10, stable=None)
+        assert breached_at(rule(limit=limit), stream) == 600.0 + 5 * blocks_of_it
+
+
+# Beside stable, or beside nothing (None); and whether ten minutes of stable tell of bursts.
+@pytest.mark.parametrize(
+    ("stable", "told", "requests", "taken"),
+    [
+        ((0, 450), True, 50, 4),
+        (None, True, 50, 1),
+        (None, False, 5, 1),
+        (None, False, 50, 2),
+        (None, False, 1000, 2),
+        (None, False, 5000, 3),
+    ],
+)
+def test_one_bad_request_in_each_block_refutes_a_limit_of_nothing_in_some_of_them(
+    stable: tuple[int, int] | None, told: bool, requests: int, taken: int
+) -> None:
+    judge = rule(limit=0.0)
+    found = verdicts(judge, blocks([(1, requests)] * 10, stable=stable), state=remembering(judge) if told else None)
+    assert [isinstance(verdict, Breached) for verdict in found].index(True) + 1 == taken
 
 
 def test_a_few_requests_that_all_fail_in_one_block_are_no_outage() -> None:
@@ -409,6 +443,25 @@ def until_promotable(judge: Sequential, *, state: SequentialState, block: ArmBlo
         state = judge.observe(state, block=block)
         found += 1
     return found
+
+
+# Beside a stable of very many good requests, the nearest canary that is not good enough is at the margin itself, c, and n good requests
+# have the evidence mean of (1 − c(1 − m))^−n over the odds multipliers m: 20 at n = 205, 81 and 40. A limit of 10 % takes 40 as well.
+@pytest.mark.parametrize(("increase", "margin", "requests"), [(None, 0.02, 205), (None, None, 81), (None, 0.1, 40), (0.1, 0.02, 205)])
+def test_a_smaller_margin_takes_more_requests_to_end_a_step_and_a_larger_one_fewer(
+    increase: float | None, margin: float | None, requests: int
+) -> None:
+    judge = rule(limit=0.1, increase=increase, promotion=True, margin=margin)
+    (block,) = blocks([(0, 1)], stable=(0, 10**6))
+    plenty = known(judge, [(0, 10**6)] * 120)
+    assert until_promotable(judge, state=plenty, block=block) == requests
+
+
+def test_a_declared_margin_is_what_is_told_to_be_missing_and_moves_no_test_of_a_rollback() -> None:
+    wide, narrow = (rule(limit=0.1, promotion=True, margin=margin) for margin in (0.1, 0.02))
+    early = [after(judge, blocks([FINE], stable=(0, 10**6)), state=known(judge, [(0, 10**6)] * 120)) for judge in (wide, narrow)]
+    assert (promised(wide, state=early[0], of_block=1), promised(narrow, state=early[1], of_block=1)) == (0, 155)
+    assert replace(early[0], promotion=early[1].promotion) == early[1]
 
 
 # 2 of 450 bad in each block, or all of a minute's in one.

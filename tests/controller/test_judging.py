@@ -20,10 +20,11 @@ from backstop.analysis.prometheus import PrometheusSource
 from backstop.analysis.queries import MetricsSourceConfig
 from backstop.analysis.reading import Breached, Healthy, Unknown
 from backstop.analysis.samples import Counter, Sample, Series
+from backstop.analysis.state import AnalysisState
 from backstop.analysis.tick import Answer, Here, NotEvaluated, Question, answered
-from backstop.api.fallbackpolicy import SLO, Analysis, FallbackPolicySpec, PromQL
+from backstop.api.fallbackpolicy import SLO, Analysis, Canary, FallbackPolicySpec, PromQL, Step
 from backstop.api.reasons import Reason
-from backstop.controller.judging import JUDGED_SECONDS, WATCHED_SECONDS, Judging, quiet_seconds, readings_for
+from backstop.controller.judging import JUDGED_SECONDS, WATCHED_SECONDS, Judging, live_policy, quiet_seconds, readings_for
 from backstop.controller.keys import PolicyKey
 from backstop.rollout.place import CanaryPlace, Place, StablePlace
 from tests.analysis.history import Pod, Request, scraped
@@ -293,6 +294,21 @@ async def test_r04_counts_alone_are_told_twice_a_minute_and_a_verdict_at_once() 
 def test_r04_of_a_thousand_canaries_counts_are_told_half_as_often_as_of_few() -> None:
     assert quiet_seconds(1) == quiet_seconds(400) == JUDGED_SECONDS
     assert quiet_seconds(1000) == quiet_seconds(50_000) == WATCHED_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("holds", "seconds"),
+    [((600, 60), 660), ((300, 120), 420), ((0, 0), 420), ((100, 20), 420)],
+    ids=["longer", "as-long", "approvals-alone", "shorter"],
+)
+def test_a_late_regression_is_planned_for_as_long_as_a_default_rollout_lasts_however_short_the_holds(
+    holds: tuple[int, int], seconds: float
+) -> None:
+    steps = [Step(weight=weight, holdSeconds=hold, approval=True) for weight, hold in zip((5, 100), holds, strict=True)]
+    spec = policy().model_copy(update={"canary": Canary(steps=steps)})
+    live = live_policy(KEY, spec=spec, place=place(), state=AnalysisState())
+    assert live is not None
+    assert live.planned_seconds == seconds
 
 
 async def test_of_a_policy_with_own_counters_alone_no_number_of_requests_is_claimed() -> None:

@@ -105,6 +105,7 @@ class Objective:
     sequential: SequentialTest | None = None
     mean: MeanOf | None = None
     scorers: str = ""  # by which answers are judged, as metrics name them; set for `HallucinationRate`, and only there
+    margin: Fraction | None = None  # by how much its share may be above stable's where a step ends early; None: as the rule has it
 
     @property
     def part(self) -> str:
@@ -164,6 +165,8 @@ class Objective:
         if self.mean is not None:
             text += repr(self.mean)  # by another price it is judged anew
         text += self.scorers  # and by other scorers
+        if self.margin is not None:
+            text += f"margin {self.margin}"  # evidence against another margin says nothing of this one
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
@@ -207,6 +210,7 @@ def objective_of(
         sequential=sequential,
         mean=_mean_of(slo, chain=chain),
         scorers=grounding_digest(quality) if slo.indicator is Indicator.HALLUCINATION_RATE else "",
+        margin=None if slo.marginPercent is None else Fraction(slo.marginPercent) / 100,
     )
 
 

@@ -27,7 +27,7 @@ class LivePolicy:
     from_zero: bool = False
     watched: bool = False
     share: float | None = None  # of all requests, that the canary is to get; None: that is no question
-    planned_seconds: float = 0.0  # for which all steps together are held
+    planned_seconds: float = 0.0  # for how long it is expected to be judged
 
     @property
     def wants_history(self) -> bool:

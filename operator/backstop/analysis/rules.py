@@ -41,6 +41,7 @@ def rule_of(objective: Objective, *, tests: int, planned_blocks: int) -> AnyRule
         planned_blocks=planned_blocks,
         comparisons=1 + len(objective.bounds_beside),
         weighs_promotion=test.promotes,
+        declared_margin=None if objective.margin is None else float(objective.margin),
     )
 
 

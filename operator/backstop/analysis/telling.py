@@ -105,6 +105,8 @@ def _never_shown(what: NotShown, *, rule: Sequential) -> str:
     match what:
         case NotShown.WITHIN_LIMIT:
             return "requests are like these, which never show that it is within its limit"
+        case NotShown.NO_WORSE if rule.margin == 0:
+            return "requests are like these, which never show that it is better than stable"
         case NotShown.NO_WORSE:
             return f"requests are like these, which never show that it is less than {100 * rule.margin:.10g} points worse than stable"
         case NotShown.NO_STABLE:

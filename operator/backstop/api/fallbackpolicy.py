@@ -453,6 +453,13 @@ class SLO(ApiModel):
         description="For `Sequential`: whether a breach must also have lasted for `forSeconds`, or evidence decides at once. "
         "Unset: it must, where `forSeconds` is given.",
     )
+    marginPercent: Percent | None = Field(
+        None,
+        description="With `promoteEarly`: a step may end early once there is evidence that the canary's share of bad requests is above "
+        'stable\'s by less than so many percentage points, a decimal as a string. Less takes more requests; "0": a canary that is as good '
+        "as stable never ends a step early, one that is better does. At most what is allowed. Unset: half of `maxPercent`, or of 100 less "
+        "`quantilePercent`; with `maxIncreasePercent` all of that. Evidence begins anew where it is edited.",
+    )
     rules = (
         Rule(
             cel="has(self.indicator) != has(self.promQL)",
@@ -504,11 +511,32 @@ class SLO(ApiModel):
             holds=lambda s: s.waitForSustained is None or s.forSeconds > 0,
         ),
         Rule(
+            cel="!has(self.marginPercent) || (self.evaluation == 'Sequential' && !has(self.maxTokensPerRequest)"
+            " && !has(self.maxCostPerRequest))",
+            message="`spec.slos`: `marginPercent` is for shares of bad requests that are judged as `Sequential`; averages and "
+            "`evaluation: Threshold` have no evidence that ends a step early, so take it out there",
+            holds=lambda s: s.marginPercent is None or (s.evaluation is EvaluationRule.SEQUENTIAL and s.indicator not in MEANS),
+        ),
+        Rule(
+            cel="!has(self.marginPercent) || double(self.marginPercent) <= (has(self.maxIncreasePercent) ? double(self.maxIncreasePercent)"
+            " : has(self.maxPercent) ? double(self.maxPercent) : has(self.quantilePercent) ? double(100 - self.quantilePercent) : 100.0)",
+            message="`spec.slos`: `marginPercent` is at most what is allowed, which is `maxIncreasePercent`, `maxPercent` or 100 less "
+            "`quantilePercent`; a canary that is further above stable breaks that, so give less",
+            holds=lambda s: s.marginPercent is None or float(s.marginPercent) <= _most_allowed(s),
+        ),
+        Rule(
             cel="!has(self.promQL) || self.noTrafficAction == 'Hold'",
             message="`spec.slos`: `noTrafficAction: Rollback` needs an `indicator`; of counters in `promQL`, what was sent is not known",
             holds=lambda s: s.promQL is None or s.noTrafficAction is NoTrafficAction.HOLD,
         ),
     )
+
+
+def _most_allowed(slo: SLO) -> float:
+    """Percentage points; of a mean, which takes none, all."""
+    if slo.quantilePercent is not None:
+        return float(100 - slo.quantilePercent)
+    return float(slo.maxIncreasePercent or slo.maxPercent or "100")
 
 
 class Step(ApiModel):
@@ -545,9 +573,9 @@ class Analysis(ApiModel):
     promoteEarly: bool = Field(
         False,
         description="Whether a step ends before its hold does, as soon as there is evidence for every SLO that the canary is good enough: "
-        "within its limit, and no worse than stable by half of the limit (by `maxIncreasePercent`, where that is what is declared). "
-        "It may be wrong in one of twenty. SLOs with `evaluation: Threshold`, and those on `CostPerRequest` and `TokensPerRequest`, have "
-        "no such evidence, and no step ends early beside one.",
+        "within its limit, and no worse than stable by its `marginPercent`, which is half of the limit where it is unset (and all of "
+        "`maxIncreasePercent`, where that is what is declared). It may be wrong in one of twenty. SLOs with `evaluation: Threshold`, and "
+        "those on `CostPerRequest` and `TokensPerRequest`, have no such evidence, and no step ends early beside one.",
     )
     rules = (
         Rule(
@@ -852,6 +880,13 @@ class FallbackPolicySpec(ApiModel):
             cel="!has(self.slos) || has(self.feedback) || self.slos.all(s, !has(s.indicator) || s.indicator != 'NegativeFeedbackRate')",
             message="`spec.slos`: `NegativeFeedbackRate` needs callers who can say something; set `spec.feedback`",
             holds=lambda s: s.feedback is not None or all(slo.indicator is not Indicator.NEGATIVE_FEEDBACK_RATE for slo in s.slos),
+        ),
+        Rule(
+            cel="!has(self.slos) || self.slos.all(s, !has(s.marginPercent)) || (has(self.canary) && has(self.canary.analysis)"
+            " && self.canary.analysis.promoteEarly)",
+            message="`spec.slos`: `marginPercent` says how good a canary is whose steps end early; set "
+            "`spec.canary.analysis.promoteEarly: true`, or take it out",
+            holds=lambda s: s.canary.analysis.promoteEarly or all(slo.marginPercent is None for slo in s.slos),
         ),
         *RESIDENCY_RULES,
         *STREAM_RULES,

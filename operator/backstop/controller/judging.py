@@ -17,7 +17,7 @@ from ..analysis.reading import Breached, Healthy, SLOReading, Unknown, Waiting
 from ..analysis.state import AnalysisState, UnreadableState, is_of_version_before, pack, unpack, with_source
 from ..analysis.tick import Answer, Evaluator, EvaluatorEnded, Newest, NotEvaluated, NothingNew, Question, Quiet
 from ..analysis.unseen import unseen
-from ..api.fallbackpolicy import FallbackPolicySpec
+from ..api.fallbackpolicy import Canary, FallbackPolicySpec
 from ..api.reasons import Reason
 from ..rollout.judged import judged
 from ..rollout.place import CanaryPlace, Place
@@ -30,6 +30,8 @@ from .wanted import source_not_found
 JUDGED_SECONDS: Final = 30.0
 WATCHED_SECONDS: Final = 60.0  # a stable that is watched for long, and where very many are live
 TOLD_PER_SECOND: Final = 16
+# As long as the steps of a policy that declares none: holds of nothing are waited out all the same, for approvals and for requests.
+SHORTEST_PLAN_SECONDS: Final = float(sum(step.holdSeconds for step in Canary().steps))
 # How long what evaluates is kept while nothing is live: the next canary often comes soon.
 KEPT_SECONDS: Final = 300.0
 
@@ -75,7 +77,7 @@ def live_policy(key: PolicyKey, *, spec: FallbackPolicySpec, place: Place, state
         from_zero=subject.from_zero,
         watched=subject.watched,
         share=place.canary.weight / 100 if place.canary is not None else None,
-        planned_seconds=float(sum(step.holdSeconds for step in spec.canary.steps)),
+        planned_seconds=max(SHORTEST_PLAN_SECONDS, float(sum(step.holdSeconds for step in spec.canary.steps))),
     )
 
 

@@ -29,7 +29,7 @@ from .window import CLOCK_SLACK_SECONDS, WINDOW_REQUESTS, Span, canary_of, newes
 
 LN_EQUAL = tuple(-math.log(len(WORSE)) for _ in WORSE)
 TOLERATED_PART = 0.1  # δ of the relative test beside an absolute limit
-MARGIN_PART = 0.5  # margin of a promotion, of the limit
+MARGIN_PART = 0.5  # margin of a promotion, of the limit, where none is declared
 # Stable's share before anything is known of it, and how many requests that is worth.
 PRIOR_SHARE, PRIOR_REQUESTS = 0.01, 50.0
 # Stable has too few requests to compare with where it has fewer than a window's, and not even one for so many of the canary's.
@@ -76,7 +76,8 @@ class Sequential:
     """The rule for one objective.
 
     `planned_blocks`: blocks of the whole rollout. `comparisons`: 1, and one more for each further latency bound of `ArmBlock.bounds`.
-    `weighs_promotion`: whether evidence that the canary is good enough is kept too.
+    `weighs_promotion`: whether evidence that the canary is good enough is kept too. `declared_margin`: of that, from 0 to 1; None: by the
+    limit.
     """
 
     limit: AtMost | NoMoreThanStable
@@ -85,6 +86,7 @@ class Sequential:
     planned_blocks: int
     comparisons: int = 1
     weighs_promotion: bool = False
+    declared_margin: float | None = None
 
     def start(self) -> SequentialState:
         """Nothing seen yet."""
@@ -181,7 +183,7 @@ class Sequential:
                 )
 
     def promotable(self, state: SequentialState) -> float:
-        """ln E′: evidence that the canary is good enough, and no worse than stable by half of the limit."""
+        """ln E′: evidence that the canary is good enough, and no worse than stable by the margin."""
         return log_promotion(state.promotion, absolute=isinstance(self.limit, AtMost), relative=True)
 
     @property
@@ -192,6 +194,8 @@ class Sequential:
     @property
     def margin(self) -> float:
         """By how much a canary that is promoted early may be worse than stable."""
+        if self.declared_margin is not None:
+            return self.declared_margin
         return MARGIN_PART * self.limit.share if isinstance(self.limit, AtMost) else self.limit.plus
 
     @property
