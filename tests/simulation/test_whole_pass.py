@@ -246,6 +246,23 @@ def test_a_standby_that_knows_an_older_route_and_finds_no_status_leads_nobody_to
     cluster.end()
 
 
+def test_a_policy_does_not_go_with_its_canary_because_something_else_controlled_the_route_a_moment_ago() -> None:
+    machine = played("Automatic")
+    machine.a_canary_begins("v2")
+    cluster = machine.cluster
+    cluster.take_route()
+    machine.time_passes(65.0)
+    # What operators know of the route when they hear of the deletion is what was.
+    for process in cluster.processes:
+        process.watch_delay = 15.0
+    cluster.give_route_back()
+    cluster.delete_policy()
+    machine.time_passes(65.0)
+    machine.nothing_is_broken()
+    assert not cluster.exists
+    cluster.end()
+
+
 def played(mode: str) -> WholePasses:
     """A machine to be told step by step."""
     machine = WholePasses()

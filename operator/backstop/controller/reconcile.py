@@ -292,9 +292,7 @@ class Reconcile:
 
     async def _decide(self, subject: Subject) -> bool:
         key, plan = subject.key, subject.plan
-        # Without a status the route alone says what serves, also while that has no ready pod: Services follow it, and pods.
-        rests = subject.observed.place.stable is None and (subject.traffic is not None or plan.place.stable is not None)
-        if rests and await self._unseen.route_moved(subject.policy, wish=subject.wish, seen=subject.traffic):
+        if _rests_on_route(subject) and await self._unseen.route_moved(subject.policy, wish=subject.wish, seen=subject.traffic):
             raise Overtaken
         analysis = self._analysis(key, status=subject.status)
         if not same_subject(subject.observed.place, plan.place):
@@ -369,6 +367,16 @@ class Reconcile:
         self._verification.keep_asking(key, waiting=False)
         self._metrics.forget_policy(key.namespace, key.name)
         self._queue.agenda.forget(key)
+
+
+def _rests_on_route(subject: Subject) -> bool:
+    """Whether no write is refused where the route is another by now. Without a status it alone says what serves, also while that has no
+    ready pod: Services follow it, and pods. What something else controls is not written, and a policy that is being deleted does not wait.
+    """
+    observed = subject.observed
+    if observed.place.stable is None:
+        return subject.traffic is not None or subject.plan.place.stable is not None
+    return isinstance(observed.route, Foreign)
 
 
 def _references(policy: Declared) -> list[MapKey]:
