@@ -586,6 +586,7 @@ RULES = [
     rule(limit=0.05, comparisons=2, promotion=True),
     rule(increase=0.001, comparisons=2, promotion=True),
     rule(limit=0.05, for_seconds=30, comparisons=2),
+    rule(increase=0.001, for_seconds=30, comparisons=2),
 ]
 
 

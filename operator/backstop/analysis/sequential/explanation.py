@@ -4,19 +4,23 @@ Knows figures and words; not which revision it is about, nor what a verdict lead
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from ...api.clock import render_time
 from ..evidence import percent_of
-from ..reading import Breached, Breaching, Counts
+from ..reading import Breached, Breaching, Counts, Healthy
 from ..rule import Verdict
 from .betting import log_bets_at
 from .bursts import thinned
+from .following import evidence_at_bounds
 from .likelihood import log_ratios
-from .memory import burst_correlation
+from .logspace import log_mean
+from .memory import burst_correlation, seen_before
 from .odds import inside
 from .promotion import growth_against_limit, growth_against_stable, more_needed
+from .relative import together
 from .rule import AtMost, NoMoreThanStable, Sequential
 from .state import SequentialState
 from .twosample import Pair, log_e
@@ -60,12 +64,15 @@ def explained(
     now: float,
     canary: str = "canary",
     stable: str = "stable",
+    bounds: Sequence[str] = (),
 ) -> str:
     """`latency: 61 of 412 canary requests over 150 ms (14.8 %, allowed 5 %) against …; evidence e = 4,072 ≥ 1,000 (…); began ≈ …`.
 
-    `bad`: what makes a request bad, as in "over 150 ms". `now`: of the decision, seconds since the epoch.
+    `bad`: what makes a request bad, as in "over 150 ms", at the bound that the state follows. `now`: of the decision, seconds since the
+    epoch. `bounds`: what does at each of the latency bounds beside the limit.
     """
     text = f"{name}: {_counted(rule, state=state, bad=bad, canary=canary, stable=stable)}; {_evidence(rule, state=state)}"
+    text += _beside_limit(rule, state=state, verdict=verdict, bounds=bounds, arms=(canary, stable))
     match verdict:
         case Breached(since=since, suspected=suspected):
             text += f"; {WON_BEFORE}" if state.episode is None else began_at(since, now=now)
@@ -164,6 +171,23 @@ def _evidence(rule: Sequential, *, state: SequentialState) -> str:
     sign = "≥" if ln_e >= threshold else "of"
     risk = f"{100 * rule.risk.share:.10g} %"
     return f"evidence{form} e = {written(ln_e)} {sign} {written(threshold)} (false-rollback risk of the whole rollout ≤ {risk})"
+
+
+def _beside_limit(rule: Sequential, *, state: SequentialState, verdict: Verdict, bounds: Sequence[str], arms: tuple[str, str]) -> str:
+    """Where there is a limit and another latency bound alone makes the canary worse than stable: which, and the shares there so far."""
+    shared = isinstance(verdict, Breaching) and verdict.shared
+    if not bounds or not isinstance(rule.limit, AtMost) or isinstance(verdict, Healthy) or shared or rule.evidence(state).suspected:
+        return ""
+    each = evidence_at_bounds(state, planned=rule.planned_blocks)
+    needed = rule.risk.ln_threshold if isinstance(verdict, Breached) else rule.risk.ln_pass
+    strongest = max(range(len(each)), key=each.__getitem__)
+    if strongest == 0 or not each[0] < needed <= log_mean(each):
+        return ""
+    seen = together(tuple(seen_before(state))[strongest], state.relatives[strongest].seen)
+    if seen.canary_total <= 0 or seen.stable_total <= 0:
+        return ""
+    mine, beside = (f"{100 * share:.3g} %" for share in (seen.canary_bad / seen.canary_total, seen.stable_bad / seen.stable_total))
+    return f"; {arms[0]} is worse than {arms[1]} {bounds[strongest - 1]}, {mine} against {beside}"
 
 
 def _lasting(rule: Sequential, *, state: SequentialState) -> str:
