@@ -83,13 +83,26 @@ def explained(
         case Breaching() if state.episode is None:
             return f"{text}; {WON_BEFORE}"
         case Breaching(since=since):
-            return f"{text}; since {render_time(since)}{_lasting(rule, state=state)}{_needed(rule, state=state)}"
+            text += f"; since {render_time(since)}{_lasting(rule, state=state)}"
+            need = needed_for_verdict(rule, state=state)
+            return text if need is None else text + needs(need)
     return text
 
 
 def began_at(since: float, *, now: float) -> str:
     """When the breach that is decided began; seconds since the epoch."""
     return f"; began ≈ {render_time(since)}, {max(0.0, now - since):.0f} s before the decision"
+
+
+def lasting(seconds: float, *, of: int) -> str:
+    """How much of the time that a breach must last is over."""
+    return f", {seconds:.0f} of the {of} s that it must last"
+
+
+def needs(need: Need) -> str:
+    """What is missing for a verdict."""
+    seconds = "" if need.seconds is None else f" (≈ {need.seconds:,.0f} s)"
+    return f"; needs ≈ {need.requests:,} more requests{seconds} like these"
 
 
 def needed_for_verdict(rule: Sequential, *, state: SequentialState) -> Need | None:
@@ -194,15 +207,7 @@ def _lasting(rule: Sequential, *, state: SequentialState) -> str:
     """How much of the time it must last is over; empty where evidence decides at once."""
     if not rule.for_seconds or state.episode is None:
         return ""
-    return f", {state.episode.newest_bad - state.episode.first_bad:.0f} of the {rule.for_seconds} s that it must last"
-
-
-def _needed(rule: Sequential, *, state: SequentialState) -> str:
-    need = needed_for_verdict(rule, state=state)
-    if need is None:
-        return ""
-    seconds = "" if need.seconds is None else f" (≈ {need.seconds:,.0f} s)"
-    return f"; needs ≈ {need.requests:,} more requests{seconds} like these"
+    return lasting(state.episode.newest_bad - state.episode.first_bad, of=rule.for_seconds)
 
 
 def _block_like(state: SequentialState, *, canary: Counts, stable: Counts) -> Pair:
