@@ -106,6 +106,17 @@ def test_b01_without_a_time_to_wait_an_outage_is_breached_within_two_scrapes(ons
     assert detected - onset <= 2 * INTERVAL + 1.0
 
 
+@pytest.mark.parametrize("onset", [40.0, 42.0, 44.0])
+def test_b01_a_time_that_is_not_waited_for_costs_an_outage_none(onset: float) -> None:
+    fields = {"name": "errors", "indicator": "ErrorRate", "maxPercent": "5", "forSeconds": 30}
+    at_once, waiting = (objective_of(SLO.model_validate(fields | {"waitForSustained": waits})) for waits in (False, None))
+    found = [first_breach(served(bad_from=onset), one) for one in (at_once, waiting)]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert found[0] - onset <= 2 * INTERVAL + 1.0
+    assert found[1] - onset >= 30.0
+
+
 def test_b02_bad_for_less_than_the_time_by_a_scrape_and_a_second_never_fires() -> None:
     assert first_breach(served(bad_from=40.0, bad_to=64.0), LATENCY) is None
     assert first_breach(served(bad_from=40.0, bad_to=80.0), LATENCY) is not None

@@ -10,7 +10,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from backstop.analysis.sequential.betting import LN_STAKE_WEIGHTS, log_bets, log_bets_at
-from backstop.analysis.sequential.bursts import Bursts, Succession, correlation, design_effect, duration, with_pod_block, with_share
+from backstop.analysis.sequential.bursts import (
+    Bursts,
+    Succession,
+    correlation,
+    design_effect,
+    duration,
+    thinned,
+    with_pod_block,
+    with_share,
+)
 from backstop.analysis.sequential.coarse import significant
 from backstop.analysis.sequential.likelihood import log_mixture, log_ratios
 from backstop.analysis.sequential.logspace import log_mean, log_sum
@@ -311,6 +320,16 @@ def test_a_correlation_is_always_between_0_and_1(blocks: list[tuple[int, int]]) 
         sums = with_pod_block(sums, bad=bad, total=total)
     assert 0.0 <= correlation(sums) <= 1.0
     assert design_effect(50, correlation=correlation(sums)) >= 1.0
+
+
+def test_counts_are_divided_by_the_design_effect_of_one_and_a_half_times_the_correlation() -> None:
+    # 1 + (n − 1)·1.5·0.02: of 101 requests 4, of 901 ones 28; and of one request 1, whatever the correlation.
+    thin = thinned(Pair(canary_bad=8, canary_total=101, stable_bad=14, stable_total=901), correlation=0.02)
+    assert (thin.canary_bad, thin.canary_total) == pytest.approx((2, 101 / 4))
+    assert (thin.stable_bad, thin.stable_total) == pytest.approx((0.5, 901 / 28))
+    # At most all of a block is one burst.
+    whole = thinned(Pair(canary_bad=50, canary_total=50, stable_bad=1, stable_total=1), correlation=0.9)
+    assert (whole.canary_bad, whole.canary_total, whole.stable_bad, whole.stable_total) == pytest.approx((1, 1, 1, 1))
 
 
 def test_all_or_nothing_blocks_are_fully_correlated_and_even_ones_not_at_all() -> None:

@@ -150,8 +150,48 @@ def test_the_sentences_have_all_figures() -> None:
     waits = explained("cost", unit="USD", rule=judge, state=open_, verdict=Breaching(since=1_000_005.0), now=1_000_010.0)
     blocks_needed = judge.blocks_needed(open_)
     assert blocks_needed is not None
-    assert waits.endswith(f"; needs ≈ {50 * blocks_needed:,} more requests")
-    assert isinstance(judge.judge(after(judge, blocks([0.06] * (blocks_needed + 1), start=1_000_010.0), state=open_)), Breached)
+    assert waits.endswith(f"; needs ≈ {50 * blocks_needed:,} more requests (≈ {5 * blocks_needed} s) like these")
+
+
+@pytest.mark.parametrize(("mean", "stable"), [(0.06, 0.012), (0.03, None), (0.03, 0.026), (0.04, 0.03)])
+@pytest.mark.parametrize("seen", [1, 3, 8])
+def test_the_requests_that_are_said_to_be_missing_are_as_many_as_it_takes(mean: float, stable: float | None, seen: int) -> None:
+    judge = rule()
+    (block,) = blocks([mean], stable=stable)
+    state = after(judge, [block] * seen)
+    said, taken = judge.blocks_needed(state), 0
+    while judge.evidence(state) < judge.risk.ln_threshold:
+        state = judge.observe(state, block=block)
+        taken += 1
+    assert said == (pytest.approx(taken, rel=0.03, abs=1) if taken else None)
+
+
+def waiting(judge: Mean, stream: list[MeanBlock]) -> str:
+    state = after(judge, stream)
+    verdict = judge.judge(state)
+    assert isinstance(verdict, Breaching)
+    return explained("cost", unit="USD", rule=judge, state=state, verdict=verdict, now=stream[-1].end)
+
+
+def test_no_number_of_requests_is_promised_to_decide_what_never_does() -> None:
+    # Stable is over the target of 0.02, too: the canary is bet against 0.0264.
+    stream = blocks([0.026] * 40, stable=0.024)
+    for count in (1, 3, 20, 40):
+        assert "needs" not in waiting(rule(for_seconds=30), stream[:count])
+    evidence = [rule().evidence(after(rule(), stream[:count])) for count in (3, 20, 40)]
+    assert evidence == sorted(evidence, reverse=True), "it falls"
+
+
+def test_a_breach_that_must_last_says_how_long_it_has_and_what_is_missing() -> None:
+    judge = rule(for_seconds=30)
+    stream = blocks([0.06] * 3)
+    missing = judge.blocks_needed(after(judge, stream))
+    assert missing is not None
+    assert waiting(judge, stream).endswith(
+        "; since 1970-01-01T00:00:05.000Z, 10 of the 30 s that it must last; "
+        f"needs ≈ {50 * missing} more requests (≈ {5 * missing} s) like these"
+    )
+    assert waiting(judge, stream[:1]).endswith(" more requests like these"), "of one block nobody knows how long it took"
 
 
 def test_evidence_that_outlives_the_breach_is_said_to_be_of_before() -> None:

@@ -55,8 +55,8 @@ def _percent(share: Fraction) -> str:
     return f"{float(share * 100):.10g}"
 
 
-def query_of(objective: Objective, *, namespace: str, policy: str, revisions: tuple[str, ...]) -> str:
-    """Selector of the counters that the objective is judged by, to paste into Prometheus."""
+def query_of(objective: Objective, *, namespace: str, policy: str, revisions: tuple[str, ...], bound: float | None = None) -> str:
+    """Selector of the counters that the objective is judged by, to paste into Prometheus. `bound`: as of `bad_words`."""
     arms = "|".join(revision for revision in revisions if revision)
     labels = f'{NAMESPACE}="{namespace}",{POLICY}="{policy}",{REVISION}=~"{arms}"'
     match objective.indicator:
@@ -65,8 +65,8 @@ def query_of(objective: Objective, *, namespace: str, policy: str, revisions: tu
             return own_query(objective.counters, namespace=namespace, policy=policy, revisions=revisions)
         case Indicator.LATENCY:
             assert objective.latency is not None, "a Latency objective has its limit"
-            bound = bound_label(objective.latency.seconds)
-            return f'{{__name__=~"{SECONDS_COUNT}|{SECONDS_BUCKET}",{labels},le=~"|{bound}"}}'
+            label = bound_label(objective.latency.seconds if bound is None else bound)
+            return f'{{__name__=~"{SECONDS_COUNT}|{SECONDS_BUCKET}",{labels},le=~"|{label}"}}'
         case Indicator.ERROR_RATE | Indicator.FALLBACK_RATE:
             return f"{SERVED_TOTAL}{{{labels}}}"
         case Indicator.TOKENS_PER_REQUEST | Indicator.COST_PER_REQUEST:
@@ -185,12 +185,14 @@ def bound_missing(*, seconds: float, seen: tuple[float, ...]) -> Unknown:
     )
 
 
-def bad_words(objective: Objective) -> str:
-    """What makes a request bad, as in "over 150 ms"."""
+def bad_words(objective: Objective, *, bound: float | None = None) -> str:
+    """What makes a request bad, as in "over 150 ms". `bound`: the latency (seconds) that is told of, where it is not the limit."""
     match objective.indicator:
         case Indicator.LATENCY:
             assert objective.latency is not None, "a Latency objective has its limit"
-            return f"over {round(objective.latency.seconds * 1000):,} ms or handed over as late"
+            limit = _milliseconds(objective.latency.seconds)
+            over = limit if bound is None else f"{_milliseconds(bound)}, beside its limit of {limit},"
+            return f"over {over} or handed over as late"
         case Indicator.ERROR_RATE:
             return "failed, or failed at the first tier"
         case Indicator.FALLBACK_RATE:
@@ -205,6 +207,15 @@ def bad_words(objective: Objective) -> str:
             over = f"over {objective.counters.over:g}, " if isinstance(objective.counters, OwnHistogram) else ""
             return f"{over}bad by `promQL`"
     assert_never(objective.indicator)
+
+
+def over_words(bound: float) -> str:
+    """What makes a request bad at a latency bound (seconds), in short."""
+    return f"over {_milliseconds(bound)}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{round(seconds * 1000, 3):,.10g} ms"
 
 
 def quantile_words(objective: Objective, *, quantiles: tuple[DisplayQuantile | None, DisplayQuantile | None], arms: Arms) -> str:

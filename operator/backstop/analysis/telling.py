@@ -2,11 +2,11 @@
 
 from typing import assert_never
 
-from .evidence import Arms, bad_words, counted, explained, quantile_words, query_of, unjudged
+from .evidence import Arms, bad_words, counted, explained, over_words, quantile_words, query_of, unjudged
 from .objective import Objective
 from .policy import LivePolicy
 from .reading import Breached, Breaching, Healthy, Waiting
-from .rules import PROMOTION_RISK, AnyRule, counts_in, is_promotable
+from .rules import PROMOTION_RISK, AnyRule, RuleState, counts_in, is_promotable
 from .sequential.explanation import NotShown, needed_for_promotion
 from .sequential.explanation import explained as evidence_of
 from .sequential.mean import Mean, MeanState
@@ -30,7 +30,8 @@ def told(
 ) -> str:
     """The sentence. `outlook`: how long what waits will take; `now`: of the decision, seconds since the epoch."""
     kept = state.objectives[objective.fingerprint]
-    query = query_of(objective, namespace=policy.namespace, policy=policy.name, revisions=(policy.canary, policy.stable))
+    revisions, bound = (policy.canary, policy.stable), _bound_told(objective, state=kept.rule)
+    query = query_of(objective, namespace=policy.namespace, policy=policy.name, revisions=revisions, bound=bound)
     quantiles = kept.canary_quantile, kept.stable_quantile
     left_out = ""
     if isinstance(verdict, Waiting) and objective.counts_every_request:
@@ -55,7 +56,8 @@ def told(
         assert isinstance(kept.rule, SequentialState), "a state goes on under the rule that it began with"
         text = evidence_of(
             objective.name,
-            bad=bad_words(objective),
+            bad=bad_words(objective, bound=bound),
+            bounds=[over_words(one) for one in objective.bounds_beside],
             rule=rule,
             state=kept.rule,
             verdict=Healthy() if isinstance(verdict, Waiting) else verdict,
@@ -83,6 +85,13 @@ def told(
         arms=arms,
         outlook=outlook,
     )
+
+
+def _bound_told(objective: Objective, *, state: RuleState) -> float | None:
+    """The latency bound (seconds) by which a breach is told where that is not the limit."""
+    if not isinstance(state, SequentialState) or state.followed == 0:
+        return None
+    return objective.bounds_beside[state.followed - 1]
 
 
 def _to_promotion(rule: Sequential, state: SequentialState) -> str:

@@ -6,7 +6,13 @@ by chance, and are a thousand times likelier there than at the episode's share; 
 block that is twenty times likelier at a share of its own. They date an episode; how much evidence there is, and that it is valid, is no
 matter of this.
 
-Source: A. Wald, "Sequential Analysis" (1947), the likelihood ratio of two shares.
+With ln Λ(p : q) = k·ln(p/q) + (n − k)·ln((1 − p)/(1 − q)) of the counts that are asked about, an episode is over where those of the newest
+10 s have Λ(p0 : p̂_e) ≥ 1000 and Λ(p̂ : p0) < 20; it begins anew where its own have Λ(p̂_e : p0) < 20, and those of a block that is worse
+Λ(p̂ : p̂_e) ≥ 20. Shares are guessed as p̂ = (k + ½)/(n + 1), of the one block k/n.
+
+Symbols: k bad of n requests, p0 the level above which a block is bad, p̂ guess of what is asked about, p̂_e of the episode before it.
+Source: A. Wald, "Sequential Analysis" (1947), ch. 3, the ratio of the likelihoods of two shares against fixed bounds. As the shares are
+guessed, 1000 and 20 promise no risk; what they come to was simulated.
 """
 
 import math

@@ -4,19 +4,23 @@ Knows figures and words; not which revision it is about, nor what a verdict lead
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from ...api.clock import render_time
 from ..evidence import percent_of
-from ..reading import Breached, Breaching, Counts
+from ..reading import Breached, Breaching, Counts, Healthy
 from ..rule import Verdict
 from .betting import log_bets_at
 from .bursts import thinned
+from .following import evidence_at_bounds
 from .likelihood import log_ratios
-from .memory import burst_correlation
+from .logspace import log_mean
+from .memory import burst_correlation, seen_before
 from .odds import inside
 from .promotion import growth_against_limit, growth_against_stable, more_needed
+from .relative import together
 from .rule import AtMost, NoMoreThanStable, Sequential
 from .state import SequentialState
 from .twosample import Pair, log_e
@@ -60,12 +64,15 @@ def explained(
     now: float,
     canary: str = "canary",
     stable: str = "stable",
+    bounds: Sequence[str] = (),
 ) -> str:
     """`latency: 61 of 412 canary requests over 150 ms (14.8 %, allowed 5 %) against …; evidence e = 4,072 ≥ 1,000 (…); began ≈ …`.
 
-    `bad`: what makes a request bad, as in "over 150 ms". `now`: of the decision, seconds since the epoch.
+    `bad`: what makes a request bad, as in "over 150 ms", at the bound that the state follows. `now`: of the decision, seconds since the
+    epoch. `bounds`: what does at each of the latency bounds beside the limit.
     """
     text = f"{name}: {_counted(rule, state=state, bad=bad, canary=canary, stable=stable)}; {_evidence(rule, state=state)}"
+    text += _beside_limit(rule, state=state, verdict=verdict, bounds=bounds, arms=(canary, stable))
     match verdict:
         case Breached(since=since, suspected=suspected):
             text += f"; {WON_BEFORE}" if state.episode is None else began_at(since, now=now)
@@ -76,13 +83,26 @@ def explained(
         case Breaching() if state.episode is None:
             return f"{text}; {WON_BEFORE}"
         case Breaching(since=since):
-            return f"{text}; since {render_time(since)}{_lasting(rule, state=state)}{_needed(rule, state=state)}"
+            text += f"; since {render_time(since)}{_lasting(rule, state=state)}"
+            need = needed_for_verdict(rule, state=state)
+            return text if need is None else text + needs(need)
     return text
 
 
 def began_at(since: float, *, now: float) -> str:
     """When the breach that is decided began; seconds since the epoch."""
     return f"; began ≈ {render_time(since)}, {max(0.0, now - since):.0f} s before the decision"
+
+
+def lasting(seconds: float, *, of: int) -> str:
+    """How much of the time that a breach must last is over."""
+    return f", {seconds:.0f} of the {of} s that it must last"
+
+
+def needs(need: Need) -> str:
+    """What is missing for a verdict."""
+    seconds = "" if need.seconds is None else f" (≈ {need.seconds:,.0f} s)"
+    return f"; needs ≈ {need.requests:,} more requests{seconds} like these"
 
 
 def needed_for_verdict(rule: Sequential, *, state: SequentialState) -> Need | None:
@@ -166,19 +186,28 @@ def _evidence(rule: Sequential, *, state: SequentialState) -> str:
     return f"evidence{form} e = {written(ln_e)} {sign} {written(threshold)} (false-rollback risk of the whole rollout ≤ {risk})"
 
 
+def _beside_limit(rule: Sequential, *, state: SequentialState, verdict: Verdict, bounds: Sequence[str], arms: tuple[str, str]) -> str:
+    """Where there is a limit and another latency bound alone makes the canary worse than stable: which, and the shares there so far."""
+    shared = isinstance(verdict, Breaching) and verdict.shared
+    if not bounds or not isinstance(rule.limit, AtMost) or isinstance(verdict, Healthy) or shared or rule.evidence(state).suspected:
+        return ""
+    each = evidence_at_bounds(state, planned=rule.planned_blocks)
+    needed = rule.risk.ln_threshold if isinstance(verdict, Breached) else rule.risk.ln_pass
+    strongest = max(range(len(each)), key=each.__getitem__)
+    if strongest == 0 or not each[0] < needed <= log_mean(each):
+        return ""
+    seen = together(tuple(seen_before(state))[strongest], state.relatives[strongest].seen)
+    if seen.canary_total <= 0 or seen.stable_total <= 0:
+        return ""
+    mine, beside = (f"{100 * share:.3g} %" for share in (seen.canary_bad / seen.canary_total, seen.stable_bad / seen.stable_total))
+    return f"; {arms[0]} is worse than {arms[1]} {bounds[strongest - 1]}, {mine} against {beside}"
+
+
 def _lasting(rule: Sequential, *, state: SequentialState) -> str:
     """How much of the time it must last is over; empty where evidence decides at once."""
     if not rule.for_seconds or state.episode is None:
         return ""
-    return f", {state.episode.newest_bad - state.episode.first_bad:.0f} of the {rule.for_seconds} s that it must last"
-
-
-def _needed(rule: Sequential, *, state: SequentialState) -> str:
-    need = needed_for_verdict(rule, state=state)
-    if need is None:
-        return ""
-    seconds = "" if need.seconds is None else f" (≈ {need.seconds:,.0f} s)"
-    return f"; needs ≈ {need.requests:,} more requests{seconds} like these"
+    return lasting(state.episode.newest_bad - state.episode.first_bad, of=rule.for_seconds)
 
 
 def _block_like(state: SequentialState, *, canary: Counts, stable: Counts) -> Pair:

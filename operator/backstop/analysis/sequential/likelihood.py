@@ -5,7 +5,8 @@ D_m = 1 + (m − 1)·p0 both ratios are m/D_m and 1/D_m, so that ln e_m = k·ln 
 
 Symbols: p0 allowed share, k bad of n requests in a block, m odds multiplier.
 Source: A. Wald, "Sequential Tests of Statistical Hypotheses", Ann. Math. Statist. 16 (1945), the likelihood ratio as a martingale;
-H. Robbins, "Statistical methods related to the law of the iterated logarithm", Ann. Math. Statist. 41 (1970), mixtures of them. For
+H. Robbins, "Statistical methods related to the law of the iterated logarithm", Ann. Math. Statist. 41 (1970), mixtures of them; J. Ville,
+"Étude critique de la notion de collectif" (1939), the inequality that lets one look after every block: P(E ever ≥ 1/α) ≤ α. For
 m > 1 the ratio's mean falls with the true share, so that it is an e-value for every share up to p0; for m < 1 for every share from p0 on.
 """
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from ..reading import Breached, Breaching, Healthy
 from ..rule import Verdict
 from .betting import LEAST_LIMIT, LN_STAKE_WEIGHTS, log_bets
+from .promotion import more_needed
 from .restarts import Restarts, log_value, settled, started, with_block
 from .risk import Risk
 from .window import CLOCK_SLACK_SECONDS
@@ -167,11 +168,13 @@ class Mean:
         return self._value(state.canary)
 
     def blocks_needed(self, state: MeanState) -> int | None:
-        """How many more blocks like those of the running breach decide; None without one, or where they never would."""
+        """How many more blocks like those of the running breach, on both arms, decide; None without one, or where they never would."""
         mean = state.episode.canary.mean if state.episode else None
-        gap = self.risk.ln_threshold - self.evidence(state)
-        growth = 0.0 if mean is None else max(log_bets(mean=mean, limit=self.target))
-        return None if growth <= 0 or gap <= 0 else math.ceil(gap / growth)
+        if state.episode is None or mean is None or self.evidence(state) >= self.risk.ln_threshold:
+            return None
+        growth = log_bets(mean=mean, limit=self._tolerable(state.episode.stable.mean))
+        more = more_needed(state.canary.ln_capital, growth=growth, risk=math.exp(-self.risk.ln_threshold))
+        return math.ceil(more) if more is not None and math.isfinite(more) else None
 
     def _tolerable(self, beside: float | None) -> float:
         """q: what the canary's mean is bet against in a block in which stable's is `beside`."""

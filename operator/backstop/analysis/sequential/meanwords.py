@@ -4,7 +4,7 @@ from ...api.clock import render_time
 from ..evidence import decimal
 from ..reading import Breached, Breaching
 from ..rule import Verdict
-from .explanation import WON_BEFORE, began_at, written
+from .explanation import MOST_MORE, WON_BEFORE, Need, began_at, lasting, needs, written
 from .mean import Mean, MeanState, Sum
 
 
@@ -37,7 +37,9 @@ def explained(
         case Breaching() if state.episode is None:
             return f"{text}; {WON_BEFORE}"
         case Breaching(since=since):
-            return f"{text}; since {render_time(since)}{_needed(rule, state=state)}"
+            text += f"; since {render_time(since)}{_lasting(rule, state=state)}"
+            need = _needed(rule, state=state)
+            return text if need is None else text + needs(need)
     return text
 
 
@@ -58,8 +60,17 @@ def _per_request(total: Sum, *, unit: str) -> str:
     return f"{mean:,.0f} {unit} per request" if mean >= 1000 else f"{decimal(mean, digits=3)} {unit} per request"
 
 
-def _needed(rule: Mean, *, state: MeanState) -> str:
+def _lasting(rule: Mean, *, state: MeanState) -> str:
+    episode = state.episode
+    if not rule.for_seconds or episode is None:
+        return ""
+    return lasting(episode.newest_bad - episode.first_bad, of=rule.for_seconds)
+
+
+def _needed(rule: Mean, *, state: MeanState) -> Need | None:
+    """How many more requests like those of the running breach decide. How long they take is known from its second block on."""
     blocks, episode = rule.blocks_needed(state), state.episode
     if blocks is None or episode is None:
-        return ""
-    return f"; needs ≈ {round(blocks * episode.canary.requests / episode.blocks):,} more requests"
+        return None
+    seconds = blocks * (state.seen_until - episode.first_bad) / (episode.blocks - 1) if episode.blocks > 1 else None
+    return Need(requests=min(MOST_MORE, round(blocks * episode.canary.requests / episode.blocks)), seconds=seconds)

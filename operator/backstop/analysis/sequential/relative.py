@@ -3,10 +3,12 @@
 E = ½·Π_t e_t(a_t, b_t) + ½·(restarts over odds multipliers), each block's e-value from `twosample`, with guesses from past blocks only:
 b = (K_s + ½)/(N_s + ½/p0), seeded with stable's history; plug-in a = min(1 − 1e−9, max((K_c + 1)/(N_c + 1/q₈), q₁.₂)), where q_m has
 m × the odds of b + δ; the members of the mixture guess a = q_m. Guesses are updated after the block. Over several latency bounds the
-e-values are averaged, which is an e-value of "no worse at any of them".
+e-values are averaged, E = (1/B)·Σ_b E_b, which is an e-value of "no worse at any of them" however they depend on each other.
 
-Symbols: K, N bad and all requests so far; index c canary, s stable; p0 prior share; δ allowed difference; q_m see above.
-Source: as `twosample` (Turner, Ly and Grünwald 2024, section 3: predictable plug-in estimates keep the product an e-process).
+Symbols: K, N bad and all requests so far; index c canary, s stable; p0 prior share; δ allowed difference; q_m see above;
+B how many latency bounds are compared, E_b the evidence at one.
+Source: as `twosample` (Turner, Ly and Grünwald 2024, section 3: predictable plug-in estimates keep the product an e-process); V. Vovk and
+R. Wang, "E-values: calibration, combination and applications", Ann. Statist. 49 (2021), section 3, means of e-values.
 """
 
 import math

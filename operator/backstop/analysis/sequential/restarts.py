@@ -1,19 +1,21 @@
 """Mixture over the time at which a regression begins, so that a late one is found as fast as an early one.
 
-R_t = (R_{t−1} + π_t)·e_t and E_t = R_t + (1 − Σ_{s≤t} π_s), for each member of a mixture by itself. E is the mixture, weighted π_s, of
-the e-processes that begin at block s (before it: 1), and so an e-process. Empty blocks have e = 1 and use up their π_t all the same.
+R_t = (R_{t−1} + π_t)·e_t and E_t = R_t + (1 − Σ_{s≤t} π_s) = Σ_s π_s·Π_{s≤u≤t} e_u, for each member of a mixture by itself. E is the
+mean, weighted π_s, of the e-processes that begin at block s (before it: 1), and so an e-process. Empty blocks have e = 1 and use up their
+π_t all the same.
 
 The prior π never ends, as a canary may live longer than planned: π_1 = ½, and with u = (t − 1)/planned what has not been put to work
 after block t is ½·(1 − u) up to u = ½ (π_t = ½ / planned), and 1/(8u) from there on, which has the same value and slope at u = ½. So
 Σπ = 1 over all time: the mixture's mean stays at most 1 however long it goes on, and Ville's bound holds for the canary's whole life. A
 start at the end of the plan has a quarter of an even prior's weight; one at ten plans a four-hundredth, ln 400 of evidence more.
 
-Between blocks capital may be given away, never added: with `settled` R_t is a non-negative supermartingale all the same, so that
-Ville's bound is on all episodes of a canary together.
+Between blocks capital may be given away, never added: with `settled` E_t is a non-negative supermartingale from 1 all the same,
+and by Ville's inequality, P(E ever ≥ 1/α) ≤ α, the bound is on all episodes of a canary together.
 
 Symbols: R capital at work, π_t prior weight of a start at block t, e_t the block's e-value, w weight of a member.
 Source: A. N. Shiryaev, "On optimum methods in quickest detection problems", Theory Probab. Appl. 8 (1963), the recursion;
-J. Shin, A. Ramdas and A. Rinaldo, "E-detectors", New Engl. J. Statist. Data Sci. 2 (2024), its use with e-processes.
+J. Shin, A. Ramdas and A. Rinaldo, "E-detectors: a nonparametric framework for sequential change detection", New Engl. J. Statist.
+Data Sci. 2 (2024), its use with e-processes; J. Ville, "Étude critique de la notion de collectif" (1939), the inequality.
 """
 
 import math

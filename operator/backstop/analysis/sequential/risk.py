@@ -1,10 +1,12 @@
 """The risk of a false rollback, split over the tests of a rollout.
 
-threshold_i = 1/(α·w_i) with Σw_i ≤ 1; by Ville's inequality and the union bound the chance that any test of a healthy rollout
-ever reaches its threshold is α at most. Equal weights w_i = 1/tests.
+threshold_i = 1/(α·w_i) with Σw_i ≤ 1. By Ville's inequality P(E_i ever ≥ 1/(α·w_i)) ≤ α·w_i, and by the union bound the chance that any
+test of a healthy rollout ever reaches its threshold is Σα·w_i ≤ α, however the tests depend on each other. Equal weights w_i = 1/tests.
+√(1/α), over which no step is passed, is half of the way, in logarithms, to the threshold of a test that is alone: a choice.
 
-Symbols: α `falseRollbackPercent` as a share, w_i weight of a test.
-Source: J. Ville, "Étude critique de la notion de collectif" (1939); C. E. Bonferroni (1936).
+Symbols: α `falseRollbackPercent` as a share, E_i evidence of a test, w_i its weight.
+Source: J. Ville, "Étude critique de la notion de collectif" (1939), the inequality for non-negative martingales; C. E. Bonferroni,
+"Teoria statistica delle classi e calcolo delle probabilità" (1936), the union bound.
 """
 
 import math

@@ -3,8 +3,8 @@
 With an absolute limit the evidence is min(absolute, relative with δ = a tenth of the limit): e-value of "within the limit, or no worse
 than stable". With an allowed increase it is the relative test alone, δ the increase. Without `for_seconds` evidence decides at once.
 With it, the breach episode must also have lasted so long: from the end of its first bad block to the end of its newest. It ends when the
-trailing window is within the limit or the newest 10 s say that it is over (`episode`), and at a gap; then what was won is given up. Knows
-nothing of queries, weights or revisions.
+trailing window is within the limit or the newest 10 s say that it is over (`episode`), and at a gap; then what was won is given up. Of
+an allowed increase of latency, a breach may be that of another bound (`following`). Knows nothing of queries, weights or revisions.
 """
 
 import math
@@ -16,6 +16,7 @@ from ..rule import ArmBlock, BoundCounts, Verdict
 from .betting import log_bets_at
 from .bursts import correlation, joined, joined_succession, thinned
 from .episode import begins_now, continued, is_over
+from .following import at_bound, following
 from .likelihood import log_ratios
 from .memory import burst_correlation, bursts_are_known, learned, seen_before, turned
 from .odds import WORSE, inside
@@ -121,6 +122,10 @@ class Sequential:
         if block.after_gap:
             state = replace(self._ended(state), window=())
         state = self._tested(state, block=block)
+        if self.comparisons > 1 and isinstance(self.limit, NoMoreThanStable):
+            sustained = self.for_seconds > 0
+            state = following(state, block=block, planned=self.planned_blocks, ln_pass=self.risk.ln_pass, sustained=sustained)
+            block = at_bound(block, followed=state.followed)
         window = widened(state.window, block=block)
         if block.canary.total == 0:
             return replace(state, window=window)
@@ -153,7 +158,7 @@ class Sequential:
         episode = state.episode
         since = episode.first_bad if episode else state.seen_until
         if self.for_seconds and episode is None:
-            return Healthy()
+            return Breaching(since=since) if evidence.decisive > self.risk.ln_pass else Healthy()
         if evidence.decisive < self.risk.ln_threshold:
             if episode is not None and self._is_shared(state, evidence=evidence):
                 return Breaching(since=since, shared=True)
@@ -205,8 +210,7 @@ class Sequential:
 
     def expected(self, state: SequentialState) -> float:
         """b: the guess of stable's bad share, from what was seen so far."""
-        known = together(next(iter(seen_before(state))), state.relatives[0].seen)
-        return stable_share(known, prior=self._prior(state))
+        return self._expected_at(0, state=state)
 
     # -- folding
 
@@ -266,13 +270,18 @@ class Sequential:
                 history = state.history
                 return (history.bad + PRIOR_SHARE * PRIOR_REQUESTS) / (history.total + PRIOR_REQUESTS)
 
+    def _expected_at(self, bound: int, *, state: SequentialState) -> float:
+        """b at the limit (0), or at a further latency bound."""
+        known = together(tuple(seen_before(state))[bound], state.relatives[bound].seen)
+        return stable_share(known, prior=self._prior(state))
+
     def _level(self, state: SequentialState) -> float:
-        """The bad share above which a block is bad."""
+        """The bad share above which a block is bad, at the bound that is followed."""
         match self.limit:
             case AtMost(share=share):
                 return share
             case NoMoreThanStable(plus=plus):
-                return inside(self.expected(state) + plus)
+                return inside(self._expected_at(state.followed, state=state) + plus)
 
     # -- episodes
 

@@ -30,6 +30,7 @@ class SequentialState:
     `absolute`, `stable_absolute`: against the limit, of the canary and of stable. `relatives`: canary against stable, at the limit and at
     each further latency bound. `history`: stable's bad and all requests of before the canary. `drift`: the running sum by which the
     beginning of a regression is told. `newest_is_bad`: of the newest block with a request; `seen_until`: its end.
+    `followed`: at which of `relatives` a breach is dated and told, 0 for the limit (`following`); what the window and the episode count.
     `remembered`: seconds that `bursts`, `succession` and what the comparisons saw are of; `older`: the same of before.
     """
 
@@ -45,6 +46,7 @@ class SequentialState:
     drift: float = 0.0
     newest_is_bad: bool = False
     seen_until: float = 0.0
+    followed: int = 0
     remembered: float = 0.0
     older: Older | None = None
 
@@ -63,7 +65,9 @@ def nothing_seen(*, comparisons: int) -> SequentialState:
 
 def to_numbers(state: SequentialState, *, origin: float) -> list[float]:
     """The state as a flat list; times are seconds before `origin`. Minus infinity (nothing at work) is one of the figures."""
-    numbers: list[float] = [len(state.relatives), state.drift, int(state.newest_is_bad), origin - state.seen_until]
+    # One figure for two, so that older versions read this, and their states are read.
+    flags = int(state.newest_is_bad) + 2 * state.followed
+    numbers: list[float] = [len(state.relatives), state.drift, flags, origin - state.seen_until]
     numbers += _restarts_out(state.absolute)
     numbers += _restarts_out(state.stable_absolute)
     for one in state.relatives:
@@ -126,7 +130,7 @@ def from_numbers(numbers: Sequence[float], *, origin: float) -> SequentialState:
 
 
 def _state_in(left: Iterator[float], *, origin: float) -> SequentialState:
-    comparisons, drift, newest_is_bad = int(next(left)), next(left), bool(next(left))
+    comparisons, drift, flags = int(next(left)), next(left), int(next(left))
     seen_until = origin - next(left)
     absolute, stable_absolute = _restarts_in(left), _restarts_in(left)
     relatives = tuple(_relative_in(left) for _ in range(_bounded(comparisons, most=MOST_COMPARISONS)))
@@ -151,8 +155,9 @@ def _state_in(left: Iterator[float], *, origin: float) -> SequentialState:
         episode=_episode_in(list(left), origin=origin),
         history=history,
         drift=drift,
-        newest_is_bad=newest_is_bad,
+        newest_is_bad=flags % 2 == 1,
         seen_until=seen_until,
+        followed=_bounded(flags // 2, most=max(0, comparisons - 1)),
     )
 
 

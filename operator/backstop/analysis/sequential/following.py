@@ -1,0 +1,51 @@
+"""At which latency bound a breach is dated and told, where an increase over stable is judged: the limit, unless another has the evidence.
+
+The test is the mean over the limit and the bounds beside it (`relative`), and a slow-down may show at one of those alone: as where fast
+requests become slow, and slow ones no slower. While the evidence is over √(1/α) and the comparison that is followed is not, the
+strongest one is followed from then on; and the limit again once the evidence is no more than that. Bounds that are followed date a
+breach and are told. How much evidence there is, and that it is valid, is no matter of this.
+
+Of a breach that must last, the time counts anew with another bound: it must have lasted at one of them. Else only what was counted does.
+"""
+
+from dataclasses import replace
+
+from ..reading import Counts
+from ..rule import ArmBlock, BoundCounts
+from .logspace import log_mean
+from .relative import log_relative
+from .state import SequentialState
+
+
+def at_bound(block: ArmBlock, *, followed: int) -> ArmBlock:
+    """The block with the counts of the bound that is followed, 0 for the limit; no requests where the bound is missing."""
+    if followed == 0:
+        return block
+    at = followed - 1
+    counts = block.bounds[at] if at < len(block.bounds) else BoundCounts(Counts(), stable=None)
+    return replace(block, canary=counts.canary, stable=counts.stable)
+
+
+def following(state: SequentialState, *, block: ArmBlock, planned: int, ln_pass: float, sustained: bool) -> SequentialState:
+    """The state, tested with this block, with the bound that is followed from it on. `sustained`: whether a breach must last."""
+    if block.canary.total == 0:
+        return state
+    each = evidence_at_bounds(state, planned=planned)
+    counted = [index for index in range(len(each)) if at_bound(block, followed=index).canary.total > 0]
+    now = state.followed
+    if log_mean(each) <= ln_pass:
+        found = 0
+    elif now in counted and each[now] > ln_pass:
+        found = now
+    else:
+        strongest = max(counted, key=each.__getitem__)
+        found = strongest if each[strongest] > ln_pass else 0
+    if found == now:
+        return state
+    episode = None if sustained or state.episode is None else replace(state.episode, canary=Counts(), stable=None)
+    return replace(state, followed=found, window=(), episode=episode)
+
+
+def evidence_at_bounds(state: SequentialState, *, planned: int) -> list[float]:
+    """ln of the evidence that the canary is worse than stable, at the limit and at each bound beside it."""
+    return [log_relative(one, planned=planned) for one in state.relatives]
