@@ -242,7 +242,7 @@ async def test_what_gateways_act_on_is_asked_where_the_object_cannot_be_read_and
         await client.patch(CONFIG_MAPS, namespace=world.namespace, name=name, patch=patch, manager=MANAGER)
         await world.until_status("it is told", lambda s: condition(s, "Progressing")["reason"] == "TrafficUnreadable")
         assert world.traffic is not None
-        ahead = int(time.time()) + 3600
+        ahead = int((time.time() + 3600) * 1000)
         world.traffic = replace(world.traffic, generation=ahead)
         asked = world.asked
 

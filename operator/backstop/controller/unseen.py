@@ -68,11 +68,15 @@ class Unseen:
     async def route_moved(self, policy: Declared, *, wish: Wish, seen: Child | None) -> bool:
         """Whether the route is another than the one that was `seen`, which is then taken over. Raises KubeError.
 
-        For what has no status to be refused over: watches that are behind would show a canary's weight from before.
+        For what has no status to be refused over: watches that are behind would show a canary's weight from before. Where none was seen
+        and it cannot be read, what is made over one that is there is refused.
         """
         router = router_of(wish.spec)
         name, key = router.name(policy.name), PolicyKey(policy.namespace, policy.name)
-        await self._writes.refresh(router.resource, namespace=policy.namespace, name=name, by=key)
+        if seen is not None:
+            await self._writes.refresh(router.resource, namespace=policy.namespace, name=name, by=key)
+        elif not await self._could_read(router.resource, name, what="route", key=key):
+            return False
         found = self._store.child(router.resource, namespace=policy.namespace, name=name)
         return _version(found) != _version(seen)
 
