@@ -128,7 +128,7 @@ def test_when_it_is_over_the_limit_is_followed_again_and_what_comes_later_is_dat
     judge = rule(for_seconds=30)
     stream = blocks([FINE] * 20 + [SLOWER] * 5 + [FINE] * 20 + [OUTAGE] * 8)
     found = states(judge, stream)
-    assert [state.followed for state in found][-30:] == [1] * 4 + [0] * 26
+    assert [state.followed for state in found][-30:] == [1] * 3 + [0] * 27
     assert breached_at(judge, stream) == 5.0 * 46 + 30.0
 
 
@@ -142,12 +142,52 @@ def test_a_bound_that_is_no_longer_there_hides_no_outage() -> None:
 
 def test_without_seconds_what_began_at_the_limit_goes_on_at_the_bound_that_has_the_evidence() -> None:
     judge = rule()
-    found = states(judge, blocks([FINE] * 20 + [(3, 5, 0), (3, 9, 0), *[(3, 12, 0)] * 10]))
+    found = states(judge, blocks([FINE] * 20 + [(4, 5, 0), (4, 9, 0), *[(4, 12, 0)] * 10]))
     before, after = next((one, other) for one, other in pairwise(found) if other.followed != one.followed)
     assert before.episode is not None
     assert after.episode is not None
     assert after.episode.first_bad == before.episode.first_bad
     assert after.episode.canary == canary_of(after.window) == Counts(12, 50), "what is told is of the one bound alone"
+
+
+def test_without_seconds_stray_slow_requests_at_the_limit_date_nothing_that_another_bound_shows() -> None:
+    judge = rule()
+    # One block of a few, long before: the running sum is above 0 still, and speaks of nothing.
+    stream = blocks([FINE] * 20 + [(4, 5, 0)] + [FINE] * 2 + [SLOWER] * 12)
+    found = states(judge, stream)
+    strays = next(state for state, other in pairwise(found) if other.followed)
+    assert strays.episode is not None
+    assert strays.episode.first_bad == stream[20].end
+    assert evidence_at_bounds(strays, planned=judge.planned_blocks)[0] < 0
+    verdict = next(v for v in verdicts(judge, stream) if isinstance(v, Breached))
+    assert verdict.since > stream[22].end
+
+
+@pytest.mark.parametrize(("bad", "then"), [(12, [FINE] * 8), (12, [FINE, FINE, *[(1, 7, 0)] * 8, *[FINE] * 3]), (3, [FINE] * 8)])
+def test_with_seconds_what_a_glitch_won_is_given_up_once_a_window_is_good_whichever_bound_is_followed(
+    bad: int, then: list[tuple[int, int, int]]
+) -> None:
+    judge = rule(for_seconds=30)
+    found = verdicts(judge, blocks([FINE] * 20 + [(bad, 40, 0), *then]))
+    assert isinstance(found[20], Breaching)
+    assert not any(isinstance(verdict, Breached) for verdict in found)
+    assert isinstance(found[22], Healthy), "two blocks later"
+    assert isinstance(found[-1], Healthy)
+
+
+@pytest.mark.parametrize("bad", [12, 3])
+def test_with_seconds_what_a_glitch_won_is_given_up_at_a_gap_whichever_bound_is_followed(bad: int) -> None:
+    judge = rule(for_seconds=30)
+    found = states(judge, blocks([FINE] * 20 + [(bad, 40, 0), FINE, FINE], gaps=(22,)))
+    assert judge.evidence(found[-1]).decisive < 0
+
+
+def test_the_block_that_ends_it_is_told_at_the_limit_again() -> None:
+    judge = rule(for_seconds=30)
+    found = states(judge, blocks([FINE] * 20 + [SLOWER] * 5 + [FINE] * 5))
+    first = next(state for before, state in pairwise(found) if before.followed and not state.followed)
+    assert canary_of(first.window) == Counts(1, 50), "of the limit alone"
+    assert isinstance(judge.judge(first), Healthy)
 
 
 def test_another_bound_is_followed_while_the_mean_of_all_is_over_the_square_root_and_no_longer() -> None:
@@ -197,6 +237,19 @@ def test_beside_a_limit_the_bound_is_said_that_makes_the_canary_worse_than_stabl
 
     assert "; canary is worse than stable over 200 ms, 20 % against 2 %; began ≈ " in words(both)
     assert "is worse than stable" not in words(worse), "it is at the limit"
+
+
+def test_beside_a_limit_no_share_is_said_that_speaks_against_what_is_said_of_it() -> None:
+    judge = replace(rule(comparisons=2), limit=AtMost(0.01))
+    # For 20 minutes it was better than stable; what it was then outvotes what it is.
+    shares = [(0, 0)] * 240 + [(11, 11)] * 60
+    stream = [
+        ArmBlock(5.0 * i, 5.0 * i + 5, Counts(of_limit, 50), Counts(90, 450), bounds=(BoundCounts(Counts(further, 50), Counts(9, 450)),))
+        for i, (of_limit, further) in enumerate(shares)
+    ]
+    state = next(state for state in states_of(judge, stream) if isinstance(judge.judge(state), Breached))
+    text = explained("latency", bad="over 150 ms", rule=judge, state=state, verdict=judge.judge(state), now=0.0, bounds=["over 200 ms"])
+    assert "; canary is worse than stable over 200 ms; began ≈ " in text
 
 
 def states_of(judge: Sequential, stream: Iterable[ArmBlock]) -> list[SequentialState]:

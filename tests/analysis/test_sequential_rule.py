@@ -485,6 +485,14 @@ def test_a_declared_margin_is_what_is_told_to_be_missing_and_moves_no_test_of_a_
     assert replace(early[0], promotion=early[1].promotion) == early[1]
 
 
+def test_a_canary_that_has_to_be_better_than_a_stable_without_errors_is_promised_nothing() -> None:
+    judge = rule(promotion=True, margin=0.0)
+    clean = after(judge, blocks([FINE] * 60, stable=(0, 450)))
+    assert needed_for_promotion(judge, state=clean, share=0.0, risk=0.05) is NotShown.NO_WORSE
+    beside_errors = after(judge, blocks([FINE] * 60, stable=(9, 450)))
+    assert isinstance(needed_for_promotion(judge, state=beside_errors, share=0.0, risk=0.05), Need)
+
+
 # 2 of 450 bad in each block, or all of a minute's in one.
 BURSTS = [(24, 450), *[(0, 450)] * 11] * 10
 

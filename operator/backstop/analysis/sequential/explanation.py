@@ -144,7 +144,8 @@ def needed_for_promotion(rule: Sequential, *, state: SequentialState, share: flo
             return NotShown.WITHIN_LIMIT
         most = blocks
     blocks = more_needed(promotion.ln_relative, growth=growth_against_stable(thin, b=b, margin=rule.margin), risk=risk)
-    if blocks is None:
+    # Where it has to be better, a stable without a bad request leaves nothing to be better by, whatever is guessed of it.
+    if blocks is None or (rule.margin == 0 and share * beside.total >= beside.bad):
         return NotShown.NO_WORSE if beside.total else NotShown.NO_STABLE
     return _need(max(most, blocks) * of_canary, state=state)
 
@@ -199,8 +200,10 @@ def _beside_limit(rule: Sequential, *, state: SequentialState, verdict: Verdict,
     seen = together(tuple(seen_before(state))[strongest], state.relatives[strongest].seen)
     if seen.canary_total <= 0 or seen.stable_total <= 0:
         return ""
-    mine, beside = (f"{100 * share:.3g} %" for share in (seen.canary_bad / seen.canary_total, seen.stable_bad / seen.stable_total))
-    return f"; {arms[0]} is worse than {arms[1]} {bounds[strongest - 1]}, {mine} against {beside}"
+    mine, beside = seen.canary_bad / seen.canary_total, seen.stable_bad / seen.stable_total
+    # A regression that began late is outvoted by what was seen before it.
+    shares = f", {100 * mine:.3g} % against {100 * beside:.3g} %" if mine > beside else ""
+    return f"; {arms[0]} is worse than {arms[1]} {bounds[strongest - 1]}{shares}"
 
 
 def _lasting(rule: Sequential, *, state: SequentialState) -> str:

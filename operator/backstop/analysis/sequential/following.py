@@ -5,7 +5,8 @@ requests become slow, and slow ones no slower. While the evidence is over √(1/
 strongest one is followed from then on; and the limit again once the evidence is no more than that. Bounds that are followed date a
 breach and are told. How much evidence there is, and that it is valid, is no matter of this.
 
-Of a breach that must last, the time counts anew with another bound: it must have lasted at one of them. Else only what was counted does.
+Of a breach that must last, the time counts anew with another bound: it must have lasted at one of them. Else only what was counted does,
+and the beginning too where the bound that is left had no evidence of it: a few slow requests by chance are no beginning.
 """
 
 from dataclasses import replace
@@ -42,8 +43,9 @@ def following(state: SequentialState, *, block: ArmBlock, planned: int, ln_pass:
         found = strongest if each[strongest] > ln_pass else 0
     if found == now:
         return state
-    episode = None if sustained or state.episode is None else replace(state.episode, canary=Counts(), stable=None)
-    return replace(state, followed=found, window=(), episode=episode)
+    if sustained or state.episode is None or each[now] <= 0:
+        return replace(state, followed=found, window=(), episode=None, drift=0.0)
+    return replace(state, followed=found, window=(), episode=replace(state.episode, canary=Counts(), stable=None))
 
 
 def evidence_at_bounds(state: SequentialState, *, planned: int) -> list[float]:

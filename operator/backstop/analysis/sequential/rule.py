@@ -26,7 +26,7 @@ from .restarts import Restarts, log_value, settled, with_block
 from .risk import Risk
 from .state import SequentialState, nothing_seen
 from .twosample import Pair
-from .window import CLOCK_SLACK_SECONDS, WINDOW_REQUESTS, Span, canary_of, newest_of, stable_of, widened
+from .window import CLOCK_SLACK_SECONDS, WINDOW_REQUESTS, Span, canary_of, is_whole, newest_of, stable_of, widened
 
 LN_EQUAL = tuple(-math.log(len(WORSE)) for _ in WORSE)
 TOLERATED_PART = 0.1  # δ of the relative test beside an absolute limit
@@ -120,9 +120,9 @@ class Sequential:
     def observe(self, state: SequentialState, *, block: ArmBlock) -> SequentialState:
         """Adds one closed block."""
         if block.after_gap:
-            state = replace(self._ended(state), window=())
-        state = self._tested(state, block=block)
-        if self.comparisons > 1 and isinstance(self.limit, NoMoreThanStable):
+            state = replace(self._over(state), window=())
+        state, at_limit = self._tested(state, block=block), block
+        if self._follows:
             sustained = self.for_seconds > 0
             state = following(state, block=block, planned=self.planned_blocks, ln_pass=self.risk.ln_pass, sustained=sustained)
             block = at_bound(block, followed=state.followed)
@@ -147,7 +147,9 @@ class Sequential:
             goes_on = drift > 0
         episode = state.episode
         if not goes_on:
-            state, episode = self._ended(state), None
+            state, episode = self._over(state) if is_whole(window) else self._ended(state), None
+            if state.followed and self.evidence(state).decisive <= self.risk.ln_pass:
+                state, window, bad = replace(state, followed=0), widened((), block=at_limit), False
         elif episode is not None or bad or not self.for_seconds:
             episode = continued(episode, block=block, bad=bad)
         return replace(state, window=window, newest_is_bad=bad, seen_until=block.end, drift=drift, episode=episode)
@@ -285,12 +287,23 @@ class Sequential:
 
     # -- episodes
 
+    @property
+    def _follows(self) -> bool:
+        return self.comparisons > 1 and isinstance(self.limit, NoMoreThanStable)
+
     def _ended(self, state: SequentialState) -> SequentialState:
         """The episode is over. With `for_seconds` what was won in it is given up, so that the bound is not spent twice."""
         if state.episode is None:
             return state
-        if not self.for_seconds:
-            return replace(state, episode=None, drift=0.0)
+        return self._given_up(state) if self.for_seconds else replace(state, episode=None, drift=0.0)
+
+    def _over(self, state: SequentialState) -> SequentialState:
+        """The same where no episode runs, because another bound is followed by now than it was won at: for a whole window that is good."""
+        if state.episode is None and self.for_seconds and self._follows and self.evidence(state).decisive > self.risk.ln_pass:
+            return self._given_up(state)
+        return self._ended(state)
+
+    def _given_up(self, state: SequentialState) -> SequentialState:
         planned = self.planned_blocks
         return replace(
             state,

@@ -28,7 +28,7 @@ def widened(window: tuple[Span, ...], *, block: ArmBlock) -> tuple[Span, ...]:
     if block.canary.total == 0:
         return (*window[:-1], _joined(window[-1], span)) if window else ()
     window = (*window, span)
-    while len(window) > 1 and _is_enough(window[1:]):
+    while len(window) > 1 and is_whole(window[1:]):
         window = window[1:]
     if len(window) > SPANS:
         at = min(range(len(window) - 1), key=lambda i: window[i].canary.total + window[i + 1].canary.total)
@@ -53,7 +53,8 @@ def stable_of(window: tuple[Span, ...]) -> Counts:
     return sum((span.stable for span in window), Counts())
 
 
-def _is_enough(window: tuple[Span, ...]) -> bool:
+def is_whole(window: tuple[Span, ...]) -> bool:
+    """Whether it has the seconds and the requests that a window has."""
     seconds = sum(span.seconds for span in window)
     return seconds >= WINDOW_SECONDS - CLOCK_SLACK_SECONDS and canary_of(window).total >= WINDOW_REQUESTS
 
