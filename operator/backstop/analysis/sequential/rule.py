@@ -298,7 +298,7 @@ class Sequential:
         return self._given_up(state) if self.for_seconds else replace(state, episode=None, drift=0.0)
 
     def _over(self, state: SequentialState) -> SequentialState:
-        """The same where no episode runs, because another bound is followed by now than it was won at: for a whole window that is good."""
+        """The same where no episode runs, as another bound is followed by now than it was won at: after a good window, or a gap."""
         if state.episode is None and self.for_seconds and self._follows and self.evidence(state).decisive > self.risk.ln_pass:
             return self._given_up(state)
         return self._ended(state)
