@@ -140,6 +140,28 @@ def test_a_bound_that_is_no_longer_there_hides_no_outage() -> None:
     assert at <= 5.0 * 28 + 30.0
 
 
+@pytest.mark.parametrize("for_seconds", [0, 30])
+def test_what_was_won_at_a_bound_that_comes_no_more_holds_until_a_window_is_good_and_says_so(for_seconds: int) -> None:
+    judge = rule(for_seconds=for_seconds)
+    found = states(judge, blocks([FINE] * 20 + [(1, 15, 0), (1, 15, 0)] + [(1, GONE, 0)] * 4))
+    judged = [judge.judge(state) for state in found]
+    assert [isinstance(one, Breaching) for one in judged[20:]] == [False, True, True, False, False, False]
+    held = found[22]
+    assert held.followed == 0
+    words = explained("latency", bad="over 150 ms", rule=judge, state=held, verdict=judged[22], now=held.seen_until)
+    assert words.startswith("latency: 1 of 50 canary requests over 150 ms (2 %, allowed stable + 0.5 points) against ")
+    assert words.endswith("; won by requests before these; no step is passed before e ≤ 10")
+    assert judged[-1] == Healthy()
+
+
+@pytest.mark.parametrize("for_seconds", [0, 30])
+def test_a_bound_that_is_missing_in_one_scrape_loses_nothing(for_seconds: int) -> None:
+    judge = rule(for_seconds=for_seconds)
+    found = states(judge, blocks([FINE] * 20 + [(1, 15, 0), (1, 15, 0), (1, GONE, 0), (1, 9, 0)]))
+    assert [judge.evidence(state).decisive > judge.risk.ln_pass for state in found[21:]] == [True] * 3
+    assert found[-1].followed == 1
+
+
 def test_without_seconds_what_began_at_the_limit_goes_on_at_the_bound_that_has_the_evidence() -> None:
     judge = rule()
     found = states(judge, blocks([FINE] * 20 + [(4, 5, 0), (4, 9, 0), *[(4, 12, 0)] * 10]))

@@ -21,6 +21,7 @@ from .memory import burst_correlation, seen_before
 from .odds import inside
 from .promotion import growth_against_limit, growth_against_stable, more_needed
 from .relative import together
+from .risk import Risk
 from .rule import AtMost, NoMoreThanStable, Sequential
 from .state import SequentialState
 from .twosample import Pair, log_e
@@ -30,8 +31,8 @@ from .window import canary_of, stable_of
 WRITTEN_OUT = math.log(1e9)
 
 
-# What came last is within the limit, and evidence outlives it: where a breach is only told of, as in a dry run, or it was nearly one.
-WON_BEFORE = "won by requests before these, and lost again by good ones"
+# No breach goes on, and evidence outlives it: where it is only told of, as in a dry run, or it was nearly one.
+WON_BEFORE = "won by requests before these"
 
 # More requests than that are not told.
 MOST_MORE = 10**9
@@ -81,7 +82,7 @@ def explained(
             text += f"; {stable} breaks the limit too and the {canary} is no worse, so that a rollback cannot help"
             return f"{text}; since {render_time(since)}"
         case Breaching() if state.episode is None:
-            return f"{text}; {WON_BEFORE}"
+            return text + held_by_what_was(rule.risk)
         case Breaching(since=since):
             text += f"; since {render_time(since)}{_lasting(rule, state=state)}"
             need = needed_for_verdict(rule, state=state)
@@ -92,6 +93,11 @@ def explained(
 def began_at(since: float, *, now: float) -> str:
     """When the breach that is decided began; seconds since the epoch."""
     return f"; began ≈ {render_time(since)}, {max(0.0, now - since):.0f} s before the decision"
+
+
+def held_by_what_was(risk: Risk) -> str:
+    """Why there is no step while what comes now is good, and until when."""
+    return f"; {WON_BEFORE}; no step is passed before e ≤ {written(risk.ln_pass)}"
 
 
 def lasting(seconds: float, *, of: int) -> str:

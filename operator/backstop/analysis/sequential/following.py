@@ -6,7 +6,8 @@ strongest one is followed from then on; and the limit again once the evidence is
 breach and are told. How much evidence there is, and that it is valid, is no matter of this.
 
 Of a breach that must last, the time counts anew with another bound: it must have lasted at one of them. Else only what was counted does,
-and the beginning too where the bound that is left had no evidence of it: a few slow requests by chance are no beginning.
+and the beginning too where the bound that is left had no evidence of it, as a few slow requests by chance are no beginning, or comes no
+more.
 """
 
 from dataclasses import replace
@@ -43,7 +44,7 @@ def following(state: SequentialState, *, block: ArmBlock, planned: int, ln_pass:
         found = strongest if each[strongest] > ln_pass else 0
     if found == now:
         return state
-    if sustained or state.episode is None or each[now] <= 0:
+    if sustained or state.episode is None or each[now] <= 0 or now not in counted:
         return replace(state, followed=found, window=(), episode=None, drift=0.0)
     return replace(state, followed=found, window=(), episode=replace(state.episode, canary=Counts(), stable=None))
 

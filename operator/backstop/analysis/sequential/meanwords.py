@@ -4,7 +4,7 @@ from ...api.clock import render_time
 from ..evidence import decimal
 from ..reading import Breached, Breaching
 from ..rule import Verdict
-from .explanation import MOST_MORE, WON_BEFORE, Need, began_at, lasting, needs, written
+from .explanation import MOST_MORE, WON_BEFORE, Need, began_at, held_by_what_was, lasting, needs, written
 from .mean import Mean, MeanState, Sum
 
 
@@ -35,7 +35,7 @@ def explained(
         case Breaching(since=since, shared=True):
             return f"{text}; {stable} is over it too, so that a rollback cannot help; since {render_time(since)}"
         case Breaching() if state.episode is None:
-            return f"{text}; {WON_BEFORE}"
+            return text + held_by_what_was(rule.risk)
         case Breaching(since=since):
             text += f"; since {render_time(since)}{_lasting(rule, state=state)}"
             need = _needed(rule, state=state)

@@ -16,7 +16,7 @@ from ..rule import ArmBlock, BoundCounts, Verdict
 from .betting import log_bets_at
 from .bursts import correlation, joined, joined_succession, thinned
 from .episode import begins_now, continued, is_over
-from .following import at_bound, following
+from .following import at_bound, evidence_at_bounds, following
 from .likelihood import log_ratios
 from .memory import burst_correlation, bursts_are_known, learned, seen_before, turned
 from .odds import WORSE, inside
@@ -299,9 +299,12 @@ class Sequential:
 
     def _over(self, state: SequentialState) -> SequentialState:
         """The same where no episode runs, as another bound is followed by now than it was won at: after a good window, or a gap."""
-        if state.episode is None and self.for_seconds and self._follows and self.evidence(state).decisive > self.risk.ln_pass:
-            return self._given_up(state)
-        return self._ended(state)
+        held = state.episode is None and self._follows and self.evidence(state).decisive > self.risk.ln_pass
+        return self._given_up(state) if held and (self.for_seconds or self._is_out_of_sight(state)) else self._ended(state)
+
+    def _is_out_of_sight(self, state: SequentialState) -> bool:
+        """Whether what was won is of bounds that no longer come, so that good requests there could never lose it again."""
+        return evidence_at_bounds(state, planned=self.planned_blocks)[state.followed] <= self.risk.ln_pass
 
     def _given_up(self, state: SequentialState) -> SequentialState:
         planned = self.planned_blocks
