@@ -151,7 +151,7 @@ def test_what_stable_shared_is_no_longer_shared_once_stable_is_within_the_limit_
     assert found[-5] == Breaching(since=55.0, shared=True)
     state = after(judge, incident + later)
     evidence = judge.evidence(state)
-    assert evidence.relative < judge.risk.ln_threshold < (evidence.stable_absolute or 0.0), "stable's own evidence outlives the incident"
+    assert evidence.relative < judge.risk.ln_threshold < judge.evidence_of_stable(state), "stable's own evidence outlives the incident"
     assert found[-1] == Breaching(since=55.0, shared=False)
     words = explained("errors", bad="failed", rule=judge, state=state, verdict=found[-1], now=130.0)
     assert "stable breaks the limit too" not in words

@@ -21,7 +21,7 @@ def log_sum(terms: Iterable[float]) -> float:
 def log_mean(terms: Iterable[float]) -> float:
     """ln of the mean of exp(term) of at least one term: a mixture of e-values with equal weights."""
     terms = tuple(terms)
-    return log_sum(terms) - math.log(len(terms))
+    return log_sum(terms) - math.log(len(terms)) if len(terms) > 1 else terms[0]
 
 
 def scale_of(total: float) -> float:

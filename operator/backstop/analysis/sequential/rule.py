@@ -59,7 +59,7 @@ OUTAGE_REQUESTS = 10
 
 @dataclass(frozen=True)
 class Evidence:
-    """ln of the evidence: of what decides, of both tests, and of stable's own. `absolute` is None where there is no limit.
+    """ln of the evidence: of what decides, and of both tests. `absolute` is None where there is no limit.
 
     `by_blocks`: whether the limit is bet against block by block at present, as nothing is known of bursts.
     """
@@ -67,7 +67,6 @@ class Evidence:
     decisive: float
     absolute: float | None
     relative: float
-    stable_absolute: float | None
     suspected: bool
     by_blocks: bool = False
 
@@ -176,7 +175,7 @@ class Sequential:
         relative = log_average(state.relatives, planned=self.planned_blocks)
         match self.limit:
             case NoMoreThanStable():
-                return Evidence(decisive=relative, absolute=None, relative=relative, stable_absolute=None, suspected=False)
+                return Evidence(decisive=relative, absolute=None, relative=relative, suspected=False)
             case AtMost():
                 absolute = log_value(state.absolute, ln_weights=LN_EQUAL, planned=self.planned_blocks)
                 suspected = _is_alone(state.window)
@@ -184,10 +183,13 @@ class Sequential:
                     decisive=absolute if suspected else min(absolute, relative),
                     absolute=absolute,
                     relative=relative,
-                    stable_absolute=log_value(state.stable_absolute, ln_weights=LN_EQUAL, planned=self.planned_blocks),
                     suspected=suspected,
                     by_blocks=suspected and not bursts_are_known(state),
                 )
+
+    def evidence_of_stable(self, state: SequentialState) -> float:
+        """ln of what stable's own test against the limit has."""
+        return log_value(state.stable_absolute, ln_weights=LN_EQUAL, planned=self.planned_blocks)
 
     def promotable(self, state: SequentialState) -> float:
         """ln E′: evidence that the canary is good enough, and no worse than stable by the margin."""
@@ -231,7 +233,9 @@ class Sequential:
         prior = self._prior(state)
         absolute, stable_absolute = state.absolute, state.stable_absolute
         if isinstance(self.limit, AtMost):
-            each = thinned(_pair(block.canary, stable=block.stable or Counts()), correlation=found)
+            each = thin[0]  # of all requests, where they are not compared by a part of them
+            if block.compared is not None:
+                each = thinned(_pair(block.canary, stable=block.stable or Counts()), correlation=found)
             unknown = not bursts_are_known(state) and _is_alone(widened(state.window, block=block))
             if unknown and not _is_outage(block.canary):
                 absolute = self._bet(absolute, on=block.canary)
@@ -323,7 +327,7 @@ class Sequential:
         stable = stable_of(window)
         if stable.total == 0 or stable.bad > level * stable.total:
             return False
-        shared = log_value(state.stable_absolute, ln_weights=LN_EQUAL, planned=self.planned_blocks) > self.risk.ln_pass
+        shared = self.evidence_of_stable(state) > self.risk.ln_pass
         return shared and log_average(state.relatives, planned=self.planned_blocks) < self.risk.ln_threshold
 
     def _forgiven(self, state: SequentialState) -> SequentialState:
@@ -339,7 +343,7 @@ class Sequential:
 
     def _is_shared(self, state: SequentialState, *, evidence: Evidence) -> bool:
         """Stable's own absolute test has fired, it is over the limit now, and the canary is no worse."""
-        if evidence.stable_absolute is None or evidence.stable_absolute < self.risk.ln_threshold:
+        if evidence.absolute is None or self.evidence_of_stable(state) < self.risk.ln_threshold:
             return False
         stable = stable_of(state.window)
         return stable.bad > self._level(state) * stable.total and evidence.relative < self.risk.ln_threshold

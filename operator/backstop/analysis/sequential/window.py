@@ -38,7 +38,7 @@ def widened(window: tuple[Span, ...], *, block: ArmBlock) -> tuple[Span, ...]:
 
 def canary_of(window: tuple[Span, ...]) -> Counts:
     """Canary requests of the window."""
-    return sum((span.canary for span in window), Counts())
+    return Counts(bad=sum([span.canary.bad for span in window]), total=sum([span.canary.total for span in window]))
 
 
 def newest_of(window: tuple[Span, ...]) -> tuple[Span, ...]:
@@ -50,13 +50,13 @@ def newest_of(window: tuple[Span, ...]) -> tuple[Span, ...]:
 
 def stable_of(window: tuple[Span, ...]) -> Counts:
     """Stable's requests at the same time."""
-    return sum((span.stable for span in window), Counts())
+    return Counts(bad=sum([span.stable.bad for span in window]), total=sum([span.stable.total for span in window]))
 
 
 def is_whole(window: tuple[Span, ...]) -> bool:
     """Whether it has the seconds and the requests that a window has."""
-    seconds = sum(span.seconds for span in window)
-    return seconds >= WINDOW_SECONDS - CLOCK_SLACK_SECONDS and canary_of(window).total >= WINDOW_REQUESTS
+    seconds = sum([span.seconds for span in window])
+    return seconds >= WINDOW_SECONDS - CLOCK_SLACK_SECONDS and sum([span.canary.total for span in window]) >= WINDOW_REQUESTS
 
 
 def _joined(older: Span, newer: Span) -> Span:
