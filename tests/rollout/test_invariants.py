@@ -52,6 +52,7 @@ class Rollouts(RuleBasedStateMachine):
         self.world = WatchedWorld(policy=policy(steps=((5, 20), (50, 20), (100, 20)), replicas=4, deadline=60, guard=GUARD))
         self.seen = 0
         self.rejected: set[str] = set()
+        self.withdrawn: dict[str, int] = {}  # as in `World`, of all looks
 
     @rule(version=st.sampled_from("1234"))
     def the_spec_names(self, version: str) -> None:
@@ -269,15 +270,19 @@ class Rollouts(RuleBasedStateMachine):
     @invariant()
     def no_rejected_revision_has_traffic(self) -> None:
         """7, 10: a revision that status or the traffic object rejected never gets traffic again."""
-        route = self.world.route
-        self.rejected |= {rejection.revision.name for rejection in self.world.place.rejected}
+        route, rejected = self.world.route, {rejection.revision.name for rejection in self.world.place.rejected}
+        self.rejected |= rejected
         if self.world.place.incident is not None:  # the verdict is withdrawn
             self.rejected.discard(self.world.place.incident.revision.name)
         # As is that of an incident which has come and gone since the last look.
-        self.rejected -= self.world.withdrawn - {rejection.revision.name for rejection in self.world.place.rejected}
+        withdrawn = {name: generation for name, generation in self.world.withdrawn.items() if name not in rejected}
+        self.rejected -= withdrawn.keys()
+        self.withdrawn |= withdrawn
         self.world.withdrawn.clear()
         if route is not None and route.aborted is not None and not self.world.unread:
-            self.rejected.add(route.aborted.revision)
+            name = route.aborted.revision
+            if route.generation > self.withdrawn.get(name, 0):  # until then it is the one that status has withdrawn
+                self.rejected.add(name)
         if route is not None:
             for name in self.rejected:
                 assert share_of(name, state=route) == 0, f"{name} was rejected and has traffic"

@@ -133,7 +133,8 @@ class World:
     strays: bool = False  # somebody has made the route do something else than it says
     new_pod: int | None = None  # the generation that one acts on which began after an older traffic object was put back
     put_back: bool = False  # somebody has put an older traffic object in the place of the newest
-    withdrawn: set[str] = field(default_factory=set)  # revisions whose verdict was one on an incident that stable shared
+    # Revisions whose verdict was one on an incident that stable shared, and the traffic object's generation when status said so.
+    withdrawn: dict[str, int] = field(default_factory=dict)
     deaths: float = 0  # of operators in the middle of a pass, since the traffic object was written
     exists: bool = True
     acted: TrafficState | None = None  # what gateways act on
@@ -338,7 +339,7 @@ class World:
     def _set_status(self, status: FallbackPolicyStatus) -> None:
         self.status = status
         if (incident := self.place.incident) is not None:
-            self.withdrawn.add(incident.revision.name)
+            self.withdrawn[incident.revision.name] = self.route.generation if self.route is not None else 0
 
     def _set_route(self, plan: Plan) -> None:
         assert plan.route is not None
