@@ -263,6 +263,24 @@ def test_a_policy_does_not_go_with_its_canary_because_something_else_controlled_
     cluster.end()
 
 
+def test_a_verdict_outlives_a_policy_that_is_deleted_while_something_else_controls_its_route() -> None:
+    machine = played("Pause")
+    machine.a_canary_begins("v2")
+    cluster = machine.cluster
+    cluster.judge("v2", "breached")
+    machine.time_passes(65.0)
+    canary = cluster.place.canary
+    assert canary is not None
+    assert canary.halted is not None, "a person is asked"
+    cluster.take_route()
+    cluster.delete_policy()
+    machine.time_passes(65.0)
+    assert not cluster.exists
+    rejections = cluster.api.objects["promptversions", NAMESPACE, "v2"]["status"]["rejections"]
+    assert [(one["policy"], one["revision"]) for one in rejections] == [("support", canary.revision.name)]
+    cluster.end()
+
+
 def played(mode: str) -> WholePasses:
     """A machine to be told step by step."""
     machine = WholePasses()

@@ -161,6 +161,11 @@ class Apply:
         """No finalizer on a policy without a rollout. After all that takes something back: with it, a deleted policy is gone."""
         return None if subject.plan.finalizer else await self.release(subject.policy)
 
+    async def give_up(self, subject: Subject) -> Problem | None:
+        """Let a deleted policy go whose traffic could not be taken back. What was found of its canary outlives it. Raises Overtaken."""
+        unwritten = await self._verdict(subject)
+        return await self.release(subject.policy) or unwritten
+
     async def release(self, policy: Declared) -> Problem | None:
         """Take off the finalizer; no write if it is not there. Raises Overtaken."""
         policy = self._current(policy)

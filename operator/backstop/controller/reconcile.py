@@ -313,7 +313,7 @@ class Reconcile:
             problem = await self._apply.cluster(subject, known=known)
         elif subject.policy.deleting:
             # What is refused now is refused again: gateways whose canary goes serve its requests themselves.
-            problem = await self._apply.release(subject.policy)
+            problem = await self._apply.give_up(subject)
         self._problems[key] = problem
         if plan.wake_at is not None and problem is None:  # else it comes again after a pause
             self._queue.add_at(key, at=plan.wake_at)
