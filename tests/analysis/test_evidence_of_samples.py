@@ -20,6 +20,7 @@ from backstop.analysis.rules import judged, observed, rule_of
 from backstop.analysis.samples import Counter, ProviderError, Sample
 from backstop.analysis.sequential.bursts import correlation
 from backstop.analysis.sequential.promotion import Promotion
+from backstop.analysis.sequential.relative import Seen
 from backstop.analysis.sequential.rule import Sequential
 from backstop.analysis.sequential.state import SequentialState
 from backstop.analysis.state import AnalysisState, pack, unpack
@@ -419,6 +420,22 @@ def test_latency_is_compared_at_further_bounds_and_one_that_a_pod_lacks_says_not
     assert seen == [True, False, False, False, True, False]
     assert kept.relatives[0].seen.canary_bad > 0
     assert kept.relatives[4].seen.canary_bad == 0, "nothing took longer than 300 ms"
+
+
+def test_of_a_pod_that_lacks_a_further_bound_none_is_counted_there_and_of_the_other_all_are() -> None:
+    # Two pods of the same traffic; one was begun before there were multiples of this limit.
+    whole = served(bad_from=40.0)
+    lacks = Sample(tuple(one for one in whole.series if (one.target, one.counter.le) != ("b", 0.3)))
+
+    def seen(samples: Sample) -> list[Seen]:
+        kept = run(samples, LATENCY, until=60.0)[-1].state.objectives[LATENCY.fingerprint].rule
+        assert isinstance(kept, SequentialState)
+        return [one.seen for one in kept.relatives]
+
+    of_both, of_one = seen(whole), seen(lacks)
+    assert of_one[0] == of_both[0]
+    assert of_one[4].canary_total == pytest.approx(of_both[4].canary_total / 2, rel=0.02) != 0
+    assert of_one[4].stable_total == pytest.approx(of_both[4].stable_total / 2, rel=0.02)
 
 
 def test_a_new_revision_and_an_edited_objective_begin_new_tests_and_a_change_of_weight_does_not() -> None:

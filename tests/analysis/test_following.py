@@ -33,7 +33,7 @@ def rule(*, for_seconds: int = 0, comparisons: int = 3) -> Sequential:
     )
 
 
-def blocks(canary: Iterable[tuple[int, int | None, int]], *, gaps: tuple[int, ...] = ()) -> list[ArmBlock]:
+def blocks(canary: Iterable[tuple[int, int | None, int]], *, gaps: tuple[int, ...] = (), seconds: float = INTERVAL) -> list[ArmBlock]:
     """Blocks of fifty requests of the canary; a bound that is missing is None."""
     found = []
     for index, (of_limit, *further) in enumerate(canary):
@@ -41,9 +41,9 @@ def blocks(canary: Iterable[tuple[int, int | None, int]], *, gaps: tuple[int, ..
             BoundCounts(Counts(), stable=None) if bad is None else BoundCounts(Counts(bad, 50), stable=beside)
             for bad, beside in zip(further, STABLE[1:], strict=True)
         )
-        start = INTERVAL * index
+        start = seconds * index
         counts = Counts(of_limit, 50)
-        found.append(ArmBlock(start, start + INTERVAL, counts, stable=STABLE[0], bounds=bounds, after_gap=index in gaps))
+        found.append(ArmBlock(start, start + seconds, counts, stable=STABLE[0], bounds=bounds, after_gap=index in gaps))
     return found
 
 
@@ -154,12 +154,79 @@ def test_what_was_won_at_a_bound_that_comes_no_more_holds_until_a_window_is_good
     assert judged[-1] == Healthy()
 
 
+@pytest.mark.parametrize("seconds", [5.0, 15.0])
 @pytest.mark.parametrize("for_seconds", [0, 30])
-def test_a_bound_that_is_missing_in_one_scrape_loses_nothing(for_seconds: int) -> None:
+def test_a_bound_that_is_missing_in_one_scrape_loses_nothing(for_seconds: int, seconds: float) -> None:
     judge = rule(for_seconds=for_seconds)
-    found = states(judge, blocks([FINE] * 20 + [(1, 15, 0), (1, 15, 0), (1, GONE, 0), (1, 9, 0)]))
+    found = states(judge, blocks([FINE] * 20 + [(1, 15, 0), (1, 15, 0), (1, GONE, 0), (1, 9, 0)], seconds=seconds))
     assert [judge.evidence(state).decisive > judge.risk.ln_pass for state in found[21:]] == [True] * 3
     assert found[-1].followed == 1
+
+
+def test_without_seconds_evidence_at_a_bound_that_comes_is_lost_to_good_requests_there_alone() -> None:
+    judge = rule()
+    found = states(judge, blocks([FINE] * 20 + [SLOWER] * 6 + [FINE] * 6, gaps=(26,)))
+    good = found[26:]
+    assert {(state.followed, state.episode) for state in good} == {(1, None)}
+    assert all(isinstance(judge.judge(state), Breached) for state in good), "as where it is only told of"
+    evidence = [judge.evidence(state).decisive for state in good]
+    assert evidence == sorted(evidence, reverse=True)
+    assert evidence[0] > evidence[-1]
+    words = explained("latency", bad="over 100 ms", rule=judge, state=good[0], verdict=judge.judge(good[0]), now=0.0)
+    assert words.endswith("; won by requests before these")
+
+
+def slower_tail() -> tuple[list[ArmBlock], list[ArmBlock]]:
+    """A canary whose slowest requests are slower for twenty seconds, and one block later all over the limit; and that outage alone."""
+    beside = (Counts(90, 450), Counts(120, 450), Counts(9, 450))
+
+    def block(index: int, *, bad: tuple[int, int, int]) -> ArmBlock:
+        bounds = tuple(BoundCounts(Counts(one, 50), stable=stable) for one, stable in zip(bad[1:], beside[1:], strict=True))
+        return ArmBlock(5.0 * index, 5.0 * index + 5.0, Counts(bad[0], 50), stable=beside[0], bounds=bounds)
+
+    fine, tail, outage = (10, 13, 1), (10, 13, 9), (50, 50, 0)
+    both = [block(index, bad=bad) for index, bad in enumerate([fine] * 20 + [tail] * 4 + [fine] + [outage] * 10)]
+    alone = [block(index, bad=bad) for index, bad in enumerate([fine] * 25 + [outage] * 10)]
+    return both, alone
+
+
+def test_an_outage_at_the_limit_is_told_there_at_once_although_another_bound_is_followed() -> None:
+    judge = rule(for_seconds=30)
+    both, alone = slower_tail()
+    found = states_of(judge, both)
+    assert [state.followed for state in found[23:26]] == [2, 2, 0]
+    judged = judge.judge(found[25])
+    assert judged == Breaching(since=130.0)
+    words = explained("latency", bad="over 150 ms", rule=judge, state=found[25], verdict=judged, now=130.0)
+    assert words.startswith("latency: 50 of 50 canary requests over 150 ms (100 %")
+    first, by_itself = (
+        next(state.seen_until for state in states_of(judge, stream) if isinstance(judge.judge(state), Breached)) for stream in (both, alone)
+    )
+    assert first == by_itself == 160.0
+
+
+def test_a_block_is_bad_by_what_stable_does_meanwhile_and_not_by_what_it_did_before() -> None:
+    judge = rule(for_seconds=30)
+    # For ten minutes three times as many over 100 ms as now.
+    slow = [
+        replace(
+            one,
+            start=one.start - 600.0,
+            end=one.end - 600.0,
+            canary=Counts(),
+            bounds=(BoundCounts(Counts(), Counts(135, 450)), one.bounds[1]),
+        )
+        for one in blocks([FINE] * 120)
+    ]
+    state = judge.seeded(judge.start(), history=slow)
+    stream = blocks([(1, 10, 0)] * 40)
+    found = list[SequentialState]()
+    for block in stream:
+        state = judge.observe(state, block=block)
+        found.append(state)
+    first = next(state for state in found if isinstance(judge.judge(state), Breached))
+    assert first.seen_until <= 60.0, "twice as many as stable has; it took 700 s"
+    assert first.followed == 1
 
 
 def test_without_seconds_what_began_at_the_limit_goes_on_at_the_bound_that_has_the_evidence() -> None:

@@ -127,31 +127,27 @@ def missing_bound(limit: LatencyLimit, *, targets: Iterable[Mapping[Counter, flo
 def counts_over(bounds: Sequence[float], *, targets: Iterable[Counted], canary: str, stable: str) -> tuple[BoundCounts, ...]:
     """Requests of both arms over each latency bound (seconds), of those that a model was asked for: a canary begins with cold caches.
 
-    None of a bound that a target lacks which has counted requests: what is over it is not known there.
+    Of a target that lacks a bound none is counted there, in either arm: what is over it is not known.
     """
     wanted = frozenset(bounds)
-    totals = dict.fromkeys((canary, stable), 0.0)
-    in_time = {(revision, bound): 0.0 for revision in totals for bound in bounds}
-    lacking: set[float] = set()
+    totals = {(revision, bound): 0.0 for revision in (canary, stable) for bound in bounds}
+    in_time = dict(totals)
     for target in targets:
-        for revision in totals:
-            count = sum(n for c, n in target.get((SECONDS_COUNT, revision), ()) if c.cache in ASKED_A_MODEL)
+        for revision in (canary, stable):
             has: set[float] = set()
             for counter, n in target.get((SECONDS_BUCKET, revision), ()):
                 if counter.le is not None and counter.le in wanted and counter.cache in ASKED_A_MODEL:
                     has.add(counter.le)
                     in_time[revision, counter.le] += n if counter.first_tier != FirstTier.LATE else 0.0
-            totals[revision] += count
-            lacking |= wanted - has if count > 0 else set()
+            count = sum(n for c, n in target.get((SECONDS_COUNT, revision), ()) if c.cache in ASKED_A_MODEL)
+            for bound in has:
+                totals[revision, bound] += count
 
     def over(revision: str, bound: float) -> Counts:
-        total = round(totals[revision])
+        total = round(totals[revision, bound])
         return Counts(bad=max(0, total - round(in_time[revision, bound])), total=total)
 
-    return tuple(
-        BoundCounts(Counts(), stable=None) if bound in lacking else BoundCounts(over(canary, bound), stable=over(stable, bound))
-        for bound in bounds
-    )
+    return tuple(BoundCounts(over(canary, bound), stable=over(stable, bound)) for bound in bounds)
 
 
 def _latency(limit: LatencyLimit, *, counted: Counted, revision: str, cold: bool) -> Counts | None:

@@ -157,13 +157,15 @@ def needed_for_promotion(rule: Sequential, *, state: SequentialState, share: flo
 
 
 def written(ln_e: float) -> str:
-    """An e-value for people: `4,072`, `0.31`, `10^14`."""
+    """An e-value for people: `4,072`, `10.3`, `0.31`, `10^14`."""
     if ln_e == -math.inf:
         return "0"
     if ln_e > WRITTEN_OUT or ln_e < -WRITTEN_OUT:
         return f"10^{ln_e / math.log(10):.0f}"
     value = math.exp(ln_e)
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if value >= 10 else f"{value:.2g}"  # which tells 10.3 from 10
 
 
 def _counted(rule: Sequential, *, state: SequentialState, bad: str, canary: str, stable: str) -> str:

@@ -2,14 +2,16 @@
 
 The test is the mean over the limit and the bounds beside it (`relative`), and a slow-down may show at one of those alone: as where fast
 requests become slow, and slow ones no slower. While the evidence is over √(1/α) and the comparison that is followed is not, the
-strongest one is followed from then on; and the limit again once the evidence is no more than that. Bounds that are followed date a
-breach and are told. How much evidence there is, and that it is valid, is no matter of this.
+strongest one is followed from then on; also where there is nothing bad at the bound that is followed any more, and another has twenty
+times its evidence. The limit is followed again once the evidence is no more than √(1/α). Bounds that are followed date a breach and are
+told. How much evidence there is, and that it is valid, is no matter of this.
 
 Of a breach that must last, the time counts anew with another bound: it must have lasted at one of them. Else only what was counted does,
 and the beginning too where the bound that is left had no evidence of it, as a few slow requests by chance are no beginning, or comes no
 more.
 """
 
+import math
 from dataclasses import replace
 
 from ..reading import Counts
@@ -17,6 +19,9 @@ from ..rule import ArmBlock, BoundCounts
 from .logspace import log_mean
 from .relative import log_relative
 from .state import SequentialState
+
+# By so much more another bound has to speak than one whose newest block is good.
+LN_CLEARLY = math.log(20)
 
 
 def at_bound(block: ArmBlock, *, followed: int) -> ArmBlock:
@@ -28,19 +33,24 @@ def at_bound(block: ArmBlock, *, followed: int) -> ArmBlock:
     return replace(block, canary=counts.canary, stable=counts.stable)
 
 
-def following(state: SequentialState, *, block: ArmBlock, planned: int, ln_pass: float, sustained: bool) -> SequentialState:
-    """The state, tested with this block, with the bound that is followed from it on. `sustained`: whether a breach must last."""
+def following(state: SequentialState, *, block: ArmBlock, planned: int, ln_pass: float, level: float, sustained: bool) -> SequentialState:
+    """The state, tested with this block, with the bound that is followed from it on.
+
+    `level`: the share, at the bound that is followed, above which the block is bad. `sustained`: whether a breach must last.
+    """
     if block.canary.total == 0:
         return state
     each = evidence_at_bounds(state, planned=planned)
     counted = [index for index in range(len(each)) if at_bound(block, followed=index).canary.total > 0]
     now = state.followed
+    strongest = max(counted, key=each.__getitem__)
+    here = at_bound(block, followed=now).canary
+    is_good = here.bad <= level * here.total
     if log_mean(each) <= ln_pass:
         found = 0
-    elif now in counted and each[now] > ln_pass:
+    elif now in counted and each[now] > ln_pass and not (is_good and each[strongest] > each[now] + LN_CLEARLY):
         found = now
     else:
-        strongest = max(counted, key=each.__getitem__)
         found = strongest if each[strongest] > ln_pass else 0
     if found == now:
         return state

@@ -122,13 +122,12 @@ class Sequential:
             state = replace(self._over(state), window=())
         state, at_limit = self._tested(state, block=block), block
         if self._follows:
-            sustained = self.for_seconds > 0
-            state = following(state, block=block, planned=self.planned_blocks, ln_pass=self.risk.ln_pass, sustained=sustained)
+            state = self._following(state, block=block)
             block = at_bound(block, followed=state.followed)
-        window = widened(state.window, block=block)
+        window, begun = widened(state.window, block=block), bool(state.window)
         if block.canary.total == 0:
             return replace(state, window=window)
-        level = self._level(state)
+        level = self._level(state, window=window)
         if self._incident_is_over(state, window=window, level=level):
             state = self._forgiven(state)
         bad = block.canary.bad > level * block.canary.total
@@ -146,9 +145,9 @@ class Sequential:
             goes_on = drift > 0
         episode = state.episode
         if not goes_on:
-            state, episode = self._over(state) if is_whole(window) else self._ended(state), None
+            state, episode = self._over(state) if begun and is_whole(window) else self._ended(state), None
             if state.followed and self.evidence(state).decisive <= self.risk.ln_pass:
-                state, window, bad = replace(state, followed=0), widened((), block=at_limit), False
+                state, window = replace(state, followed=0), widened((), block=at_limit)
         elif episode is not None or bad or not self.for_seconds:
             episode = continued(episode, block=block, bad=bad)
         return replace(state, window=window, newest_is_bad=bad, seen_until=block.end, drift=drift, episode=episode)
@@ -281,19 +280,27 @@ class Sequential:
         known = together(tuple(seen_before(state))[bound], state.relatives[bound].seen)
         return stable_share(known, prior=self._prior(state))
 
-    def _level(self, state: SequentialState) -> float:
-        """The bad share above which a block is bad, at the bound that is followed."""
+    def _level(self, state: SequentialState, *, window: tuple[Span, ...]) -> float:
+        """The bad share above which a block is bad, at the bound that is followed: of an increase, by what stable does meanwhile."""
         match self.limit:
             case AtMost(share=share):
                 return share
             case NoMoreThanStable(plus=plus):
-                return inside(self._expected_at(state.followed, state=state) + plus)
+                beside, guess = stable_of(window), self._expected_at(state.followed, state=state)
+                return inside((beside.bad + WINDOW_REQUESTS * guess) / (beside.total + WINDOW_REQUESTS) + plus)
 
     # -- episodes
 
     @property
     def _follows(self) -> bool:
         return self.comparisons > 1 and isinstance(self.limit, NoMoreThanStable)
+
+    def _following(self, state: SequentialState, *, block: ArmBlock) -> SequentialState:
+        here = at_bound(block, followed=state.followed)
+        level = self._level(state, window=widened(state.window, block=here))
+        return following(
+            state, block=block, planned=self.planned_blocks, ln_pass=self.risk.ln_pass, level=level, sustained=self.for_seconds > 0
+        )
 
     def _ended(self, state: SequentialState) -> SequentialState:
         """The episode is over. With `for_seconds` what was won in it is given up, so that the bound is not spent twice."""
@@ -346,7 +353,7 @@ class Sequential:
         if evidence.absolute is None or self.evidence_of_stable(state) < self.risk.ln_threshold:
             return False
         stable = stable_of(state.window)
-        return stable.bad > self._level(state) * stable.total and evidence.relative < self.risk.ln_threshold
+        return stable.bad > self._level(state, window=state.window) * stable.total and evidence.relative < self.risk.ln_threshold
 
 
 def _is_outage(counts: Counts) -> bool:
