@@ -49,7 +49,7 @@ class Cell:
 
 def cells() -> list[Cell]:
     """All rows, false rollbacks first."""
-    return [*_healthy(), *_worse(), *_sustained(), *_warm_caches(), *_means()]
+    return [*_healthy(), *_worse(), *_sustained(), *_sustained_increase(), *_warm_caches(), *_means()]
 
 
 def _healthy() -> list[Cell]:
@@ -130,6 +130,32 @@ def _sustained() -> list[Cell]:
         row("outage", 1.0, dict.fromkeys(RATES, 35.0)),
         row("1 → 20 %", 0.2, {1: 90, 10: 35}),
         row("1 → 10 %", 0.1, {10: 70}),
+    ]
+
+
+def _sustained_increase() -> list[Cell]:
+    """What must last beside a stable that changes, or shows at a lower latency bound than the limit alone."""
+    lasting: dict[str, Judge] = {"Sequential tests, increase of 0.05 points for 30 s": Ours(NoMoreThanStable(INCREASE), for_seconds=30)}
+    fine, promised = always(0.005), dict.fromkeys(RATES, RISK)
+    # Over the limit 2 % on both, over a higher bound 0.5 %; over a lower one three times as many of the canary's.
+    lower: dict[str, Judge] = {
+        "Sequential tests, increase of 0.5 points, three bounds": Ours(NoMoreThanStable(0.005), comparisons=3),
+        "Sequential tests, increase of 0.5 points for 30 s, three bounds": Ours(NoMoreThanStable(0.005), for_seconds=30, comparisons=3),
+    }
+    both = _all()
+    moved: dict[str, Judge] = {name: both[name] for name in (OURS_LIMIT, OURS_INCREASE)} | lasting
+    return [
+        Cell("healthy, 0.5 %, for 30 s", Truth(fine, fine), lasting, targets=promised),
+        Cell("drift, 0.25 % to 1 % and back, for 30 s", Truth(_drift, _drift), lasting, targets=promised),
+        Cell(
+            "2 % over the limit on both, three bounds",
+            Truth(always(0.02), always(0.02), tails=((0.1, 0.1), (0.005, 0.005))),
+            lower,
+            targets=promised,
+        ),
+        Cell("10 → 30 % over a lower bound alone", Truth(always(0.02), always(0.02), tails=((0.3, 0.1), (0.005, 0.005))), lower, 0.0),
+        Cell("1 → 3 %, stable had 5 % before the canary came", Truth(always(0.03), _fallen), moved, 0.0),
+        Cell("1 → 3 %, stable had 1 % before, too", Truth(always(0.03), always(0.01)), moved, 0.0),
     ]
 
 
@@ -235,6 +261,11 @@ def _dear_late(t: float) -> float:
 
 def _drift(t: float) -> float:
     return 0.005 * 2 ** math.sin(2 * math.pi * t / 1200.0)
+
+
+def _fallen(t: float) -> float:
+    """Stable's history is what it has at 0."""
+    return 0.05 if t <= 0.0 else 0.01
 
 
 def _waves(t: float) -> float:
