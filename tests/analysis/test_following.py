@@ -11,7 +11,7 @@ from backstop.analysis.objective import objective_of
 from backstop.analysis.reading import Breached, Breaching, Counts, Healthy, SLOReading
 from backstop.analysis.rule import ArmBlock, BoundCounts, Verdict
 from backstop.analysis.sequential.explanation import explained
-from backstop.analysis.sequential.following import evidence_at_bounds
+from backstop.analysis.sequential.following import evidence_at_bounds, following
 from backstop.analysis.sequential.risk import Risk
 from backstop.analysis.sequential.rule import AtMost, NoMoreThanStable, Sequential
 from backstop.analysis.sequential.state import SequentialState, from_numbers, to_numbers
@@ -150,7 +150,7 @@ def test_what_was_won_at_a_bound_that_comes_no_more_holds_until_a_window_is_good
     assert held.followed == 0
     words = explained("latency", bad="over 150 ms", rule=judge, state=held, verdict=judged[22], now=held.seen_until)
     assert words.startswith("latency: 1 of 50 canary requests over 150 ms (2 %, allowed stable + 0.5 points) against ")
-    assert words.endswith("; won by requests before these; no step is passed before e ≤ 10")
+    assert words.endswith("; won by requests before these, and counts until e ≤ 10")
     assert judged[-1] == Healthy()
 
 
@@ -227,6 +227,45 @@ def test_a_block_is_bad_by_what_stable_does_meanwhile_and_not_by_what_it_did_bef
     first = next(state for state in found if isinstance(judge.judge(state), Breached))
     assert first.seen_until <= 60.0, "twice as many as stable has; it took 700 s"
     assert first.followed == 1
+
+
+def test_a_bad_scrape_of_stables_ends_nothing_that_stable_did_not_do_all_the_while() -> None:
+    judge = rule(for_seconds=120, comparisons=1)
+    # 15 % beside 1 %, and beside 30 % in one scrape of each 100 s, before it came too.
+    stable = [Counts(135 if index % 20 == 10 else 4, 450) for index in range(200)]
+    before = [ArmBlock(5.0 * index - 1000.0, 5.0 * index - 995.0, Counts(), stable=one) for index, one in enumerate(stable)]
+    state = judge.seeded(judge.start(), history=before[80:])
+    found = []
+    for index, one in enumerate(stable[:40]):
+        state = judge.observe(state, block=ArmBlock(5.0 * index, 5.0 * index + 5.0, Counts(7 + index % 2, 50), stable=one))
+        found.append(judge.judge(state))
+    assert any(isinstance(one, Breached) for one in found), "within 200 s"
+
+
+@pytest.mark.parametrize("for_seconds", [0, 30])
+def test_a_scrape_without_a_request_of_the_canarys_at_a_bound_that_few_pods_have_loses_nothing(for_seconds: int) -> None:
+    judge = rule(for_seconds=for_seconds)
+    state = states(judge, blocks([FINE] * 20 + [SLOWER] * 3))[-1]
+    assert state.followed == 1
+    evidence, episode = judge.evidence(state).decisive, state.episode
+    for index in (23, 24, 25):
+        none = (BoundCounts(Counts(), stable=Counts(5, 45)), BoundCounts(Counts(), stable=Counts(0, 45)))
+        state = judge.observe(state, block=ArmBlock(5.0 * index, 5.0 * index + 5.0, Counts(1, 50), stable=STABLE[0], bounds=none))
+    assert (state.followed, state.episode) == (1, episode)
+    assert judge.evidence(state).decisive == pytest.approx(evidence, abs=0.5)
+
+
+@pytest.mark.parametrize(("more", "bad", "then"), [(2.5, 5, 1), (3.5, 5, 2), (3.5, 15, 1)])
+def test_a_bound_is_left_for_one_that_clearly_says_more_and_only_where_nothing_that_comes_is_bad(more: float, bad: int, then: int) -> None:
+    judge = rule()
+    state = states(judge, blocks([FINE] * 20 + [(1, 15, 0)] * 6))[-1]
+    at_limit, one, _ = state.relatives
+    # All of the evidence is the plug-in's, or nearly: ln 20 is 3.0.
+    one = replace(one, ln_plug_in=30.0)
+    state = replace(state, relatives=(at_limit, one, replace(one, ln_plug_in=30.0 + more)))
+    (block,) = blocks([(1, bad, 0)])
+    found = following(state, block=block, planned=judge.planned_blocks, ln_pass=judge.risk.ln_pass, level=0.105, sustained=False)
+    assert (state.followed, found.followed) == (1, then)
 
 
 def test_without_seconds_what_began_at_the_limit_goes_on_at_the_bound_that_has_the_evidence() -> None:

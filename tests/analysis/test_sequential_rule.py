@@ -624,7 +624,7 @@ def test_evidence_that_outlives_the_breach_is_said_to_be_of_before() -> None:
     assert text.endswith("; won by requests before these")
     nearly, text = words(blocks([FINE] * 4 + [(7, 50), (0, 0)], gaps=(5,)))
     assert isinstance(nearly, Breaching)
-    assert text.endswith("; won by requests before these; no step is passed before e ≤ 14.1")
+    assert text.endswith("; won by requests before these, and counts until e ≤ 14.1")
     assert "errors: no canary request counted since scrapes were missing (allowed 1 %); " in text
     _, text = words(blocks([(0, 0)]))
     assert "errors: no canary request counted yet (allowed 1 %); " in text

@@ -4,13 +4,14 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from backstop.controller.reconcile import LONGEST_LEAVE_SECONDS
 from backstop.kube.resources import DEPLOYMENTS, PROMPT_VERSIONS
 
 from .api import Id
-from .cluster import NAMESPACE
+from .cluster import NAMESPACE, Cluster
 from .machine import WholePasses
 from .options import WholePassesWithOptions
 from .wire import Fault
@@ -263,22 +264,61 @@ def test_a_policy_does_not_go_with_its_canary_because_something_else_controlled_
     cluster.end()
 
 
-def test_a_verdict_outlives_a_policy_that_is_deleted_while_something_else_controls_its_route() -> None:
+@pytest.mark.parametrize("mode", ["Automatic", "Pause"])
+@pytest.mark.parametrize("first", ["breach", "route"])
+def test_a_verdict_outlives_a_policy_that_is_deleted_while_something_else_controls_its_route(mode: str, first: str) -> None:
+    machine = played(mode)
+    machine.a_canary_begins("v2")
+    cluster = machine.cluster
+    canary = cluster.place.canary
+    assert canary is not None
+    if first == "route":
+        cluster.take_route()
+    cluster.judge("v2", "breached")
+    machine.time_passes(65.0)
+    if first == "breach":
+        cluster.take_route()
+    cluster.delete_policy()
+    machine.time_passes(5.0)
+    assert not cluster.exists
+    assert [(one["policy"], one["revision"]) for one in rejections(cluster)] == [("support", canary.revision.name)]
+    cluster.end()
+
+
+@pytest.mark.parametrize(("status", "refusals"), [(403, 99), (409, 2)])
+def test_a_verdict_that_is_refused_does_not_hold_a_deletion_and_one_that_somebody_was_faster_than_is_written(
+    status: int, refusals: int
+) -> None:
     machine = played("Pause")
     machine.a_canary_begins("v2")
     cluster = machine.cluster
+    # For so long that the route is tried again every half minute alone.
+    cluster.take_route()
     cluster.judge("v2", "breached")
     machine.time_passes(65.0)
-    canary = cluster.place.canary
-    assert canary is not None
-    assert canary.halted is not None, "a person is asked"
-    cluster.take_route()
+    answer, left = cluster.api.answer, refusals
+
+    def refused(method: str, path: str, **rest: Any) -> tuple[int, bytes]:
+        nonlocal left
+        if method != "GET" and path.endswith("/promptversions/v2/status") and left:
+            left -= 1
+            return status, b'{"kind": "Status", "message": "no"}'
+        return answer(method, path, **rest)
+
+    cluster.api.answer = refused  # type: ignore[method-assign]
     cluster.delete_policy()
-    machine.time_passes(65.0)
+    machine.time_passes(5.0)
+    cluster.api.answer = answer  # type: ignore[method-assign]
+    assert left < refusals
     assert not cluster.exists
-    rejections = cluster.api.objects["promptversions", NAMESPACE, "v2"]["status"]["rejections"]
-    assert [(one["policy"], one["revision"]) for one in rejections] == [("support", canary.revision.name)]
+    assert len(rejections(cluster)) == (1 if status == 409 else 0)
     cluster.end()
+
+
+def rejections(cluster: Cluster) -> list[dict[str, Any]]:
+    """What v2 says of itself."""
+    found: list[dict[str, Any]] = cluster.api.objects["promptversions", NAMESPACE, "v2"]["status"].get("rejections", [])
+    return found
 
 
 def played(mode: str) -> WholePasses:

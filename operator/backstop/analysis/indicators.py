@@ -127,7 +127,7 @@ def missing_bound(limit: LatencyLimit, *, targets: Iterable[Mapping[Counter, flo
 def counts_over(bounds: Sequence[float], *, targets: Iterable[Counted], canary: str, stable: str) -> tuple[BoundCounts, ...]:
     """Requests of both arms over each latency bound (seconds), of those that a model was asked for: a canary begins with cold caches.
 
-    Of a target that lacks a bound none is counted there, in either arm: what is over it is not known.
+    Of a target that lacks a bound for a revision, none of that revision's are counted there: what is over it is not known.
     """
     wanted = frozenset(bounds)
     totals = {(revision, bound): 0.0 for revision in (canary, stable) for bound in bounds}

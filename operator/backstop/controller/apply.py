@@ -3,7 +3,8 @@
 1. A route that takes traffic from the revision under judgement, with the verdict in it. 2. Status. 3. The verdict on the prompt
 version. 4. Children, the finalizer while a canary lives, every other route change, the Services that callers reach; the
 finalizer goes when all is taken back; the report. 5. Events, log, metrics. Of a policy that is being deleted nothing is made any more.
-What was not done is done by the next pass, which finds the cluster as it is. `place` is 1 and 2, `cluster` the rest.
+What was not done is done by the next pass, which finds the cluster as it is. `place` is 1 and 2, `cluster` the rest; `give_up` is 3 and the
+finalizer alone, of a policy that is being deleted while 1 is refused.
 """
 
 import logging

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -181,19 +181,19 @@ class Reconcile:
                 raise
             told = fields(namespace=key.namespace, policy=key.name, error=str(error))
             _log.warning("the policy is let go though its rollout could not be ended", extra=told)
-            return await self._let_go(policy) is not None
+            return await self._at_last(lambda: self._apply.release(policy)) is not None
 
     async def _gone(self, key: PolicyKey) -> None:
         self._forget(key)
         if (again := await self._kept.outlive(key, now=self._clock())) is not None:
             self._queue.add_at(key, at=again)
 
-    async def _let_go(self, policy: Declared) -> Problem | None:
-        """Take the finalizer off, though somebody keeps writing: over what each refused attempt has read. Raises Overtaken."""
+    async def _at_last(self, write: Callable[[], Awaitable[Problem | None]]) -> Problem | None:
+        """What a deleted policy waits for, though somebody keeps writing: over what each refused attempt has read. Raises Overtaken."""
         for _ in range(LETTING_GO_TRIES - 1):
             with contextlib.suppress(Overtaken):
-                return await self._apply.release(policy)
-        return await self._apply.release(policy)
+                return await write()
+        return await write()
 
     def _is_overdue(self, policy: Declared) -> bool:
         """Whether a deletion has waited for as long as it may for writes that fail."""
@@ -313,7 +313,7 @@ class Reconcile:
             problem = await self._apply.cluster(subject, known=known)
         elif subject.policy.deleting:
             # What is refused now is refused again: gateways whose canary goes serve its requests themselves.
-            problem = await self._apply.give_up(subject)
+            problem = await self._at_last(lambda: self._apply.give_up(subject))
         self._problems[key] = problem
         if plan.wake_at is not None and problem is None:  # else it comes again after a pause
             self._queue.add_at(key, at=plan.wake_at)

@@ -47,12 +47,12 @@ def breach(look: Look, canary: CanaryPlace) -> Move | None:
 
 
 def against(look: Look, canary: CanaryPlace, *, reason: Reason, message: str, suspected: bool = False) -> Move | None:
-    """What evidence against the canary leads to, by the policy's mode."""
+    """What evidence against the canary leads to, by the policy's mode; of one that is being deleted nobody can decide any more."""
     match look.policy.rollback.mode:
-        case RollbackMode.AUTOMATIC:
-            return roll_back(look, canary, reason=reason, message=message, at=look.now, suspected=suspected)
-        case RollbackMode.PAUSE:
+        case RollbackMode.PAUSE if not look.observed.leaving:
             return halt(look, canary, reason=reason, message=message, at=look.now, suspected=suspected)
+        case RollbackMode.AUTOMATIC | RollbackMode.PAUSE:
+            return roll_back(look, canary, reason=reason, message=message, at=look.now, suspected=suspected)
         case RollbackMode.DRY_RUN:
             if reason in canary.reported:
                 return None

@@ -96,8 +96,8 @@ def began_at(since: float, *, now: float) -> str:
 
 
 def held_by_what_was(risk: Risk) -> str:
-    """Why there is no step while what comes now is good, and until when."""
-    return f"; {WON_BEFORE}; no step is passed before e ≤ {written(risk.ln_pass)}"
+    """Why it is not healthy while what comes now is good, and until when: no step is passed meanwhile."""
+    return f"; {WON_BEFORE}, and counts until e ≤ {written(risk.ln_pass)}"
 
 
 def lasting(seconds: float, *, of: int) -> str:

@@ -44,17 +44,19 @@ def following(state: SequentialState, *, block: ArmBlock, planned: int, ln_pass:
     counted = [index for index in range(len(each)) if at_bound(block, followed=index).canary.total > 0]
     now = state.followed
     strongest = max(counted, key=each.__getitem__)
-    here = at_bound(block, followed=now).canary
-    is_good = here.bad <= level * here.total
+    here = at_bound(block, followed=now)
+    # Where few pods have it, a block may have no request of the canary's.
+    is_there = here.canary.total > 0 or (here.stable or Counts()).total > 0
+    nothing_bad = here.canary.bad <= level * here.canary.total
     if log_mean(each) <= ln_pass:
         found = 0
-    elif now in counted and each[now] > ln_pass and not (is_good and each[strongest] > each[now] + LN_CLEARLY):
+    elif is_there and each[now] > ln_pass and not (nothing_bad and each[strongest] > each[now] + LN_CLEARLY):
         found = now
     else:
         found = strongest if each[strongest] > ln_pass else 0
     if found == now:
         return state
-    if sustained or state.episode is None or each[now] <= 0 or now not in counted:
+    if sustained or state.episode is None or each[now] <= 0 or not is_there:
         return replace(state, followed=found, window=(), episode=None, drift=0.0)
     return replace(state, followed=found, window=(), episode=replace(state.episode, canary=Counts(), stable=None))
 

@@ -127,17 +127,19 @@ class Sequential:
         window, begun = widened(state.window, block=block), bool(state.window)
         if block.canary.total == 0:
             return replace(state, window=window)
-        level = self._level(state, window=window)
+        level = self._level(state, beside=stable_of(window))
         if self._incident_is_over(state, window=window, level=level):
             state = self._forgiven(state)
         bad = block.canary.bad > level * block.canary.total
         if self.for_seconds:
-            if state.episode is not None and is_over(state.episode, block=block, window=window, level=level):
+            # What stable does for a moment ends nothing that it did not do all the while.
+            lasting = level if state.episode is None else min(level, self._level(state, beside=state.episode.stable or Counts()))
+            if state.episode is not None and is_over(state.episode, block=block, window=window, level=lasting):
                 state, window = self._ended(state), newest_of(window)
-            elif state.episode is not None and bad and begins_now(state.episode, block=block, level=level):
+            elif state.episode is not None and bad and begins_now(state.episode, block=block, level=lasting):
                 state = replace(state, episode=None)
             seen = canary_of(window)
-            goes_on, drift = seen.bad > level * seen.total, 0.0
+            goes_on, drift = seen.bad > lasting * seen.total, 0.0
         else:
             # Page's cumulative sum: a regression began when the running evidence for it was last at its lowest.
             ratio = log_ratios(bad=block.canary.bad, total=block.canary.total, allowed=level, multipliers=(DATING,))[0]
@@ -280,13 +282,13 @@ class Sequential:
         known = together(tuple(seen_before(state))[bound], state.relatives[bound].seen)
         return stable_share(known, prior=self._prior(state))
 
-    def _level(self, state: SequentialState, *, window: tuple[Span, ...]) -> float:
-        """The bad share above which a block is bad, at the bound that is followed: of an increase, by what stable does meanwhile."""
+    def _level(self, state: SequentialState, *, beside: Counts) -> float:
+        """The bad share above which a block is bad, at the bound that is followed: of an increase, by what stable does `beside` it."""
         match self.limit:
             case AtMost(share=share):
                 return share
             case NoMoreThanStable(plus=plus):
-                beside, guess = stable_of(window), self._expected_at(state.followed, state=state)
+                guess = self._expected_at(state.followed, state=state)
                 return inside((beside.bad + WINDOW_REQUESTS * guess) / (beside.total + WINDOW_REQUESTS) + plus)
 
     # -- episodes
@@ -297,7 +299,7 @@ class Sequential:
 
     def _following(self, state: SequentialState, *, block: ArmBlock) -> SequentialState:
         here = at_bound(block, followed=state.followed)
-        level = self._level(state, window=widened(state.window, block=here))
+        level = self._level(state, beside=stable_of(widened(state.window, block=here)))
         return following(
             state, block=block, planned=self.planned_blocks, ln_pass=self.risk.ln_pass, level=level, sustained=self.for_seconds > 0
         )
@@ -353,7 +355,7 @@ class Sequential:
         if evidence.absolute is None or self.evidence_of_stable(state) < self.risk.ln_threshold:
             return False
         stable = stable_of(state.window)
-        return stable.bad > self._level(state, window=state.window) * stable.total and evidence.relative < self.risk.ln_threshold
+        return stable.bad > self._level(state, beside=stable) * stable.total and evidence.relative < self.risk.ln_threshold
 
 
 def _is_outage(counts: Counts) -> bool:
