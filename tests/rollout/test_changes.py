@@ -1,5 +1,7 @@
 """Changes of what is wanted in the middle of a rollout, and of a stable revision that is broken: on a cluster in memory."""
 
+import pytest
+
 from backstop.api.policystatus import CanaryStatus
 from backstop.rollout.place import Outcome
 from tests.rollout.world import BREACHED, HEALTHY, World, policy, revision, started
@@ -58,6 +60,44 @@ def test_b13_a_fix_is_promoted_by_hand_while_stable_has_no_ready_pod_and_nothing
     assert world.place.stable.revision == revision("2")
     assert world.place.last is not None
     assert world.place.last.outcome is Outcome.PROMOTED
+
+
+@pytest.mark.parametrize("then", ["1", "3"])
+def test_a_promotion_that_is_switched_is_not_taken_back_to_a_stable_that_has_not_all_of_its_pods(then: str) -> None:
+    world = started(policy=policy(steps=((40, 60), (100, 60)), guard=600))
+    world.want("2")
+    world.run(10)
+    world.deaf = True
+    world.ask(promote="now")
+    while world.place.canary is not None and world.place.canary.routed_at is None:
+        world.run(1)
+    world.broken.add("rev1")
+    world.settle()
+    world.want(then)
+    world.run(5)
+    assert world.route is not None
+    assert world.route.stable == "rev2", "callers would reach nobody"
+    world.deaf = False
+    world.run(5)
+    assert world.place.stable is not None
+    assert world.place.stable.revision == revision("2")
+    world.broken.clear()
+    world.run(300)
+    assert world.place.stable.revision == revision(then), "what is wanted has begun after it"
+
+
+def test_a_promotion_that_is_switched_is_taken_back_to_a_stable_that_has_its_pods() -> None:
+    world = started(policy=policy(steps=((40, 60), (100, 60))))
+    world.want("2")
+    world.run(10)
+    world.deaf = True
+    world.ask(promote="now")
+    while world.place.canary is not None and world.place.canary.routed_at is None:
+        world.run(1)
+    world.want("1")
+    world.one_pass()
+    assert world.route is not None
+    assert (world.route.stable, world.route.permille) == ("rev1", 0)
 
 
 def test_b13_a_fix_that_is_no_better_is_rolled_back_and_the_next_one_is_tried() -> None:

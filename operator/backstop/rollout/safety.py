@@ -67,6 +67,8 @@ def other_wanted(look: Look, canary: CanaryPlace) -> Move | None:
     wanted, stable = look.wanted, look.place.stable
     if wanted is None or stable is None or wanted.name == canary.revision.name:
         return None
+    if canary.routed_at is not None and look.observed.arm(stable.revision.name).ready < look.replicas:
+        return None  # stable serves nobody any more, and could not: the promotion comes to its end, and then what is wanted begins
     if wanted.name == stable.revision.name:
         return supersede(
             look,
