@@ -62,15 +62,20 @@ def test_b13_a_fix_is_promoted_by_hand_while_stable_has_no_ready_pod_and_nothing
     assert world.place.last.outcome is Outcome.PROMOTED
 
 
+def switch_and_wait(world: World) -> None:
+    """A promotion up to where only gateways are waited for."""
+    world.deaf = True
+    world.ask(promote="now")
+    while world.place.canary is not None and world.place.canary.routed_at is None:
+        world.run(1)
+
+
 @pytest.mark.parametrize("then", ["1", "3"])
 def test_a_promotion_that_is_switched_is_not_taken_back_to_a_stable_that_has_not_all_of_its_pods(then: str) -> None:
     world = started(policy=policy(steps=((40, 60), (100, 60)), guard=600))
     world.want("2")
     world.run(10)
-    world.deaf = True
-    world.ask(promote="now")
-    while world.place.canary is not None and world.place.canary.routed_at is None:
-        world.run(1)
+    switch_and_wait(world)
     world.broken.add("rev1")
     world.settle()
     world.want(then)
@@ -90,10 +95,7 @@ def test_a_promotion_that_is_switched_is_taken_back_to_a_stable_that_has_its_pod
     world = started(policy=policy(steps=((40, 60), (100, 60))))
     world.want("2")
     world.run(10)
-    world.deaf = True
-    world.ask(promote="now")
-    while world.place.canary is not None and world.place.canary.routed_at is None:
-        world.run(1)
+    switch_and_wait(world)
     world.want("1")
     world.one_pass()
     assert world.route is not None
