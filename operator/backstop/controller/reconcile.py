@@ -56,7 +56,7 @@ _log = logging.getLogger(__name__)
 
 # After this much of a deletion the policy goes, whatever could not be written: longer than its shift is watched for.
 LONGEST_LEAVE_SECONDS: Final = WATCH_SHIFT_SECONDS + 30.0
-# So often in a row the finalizer is tried to be taken off then: whoever writes without end leaves a gap between two writes.
+# So often in a row the last writes of a deleted policy are tried: whoever writes without end leaves a gap between two writes.
 LETTING_GO_TRIES: Final = 10
 # A prompt version hears this late of whom it is used by, so that many policies that move at once cost it one write.
 USES_PAUSE_SECONDS: Final = 0.5
