@@ -133,6 +133,30 @@ def test_pods_of_a_third_revision_take_the_share_back_until_they_are_gone() -> N
     at(world, 10)
 
 
+@pytest.mark.parametrize("ended_by", ["lost pods", "pods of a third revision"])
+def test_without_traffic_a_canary_goes_on_with_the_step_whose_share_it_had_and_not_with_the_next(ended_by: str) -> None:
+    world = own()
+    world.want("2")
+    at(world, 10)
+    world.pace = 0
+    while world.place.canary is not None and world.place.canary.step == 0:
+        world.run(1)
+    assert world.place.canary is not None
+    assert (world.place.canary.step_started_at, world.place.canary.weight) == (None, 10), "50 % waits for its second pod"
+    if ended_by == "lost pods":
+        world.arms["rev2"] = Arm(desired=2, ready=0)
+    else:
+        world.lingering, world.linger = {"rev9"}, True
+    world.rest()
+    assert world.route is not None
+    assert world.route.permille == 0
+    world.pace, world.linger = 1000, False
+    while world.route.permille == 0:
+        world.run(1, tick=0.5)
+    assert world.route.permille == 100
+    at(world, 50)
+
+
 def test_b07_a_way_back_waits_for_pods_that_a_canary_has_cost() -> None:
     world = own(guard=3600, keep=3600)
     world.want("2")

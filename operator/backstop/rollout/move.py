@@ -129,7 +129,7 @@ def halt(look: Look, canary: CanaryPlace, *, reason: Reason | str, message: str,
         f"`backstop.dev/retry` or `backstop.dev/abort` (`spec.rollback.mode` is `Pause`): {message}"
     )
     halted = replace(
-        at_zero(canary),
+        at_zero(look, canary),
         halted=Halt(
             at,
             reason=str(reason),
@@ -144,10 +144,12 @@ def halt(look: Look, canary: CanaryPlace, *, reason: Reason | str, message: str,
     )
 
 
-def at_zero(canary: CanaryPlace) -> CanaryPlace:
-    """The canary without traffic, at the step where it was."""
+def at_zero(look: Look, canary: CanaryPlace) -> CanaryPlace:
+    """The canary without traffic, at the step whose share it had: also where that was passed, and the next was still to begin."""
+    had = (position for position, step in enumerate(look.policy.canary.steps) if step.weight <= canary.weight)
     return replace(
         canary,
+        step=max(had, default=0) if canary.weight else canary.step,
         step_started_at=None,
         weight=0,
         generation=None,

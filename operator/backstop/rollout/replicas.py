@@ -37,7 +37,7 @@ def shared_with_others(look: Look, canary: CanaryPlace) -> Move | None:
         f"pods of {third[0]}, which is neither stable nor canary, would get a share of the connections: the weight of "
         f"{canary.revision.name} is 0 until they are gone"
     )
-    return told(replace(look.place, canary=at_zero(canary)), Reason.CANARY_UNREADY, message)
+    return told(replace(look.place, canary=at_zero(look, canary)), Reason.CANARY_UNREADY, message)
 
 
 def share_of(look: Look, canary: CanaryPlace) -> str | None:

@@ -127,7 +127,7 @@ def unready(look: Look, canary: CanaryPlace) -> Move | None:
     if canary.halted is not None or look.ready(canary) > 0 or (canary.weight == 0 and canary.routed_at is None):
         return None
     since = canary.unready_since
-    paused = replace(at_zero(canary), unready_since=look.now if since is None else since)
+    paused = replace(at_zero(look, canary), unready_since=look.now if since is None else since)
     message = f"no pod of the canary {canary.revision.name} is ready{_trouble(look, canary)}: its weight is 0 until enough are"
     return told(replace(look.place, canary=paused), Reason.CANARY_UNREADY, message)
 
