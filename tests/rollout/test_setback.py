@@ -150,6 +150,20 @@ def test_gateways_are_not_watched_for_longer(mode: str) -> None:
     assert len(told_of_clocks(world)) == 1
 
 
+def test_an_end_that_nobody_watches_any_more_keeps_its_time() -> None:
+    world = in_rollout(policy=policy(steps=STEPS))
+    world.deaf = True
+    world.judged = BREACHED
+    world.run(WATCH_SHIFT_SECONDS + 5)
+    assert world.place.last is not None
+    assert world.place.last.generation is None
+    before = world.place.last
+    world.now -= HOUR
+    world.run(5)
+    assert len(told_of_clocks(world)) == 1, "stable's begin is of a time to come"
+    assert world.place.last == before
+
+
 def test_the_guard_window_and_pods_to_go_back_to_end_as_long_after_the_promotion_as_declared() -> None:
     world = promoted(keep=100)
     world.run(5)

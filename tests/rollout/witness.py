@@ -74,8 +74,8 @@ class WatchedWorld(World):
         return plan
 
     def set_back(self, seconds: float) -> None:
-        """The operator's clock is; what began at a time to come has begun now."""
-        self.now -= seconds
+        """What began at a time to come has begun now."""
+        super().set_back(seconds)
         self.resting = None
         if self.held is not None:
             self.held.since, self.held.blind = min(self.held.since, self.now), 0.0

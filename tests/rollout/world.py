@@ -20,7 +20,7 @@ from backstop.reports.report import report_name, report_of
 from backstop.rollout.decide import decide
 from backstop.rollout.judged import judged
 from backstop.rollout.observed import Arm, Known, NotTried, Observed, ProbeSeen, ProbeState, Reporting, Unknown, Unresolved, Written
-from backstop.rollout.place import NO_TOKENS, Place, Rejection, Revision, Tokens, awaited_generation
+from backstop.rollout.place import NO_TOKENS, Place, Rejection, Revision, Tokens, awaited_generation, is_another_end
 from backstop.rollout.plan import Announcement, Plan
 from backstop.rollout.statusmap import place_of, status_of
 from backstop.rollout.verdict import Verdict, verdict_on_prompt
@@ -140,6 +140,8 @@ class World:
     acted: TrafficState | None = None  # what gateways act on
     # What they acted on when the policy went, and how long they had been watched for it.
     left: tuple[TrafficState | None, float] | None = None
+    back: float = 0.0  # by how much the operator's clock was set back, in all
+    ended: float = START  # when status said that a rollout had ended, by a clock that nobody sets
     deleting: bool = False
     finalizer: bool = False
     kept: tuple[Revision, tuple[Rejection, ...]] | None = None  # the record of the last accepted revision, and what stands on it
@@ -304,9 +306,7 @@ class World:
 
     def _gone(self) -> None:
         """The policy is gone, and all that it owned with it."""
-        last = self.place.last
-        since = min(last.detected_at, last.watched_since) if last is not None else self.now  # the clock may have been set back since
-        self.left = self.acted, self.now - since
+        self.left = self.acted, self.now + self.back - self.ended if self.place.last is not None else 0.0
         self.exists = self.deleting = self.strays = False
         self.status, self.traffic, self.arms, self.serving = FallbackPolicyStatus(), None, {}, None
         self.acting, self.acted, self.new_pod, self.tokens = 0, None, None, NO_TOKENS
@@ -337,7 +337,9 @@ class World:
         return write
 
     def _set_status(self, status: FallbackPolicyStatus) -> None:
-        self.status = status
+        before, self.status = self.place.last, status
+        if is_another_end(self.place.last, before=before):
+            self.ended = self.now + self.back
         if (incident := self.place.incident) is not None:
             self.withdrawn[incident.revision.name] = self.route.generation if self.route is not None else 0
 
@@ -425,6 +427,11 @@ class World:
         """A container of this version's pods exits with a failure, and is ready again right after."""
         arm = self.arms[revision(version).name]
         self.arms[revision(version).name] = replace(arm, exits=arm.exits + 1)
+
+    def set_back(self, seconds: float) -> None:
+        """The operator's clock is."""
+        self.now -= seconds
+        self.back += seconds
 
     def rest(self) -> None:
         """Passes until one changes nothing; raises if the engine never comes to rest."""

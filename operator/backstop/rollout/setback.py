@@ -96,8 +96,8 @@ def _counted_from_now(look: Look) -> Place:
         returning = replace(guard.returning, at=min(guard.returning.at, look.now)) if guard.returning is not None else None
         guard = replace(guard, seeing_since=_past(look, guard.seeing_since), returning=returning, until=guard.until - later)
     if last is not None:
-        ended = look.now if last.shifted_at is None and last.watched_since > look.now else last.ended_at
-        last = replace(last, shifted_at=_past(look, last.shifted_at), ended_at=ended)
+        is_watched = last.shifted_at is None and last.generation is not None and last.watched_since > look.now
+        last = replace(last, shifted_at=_past(look, last.shifted_at), ended_at=look.now if is_watched else last.ended_at)
     return replace(
         place,
         stable=replace(stable, since=min(stable.since, look.now)) if stable is not None else None,
