@@ -814,4 +814,20 @@ MUTANTS = (
         "known.owner is not None and",
         "",
     ),
+    Mutant(
+        "next-share-comes-after-none",
+        "A step that was passed and not begun is the one that a canary without traffic goes on with.",
+        "rollout/move.py",
+        "at_zero",
+        "max(had, default=0) if canary.weight else canary.step",
+        "canary.step",
+    ),
+    Mutant(
+        "verdict-goes-with-its-policy",
+        "A policy that is deleted while something else controls its route takes its verdict with it.",
+        "controller/reconcile.py",
+        "_decide",
+        "problem = await self._at_last(lambda: self._apply.give_up(subject))",
+        "pass",
+    ),
 )
