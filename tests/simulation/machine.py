@@ -277,8 +277,9 @@ class WholePasses(RuleBasedStateMachine):
         before, place = self.cluster.traffic, self.cluster.place.canary
         assert before is not None
         assert place is not None
-        if place.promoting_since is not None or not self._is_told_apart(canary):
-            return  # the write that gives it everything may be under way
+        begins = place.step_started_at is None or place.weight * 10 != before.permille
+        if begins or place.promoting_since is not None or not self._is_told_apart(canary):
+            return  # the write that gives it more may be under way
         if alone:
             self.cluster.broken.add(self.cluster.prompts[before.stable])
             self.cluster.lose_pods(before.stable)
