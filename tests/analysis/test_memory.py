@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from backstop.analysis.reading import Breached, Counts
 from backstop.analysis.rule import ArmBlock
-from backstop.analysis.sequential.memory import GENERATION_BLOCKS, GENERATION_SECONDS, burst_correlation
+from backstop.analysis.sequential.bursts import ENOUGH_BLOCKS
+from backstop.analysis.sequential.memory import GENERATION_BLOCKS, GENERATION_SECONDS, burst_correlation, bursts_are_known
 from backstop.analysis.sequential.relative import log_relative
 from backstop.analysis.sequential.risk import Risk
 from backstop.analysis.sequential.rule import AtMost, NoMoreThanStable, Sequential
@@ -44,6 +45,46 @@ def test_of_an_incident_two_generations_ago_nothing_is_left_but_the_evidence(jud
     assert burst_correlation(spoiled, seconds=EVERY) == burst_correlation(plain, seconds=EVERY)
     assert judge.expected(spoiled) == judge.expected(plain)
     assert (spoiled.bursts, spoiled.succession, spoiled.older) == (plain.bursts, plain.succession, plain.older)
+
+
+def history(shares: Iterable[tuple[int, int]]) -> list[ArmBlock]:
+    """Blocks of stable's, one after the other, up to 0."""
+    blocks = list(shares)
+    return [
+        ArmBlock(start=EVERY * (i - len(blocks)), end=EVERY * (i + 1 - len(blocks)), canary=Counts(), stable=Counts(*stable))
+        for i, stable in enumerate(blocks)
+    ]
+
+
+def bernoulli(rng: random.Random, *, share: float, requests: int = 90) -> tuple[int, int]:
+    return sum(rng.random() < share for _ in range(requests)), requests
+
+
+@pytest.mark.parametrize("judge", RULES)
+@pytest.mark.parametrize("before", [0.05, 0.0])
+def test_what_stable_was_before_it_changed_is_forgotten_as_soon_as_its_bursts_are_known_anew(judge: Sequential, before: float) -> None:
+    rng = random.Random(7)
+    state = judge.seeded(judge.start(), history=history(bernoulli(rng, share=before) for _ in range(120)))
+    arms = [((0, 10), bernoulli(rng, share=0.01 if before else 0.05)) for _ in range(ENOUGH_BLOCKS)]
+    state = after(judge, arms[:-1], state)
+    assert state.older is not None
+    assert abs(judge.expected(state) - before) < 0.02
+    assert burst_correlation(state, seconds=EVERY) > 0.02, "two shares look like bursts that last"
+    state = after(judge, arms[-1:], state)
+    assert state.older is None
+    assert judge.expected(state) == pytest.approx(0.01 if before else 0.05, rel=0.3)
+    assert burst_correlation(state, seconds=EVERY) < 0.01
+    assert bursts_are_known(state)
+
+
+@pytest.mark.parametrize("burst", [range(0), range(100, 102), range(108, 120), range(20, 50)])
+def test_a_burst_of_before_is_not_forgotten_because_there_was_none_since(burst: range) -> None:
+    judge, rng = RULES[0], random.Random(7)
+    blocks = [bernoulli(rng, share=0.3 if i in burst else 0.01) for i in range(120)]
+    state = judge.seeded(judge.start(), history=history(blocks))
+    state = after(judge, (((0, 10), bernoulli(rng, share=0.01)) for _ in range(GENERATION_BLOCKS - 1)), state)
+    assert state.older is not None
+    assert state.older.bursts.total == 120 * 90
 
 
 @pytest.mark.parametrize("judge", RULES)
@@ -91,26 +132,30 @@ def binomial(n: int, k: int, *, share: float) -> float:
     seed=st.integers(0, 10**6),
     share=st.sampled_from([0.005, 0.05, 0.4]),
     incident=st.booleans(),
-    length=st.sampled_from([GENERATION_BLOCKS - 1, GENERATION_BLOCKS, 2 * GENERATION_BLOCKS - 1, 2 * GENERATION_BLOCKS + 7]),
+    before=st.sampled_from([None, 0.01, 0.9]),
+    length=st.sampled_from([ENOUGH_BLOCKS, GENERATION_BLOCKS - 1, GENERATION_BLOCKS, 2 * GENERATION_BLOCKS - 1, 2 * GENERATION_BLOCKS + 7]),
     judge=st.sampled_from(RULES),
 )
 def test_whatever_was_remembered_and_forgotten_a_fair_block_is_expected_to_win_nothing(
-    seed: int, share: float, incident: bool, length: int, judge: Sequential
+    seed: int, share: float, incident: bool, before: float | None, length: int, judge: Sequential
 ) -> None:
     rng = random.Random(seed)
 
     def arms(share: float) -> tuple[tuple[int, int], tuple[int, int]]:
         return (sum(rng.random() < share for _ in range(5)), 5), (sum(rng.random() < share for _ in range(9)), 9)
 
-    state = after(judge, [arms(0.9 if incident and 40 <= i < 80 else share) for i in range(length)], judge.start())
+    state = judge.start()
+    if before is not None:
+        state = judge.seeded(state, history=history(bernoulli(rng, share=before) for _ in range(ENOUGH_BLOCKS)))
+    state = after(judge, [arms(0.9 if incident and 40 <= i < 80 else share) for i in range(length)], state)
     planned = judge.planned_blocks
-    before = math.exp(log_relative(state.relatives[0], planned=planned))
+    won = math.exp(log_relative(state.relatives[0], planned=planned))
     mean = 0.0
     for k_c, k_s in product(range(6), range(10)):
         one = after(judge, [((k_c, 5), (k_s, 9))], state)
         e = math.exp(log_relative(one.relatives[0], planned=planned))
         mean += binomial(5, k_c, share=share) * binomial(9, k_s, share=share) * e
-    assert mean <= before * (1 + 1e-6)
+    assert mean <= won * (1 + 1e-6)
 
 
 def test_what_is_remembered_survives_a_restart() -> None:

@@ -142,6 +142,15 @@ def joined_succession(one: Succession, other: Succession) -> Succession:
     )
 
 
+def independent(state: Bursts, *, succession: Succession, seconds: float) -> float:
+    """How many independent requests tell as much of the share as these, which have come in blocks of so many seconds."""
+    if state.total <= 0:
+        return 0.0
+    lasting = correlation(state) * duration(succession, seconds=seconds)
+    # The mean size of the block that a request finds itself in, by which a mean over all requests varies.
+    return state.total / design_effect(state.total_squares / state.total, correlation=min(1.0, SAFETY * lasting))
+
+
 def duration(state: Succession, *, seconds: float) -> float:
     """τ, 1 or more: how many blocks of so many seconds a burst lasts; 1 where what shares have in common could be chance."""
     if state.blocks < ENOUGH_BLOCKS:

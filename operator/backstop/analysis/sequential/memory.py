@@ -1,9 +1,11 @@
-"""How far back the guesses reach: twenty minutes at least, once there is so much, and forty at most.
+"""How far back the guesses reach: twenty minutes at least, once there is so much, and forty at most. But not back to what stable was.
 
 What a block's counts are divided by (`bursts`), and what stable's share is guessed to be (`relative`), comes from sums over past blocks.
-They are kept in two generations. When the newer one has lasted GENERATION_SECONDS and GENERATION_BLOCKS it becomes the older, and what
-was older is forgotten whole: an incident does not fade, it goes. Only blocks in which stable had a request make a generation older, so
-that nothing is forgotten of which there is nothing newer.
+They are kept in two generations; what stable did before the canary came is the first. When the newer one has lasted GENERATION_SECONDS
+and GENERATION_BLOCKS it becomes the older, and what was older is forgotten whole: an incident does not fade, it goes. Only blocks in
+which stable had a request make a generation older, so that nothing is forgotten of which there is nothing newer. Where stable's shares
+of the two are further apart than the bursts of each explain, stable has changed in between, and the older one goes at once: taken
+together they would look like one long burst, and what is worse than stable as it is now would look better than stable.
 
 No promise of the tests hangs on it. Both figures are known before the block that they are used for, and a two-sample e-value has a mean
 of 1 at most whatever is guessed and divided by (`twosample`, `bursts`), so also when it is known from newer blocks alone. What is
@@ -16,15 +18,31 @@ Symbols and sources: as `bursts` and `relative`.
 from collections.abc import Iterable
 from dataclasses import replace
 
+from ..reading import Counts
 from ..rule import ArmBlock
-from .bursts import ENOUGH_BLOCKS, Bursts, Succession, correlation, duration, joined, joined_succession, with_pod_block, with_share
-from .relative import Seen
+from .bursts import (
+    ENOUGH_BLOCKS,
+    Bursts,
+    Succession,
+    correlation,
+    duration,
+    independent,
+    joined,
+    joined_succession,
+    with_pod_block,
+    with_share,
+)
+from .relative import Seen, together
 from .state import Older, SequentialState
 
 GENERATION_SECONDS = 1200.0
 GENERATION_BLOCKS = 120
 # Scrapes are not exactly periodic: so much short of it is as good.
 SLACK_SECONDS = 1.0
+# Standard errors between the shares of two generations of one stable: by chance once in millions, and somewhat oftener by bursts.
+MOST_APART = 5.0
+# Every so many blocks of stable's they are compared.
+COMPARED_BLOCKS = 12
 
 
 def learned(state: SequentialState, *, block: ArmBlock) -> SequentialState:
@@ -37,6 +55,36 @@ def learned(state: SequentialState, *, block: ArmBlock) -> SequentialState:
         bursts = with_pod_block(bursts, bad=pod.bad, total=pod.total)
     succession = with_share(state.succession, bad=stable.bad, total=stable.total)
     return replace(state, bursts=bursts, succession=succession, remembered=state.remembered + max(0.0, block.end - block.start))
+
+
+def remembering(state: SequentialState, *, history: SequentialState) -> SequentialState:
+    """The state, with what was learned of stable before its first block: a generation of its own."""
+    seen = tuple(one.seen for one in history.relatives)
+    if (older := state.older) is None:
+        return replace(state, older=Older(bursts=history.bursts, succession=history.succession, seen=seen))
+    bursts, succession = joined(history.bursts, older.bursts), joined_succession(history.succession, older.succession)
+    return replace(state, older=Older(bursts=bursts, succession=succession, seen=tuple(map(together, seen, older.seen))))
+
+
+def brought_up_to_date(state: SequentialState, *, seconds: float) -> SequentialState:
+    """The state after a block of so many seconds: without what was before where stable is another by now; with a new generation begun
+    where the newer one is full.
+    """
+    return turned(replace(state, older=None, history=Counts()) if _has_changed(state, seconds=seconds) else state)
+
+
+def _has_changed(state: SequentialState, *, seconds: float) -> bool:
+    """Whether stable's shares of both generations are so far apart: a test of two proportions, bursts divided out."""
+    if state.older is None or state.succession.blocks % COMPARED_BLOCKS or not _can_tell(state.bursts, succession=state.succession):
+        return False
+    both = joined(state.older.bursts, state.bursts)
+    before = independent(state.older.bursts, succession=state.older.succession, seconds=seconds)
+    now = independent(state.bursts, succession=state.succession, seconds=seconds)
+    if before <= 0 or now <= 0:
+        return False
+    share = (both.bad + 0.5) / (both.total + 1)
+    apart = state.older.bursts.bad / state.older.bursts.total - state.bursts.bad / state.bursts.total
+    return apart * apart > MOST_APART * MOST_APART * share * (1 - share) * (1 / before + 1 / now)
 
 
 def turned(state: SequentialState) -> SequentialState:
@@ -61,12 +109,15 @@ def knowing_bursts_of(state: SequentialState, *, other: SequentialState) -> Sequ
 
 def bursts_are_known(state: SequentialState) -> bool:
     """Whether stable's blocks can tell how bad requests come in bursts: there are enough, and of more than one request each."""
-    return True if state.older is not None else _blocks_that_tell(state) >= ENOUGH_BLOCKS
+    older = state.older
+    if older is None:
+        return _can_tell(state.bursts, succession=state.succession)
+    return _can_tell(joined(older.bursts, state.bursts), succession=joined_succession(older.succession, state.succession))
 
 
-def _blocks_that_tell(state: SequentialState) -> float:
-    """Stable's blocks; where they have hardly a request each, as many as there are pairs of requests in one."""
-    return min(state.succession.blocks, state.bursts.total_squares - state.bursts.total)
+def _can_tell(bursts: Bursts, *, succession: Succession) -> bool:
+    """Whether these are enough; of blocks with hardly a request each, the pairs of requests in one count."""
+    return min(succession.blocks, bursts.total_squares - bursts.total) >= ENOUGH_BLOCKS
 
 
 def burst_correlation(state: SequentialState, *, seconds: float) -> float:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from ..reading import Breached, Breaching, Counts, Healthy
 from ..rule import ArmBlock, BoundCounts, Verdict
 from .betting import log_bets_at
-from .bursts import correlation, joined, joined_succession, thinned
+from .bursts import correlation, thinned
 from .episode import begins_now, continued, is_over
 from .following import at_bound, evidence_at_bounds, following
 from .likelihood import log_ratios
-from .memory import burst_correlation, bursts_are_known, learned, seen_before, turned
+from .memory import brought_up_to_date, burst_correlation, bursts_are_known, learned, remembering, seen_before
 from .odds import WORSE, inside
 from .promotion import log_promotion, with_evidence
 from .relative import given_up, log_average, stable_share, together, with_history, with_pair
@@ -101,20 +101,10 @@ class Sequential:
         if known.succession.blocks == 0:
             return state
         found = correlation(known.bursts)
-        state = replace(
-            state,
-            bursts=joined(known.bursts, state.bursts),
-            succession=joined_succession(known.succession, state.succession),
-            remembered=known.remembered + state.remembered,
-            history=known.history + state.history,
-        )
         for block in history:
-            pairs = self._pairs(replace(block, canary=Counts()))
-            relatives = (
-                with_history(one, block=thinned(pair, correlation=found)) for one, pair in zip(state.relatives, pairs, strict=True)
-            )
-            state = replace(state, relatives=tuple(relatives))
-        return state
+            thin = (thinned(pair, correlation=found) for pair in self._pairs(replace(block, canary=Counts())))
+            known = replace(known, relatives=tuple(with_history(one, block=pair) for one, pair in zip(known.relatives, thin, strict=True)))
+        return remembering(replace(state, history=known.history + state.history), history=known)
 
     def observe(self, state: SequentialState, *, block: ArmBlock) -> SequentialState:
         """Adds one closed block."""
@@ -256,7 +246,7 @@ class Sequential:
             ),
             promotion=promotion,
         )
-        return turned(learned(tested, block=block))
+        return brought_up_to_date(learned(tested, block=block), seconds=block.end - block.start)
 
     def _absolute(self, state: Restarts, *, bad: float, total: float) -> Restarts:
         assert isinstance(self.limit, AtMost), "only an absolute limit is tested by itself"
