@@ -1,8 +1,11 @@
 """Steps that are edited in mid-canary: an edit is no evidence, so it raises no weight while nobody sees what the present one does."""
 
+import pytest
+
+from backstop.analysis.reading import Breaching
 from backstop.api.condition import ConditionType
 from backstop.api.reasons import Reason
-from tests.rollout.world import HEALTHY, UNSEEN, World, in_rollout, policy, share, started
+from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN, World, in_rollout, policy, reading, share, started
 
 
 def at_5_percent() -> World:
@@ -23,6 +26,21 @@ def test_edited_steps_raise_no_weight_while_metrics_cannot_be_seen_and_do_when_t
     progressing = next(c for c in world.decide().conditions if c.type is ConditionType.PROGRESSING)
     assert progressing.reason is Reason.METRICS_UNAVAILABLE
     assert progressing.message.startswith("step 1 of 2, 5 %")
+    world.judged = HEALTHY
+    world.run(3)
+    assert world.shares[-1][3] == 200
+
+
+@pytest.mark.parametrize("mode", ["Automatic", "DryRun"])
+def test_edited_steps_raise_no_weight_that_is_over_a_limit_before_it_is_within_again(mode: str) -> None:
+    world = at_5_percent()
+    world.judged = BREACHED if mode == "DryRun" else reading(Breaching(since=START))
+    world.policy = policy(steps=((20, 60), (100, 60)), mode=mode)
+    world.run(60)
+    assert world.shares[-1][3] == 50
+    progressing = next(c for c in world.decide().conditions if c.type is ConditionType.PROGRESSING)
+    assert progressing.message.startswith("step 1 of 2, 5 %")
+    assert "latency" in progressing.message
     world.judged = HEALTHY
     world.run(3)
     assert world.shares[-1][3] == 200

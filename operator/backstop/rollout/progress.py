@@ -18,7 +18,7 @@ VERIFY_SECONDS = 30.0  # for every ready gateway to be seen acting on a new weig
 def replan(look: Look, canary: CanaryPlace) -> Move | None:
     """The steps were edited: go on at the first one that is not below the weight in effect.
 
-    To a higher weight only from one that was seen to be in effect, with metrics that can be seen: an edit is no evidence.
+    To a higher weight only from one that was seen to be in effect, and of which nothing bad is seen: an edit is no evidence.
     """
     if not is_edited(look, canary) or canary.routed_at is not None:
         return None
@@ -49,7 +49,7 @@ def replan(look: Look, canary: CanaryPlace) -> Move | None:
 
 def may_be_raised(look: Look, canary: CanaryPlace) -> bool:
     """Whether edited steps may give it more than it has, as soon as it has the pods for that."""
-    return not look.policy.canary.paused and _is_seen(look, canary)
+    return not look.policy.canary.paused and _bears_more(look, canary)
 
 
 def is_edited(look: Look, canary: CanaryPlace) -> bool:
@@ -57,12 +57,14 @@ def is_edited(look: Look, canary: CanaryPlace) -> bool:
     return steps_hash(look.policy) != canary.step_hash and not canary.by_hand
 
 
-def _is_seen(look: Look, canary: CanaryPlace) -> bool:
-    """Whether the weight in effect was seen everywhere, and what comes of it can be seen. Where nothing waits for that, nobody looks."""
+def _bears_more(look: Look, canary: CanaryPlace) -> bool:
+    """Whether the weight in effect was seen everywhere, and what comes of it can be seen and is within every limit, as far as there are
+    requests to tell. Where nothing waits for that, nobody looks.
+    """
     if canary.verified_at is None:
         return canary.step_started_at is None
-    known = {reading.name for reading in look.observed.readings} - {reading.name for reading in look.readings_in("Unknown")}
-    return canary.blind_since is None and known >= {slo.name for slo in look.policy.slos}
+    within = {reading.name for reading in look.readings_in("Healthy")} | _waiting(look)
+    return canary.blind_since is None and within >= {slo.name for slo in look.policy.slos}
 
 
 def begin_step(look: Look, canary: CanaryPlace) -> Move | None:
@@ -218,11 +220,16 @@ def all_healthy(look: Look) -> bool:
 def open_slos(look: Look) -> tuple[str, ...]:
     """The declared SLOs for which a rollout holds: without a reading, or with one that is not healthy.
 
-    One that is not required may wait for requests; not for answers to those that were sent.
+    One that is not required may wait for requests.
     """
     healthy = {reading.name for reading in look.readings_in("Healthy")}
-    waiting = {reading.name for reading in look.readings_in("Waiting") if reading.reason != Reason.NO_TRAFFIC}
+    waiting = _waiting(look)
     return tuple(slo.name for slo in look.policy.slos if slo.name not in healthy and (slo.required or slo.name not in waiting))
+
+
+def _waiting(look: Look) -> set[str]:
+    """The SLOs that wait for requests, and not for answers."""
+    return {reading.name for reading in look.readings_in("Waiting") if reading.reason != Reason.NO_TRAFFIC}
 
 
 def switch(look: Look, canary: CanaryPlace) -> Move | None:
