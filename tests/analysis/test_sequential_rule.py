@@ -556,6 +556,17 @@ def test_the_requests_that_are_said_to_be_missing_for_a_verdict_are_about_enough
     assert math.ceil(need.requests / 50) == pytest.approx(more, rel=0.35, abs=1)
 
 
+@pytest.mark.parametrize(("bad", "is_bad"), [(35, False), (39, False), (41, True), (60, True)])
+def test_beside_few_requests_of_stables_a_block_is_bad_by_what_stable_did_before_as_if_that_had_been_twenty_more(
+    bad: int, is_bad: bool
+) -> None:
+    """Stable had 5 % of many, and none of five beside: (0 + 20 · 5 %) of 25 are 4 %."""
+    judge = rule(increase=0.0)
+    state = judge.seeded(judge.start(), history=blocks([FINE] * 120, stable=(50, 1000), start=-600.0))
+    state = after(judge, blocks([(bad, 1000)], stable=(0, 5)), state=state)
+    assert state.newest_is_bad is is_bad
+
+
 def test_without_history_stables_share_is_taken_for_one_percent_as_if_half_a_bad_request_of_fifty_had_been_seen() -> None:
     judge = rule(increase=0.005)
     assert judge.expected(judge.start()) == pytest.approx(0.01)
