@@ -1,12 +1,14 @@
 """Invariants of the whole pass, with everything that can go wrong between two operators and their API server."""
 
 import itertools
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from backstop.api.names import REJECTED
 from backstop.controller.reconcile import LONGEST_LEAVE_SECONDS
 from backstop.kube.resources import DEPLOYMENTS, PROMPT_VERSIONS
 
@@ -312,6 +314,38 @@ def test_a_verdict_that_is_refused_does_not_hold_a_deletion_and_one_that_somebod
     assert left < refusals
     assert not cluster.exists
     assert len(rejections(cluster)) == (1 if status == 409 else 0)
+    cluster.end()
+
+
+@pytest.mark.parametrize("conflicts", [0, 2])
+def test_what_was_no_fault_of_its_prompt_outlives_such_a_policy_on_the_record_of_what_it_accepted_last(conflicts: int) -> None:
+    """The prompt of what was rolled back is stable's, too, rolled out anew: nothing is said of it on the PromptVersion."""
+    machine = played("Pause")
+    cluster = machine.cluster
+    cluster.ask("refresh", "1")
+    machine.time_passes(6.0)
+    canary = cluster.place.canary
+    assert canary is not None
+    cluster.take_route()
+    cluster.judge("v1", "breached")
+    machine.time_passes(65.0)
+    answer, left = cluster.api.answer, conflicts
+
+    def contended(method: str, path: str, **rest: Any) -> tuple[int, bytes]:
+        nonlocal left
+        if method == "PATCH" and "/configmaps/" in path and left:
+            left -= 1
+            return 409, b'{"kind": "Status", "message": "somebody was faster"}'
+        return answer(method, path, **rest)
+
+    cluster.api.answer = contended  # type: ignore[method-assign]
+    cluster.delete_policy()
+    machine.time_passes(5.0)
+    assert left == 0
+    assert not cluster.exists
+    said = [body["metadata"].get("annotations", {}) for body in cluster.api.of("configmaps")]
+    kept = [annotations[REJECTED] for annotations in said if REJECTED in annotations]
+    assert [[one["revision"] for one in json.loads(text)] for text in kept] == [[canary.revision.name]]
     cluster.end()
 
 

@@ -165,6 +165,10 @@ class Apply:
     async def give_up(self, subject: Subject) -> Problem | None:
         """Let a deleted policy go whose traffic could not be taken back. What was found of its canary outlives it. Raises Overtaken."""
         unwritten = await self._verdict(subject)
+        try:
+            unwritten = await self._children.records(subject) or unwritten
+        except (Conflict, NotFound):
+            raise Overtaken from None
         return await self.release(subject.policy) or unwritten
 
     async def release(self, policy: Declared) -> Problem | None:
