@@ -65,6 +65,7 @@ def _healthy() -> list[Cell]:
         Cell("shared incident, 10 % for 5 min", Truth(_incident, _incident), both, targets=promised),
         Cell("bursts, ICC 0.02", Truth(fine, fine, correlation=0.02), both, targets=promised),
         Cell("bursts, ICC 0.1", Truth(fine, fine, correlation=0.1), both, targets=promised),
+        Cell("bursts, ICC 0.1, which stable's ten pods have at once", Truth(fine, fine, correlation=0.1, pods=10), ours, targets=promised),
         Cell("bursts, ICC 0.1, and nothing on stable", Truth(fine, fine, correlation=0.1), ALONE, targets=promised),
         Cell("bursts, ICC 0.1, and stable's history is not known", Truth(fine, fine, correlation=0.1), UNREAD),
         Cell("bursts of 25 s in each arm by itself, ICC 0.02", Truth(fine, fine, correlation=0.02, stays=0.8), ours),
@@ -149,6 +150,8 @@ def _sustained_increase() -> list[Cell]:
         Cell("drift, 0.25 % to 1 % and back, for 30 s", Truth(_drift, _drift), lasting, targets=promised),
         Cell("10 → 30 % over a lower bound alone", Truth(always(0.02), always(0.02), tails=((0.3, 0.1), (0.005, 0.005))), lower, 0.0),
         Cell("1 → 3 %, stable had 5 % before the canary came", Truth(always(0.03), _fallen), moved, 0.0),
+        Cell("1 → 3 %, stable had 5 % until five minutes before", Truth(always(0.03), always(0.01), before=_fell_before), moved, 0.0),
+        Cell("1 → 3 %, stable had 5 % for a minute more", Truth(always(0.03), _fell_after, before=always(0.05)), moved, 0.0),
         Cell("1 → 3 %, stable had 1 % before, too", Truth(always(0.03), always(0.01)), moved, 0.0),
     ]
 
@@ -260,6 +263,14 @@ def _drift(t: float) -> float:
 def _fallen(t: float) -> float:
     """Stable's history is what it has at 0."""
     return 0.05 if t <= 0.0 else 0.01
+
+
+def _fell_before(t: float) -> float:
+    return 0.05 if t < -300.0 else 0.01
+
+
+def _fell_after(t: float) -> float:
+    return 0.05 if t < 60.0 else 0.01
 
 
 def _waves(t: float) -> float:

@@ -25,8 +25,8 @@ def measured() -> str:
 
 
 def _micros(rule: Sequential, *, truth: Truth) -> float:
-    blocks = stream(truth, rate=10, seconds=1800.0, seed="cost").blocks
-    quickest, state = math.inf, rule.start()
+    drawn = stream(truth, rate=10, seconds=1800.0, seed="cost")
+    quickest, state, blocks = math.inf, rule.seeded(rule.start(), history=drawn.history), drawn.blocks
     for index in range(0, ROUNDS * UPDATES, UPDATES):
         part = [blocks[(index + offset) % len(blocks)] for offset in range(UPDATES)]
         began = time.perf_counter()

@@ -29,7 +29,8 @@ class Truth:
     `correlation` (ICC): each arm's share of each block is drawn from a Beta distribution around the truth; `stays`: the chance that it is
     the one of the block before instead, so that bursts go on. `missing`: the part of all scrapes that fail; what came in is then in the
     block after. `tails`: at further latency bounds, the two shares. `cached`: the part of stable's requests that its cache answers at once,
-    and well; the shares are then of what a model was asked for, which is all of the canary's. `shape`: the two are not shares but what a
+    and well; the shares are then of what a model was asked for, which is all of the canary's. `pods`: of stable, with bursts that all of
+    them have at once. `before`: stable's share of before the canary; None: as it is at 0. `shape`: the two are not shares but what a
     request comes to on average, each drawn from a Gamma distribution of this shape; blocks have that as what is bad, in thousandths.
     """
 
@@ -41,6 +42,8 @@ class Truth:
     tails: tuple[tuple[float, float], ...] = ()
     cached: float = 0.0
     shape: float | None = None
+    pods: int = 1
+    before: Share | None = None
 
 
 @dataclass(frozen=True)
@@ -60,21 +63,22 @@ def stream(truth: Truth, *, rate: float, seconds: float, seed: str) -> Stream:
     """A run of so many seconds at `rate` canary requests per second, and nine times as many on stable."""
     rng = random.Random(seed)
     canary_arm, stable_arm = (_Arm(truth=truth, rng=rng, tail=tail) for tail in (0, 1))
+    before = truth.before or always(truth.stable(0.0))
     history = []
     for index in range(round(HISTORY_SECONDS / SCRAPE_SECONDS)):
         at = index * SCRAPE_SECONDS - HISTORY_SECONDS
-        stable, at_bounds = stable_arm.counted(rate=(STABLE_PER_CANARY + 1) * rate, share=truth.stable(0.0))
+        stable, at_bounds, pods = stable_arm.counted(rate=(STABLE_PER_CANARY + 1) * rate, share=before(at))
         bounds = tuple(BoundCounts(canary=Counts(), stable=one) for one in at_bounds)
-        block = ArmBlock(start=at, end=at + SCRAPE_SECONDS, canary=Counts(), stable=stable, bounds=bounds)
+        block = ArmBlock(start=at, end=at + SCRAPE_SECONDS, canary=Counts(), stable=stable, bounds=bounds, stable_pods=pods)
         history.append(_with_cache(block, truth=truth, rng=rng))
     blocks: list[ArmBlock] = []
     pending: list[ArmBlock] = []
     for index in range(round(seconds / SCRAPE_SECONDS)):
         at = index * SCRAPE_SECONDS
-        canary, canary_bounds = canary_arm.counted(rate=rate, share=truth.canary(at))
-        stable, stable_bounds = stable_arm.counted(rate=STABLE_PER_CANARY * rate, share=truth.stable(at))
+        canary, canary_bounds, _ = canary_arm.counted(rate=rate, share=truth.canary(at))
+        stable, stable_bounds, pods = stable_arm.counted(rate=STABLE_PER_CANARY * rate, share=truth.stable(at))
         bounds = tuple(BoundCounts(canary=c, stable=s) for c, s in zip(canary_bounds, stable_bounds, strict=True))
-        block = ArmBlock(start=at, end=at + SCRAPE_SECONDS, canary=canary, stable=stable, bounds=bounds)
+        block = ArmBlock(start=at, end=at + SCRAPE_SECONDS, canary=canary, stable=stable, bounds=bounds, stable_pods=pods)
         pending.append(_with_cache(block, truth=truth, rng=rng))
         if truth.missing and rng.random() < truth.missing:
             continue
@@ -90,21 +94,23 @@ class _Arm:
         self._truth, self._rng, self._tail = truth, rng, tail
         self._burst: tuple[float, float] | None = None
 
-    def counted(self, *, rate: float, share: float) -> tuple[Counts, list[Counts]]:
-        """Counts of one block: at the limit, and at each further bound."""
+    def counted(self, *, rate: float, share: float) -> tuple[Counts, list[Counts], tuple[Counts, ...]]:
+        """Counts of one block: at the limit, at each further bound, and at the limit of each pod, if stable has several."""
         mean, rng = rate * SCRAPE_SECONDS * (1 - self._truth.cached * self._tail), self._rng
         if self._truth.shape is not None:
             requests, shape = _poisson(rng, mean=mean), self._truth.shape
             # The sum of n Gamma variables of one scale is one of n times the shape.
             amount = rng.gammavariate(requests * shape, share / shape) if requests else 0.0
-            return Counts(bad=round(THOUSANDTHS * amount), total=requests), []
+            return Counts(bad=round(THOUSANDTHS * amount), total=requests), [], ()
         if self._truth.correlation:
-            share = self._in_burst(share)
-            bad, good = (_searched_poisson(rng, mean=part) for part in (mean * share, mean * (1 - share)))
-            return Counts(bad=bad, total=bad + good), []
+            share, number = self._in_burst(share), self._truth.pods if self._tail else 1
+            parts = (mean * share / number, mean * (1 - share) / number)
+            drawn = [[_searched_poisson(rng, mean=part) for part in parts] for _ in range(number)]
+            pods = tuple(Counts(bad=bad, total=bad + good) for bad, good in drawn)
+            return sum(pods, Counts()), [], pods if number > 1 else ()
         if not self._truth.tails:
             bad, good = (_poisson(rng, mean=part) for part in (mean * share, mean * (1 - share)))
-            return Counts(bad=bad, total=bad + good), []
+            return Counts(bad=bad, total=bad + good), [], ()
         # Requests over the lowest bound, then how many of them are over the next, and so on: the limit is one of the bounds.
         tails = self._truth.tails
         levels = sorted([(share, -1), *((one[self._tail], index) for index, one in enumerate(tails))], key=lambda level: -level[0])
@@ -114,7 +120,7 @@ class _Arm:
             part = level / at if at > 0 else 0.0
             seen = sum(rng.random() < part for _ in range(seen))
             found[index], at = Counts(bad=seen, total=total), level
-        return found[-1], [found[index] for index in range(len(tails))]
+        return found[-1], [found[index] for index in range(len(tails))], ()
 
     def _in_burst(self, share: float) -> float:
         """The share of this block, around the true one: that of the block before, or drawn anew."""

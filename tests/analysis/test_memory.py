@@ -77,14 +77,73 @@ def test_what_stable_was_before_it_changed_is_forgotten_as_soon_as_its_bursts_ar
     assert bursts_are_known(state)
 
 
-@pytest.mark.parametrize("burst", [range(0), range(100, 102), range(108, 120), range(20, 50)])
-def test_a_burst_of_before_is_not_forgotten_because_there_was_none_since(burst: range) -> None:
-    judge, rng = RULES[0], random.Random(7)
-    blocks = [bernoulli(rng, share=0.3 if i in burst else 0.01) for i in range(120)]
-    state = judge.seeded(judge.start(), history=history(blocks))
-    state = after(judge, (((0, 10), bernoulli(rng, share=0.01)) for _ in range(GENERATION_BLOCKS - 1)), state)
+@pytest.mark.parametrize("judge", RULES)
+@pytest.mark.parametrize(("cut", "at_once"), [(36, True), (60, True), (84, False)])
+def test_a_change_in_stables_history_is_found_where_it_was(judge: Sequential, cut: int, at_once: bool) -> None:
+    rng = random.Random(7)
+    shares = [0.05] * cut + [0.01] * (120 - cut)
+    state = judge.seeded(judge.start(), history=history(bernoulli(rng, share=share, requests=450) for share in shares))
+    if not at_once:
+        assert state.older is not None
+        assert (state.older.succession.blocks, state.succession.blocks) == (cut, 120 - cut)
+        state = after(judge, (((0, 10), bernoulli(rng, share=0.01)) for _ in range(ENOUGH_BLOCKS - (120 - cut))), state)
+    assert state.older is None
+    assert state.succession.blocks >= ENOUGH_BLOCKS
+    assert judge.expected(state) == pytest.approx(0.01, rel=0.2)
+    assert state.remembered == state.succession.blocks * EVERY
+
+
+@pytest.mark.parametrize(
+    ("blocks", "burst", "share"),
+    [
+        (120, range(0), 0.0),
+        (120, range(100, 102), 0.3),
+        (120, range(20, 50), 0.3),
+        (120, range(108, 120), 1.0),
+        (120, range(60, 84), 1.0),
+        (12, range(4, 7), 1.0),
+        (36, range(10, 16), 1.0),
+        (59, range(20, 32), 1.0),
+    ],
+)
+@pytest.mark.parametrize("pods", [1, 10])
+def test_a_burst_of_before_is_not_forgotten_because_there_was_none_since(blocks: int, burst: range, share: float, pods: int) -> None:
+    """Also where there are hardly blocks enough to tell how long a burst lasts, where pods share it, and after a block of a minute."""
+    judge, rng, seconds = RULES[0], random.Random(7), 5.0
+    state = judge.seeded(
+        judge.start(),
+        history=[block(rng, index=i - blocks, share=share if i in burst else 0.01, seconds=seconds, pods=pods) for i in range(blocks)],
+    )
     assert state.older is not None
-    assert state.older.bursts.total == 120 * 90
+    before = state.older
+    for index in range(GENERATION_BLOCKS - 1):
+        one = block(rng, index=index, share=0.01, seconds=seconds, pods=pods)
+        state = judge.observe(state, block=replace(one, end=one.start + 60.0) if index == 71 else one)
+    assert state.older == before
+
+
+@pytest.mark.parametrize("pods", [1, 10])
+@pytest.mark.parametrize("seed", range(5))
+def test_bursts_that_go_on_are_no_change_of_stable(pods: int, seed: int) -> None:
+    """An intra-block correlation of 0.1, shared by all pods, of which four in five go on for another block."""
+    judge, rng, seconds, now = RULES[0], random.Random(seed), 5.0, 0.01
+
+    def drawn(index: int) -> ArmBlock:
+        nonlocal now
+        now = rng.betavariate(0.09, 8.91) if rng.random() < 0.2 else now
+        return block(rng, index=index, share=now, seconds=seconds, pods=pods)
+
+    state = judge.seeded(judge.start(), history=[drawn(index) for index in range(-120, 0)])
+    for index in range(GENERATION_BLOCKS):
+        state = judge.observe(state, block=drawn(index))
+    assert state.older is not None
+
+
+def block(rng: random.Random, *, index: int, share: float, seconds: float, pods: int) -> ArmBlock:
+    """Ninety requests of stable's, and ten of a canary without errors."""
+    each = tuple(Counts(*bernoulli(rng, share=share, requests=90 // pods)) for _ in range(pods))
+    stable = sum(each, Counts())
+    return ArmBlock(start=seconds * index, end=seconds * (index + 1), canary=Counts(0, 10), stable=stable, stable_pods=each)
 
 
 @pytest.mark.parametrize("judge", RULES)

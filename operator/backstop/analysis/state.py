@@ -139,7 +139,7 @@ def target_key(target: str) -> str:
 
 
 def pack(state: AnalysisState) -> str:
-    """State → at most 8 KiB of text for up to 256 targets and sixteen objectives, with windows and evidence as fine as fit.
+    """State → at most 8 KiB of text for up to 256 targets and a dozen objectives, with windows and evidence as fine as fit.
 
     Of more evidence than that, as of a dozen latencies on as many targets, some is left out, and begins anew after a restart.
     """

@@ -143,12 +143,16 @@ def joined_succession(one: Succession, other: Succession) -> Succession:
 
 
 def independent(state: Bursts, *, succession: Succession, seconds: float) -> float:
-    """How many independent requests tell as much of the share as these, which have come in blocks of so many seconds."""
-    if state.total <= 0:
+    """How many independent requests tell as much of the share as these, which have come in blocks of so many seconds.
+
+    Bursts are taken to be of all pods at once, and to last as long as they may where these are too few to tell.
+    """
+    if state.total <= 0 or succession.blocks == 0:
         return 0.0
-    lasting = correlation(state) * duration(succession, seconds=seconds)
-    # The mean size of the block that a request finds itself in, by which a mean over all requests varies.
-    return state.total / design_effect(state.total_squares / state.total, correlation=min(1.0, SAFETY * lasting))
+    lasting = duration(succession, seconds=seconds) if succession.blocks >= ENOUGH_BLOCKS else _longest(seconds)
+    # The mean size of the block that a request finds itself in, by which a mean over all requests varies; of all pods at least the mean.
+    size = max(state.total_squares / state.total, state.total / succession.blocks)
+    return state.total / (1 + max(0.0, size - 1) * SAFETY * correlation(state) * lasting)
 
 
 def duration(state: Succession, *, seconds: float) -> float:
@@ -162,6 +166,11 @@ def duration(state: Succession, *, seconds: float) -> float:
     common = state.products / (state.blocks - state.runs) - mean * mean
     if common < max(AUTOCORRELATED, CERTAIN_ERRORS / math.sqrt(state.blocks)) * variance:
         return 1.0
-    most = max(1.0, LONGEST_SECONDS / seconds) if seconds > 0 else 1.0
+    most = _longest(seconds)
     of_bursts = variance - mean * (1 - mean) * state.inverses / state.blocks
     return min(most, (of_bursts + common) / (of_bursts - common)) if of_bursts > common else most
+
+
+def _longest(seconds: float) -> float:
+    """How many blocks of so many seconds a burst lasts at most."""
+    return max(1.0, LONGEST_SECONDS / seconds) if seconds > 0 else 1.0

@@ -8,7 +8,7 @@ an allowed increase of latency, a breach may be that of another bound (`followin
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..reading import Breached, Breaching, Counts, Healthy
@@ -18,7 +18,7 @@ from .bursts import correlation, thinned
 from .episode import begins_now, continued, is_over
 from .following import at_bound, evidence_at_bounds, following
 from .likelihood import log_ratios
-from .memory import brought_up_to_date, burst_correlation, bursts_are_known, learned, remembering, seen_before
+from .memory import brought_up_to_date, burst_correlation, bursts_are_known, changed_at, learned, remembering, seen_before
 from .odds import WORSE, inside
 from .promotion import log_promotion, with_evidence
 from .relative import given_up, log_average, stable_share, together, with_history, with_pair
@@ -94,17 +94,24 @@ class Sequential:
 
     def seeded(self, state: SequentialState, *, history: Iterable[ArmBlock]) -> SequentialState:
         """The state, with what stable did before its first block, oldest first; only stable's counts are read."""
-        history = tuple(history)
+        blocks = tuple(history)
+        cut = changed_at(blocks, nothing=self.start())
+        before, since = self._learned(blocks[:cut]), self._learned(blocks[cut:])
+        known = since.history + state.history
+        if cut:
+            return brought_up_to_date(remembering(replace(state, history=known), history=before, changed=since))
+        return remembering(replace(state, history=known), history=since) if since.succession.blocks else state
+
+    def _learned(self, history: Sequence[ArmBlock]) -> SequentialState:
+        """What these blocks say of stable."""
         known = self.start()
         for block in history:
             known = replace(learned(known, block=block), history=known.history + (block.stable or Counts()))
-        if known.succession.blocks == 0:
-            return state
         found = correlation(known.bursts)
         for block in history:
             thin = (thinned(pair, correlation=found) for pair in self._pairs(replace(block, canary=Counts())))
             known = replace(known, relatives=tuple(with_history(one, block=pair) for one, pair in zip(known.relatives, thin, strict=True)))
-        return remembering(replace(state, history=known.history + state.history), history=known)
+        return known
 
     def observe(self, state: SequentialState, *, block: ArmBlock) -> SequentialState:
         """Adds one closed block."""
@@ -246,7 +253,7 @@ class Sequential:
             ),
             promotion=promotion,
         )
-        return brought_up_to_date(learned(tested, block=block), seconds=block.end - block.start)
+        return brought_up_to_date(learned(tested, block=block))
 
     def _absolute(self, state: Restarts, *, bad: float, total: float) -> Restarts:
         assert isinstance(self.limit, AtMost), "only an absolute limit is tested by itself"
