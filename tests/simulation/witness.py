@@ -81,6 +81,10 @@ class Witness:
         owners = {owner["uid"] for owner in body["metadata"].get("ownerReferences", ())}
         return self.cluster.exists and (not owners or self.cluster.policy["metadata"]["uid"] in owners)
 
+    def _is_adopted(self, body: Body) -> bool:
+        """Not what something else has let go of a moment ago, either."""
+        return bool(body["metadata"].get("ownerReferences")) and self._is_of_this_policy(body)
+
     def _gone(self, policy: Body) -> None:
         """A policy goes when its canary has no traffic any more, or could not be taken back for long; the next one begins anew."""
         traffic, since = self.cluster.traffic, policy["metadata"].get("deletionTimestamp")
@@ -225,8 +229,9 @@ class Witness:
             assert self.rejected_in_status - shared <= now, f"9: {self.rejected_in_status - now} is rejected no more"
         self.rejected_in_status = now
         self.rejected |= now
-        traffic = self.cluster.traffic
-        if traffic is not None:
+        traffic, body = self.cluster.traffic, self.cluster.api.objects.get(self.cluster.traffic_id)
+        # What a former policy left, and something else has controlled since, is not this one's before it is adopted.
+        if traffic is not None and body is not None and self._is_adopted(body):
             self._nothing_rejected(traffic)
 
     def _may_be_rejected(self, rejection: Rejection) -> None:
@@ -242,8 +247,8 @@ class Witness:
         """4 and 7: status ends a canary when its traffic is gone, so that whoever comes next finds it gone."""
         place, traffic = self.cluster.place, self.cluster.traffic
         body = self.cluster.api.objects.get(self.cluster.traffic_id)
-        if body is None or not body["metadata"].get("labels") or not self._is_of_this_policy(body):
-            return  # for operators there is none
+        if body is None or not body["metadata"].get("labels") or not self._is_adopted(body):
+            return  # for operators there is none, or none that they know to be theirs yet
         if place.stable is not None and place.canary is None and traffic is not None:
             assert traffic.permille == 0, f"4: status knows no canary, and gateways are told {traffic}"
 
