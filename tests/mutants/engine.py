@@ -596,7 +596,7 @@ MUTANTS = (
         "A pass does not come again at its next deadline.",
         "controller/reconcile.py",
         "_decide",
-        "if plan.wake_at is not None and problem is None:",
+        "if plan.wake_at is not None and (problem is None or place != subject.observed.place or plan.wake_at > subject.now):",
         "if False:",
         invariant=7,
     ),

@@ -103,6 +103,17 @@ def test_a_canary_that_loses_all_its_pods_meanwhile_begins_the_same_step_again()
     assert share(world) == ("rev2", 50)
 
 
+def test_the_deadline_of_pods_that_are_lost_does_not_count_the_wait_for_those_of_a_greater_share() -> None:
+    world = growing()
+    world.run(world.policy.canary.progressDeadlineSeconds - 40)
+    world.arms["rev2"] = Arm(desired=5, ready=0)
+    world.run(world.policy.canary.progressDeadlineSeconds / 2)
+    assert "RolledBack" not in world.reasons()
+    assert world.decide().reason is Reason.CANARY_UNREADY
+    world.run(world.policy.canary.progressDeadlineSeconds)
+    assert "RolledBack" in world.reasons()
+
+
 def test_its_share_goes_in_the_pass_that_finds_no_pod_though_more_was_found_that_keeps_the_step_from_passing() -> None:
     world = growing()
     world.wanted = MISSING
@@ -134,6 +145,21 @@ def test_a_person_s_skip_step_goes_on_without_what_is_found_as_soon_as_pods_are_
     assert (share(world), canary(world).step) == (("rev2", 50), 1)
     world.pace = 1000
     world.run(2)
+    assert share(world) == ("rev2", 500)
+
+
+def test_a_step_that_a_person_skipped_asks_for_no_approval_when_its_pods_are_lost_before_the_next() -> None:
+    world = in_rollout(policy=policy(replicas=10, steps=SLOW, approval=(5,)))
+    world.pace = 0
+    world.run(25)
+    world.ask(skip_step="1")
+    world.run(3)
+    world.arms["rev2"] = Arm(desired=5, ready=0)
+    world.run(3)
+    assert share(world)[1] == 0
+    world.pace = 1000
+    world.run(40)
+    assert "WaitingForApproval" not in world.reasons()[world.reasons().index("StepSkipped") :]
     assert share(world) == ("rev2", 500)
 
 

@@ -8,11 +8,12 @@ from backstop.api.policystatus import Router
 from backstop.api.reasons import Reason, advice_for
 from backstop.rollout.decide import decide
 from backstop.rollout.look import pods_for_share
-from backstop.rollout.observed import Arm, Unknown
+from backstop.rollout.observed import Arm, Unknown, Unresolved
 from backstop.rollout.plan import Plan
 from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy, revision, started
 
 STEPS = ((10, 60), (50, 60), (100, 60))
+MISSING = Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, "`spec.promptVersion` names `v9`, which does not exist; create it")
 
 
 def own(**changes: object) -> World:
@@ -379,3 +380,43 @@ def test_nothing_that_is_told_of_an_own_workload_with_its_advice_speaks_of_gatew
     world.run(60)
     said = next(a.message + advice_for(a.reason) for a in world.told if a.reason is reason)
     assert "gateway" not in said
+
+
+@pytest.mark.parametrize("wish", ["1", "3"])
+def test_a_canary_that_serves_alone_is_not_left_by_a_wish_for_a_stable_without_a_pod(wish: str) -> None:
+    world = own()
+    world.want("2")
+    at(world, 100)
+    world.pace = 0
+    world.arms["rev1"] = Arm(desired=2, ready=0)
+    world.want(wish)
+    world.run(30)
+    assert world.route is not None
+    assert (world.route.canary, world.route.permille) == ("rev2", 1000)
+    assert "stable has 0 of 2 pods ready" in said_of(world)[1]
+    world.arms["rev1"] = Arm(desired=2, ready=1)
+    world.rest()
+    assert world.route.permille == 0
+
+
+@pytest.mark.parametrize("held", ["pause", "route", "spec"])
+def test_while_a_rollout_is_held_no_pod_is_added_to_its_share(held: str) -> None:
+    world = own()
+    world.want("2")
+    at(world, 10)
+    world.pace = 0
+    while world.place.canary is not None and world.place.canary.step == 0:
+        world.run(1)
+    assert sizes(world) == {"rev1": 2, "rev2": 2}
+    if held == "pause":
+        world.policy = policy(steps=STEPS, own=True, paused=True)
+    elif held == "route":
+        world.unread = True
+    else:
+        world.wanted = MISSING
+    world.rest()
+    assert sizes(world) == {"rev1": 2, "rev2": 1}
+    world.policy, world.unread, world.pace = policy(steps=STEPS, own=True), False, 1000
+    world.want("2")
+    at(world, 50)
+    assert sizes(world) == {"rev1": 2, "rev2": 2}

@@ -164,6 +164,20 @@ def test_an_end_that_nobody_watches_any_more_keeps_its_time() -> None:
     assert world.place.last == before
 
 
+def test_what_was_promoted_unseen_is_judged_in_its_guard_window() -> None:
+    world = in_rollout(policy=policy(steps=STEPS, guard=GUARD))
+    while world.place.canary is None or world.place.canary.routed_at is None:
+        world.run(1)
+    world.deaf = True
+    world.run(2 * WATCH_SHIFT_SECONDS + 10)
+    assert world.place.canary is None
+    assert world.place.last is not None
+    assert world.place.last.generation is None
+    world.now -= HOUR
+    world.run(WATCH_SHIFT_SECONDS + 5)
+    assert since(world) <= world.now + world.policy.canary.analysis.warmUpSeconds
+
+
 def test_the_guard_window_and_pods_to_go_back_to_end_as_long_after_the_promotion_as_declared() -> None:
     world = promoted(keep=100)
     world.run(5)

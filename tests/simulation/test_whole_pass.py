@@ -266,6 +266,31 @@ def test_a_policy_does_not_go_with_its_canary_because_something_else_controlled_
     cluster.end()
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_no_step_and_no_wish_waits_for_a_child_that_is_refused_all_the_while(refused: bool) -> None:
+    machine = played("Automatic")
+    cluster = machine.cluster
+    answer = cluster.api.answer
+
+    def refusing(method: str, path: str, **rest: Any) -> tuple[int, bytes]:
+        if refused and method != "GET" and "/poddisruptionbudgets" in path:
+            return 403, b'{"kind": "Status", "message": "denied by an admission webhook"}'
+        return answer(method, path, **rest)
+
+    cluster.api.answer = refusing  # type: ignore[method-assign]
+    # Three steps of 8 s, and a pause between attempts that has grown to half a minute.
+    machine.the_spec_names("v2")
+    machine.time_passes(40.0)
+    assert cluster.place.stable is not None
+    assert (cluster.place.stable.revision.prompt_version, cluster.place.canary) == ("v2", None)
+    machine.the_spec_names("v3")
+    machine.time_passes(6.0)
+    assert cluster.traffic is not None
+    assert cluster.traffic.permille == 50
+    assert ("refused" in cluster.status.model_dump_json()) is refused
+    cluster.end()
+
+
 @pytest.mark.parametrize("mode", ["Automatic", "Pause"])
 @pytest.mark.parametrize("first", ["breach", "route"])
 def test_a_verdict_outlives_a_policy_that_is_deleted_while_something_else_controls_its_route(mode: str, first: str) -> None:

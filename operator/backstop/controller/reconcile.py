@@ -315,7 +315,8 @@ class Reconcile:
             # What is refused now is refused again: gateways whose canary goes serve its requests themselves.
             problem = await self._at_last(lambda: self._apply.give_up(subject))
         self._problems[key] = problem
-        if plan.wake_at is not None and problem is None:  # else it comes again after a pause
+        # What is refused comes again after a pause. That is no reason for what has moved, or is timed, to wait.
+        if plan.wake_at is not None and (problem is None or place != subject.observed.place or plan.wake_at > subject.now):
             self._queue.add_at(key, at=plan.wake_at)
         # Where a pass did not get as far as the report, its time may be over already.
         if problem is None and not subject.policy.deleting and (again := self._reports.again_at(key)) is not None:

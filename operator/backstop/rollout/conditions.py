@@ -207,7 +207,7 @@ def _short(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
     message += f" ({trouble})" if trouble else ""
     if Reason.STABLE_UNREADY in canary.reported:
         message += ", and stable for pods of its own: what both lack says nothing of the revision"
-    return (Reason.CANARY_UNREADY if look.ready(canary) == 0 and canary.step > 0 else Reason.WAITING_FOR_READY), message
+    return (Reason.CANARY_UNREADY if look.ready(canary) == 0 and canary.exits_before is not None else Reason.WAITING_FOR_READY), message
 
 
 def _without_canary(look: Look) -> tuple[Reason, str]:

@@ -178,4 +178,4 @@ def _skip_step(look: Look) -> Move | None:
     if canary is None or canary.step_started_at is None or canary.verified_at is None or canary.promoting_since is not None:
         return None
     message = f"step {canary.step + 1} of {canary.revision.name} is skipped, as asked for by hand (`backstop.dev/skip-step`)"
-    return told(replace(look.place, canary=past_step(look, canary)), Reason.STEP_SKIPPED, message)
+    return told(replace(look.place, canary=past_step(look, replace(canary, approved=canary.step))), Reason.STEP_SKIPPED, message)

@@ -58,7 +58,10 @@ class Look:
 
     def pods_made(self, canary: CanaryPlace) -> int:
         """Pods that it is given; those for the next weight stay, also while something else keeps the step from passing."""
-        return max(self.pods_needed(canary), self.pods_for(max(self._weight(canary), canary.pods_for)))
+        needed = self.pods_needed(canary)
+        if self.by_replicas and self.is_held and canary.weight > 0 and canary.promoting_since is None:
+            return needed  # one more would be a greater share already
+        return max(needed, self.pods_for(max(self._weight(canary), canary.pods_for)))
 
     def _weight(self, canary: CanaryPlace) -> int:
         """The greatest that it has, or is prepared for: that of its step, unless the steps were edited since and it has one already."""

@@ -67,8 +67,10 @@ def other_wanted(look: Look, canary: CanaryPlace) -> Move | None:
     wanted, stable = look.wanted, look.place.stable
     if wanted is None or stable is None or wanted.name == canary.revision.name:
         return None
-    if canary.routed_at is not None and look.observed.arm(stable.revision.name).ready < look.replicas:
-        return None  # stable serves nobody any more, and could not: the promotion comes to its end, and then what is wanted begins
+    # Stable serves nobody, and could not: the promotion comes to its end, or stable to a pod, and then what is wanted begins.
+    ready = look.observed.arm(stable.revision.name).ready
+    if (canary.routed_at is not None and ready < look.replicas) or (replicas.is_alone(look, canary) and ready == 0):
+        return None
     if wanted.name == stable.revision.name:
         return supersede(
             look,
@@ -126,8 +128,8 @@ def unready(look: Look, canary: CanaryPlace) -> Move | None:
     """No ready pod at any weight: the weight goes to 0 at once."""
     if canary.halted is not None or look.ready(canary) > 0 or (canary.weight == 0 and canary.routed_at is None):
         return None
-    since = canary.unready_since
-    paused = replace(at_zero(look, canary), unready_since=look.now if since is None else since)
+    # What it waited for before were the pods of a greater share.
+    paused = replace(at_zero(look, canary), unready_since=look.now)
     message = f"no pod of the canary {canary.revision.name} is ready{_trouble(look, canary)}: its weight is 0 until enough are"
     return told(replace(look.place, canary=paused), Reason.CANARY_UNREADY, message)
 

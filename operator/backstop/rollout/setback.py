@@ -81,7 +81,7 @@ def _elsewhere(look: Look) -> tuple[float | None, ...]:
         place.waiting.since if place.waiting is not None else None,
         place.guard.returning.at if place.guard is not None and place.guard.returning is not None else None,
         place.last.watched_since
-        if place.last is not None and place.last.shifted_at is None and place.last.generation is not None
+        if place.last is not None and place.last.shifted_at is None and (place.last.generation is not None or place.guard is not None)
         else None,
         halted.watched_since if halted is not None and halted.generation is not None else None,
         *(retiring.until - RETIRE_SECONDS for retiring in place.retiring),
@@ -96,7 +96,7 @@ def _counted_from_now(look: Look) -> Place:
         returning = replace(guard.returning, at=min(guard.returning.at, look.now)) if guard.returning is not None else None
         guard = replace(guard, seeing_since=_past(look, guard.seeing_since), returning=returning, until=guard.until - later)
     if last is not None:
-        is_watched = last.shifted_at is None and last.generation is not None and last.watched_since > look.now
+        is_watched = last.shifted_at is None and (last.generation is not None or guard is not None) and last.watched_since > look.now
         last = replace(last, shifted_at=_past(look, last.shifted_at), ended_at=look.now if is_watched else last.ended_at)
     return replace(
         place,
