@@ -386,6 +386,22 @@ def test_requests_beside_callers_that_end_are_told_once_and_decide_nothing() -> 
     assert world.begun == ["synthetic"]
 
 
+def test_requests_beside_callers_that_are_sent_again_are_told_of_when_they_end_again() -> None:
+    world = trickling()
+    world.run(5)
+    world.judged = reading(Waiting(more=7))
+    world.come_to = {"synthetic": FAILED}
+    world.run(5)
+    world.come_to = {"synthetic": None}
+    world.jobs.clear()  # an hour later
+    world.run(5)
+    assert states(world) == {"synthetic": RUNNING}
+    assert "sent requests and ended" not in condition(world, ConditionType.PROGRESSING).message
+    world.come_to = {"synthetic": FAILED}
+    world.run(5)
+    assert world.reasons().count("ProbeEnded") == 2
+
+
 def test_requests_beside_callers_end_with_a_rollback() -> None:
     world = trickling()
     world.run(5)

@@ -99,12 +99,19 @@ def ended(look: Look, canary: CanaryPlace) -> Move | None:
 
 
 def fell_silent(look: Look, canary: CanaryPlace) -> Move | None:
-    """What sends requests beside callers' has used up its restarts: told once, and nothing is decided by it."""
+    """What sends requests beside callers' has used up its restarts: told once, and nothing is decided by it.
+
+    Its Job goes an hour later, and is made anew.
+    """
     if canary.halted is not None or canary.weight == 0:
         return None
     for name, probe in ends(look, _declared(look.policy, when=ProbeWhen.DURING_TRAFFIC)):
-        if probe.state is not ProbeState.RUNNING and mark(look.policy, name) not in canary.silent:
-            silent = replace(canary, silent=(*canary.silent, mark(look.policy, name))[-_KEPT:])
+        runs, is_silent = probe.state is ProbeState.RUNNING, probe.mark in canary.silent
+        if runs and is_silent:
+            others = tuple(known for known in canary.silent if known != probe.mark)
+            return Move(replace(look.place, canary=replace(canary, silent=others)))
+        if not runs and not is_silent:
+            silent = replace(canary, silent=(*canary.silent, probe.mark)[-_KEPT:])
             message = f"probe `{name}` sends nothing to {canary.revision.name} any more: it {probe.how or 'has ended'}"
             return told(replace(look.place, canary=silent), Reason.PROBE_ENDED, message)
     return None
