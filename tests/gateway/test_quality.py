@@ -244,6 +244,16 @@ async def test_a_scorer_that_gives_no_verdict_makes_answers_neither_good_nor_bad
     )
 
 
+async def test_a_reply_that_is_nested_too_deep_is_no_verdict(target: ExactTarget, model: Model, gateways: Gateways) -> None:
+    declared = {"name": "judge", "type": "HTTP", "http": {"url": f"http://{target.url}/v1/judge"}}
+    gateway = await gateways.start(record_of(model, declared))
+    target.says(b'{"label":"pass","x":' + b"[" * 20_000 + b"]" * 20_000 + b"}")
+    await gateway.chat()
+    assert await answers_judged(gateway, 1) == {("judge", "error"): 1}
+    failure = (await gateway.status())["quality"]["scorers"]["judge"]["failure"]
+    assert failure == "its reply has neither a `label` nor a `score` that can be one"
+
+
 async def test_nobody_waits_for_a_scorer_that_hangs(judge: tuple[Judge, dict[str, Any]], model: Model, gateways: Gateways) -> None:
     scorer, declared = judge
     scorer.hangs = True

@@ -3,18 +3,22 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from backstop.api.quality import Quality
 from backstop.gateway.client import Client
 from backstop.gateway.compilation import compile_revision
 from backstop.gateway.metrics import GatewayMetrics
-from backstop.gateway.quality.sampling import LONGEST_MESSAGES, LONGEST_SAMPLE, MOST_HELD, MOST_QUEUED, AnswerSampler
-from backstop.gateway.quality.settings import compile_quality
-from backstop.gateway.quality.written import LONGEST_ANSWER, LONGEST_CONTEXT
+from backstop.gateway.quality.grounds import Grounds
+from backstop.gateway.quality.sampling import LONGEST_MESSAGES, LONGEST_SAMPLE, MOST_HELD, MOST_QUEUED, WORKERS, AnswerSampler
+from backstop.gateway.quality.settings import BuiltIn, compile_quality
+from backstop.gateway.quality.verdict import PASSED, Verdict
+from backstop.gateway.quality.written import LONGEST_ANSWER, LONGEST_CONTEXT, Written
 from backstop.gateway.usage import Usage
 
 from ..harness import eventually, make_record, static_tier
@@ -26,13 +30,14 @@ REQUEST = {"messages": MESSAGES}
 class Sampling:
     """A sampler, and what it counts."""
 
-    def __init__(self, *, percent: int = 100, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, percent: int = 100, clock: Callable[[], float] = time.monotonic, scorers: Sequence[BuiltIn] = ()) -> None:
         quality = Quality.model_validate(
             {"samplePercent": percent, "scorers": [{"name": "words", "type": "Lexical"}, {"name": "figures", "type": "NumbersAndLinks"}]}
         )
         self.registry = CollectorRegistry()
         metrics = GatewayMetrics(compile_revision(make_record([static_tier()]), environment={}), registry=self.registry)
         settings = compile_quality(quality, authorizations={}, authorities={}, about={})
+        settings = replace(settings, scorers=tuple(scorers)) if scorers else settings
         self.sampler = AnswerSampler(settings, client=Client(idle_seconds=1.0), metrics=metrics, clock=clock, random=Random(3))
 
     def total(self, name: str, **labels: str) -> float:
@@ -61,6 +66,36 @@ class Stream:
 
     async def close(self, *, late: bool = False) -> None:
         self.closed = True
+
+
+def written_off(written: Written, grounds: Grounds | None) -> Verdict:
+    """A scorer with a mistake in it, which the answer `Boom.` finds."""
+    if written.answer == "Boom.":
+        raise OverflowError("math range error")
+    return PASSED
+
+
+async def test_an_answer_that_a_scorer_fails_at_is_counted_and_told_of_once_and_the_next_ones_are_judged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sampling = Sampling(scorers=[BuiltIn("words", judge=written_off, grounding=True)])
+    async with sampling.sampler.running():
+        for text in ["Boom."] * (WORKERS + 1) + ["Ten."]:
+            draw = sampling.sampler.draw(REQUEST)
+            assert draw is not None
+            draw.whole(body_of(text))
+
+        async def done() -> bool:
+            return sampling.judged == WORKERS + 2
+
+        await eventually(done)
+    assert sampling.total("backstop_quality_samples_total", scorer="words", label="error") == WORKERS + 1
+    assert sampling.total("backstop_quality_samples_total", scorer="words", label="pass") == 1
+    assert sampling.total("backstop_quality_answers_total", label="error") == WORKERS + 1
+    assert sampling.sampler.status() == {"queued": 0, "bytes": 0, "scorers": {}}
+    (told,) = caplog.records
+    assert told.exc_info is not None
+    assert told.exc_info[0] is OverflowError
 
 
 async def test_so_many_answers_are_drawn_as_the_policy_says() -> None:

@@ -96,6 +96,7 @@ def test_confidence_is_the_geometric_mean_of_the_models_own_probabilities() -> N
     assert told(confidence(unsure, fail_below=0.5)) == (FAIL, pytest.approx(0.3))
     assert told(confidence(written("x", certainties=(0.0, math.log(0.25))), fail_below=0.5)) == (PASS, pytest.approx(0.5))
     assert confidence(written("x"), fail_below=0.5) == SKIPPED
+    assert confidence(written("x", certainties=(800.0,)), fail_below=0.5) == Verdict(PASS, 1.0), "what no probability has is none too large"
 
 
 @pytest.mark.parametrize(

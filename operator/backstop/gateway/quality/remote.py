@@ -119,7 +119,7 @@ class RemoteScorer:
             raise ScorerError("its reply is too long")
         try:
             reply = _REPLY.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise ScorerError("its reply has neither a `label` nor a `score` that can be one") from None
         if reply.label is None and reply.score is None:
             raise ScorerError("its reply has neither a `label` nor a `score`")

@@ -21,7 +21,7 @@ from ..usage import Usage
 from .grounds import Grounds, grounds_of
 from .remote import RemoteScorer
 from .settings import BuiltIn, QualitySettings, Remote
-from .verdict import SKIPPED, Verdict, over_all
+from .verdict import NO_VERDICT, SKIPPED, Verdict, over_all
 from .written import Sampled, Steps, Written, read
 
 Result = TypeVar("Result")
@@ -73,6 +73,7 @@ class AnswerSampler:
         self._needs_grounds = any(s.grounding for s in settings.scorers if isinstance(s, BuiltIn))
         self._queue: deque[Sampled] = deque()
         self._held = 0
+        self._told_of_failure = False
         self._awake = asyncio.Event()
         self._turn = asyncio.Lock()
         metrics.show_quality([s.name for s in settings.scorers], digest=settings.digest)
@@ -97,8 +98,6 @@ class AnswerSampler:
     async def running(self) -> AsyncIterator[None]:
         """Judge, until the end of the block; what waits then is let go."""
         tasks = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
-        for task in tasks:
-            task.add_done_callback(_told_of_end)
         try:
             yield
         finally:
@@ -134,11 +133,17 @@ class AnswerSampler:
                 await self._awake.wait()
             sampled = self._queue.popleft()
             try:
-                await self._judge(sampled)
+                verdicts = await self._judge(sampled)
+            except Exception:  # noqa: BLE001 - one answer must not end the judging of all others, in a gateway that looks healthy
+                verdicts = {scorer.name: NO_VERDICT for scorer in self._settings.scorers}
+                if not self._told_of_failure:
+                    self._told_of_failure = True
+                    _LOG.exception("an answer could not be judged; those like it count as `error`, and are not told of again")
             finally:
                 self.let_go(size_of(sampled))
+            self._count(verdicts)
 
-    async def _judge(self, sampled: Sampled) -> None:
+    async def _judge(self, sampled: Sampled) -> dict[str, Verdict]:
         verdicts: dict[str, Verdict] = {}
         async with self._turn:
             written = await self._paced(read(sampled))
@@ -147,6 +152,9 @@ class AnswerSampler:
         for scorer in self._settings.scorers:
             if isinstance(scorer, Remote):
                 verdicts[scorer.name] = await self._asked(scorer, written=written, allowed=sampled.allowed) if written else SKIPPED
+        return verdicts
+
+    def _count(self, verdicts: Mapping[str, Verdict]) -> None:
         grounding: list[Verdict] = []
         for scorer in self._settings.scorers:
             verdict = verdicts.get(scorer.name, SKIPPED)
@@ -267,9 +275,3 @@ def size_of(sampled: Sampled) -> int:
 
 def _total(parts: Sequence[bytes]) -> int:
     return sum(map(len, parts))
-
-
-def _told_of_end(task: asyncio.Task[None]) -> None:
-    """It is a mistake of ours: answers go on, and those that are drawn are dropped and counted."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _LOG.error("the judging of answers died: %r; this gateway judges fewer, or none", error)

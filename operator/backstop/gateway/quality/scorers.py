@@ -54,7 +54,7 @@ def confidence(written: Written, *, fail_below: float) -> Verdict:
     if not written.certainties:
         return SKIPPED
     mean = sum(written.certainties) / len(written.certainties)
-    return scored(min(1.0, math.exp(mean)), fail_below=fail_below)
+    return scored(math.exp(min(0.0, mean)), fail_below=fail_below)
 
 
 def refusal(written: Written) -> Verdict:
