@@ -105,6 +105,17 @@ async def test_w11_what_is_too_long_goes_to_a_larger_window_only(
         assert (got.text, got.said("tier"), got.said("first-tier"), len(target.seen)) == ("large", "large", "skipped", 3)
 
 
+async def test_w11_a_body_that_is_too_large_goes_to_a_larger_window_too(
+    gateways: Gateways, target: ExactTarget, other_target: ExactTarget
+) -> None:
+    chain = [able_tier(target, name="small", window=100), able_tier(other_target, name="large", window=200), static_tier()]
+    gateway = await gateways.start(make_record(chain))
+    target.says("<html>413 Request Entity Too Large</html>", status=413)
+    other_target.says(ANSWER % "large")
+    got = await gateway.chat()
+    assert (got.text, got.said("tier"), got.said("reason"), got.said("first-tier")) == ("large", "large", "PromptError", "skipped")
+
+
 async def test_w11_who_waited_for_another_and_does_not_fit_either_was_not_late(gateways: Gateways, other_target: ExactTarget) -> None:
     asked, go = 0, asyncio.Event()
 

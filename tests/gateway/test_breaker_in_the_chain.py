@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from aiohttp import web
 from backstop.api.record import RevisionRecord
 from e2e.fakemodel.script import Fault, Rule
 
-from .harness import Gateway, Gateways, Model, eventually, guarded_tier, listening, make_record, static_tier
+from .harness import ExactTarget, Gateway, Gateways, Model, eventually, guarded_tier, listening, make_record, static_tier
 
 QUICK = {"windowSeconds": 10, "minRequests": 2, "failurePercent": 50, "openSeconds": 5}
 ERROR = Rule(error_percent=100, error_status=500)
@@ -112,6 +113,55 @@ async def test_w02_a_target_that_goes_on_failing_is_asked_a_bounded_number_of_ti
         for _ in range(10):
             assert (await gateway.chat()).text == "Not now."
         assert model.fake.total == before + 6, "then the breaker is open"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [413, 431])
+async def test_a_request_that_is_too_large_is_its_callers_and_takes_the_model_from_nobody(
+    target: ExactTarget, start: Start, status: int, stream: bool
+) -> None:
+    gateway = await start(make_record([guarded_tier(target.url, breaker=QUICK), static_tier()]))
+    said = '{"error":{"message":"too large"}}'
+    target.says(said, status=status)
+    for _ in range(4):
+        got = await gateway.chat(stream=stream)
+        assert (got.status, got.body, got.said("tier")) == (status, said.encode(), "primary")
+    assert ((await breaker(gateway))["state"], len(target.seen)) == ("closed", 4)
+    assert await gateway.total("backstop_served_total", outcome="caller_error") == 4
+
+
+def cut_short(*, stream: bool, **message: str) -> str:
+    """An answer of thoughts, or of nothing, that used its tokens up."""
+    choice = {"index": 0, "delta" if stream else "message": {"role": "assistant", "content": "", **message}, "finish_reason": "length"}
+    body = json.dumps({"id": "x", "object": "chat.completion", "created": 1, "model": "m1", "choices": [choice]})
+    return f"data: {body}\n\ndata: [DONE]\n\n" if stream else body
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_empty_answer_that_ended_for_its_length_is_handed_on_and_taken_for_no_fault_of_the_models(
+    target: ExactTarget, start: Start, stream: bool
+) -> None:
+    gateway = await start(make_record([guarded_tier(target.url, breaker=QUICK), static_tier()]))
+    target.says(cut_short(stream=stream), stream=stream)
+    for _ in range(4):
+        got = await gateway.chat(stream=stream, max_completion_tokens=16)
+        assert (got.text, got.said("reason")) == ("Not now.", "MalformedAnswer")
+    assert ((await breaker(gateway))["state"], len(target.seen)) == ("closed", 4)
+    target.says(cut_short(stream=stream).replace("length", "stop"), stream=stream)
+    for _ in range(4):
+        await gateway.chat(stream=stream)
+    assert ((await breaker(gateway))["state"], len(target.seen)) == ("open", 6), (
+        "an answer that is empty for no reason is the model's fault"
+    )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+async def test_thoughts_are_content_whole_as_in_a_stream(target: ExactTarget, start: Start, name: str, stream: bool) -> None:
+    gateway = await start(make_record([guarded_tier(target.url), static_tier()]))
+    target.says(cut_short(stream=stream, **{name: "Let me think"}), stream=stream)
+    got = await gateway.chat(stream=stream, max_completion_tokens=16)
+    assert (got.said("tier"), got.body) == ("primary", cut_short(stream=stream, **{name: "Let me think"}).encode())
 
 
 async def test_w02_what_would_fail_again_is_not_asked_again(model: Model, start: Start) -> None:

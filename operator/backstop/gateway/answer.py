@@ -4,7 +4,8 @@ Reads only the fields that decide. An answer's text is never looked into.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
 from typing import Final, NamedTuple
 
 import msgspec
@@ -32,12 +33,12 @@ class _Answer(msgspec.Struct):
 
 _DECODER: Final = msgspec.json.Decoder(_Answer)
 # A piece of any of these is content: from then on the caller has something. A role is not content.
-_MESSAGE_CONTENT: Final = ("content", "tool_calls", "function_call", "refusal", "audio")
-_DELTA_CONTENT: Final = (*_MESSAGE_CONTENT, "reasoning_content", "reasoning")
+_CONTENT: Final = ("content", "tool_calls", "function_call", "refusal", "audio", "reasoning_content", "reasoning")
 # How servers spell it that a choice goes on.
 UNFINISHED: Final = (None, "", "null")
 # A refusal by the target's own filter is an answer; another model is not asked to write what this one would not.
 _FILTERED: Final = "content_filter"
+_CUT_SHORT: Final = "length"
 
 
 # How the APIs say that a request does not fit: by a code, or in words only.
@@ -58,6 +59,17 @@ class MalformedError(ValueError):
     """Not an answer; the text says why, in our words."""
 
 
+class CutShortError(MalformedError):
+    """Nothing was written before the request's own bound on the length: a caller's figure, and no fault of the target's."""
+
+
+def empty(finish_reasons: Iterable[str | None]) -> MalformedError:
+    """What an answer without content is, by why its choices ended."""
+    if _CUT_SHORT in finish_reasons:
+        return CutShortError("the answer is empty: it ended for its length before it began")
+    return MalformedError("the answer is empty")
+
+
 class Delta(NamedTuple):  # made for every token: a frozen dataclass takes three times as long
     """What one event of a stream brings; of choices, which have begun, and which have ended, and why. `usage`: it says something of it."""
 
@@ -72,8 +84,8 @@ def check_whole(body: bytes) -> None:
     answer = _decode(body)
     if not answer.choices:
         raise MalformedError("the answer has no choices")
-    if not any(_has(c.message, fields=_MESSAGE_CONTENT) or c.finish_reason == _FILTERED for c in answer.choices):
-        raise MalformedError("the answer is empty")
+    if not any(_has(c.message, fields=_CONTENT) or c.finish_reason == _FILTERED for c in answer.choices):
+        raise empty(c.finish_reason for c in answer.choices)
 
 
 def check_vectors(body: bytes) -> None:
@@ -93,14 +105,16 @@ def read_delta(text: bytes) -> Delta:
     content, started, finished = False, [], []
     for choice in answer.choices or ():
         started.append(choice.index)
-        content = content or _has(choice.delta, fields=_DELTA_CONTENT) or choice.finish_reason == _FILTERED
+        content = content or _has(choice.delta, fields=_CONTENT) or choice.finish_reason == _FILTERED
         if choice.finish_reason not in UNFINISHED:
             finished.append((choice.index, choice.finish_reason))
     return Delta(content, started, finished, answer.usage is not _NULL and bytes(answer.usage) not in _NOTHING)
 
 
-def is_overflow(error: bytes) -> bool:
-    """Whether an error answer says that the request is larger than the model's context window."""
+def is_overflow(status: int, error: bytes) -> bool:
+    """Whether an error answer says that the request is larger than the model takes."""
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return True
     said = error[:_LOOKED_AT].decode(errors="replace").lower()
     return any(mark in said for mark in (*_OVERFLOW_CODES, *_OVERFLOW_WORDS))
 

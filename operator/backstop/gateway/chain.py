@@ -241,7 +241,7 @@ class Chain:
         if not isinstance(answer, PassedBack) or not isinstance(tier, ModelTier) or tier.window is None:
             return False
         later = (t.window or 0 for t in self._tiers[position + 1 :] if isinstance(t, ModelTier))
-        return max(later, default=0) > tier.window and is_overflow(answer.body)
+        return max(later, default=0) > tier.window and is_overflow(answer.status, answer.body)
 
     async def _try(self, tier: ModelTier, *, request: ChatRequest, trace: Trace, walk: Walk) -> Whole | Streaming | PassedBack | Failure:
         started = self._clock()

@@ -62,7 +62,7 @@ def _lesson(result: Whole | Streaming | PassedBack | Failed | None) -> Lesson:
     match result:
         case Whole() | Streaming():
             return Worked()
-        case PassedBack() | None:
+        case PassedBack() | Failed(blameless=True) | None:
             return Unclear()
         case Failed(failure=failure, unusable=True):
             return Broke(failure.mode, leave_alone=UNUSABLE_SECONDS)

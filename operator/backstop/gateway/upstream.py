@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from ..api.metricnames import FailureMode
-from .answer import MalformedError, read_delta
+from .answer import CutShortError, MalformedError, empty, read_delta
 from .body import Wanted
 from .client import Answer, BrokenError, Client, GarbledError, Place, UnreachableError, UntrustedError
 from .errors import JSON_TYPE, Failure
@@ -26,7 +26,7 @@ MAX_ANSWER_BYTES: Final = 32 << 20
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # After `[DONE]` the end of the body is awaited this long, so that the connection can be used again.
 _TAIL_SECONDS: Final = 1.0
-_PASSED_BACK: Final = (400, 404, 422)
+_PASSED_BACK: Final = (400, 404, 413, 422, 431)
 _REFUSED_KEY: Final = (401, 403)
 _EXHAUSTED: Final = (429, 503)
 _PASSING: Final = (429, 500, 502, 503, 504)
@@ -63,6 +63,7 @@ class Failed:
     unusable: bool = False
     retry_after: float = 0.0
     safe_to_retry: bool = False
+    blameless: bool = False  # for the request's own bound on the length, which says nothing of the target
 
 
 class Streaming:
@@ -86,13 +87,13 @@ class Streaming:
         chunk = await self._first()
         while True:
             if not chunk:
-                raise MalformedError("the stream ended before any content")
+                raise empty(self._finished.values()) if self._finished else MalformedError("the stream ended before any content")
             events, content = self._take(chunk)
             self.head += events
             if content:
                 return
             if self._wrong or self._ended:
-                raise self._wrong or MalformedError("the answer is empty")
+                raise self._wrong or empty(self._finished.values())
             if len(self.head) > MAX_ANSWER_BYTES:
                 raise MalformedError("the stream goes on without content")
             chunk = await self._response.read()
@@ -223,7 +224,8 @@ class Upstream:
         except TimeoutError:
             return Failed(Failure(FailureMode.LATENCY_BREACH, f"tier `{self._tier.name}` was late"))
         except MalformedError as error:
-            return Failed(Failure(FailureMode.MALFORMED_ANSWER, f"tier `{self._tier.name}`: {error}"))
+            failure = Failure(FailureMode.MALFORMED_ANSWER, f"tier `{self._tier.name}`: {error}")
+            return Failed(failure, blameless=isinstance(error, CutShortError))
         except UntrustedError as error:
             detail = f"the certificate of tier `{self._tier.name}` is not to be trusted: {error}"
             return Failed(Failure(FailureMode.DEPENDENCY_FAILURE, detail), unusable=True)
