@@ -146,6 +146,10 @@ async def test_w46_the_targets_key_and_trace_headers_go_upstream_and_the_callers
     sent = model.fake.requests[-1]["headers"]
     assert (sent["Authorization"], sent["traceparent"], sent["tracestate"]) == ("Bearer sk-own", "00-aa-bb-01", "x=1")
     assert not {"x-other", "Cookie"} & sent.keys()
+    await gateway.chat(headers={"traceparent": "00-aa-bb-01", "tracestate": "x=" + "1" * 510})
+    assert len(model.fake.requests[-1]["headers"]["tracestate"]) == 512
+    await gateway.chat(headers={"traceparent": "0" * 513, "tracestate": "x=" + "1" * 511})
+    assert not {"traceparent", "tracestate"} & model.fake.requests[-1]["headers"].keys(), "what is longer is dropped"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from backstop.api.metricnames import JUDGED_OUTCOMES, FirstTier
 from backstop.api.record import RevisionRecord
+from backstop.gateway.connection import MAX_HEADER_BYTES
 from e2e.fakemodel.script import Fault, Rule
 
 from .harness import (
@@ -227,6 +228,28 @@ async def test_the_canarys_errors_are_told_as_they_are(
     assert (got.status, got.said("track")) == (400 if status == 400 else 502, "canary")
     assert await _served(entry, canary.revision, outcome=outcome) == 1
     assert await _served(entry, canary.revision) == 1
+
+
+async def test_a_head_that_only_the_canary_finds_too_long_is_the_callers_doing(
+    gateways: Gateways, api: TrafficApi, stable: RevisionRecord, canary: RevisionRecord
+) -> None:
+    api.write(state(3, stable=stable.revision, canary=canary.revision, permille=1000))
+    entry = await gateways.start(stable, api=api)
+    await gateways.start(canary, api=api)
+    await entry.acts_on(3)
+    host, _, port = entry.address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    body = b'{"messages":[{"role":"user","content":"Hello"}]}'
+    start = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nx-backstop-var-a: " % len(body)
+    writer.write(start + b"a" * (MAX_HEADER_BYTES - len(start) - 16) + b"\r\n\r\n" + body)  # the entry adds headers of its own
+    async with asyncio.timeout(5):
+        head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 ")
+    assert b"x-backstop-track: canary" in head
+    assert await _served(entry, canary.revision, outcome="caller_error") == 1
+    assert await _served(entry, canary.revision) == 1
+    writer.close()
+    await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
 
 @pytest.mark.parametrize(

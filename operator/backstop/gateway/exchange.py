@@ -45,6 +45,7 @@ _READ: Final = frozenset(
         ENCODING_HEADER,
     )
 )
+_LONGEST_TRACE: Final = 512  # what the specification asks to be passed on at least
 _LONGEST_READ: Final = 1024  # of a header that rules read
 # What no header may hold.
 _UNCARRIED: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -161,7 +162,7 @@ def read_headers(
             read.setdefault(name, _text(raw_value).strip())
         if name == "content-length":
             length = int(raw_value)  # the HTTP parser has let digits through only
-        elif name in _TRACE_HEADERS:
+        elif name in _TRACE_HEADERS and len(raw_value) <= _LONGEST_TRACE:
             trace[name] = raw_value.decode("latin-1")
         elif name == TYPE_HEADER:
             content_type = raw_value.decode("latin-1")

@@ -24,7 +24,7 @@ from .upstream import read_bounded
 from .usage import USAGE_HEADER, heard, heard_comment
 
 # Statuses that are the caller's doing, whoever answered them.
-CALLER_STATUSES: Final = frozenset({400, 405, 408, 413, 415, 422})
+CALLER_STATUSES: Final = frozenset({400, 405, 408, 413, 415, 422, 431})
 _STATUSES: Final = range(200, 600)
 _PASSED_HEADERS: Final = ("retry-after", "x-should-retry", "www-authenticate")
 _OWN_HEADERS: Final = (BUDGET_HEADER, TRACK_HEADER, USAGE_HEADER)
