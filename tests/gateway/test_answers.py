@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from .harness import ExactTarget, Gateways, make_record, model_tier, static_tier
+from .harness import ExactTarget, Gateways, answering, make_record, model_tier, static_tier
 
 CHOICE = '{"index":0,"message":{"role":"assistant","content":"Fine."},"finish_reason":"stop"}'
 CHUNK = '{"index":0,"delta":{"content":"Fine."},"finish_reason":"stop"}'
@@ -47,6 +47,15 @@ async def test_w14_an_answer_with_bytes_that_are_no_text_is_none(gateways: Gatew
     target.says(answer('"note":"\x80"', stream=stream).encode("latin-1"), stream=stream)
     got = await gateway.chat(stream=stream)
     assert (got.text, got.said("reason")) == ("Not now.", "MalformedAnswer")
+
+
+async def test_a_media_type_has_no_case(gateways: Gateways) -> None:
+    said = answer('"id":"x"', stream=True).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: Text/Event-Stream\r\nContent-Length: %d\r\n\r\n" % len(said)
+    async with answering(head + said) as address:
+        gateway = await gateways.start(make_record([model_tier(address), static_tier()]))
+        got = await gateway.chat(stream=True)
+    assert (got.said("tier"), got.body) == ("primary", said)
 
 
 def pieces(*texts: str, finish: str, last: str = "") -> str:

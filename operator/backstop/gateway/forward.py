@@ -79,7 +79,7 @@ class Forwarder:
             for header in carried(name, value=value)
         ]
         said.append((TRACK_HEADER.encode(), _track(to)))  # a peer that cannot read the traffic object does not know its own
-        if (response.header("content-type") or "").startswith("text/event-stream"):
+        if (response.header("content-type") or "").lower().startswith("text/event-stream"):
             passage.outcome = await _relay_stream(response, reply=reply, headers=said, passage=passage)
             if not reply.begun:
                 await self._fail("the revision that was asked broke off", to=to, identity=identity, reply=reply)

@@ -244,7 +244,7 @@ class Upstream:
                 body = (await read_bounded(response)).removeprefix(_BYTE_ORDER_MARK)
                 self._check(body)
                 return Whole(body)
-            if not (response.header("content-type") or "").startswith("text/event-stream"):
+            if not (response.header("content-type") or "").lower().startswith("text/event-stream"):
                 raise MalformedError("the answer is not a stream")
             streaming = Streaming(response, include_usage=wanted.include_usage)
             await streaming.open()
