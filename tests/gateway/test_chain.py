@@ -224,6 +224,36 @@ async def test_w19_a_missing_done_is_added(model: Model, gateways: Gateways) -> 
     assert await gateway.total("backstop_served_total", outcome="success") == 1
 
 
+async def test_a_caller_has_the_end_of_its_stream_before_a_target_that_keeps_its_own_open(gateways: Gateways) -> None:
+    """The target ends its stream when the caller has the end: who waits for the target first gives up, and makes another connection."""
+    has_end, connections = asyncio.Event(), []
+
+    async def ends_late(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        connections.append(request.transport.get_extra_info("peername"))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        delta = {"index": 0, "delta": {"content": "Fine."}, "finish_reason": "stop"}
+        await response.write(b"data: " + json.dumps({"choices": [delta]}).encode() + b"\n\ndata: [DONE]\n\n")
+        await has_end.wait()
+        return response
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", ends_late)
+    async with listening(app) as url:
+        gateway = await gateways.start(make_record([model_tier(url)]))
+        for number in (1, 2):
+            assert (await gateway.chat(stream=True)).is_done
+            has_end.set()
+
+            async def counted(number: int = number) -> bool:
+                return await gateway.total("backstop_served_total", outcome="success") == number
+
+            await eventually(counted)
+    assert len(connections) == 2
+    assert connections[0] == connections[1]
+
+
 async def test_w22_every_piece_of_a_stream_is_passed_on_when_it_comes(gateways: Gateways, http: aiohttp.ClientSession) -> None:
     """The next token leaves the model when its caller has the one before: whoever holds one back holds up the stream."""
     seen = [asyncio.Event() for _ in range(20)]

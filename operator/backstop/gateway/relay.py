@@ -73,13 +73,13 @@ class Relay:
                     await reply.end_stream(error_event(f"the answer is incomplete: {why}", code="stream_interrupted"))
                     return Relayed(Outcome.TRUNCATED)
                 tier, stream = rest
+            use = ModelUse(tier.target, usage=stream.usage)
+            await reply.end_stream(comment(use) if hop else b"")
         finally:
-            await stream.close()
-        use = ModelUse(tier.target, usage=stream.usage)
+            await stream.close()  # after the caller's end: a target may keep its own open
         continued = isinstance(stream, ContinuedStream)
         if continued:
             self._metrics.count_continued(answer.tier, to=tier.name)
-        await reply.end_stream(comment(use) if hop else b"")
         if reply.failed:
             return Relayed(Outcome.TRUNCATED, use=use)
         return Relayed(Outcome.SUCCESS, use=use, first_broke_off=continued and going_on is not None and going_on.first)
