@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -27,11 +28,19 @@ class Server:
         self.open = 0
         self.closed = asyncio.Event()  # a connection, by the other side
         self.hang_up = asyncio.Event()  # said to the server: close what is open
+        self._sockets: list[int] = []
+
+    def end(self) -> None:
+        """End all connections, with no turn of the event loop: the other side's system knows it, and its loop does not."""
+        for number in self._sockets:
+            with socket.socket(fileno=os.dup(number)) as same:
+                same.shutdown(socket.SHUT_WR)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
         self.connections += 1
         self.open += 1
+        self._sockets.append(writer.get_extra_info("socket").fileno())
         hanging = asyncio.create_task(self._hang_up(writer))
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
@@ -106,6 +115,14 @@ async def test_a_connection_that_was_closed_between_two_requests_costs_none(clie
         assert (server.connections, len(server.requests)) == (2, 2)
 
 
+async def test_a_connection_whose_end_the_loop_has_not_read_yet_is_not_used(client: Client) -> None:
+    async with serving(OK, OK) as (server, place):
+        await post(client, place)
+        server.end()
+        assert await post(client, place) == b"ok"
+        assert (server.connections, len(server.requests)) == (2, 2)
+
+
 async def test_a_request_whose_connection_ends_without_an_answer_is_not_sent_again(client: Client) -> None:
     async with serving(OK, b"", OK) as (server, place):
         await post(client, place)
@@ -159,7 +176,7 @@ async def test_tls_is_spoken_with_those_whose_certificate_somebody_vouches_for(c
     make_certificate(tmp_path, names=["server", "ca.crt"])
     own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     own.load_cert_chain(tmp_path / "server", tmp_path / "server.key")
-    server = Server(OK)
+    server = Server(OK, OK, OK)
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=own)
     async with listening:
         place = Place("127.0.0.1", listening.sockets[0].getsockname()[1], "/", tls=True)
@@ -167,7 +184,10 @@ async def test_tls_is_spoken_with_those_whose_certificate_somebody_vouches_for(c
             await post(client, place)
         assert server.requests == []
         trusting = Client(idle_seconds=60, trust=ssl.create_default_context(cafile=str(tmp_path / "ca.crt")))
+        assert [await post(trusting, place) for _ in range(2)] == [b"ok", b"ok"]
+        server.end()
         assert await post(trusting, place) == b"ok"
+        assert (server.connections, len(server.requests)) == (2, 3)
         trusting.close()
 
 
