@@ -8,7 +8,7 @@ import asyncio
 import select
 import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 import aiohappyeyeballs
 
 from .modelconnection import Answer, BrokenError, GarbledError, ModelConnection
+from .resolution import Resolution
 from .trust import trust_of
 from .wire import END_OF_HEAD, lines
 
@@ -24,9 +25,6 @@ __all__ = ["Answer", "BrokenError", "Client", "ConnectTimeoutError", "GarbledErr
 
 # A second address of a name is tried after this.
 _NEXT_ADDRESS_SECONDS: Final = 0.25
-# Names are looked up again after this.
-_NAME_SECONDS: Final = 10.0
-_KEPT_NAMES: Final = 256
 # What may stand in a request line as it is: all that a URL may hold, and what is quoted already.
 _UNQUOTED: Final = "/?:@!$&'()*+,;=%~[]"
 _PORTS: Final = {"http": 80, "https": 443}
@@ -34,7 +32,6 @@ _PORTS: Final = {"http": 80, "https": 443}
 _WHY_UNTRUSTED: Final = {62: "it is made out to another host", 64: "it is made out to another address"}
 
 SocketFactory = Callable[[tuple[Any, ...]], socket.socket]
-_Addresses = Sequence[tuple[int, int, int, str, tuple[Any, ...]]]
 
 
 class UnreachableError(ConnectionError):
@@ -105,7 +102,7 @@ class Client:
         self._idle_seconds = idle_seconds
         self._socket_factory = socket_factory
         self._idle: dict[_Server, list[ModelConnection]] = {}
-        self._names: dict[tuple[str, int], tuple[float, _Addresses]] = {}
+        self._resolution = Resolution()
         self._trusts: dict[str | None, ssl.SSLContext] = {} if trust is None else {None: trust}  # by authorities, made when first needed
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
@@ -162,7 +159,7 @@ class Client:
         return None
 
     async def _connect(self, place: Place, *, within: float | None) -> ModelConnection:
-        """A new connection. What others wait for is not broken off with one that waits no longer: there is nothing shared."""
+        """A new connection. What others wait for, addresses of the same name, is not broken off with one that waits no longer."""
         try:
             async with asyncio.timeout(within):
                 return await self._dial(place)
@@ -175,7 +172,7 @@ class Client:
 
     async def _dial(self, place: Place) -> ModelConnection:
         sock = await aiohappyeyeballs.start_connection(
-            await self._look_up(place.host, port=place.port),
+            await self._resolution.look_up(place.host, port=place.port),
             happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
             interleave=1,
             loop=self.loop,
@@ -193,16 +190,6 @@ class Client:
             sock.close()
             raise
         return connection
-
-    async def _look_up(self, host: str, *, port: int) -> _Addresses:
-        until, found = self._names.get((host, port), (0.0, ()))
-        if self.loop.time() >= until:
-            found = await self.loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-            self._names.pop((host, port), None)
-            if len(self._names) >= _KEPT_NAMES:
-                self._names.pop(next(iter(self._names)))
-            self._names[host, port] = (self.loop.time() + _NAME_SECONDS, found)
-        return found
 
     def _trust(self, authorities: str | None) -> ssl.SSLContext:
         trust = self._trusts.get(authorities)
