@@ -10,16 +10,29 @@ from .revision import ConfigurationError
 # Addresses that answer with a machine's credentials. A model never lives there.
 FORBIDDEN_NETWORKS: Final = tuple(
     ipaddress.ip_network(network)
-    for network in ("169.254.0.0/16", "100.100.100.200/32", "fe80::/10", "fd00:ec2::254/128", "fd20:ce::254/128")
+    for network in (
+        "169.254.0.0/16",
+        "100.100.100.200/32",  # Alibaba Cloud
+        "168.63.129.16/32",  # Azure
+        "192.0.0.192/32",  # Oracle Cloud
+        "fe80::/10",
+        "fd00:ec2::254/128",
+        "fd20:ce::254/128",
+    )
 )
+# An IPv4 address in its last 32 bits is where a NAT64 sends what is for it.
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _ABROAD: Final = "`spec.{path}.jurisdiction` is not one of `spec.residency.allowedJurisdictions`; take the {what} out, or allow it"
 
 
 def is_forbidden(address: str) -> bool:
     """Whether `address` (an IP address as text) is link-local or a cloud's metadata service."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-        parsed = parsed.ipv4_mapped
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            parsed = parsed.ipv4_mapped
+        elif parsed in _NAT64:
+            parsed = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
     return any(parsed in network for network in FORBIDDEN_NETWORKS)
 
 
