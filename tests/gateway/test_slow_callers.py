@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from backstop.gateway import app, exchange
 from backstop.gateway import connection as server_side
-from backstop.gateway import exchange
 from e2e.fakemodel.script import Rule
 
-from .harness import Gateway, Gateways, Model, make_record, model_tier, static_tier
+from .harness import Gateway, Gateways, Model, eventually, make_record, model_tier, static_tier
 
 BODY = b'{"messages":[{"role":"user"}]}'
 REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
@@ -148,6 +148,25 @@ async def test_a_body_that_is_not_complete_in_time_is_let_go_and_its_connection_
         streams[1].write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n" % framing)
         assert (await dribble(streams, b"1\r\n \r\n")).startswith(b"HTTP/1.1 408")
     assert await gateway.total("backstop_served_total", outcome="caller_error") == 1
+    assert (await gateway.status())["bodyBytes"] == 0
+
+
+async def test_bodies_that_do_not_come_lock_nobody_out_and_are_let_go(gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "MAX_IN_FLIGHT", 1)
+    monkeypatch.setattr(exchange, "SILENT_BODY_SECONDS", 3 * SOON)
+    gateway = await gateways.start(make_record([model_tier("127.0.0.1:1"), static_tier()]))
+    async with connection(gateway) as one, connection(gateway) as two, connection(gateway) as third:
+        for _, writer in (one, two):
+            writer.write(REQUEST[:-1])
+
+        async def both_wait() -> bool:
+            return bool((await gateway.status())["bodyBytes"] == 2 * len(BODY) - 2)
+
+        await eventually(both_wait)
+        third[1].write(REQUEST)
+        assert b" 200 " in await answer(third)
+        for streams in (one, two):
+            assert b" 408 " in await answer(streams)
     assert (await gateway.status())["bodyBytes"] == 0
 
 

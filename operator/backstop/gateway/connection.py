@@ -26,6 +26,8 @@ KEEP_ALIVE_SECONDS: Final = 75
 HEAD_SECONDS: Final = 10.0
 # A caller that sends its body slower than this is let go.
 BODY_SECONDS: Final = 60.0
+# And so is one of whose body nothing comes for this long.
+SILENT_BODY_SECONDS: Final = 5.0
 # A caller that takes nothing of its answer for this long is cut off: what waits for it holds memory, and a model's connection.
 UNREAD_SECONDS: Final = 30.0
 # After a refusal, what still comes is let through this long: a connection that is closed over it would take the refusal with it.

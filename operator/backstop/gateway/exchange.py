@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, Protocol
 
 from ..api.names import PIN_HEADER, SYNTHETIC_HEADER
 from ..api.traffic import NO_STEERING, Steering
-from .connection import BODY_SECONDS
+from .connection import BODY_SECONDS, SILENT_BODY_SECONDS
 from .errors import JSON_TYPE, CallerError, caller_error_body, envelope, error_event, named
 from .httpexchange import Exchange
 from .locales import LONGEST_HEADER
@@ -279,11 +279,16 @@ class Body:
             self.content = await self._piece(exchange, longest=longest)
             return
         chunks: list[bytes] = []
+        now = asyncio.get_running_loop().time
+        end = now() + BODY_SECONDS
         try:
-            async with asyncio.timeout(BODY_SECONDS):
+            async with asyncio.timeout_at(min(end, now() + SILENT_BODY_SECONDS)) as silence:
                 while piece := await self._piece(exchange, longest=longest):
                     chunks.append(piece)
+                    silence.reschedule(min(end, now() + SILENT_BODY_SECONDS))
         except TimeoutError:
+            if now() < end:
+                raise CallerError(f"nothing of the body came for {SILENT_BODY_SECONDS:.0f} s; send it at once", status=408) from None
             raise CallerError(f"the body did not arrive within {BODY_SECONDS:.0f} s", status=408) from None
         self.content = chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
