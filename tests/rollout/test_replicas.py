@@ -31,6 +31,17 @@ def at(world: World, percent: int) -> World:
     raise AssertionError(f"no canary at {percent} %; {world.reasons()}")
 
 
+def with_a_pod_to_come() -> World:
+    """10 % has passed, and of the two pods for 50 % one is still to come."""
+    world = own()
+    world.want("2")
+    at(world, 10)
+    world.pace = 0
+    while world.place.canary is not None and world.place.canary.step == 0:
+        world.run(1)
+    return world
+
+
 def sizes(world: World) -> dict[str, int]:
     return {name: arm.desired for name, arm in world.arms.items() if arm.desired}
 
@@ -136,12 +147,7 @@ def test_pods_of_a_third_revision_take_the_share_back_until_they_are_gone() -> N
 
 @pytest.mark.parametrize("ended_by", ["lost pods", "pods of a third revision"])
 def test_without_traffic_a_canary_goes_on_with_the_step_whose_share_it_had_and_not_with_the_next(ended_by: str) -> None:
-    world = own()
-    world.want("2")
-    at(world, 10)
-    world.pace = 0
-    while world.place.canary is not None and world.place.canary.step == 0:
-        world.run(1)
+    world = with_a_pod_to_come()
     assert world.place.canary is not None
     assert (world.place.canary.step_started_at, world.place.canary.weight) == (None, 10), "50 % waits for its second pod"
     if ended_by == "lost pods":
@@ -401,12 +407,7 @@ def test_a_canary_that_serves_alone_is_not_left_by_a_wish_for_a_stable_without_a
 
 @pytest.mark.parametrize("held", ["pause", "route", "spec"])
 def test_while_a_rollout_is_held_no_pod_is_added_to_its_share(held: str) -> None:
-    world = own()
-    world.want("2")
-    at(world, 10)
-    world.pace = 0
-    while world.place.canary is not None and world.place.canary.step == 0:
-        world.run(1)
+    world = with_a_pod_to_come()
     assert sizes(world) == {"rev1": 2, "rev2": 2}
     if held == "pause":
         world.policy = policy(steps=STEPS, own=True, paused=True)

@@ -12,7 +12,7 @@ from backstop.api.reasons import Reason
 
 from .look import Look
 from .move import RETIRE_SECONDS, Move, told
-from .place import CanaryPlace, Halt, Place
+from .place import CanaryPlace, Halt, LastRollout, Place
 
 # Clocks of two operators that are kept, and the rounding of what is written, differ by far less. As far ahead samples are not counted.
 AHEAD_SECONDS: Final = 30.0
@@ -80,9 +80,7 @@ def _elsewhere(look: Look) -> tuple[float | None, ...]:
         place.stable.since if place.stable is not None else None,
         place.waiting.since if place.waiting is not None else None,
         place.guard.returning.at if place.guard is not None and place.guard.returning is not None else None,
-        place.last.watched_since
-        if place.last is not None and place.last.shifted_at is None and (place.last.generation is not None or place.guard is not None)
-        else None,
+        place.last.watched_since if place.last is not None and _is_counted_from(place.last, place=place) else None,
         halted.watched_since if halted is not None and halted.generation is not None else None,
         *(retiring.until - RETIRE_SECONDS for retiring in place.retiring),
     )
@@ -96,8 +94,8 @@ def _counted_from_now(look: Look) -> Place:
         returning = replace(guard.returning, at=min(guard.returning.at, look.now)) if guard.returning is not None else None
         guard = replace(guard, seeing_since=_past(look, guard.seeing_since), returning=returning, until=guard.until - later)
     if last is not None:
-        is_watched = last.shifted_at is None and (last.generation is not None or guard is not None) and last.watched_since > look.now
-        last = replace(last, shifted_at=_past(look, last.shifted_at), ended_at=look.now if is_watched else last.ended_at)
+        again = _is_counted_from(last, place=place) and last.watched_since > look.now
+        last = replace(last, shifted_at=_past(look, last.shifted_at), ended_at=look.now if again else last.ended_at)
     return replace(
         place,
         stable=replace(stable, since=min(stable.since, look.now)) if stable is not None else None,
@@ -107,6 +105,11 @@ def _counted_from_now(look: Look) -> Place:
         guard=guard,
         last=last,
     )
+
+
+def _is_counted_from(last: LastRollout, *, place: Place) -> bool:
+    """Whether something is counted from its end, which was not seen: gateways are watched for it, or requests in the guard window are."""
+    return last.shifted_at is None and (last.generation is not None or place.guard is not None)
 
 
 def _watched_from_now(look: Look, halt: Halt) -> Halt:

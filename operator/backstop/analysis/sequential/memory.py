@@ -9,9 +9,10 @@ between, and the older one goes at once: taken together they would look like one
 would look better than stable.
 
 No promise of the tests hangs on it. Both figures are known before the block that they are used for, and a two-sample e-value has a mean
-of 1 at most whatever is guessed and divided by (`twosample`, `bursts`), so also when it is known from newer blocks alone. What is
-known of bursts is never less than what the tests began with. As long as it is too little (`bursts_are_known`), a limit is bet against
-by blocks where stable has no requests to compare with (`betting`). Evidence is not forgotten here: that is of `restarts`.
+of 1 at most whatever is guessed and divided by (`twosample`, `bursts`), so also when it is known from newer blocks alone. Nothing is
+forgotten before what is newer tells enough of bursts by itself, or is a whole generation. As long as too little is known of them
+(`bursts_are_known`), a limit is bet against by blocks where stable has no requests to compare with (`betting`). Evidence is not forgotten
+here: that is of `restarts`.
 
 Symbols and sources: as `bursts` and `relative`.
 """
