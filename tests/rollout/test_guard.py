@@ -557,3 +557,82 @@ def test_unknown_never_goes_back() -> None:
     found = condition(world.decide(), ConditionType.METRICS_AVAILABLE)
     assert found is not None
     assert found[0] == "False"
+
+
+@pytest.mark.parametrize("mode", ["Automatic", "Pause", "DryRun"])
+def test_a_stable_without_a_ready_pod_for_half_a_minute_is_left_for_the_revision_before_it(mode: str) -> None:
+    world = promoted(mode=mode)
+    world.run(30)
+    world.broken.add("rev2")
+    world.judged = UNSEEN  # nothing is left that could be scraped
+    world.run(25)
+    assert shares(world) == ("rev2", None, 0), "its pods may be back in a moment"
+    world.run(10)
+    assert shares(world) == ("rev1", None, 0)
+    rejection = world.place.rejection_of("rev2")
+    assert rejection is not None
+    assert (rejection.reason, rejection.suspected) == (Reason.CANARY_UNAVAILABLE, False)
+    assert "no pod of it was ready for 30 s, while rev1 has 2" in rejection.message
+    world.broken.clear()
+    world.judged = HEALTHY
+    world.run(300)
+    assert shares(world) == ("rev1", None, 0), "nor is it tried again"
+
+
+def test_pods_of_stable_that_are_back_in_time_begin_the_half_minute_anew() -> None:
+    world = promoted()
+    for _ in range(3):
+        world.broken.add("rev2")
+        world.run(25)
+        world.broken.clear()
+        world.run(2)
+    assert shares(world) == ("rev2", None, 0)
+    assert world.status.guard is not None
+    assert world.status.guard.unreadySince is None
+
+
+def test_a_stable_without_a_ready_pod_stays_where_nothing_could_serve_in_its_place() -> None:
+    world = promoted()
+    world.broken |= {"rev1", "rev2"}
+    world.run(120)
+    assert shares(world) == ("rev2", None, 0)
+    world.broken -= {"rev2"}
+    world.run(60)
+    assert (shares(world), world.place.rejected) == (("rev2", None, 0), ())
+
+
+def test_a_stable_without_a_ready_pod_that_a_person_had_promoted_stays() -> None:
+    world = started(policy=policy(steps=STEPS, guard=GUARD, keep=GUARD))
+    world.want("2")
+    world.run(3)
+    world.ask(promote="now")
+    world.run(30)
+    assert is_stable(world, "2")
+    world.broken.add("rev2")
+    world.run(120)
+    assert shares(world) == ("rev2", None, 0)
+    ready = condition(world.decide(), ConditionType.READY)
+    assert ready is not None
+    assert ready[:2] == ("False", Reason.STABLE_UNREADY)
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_an_operator_that_dies_as_it_leaves_a_stable_without_pods_finishes_it(stop_after: int) -> None:
+    world = promoted(mode="Pause")
+    world.broken.add("rev2")
+    world.run(29)
+    world.now += 2
+    world.one_pass(stop_after=stop_after)
+    world.run(3)
+    rejection = world.place.rejection_of("rev2")
+    assert rejection is not None
+    assert (shares(world), rejection.suspected) == (("rev1", None, 0), False)
+
+
+def test_a_clock_that_is_set_back_keeps_no_stable_without_pods() -> None:
+    world = promoted()
+    world.broken.add("rev2")
+    world.run(10)
+    world.set_back(7200)
+    world.run(35)
+    assert shares(world) == ("rev1", None, 0)

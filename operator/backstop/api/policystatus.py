@@ -296,6 +296,7 @@ class GuardStatus(StatusModel):
     blindTold: bool = Field(False, description="Whether it was told that metrics cannot be seen, and not yet that they can again.")
     seeingSince: Time | None = time_field("Since when metrics can be seen again, where that is still to be told.")
     judged: bool = Field(False, description="Whether every SLO could be judged at least once in this watch.")
+    unreadySince: Time | None = time_field("Since when stable has no ready pod, where the revision before it has one.")
 
 
 class IncidentStatus(StatusModel):

@@ -80,6 +80,7 @@ GUARD: tuple[Gate, ...] = (
     recreation.recall_older,
     guard.finish_return,
     guard.breach,
+    guard.without_pods,
     guard.go_back_when_ready,
     guard.way_back_is_late,
     setback.of_guard,

@@ -17,9 +17,11 @@ from .observed import Known
 from .place import Guard, Halt, Incident, PreviousPlace, Revision, StablePlace
 from .progress import all_healthy
 from .rest import fresh_canary, may_begin, with_canary
+from .safety import FOR_GOOD
 from .wayback import is_late, late_words
 
-# For so long a way back to pods that were gone waits for all of them: one would break under what all of stable's serve.
+# For so long a way back to pods that were gone waits for all of them: one would break under what all of stable's serve. And for so long
+# stable may be without a ready pod before it is left.
 RETURN_SECONDS = 30.0
 COMPARE_SECONDS = 10.0  # the trailing window of the analysis: what is watched is watched for this long beyond the longest `forSeconds`
 
@@ -58,6 +60,25 @@ def breach(look: Look) -> Move | None:
     message = f"going back to {previous.revision.prompt_version} ({previous.revision.name}) as soon as it has its pods: {evidence}"
     returning = replace(guard, returning=Halt(look.now, reason=str(reason), message=evidence))
     return told(replace(look.place, guard=returning), Reason.RETURNING, message)
+
+
+def without_pods(look: Look) -> Move | None:
+    """No pod of stable is ready for long, while the revision before it could serve: without requests no SLO can be breached."""
+    guard, stable, previous = look.place.guard, look.place.stable, look.place.previous
+    if guard is None or stable is None or previous is None or guard.suspect is not None or guard.returning is not None or guard.by_hand:
+        return None
+    arm, could = look.observed.arm(stable.revision.name), look.observed.arm(previous.revision.name).ready
+    if arm.ready > 0 or could == 0:
+        return Move(replace(look.place, guard=replace(guard, unready_since=None))) if guard.unready_since is not None else None
+    if guard.unready_since is None:
+        return Move(replace(look.place, guard=replace(guard, unready_since=look.now)))
+    if look.now - guard.unready_since < RETURN_SECONDS:
+        return None
+    message = (
+        f"no pod of it was ready for {RETURN_SECONDS:.0f} s{f' ({arm.trouble})' if arm.trouble else ''}, "
+        f"while {previous.revision.name} has {could}"
+    )
+    return _return(look, previous, reason=Reason.CANARY_UNAVAILABLE, message=message, at=look.now)
 
 
 def go_back_when_ready(look: Look) -> Move | None:
@@ -178,7 +199,7 @@ def _return(look: Look, previous: PreviousPlace, *, reason: Reason | str, messag
     """All traffic to the revision before; what it leaves is rejected, or waits for a person."""
     stable = look.place.stable
     assert stable is not None
-    if look.policy.rollback.mode is not RollbackMode.PAUSE:
+    if look.policy.rollback.mode is not RollbackMode.PAUSE or reason in FOR_GOOD:
         return go_back(look, previous.revision, reason=reason, message=message, at=at)
     return _halted(look, stable.revision, previous=previous, reason=reason, message=message, at=at)
 

@@ -65,11 +65,15 @@ def _served_alone(canary: CanaryPlace) -> bool:
 
 
 def go_back(look: Look, back: Revision, *, reason: Reason | str, message: str, at: float) -> Move:
-    """Stable is rejected: all traffic to the revision before it, which is stable from now on."""
+    """Stable is rejected: all traffic to the revision before it, which is stable from now on.
+
+    An SLO that it breached may be breached by that one too; that its pods do not run is its own.
+    """
     stable = look.place.stable
     assert stable is not None
     place = replace(without(look, stable.revision), stable=StablePlace(back, since=look.now), previous=None, guard=None)
-    return _rejecting(look, revision=stable.revision, place=place, reason=reason, message=message, at=at, suspected=True)
+    suspected = reason != Reason.CANARY_UNAVAILABLE
+    return _rejecting(look, revision=stable.revision, place=place, reason=reason, message=message, at=at, suspected=suspected)
 
 
 def _rejecting(look: Look, *, revision: Revision, place: Place, reason: Reason | str, message: str, at: float, suspected: bool) -> Move:

@@ -164,6 +164,7 @@ class Guard:
     traffic goes back to the revision before as soon as that has its pods. `by_hand`: a person had it promoted, so that a breach
     is only told. `reported`: why it would have gone back, where it was only told, oldest first. `blind_told`: it was told that metrics
     cannot be seen, and not yet that they can again, which they can since `seeing_since`. `judged`: every SLO could be judged at least once.
+    `unready_since`: no pod of stable is ready, while one of the revision before it is.
     """
 
     until: float
@@ -174,6 +175,7 @@ class Guard:
     blind_told: bool = False
     seeing_since: float | None = None
     judged: bool = False
+    unready_since: float | None = None
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,11 @@ def of_guard(look: Look) -> Move | None:
     """The same without a canary; with a stable that is watched, also when traffic was seen to have gone to it."""
     guard, last, stable = look.place.guard, look.place.last, look.place.stable
     watched = guard is not None and last is not None and stable is not None
-    judged = _ahead(look, last.shifted_at, guard.seeing_since) if guard is not None and last is not None and watched else 0.0
+    judged = (
+        _ahead(look, last.shifted_at, guard.seeing_since, guard.unready_since)
+        if guard is not None and last is not None and watched
+        else 0.0
+    )
     ahead = max(judged, _ahead(look, *_elsewhere(look)))
     if ahead <= AHEAD_SECONDS:
         return None
@@ -92,7 +96,13 @@ def _counted_from_now(look: Look) -> Place:
     later = _ahead(look, stable.since) if stable is not None else 0.0
     if guard is not None:
         returning = replace(guard.returning, at=min(guard.returning.at, look.now)) if guard.returning is not None else None
-        guard = replace(guard, seeing_since=_past(look, guard.seeing_since), returning=returning, until=guard.until - later)
+        guard = replace(
+            guard,
+            seeing_since=_past(look, guard.seeing_since),
+            unready_since=_past(look, guard.unready_since),
+            returning=returning,
+            until=guard.until - later,
+        )
     if last is not None:
         again = _is_counted_from(last, place=place) and last.watched_since > look.now
         last = replace(last, shifted_at=_past(look, last.shifted_at), ended_at=look.now if again else last.ended_at)

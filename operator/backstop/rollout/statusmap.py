@@ -416,6 +416,7 @@ def _guard_place(status: GuardStatus) -> Guard:
         blind_told=status.blindTold,
         seeing_since=_seconds(status.seeingSince),
         judged=status.judged,
+        unready_since=_seconds(status.unreadySince),
     )
 
 
@@ -430,6 +431,7 @@ def _guard_status(guard: Guard) -> GuardStatus:
         blindTold=guard.blind_told,
         seeingSince=_time(guard.seeing_since),
         judged=guard.judged,
+        unreadySince=_time(guard.unready_since),
     )
 
 

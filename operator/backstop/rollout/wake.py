@@ -21,6 +21,8 @@ def wake_at(look: Look) -> float | None:
         deadlines.append(place.waiting.since + look.policy.canary.progressDeadlineSeconds)
     if place.guard is not None:
         deadlines.append(place.guard.until)
+        if place.guard.unready_since is not None:
+            deadlines.append(place.guard.unready_since + RETURN_SECONDS)
         if place.guard.returning is not None:
             deadlines.append(place.guard.returning.at + RETURN_SECONDS)
             deadlines.append(place.guard.returning.at + look.policy.canary.progressDeadlineSeconds)
