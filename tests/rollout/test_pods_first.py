@@ -280,13 +280,6 @@ def test_pods_for_an_early_end_are_not_missed_when_the_evidence_for_it_is_gone()
     assert share(world) == ("rev2", 50)
 
 
-def test_where_pods_make_the_share_a_step_passes_before_they_are_there() -> None:
-    world = in_rollout(policy=policy(replicas=10, steps=SLOW, own=True))
-    world.pace = 0
-    world.run(25)
-    assert (canary(world).step, canary(world).pods_for) == (1, 0)
-
-
 @pytest.mark.parametrize("what", ["a pause", "a spec that cannot be run", "a route that cannot be read"])
 @pytest.mark.parametrize("steps", [((5, 600), (50, 600), (100, 600)), ((100, 600),)], ids=["step", "promotion"])
 def test_a_skipped_step_s_next_waits_for_what_every_step_waits_for(what: str, steps: tuple[tuple[int, int], ...]) -> None:

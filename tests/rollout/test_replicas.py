@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from backstop.analysis.reading import Breaching
 from backstop.api.policystatus import Router
 from backstop.api.reasons import Reason, advice_for
 from backstop.rollout.decide import decide
 from backstop.rollout.look import pods_for_share
 from backstop.rollout.observed import Arm, Unknown, Unresolved
 from backstop.rollout.plan import Plan
-from tests.rollout.world import BREACHED, HEALTHY, UNSEEN, World, policy, revision, started
+from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN, World, policy, reading, revision, share, started
 
 STEPS = ((10, 60), (50, 60), (100, 60))
 MISSING = Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, "`spec.promptVersion` names `v9`, which does not exist; create it")
@@ -32,12 +33,12 @@ def at(world: World, percent: int) -> World:
 
 
 def with_a_pod_to_come() -> World:
-    """10 % has passed, and of the two pods for 50 % one is still to come."""
+    """10 % would pass, and of the two pods for 50 % one is still to come."""
     world = own()
     world.want("2")
     at(world, 10)
     world.pace = 0
-    while world.place.canary is not None and world.place.canary.step == 0:
+    while sizes(world)["rev2"] == 1:
         world.run(1)
     return world
 
@@ -148,8 +149,6 @@ def test_pods_of_a_third_revision_take_the_share_back_until_they_are_gone() -> N
 @pytest.mark.parametrize("ended_by", ["lost pods", "pods of a third revision"])
 def test_without_traffic_a_canary_goes_on_with_the_step_whose_share_it_had_and_not_with_the_next(ended_by: str) -> None:
     world = with_a_pod_to_come()
-    assert world.place.canary is not None
-    assert (world.place.canary.step_started_at, world.place.canary.weight) == (None, 10), "50 % waits for its second pod"
     if ended_by == "lost pods":
         world.arms["rev2"] = Arm(desired=2, ready=0)
     else:
@@ -405,19 +404,52 @@ def test_a_canary_that_serves_alone_is_not_left_by_a_wish_for_a_stable_without_a
     assert world.route.permille == 0
 
 
-@pytest.mark.parametrize("held", ["pause", "route", "spec"])
-def test_while_a_rollout_is_held_no_pod_is_added_to_its_share(held: str) -> None:
+@pytest.mark.parametrize("held", ["pause", "route", "spec", "unknown", "breaching"])
+def test_while_something_keeps_the_step_from_passing_no_pod_is_added_to_its_share(held: str) -> None:
     world = with_a_pod_to_come()
     assert sizes(world) == {"rev1": 2, "rev2": 2}
-    if held == "pause":
-        world.policy = policy(steps=STEPS, own=True, paused=True)
-    elif held == "route":
-        world.unread = True
-    else:
-        world.wanted = MISSING
+    match held:
+        case "pause":
+            world.policy = policy(steps=STEPS, own=True, paused=True)
+        case "route":
+            world.unread = True
+        case "spec":
+            world.wanted = MISSING
+        case "unknown":
+            world.judged = UNSEEN
+        case _:
+            world.judged = reading(Breaching(since=START))
     world.rest()
     assert sizes(world) == {"rev1": 2, "rev2": 1}
-    world.policy, world.unread, world.pace = policy(steps=STEPS, own=True), False, 1000
+    world.pace = 1000
+    world.run(30)
+    assert (share(world), sizes(world)["rev2"]) == (("rev2", 100), 1)
+    if held == "unknown":
+        assert said_of(world)[0] == "MetricsUnavailable"
+    world.policy, world.unread, world.judged = policy(steps=STEPS, own=True), False, HEALTHY
     world.want("2")
     at(world, 50)
     assert sizes(world) == {"rev1": 2, "rev2": 2}
+
+
+def test_pods_that_serve_already_stay_while_something_keeps_the_step_from_passing() -> None:
+    world = started(policy=policy(steps=STEPS, own=True, replicas=10))
+    world.want("2")
+    at(world, 10)
+    world.pace = 0
+    while sizes(world)["rev2"] == 1:
+        world.run(1)
+    world.arms["rev2"] = Arm(desired=10, ready=4)
+    world.judged = UNSEEN
+    world.rest()
+    assert (world.arms["rev2"], share(world)) == (Arm(desired=4, ready=4), ("rev2", 100))
+
+
+def test_pods_that_are_there_when_metrics_are_not_begin_no_step() -> None:
+    world = with_a_pod_to_come()
+    world.arms["rev2"], world.judged = Arm(desired=2, ready=2), UNSEEN
+    world.run(30)
+    assert share(world) == ("rev2", 100)
+    world.judged = HEALTHY
+    world.run(5)
+    assert share(world) == ("rev2", 500)

@@ -154,8 +154,6 @@ class WatchedWorld(World):
             return
         assert not self.policy.canary.paused, f"1: {now.revision.name} goes on from {then.weight} % in a pause"
         assert isinstance(self.observe().wanted, Known), f"3: {now.revision.name} goes on, and nobody knows what is wanted"
-        if self.policy.serving.workload is not None:
-            return  # pods make the share, and come when they come
         known, asked = self.place.acknowledged, held.acknowledged
         if (known.skip_step, known.promote, known.retry) != (asked.skip_step, asked.promote, asked.retry):
             return

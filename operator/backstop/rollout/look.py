@@ -57,11 +57,16 @@ class Look:
         return self.pods_for(max(weight, canary.pods_for if canary.awaits_pods else 0))
 
     def pods_made(self, canary: CanaryPlace) -> int:
-        """Pods that it is given; those for the next weight stay, also while something else keeps the step from passing."""
+        """Pods that it is given; those for the next weight stay, also while something else keeps the step from passing.
+
+        Where pods make the share, only those of them that serve already: one more would be a greater share.
+        """
         needed = self.pods_needed(canary)
-        if self.by_replicas and self.is_held and canary.weight > 0 and canary.promoting_since is None:
-            return needed  # one more would be a greater share already
-        return max(needed, self.pods_for(max(self._weight(canary), canary.pods_for)))
+        most = max(needed, self.pods_for(max(self._weight(canary), canary.pods_for)))
+        if not self.by_replicas or canary.weight == 0 or canary.promoting_since is not None:
+            return most
+        arm = self.observed.arm(canary.revision.name)
+        return max(needed, min(most, arm.ready, arm.desired))
 
     def _weight(self, canary: CanaryPlace) -> int:
         """The greatest that it has, or is prepared for: that of its step, unless the steps were edited since and it has one already."""

@@ -197,8 +197,8 @@ def _next_weight(look: Look, step: int) -> int:
 
 
 def _lacks_pods(look: Look, canary: CanaryPlace, weight: int) -> bool:
-    """Whether pods have to be made before its weight may rise to this. Where pods make the share, they are the weight."""
-    return not look.by_replicas and look.ready(canary) < look.pods_for(weight)
+    """Whether pods have to be made before its weight may rise to this."""
+    return look.ready(canary) < look.pods_for(weight)
 
 
 def _make_pods(look: Look, canary: CanaryPlace, weight: int) -> Move | None:
