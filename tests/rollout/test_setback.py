@@ -150,6 +150,25 @@ def test_gateways_are_not_watched_for_longer(mode: str) -> None:
     assert len(told_of_clocks(world)) == 1
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_pods_of_what_was_halted_go_in_their_time_and_do_not_come_back(ended: bool) -> None:
+    world = in_rollout(policy=policy(own=True, steps=STEPS, mode="Pause"))
+    world.judged = BREACHED
+    world.run(RETIRE_SECONDS + 1 if ended else 2)
+    canary = world.place.canary
+    assert canary is not None
+    assert canary.halted is not None
+    assert canary.halted.generation is None, "it was seen"
+    assert (world.arms["rev2"].desired == 0) is ended
+    world.now -= HOUR
+    for _ in range(2):
+        world.run(1)
+        assert (world.arms["rev2"].desired == 0) is ended
+    world.run(RETIRE_SECONDS)
+    assert world.arms["rev2"].desired == 0
+    assert len(told_of_clocks(world)) == 1
+
+
 def test_an_end_that_nobody_watches_any_more_keeps_its_time() -> None:
     world = in_rollout(policy=policy(steps=STEPS))
     world.deaf = True

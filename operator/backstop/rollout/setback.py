@@ -85,7 +85,7 @@ def _elsewhere(look: Look) -> tuple[float | None, ...]:
         place.waiting.since if place.waiting is not None else None,
         place.guard.returning.at if place.guard is not None and place.guard.returning is not None else None,
         place.last.watched_since if place.last is not None and _is_counted_from(place.last, place=place) else None,
-        halted.watched_since if halted is not None and halted.generation is not None else None,
+        halted.watched_since if halted is not None and _is_waited_for(look, halted) else None,
         *(retiring.until - RETIRE_SECONDS for retiring in place.retiring),
     )
 
@@ -122,8 +122,13 @@ def _is_counted_from(last: LastRollout, *, place: Place) -> bool:
     return last.shifted_at is None and (last.generation is not None or place.guard is not None)
 
 
+def _is_waited_for(look: Look, halt: Halt) -> bool:
+    """The same of a halt: gateways are watched for it, or pods that make shares end by it."""
+    return halt.generation is not None or look.by_replicas
+
+
 def _watched_from_now(look: Look, halt: Halt) -> Halt:
-    return replace(halt, taken_at=look.now) if halt.generation is not None and halt.watched_since > look.now else halt
+    return replace(halt, taken_at=look.now) if _is_waited_for(look, halt) and halt.watched_since > look.now else halt
 
 
 def _ahead(look: Look, *times: float | None) -> float:
