@@ -330,6 +330,30 @@ def test_the_deadline_does_not_count_for_pods_that_are_given_time_to_finish() ->
     assert world.place.rejected == ()
 
 
+def test_the_time_of_a_canarys_own_pods_and_that_of_a_former_stables_are_counted_apart() -> None:
+    world = own(keep=86_400, deadline=120)
+    world.want("2")
+    at(world, 100)
+    world.run(70)
+    world.want("3")
+    at(world, 10)
+    world.want("2")
+    world.run(20)
+    assert sizes(world) == {"rev1": 2, "rev2": 2}, "the former stable was called back"
+    world.pace, world.linger = 0, True
+    world.want("4")
+    world.run(100)
+    world.pace = 1000
+    world.run(60)
+    assert world.place.canary is not None, "of its own pods it waited for 100 s, of the others for 60"
+    world.arms["rev4"], world.pace = replace(world.arms["rev4"], ready=0), 0
+    world.run(100)
+    assert world.place.canary is not None, "its own are to come again, and have their time anew"
+    world.run(25)
+    assert world.place.canary is None
+    assert world.place.rejected[-1].message.endswith("0 of 1 pods ready after 120 s (`spec.canary.progressDeadlineSeconds`)")
+
+
 def said_of(world: World) -> tuple[str, str]:
     progressing = next(c for c in world.status.conditions if c.type == "Progressing")
     return progressing.reason, progressing.message

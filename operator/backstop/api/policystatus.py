@@ -111,7 +111,8 @@ class CanaryStatus(StatusModel):
     reported: Annotated[list[Annotated[str, Field(max_length=64)]], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = Field(
         default_factory=list,
         max_length=32,
-        description="Every reason for which `DryRun` has told that it would have been rolled back in this step.",
+        description="What was told once of this step: each reason for which `DryRun` would have rolled it back, a breach or a lack of "
+        "pods that stable shares; and `WaitingForReady` while it waits for other revisions' pods to go.",
     )
     halted: HaltedStatus | None = Field(None, description="The breach after which it waits, without traffic, for a person.")
     promotingSince: Time | None = time_field("When promotion began. Unset: still judged.")

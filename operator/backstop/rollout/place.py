@@ -56,8 +56,9 @@ class CanaryPlace:
     before callers first could reach it; None: they never could. `pods_for`: the weight that its pods are made for already while a smaller
     one holds, 0: none; `awaits_pods`: nothing but these keeps the step from passing. `approved`: the last step that a person has let pass;
     `by_hand`: it is promoted without steps, because a person asked for it, or because it was stable a moment ago. `reported`: why it would
-    have been rolled back in this step, where that has no consequence; `halted`: the breach after which it waits for a person. `probes_at`:
-    when its probes were begun; `passed`: the marks of those that it has passed, `failed`: of those that failed where that is only told.
+    have been rolled back in this step, where that has no consequence, and whether `unready_since` counts for others' pods; `halted`: the
+    breach after which it waits for a person. `probes_at`: when its probes were begun; `passed`: the marks of those that it has passed,
+    `failed`: of those that failed where that is only told.
     `held_since` and `held_seconds`: time in which the step would have ended and did not pass; `held_told`: that it was for long.
     `silent`: marks of the probes that were to send requests beside callers' and have ended. `blind_told` and `seeing_since`: as of `Guard`.
     """

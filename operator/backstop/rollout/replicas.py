@@ -109,6 +109,15 @@ def without_shortage(canary: CanaryPlace) -> CanaryPlace:
     return replace(canary, reported=tuple(reason for reason in canary.reported if reason != Reason.STABLE_UNREADY))
 
 
+def waits_apart(look: Look, canary: CanaryPlace, *, for_others: bool) -> Move | None:
+    """Its own pods that are to come and others' that are to go have a deadline each, which counts from the end of the other wait."""
+    mark = Reason.WAITING_FOR_READY
+    if for_others == (mark in canary.reported):
+        return None
+    reported = (*canary.reported, str(mark)) if for_others else tuple(reason for reason in canary.reported if reason != mark)
+    return Move(replace(look.place, canary=replace(canary, reported=reported, unready_since=look.now)))
+
+
 def beside_words(look: Look, canary: CanaryPlace) -> str:
     """That stable is short of pods, which makes the canary's share greater than its step's; empty where it is not."""
     stable = look.place.stable

@@ -146,6 +146,8 @@ def pods(look: Look, canary: CanaryPlace) -> Move | None:
         return Move(replace(look.place, canary=settled)) if since is not None else None
     if since is None:
         return Move(replace(look.place, canary=replace(canary, unready_since=look.now)))
+    if (apart := replicas.waits_apart(look, canary, for_others=ready >= needed)) is not None:
+        return apart
     deadline = look.policy.canary.progressDeadlineSeconds
     if ready < needed and (shortage := replicas.shortage(look, canary, since=since)) is not None:
         return shortage
