@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import resource
 import signal
 import socket
 import ssl
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -399,6 +401,7 @@ class Gateways:
         reread_seconds: float = 10.0,
         drain_seconds: float = 0.0,
         body_bytes: int = 64 << 20,
+        connections: int = 4096,
         callers: Path | None = None,
         cache_folder: Path | None = None,
         tickets_folder: Path | None = None,
@@ -419,6 +422,7 @@ class Gateways:
             drain_seconds=drain_seconds,
             grace_seconds=grace_seconds,
             body_bytes=body_bytes,
+            connections=connections,
             reread_seconds=reread_seconds,
             caller_texts={} if callers is None else read_callers(callers),
             callers=callers,
@@ -480,8 +484,9 @@ async def gateway_process(
     folder: Path,
     options: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
+    files: tuple[int, int] | None = None,
 ) -> AsyncIterator[GatewayProcess]:
-    """Run the record as a pod does, without a cluster."""
+    """Run the record as a pod does, without a cluster. `files`: the soft and the hard limit of open files; unset: as it is here."""
     file = folder / f"{record.revision}.json"
     file.write_text(record.model_dump_json(exclude_defaults=True))
     process = await asyncio.create_subprocess_exec(
@@ -501,6 +506,7 @@ async def gateway_process(
         *options,
         stderr=asyncio.subprocess.PIPE,
         env={"PYTHONPATH": str(ROOT / "operator"), "PATH": "/usr/bin:/bin", **(environment or {})},
+        preexec_fn=None if files is None else partial(resource.setrlimit, resource.RLIMIT_NOFILE, files),
     )
     assert process.stderr is not None
 

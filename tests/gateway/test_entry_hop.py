@@ -253,23 +253,24 @@ async def test_a_head_that_only_the_canary_finds_too_long_is_the_callers_doing(
 
 
 @pytest.mark.parametrize(
-    ("head", "outcome"),
+    ("status", "head", "outcome"),
     [
-        (b"Retry-After: 1\r\nx-backstop-reason: Overload", "refused"),
-        (b"Retry-After: 1\r\nx-backstop-reason: ResourceExhaustion\r\nx-backstop-first-tier: failed", "error"),
-        (b"Retry-After: 1", "error"),
+        (429, b"Retry-After: 1\r\nx-backstop-reason: Overload", "refused"),
+        (503, b"Retry-After: 1\r\nx-backstop-reason: Overload", "refused"),
+        (429, b"Retry-After: 1\r\nx-backstop-reason: ResourceExhaustion\r\nx-backstop-first-tier: failed", "error"),
+        (429, b"Retry-After: 1", "error"),
     ],
 )
 async def test_a_canary_without_room_is_not_a_canary_whose_model_has_none(
-    gateways: Gateways, api: TrafficApi, stable: RevisionRecord, canary: RevisionRecord, head: bytes, outcome: str
+    gateways: Gateways, api: TrafficApi, stable: RevisionRecord, canary: RevisionRecord, status: int, head: bytes, outcome: str
 ) -> None:
     api.write(state(3, stable=stable.revision, canary=canary.revision, permille=1000))
     entry = await gateways.start(stable, api=api)
     await entry.acts_on(3)
-    async with answering(b"HTTP/1.1 429 Too Many Requests\r\n%s\r\nContent-Length: 2\r\n\r\n{}" % head) as address:
+    async with answering(b"HTTP/1.1 %d Not Now\r\n%s\r\nContent-Length: 2\r\n\r\n{}" % (status, head)) as address:
         gateways.peers[canary.revision] = address
         got = await entry.chat()
-    assert (got.status, got.said("track"), got.headers["Retry-After"]) == (429, "canary", "1")
+    assert (got.status, got.said("track"), got.headers["Retry-After"]) == (status, "canary", "1")
     assert await _served(entry, canary.revision, outcome=outcome) == 1
     assert await _served(entry, canary.revision) == 1
     assert await entry.total("backstop_sent_total", revision=canary.revision) == 1, "it was sent: a canary that only refuses shows here"

@@ -13,7 +13,7 @@ import msgspec
 from ..api.metricnames import CacheUse, FirstTier, Outcome, Overload
 from ..api.traffic import NO_STEERING, PodRole, role_of, takes_forwarded
 from .access import Access
-from .errors import CallerError, envelope, named
+from .errors import OVERLOAD, REASON_HEADER, CallerError, envelope, named
 from .exchange import Body, Reply, RequestHeaders, read_headers
 from .feedback import FEEDBACK_PATH, LONGEST_FEEDBACK
 from .feedbackdesk import FeedbackDesk
@@ -23,7 +23,7 @@ from .lifecycle import Lifecycle
 from .metrics import GatewayMetrics
 from .revision import Revision
 from .room import BodyRoom, NoRoomError
-from .serve import ANSWERED, OVERLOAD, REASON_HEADER, LocalServer, Passage
+from .serve import ANSWERED, LocalServer, Passage
 from .split import Forward, ServeHere, SplitReason, has_no_share, route, route_synthetic
 from .surface import MODELS_PATH, Endpoint
 from .tracing import Tracing

@@ -8,6 +8,8 @@ import msgspec
 from ..api.metricnames import FailureMode
 
 JSON_TYPE: Final = "application/json"
+REASON_HEADER: Final = "x-backstop-reason"
+OVERLOAD: Final = "Overload"  # said in REASON_HEADER of a 429 or 503 that is a gateway's own
 LONGEST_NAME: Final = 64  # characters of a caller's own that an error says again
 
 

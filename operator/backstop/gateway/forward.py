@@ -11,13 +11,13 @@ from .answer import MalformedError
 from .client import Answer, GarbledError
 from .connection import UNREAD_SECONDS
 from .continuing import tells_that_first_failed
-from .errors import JSON_TYPE, SLOW_CALLER_EVENT, envelope, error_event
+from .errors import JSON_TYPE, OVERLOAD, REASON_HEADER, SLOW_CALLER_EVENT, envelope, error_event
 from .exchange import Body, Reply, RequestHeaders, carried
 from .metrics import GatewayMetrics
 from .peers import NotTaken, PeerAnswer, PeerFailedError, Peers
 from .responses import ends_well, tells_slowness
 from .revision import Revision
-from .serve import BUDGET_HEADER, CACHE_HEADER, FIRST_TIER_HEADER, OVERLOAD, REASON_HEADER, Passage
+from .serve import BUDGET_HEADER, CACHE_HEADER, FIRST_TIER_HEADER, Passage
 from .split import Forward, SplitReason
 from .sse import DONE, Event, EventSplitter, EventTooLongError
 from .upstream import read_bounded
@@ -26,6 +26,7 @@ from .usage import USAGE_HEADER, heard, heard_comment
 # Statuses that are the caller's doing, whoever answered them.
 CALLER_STATUSES: Final = frozenset({400, 405, 408, 413, 415, 422, 431})
 _STATUSES: Final = range(200, 600)
+_NO_ROOM: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _PASSED_HEADERS: Final = ("retry-after", "x-should-retry", "www-authenticate")
 _OWN_HEADERS: Final = (BUDGET_HEADER, TRACK_HEADER, USAGE_HEADER)
 
@@ -149,7 +150,7 @@ def outcome_of(status: int, *, reason: str | None) -> Outcome:
     """How a whole answer of this status counts; `reason` is what the peer says of it."""
     if status < 400:
         return Outcome.SUCCESS
-    if status == HTTPStatus.TOO_MANY_REQUESTS and reason == OVERLOAD:
+    if status in _NO_ROOM and reason == OVERLOAD:
         return Outcome.REFUSED
     return Outcome.CALLER_ERROR if status in CALLER_STATUSES else Outcome.ERROR
 

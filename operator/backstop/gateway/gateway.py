@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -14,6 +15,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 
 from ..api.heartbeat import BEAT_SECONDS, Heartbeat
+from ..api.metricnames import Overload
 from ..api.names import traffic_object
 from ..api.traffic import TrafficState
 from .access import Access, CallerKeys
@@ -28,6 +30,7 @@ from .client import Client
 from .counting import counting
 from .desk import ticket_desk
 from .feedbackdesk import FeedbackDesk
+from .files import METRICS_CONNECTIONS
 from .forbidden import is_forbidden
 from .forward import Forwarder
 from .lifecycle import Lifecycle
@@ -67,6 +70,7 @@ class Settings:
     drain_seconds: float
     grace_seconds: float
     body_bytes: int  # of request bodies that may be held at once
+    connections: int  # of callers
     reread_seconds: float = REREAD_SECONDS
     caller_texts: Mapping[str, str] = field(default_factory=dict)  # by caller, its keys, one a line; of a revision that takes keys
     callers: Path | None = None  # the folder that they come from, which may change
@@ -184,9 +188,15 @@ async def run_gateway(
         watching.add_done_callback(lambda task: _told_of_end(task, stop=stop))
         try:
             await serve_until_stopped(
-                HttpServer(app, now=now, lingers=True),
+                HttpServer(
+                    app,
+                    now=now,
+                    lingers=True,
+                    most=settings.connections,
+                    count_crowded=partial(metrics.count_refused, Overload.CONNECTIONS),
+                ),
                 traffic_socket=settings.traffic_socket,
-                metrics=HttpServer(ops, now=now, lingers=False),
+                metrics=HttpServer(ops, now=now, lingers=False, most=METRICS_CONNECTIONS),
                 metrics_socket=settings.metrics_socket,
                 lifecycle=lifecycle,
                 stop=stop,

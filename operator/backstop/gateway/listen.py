@@ -7,11 +7,12 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
-from typing import Final
+from typing import Final, cast
 
 from .connection import Connection
-from .errors import JSON_TYPE, envelope
-from .httpexchange import Exchange
+from .errors import JSON_TYPE, OVERLOAD, REASON_HEADER, envelope
+from .files import TURNED_AWAY
+from .httpexchange import CLOSE, Exchange
 from .lifecycle import Lifecycle
 from .revision import ConfigurationError
 
@@ -22,18 +23,32 @@ ENDING_SECONDS: Final = 5.0
 LAST_SECONDS: Final = 2.0
 # At the end an idle connection is kept open this long: a request may be on its way.
 LINGER_SECONDS: Final = 0.5
+# Who is told to come back has this long to ask: the answer to what was not asked yet would be lost with the connection.
+TURNED_AWAY_SECONDS: Final = 1.0
+# What is so for long is said again after this.
+SAID_AGAIN_SECONDS: Final = 60.0
 App = Callable[[Exchange], Awaitable[None]]
 _OWN_FAULT: Final = envelope("the gateway has failed; its log says why", kind="server_error")
+_CROWDED: Final = envelope("too many connections are open; retry", kind="server_error", code="overload")
+_COME_BACK: Final = ((b"content-type", JSON_TYPE.encode()), (b"retry-after", b"1"), (REASON_HEADER.encode(), OVERLOAD.encode()), CLOSE)
 _LOG: Final = logging.getLogger("backstop.gateway")
 
 
 class HttpServer:
-    """A port and its connections. `now` is the wall clock, in seconds; `lingers`: idle connections stay open for a moment at the end."""
+    """A port and its connections, `most` of them: who comes then is told to come back (503), and `count_crowded` is called.
 
-    def __init__(self, app: App, *, now: Callable[[], float], lingers: bool) -> None:
+    `now` is the wall clock, in seconds; `lingers`: idle connections stay open for a moment at the end.
+    """
+
+    def __init__(
+        self, app: App, *, now: Callable[[], float], lingers: bool, most: int, count_crowded: Callable[[], None] = lambda: None
+    ) -> None:
         self._app = app
         self._now = now
         self._lingers = lingers
+        self._most = most
+        self._count_crowded = count_crowded
+        self._said_at = -SAID_AGAIN_SECONDS
         self._second, self._date = -1, b""
         self._connections: set[Connection] = set()
         self._running: dict[Exchange, asyncio.Task[None]] = {}
@@ -43,6 +58,7 @@ class HttpServer:
 
     async def listen(self, sock: socket.socket) -> None:
         """Take connections from now on."""
+        self._port = sock.getsockname()[1]
         self._server = await self._loop.create_server(self._connect, sock=sock, backlog=BACKLOG)
 
     def close(self) -> None:
@@ -68,10 +84,27 @@ class HttpServer:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
-    def _connect(self) -> Connection:
-        connection = Connection(begin=self._begin, date=self._date_line, lost=self._lost)
+    def _connect(self) -> asyncio.Protocol:
+        if (beyond := len(self._connections) - self._most) >= 0:
+            self._say_crowded()
+            if beyond >= TURNED_AWAY:
+                return _Closed()
+        connection = Connection(begin=self._begin if beyond < 0 else _turn_away, date=self._date_line, lost=self._lost)
         self._connections.add(connection)
+        if beyond >= 0:
+            connection.close_soon(linger=TURNED_AWAY_SECONDS)
         return connection
+
+    def _say_crowded(self) -> None:
+        self._count_crowded()
+        if (now := self._loop.time()) >= self._said_at + SAID_AGAIN_SECONDS:
+            self._said_at = now
+            _LOG.warning(
+                "port %d has %d connections, which is as many as it may have; who comes now is told to come back: let more gateways"
+                " serve, or raise this one's limits of open files and of memory",
+                self._port,
+                self._most,
+            )
 
     def _lost(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -103,6 +136,18 @@ class HttpServer:
         if now != self._second:
             self._second, self._date = now, b"date: %b\r\n" % formatdate(now, usegmt=True).encode()
         return self._date
+
+
+class _Closed(asyncio.Protocol):
+    """A connection that is closed at once: not even a word can be said on it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A connection."""
+        cast(asyncio.Transport, transport).abort()
+
+
+def _turn_away(exchange: Exchange) -> None:
+    exchange.answer(503, headers=list(_COME_BACK), body=_CROWDED)
 
 
 def bind(host: str | None, *, port: int, option: str) -> socket.socket:

@@ -25,6 +25,7 @@ from ..api.record import secrets_of_record
 from .access import CallerKeys, KeysError
 from .callerfiles import read_callers
 from .compilation import compile_revision
+from .files import for_callers, raise_limit
 from .gateway import Settings, run_gateway
 from .hotcache import most_bytes
 from .listen import bind, stop_on_signals
@@ -152,6 +153,7 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
         drain_seconds=drain if options.drain_seconds is None else parse_seconds(options.drain_seconds, option="--drain-seconds"),
         grace_seconds=parse_seconds(options.grace_seconds, option="--grace-seconds"),
         body_bytes=body_bytes(memory_limit()),
+        connections=for_callers(raise_limit(), memory=memory_limit()),
         caller_texts=callers,
         callers=options.callers,
         cache_folder=_cache_folder(revision, folder=options.cache_folder),

@@ -14,7 +14,7 @@ from .answercache import AnswerCache, CacheAccess
 from .body import ChatRequest, Wanted, parse_chat
 from .chain import Answered, Chain, Exhausted
 from .continuing import Continuation, may_go_on
-from .errors import CallerError, exhausted
+from .errors import REASON_HEADER, CallerError, exhausted
 from .exchange import Body, Reply, RequestHeaders, Spelling, carried
 from .metrics import GatewayMetrics
 from .quality.sampling import AnswerSampler, AnswerStream, Draw
@@ -31,8 +31,6 @@ from .usage import USAGE_HEADER, ModelUse, told, usage_in
 from .walk import Walk
 
 FIRST_TIER_HEADER: Final = "x-backstop-first-tier"
-REASON_HEADER: Final = "x-backstop-reason"
-OVERLOAD: Final = "Overload"  # said in REASON_HEADER of a 429 that is a gateway's own
 HEDGED: Final = "Hedge"  # said there where nothing has failed, and a later tier was faster
 CACHE_HEADER: Final = "x-backstop-cache"
 CACHE_AGE_HEADER: Final = "x-backstop-cache-age"  # whole seconds

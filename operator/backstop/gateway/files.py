@@ -1,0 +1,39 @@
+"""File descriptors: how many this process may have, and how many connections callers may have with them."""
+
+import contextlib
+import resource
+from typing import Final
+
+from .revision import ConfigurationError
+
+# Connections of callers that are told to come back, while they are; and of those who ask the metrics port.
+TURNED_AWAY: Final = 64
+METRICS_CONNECTIONS: Final = 32
+# What is open besides connections to models: those, listening sockets, a cache's file and Redis, the traffic watch, looking names up.
+_BESIDES: Final = TURNED_AWAY + METRICS_CONNECTIONS + 64
+_LEAST: Final = 256
+_UNLIMITED: Final = 1 << 20
+# An eighth of the memory is for connections: an idle one takes half of this here, and the kernel takes as much again.
+_SHARE: Final = 8
+_CONNECTION_BYTES: Final = 8 << 10
+
+
+def raise_limit() -> int:
+    """Take as many file descriptors as the system lets this process have; how many those are. Raises ConfigurationError."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems have a lower bound of their own, and then what there is counts
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return _UNLIMITED
+    if limit < _LEAST:
+        raise ConfigurationError(f"this process may have {limit} open files, and needs {_LEAST} at least; raise its limit (`ulimit -n`)")
+    return limit
+
+
+def for_callers(limit: int, *, memory: int | None) -> int:
+    """How many connections callers may have, with as many to models beside them, in a process that may have `limit` file descriptors and
+    `memory` bytes; None: as many as it likes.
+    """
+    by_files = (limit - _BESIDES) // 2
+    return by_files if memory is None else min(by_files, max(_LEAST, memory // _SHARE // _CONNECTION_BYTES))

@@ -1,0 +1,130 @@
+"""File descriptors have an end: callers' connections are bounded before it, and what fails for want of one is nobody else's fault."""
+
+import asyncio
+import contextlib
+import resource
+import sys
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from backstop.gateway import listen
+from backstop.gateway.files import for_callers
+
+from .harness import ROOT, Gateway, Gateways, Model, eventually, gateway_process, make_record, model_tier
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+BODY = b'{"messages":[{"role":"user","content":"Hello"}]}'
+REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+CROWDED = b'{"error":{"message":"too many connections are open; retry","type":"server_error","param":null,"code":"overload"}}'
+
+
+@contextlib.asynccontextmanager
+async def connections(gateway: Gateway, count: int) -> AsyncIterator[list[Streams]]:
+    """So many callers, who ask nothing yet."""
+    host, _, port = gateway.address.rpartition(":")
+    made = [await asyncio.open_connection(host, int(port)) for _ in range(count)]
+    try:
+        yield made
+    finally:
+        for _, writer in made:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for _, writer in made), return_exceptions=True)
+
+
+async def ask(streams: Streams) -> bytes:
+    """The start of the answer; empty: the connection is closed."""
+    reader, writer = streams
+    try:
+        async with asyncio.timeout(5):
+            writer.write(REQUEST)
+            return await reader.read(1 << 16)
+    except ConnectionError:
+        return b""
+
+
+async def test_a_connection_that_is_one_too_many_is_told_to_come_back(model: Model, gateways: Gateways) -> None:
+    gateway = await gateways.start(make_record([model_tier(model.url)]), connections=3)
+    async with connections(gateway, 3) as served:
+        assert [(await ask(each))[:12] for each in served] == [b"HTTP/1.1 200"] * 3
+        async with connections(gateway, 1) as (late,):
+            head, _, body = (await ask(late)).partition(b"\r\n\r\n")
+            assert (head[:12], body) == (b"HTTP/1.1 503", CROWDED)
+            lines = head.split(b"\r\n")
+            assert {b"retry-after: 1", b"x-backstop-reason: Overload", b"connection: close"} <= set(lines)
+            assert await late[0].read() == b"", "and the connection is over"
+        assert await gateway.total("backstop_refused_total", reason="connections") == 1
+        assert await gateway.total("backstop_served_total") == 3
+        assert (await ask(served[0]))[:12] == b"HTTP/1.1 200", "who is here stays"
+        served[1][1].close()
+
+        async def there_is_room() -> bool:
+            async with connections(gateway, 1) as (another,):
+                return (await ask(another)).startswith(b"HTTP/1.1 200")
+
+        await eventually(there_is_room)
+
+
+async def test_a_connection_that_is_one_too_many_and_asks_nothing_does_not_stay(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listen, "TURNED_AWAY_SECONDS", 0.05)
+    gateway = await gateways.start(make_record([model_tier("127.0.0.1:1")]), connections=1)
+    async with connections(gateway, 2) as (_, late), asyncio.timeout(5):
+        assert await late[0].read() == b""
+
+
+async def test_more_than_can_be_told_so_are_closed_at_once(gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listen, "TURNED_AWAY", 1)
+    monkeypatch.setattr(listen, "TURNED_AWAY_SECONDS", 60.0)
+    gateway = await gateways.start(make_record([model_tier("127.0.0.1:1")]), connections=1)
+    async with connections(gateway, 3) as (_, told, closed), asyncio.timeout(5):
+        with contextlib.suppress(ConnectionResetError):
+            assert await closed[0].read() == b""
+        assert b"too many connections" in await ask(told)
+
+
+@pytest.mark.long
+async def test_callers_cannot_take_the_last_file_descriptor(model: Model, http: aiohttp.ClientSession, tmp_path: Path) -> None:
+    record = make_record([model_tier(model.url)])
+    async with (
+        gateway_process(record, http=http, folder=tmp_path, options=("--drain-seconds", "0"), files=(280, 300)) as running,
+        connections(running.gateway, 500) as callers,
+    ):
+        assert resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE) == (300, 300), "it takes all that it can have"
+        answers = await asyncio.gather(*(ask(caller) for caller in callers))
+        served = sum(answer.startswith(b"HTTP/1.1 200") for answer in answers)
+        assert served == for_callers(300, memory=None)
+        assert not any(answer[:12] not in (b"", b"HTTP/1.1 200", b"HTTP/1.1 503") for answer in answers)
+        gateway = running.gateway
+        assert await gateway.total("backstop_refused_total", reason="connections") == 500 - served
+        assert await gateway.total("backstop_attempts_total", outcome="success") == served
+        assert await gateway.total("backstop_attempts_total") == served
+        running.terminate()
+        assert running.process.stderr is not None
+        said = [line async for line in running.process.stderr]
+        assert sum(b"as many as it may have" in line for line in said) == 1, said
+
+
+@pytest.mark.parametrize(
+    ("limit", "memory", "connections"),
+    [(1024, None, 432), (1 << 20, None, 524_208), (1 << 20, 256 << 20, 4096), (1024, 256 << 20, 432), (1 << 20, 1 << 20, 256)],
+)
+def test_callers_get_half_of_the_files_and_an_eighth_of_the_memory(limit: int, memory: int | None, connections: int) -> None:
+    assert for_callers(limit, memory=memory) == connections
+
+
+async def test_a_gateway_that_may_have_too_few_files_does_not_start(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text(make_record([model_tier("127.0.0.1:1")]).model_dump_json(exclude_defaults=True))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "backstop.gateway.main", "--record", str(tmp_path / "record.json"), "--port", "0", "--metrics-port", "0"),
+        stderr=asyncio.subprocess.PIPE,
+        env={"PYTHONPATH": str(ROOT / "operator"), "PATH": "/usr/bin:/bin"},
+        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_NOFILE, (200, 200)),
+    )
+    _, said = await process.communicate()
+    sentence = "backstop-gateway: this process may have 200 open files, and needs 256 at least; raise its limit (`ulimit -n`)\n"
+    assert (process.returncode, said.decode()) == (2, sentence)
