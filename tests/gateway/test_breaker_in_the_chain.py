@@ -147,12 +147,14 @@ async def test_an_empty_answer_that_ended_for_its_length_is_handed_on_and_taken_
         got = await gateway.chat(stream=stream, max_completion_tokens=16)
         assert (got.text, got.said("reason")) == ("Not now.", "MalformedAnswer")
     assert ((await breaker(gateway))["state"], len(target.seen)) == ("closed", 4)
+    assert await gateway.total("backstop_served_total", first_tier="skipped") == 4, "nor for the revision's"
     target.says(cut_short(stream=stream).replace("length", "stop"), stream=stream)
     for _ in range(4):
         await gateway.chat(stream=stream)
     assert ((await breaker(gateway))["state"], len(target.seen)) == ("open", 6), (
         "an answer that is empty for no reason is the model's fault"
     )
+    assert await gateway.total("backstop_served_total", first_tier="failed") == 4
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -88,7 +88,9 @@ class FirstTier(StrEnum):
     ANSWERED = "answered"
     LATE = "late"  # handed over because it was late (LatencyBreach), or taken out because it was
     FAILED = "failed"  # its attempt failed, other than by being late, or it is taken out because it failed so
-    SKIPPED = "skipped"  # not tried: no time left, or what is asked is more than it can do; or it said that it does not fit
+    # Not tried: no time left, or what is asked is more than it can do; or what came of it is not its doing: the request does not fit, or
+    # leaves no length for an answer, or the gateway could not ask.
+    SKIPPED = "skipped"
 
 
 class CacheUse(StrEnum):

@@ -269,7 +269,7 @@ class Chain:
                 return result
         # Left alone or not: a canary with a broken target must not look healthy between two tries.
         if tier is self._tiers[0]:
-            walk.first_tier = FirstTier.LATE if failure.mode is FailureMode.LATENCY_BREACH else FirstTier.FAILED
+            walk.first_tier = _became(result, mode=failure.mode)
         return failure
 
     async def _attempt(
@@ -368,6 +368,13 @@ def content_deadline(tier: ModelTier, *, now: float, budget_end: float) -> float
     if tier.first_token is None:
         return min(budget_end - tier.reserved, now + tier.total)
     return min(now + tier.first_token, budget_end, now + tier.total)
+
+
+def _became(result: Failed | LeftAlone, *, mode: FailureMode) -> FirstTier:
+    """How the first tier counts that gave nothing. What its breaker does not count says nothing of the revision either."""
+    if isinstance(result, Failed) and result.blameless:
+        return FirstTier.SKIPPED
+    return FirstTier.LATE if mode is FailureMode.LATENCY_BREACH else FirstTier.FAILED
 
 
 def _is_late(result: Whole | Streaming | PassedBack | Failed | None) -> bool:
