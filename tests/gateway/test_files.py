@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import resource
 import sys
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ import pytest
 from backstop.gateway import listen
 from backstop.gateway.files import for_callers
 
-from .harness import ROOT, Gateway, Gateways, Model, eventually, gateway_process, make_record, model_tier
+from .harness import ROOT, Gateway, Gateways, Model, eventually, gateway_process, guarded_tier, make_record, model_tier, static_tier
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 BODY = b'{"messages":[{"role":"user","content":"Hello"}]}'
@@ -107,6 +108,35 @@ async def test_callers_cannot_take_the_last_file_descriptor(model: Model, http: 
         assert running.process.stderr is not None
         said = [line async for line in running.process.stderr]
         assert sum(b"as many as it may have" in line for line in said) == 1, said
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("static", [True, False], ids=["static", "exhausted"])
+async def test_a_model_is_not_blamed_for_a_gateway_without_file_descriptors(
+    model: Model, http: aiohttp.ClientSession, tmp_path: Path, static: bool
+) -> None:
+    tier = guarded_tier(model.url, breaker={"windowSeconds": 10, "minRequests": 2, "failurePercent": 50, "openSeconds": 5})
+    record = make_record([tier, *([static_tier()] if static else [])])
+    async with gateway_process(record, http=http, folder=tmp_path, options=("--drain-seconds", "0")) as running:
+        gateway, pid = running.gateway, running.process.pid
+        assert (await http.get(f"http://{gateway.address}/v1/models")).status == 200, "and the connection stays"
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE, (1, resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]))
+        for _ in range(5):
+            got = await gateway.chat()
+            assert (got.said("reason"), got.said("first-tier")) == ("Overload", "skipped")
+            assert (got.status, got.said("tier")) == ((200, "static") if static else (503, None))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        assert (await gateway.status())["breakers"]["primary"]["state"] == "closed"
+        assert await gateway.total("backstop_attempts_total", target="primary", outcome="Overload") == 5
+        assert await gateway.total("backstop_served_total", outcome="success" if static else "refused", first_tier="skipped") == 5
+        got = await gateway.chat()
+        assert (got.status, got.said("tier"), got.said("attempts")) == (200, "primary", "1")
+        running.terminate()
+        assert running.process.stderr is not None
+        said = await running.process.stderr.read()
+        assert len(re.findall(rb"no file descriptor is left to ask tier `primary` with; it is passed over, and not blamed", said)) == 1, (
+            said
+        )
 
 
 @pytest.mark.parametrize(

@@ -389,6 +389,6 @@ def outcome_of(result: Whole | Streaming | PassedBack | Failed | None) -> str:
         case PassedBack():
             return "passed_back"
         case Failed():
-            return result.failure.mode.value
+            return result.failure.reason
         case None:
             return "cancelled"

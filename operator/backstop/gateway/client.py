@@ -16,12 +16,23 @@ from urllib.parse import quote, urlsplit
 
 import aiohappyeyeballs
 
+from .files import OUT_OF_FILES
 from .modelconnection import Answer, BrokenError, GarbledError, ModelConnection
 from .resolution import Resolution
 from .trust import trust_of
 from .wire import END_OF_HEAD, lines
 
-__all__ = ["Answer", "BrokenError", "Client", "ConnectTimeoutError", "GarbledError", "Place", "UnreachableError", "UntrustedError"]
+__all__ = [
+    "Answer",
+    "BrokenError",
+    "Client",
+    "ConnectTimeoutError",
+    "GarbledError",
+    "OutOfFilesError",
+    "Place",
+    "UnreachableError",
+    "UntrustedError",
+]
 
 # A second address of a name is tried after this.
 _NEXT_ADDRESS_SECONDS: Final = 0.25
@@ -36,6 +47,10 @@ SocketFactory = Callable[[tuple[Any, ...]], socket.socket]
 
 class UnreachableError(ConnectionError):
     """There was no connection to be had; nothing has been sent."""
+
+
+class OutOfFilesError(UnreachableError):
+    """This process may open no more files, and a connection is one: not the other side's doing. Nothing has been sent."""
 
 
 class UntrustedError(UnreachableError):
@@ -168,6 +183,8 @@ class Client:
         except ssl.SSLCertVerificationError as error:
             raise UntrustedError(_WHY_UNTRUSTED.get(error.verify_code, error.verify_message)) from None
         except OSError as error:
+            if error.errno in OUT_OF_FILES:
+                raise OutOfFilesError("no file descriptor is left for a connection") from None
             raise UnreachableError(f"no connection: {type(error).__name__}") from None
 
     async def _dial(self, place: Place) -> ModelConnection:

@@ -52,7 +52,8 @@ NOT_FOR_THIS: Final = (FailureMode.PROMPT_ERROR, FailureMode.POLICY_VIOLATION)
 class Failure:
     """Why a tier gave no answer. `status` is the target's own, where it sent one; `detail` is for the caller, in our words.
 
-    `left_alone`: it was not asked, because of how it failed before. `final`: nobody else is to be asked either.
+    `left_alone`: it was not asked, because of how it failed before. `final`: nobody else is to be asked either. `own`: it is this gateway
+    that could not ask.
     """
 
     mode: FailureMode
@@ -60,6 +61,12 @@ class Failure:
     status: int | None = None
     left_alone: bool = False
     final: bool = False
+    own: bool = False
+
+    @property
+    def reason(self) -> str:
+        """As answers and metrics say it."""
+        return OVERLOAD if self.own else self.mode.value
 
 
 def exhausted(failure: Failure) -> tuple[int, bytes]:

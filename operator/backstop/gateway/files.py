@@ -1,17 +1,19 @@
 """File descriptors: how many this process may have, and how many connections callers may have with them."""
 
 import contextlib
+import errno
 import resource
 from typing import Final
 
-from .revision import ConfigurationError
-
+# How the system says that a process, or the machine, has as many files open as it may.
+OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
 # Connections of callers that are told to come back, while they are; and of those who ask the metrics port.
 TURNED_AWAY: Final = 64
 METRICS_CONNECTIONS: Final = 32
 # What is open besides connections to models: those, listening sockets, a cache's file and Redis, the traffic watch, looking names up.
 _BESIDES: Final = TURNED_AWAY + METRICS_CONNECTIONS + 64
-_LEAST: Final = 256
+# Nobody is served with fewer.
+LEAST: Final = 256
 _UNLIMITED: Final = 1 << 20
 # An eighth of the memory is for connections: an idle one takes half of this here, and the kernel takes as much again.
 _SHARE: Final = 8
@@ -19,16 +21,12 @@ _CONNECTION_BYTES: Final = 8 << 10
 
 
 def raise_limit() -> int:
-    """Take as many file descriptors as the system lets this process have; how many those are. Raises ConfigurationError."""
+    """Take as many file descriptors as the system lets this process have; how many those are."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # some systems have a lower bound of their own, and then what there is counts
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return _UNLIMITED
-    if limit < _LEAST:
-        raise ConfigurationError(f"this process may have {limit} open files, and needs {_LEAST} at least; raise its limit (`ulimit -n`)")
-    return limit
+    return _UNLIMITED if limit == resource.RLIM_INFINITY else limit
 
 
 def for_callers(limit: int, *, memory: int | None) -> int:
@@ -36,4 +34,4 @@ def for_callers(limit: int, *, memory: int | None) -> int:
     `memory` bytes; None: as many as it likes.
     """
     by_files = (limit - _BESIDES) // 2
-    return by_files if memory is None else min(by_files, max(_LEAST, memory // _SHARE // _CONNECTION_BYTES))
+    return by_files if memory is None else min(by_files, max(LEAST, memory // _SHARE // _CONNECTION_BYTES))

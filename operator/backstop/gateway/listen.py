@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from typing import Final, cast
 
+from .complaint import Complaint
 from .connection import Connection
 from .errors import JSON_TYPE, OVERLOAD, REASON_HEADER, envelope
 from .files import TURNED_AWAY
@@ -25,8 +26,6 @@ LAST_SECONDS: Final = 2.0
 LINGER_SECONDS: Final = 0.5
 # Who is told to come back has this long to ask: the answer to what was not asked yet would be lost with the connection.
 TURNED_AWAY_SECONDS: Final = 1.0
-# What is so for long is said again after this.
-SAID_AGAIN_SECONDS: Final = 60.0
 App = Callable[[Exchange], Awaitable[None]]
 _OWN_FAULT: Final = envelope("the gateway has failed; its log says why", kind="server_error")
 _CROWDED: Final = envelope("too many connections are open; retry", kind="server_error", code="overload")
@@ -48,7 +47,6 @@ class HttpServer:
         self._lingers = lingers
         self._most = most
         self._count_crowded = count_crowded
-        self._said_at = -SAID_AGAIN_SECONDS
         self._second, self._date = -1, b""
         self._connections: set[Connection] = set()
         self._running: dict[Exchange, asyncio.Task[None]] = {}
@@ -58,7 +56,11 @@ class HttpServer:
 
     async def listen(self, sock: socket.socket) -> None:
         """Take connections from now on."""
-        self._port = sock.getsockname()[1]
+        self._complaint = Complaint(
+            f"port {sock.getsockname()[1]} has {self._most} connections, which is as many as it may have; who comes now is told to come"
+            " back: let more gateways serve, or raise this one's limits of open files and of memory",
+            clock=self._loop.time,
+        )
         self._server = await self._loop.create_server(self._connect, sock=sock, backlog=BACKLOG)
 
     def close(self) -> None:
@@ -86,7 +88,8 @@ class HttpServer:
 
     def _connect(self) -> asyncio.Protocol:
         if (beyond := len(self._connections) - self._most) >= 0:
-            self._say_crowded()
+            self._count_crowded()
+            self._complaint.say()
             if beyond >= TURNED_AWAY:
                 return _Closed()
         connection = Connection(begin=self._begin if beyond < 0 else _turn_away, date=self._date_line, lost=self._lost)
@@ -94,17 +97,6 @@ class HttpServer:
         if beyond >= 0:
             connection.close_soon(linger=TURNED_AWAY_SECONDS)
         return connection
-
-    def _say_crowded(self) -> None:
-        self._count_crowded()
-        if (now := self._loop.time()) >= self._said_at + SAID_AGAIN_SECONDS:
-            self._said_at = now
-            _LOG.warning(
-                "port %d has %d connections, which is as many as it may have; who comes now is told to come back: let more gateways"
-                " serve, or raise this one's limits of open files and of memory",
-                self._port,
-                self._most,
-            )
 
     def _lost(self, connection: Connection) -> None:
         self._connections.discard(connection)

@@ -25,7 +25,7 @@ from ..api.record import secrets_of_record
 from .access import CallerKeys, KeysError
 from .callerfiles import read_callers
 from .compilation import compile_revision
-from .files import for_callers, raise_limit
+from .files import LEAST, for_callers, raise_limit
 from .gateway import Settings, run_gateway
 from .hotcache import most_bytes
 from .listen import bind, stop_on_signals
@@ -153,7 +153,7 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
         drain_seconds=drain if options.drain_seconds is None else parse_seconds(options.drain_seconds, option="--drain-seconds"),
         grace_seconds=parse_seconds(options.grace_seconds, option="--grace-seconds"),
         body_bytes=body_bytes(memory_limit()),
-        connections=for_callers(raise_limit(), memory=memory_limit()),
+        connections=_connections(),
         caller_texts=callers,
         callers=options.callers,
         cache_folder=_cache_folder(revision, folder=options.cache_folder),
@@ -161,6 +161,14 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
         traces=traces,
     )
     return revision, settings
+
+
+def _connections() -> int:
+    """How many callers may have. Raises ConfigurationError."""
+    limit = raise_limit()
+    if limit < LEAST:
+        raise ConfigurationError(f"this process may have {limit} open files, and needs {LEAST} at least; raise its limit (`ulimit -n`)")
+    return for_callers(limit, memory=memory_limit())
 
 
 def _traces(environment: Mapping[str, str], *, authorities: str | None) -> TraceSettings | None:

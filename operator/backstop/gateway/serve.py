@@ -233,7 +233,7 @@ class LocalServer:
         if isinstance(answer, Exhausted):
             status, body = exhausted(answer.failure)
             await reply.whole(status, headers=[*headers, (b"x-should-retry", b"false")], body=body)
-            return Outcome.ERROR
+            return Outcome.REFUSED if answer.failure.own else Outcome.ERROR
         match answer.answer:
             case Whole(body):
                 await reply.whole(200, headers=headers, body=body)
@@ -332,7 +332,7 @@ def _say(answer: Answered | Exhausted, *, walk: Walk, overhead: float) -> list[t
     if isinstance(answer, Answered):
         said += _who(answer.tier, answer.model)
     if walk.failures:
-        said.append((REASON_HEADER.encode(), walk.failures[0].mode.value.encode()))
+        said.append((REASON_HEADER.encode(), walk.failures[0].reason.encode()))
     elif walk.hedged:
         said.append((REASON_HEADER.encode(), HEDGED.encode()))
     return said

@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 from ..api.metricnames import FailureMode
 from .answer import CutShortError, MalformedError, empty, read_delta
 from .body import Wanted
-from .client import Answer, BrokenError, Client, GarbledError, Place, UnreachableError, UntrustedError
+from .client import Answer, BrokenError, Client, GarbledError, OutOfFilesError, Place, UnreachableError, UntrustedError
+from .complaint import Complaint
 from .errors import JSON_TYPE, Failure
 from .retryafter import seconds_to_wait
 from .revision import ModelTier
@@ -63,7 +64,7 @@ class Failed:
     unusable: bool = False
     retry_after: float = 0.0
     safe_to_retry: bool = False
-    blameless: bool = False  # for the request's own bound on the length, which says nothing of the target
+    blameless: bool = False  # for the request's own bound on the length, or for this gateway: it says nothing of the target
 
 
 class Streaming:
@@ -203,6 +204,11 @@ class Upstream:
             headers["Authorization"] = tier.authorization
         headers |= tier.sent
         self._head = self._place.head(headers)
+        self._complaint = Complaint(
+            f"no file descriptor is left to ask tier `{tier.name}` with; it is passed over, and not blamed: let more gateways serve, or"
+            " raise this one's limit of open files",
+            clock=clock,
+        )
 
     async def attempt(
         self, body: bytes, *, trace: Mapping[str, str], wanted: Wanted, content_by: float
@@ -229,6 +235,10 @@ class Upstream:
         except UntrustedError as error:
             detail = f"the certificate of tier `{self._tier.name}` is not to be trusted: {error}"
             return Failed(Failure(FailureMode.DEPENDENCY_FAILURE, detail), unusable=True)
+        except OutOfFilesError:
+            self._complaint.say()
+            detail = f"no file descriptor is left to ask tier `{self._tier.name}` with"
+            return Failed(Failure(FailureMode.RESOURCE_EXHAUSTION, detail, own=True), blameless=True)
         except (OSError, ValueError) as error:
             failure = Failure(FailureMode.DEPENDENCY_FAILURE, f"tier `{self._tier.name}` could not be reached, or broke off")
             lost = response is None and isinstance(error, BrokenError | UnreachableError)
