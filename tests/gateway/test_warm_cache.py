@@ -3,9 +3,12 @@
 import asyncio
 import json
 import logging
+import socket
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,13 @@ import pytest
 
 from backstop.api.record import RevisionRecord
 from backstop.gateway.compilation import compile_revision
+from backstop.gateway.dial import dial
 from backstop.gateway.exchange import DEADLINE_HEADER
+from backstop.gateway.redisaddress import read_redis_address
+from backstop.gateway.resolution import Addresses, Resolution
 from backstop.gateway.revision import ConfigurationError
 from backstop.gateway.storedentry import Entry, encode
+from backstop.gateway.warmcache import RedisStore
 from e2e.fakemodel.script import Rule
 from tests.certificates import make_certificate
 
@@ -73,7 +80,8 @@ async def written(gateway: Gateway, times: int, *, result: str = "written") -> N
 async def test_an_answer_of_one_gateway_is_given_by_another_which_then_has_it_in_memory(
     model: Model, gateways: Gateways, server: Valkey
 ) -> None:
-    first, second = [await gateways.start(record_with(model.url), keys={ADDRESS: server.url}) for _ in range(2)]
+    url = server.url.replace("127.0.0.1", "localhost")
+    first, second = [await gateways.start(record_with(model.url), keys={ADDRESS: url}) for _ in range(2)]
     asked = await first.chat()
     await written(first, 1)
     answers = [await second.chat() for _ in range(2)]
@@ -306,6 +314,30 @@ async def test_w08_a_caller_in_a_hurry_waits_for_no_redis_and_teaches_nothing_ab
             assert told(got) == ("Not now.", "miss", "static", "skipped", "0")
         assert await looked(gateway, "failed") == 6
         assert await gateway.total("backstop_breaker_state", tier="cache/warm") == 0
+
+
+async def test_a_redis_whose_name_hangs_takes_no_thread_that_others_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def hang(*_: Any, flags: int = 0, **__: Any) -> Addresses:
+        if not flags & socket.AI_NUMERICHOST:
+            over.wait(20)
+        raise socket.gaierror(socket.EAI_NONAME, "no name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)  # also for whoever would ask on another way
+    address = read_redis_address("redis://cache:6379", authorities=None)
+    store = RedisStore(address, prefix="", dial=partial(dial, names=Resolution(ask=hang), socket_factory=None))
+    try:
+        for _ in range(40):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await store.open()
+        async with asyncio.timeout(5):
+            assert await asyncio.to_thread(threading.active_count) > 1
+        assert [thread.name for thread in threading.enumerate()].count("resolution") == 1
+    finally:
+        over.set()
+        await store.close()
 
 
 async def test_w32_200_identical_misses_are_one_upstream_call_and_few_questions(model: Model, gateways: Gateways, server: Valkey) -> None:

@@ -11,11 +11,10 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, urlsplit
 
-import aiohappyeyeballs
-
+from .dial import SocketFactory, dial
 from .files import OUT_OF_FILES
 from .modelconnection import Answer, BrokenError, GarbledError, ModelConnection
 from .resolution import Resolution
@@ -34,15 +33,11 @@ __all__ = [
     "UntrustedError",
 ]
 
-# A second address of a name is tried after this.
-_NEXT_ADDRESS_SECONDS: Final = 0.25
 # What may stand in a request line as it is: all that a URL may hold, and what is quoted already.
 _UNQUOTED: Final = "/?:@!$&'()*+,;=%~[]"
 _PORTS: Final = {"http": 80, "https": 443}
 # By OpenSSL's number: what would name a host in OpenSSL's own words.
 _WHY_UNTRUSTED: Final = {62: "it is made out to another host", 64: "it is made out to another address"}
-
-SocketFactory = Callable[[tuple[Any, ...]], socket.socket]
 
 
 class UnreachableError(ConnectionError):
@@ -188,13 +183,7 @@ class Client:
             raise UnreachableError(f"no connection: {type(error).__name__}") from None
 
     async def _dial(self, place: Place) -> ModelConnection:
-        sock = await aiohappyeyeballs.start_connection(
-            await self._resolution.look_up(place.host, port=place.port),
-            happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
-            interleave=1,
-            loop=self.loop,
-            socket_factory=self._socket_factory,
-        )
+        sock = await dial(place.host, port=place.port, names=self._resolution, socket_factory=self._socket_factory)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _, connection = await self.loop.create_connection(

@@ -29,6 +29,7 @@ from .chain import Chain
 from .client import Client
 from .counting import counting
 from .desk import ticket_desk
+from .dial import dial
 from .feedbackdesk import FeedbackDesk
 from .files import METRICS_CONNECTIONS
 from .forbidden import is_forbidden
@@ -39,6 +40,7 @@ from .metrics import GatewayMetrics
 from .ops import OpsApp
 from .peers import Peers
 from .quality.sampling import AnswerSampler
+from .resolution import Resolution
 from .revision import Revision
 from .room import BodyRoom
 from .serve import LocalServer
@@ -108,7 +110,8 @@ async def run_gateway(
         )
 
     view = TrafficView(on_change=on_change)
-    lower = lower_levels(revision, folder=settings.cache_folder, metrics=metrics, clock=clock, now=now)
+    to_redis = partial(dial, names=Resolution(), socket_factory=guarded_socket)
+    lower = lower_levels(revision, folder=settings.cache_folder, dial=to_redis, metrics=metrics, clock=clock, now=now)
     tier = revision.cache
     cache = None if tier is None else AnswerCache(tier, revision=revision, metrics=metrics, clock=clock, now=now, lower=lower)
     access = _access(revision, settings=settings)
@@ -125,7 +128,7 @@ async def run_gateway(
         allowance = None if revision.allowance is None else Allowance(revision.allowance, now=now)
         if allowance is not None:
             metrics.show_allowance(allowance)
-            await levels.enter_async_context(counting(allowance, counter=shared_counter(revision), jitter=jitter))
+            await levels.enter_async_context(counting(allowance, counter=shared_counter(revision, dial=to_redis), jitter=jitter))
         gate = TargetGate(revision, metrics=metrics, clock=clock)
         desk = ticket_desk(revision, folder=settings.tickets_folder, client=client, metrics=metrics, now=now, jitter=jitter)
         if desk is not None:

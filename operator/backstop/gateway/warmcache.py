@@ -6,8 +6,9 @@ replica, which goes on to answer on the connections that it has, and takes nothi
 what the server was told.
 """
 
+import asyncio
 import ssl
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis, SSLConnection
@@ -17,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError, ResponseError  # fmt: skip
 from redis.exceptions import ConnectionError as NotConnectedError
 
+from .dial import Dial
 from .lowerlevel import STORE_SECONDS, StoreError
 from .redisaddress import RedisAddress
 from .storedentry import LONGEST_ENTRY
@@ -26,7 +28,29 @@ Answer = TypeVar("Answer")
 _CONNECTIONS: Final = 2
 
 
-class _SecuredConnection(SSLConnection):
+class _DialedConnection(Connection):
+    """On a socket of ours: the library looks names up in threads that everybody shares, where one that hangs holds up the others."""
+
+    def __init__(self, *, dial: Dial, **options: Any) -> None:
+        super().__init__(**options)
+        self._dial = dial
+
+    async def _connect(self) -> None:
+        async with asyncio.timeout(STORE_SECONDS):
+            self._socket = await self._dial(self.host, port=self.port)
+        try:
+            await super()._connect()  # type: ignore[no-untyped-call]  # the library has no types here
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        arguments = dict(super()._connection_arguments(), sock=self._socket)
+        host, _ = arguments.pop("host"), arguments.pop("port")
+        return arguments | ({"server_hostname": host} if "ssl" in arguments else {})
+
+
+class _SecuredConnection(_DialedConnection, SSLConnection):
     """Over TLS, by `trust`: what the library makes of a CA bundle trusts the system's authorities as well, and is made for each anew."""
 
     def __init__(self, *, trust: ssl.SSLContext, **options: Any) -> None:
@@ -37,9 +61,10 @@ class _SecuredConnection(SSLConnection):
 class RedisStore:
     """Entries under `<prefix><key in hexadecimal digits>`."""
 
-    def __init__(self, address: RedisAddress, *, prefix: str) -> None:
+    def __init__(self, address: RedisAddress, *, prefix: str, dial: Dial) -> None:
         self._prefix = prefix
         options: dict[str, Any] = {
+            "dial": dial,
             "host": address.host,
             "port": address.port,
             "db": address.database,
@@ -53,7 +78,8 @@ class RedisStore:
         }
         if address.tls:
             options["trust"] = trust_of(address.authorities)
-        pool = ConnectionPool(connection_class=_SecuredConnection if address.tls else Connection, max_connections=_CONNECTIONS, **options)
+        kind = _SecuredConnection if address.tls else _DialedConnection
+        pool = ConnectionPool(connection_class=kind, max_connections=_CONNECTIONS, **options)
         self._pool = pool
         self._redis: Any = Redis(connection_pool=pool)
 
