@@ -29,8 +29,9 @@ def is_forbidden(address: str) -> bool:
     """Whether `address` (an IP address as text) is link-local or a cloud's metadata service."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            parsed = parsed.ipv4_mapped
+        # A 6to4 address is sent to the IPv4 address in it.
+        if (within := parsed.ipv4_mapped or parsed.sixtofour) is not None:
+            parsed = within
         elif parsed in _NAT64:
             parsed = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
     return any(parsed in network for network in FORBIDDEN_NETWORKS)
