@@ -163,6 +163,7 @@ async def test_bodies_that_do_not_come_lock_nobody_out_and_are_let_go(gateways: 
             return bool((await gateway.status())["bodyBytes"] == 2 * len(BODY) - 2)
 
         await eventually(both_wait)
+        assert ((await gateway.status())["inFlight"], await gateway.total("backstop_inflight_requests")) == (0, 0)
         third[1].write(REQUEST)
         assert b" 200 " in await answer(third)
         for streams in (one, two):

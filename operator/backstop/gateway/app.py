@@ -29,7 +29,7 @@ from .surface import MODELS_PATH, Endpoint
 from .tracing import Tracing
 from .view import TrafficView
 
-# Requests whose body is there: one that is still on its way takes room for what has come, and nobody's turn.
+# As `Lifecycle` counts them.
 MAX_IN_FLIGHT: Final = 512
 _NO_ROOM: Final = {
     Overload.REQUESTS: "too many requests are in flight; retry",
@@ -63,7 +63,6 @@ class GatewayApp:
         self._view = view
         self._lifecycle = lifecycle
         self._room = room
-        self._whole = 0  # requests in flight whose body is there
         self._metrics = metrics
         self._clock = clock
         self._random = random
@@ -146,7 +145,7 @@ class GatewayApp:
         self._lifecycle.enter(task)
         body = Body(self._room)
         try:
-            if self._whole >= MAX_IN_FLIGHT:
+            if self._lifecycle.in_flight >= MAX_IN_FLIGHT:
                 raise NoRoomError
             headers.check_form()
             await body.read(exchange, length=headers.content_length, most=LONGEST_FEEDBACK)
@@ -183,14 +182,12 @@ class GatewayApp:
         task = exchange.task
         assert task is not None
         self._lifecycle.enter(task)
-        self._metrics.inflight += 1
         try:
-            if self._whole >= MAX_IN_FLIGHT:
+            if self._lifecycle.in_flight >= MAX_IN_FLIGHT:
                 await self._overloaded(Overload.REQUESTS, headers=headers, role=role, reply=reply, passage=passage)
                 return
             await self._admitted(exchange, headers=headers, role=role, reply=reply, passage=passage)
         finally:
-            self._metrics.inflight -= 1
             self._lifecycle.leave(task)
             self._count(passage, entry=headers.hop is None, reply=reply)
             headers.trace.counted(passage.outcome)
@@ -240,7 +237,7 @@ class GatewayApp:
         except asyncio.CancelledError:
             await self._interrupted(passage, headers=headers, role=role, reply=reply)
             return
-        if self._whole >= MAX_IN_FLIGHT:  # others came in between
+        if self._lifecycle.in_flight >= MAX_IN_FLIGHT:  # others came in between
             await self._overloaded(Overload.REQUESTS, headers=headers, role=role, reply=reply, passage=passage)
             return
         passage.started = self._clock()
@@ -249,7 +246,7 @@ class GatewayApp:
             passage.budget, passage.judged = patience, False
         task = exchange.task
         assert task is not None
-        self._whole += 1
+        self._lifecycle.in_flight += 1
         exchange.cancel_when_gone()
         try:
             await self._serve(body, headers=headers, role=role, reply=reply, passage=passage)
@@ -261,7 +258,7 @@ class GatewayApp:
             await self._interrupted(passage, headers=headers, role=role, reply=reply)
         finally:
             exchange.leave_alone()
-            self._whole -= 1
+            self._lifecycle.in_flight -= 1
 
     async def _serve(self, body: Body, *, headers: RequestHeaders, role: PodRole, reply: Reply, passage: Passage) -> None:
         state = self._view.state

@@ -98,6 +98,7 @@ async def run_gateway(
     """
     metrics = GatewayMetrics(revision, registry=CollectorRegistry())
     lifecycle, room, heartbeat = Lifecycle(), BodyRoom(settings.body_bytes), Heartbeat(clock=clock)
+    metrics.show_in_flight(lambda: lifecycle.in_flight)
 
     def on_change(state: TrafficState) -> None:
         metrics.entry.prepare(state)

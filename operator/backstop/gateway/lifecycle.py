@@ -7,18 +7,14 @@ import asyncio
 
 
 class Lifecycle:
-    """The gateway's state and the tasks of the requests in flight."""
+    """The gateway's state, the tasks of the requests that have begun, and how many of them are in flight."""
 
     def __init__(self) -> None:
         self.draining = False
         self.ending = False
         self.killed_at: float | None = None  # on the event loop's clock; None: nobody has told it to end
+        self.in_flight = 0  # requests whose body is there: one that is still on its way takes room for what has come, and nobody's turn
         self._running: set[asyncio.Task[None]] = set()
-
-    @property
-    def in_flight(self) -> int:
-        """Requests in flight."""
-        return len(self._running)
 
     def enter(self, task: asyncio.Task[None]) -> None:
         """A request has begun; its task is cancelled when the gateway ends before it does."""

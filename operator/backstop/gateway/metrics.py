@@ -148,8 +148,6 @@ class GatewayMetrics:
             registry=registry,
         )
         self._cache_bytes = Gauge(names.CACHE_BYTES, "Bytes that kept answers take.", (*own, "level"), registry=registry)
-        self.inflight = 0  # requests
-        Gauge(names.INFLIGHT, "Requests in flight.", own, registry=registry).labels(*labels).set_function(lambda: self.inflight)
         info = Gauge(
             names.REVISION_INFO, "1, with what the revision runs on.", (*own, "prompt_version", "prompt_digest"), registry=registry
         )
@@ -208,6 +206,11 @@ class GatewayMetrics:
     def count_passed_over(self, target: str) -> None:
         """A target was not asked, for it has lately taken longer than there was time."""
         self._passed_over.labels(*self._labels, target).inc()
+
+    def show_in_flight(self, in_flight: Callable[[], int]) -> None:
+        """Tell how many requests are in flight whenever it is asked for."""
+        gauge = Gauge(names.INFLIGHT, "Requests in flight whose body is there.", _OWN, registry=self.registry)
+        gauge.labels(*self._labels).set_function(in_flight)
 
     def show_allowance(self, allowance: Allowance) -> None:
         """There is one; tell what is used of it whenever it is asked for."""
