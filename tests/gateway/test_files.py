@@ -92,13 +92,13 @@ async def test_more_than_can_be_told_so_are_closed_at_once(gateways: Gateways, m
 async def test_callers_cannot_take_the_last_file_descriptor(model: Model, http: aiohttp.ClientSession, tmp_path: Path) -> None:
     record = make_record([model_tier(model.url)])
     async with (
-        gateway_process(record, http=http, folder=tmp_path, options=("--drain-seconds", "0"), files=(280, 300)) as running,
+        gateway_process(record, http=http, folder=tmp_path, options=("--drain-seconds", "0"), files=(550, 600)) as running,
         connections(running.gateway, 500) as callers,
     ):
-        assert resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE) == (300, 300), "it takes all that it can have"
+        assert resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE) == (600, 600), "it takes all that it can have"
         answers = await asyncio.gather(*(ask(caller) for caller in callers))
         served = sum(answer.startswith(b"HTTP/1.1 200") for answer in answers)
-        assert served == for_callers(300, memory=None)
+        assert served == for_callers(600, memory=None)
         assert not any(answer[:12] not in (b"", b"HTTP/1.1 200", b"HTTP/1.1 503") for answer in answers)
         gateway = running.gateway
         assert await gateway.total("backstop_refused_total", reason="connections") == 500 - served
@@ -141,7 +141,7 @@ async def test_a_model_is_not_blamed_for_a_gateway_without_file_descriptors(
 
 @pytest.mark.parametrize(
     ("limit", "memory", "connections"),
-    [(1024, None, 432), (1 << 20, None, 524_208), (1 << 20, 256 << 20, 4096), (1024, 256 << 20, 432), (1 << 20, 1 << 20, 256)],
+    [(1024, None, 384), (1 << 20, None, 524_160), (1 << 20, 256 << 20, 4096), (1024, 256 << 20, 384), (1 << 20, 1 << 20, 512)],
 )
 def test_callers_get_half_of_the_files_and_an_eighth_of_the_memory(limit: int, memory: int | None, connections: int) -> None:
     assert for_callers(limit, memory=memory) == connections
@@ -156,5 +156,5 @@ async def test_a_gateway_that_may_have_too_few_files_does_not_start(tmp_path: Pa
         preexec_fn=partial(resource.setrlimit, resource.RLIMIT_NOFILE, (200, 200)),
     )
     _, said = await process.communicate()
-    sentence = "backstop-gateway: this process may have 200 open files, and needs 256 at least; raise its limit (`ulimit -n`)\n"
+    sentence = "backstop-gateway: this process may have 200 open files, and needs 512 at least; raise its limit (`ulimit -n`)\n"
     assert (process.returncode, said.decode()) == (2, sentence)

@@ -7,13 +7,13 @@ from typing import Final
 
 # How the system says that a process, or the machine, has as many files open as it may.
 OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE)
-# Connections of callers that are told to come back, while they are; and of those who ask the metrics port.
+# Connections of callers that are told to come back, while they are; and of those who ask the metrics port, the kubelet among them.
 TURNED_AWAY: Final = 64
-METRICS_CONNECTIONS: Final = 32
+METRICS_CONNECTIONS: Final = 128
 # What is open besides connections to models: those, listening sockets, a cache's file and Redis, the traffic watch, looking names up.
 _BESIDES: Final = TURNED_AWAY + METRICS_CONNECTIONS + 64
 # Nobody is served with fewer.
-LEAST: Final = 256
+LEAST: Final = 512
 _UNLIMITED: Final = 1 << 20
 # An eighth of the memory is for connections: an idle one takes half of this here, and the kernel takes as much again.
 _SHARE: Final = 8
