@@ -178,9 +178,10 @@ class Rollouts(RuleBasedStateMachine):
         judged, self.world.judged = self.world.judged, BREACHED
         canary = self.world.place.canary
         assert canary is not None
+        stays = self.world.has_nobody_else(self.world.place, arms=self.world.arms)
         self.world.one_pass()
         self.world.judged = judged
-        if not self.world.exists:
+        if not self.world.exists or stays:
             return
         assert self.world.route is not None
         assert share_of(canary.revision.name, state=self.world.route) == 0

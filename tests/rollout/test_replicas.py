@@ -11,7 +11,7 @@ from backstop.rollout.decide import decide
 from backstop.rollout.look import pods_for_share
 from backstop.rollout.observed import Arm, Unknown, Unresolved
 from backstop.rollout.plan import Plan
-from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN, World, policy, reading, revision, share, started
+from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN, World, is_stable, policy, reading, revision, share, started
 
 STEPS = ((10, 60), (50, 60), (100, 60))
 MISSING = Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, "`spec.promptVersion` names `v9`, which does not exist; create it")
@@ -426,6 +426,63 @@ def test_a_canary_that_serves_alone_is_not_left_by_a_wish_for_a_stable_without_a
     world.arms["rev1"] = Arm(desired=2, ready=1)
     world.rest()
     assert world.route.permille == 0
+
+
+@pytest.mark.parametrize("mode", ["Automatic", "Pause"])
+def test_a_canary_that_serves_alone_and_breaches_is_left_as_soon_as_stable_has_a_pod(mode: str) -> None:
+    world = own(mode=mode)
+    world.want("2")
+    at(world, 100)
+    world.pace = 0
+    world.arms["rev1"] = Arm(desired=2, ready=0)
+    world.judged = BREACHED
+    world.run(30)
+    assert share(world) == ("rev2", 1000), "nobody else could serve"
+    assert said_of(world) == ("Returning", "rev2 serves alone and breaches latency: left as soon as stable has a ready pod")
+    assert world.reasons().count("Returning") == 1
+    world.arms["rev1"] = Arm(desired=2, ready=1)
+    world.one_pass()
+    assert share(world) == (None, 0)
+    assert world.route is not None
+    assert world.route.aborted is not None
+
+
+def test_a_person_keeps_what_serves_alone_and_breaches_where_stable_has_no_pod() -> None:
+    world = own()
+    world.want("2")
+    at(world, 100)
+    world.broken.add("rev1")
+    world.settle()
+    world.judged = BREACHED
+    world.run(3)
+    world.ask(promote="now")
+    world.run(15)
+    assert is_stable(world, "2")
+
+
+@pytest.mark.parametrize("why", ["a dry run", "no breach any more", "deletion", "no pod"])
+def test_nothing_waits_for_a_pod_of_stable_where_a_canary_that_serves_alone_is_not_to_be_left_for_a_breach(why: str) -> None:
+    world = own(mode="DryRun" if why == "a dry run" else "Automatic")
+    world.want("2")
+    at(world, 100)
+    world.pace = 0
+    world.arms["rev1"] = Arm(desired=2, ready=0)
+    world.judged = BREACHED
+    world.rest()
+    match why:
+        case "a dry run":
+            assert "WouldRollBack" in world.reasons()
+        case "no breach any more":
+            world.judged = HEALTHY
+        case "deletion":
+            world.delete()
+        case _:
+            world.arms["rev2"] = Arm(desired=2, ready=0)
+    world.rest()
+    assert world.route is not None
+    assert world.route.permille == (0 if why in ("deletion", "no pod") else 1000)
+    if why in ("a dry run", "no breach any more"):
+        assert said_of(world)[0] == "StableUnready"
 
 
 @pytest.mark.parametrize("held", ["pause", "route", "spec", "unknown", "breaching"])

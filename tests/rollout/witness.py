@@ -204,10 +204,19 @@ class WatchedWorld(World):
         canary = before.place.canary
         if canary is None or before.metrics != "Breached" or self.policy.rollback.mode is RollbackMode.DRY_RUN:
             return
+        if self.has_nobody_else(before.place, arms=before.arms):
+            return
         route = self.route
         assert route is not None, f"4: {canary.revision.name} breached, and gateways do not know"
         share = share_of(canary.revision.name, state=route)
         assert share == 0, f"4: {canary.revision.name} breached and has {share} ‰"
+
+    def has_nobody_else(self, place: Place, *, arms: dict[str, Arm]) -> bool:
+        """Whether an own workload's canary serves alone, and no pod is ready that callers could be led back to."""
+        canary, stable = place.canary, place.stable
+        if self.policy.serving.workload is None or canary is None or canary.weight < 100 or stable is None:
+            return False
+        return arms.get(stable.revision.name, Arm(0, 0)).ready == 0
 
     def _at_rest(self, before: Seen) -> None:
         """What a pass that found nothing to do must find."""

@@ -184,6 +184,8 @@ def _doing(look: Look) -> tuple[Reason, str]:
     if isinstance(look.observed.wanted, Unresolved):
         where = f"step {min(canary.step + 1, len(look.policy.canary.steps))} of {len(look.policy.canary.steps)}, {canary.weight} %"
         return look.observed.wanted.reason, f"{where}: goes no further, because the spec cannot be followed: {look.observed.wanted.message}"
+    if (breach := replicas.returns_later(look, canary)) is not None:
+        return Reason.RETURNING, f"{canary.revision.name} serves alone and breaches {breach.name}: left as soon as stable has a ready pod"
     short = look.ready(canary) < look.pods_needed(canary)
     if look.policy.canary.paused and not canary.by_hand:
         # Whatever becomes of pods meanwhile: it is paused until the spec says otherwise.

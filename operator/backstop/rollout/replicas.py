@@ -5,6 +5,8 @@ While stable and canary share connections, every ready pod of the policy is reac
 
 from dataclasses import replace
 
+from backstop.analysis.reading import SLOReading
+from backstop.api.fallbackpolicy import RollbackMode
 from backstop.api.reasons import Reason
 
 from .look import Look
@@ -72,6 +74,30 @@ def beside_nothing(look: Look) -> bool:
     """Whether stable has no ready pod: nothing is there to be compared with, and nothing could take the canary's share back."""
     stable = look.place.stable
     return stable is not None and look.observed.arm(stable.revision.name).ready == 0
+
+
+def returns_later(look: Look, canary: CanaryPlace) -> SLOReading | None:
+    """The breach for which it is left as soon as stable has a ready pod: it serves alone, and callers would be led to nobody.
+
+    Not of a policy that is being deleted, nor from the switch of a promotion on, after which nobody would wait; of a person's it is.
+    """
+    dry, switched = look.policy.rollback.mode is RollbackMode.DRY_RUN, canary.routed_at is not None and not canary.by_hand
+    if dry or switched or look.observed.leaving or not is_alone(look, canary) or not beside_nothing(look):
+        return None
+    return look.breach()
+
+
+def returning(look: Look, canary: CanaryPlace, *, breach: SLOReading) -> Move | None:
+    """That is told once in a step."""
+    stable = look.place.stable
+    if stable is None or Reason.RETURNING in canary.reported:
+        return None
+    message = (
+        f"{canary.revision.prompt_version} ({canary.revision.name}) serves alone: back to {stable.revision.prompt_version} "
+        f"({stable.revision.name}) as soon as a pod of it is ready: {breach.evidence}"
+    )
+    reported = replace(canary, reported=(*canary.reported, str(Reason.RETURNING)))
+    return told(replace(look.place, canary=reported), Reason.RETURNING, message)
 
 
 def is_short_as_stable(look: Look, canary: CanaryPlace) -> bool:

@@ -43,6 +43,8 @@ def breach(look: Look, canary: CanaryPlace) -> Move | None:
     first = look.breach()
     if first is None or (canary.weight == 0 and canary.routed_at is None):
         return None
+    if replicas.returns_later(look, canary) is not None:
+        return replicas.returning(look, canary, breach=first)
     return against(look, canary, reason=first.reason, message=first.evidence, suspected=first.suspected)
 
 
