@@ -70,7 +70,7 @@ soaked:
 	nice -n 19 $(BIN)/python -m tests.soak --minutes 3
 
 .PHONY: soak
-soak: venv  ## a gateway under mixed traffic and trouble for an hour: answers, sums of counters, memory (MINUTES=60)
+soak: venv  ## a gateway under mixed traffic and trouble for an hour: answers, every counter, memory (MINUTES=60)
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60)
 
 # Beside the others' lock: there are wheels for Linux on x86_64 alone.

@@ -37,6 +37,7 @@ class _Chat(msgspec.Struct):
     model: str = ""
     stream: bool = False
     stream_options: _Options | None = None
+    tools: Any = None
 
 
 class _Embeddings(msgspec.Struct):
@@ -144,6 +145,8 @@ class FakeModel:
         name = "" if position is None else rule.match
         if rule.echo:
             rule = msgspec.structs.replace(rule, text=str(chat.messages[-1].content))
+        if rule.calls_tools and chat.tools:
+            rule = msgspec.structs.replace(rule, text=json.dumps({"text": rule.text}))
         if position is not None:
             self._used[position] += 1
         self._counts[name] = self._counts.get(name, 0) + 1
@@ -184,6 +187,7 @@ class FakeModel:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         wire = _Wire(response, rule=rule, model=chat.model)
+        tool = _called(chat, rule=rule)
         await wire.delta({"role": "assistant", "content": ""})
         if rule.fault is Fault.ROLE_ONLY:
             await asyncio.Event().wait()
@@ -193,8 +197,8 @@ class FakeModel:
                 return response
             if number and rule.token_interval_milliseconds:
                 await asyncio.sleep(rule.token_interval_milliseconds / 1000)
-            await wire.delta({"content": piece})
-        await wire.delta({}, finish="stop")
+            await wire.delta({"content": piece} if tool is None else _call(tool, arguments=piece, begins=number == 0))
+        await wire.delta({}, finish="stop" if tool is None else "tool_calls")
         if chat.stream_options is not None and chat.stream_options.include_usage:
             await wire.event({"choices": [], "usage": _usage(len(pieces))})
         if rule.fault is not Fault.NO_DONE:
@@ -230,7 +234,7 @@ class _Wire:
         self._rule = rule
         self._head = {"id": "chatcmpl-fake", "object": "chat.completion.chunk", "created": _CREATED, "model": model}
 
-    async def delta(self, delta: dict[str, str], *, finish: str | None = None) -> None:
+    async def delta(self, delta: dict[str, Any], *, finish: str | None = None) -> None:
         await self.event({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
 
     async def event(self, fields: dict[str, Any]) -> None:
@@ -247,7 +251,10 @@ class _Wire:
 
 def _whole(chat: _Chat, *, rule: Rule) -> web.Response:
     text = "" if rule.fault is Fault.EMPTY else "".join(rule.pieces())
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    if text and (tool := _called(chat, rule=rule)) is not None:
+        message |= {"content": None} | _call(tool, arguments=text, begins=True)
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if "tool_calls" in message else "stop"}
     return _json(
         {
             "id": "chatcmpl-fake",
@@ -258,6 +265,16 @@ def _whole(chat: _Chat, *, rule: Rule) -> web.Response:
             "usage": _usage(len(rule.pieces())),
         }
     )
+
+
+def _called(chat: _Chat, *, rule: Rule) -> str | None:
+    """The tool that the answer is a call of; None: it is a text."""
+    return str(chat.tools[0]["function"]["name"]) if rule.calls_tools and chat.tools else None
+
+
+def _call(tool: str, *, arguments: str, begins: bool) -> dict[str, Any]:
+    head = {"id": "call_fake", "type": "function"} if begins else {}
+    return {"tool_calls": [{"index": 0, **head, "function": {**({"name": tool} if begins else {}), "arguments": arguments}}]}
 
 
 def _usage(tokens: int) -> dict[str, int]:

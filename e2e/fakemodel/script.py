@@ -34,6 +34,7 @@ class Rule(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=T
     match: str = ""
     text: str = "All is well."
     echo: bool = False  # say back what the last message asks, in place of `text`
+    calls_tools: bool = False  # where tools are offered, say it by a call of the first one: `{"text": …}`
     latency_milliseconds: float = 0
     jitter_milliseconds: float = 0
     token_interval_milliseconds: float = 0

@@ -86,8 +86,12 @@ class Line:
         self.open.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Join a connection with a new one."""
-        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", self.to)
+        """Join a connection with a new one; close it where nobody is behind."""
+        try:
+            behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", self.to)
+        except ConnectionError:
+            writer.close()
+            return
         async with asyncio.TaskGroup() as both:
             both.create_task(self._carry(reader, behind_writer))
             both.create_task(self._carry(behind_reader, writer, held=True))

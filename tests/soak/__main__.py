@@ -1,7 +1,8 @@
-"""`python -m tests.soak --minutes 60`: a gateway under mixed traffic; its targets and cache get into other trouble every few seconds.
+"""`python -m tests.soak --minutes 60`: a gateway under mixed traffic; whatever it asks gets into other trouble every few seconds.
 
-Prints what was asked, what came of it and what the process held; ends with exit code 1 where a request had no answer or another's, where
-counters do not add up to what the callers saw, or where memory, files or tasks grow (W56).
+Prints what was asked, what came of it, what the gateway counted beside what others did, and what the process held. Ends with exit code 1
+where a request had no answer or another's, a counter does not add up or is compared with nothing, something has not recovered, or memory,
+files or tasks grow (W56).
 """
 
 import argparse

@@ -1,18 +1,16 @@
-"""One soak: a gateway as a process, two models and a Valkey that get into trouble and out of it again, callers, and the reckoning.
+"""One soak: a gateway as a process, what it stands between getting into trouble and out of it again, callers, and the reckoning.
 
 Memory is compared between the second sixth of the time and the last one: before, caches and pools fill.
 """
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import re
-import statistics
 import time
-from collections import Counter as Tally
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -21,112 +19,97 @@ import aiohttp
 
 from backstop.api import metricnames as names
 from backstop.api.record import RevisionRecord
-from e2e.fakemodel.app import FakeModel
-from e2e.fakemodel.script import Fault, Rule
-from tests.gateway.harness import Gateway, Model, eventually, gateway_process, listening, make_record, model_tier, static_tier
-from tests.gateway.valkey import Line, line_to, valkey
+from tests.gateway.harness import Gateway, eventually, gateway_process, make_record, model_tier, static_tier
 
-from .callers import STATIC, Callers, Ended, Seen
+from .answers import ACKNOWLEDGEMENT, ASKS_HOURS, HOURS, STATIC
+from .callers import BUDGET_SECONDS, Callers
+from .ledger import HEDGE_SECONDS, OTHER, PRIMARY
+from .reckoning import HOT_MEBIBYTES, Account, Counted, accounts
+from .report import SLACK_FILES, Look, Observed, Report, openings, report
+from .surroundings import Surroundings, surroundings
 
-TROUBLE_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 0.5
-REST_SECONDS: Final = 60.0  # until what was kept open for the next request is closed
-MOST_GROWTH: Final = 0.05  # of memory
-SLACK_MEBIBYTES: Final = 6.0
-SLACK_FILES: Final = 8
-SHOWN_PROBLEMS: Final = 20
+PATIENT: Final = 1 / 3  # of the time, in which nobody leaves
+KEPT_SECONDS: Final = 2.0  # connections of callers that nobody uses
+REST_SECONDS: Final = 60.0  # until all is well again, and what was kept open for the next request is closed
+SETTLE_SECONDS: Final = 10.0  # until what was written, judged or delivered last is counted
+KEYS: Final = {
+    "BACKSTOP_FEEDBACK_KEY": "k" * 32,
+    "BACKSTOP_WEBHOOK_SECRET_4": "whsec_" + base64.b64encode(b"a key of twenty-four byt").decode(),
+}
 REDIS_ADDRESS: Final = "BACKSTOP_REDIS_ADDRESS_1"
-WELL: Final = Rule(echo=True)
-TROUBLES: Final = (
-    (WELL,),
-    (Rule(echo=True, latency_milliseconds=80, jitter_milliseconds=79, token_interval_milliseconds=3),),
-    (Rule(error_percent=40, error_status=500, echo=True),),
-    (Rule(error_percent=100, error_status=429, error_retry_after="1"),),
-    (Rule(fault=Fault.HANG),),
-    (Rule(fault=Fault.RESET),),
-    (Rule(fault=Fault.MALFORMED),),
-    (Rule(fault=Fault.ERROR_BODY),),
-    (Rule(fault=Fault.EMPTY),),
-    (Rule(fault=Fault.ROLE_ONLY, echo=True),),
-    (Rule(fault=Fault.CUT, cut_after_tokens=2, echo=True),),
-    (Rule(fault=Fault.STALL, cut_after_tokens=2, echo=True),),
-    (Rule(fault=Fault.GARBAGE, cut_after_tokens=2, echo=True),),
-    (Rule(fault=Fault.NO_DONE, echo=True),),
-    (Rule(slice_bytes=7, line_end="\r\n", echo=True),),
-    (Rule(error_percent=30, error_status=400, echo=True),),
-)
-
-
-@dataclass(frozen=True)
-class Look:
-    """What the gateway's process held at a time (seconds since the beginning)."""
-
-    at: float
-    mebibytes: float
-    files: int
-    tasks: int
-
-
-@dataclass(frozen=True)
-class Report:
-    """What is printed, and what is wrong."""
-
-    lines: Sequence[str]
-    problems: Sequence[str]
+RULES: Final = f"""
+entries:
+- when: request.variables.nobody == 'x'          # an error, wherever it is asked
+  answer: Never.
+- when: request.text.contains('{ASKS_HOURS}')
+  answer: {HOURS}
+"""
 
 
 async def soak(folder: Path, *, seconds: float, rate: float, seed: int) -> Report:
     """Run it. `rate`: requests a second."""
     random = Random(seed)
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
-        primary, other = [await stack.enter_async_context(_model(seed + number)) for number in range(2)]
-        server = await stack.enter_async_context(valkey(folder))
-        line = await stack.enter_async_context(line_to(server.port))
+        connections = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_SECONDS)
+        http = await stack.enter_async_context(aiohttp.ClientSession(connector=connections))
+        around = await stack.enter_async_context(surroundings(folder, seed=seed))
         process = await stack.enter_async_context(
-            gateway_process(_record(primary, other=other), http=http, folder=folder, environment={REDIS_ADDRESS: line.url})
+            gateway_process(
+                _record(around),
+                http=http,
+                folder=folder,
+                options=("--cache-folder", str(folder), "--tickets-folder", str(folder)),
+                environment={**KEYS, REDIS_ADDRESS: around.store.line.url},
+            )
         )
         drained = asyncio.create_task(_drain(process.process.stderr))
         gateway, pid = process.gateway, process.process.pid
-        first = await _look(gateway, pid=pid, at=0.0)
         callers = Callers(http, address=gateway.address, random=random)
-        looks: list[Look] = []
-        began = time.monotonic()
+        first = await _look(gateway, pid=pid, at=0.0)
+        observed = Observed(callers.seen, first, first)
+        over, began = asyncio.Event(), time.monotonic()
         async with asyncio.TaskGroup() as beside:
-            trouble = beside.create_task(_trouble(primary, other=other, line=line, random=random))
-            looking = beside.create_task(_looking(gateway, pid=pid, began=began, looks=looks))
-            await _call(callers, seconds=seconds, rate=rate)
-            trouble.cancel()
+            beside.create_task(around.suffer(random=random, over=over))
+            looking = beside.create_task(_looking(gateway, pid=pid, began=began, looks=observed.looks))
+            await _call(callers, seconds=seconds * PATIENT, rate=rate)
+            observed.early = await _settled(gateway, observed=observed, around=around)
+            callers.may_leave = True
+            await _call(callers, seconds=seconds * (1 - PATIENT), rate=rate)
+            over.set()
             looking.cancel()
-        line.open.set()
-        primary.script(WELL)
-        other.script(WELL)
-        idle = await _at_rest(gateway, pid=pid, first=first)
-        counted = await _counted(gateway)
+        observed.unwell = await _recovered(gateway, callers=callers)
+        observed.idle = await _at_rest(gateway, pid=pid, first=first)
+        observed.late = await _settled(gateway, observed=observed, around=around)
         drained.cancel()
-    return _report(callers.seen, counted=counted, looks=looks, first=first, idle=idle, seconds=seconds)
+    return report(observed, seconds=seconds)
 
 
-@contextlib.asynccontextmanager
-async def _model(seed: int) -> AsyncIterator[Model]:
-    fake = FakeModel(random=Random(seed))
-    async with listening(fake.application()) as address:
-        model = Model(fake, address)
-        model.script(WELL)
-        yield model
-
-
-def _record(primary: Model, *, other: Model) -> RevisionRecord:
+def _record(around: Surroundings) -> RevisionRecord:
     breaker = {"minRequests": 10, "openSeconds": 1}
     quick = {"headersMilliseconds": 300, "firstTokenMilliseconds": 400, "stallMilliseconds": 400}
-    redis = {"redis": {"addressRef": {"name": "cache", "key": "url"}}, "ttlSeconds": 30, "timeoutMilliseconds": 50}
+    redis = {"redis": {"addressRef": {"name": "cache", "key": "url"}}, "ttlSeconds": 8, "timeoutMilliseconds": 50}
+    cache = {"hot": {"ttlSeconds": 4, "maxMebibytes": HOT_MEBIBYTES}, "warm": redis, "cold": {"ttlSeconds": 15}, "staleIfErrorSeconds": 20}
+    hook = {"url": f"http://{around.helpers.address}/tickets", "secretRef": {"name": "desk", "key": "secret"}}
+    primary = model_tier(around.primary.address, name=PRIMARY, vectors="e")
+    primary["model"]["askUsage"] = True
     chain = [
-        model_tier(primary.url, vectors="e") | {"timeouts": quick, "retries": 1, "circuitBreaker": breaker},
-        {"name": "cache", "cache": {"hot": {"ttlSeconds": 5, "maxMebibytes": 2}, "warm": redis, "staleIfErrorSeconds": 20}},
-        model_tier(other.url, name="other", vectors="e") | {"timeouts": quick, "circuitBreaker": breaker},
+        primary | {"timeouts": quick, "retries": 1, "circuitBreaker": breaker, "hedgeAfterMilliseconds": round(HEDGE_SECONDS * 1000)},
+        {"name": "cache", "cache": cache},
+        model_tier(around.other.address, name=OTHER, vectors="e") | {"timeouts": quick, "circuitBreaker": breaker},
+        {"name": "rules", "ruleEngine": {"rulesRef": {"name": "rules", "key": "rules.yaml"}}},
+        {"name": "people", "human": {"webhook": hook, "acknowledgement": ACKNOWLEDGEMENT, "queueLimit": 20}},
         static_tier(STATIC),
     ]
-    return make_record(chain, budget=1500)
+    judge = {"name": "judge", "type": "HTTP", "http": {"url": f"http://{around.helpers.address}/score", "timeoutMilliseconds": 500}}
+    return make_record(
+        chain,
+        budget=round(BUDGET_SECONDS * 1000),
+        contents={"rules": RULES},
+        stream={"onInterruption": "Continue"},
+        feedback={"keyRef": {"name": "feedback", "key": "key"}, "maxAgeSeconds": 3600},
+        quality={"samplePercent": 100, "scorers": [{"name": "figures", "type": "NumbersAndLinks"}, judge]},
+    )
 
 
 async def _call(callers: Callers, *, seconds: float, rate: float) -> None:
@@ -142,18 +125,6 @@ async def _call(callers: Callers, *, seconds: float, rate: float) -> None:
             requests.create_task(callers.one())
 
 
-async def _trouble(primary: Model, *, other: Model, line: Line, random: Random) -> None:
-    """Every few seconds something else: each trouble of the primary in turn, and by chance with one of the others'."""
-    for number in itertools.count():
-        primary.script(*TROUBLES[number % len(TROUBLES)])
-        other.script(*(random.choice(TROUBLES) if random.random() < 0.3 else (WELL,)))
-        if random.random() < 0.3:
-            line.open.clear()
-        else:
-            line.open.set()
-        await asyncio.sleep(TROUBLE_SECONDS)
-
-
 async def _looking(gateway: Gateway, *, pid: int, began: float, looks: list[Look]) -> None:
     while True:
         looks.append(await _look(gateway, pid=pid, at=time.monotonic() - began))
@@ -162,7 +133,9 @@ async def _looking(gateway: Gateway, *, pid: int, began: float, looks: list[Look
 
 async def _look(gateway: Gateway, *, pid: int, at: float) -> Look:
     mebibytes, files = _held(Path(f"/proc/{pid}"))
-    return Look(at=at, mebibytes=mebibytes, files=files, tasks=(await gateway.status())["tasks"])
+    status = await gateway.status()
+    left_alone = frozenset(target for target, breaker in status["breakers"].items() if breaker["state"] != "closed")
+    return Look(at=at, mebibytes=mebibytes, files=files, tasks=status["tasks"], left_alone=left_alone)
 
 
 def _held(process: Path) -> tuple[float, int]:
@@ -170,6 +143,25 @@ def _held(process: Path) -> tuple[float, int]:
     resident = re.search(r"VmRSS:\s+(\d+) kB", (process / "status").read_text())
     assert resident is not None
     return int(resident[1]) / 1024, sum(1 for _ in (process / "fd").iterdir())
+
+
+async def _recovered(gateway: Gateway, *, callers: Callers) -> Sequence[str]:
+    """Ask until the first model and every level of the cache are used again, and no ticket waits; what has not recovered in time."""
+    unwell: list[str] = []
+
+    async def well() -> bool:
+        await callers.chat()
+        metrics = await gateway.metrics()
+        states = {labels["tier"]: value for labels, value in metrics[names.BREAKER_STATE]}
+        # Nobody asks the other model while the first one answers: that it may be tried is all that it can come to.
+        unwell[:] = [f"the breaker of `{tier}` is not closed" for tier, state in states.items() if state > (tier == OTHER)]
+        unwell.extend(f"target `{labels['target']}` is taken out" for labels, value in metrics[names.TARGET_UP] if value != 1)
+        unwell.extend(f"{value:.0f} tickets wait" for _, value in metrics[names.TICKETS_WAITING] if value)
+        return not unwell
+
+    with contextlib.suppress(AssertionError):  # it is told
+        await eventually(well, within=REST_SECONDS)
+    return unwell
 
 
 async def _at_rest(gateway: Gateway, *, pid: int, first: Look) -> Look:
@@ -186,11 +178,19 @@ async def _at_rest(gateway: Gateway, *, pid: int, first: Look) -> Look:
     return newest
 
 
-async def _counted(gateway: Gateway) -> Tally[str]:
-    """Requests by outcome, as the gateway's counters for the analysis have them."""
-    found: Tally[str] = Tally()
-    for labels, value in (await gateway.metrics(names.SERVED_TOTAL)).get(names.SERVED_TOTAL, []):
-        found[labels["outcome"]] += int(value)
+async def _settled(gateway: Gateway, *, observed: Observed, around: Surroundings) -> Sequence[Account]:
+    """What the counters come to, as soon as they add up, or the time for that is over."""
+    found: list[Account] = []
+
+    async def adds_up() -> bool:
+        counted = Counted(await gateway.metrics())
+        kept = await around.store.kept()
+        found[:] = accounts(counted, seen=observed.seen, around=around, kept=kept, opened=openings(observed.looks))
+        observed.unknown = counted.unknown()
+        return all(account.adds_up for account in found)
+
+    with contextlib.suppress(AssertionError):  # what does not add up then is told
+        await eventually(adds_up, within=SETTLE_SECONDS)
     return found
 
 
@@ -198,46 +198,3 @@ async def _drain(log: asyncio.StreamReader | None) -> None:
     assert log is not None
     while await log.readline():
         pass
-
-
-def _report(seen: Seen, *, counted: Tally[str], looks: Sequence[Look], first: Look, idle: Look, seconds: float) -> Report:
-    sixth = seconds / 6
-    early = statistics.median(look.mebibytes for look in looks if sixth < look.at <= 2 * sixth)
-    late = statistics.median(look.mebibytes for look in looks if look.at > 5 * sixth)
-    problems = [*seen.problems[:SHOWN_PROBLEMS], *_sums(seen, counted=counted)]
-    if len(seen.problems) > SHOWN_PROBLEMS:
-        problems.append(f"… and {len(seen.problems) - SHOWN_PROBLEMS} more")
-    if late > early * (1 + MOST_GROWTH) + SLACK_MEBIBYTES:
-        problems.append(f"memory grows: {early:.1f} MiB in the second sixth of the time, {late:.1f} MiB in the last")
-    if idle.tasks > first.tasks:
-        problems.append(f"{idle.tasks} tasks are left at rest, of {first.tasks} at the start")
-    if idle.files > first.files + SLACK_FILES:
-        problems.append(f"{idle.files} files are open at rest, {first.files} at the start")
-    files, tasks = max(look.files for look in looks), max(look.tasks for look in looks)
-    lines = [
-        f"{sum(seen.kinds.values()):,} requests in {seconds / 60:g} min: {_told(seen.kinds)}",
-        f"answered by tier: {_told(seen.tiers)}",
-        f"seen by callers: {_told(seen.judged + seen.others)}; counted for the analysis: {_told(counted)}",
-        f"memory: {first.mebibytes:.1f} MiB at the start, {early:.1f} in the second sixth, {late:.1f} in the last",
-        f"files: {first.files} at the start, at most {files}, {idle.files} at rest",
-        f"tasks: {first.tasks} at the start, at most {tasks}, {idle.tasks} at rest",
-    ]
-    return Report(lines, problems)
-
-
-def _sums(seen: Seen, *, counted: Tally[str]) -> list[str]:
-    """Each outcome is counted as often as callers saw it; those who left may be among any of them, or have come to nobody's notice."""
-    left = seen.judged[Ended.LEFT]
-    problems = []
-    for outcome in (Ended.SUCCESS, Ended.ERROR, Ended.TRUNCATED, Ended.CALLER_ERROR):
-        saw = seen.judged[outcome]
-        if not saw <= counted[outcome] <= saw + left:
-            problems.append(f"outcome `{outcome}`: callers saw {saw}, {counted[outcome]} were counted, and {left} callers left")
-    saw = sum(seen.judged.values())
-    if not saw - left <= sum(counted.values()) <= saw:
-        problems.append(f"callers made {saw} requests, of which they left {left}, and {sum(counted.values())} were counted")
-    return problems
-
-
-def _told(tally: Tally[str] | Tally[Ended]) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in sorted(tally.items()))
