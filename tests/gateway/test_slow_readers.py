@@ -181,3 +181,25 @@ async def test_w23_what_a_caller_does_not_read_stays_with_the_target(gateways: G
             assert sent < events / 2
             assert await last_line(stream) == DONE
     assert (sent, await outcomes(gateway)) == (events, {"success": 1})
+
+
+async def test_a_connection_that_has_ended_does_not_wait_for_ever_for_its_caller_to_take_the_rest(
+    model: Model, gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "KEEP_ALIVE_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "UNREAD_SECONDS", 0.5)
+    model.script(Rule(text="x" * 40_000))  # more than the sockets hold, and less than makes the gateway wait
+    gateway = await gateways.start(make_record([model_tier(model.url)]), send_buffer=4096, connections=1)
+    host, _, port = gateway.address.rpartition(":")
+    body = b'{"messages":[{"role":"user","content":"Hello"}]}'
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        caller.connect((host, int(port)))
+        caller.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        assert await outcomes(gateway) == {"success": 1}
+
+        async def there_is_room() -> bool:
+            async with aiohttp.ClientSession() as another, another.get(f"http://{gateway.address}/v1/models") as got:
+                return got.status == 200
+
+        await eventually(there_is_room)

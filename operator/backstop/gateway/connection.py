@@ -346,13 +346,15 @@ class Connection(asyncio.Protocol):
             self.transport.close()
 
     def _look_whether_idle(self) -> None:
+        if self.transport.is_closing():  # and still here: what is left waits for a caller that does not take it
+            self._idle = self._loop.call_later(UNREAD_SECONDS, self.transport.abort)
+            return
         left: float = KEEP_ALIVE_SECONDS
         if self.is_idle and self._awaited is _Awaited.REQUEST:
             left = self._idle_since + KEEP_ALIVE_SECONDS - self._loop.time()
         if left <= 0:
             self.transport.close()
-        else:
-            self._idle = self._loop.call_later(left, self._look_whether_idle)
+        self._idle = self._loop.call_later(max(0.0, left), self._look_whether_idle)
 
     def _close_if_idle(self) -> None:
         if self.is_idle:
