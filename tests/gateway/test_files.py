@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from backstop.gateway import listen
-from backstop.gateway.files import for_callers
+from backstop.gateway.files import METRICS_CONNECTIONS, for_callers
 
 from .harness import ROOT, Gateway, Gateways, Model, eventually, gateway_process, guarded_tier, make_record, model_tier, static_tier
 
@@ -86,6 +86,23 @@ async def test_more_than_can_be_told_so_are_closed_at_once(gateways: Gateways, m
         with contextlib.suppress(ConnectionResetError):
             assert await closed[0].read() == b""
         assert b"too many connections" in await ask(told)
+
+
+async def test_connections_that_others_keep_to_the_metrics_port_fail_no_probe(gateways: Gateways) -> None:
+    gateway = await gateways.start(make_record([model_tier("127.0.0.1:1")]))
+    host, _, port = gateway.metrics_address.rpartition(":")
+    async with contextlib.AsyncExitStack() as kept:
+        for _ in range(METRICS_CONNECTIONS):
+            _, writer = await asyncio.open_connection(host, int(port))
+            kept.callback(writer.close)
+        for path in ("/healthz", "/readyz", "/metrics", "/-/status"):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            kept.callback(writer.close)
+            writer.write(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode())
+            async with asyncio.timeout(5):
+                answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 200"), path
+            assert b"connection: close\r\n" in answer
 
 
 @pytest.mark.long

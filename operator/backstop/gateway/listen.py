@@ -34,13 +34,14 @@ _LOG: Final = logging.getLogger("backstop.gateway")
 
 
 class HttpServer:
-    """A port and its connections, `most` of them: who comes then is told to come back (503), and `count_crowded` is called.
+    """A port and its connections, `most` of them: who comes then is told to come back (503), and `count_crowded` is called; without that,
+    it is answered one request, if it asks at once.
 
     `now` is the wall clock, in seconds; `lingers`: idle connections stay open for a moment at the end.
     """
 
     def __init__(
-        self, app: App, *, now: Callable[[], float], lingers: bool, most: int, count_crowded: Callable[[], None] = lambda: None
+        self, app: App, *, now: Callable[[], float], lingers: bool, most: int, count_crowded: Callable[[], None] | None = None
     ) -> None:
         self._app = app
         self._now = now
@@ -56,9 +57,13 @@ class HttpServer:
 
     async def listen(self, sock: socket.socket) -> None:
         """Take connections from now on."""
+        said = (
+            "is answered once: find out who keeps them open"
+            if self._count_crowded is None
+            else "is told to come back: let more gateways serve, or raise this one's limits of open files and of memory"
+        )
         self._complaint = Complaint(
-            f"port {sock.getsockname()[1]} has {self._most} connections, which is as many as it may have; who comes now is told to come"
-            " back: let more gateways serve, or raise this one's limits of open files and of memory",
+            f"port {sock.getsockname()[1]} has {self._most} connections, which is as many as it may have; who comes now {said}",
             clock=self._loop.time,
         )
         self._server = await self._loop.create_server(self._connect, sock=sock, backlog=BACKLOG)
@@ -88,11 +93,13 @@ class HttpServer:
 
     def _connect(self) -> asyncio.Protocol:
         if (beyond := len(self._connections) - self._most) >= 0:
-            self._count_crowded()
+            if self._count_crowded is not None:
+                self._count_crowded()
             self._complaint.say()
             if beyond >= TURNED_AWAY:
                 return _Closed()
-        connection = Connection(begin=self._begin if beyond < 0 else _turn_away, date=self._date_line, lost=self._lost)
+        begin = self._begin if beyond < 0 or self._count_crowded is None else _turn_away
+        connection = Connection(begin=begin, date=self._date_line, lost=self._lost)
         self._connections.add(connection)
         if beyond >= 0:
             connection.close_soon(linger=TURNED_AWAY_SECONDS)
