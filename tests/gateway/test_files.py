@@ -142,10 +142,13 @@ async def test_a_model_is_not_blamed_for_a_gateway_without_file_descriptors(
             got = await gateway.chat()
             assert (got.said("reason"), got.said("first-tier")) == ("Overload", "skipped")
             assert (got.status, got.said("tier")) == ((200, "static") if static else (503, None))
+            assert (got.headers.get("Retry-After"), "x-should-retry" in got.headers) == (None if static else "1", False)
+            assert (b'"code":"overload"' in got.body) is not static
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         assert (await gateway.status())["breakers"]["primary"]["state"] == "closed"
         assert await gateway.total("backstop_attempts_total", target="primary", outcome="Overload") == 5
         assert await gateway.total("backstop_served_total", outcome="success" if static else "refused", first_tier="skipped") == 5
+        assert await gateway.total("backstop_refused_total", reason="files") == (0 if static else 5)
         got = await gateway.chat()
         assert (got.status, got.said("tier"), got.said("attempts")) == (200, "primary", "1")
         running.terminate()

@@ -72,6 +72,8 @@ class Failure:
 def exhausted(failure: Failure) -> tuple[int, bytes]:
     """Status and body when no tier answered: the error class of the first target."""
     message = f"no tier of the chain answered: {failure.detail}"
+    if failure.own:
+        return 503, envelope(message, kind="server_error", code="overload")
     if failure.left_alone:
         return 503, envelope(message, kind="server_error", code=failure.mode.value)
     match failure.mode:

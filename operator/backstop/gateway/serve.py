@@ -6,7 +6,7 @@ from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Final, NamedTuple, assert_never
 
-from ..api.metricnames import CacheUse, FirstTier, Outcome
+from ..api.metricnames import CacheUse, FirstTier, Outcome, Overload
 from ..api.steering import TRACK_HEADER
 from ..api.traffic import PodRole
 from .allowance import Allowance
@@ -232,8 +232,12 @@ class LocalServer:
     ) -> Outcome:
         if isinstance(answer, Exhausted):
             status, body = exhausted(answer.failure)
+            if answer.failure.own:  # another pod may have what is lacking here, and so may this one in a second
+                self._metrics.count_refused(Overload.FILES)
+                await reply.whole(status, headers=[*headers, (b"retry-after", b"1")], body=body)
+                return Outcome.REFUSED
             await reply.whole(status, headers=[*headers, (b"x-should-retry", b"false")], body=body)
-            return Outcome.REFUSED if answer.failure.own else Outcome.ERROR
+            return Outcome.ERROR
         match answer.answer:
             case Whole(body):
                 await reply.whole(200, headers=headers, body=body)
