@@ -202,6 +202,23 @@ async def test_an_endless_head_trailer_or_extension_is_refused(begin: bytes, mor
     assert side.statuses == [b"431"]
 
 
+async def test_short_headers_count_for_what_they_take() -> None:
+    side = Side()
+    side.feed(b"GET /g HTTP/1.1\r\nHost: h\r\n" + b"A: b\r\n" * 300 + b"\r\n")
+    done(side.begun[0])
+    side.feed(b"GET /g HTTP/1.1\r\nHost: h\r\n" + b"A: b\r\n" * 600 + b"\r\n")
+    assert side.statuses == [b"200", b"431"]
+
+
+async def test_requests_behind_one_another_have_an_end() -> None:
+    side = Side()
+    side.feed(GET * 1000)
+    for exchange in side.begun:
+        done(exchange)
+    assert side.statuses == [b"200"] * server_side.MAX_WAITING
+    assert side.wire.closed
+
+
 @pytest.mark.parametrize("cuts", [(), range(200)])
 @pytest.mark.parametrize(
     ("head", "status"),

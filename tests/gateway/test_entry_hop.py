@@ -9,7 +9,7 @@ import pytest
 
 from backstop.api.metricnames import JUDGED_OUTCOMES, FirstTier
 from backstop.api.record import RevisionRecord
-from backstop.gateway.connection import MAX_HEADER_BYTES
+from backstop.gateway.connection import HEADER_COST, MAX_HEADER_BYTES
 from e2e.fakemodel.script import Fault, Rule
 
 from .harness import (
@@ -241,7 +241,9 @@ async def test_a_head_that_only_the_canary_finds_too_long_is_the_callers_doing(
     reader, writer = await asyncio.open_connection(host, int(port))
     body = b'{"messages":[{"role":"user","content":"Hello"}]}'
     start = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nx-backstop-var-a: " % len(body)
-    writer.write(start + b"a" * (MAX_HEADER_BYTES - len(start) - 16) + b"\r\n\r\n" + body)  # the entry adds headers of its own
+    writer.write(
+        start + b"a" * (MAX_HEADER_BYTES - 3 * HEADER_COST - len(start) - 16) + b"\r\n\r\n" + body
+    )  # the entry adds headers of its own
     async with asyncio.timeout(5):
         head = await reader.readuntil(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 431 ")

@@ -18,6 +18,10 @@ from .httpexchange import CLOSE, VERSION, Exchange
 from .wire import END_OF_HEAD, lines, status_line
 
 MAX_HEADER_BYTES: Final = 64 << 10
+# What a header takes here besides its own bytes: many short ones would be twenty times as much as came.
+HEADER_COST: Final = 128
+# Requests that came behind another one, before it is answered: each takes twenty times what came, and clients send them one by one.
+MAX_WAITING: Final = 128
 # Of a body that nobody reads yet: beyond it, the caller waits.
 UNREAD_BODY_BYTES: Final = 256 << 10
 # Longer than clients and proxies keep an idle connection: the side that sends requests is the one to close it.
@@ -166,7 +170,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; behind the body, one that nobody asked for."""
-        self._bound(len(name) + len(value))
+        self._bound(len(name) + len(value) + HEADER_COST)
         if self._awaited is _Awaited.HEAD:
             lower = name.lower()
             self._hosts += lower == b"host"
@@ -179,6 +183,8 @@ class Connection(asyncio.Protocol):
         self._expected()
         self._awaited = _Awaited.BODY
         self._offers = self._parser.should_upgrade()
+        if len(self._waiting) >= MAX_WAITING:
+            raise _UnfitError("too many requests have come before the first is answered; wait for answers")
         version = self._parser.get_http_version()
         if self._hosts != 1 and version == VERSION:  # who is in front of us may have read another one than who is behind
             raise _UnfitError("the request has no header `Host`, or more than one; send one")
