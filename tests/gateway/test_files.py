@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 import resource
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from functools import partial
@@ -12,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from backstop.gateway import listen
+from backstop.gateway import client, listen
 from backstop.gateway.files import METRICS_CONNECTIONS, for_callers
 
 from .harness import ROOT, Gateway, Gateways, Model, eventually, gateway_process, guarded_tier, make_record, model_tier, static_tier
@@ -157,6 +158,23 @@ async def test_a_model_is_not_blamed_for_a_gateway_without_file_descriptors(
         assert len(re.findall(rb"no file descriptor is left to ask tier `primary` with; it is passed over, and not blamed", said)) == 1, (
             said
         )
+
+
+async def test_authorities_are_read_while_there_are_file_descriptors_to_read_them_with(
+    model: Model, gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str | None] = []
+
+    def trust_of(authorities: str | None) -> ssl.SSLContext:
+        read.append(authorities)
+        return ssl.create_default_context(cadata=authorities)
+
+    monkeypatch.setattr(client, "trust_of", trust_of)
+    second = {"name": "second", "model": {"baseURL": "https://127.0.0.1:1/v1", "name": "m2"}}
+    gateway = await gateways.start(make_record([model_tier(model.url, firstTokenMilliseconds=500), second]))
+    assert read == [None], "before the first tier fails: OpenSSL says nothing where it can read none, and believes nobody"
+    assert (await gateway.chat()).status == 200
+    assert read == [None]
 
 
 @pytest.mark.parametrize(

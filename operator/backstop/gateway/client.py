@@ -147,6 +147,11 @@ class Client:
         """The same for a request without a body."""
         return await self.post(place, head=place.head(headers, method="GET"), body=b"", connect=connect)
 
+    def prepare(self, place: Place) -> None:
+        """Read whose certificates are believed there. Where no file descriptor is left to read them with, nobody's would be, for good."""
+        if place.tls:
+            self._trust(place.authorities)
+
     def close(self) -> None:
         """Close all connections."""
         self._closed = True

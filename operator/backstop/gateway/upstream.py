@@ -199,6 +199,7 @@ class Upstream:
         self._clock = clock
         self._check = check
         self._place = Place.of(tier.url, authorities=tier.authorities)
+        client.prepare(self._place)
         headers = {"Content-Type": "application/json", "Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "backstop"}
         if tier.authorization is not None:
             headers["Authorization"] = tier.authorization
