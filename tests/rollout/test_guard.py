@@ -616,6 +616,47 @@ def test_a_stable_without_a_ready_pod_that_a_person_had_promoted_stays() -> None
     assert ready[:2] == ("False", Reason.STABLE_UNREADY)
 
 
+@pytest.mark.parametrize("wish", ["3", "1"])
+def test_a_wish_does_not_keep_callers_with_a_stable_without_a_ready_pod(wish: str) -> None:
+    world = promoted()
+    world.broken.add("rev2")
+    world.pace = 0
+    world.settle()
+    world.arms["rev1"] = replace(world.arms["rev1"], ready=1)
+    world.run(5)
+    world.want(wish)
+    world.run(3)
+    progressing = condition(world.decide(), ConditionType.PROGRESSING)
+    assert progressing is not None
+    assert progressing[1] is Reason.STABLE_UNREADY
+    world.run(30)
+    assert (shares(world)[0], shares(world)[2]) == ("rev1", 0)
+    world.arms["rev1"], world.pace = replace(world.arms["rev1"], ready=2), 1000
+    world.run(120)
+    assert is_stable(world, wish)
+
+
+def test_a_wish_for_the_former_stable_with_all_of_its_pods_does_not_wait_for_the_half_minute() -> None:
+    world = promoted()
+    world.broken.add("rev2")
+    world.run(5)
+    world.want("1")
+    world.run(5)
+    assert (shares(world), world.place.rejected) == (("rev1", None, 0), ())
+
+
+def test_the_half_minute_begins_anew_after_a_canary() -> None:
+    world = promoted()
+    world.broken.add("rev2")
+    world.run(5)
+    world.want("3")
+    world.ask(promote="now")
+    world.pace = 0
+    world.run(2)
+    assert world.status.guard is not None
+    assert (world.place.canary is not None, world.status.guard.unreadySince) == (True, None)
+
+
 @pytest.mark.parametrize("stop_after", [1, 2])
 def test_an_operator_that_dies_as_it_leaves_a_stable_without_pods_finishes_it(stop_after: int) -> None:
     world = promoted(mode="Pause")

@@ -217,6 +217,9 @@ def _without_canary(look: Look) -> tuple[Reason, str]:
     wanted, stable, guard, previous = look.wanted, look.place.stable, look.place.guard, look.place.previous
     if stable is not None and guard is not None and guard.returning is not None and previous is not None:
         return _returning(look, guard, stable=stable, previous=previous)
+    if stable is not None and guard is not None and guard.unready_since is not None and previous is not None:
+        back = f"is left for {previous.revision.name} when that lasts, before anything else begins"
+        return Reason.STABLE_UNREADY, f"no pod of stable {stable.revision.name} is ready: it {back}"
     if stable is not None and isinstance(look.observed.route, Unknown):
         return _unread(look, look.observed.route)
     name = wanted.name if wanted is not None else "the wanted revision"

@@ -65,10 +65,11 @@ def breach(look: Look) -> Move | None:
 def without_pods(look: Look) -> Move | None:
     """No pod of stable is ready for long, while the revision before it could serve: without requests no SLO can be breached."""
     guard, stable, previous = look.place.guard, look.place.stable, look.place.previous
-    if guard is None or stable is None or previous is None or guard.suspect is not None or guard.returning is not None or guard.by_hand:
+    if guard is None or stable is None or previous is None:
         return None
     arm, could = look.observed.arm(stable.revision.name), look.observed.arm(previous.revision.name).ready
-    if arm.ready > 0 or could == 0:
+    settled = guard.suspect is not None or guard.returning is not None or guard.by_hand
+    if settled or arm.ready > 0 or could == 0:
         return Move(replace(look.place, guard=replace(guard, unready_since=None))) if guard.unready_since is not None else None
     if guard.unready_since is None:
         return Move(replace(look.place, guard=replace(guard, unready_since=look.now)))
@@ -175,6 +176,8 @@ def return_to_previous(look: Look) -> Move | None:
         return None
     if guard.returning is not None:
         return None  # on its way there already, with a verdict on what it leaves
+    if guard.unready_since is not None and look.observed.arm(previous.revision.name).ready < look.replicas:
+        return None  # the other way back to it does not wait for all of its pods, while nobody serves
     if look.place.canary is not None or look.place.rejection_of(wanted.name) is not None or not may_begin(look, wanted):
         return None
     message = (

@@ -95,6 +95,8 @@ def new_canary(look: Look) -> Move | None:
     guard = look.place.guard
     if guard is not None and guard.returning is not None and not is_late(look, guard):
         return None  # stable is being left, and is nothing to be compared with
+    if guard is not None and guard.unready_since is not None:
+        return None  # it has its pods again in a moment, or is left for what could serve
     if (settled := unsuspected(look, why=superseded_words(wanted))) is not None:
         return settled
     canary = fresh_canary(look, wanted)
@@ -112,7 +114,7 @@ def with_canary(place: Place, canary: CanaryPlace) -> Place:
     verdict waits no more.
     """
     assert place.guard is None or place.guard.suspect is None
-    guard = replace(place.guard, returning=None, reported=()) if place.guard is not None else None
+    guard = replace(place.guard, returning=None, reported=(), unready_since=None) if place.guard is not None else None
     retiring = tuple(r for r in place.retiring if r.revision != canary.revision.name)
     return replace(place, canary=canary, retiring=retiring, guard=guard, incident=None, freed=None)
 
