@@ -238,7 +238,8 @@ def _kept(look: Look, previous: PreviousPlace) -> Mapping[str, int]:
     """
     guard, name = look.place.guard, previous.revision.name
     present = look.observed.arm(name).desired
-    if look.now < previous.until or (guard is not None and guard.returning is not None):
+    way_back = guard is not None and (guard.returning is not None or guard.unready_since is not None)
+    if look.now < previous.until or way_back:
         return {name: look.replicas if look.policy.serving.autoscaling is None else max(present, look.replicas)}
     return {name: present} if present > 0 and not isinstance(look.observed.route, Known) else {}
 
