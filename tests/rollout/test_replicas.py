@@ -447,6 +447,24 @@ def test_a_canary_that_serves_alone_and_breaches_is_left_as_soon_as_stable_has_a
     assert world.route.aborted is not None
 
 
+@pytest.mark.parametrize("why", ["metrics", "exits"])
+def test_a_canary_that_serves_alone_is_not_left_for_nobody_whatever_speaks_against_it(why: str) -> None:
+    world = own(blind={"action": "Rollback", "afterSeconds": 60})
+    world.want("2")
+    at(world, 100)
+    world.pace = 0
+    world.arms["rev1"] = Arm(desired=2, ready=0)
+    if why == "metrics":
+        world.judged = UNSEEN
+    else:
+        world.arms["rev2"] = replace(world.arms["rev2"], exits=3)
+    world.run(100)
+    assert share(world) == ("rev2", 1000), "nobody else could serve"
+    world.arms["rev1"] = Arm(desired=2, ready=1)
+    world.one_pass()
+    assert share(world) == (None, 0)
+
+
 def test_a_person_keeps_what_serves_alone_and_breaches_where_stable_has_no_pod() -> None:
     world = own()
     world.want("2")

@@ -77,14 +77,18 @@ def beside_nothing(look: Look) -> bool:
 
 
 def returns_later(look: Look, canary: CanaryPlace) -> SLOReading | None:
-    """The breach for which it is left as soon as stable has a ready pod: it serves alone, and callers would be led to nobody.
+    """The breach for which it is left as soon as stable has a ready pod."""
+    dry = look.policy.rollback.mode is RollbackMode.DRY_RUN
+    return look.breach() if not dry and leads_to_nobody(look, canary) else None
+
+
+def leads_to_nobody(look: Look, canary: CanaryPlace) -> bool:
+    """Whether leaving it waits for a ready pod of stable: it serves alone, and callers would be led to nobody.
 
     Not of a policy that is being deleted, nor from the switch of a promotion on, after which nobody would wait; of a person's it is.
     """
-    dry, switched = look.policy.rollback.mode is RollbackMode.DRY_RUN, canary.routed_at is not None and not canary.by_hand
-    if dry or switched or look.observed.leaving or not is_alone(look, canary) or not beside_nothing(look):
-        return None
-    return look.breach()
+    switched = canary.routed_at is not None and not canary.by_hand
+    return not switched and not look.observed.leaving and is_alone(look, canary) and beside_nothing(look)
 
 
 def returning(look: Look, canary: CanaryPlace, *, breach: SLOReading) -> Move | None:

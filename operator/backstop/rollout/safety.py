@@ -97,6 +97,8 @@ def blind(look: Look, canary: CanaryPlace) -> Move | None:
         return None
     if look.now - canary.blind_since < declared.afterSeconds:
         return None
+    if look.policy.rollback.mode is not RollbackMode.DRY_RUN and replicas.leads_to_nobody(look, canary):
+        return None
     message = f"metrics could not be seen for {declared.afterSeconds} s (`spec.rollback.onMetricsUnavailable`)"
     return against(look, canary, reason=Reason.METRICS_UNAVAILABLE, message=message)
 
@@ -112,6 +114,8 @@ def crashes(look: Look, canary: CanaryPlace) -> Move | None:
     if before is None:
         return None
     if exits - before < CRASHES:
+        return None
+    if look.ready(canary) > 0 and replicas.leads_to_nobody(look, canary):
         return None
     message = f"its containers exited {exits - before} times with a code other than 0 since callers reach it (limit: {CRASHES - 1})"
     message += _trouble(look, canary)
