@@ -636,6 +636,18 @@ def test_a_wish_does_not_keep_callers_with_a_stable_without_a_ready_pod(wish: st
     assert is_stable(world, wish)
 
 
+def test_a_person_keeps_a_stable_that_is_about_to_be_left_for_want_of_pods() -> None:
+    world = promoted()
+    world.broken.add("rev2")
+    world.run(5)
+    ready = condition(world.decide(), ConditionType.READY)
+    assert ready == ("False", Reason.STABLE_UNREADY, "no pod of stable rev2 is ready: when that lasts, it is left for rev1")
+    world.ask(promote="now")
+    world.run(120)
+    assert shares(world) == ("rev2", None, 0)
+    assert (world.status.guard is not None and world.status.guard.byHand, "TokenWithoutEffect" in world.reasons()) == (True, False)
+
+
 def test_a_wish_for_the_former_stable_with_all_of_its_pods_does_not_wait_for_the_half_minute() -> None:
     world = promoted()
     world.broken.add("rev2")

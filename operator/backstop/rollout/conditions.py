@@ -134,6 +134,9 @@ def _ready(look: Look) -> ConditionState:
             return ConditionState(ConditionType.READY, "True", *_guarding(look))
         trouble = look.observed.arm(stable.revision.name).trouble
         message = f"no pod of stable {stable.revision.name} is ready" + (f" ({trouble})" if trouble else "")
+        guard, previous = look.place.guard, look.place.previous
+        if guard is not None and guard.unready_since is not None and previous is not None:
+            message += f": when that lasts, it is left for {previous.revision.name}"
         return ConditionState(ConditionType.READY, "False", Reason.STABLE_UNREADY, message)
     if (unknown := _unknown_what_serves(look)) is not None:
         return ConditionState(ConditionType.READY, "False", *unknown)

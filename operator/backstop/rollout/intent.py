@@ -121,10 +121,11 @@ def _cannot_begin(look: Look) -> bool:
 def _keep(look: Look, stable: Revision) -> Move | None:
     """Stable was to be left, and a person has it stay: what it does is told from now on, and no more."""
     guard = look.place.guard
-    if guard is None or guard.returning is None:
+    if guard is None or (guard.returning is None and guard.unready_since is None):
         return None
-    message = f"{stable.prompt_version} ({stable.name}) stays, as asked for by hand (`backstop.dev/promote`): {guard.returning.message}"
-    kept = replace(guard, returning=None, reported=(), by_hand=True)
+    why = guard.returning.message if guard.returning is not None else "no pod of it is ready"
+    message = f"{stable.prompt_version} ({stable.name}) stays, as asked for by hand (`backstop.dev/promote`): {why}"
+    kept = replace(guard, returning=None, unready_since=None, reported=(), by_hand=True)
     return told(replace(look.place, guard=kept), Reason.PROMOTED_BY_HAND, message)
 
 
