@@ -48,8 +48,9 @@ MUTANTS = (
         "A canary without a ready pod keeps its weight for a pass in which something else is put right.",
         "rollout/decide.py",
         "SAFETY",
-        "safety.unready, # What only corrects what is known comes behind what takes traffic away. setback.of_canary, growing.held_up,",
-        "setback.of_canary, growing.held_up, safety.unready,",
+        "safety.unready, guard.without_pods_beside, # What only corrects what is known comes behind what takes traffic away. "
+        "setback.of_canary, growing.held_up,",
+        "setback.of_canary, growing.held_up, safety.unready, guard.without_pods_beside,",
     ),
     Mutant(
         "deadline-never-comes",

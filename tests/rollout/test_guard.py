@@ -636,6 +636,63 @@ def test_a_wish_does_not_keep_callers_with_a_stable_without_a_ready_pod(wish: st
     assert is_stable(world, wish)
 
 
+@pytest.mark.parametrize("halted", [False, True])
+def test_a_stable_without_a_ready_pod_is_left_beside_a_canary_too(halted: bool) -> None:
+    world = promoted(mode="Pause")
+    world.run(30)
+    world.want("3")
+    world.run(8)
+    if halted:
+        world.judged = BREACHED
+        world.run(5)
+    world.judged = UNSEEN
+    world.broken.add("rev2")
+    world.settle()
+    world.run(25)
+    assert world.place.canary is not None
+    assert world.place.canary.revision.name == "rev3"
+    world.run(8)
+    assert shares(world)[0] == "rev1"
+    assert [r.revision.name for r in world.place.rejected] == (["rev3", "rev2"] if halted else ["rev2"])
+    world.judged = HEALTHY
+    world.run(120)
+    assert is_stable(world, "1" if halted else "3")
+
+
+@pytest.mark.parametrize("stop_after", range(1, 9))
+@pytest.mark.parametrize("later", [0, 1])
+def test_an_operator_that_dies_as_it_ends_a_canary_beside_a_stable_without_pods_leaves_that_too(stop_after: int, later: int) -> None:
+    world = promoted()
+    world.run(30)
+    world.want("3")
+    world.run(8)
+    world.broken.add("rev2")
+    world.settle()
+    world.run(10)
+    world.set_back(3600)
+    world.run(29)
+    world.now += 2
+    for _ in range(later):
+        world.one_pass()
+    world.one_pass(stop_after=stop_after)
+    world.run(5)
+    assert shares(world)[0] == "rev1"
+    assert [r.revision.name for r in world.place.rejected] == ["rev2"]
+
+
+def test_a_stable_without_a_ready_pod_stays_beside_what_a_person_promotes() -> None:
+    world = promoted()
+    world.want("3")
+    world.run(3)
+    world.broken |= {"rev2"}
+    world.pace = 0
+    world.settle()
+    world.ask(promote="now")
+    world.run(60)
+    assert world.place.canary is not None
+    assert (shares(world)[0], world.place.canary.by_hand) == ("rev2", True)
+
+
 def test_a_person_keeps_a_stable_that_is_about_to_be_left_for_want_of_pods() -> None:
     world = promoted()
     world.broken.add("rev2")

@@ -51,6 +51,7 @@ SAFETY: tuple[CanaryGate, ...] = (
     safety.blind,
     safety.crashes,
     safety.unready,
+    guard.without_pods_beside,
     # What only corrects what is known comes behind what takes traffic away.
     setback.of_canary,
     growing.held_up,

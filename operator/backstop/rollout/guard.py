@@ -12,9 +12,9 @@ from backstop.api.reasons import Reason
 
 from .judged import judged
 from .look import Look
-from .move import Move, go_back, halt, told, unsuspected
+from .move import Move, go_back, halt, supersede, told, unsuspected
 from .observed import Known
-from .place import Guard, Halt, Incident, PreviousPlace, Revision, StablePlace
+from .place import CanaryPlace, Guard, Halt, Incident, PreviousPlace, Revision, StablePlace
 from .progress import all_healthy
 from .rest import fresh_canary, may_begin, with_canary
 from .safety import FOR_GOOD
@@ -80,6 +80,24 @@ def without_pods(look: Look) -> Move | None:
         f"while {previous.revision.name} has {could}"
     )
     return _return(look, previous, reason=Reason.CANARY_UNAVAILABLE, message=message, at=look.now)
+
+
+def without_pods_beside(look: Look, canary: CanaryPlace) -> Move | None:
+    """The same beside a canary, which has no callers while nobody enters: it ends first, and what is wanted begins anew after the way back.
+
+    Not one that serves already, or that a person has promoted.
+    """
+    stable, previous = look.place.stable, look.place.previous
+    if canary.routed_at is not None or canary.by_hand or stable is None or previous is None:
+        return None
+    move = without_pods(look)
+    if move is None or move.aborted is None:
+        return move
+    message = (
+        f"no pod of stable {stable.revision.prompt_version} ({stable.revision.name}) was ready for {RETURN_SECONDS:.0f} s in its guard "
+        f"window: the canary {canary.revision.prompt_version} ({canary.revision.name}) is ended, and {previous.revision.name} serves next"
+    )
+    return supersede(look, canary, reason=Reason.STABLE_UNREADY, message=message)
 
 
 def go_back_when_ready(look: Look) -> Move | None:

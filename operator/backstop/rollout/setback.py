@@ -84,6 +84,7 @@ def _elsewhere(look: Look) -> tuple[float | None, ...]:
         place.stable.since if place.stable is not None else None,
         place.waiting.since if place.waiting is not None else None,
         place.guard.returning.at if place.guard is not None and place.guard.returning is not None else None,
+        place.guard.unready_since if place.guard is not None else None,
         place.last.watched_since if place.last is not None and _is_counted_from(place.last, place=place) else None,
         halted.watched_since if halted is not None and _is_waited_for(look, halted) else None,
         *(retiring.until - RETIRE_SECONDS for retiring in place.retiring),
