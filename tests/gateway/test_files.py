@@ -179,7 +179,7 @@ async def test_authorities_are_read_while_there_are_file_descriptors_to_read_the
 
 @pytest.mark.parametrize(
     ("limit", "memory", "connections"),
-    [(1024, None, 384), (1 << 20, None, 524_160), (1 << 20, 256 << 20, 4096), (1024, 256 << 20, 384), (1 << 20, 1 << 20, 512)],
+    [(1024, None, 384), (1 << 20, None, 16_384), (1 << 20, 256 << 20, 4096), (1024, 256 << 20, 384), (1 << 20, 1 << 20, 512)],
 )
 def test_callers_get_half_of_the_files_and_an_eighth_of_the_memory(limit: int, memory: int | None, connections: int) -> None:
     assert for_callers(limit, memory=memory) == connections

@@ -412,16 +412,17 @@ def test_nothing_that_is_told_of_an_own_workload_with_its_advice_speaks_of_gatew
 
 
 @pytest.mark.parametrize("wish", ["1", "3"])
-def test_a_canary_that_serves_alone_is_not_left_by_a_wish_for_a_stable_without_a_pod(wish: str) -> None:
+@pytest.mark.parametrize("weight", [10, 100])
+def test_a_canary_that_serves_alone_is_not_left_by_a_wish_for_a_stable_without_a_pod(weight: int, wish: str) -> None:
     world = own()
     world.want("2")
-    at(world, 100)
+    at(world, weight)
     world.pace = 0
     world.arms["rev1"] = Arm(desired=2, ready=0)
     world.want(wish)
     world.run(30)
     assert world.route is not None
-    assert (world.route.canary, world.route.permille) == ("rev2", 1000)
+    assert (world.route.canary, world.route.permille) == ("rev2", weight * 10)
     assert "stable has 0 of 2 pods ready" in said_of(world)[1]
     world.arms["rev1"] = Arm(desired=2, ready=1)
     world.rest()
@@ -429,15 +430,16 @@ def test_a_canary_that_serves_alone_is_not_left_by_a_wish_for_a_stable_without_a
 
 
 @pytest.mark.parametrize("mode", ["Automatic", "Pause"])
-def test_a_canary_that_serves_alone_and_breaches_is_left_as_soon_as_stable_has_a_pod(mode: str) -> None:
+@pytest.mark.parametrize("weight", [10, 100])
+def test_a_canary_that_serves_alone_and_breaches_is_left_as_soon_as_stable_has_a_pod(mode: str, weight: int) -> None:
     world = own(mode=mode)
     world.want("2")
-    at(world, 100)
+    at(world, weight)
     world.pace = 0
     world.arms["rev1"] = Arm(desired=2, ready=0)
     world.judged = BREACHED
     world.run(30)
-    assert share(world) == ("rev2", 1000), "nobody else could serve"
+    assert share(world) == ("rev2", weight * 10), "nobody else could serve"
     assert said_of(world) == ("Returning", "rev2 serves alone and breaches latency: left as soon as stable has a ready pod")
     assert world.reasons().count("Returning") == 1
     world.arms["rev1"] = Arm(desired=2, ready=1)

@@ -212,9 +212,9 @@ class WatchedWorld(World):
         assert share == 0, f"4: {canary.revision.name} breached and has {share} ‰"
 
     def has_nobody_else(self, place: Place, *, arms: dict[str, Arm]) -> bool:
-        """Whether an own workload's canary serves alone, and no pod is ready that callers could be led back to."""
+        """Whether callers reach an own workload's canary alone, as no pod is ready that they could be led back to."""
         canary, stable = place.canary, place.stable
-        if self.policy.serving.workload is None or canary is None or canary.weight < 100 or stable is None:
+        if self.policy.serving.workload is None or canary is None or canary.weight == 0 or stable is None:
             return False
         return arms.get(stable.revision.name, Arm(0, 0)).ready == 0
 
@@ -228,7 +228,8 @@ class WatchedWorld(World):
             share, stable = share_of(canary.revision.name, state=route), self.place.stable
             beside = before.arms.get(stable.revision.name, Arm(0, 0)).ready if stable is not None else 0
             # A promotion that is switched already has left stable, which has to be able to serve to be gone back to.
-            leaves = canary.routed_at is None or beside >= self.policy.serving.replicas
+            alone = self.has_nobody_else(self.place, arms=before.arms)
+            leaves = (canary.routed_at is None and not alone) or beside >= self.policy.serving.replicas
             assert wanted.value == canary.revision or share == 0 or not leaves, (
                 f"1: {wanted.value.name} is wanted, {canary.revision.name} has {share} ‰"
             )

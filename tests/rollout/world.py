@@ -141,7 +141,7 @@ class World:
     # What they acted on when the policy went, and how long they had been watched for it.
     left: tuple[TrafficState | None, float] | None = None
     back: float = 0.0  # by how much the operator's clock was set back, in all
-    ended: float = START  # when status said that a rollout had ended, by a clock that nobody sets
+    ended: float = START  # when status said that a canary's traffic had, by a clock that nobody sets
     deleting: bool = False
     finalizer: bool = False
     kept: tuple[Revision, tuple[Rejection, ...]] | None = None  # the record of the last accepted revision, and what stands on it
@@ -337,8 +337,9 @@ class World:
         return write
 
     def _set_status(self, status: FallbackPolicyStatus) -> None:
-        before, self.status = self.place.last, status
-        if is_another_end(self.place.last, before=before):
+        before, self.status = self.place, status
+        # What waits for a person has lost its traffic, and gateways are watched for that; its end takes none away.
+        if not _is_halted(before) and (_is_halted(self.place) or is_another_end(self.place.last, before=before.last)):
             self.ended = self.now + self.back
         if (incident := self.place.incident) is not None:
             self.withdrawn[incident.revision.name] = self.route.generation if self.route is not None else 0
@@ -475,6 +476,10 @@ class World:
     def reasons(self) -> list[str]:
         """The reasons told so far, in order."""
         return [announcement.reason.value for announcement in self.told]
+
+
+def _is_halted(place: Place) -> bool:
+    return place.canary is not None and place.canary.halted is not None
 
 
 def _accepted(place: Place) -> list[Revision]:

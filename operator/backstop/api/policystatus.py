@@ -112,7 +112,7 @@ class CanaryStatus(StatusModel):
         default_factory=list,
         max_length=32,
         description="What was told once of this step: each reason for which `DryRun` would have rolled it back, a breach or a lack of "
-        "pods that stable shares; and `WaitingForReady` while it waits for other revisions' pods to go.",
+        "pods that stable shares; `Returning`; and `WaitingForReady` while it waits for other revisions' pods to go.",
     )
     halted: HaltedStatus | None = Field(None, description="The breach after which it waits, without traffic, for a person.")
     promotingSince: Time | None = time_field("When promotion began. Unset: still judged.")

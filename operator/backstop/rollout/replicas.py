@@ -83,12 +83,12 @@ def returns_later(look: Look, canary: CanaryPlace) -> SLOReading | None:
 
 
 def leads_to_nobody(look: Look, canary: CanaryPlace) -> bool:
-    """Whether leaving it waits for a ready pod of stable: it serves alone, and callers would be led to nobody.
+    """Whether leaving it waits for a ready pod of stable: whatever its weight, no other pod is reached, and callers would be led to nobody.
 
     Not of a policy that is being deleted, nor from the switch of a promotion on, after which nobody would wait; of a person's it is.
     """
     switched = canary.routed_at is not None and not canary.by_hand
-    return not switched and not look.observed.leaving and is_alone(look, canary) and beside_nothing(look)
+    return not switched and not look.observed.leaving and look.by_replicas and canary.weight > 0 and beside_nothing(look)
 
 
 def returning(look: Look, canary: CanaryPlace, *, breach: SLOReading) -> Move | None:

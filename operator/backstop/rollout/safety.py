@@ -71,7 +71,7 @@ def other_wanted(look: Look, canary: CanaryPlace) -> Move | None:
         return None
     # Stable serves nobody, and could not: the promotion comes to its end, or stable to a pod, and then what is wanted begins.
     ready = look.observed.arm(stable.revision.name).ready
-    if (canary.routed_at is not None and ready < look.replicas) or (replicas.is_alone(look, canary) and ready == 0):
+    if (canary.routed_at is not None and ready < look.replicas) or (look.by_replicas and canary.weight > 0 and ready == 0):
         return None
     if wanted.name == stable.revision.name:
         return supersede(
