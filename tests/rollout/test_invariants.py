@@ -67,6 +67,7 @@ class Rollouts(RuleBasedStateMachine):
         """One that nothing holds is gone at once, with its traffic object."""
         if self.world.exists and not self.world.finalizer:
             self._lose_what_only_the_route_says()
+            self._lose_what_only_status_says()
         self.world.delete()
 
     @precondition(lambda self: not self.world.exists)
@@ -166,6 +167,12 @@ class Rollouts(RuleBasedStateMachine):
         aborted = self.world.route.aborted if self.world.route is not None else None
         if aborted is not None and self.world.place.rejection_of(aborted.revision) is None:
             self.rejected -= {aborted.revision} - {verdict.revision.name for verdict in self.world.verdicts}
+
+    def _lose_what_only_status_says(self) -> None:
+        """The same of one that died right after it: what outlives a policy is written behind status."""
+        _, beside = self.world.kept or (None, ())
+        outlive = {r.revision.name for r in beside} | {verdict.revision.name for verdict in self.world.verdicts}
+        self.rejected -= {r.revision.name for r in self.world.place.rejected} - outlive
 
     @rule()
     def several_seconds_of_life(self) -> None:
