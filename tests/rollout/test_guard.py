@@ -714,24 +714,25 @@ def test_a_wish_for_the_former_stable_with_all_of_its_pods_does_not_wait_for_the
     assert (shares(world), world.place.rejected) == (("rev1", None, 0), ())
 
 
-def test_pods_whose_time_ends_in_the_half_minute_are_there_for_the_way_back() -> None:
+def without_pods_as_kept_ones_end() -> World:
+    """Stable loses its pods ten seconds before those of the former one end."""
     world = promoted(keep=60)
     assert world.place.previous is not None
     until = world.place.previous.until
     while until - world.now > 10:
         world.run(1)
     world.broken.add("rev2")
+    return world
+
+
+def test_pods_whose_time_ends_in_the_half_minute_are_there_for_the_way_back() -> None:
+    world = without_pods_as_kept_ones_end()
     world.run(40)
     assert shares(world) == ("rev1", None, 0)
 
 
 def test_pods_that_were_kept_for_the_half_minute_go_when_stable_has_its_own_again() -> None:
-    world = promoted(keep=60)
-    assert world.place.previous is not None
-    until = world.place.previous.until
-    while until - world.now > 10:
-        world.run(1)
-    world.broken.add("rev2")
+    world = without_pods_as_kept_ones_end()
     world.run(20)
     assert set(world.arms) == {"rev1", "rev2"}
     world.broken.clear()
