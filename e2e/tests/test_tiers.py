@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from backstop.kube.connection import Connection
-from backstop.kube.resources import PODS, PROMPT_VERSIONS, SERVICES, Resource
+from backstop.kube.resources import ENDPOINT_SLICES, PODS, PROMPT_VERSIONS, SERVICES, Resource
 from e2e.callers import IMAGE, streaming
 from e2e.tests.scenario import MANAGER, MODEL_URL, POLICY, Scenario, name_of, policy
 
@@ -194,21 +194,24 @@ def prompt_with_state() -> dict[str, Any]:
 
 
 async def replace_pods(scenario: Scenario) -> None:
-    """Delete every gateway, and wait until others are ready in their places."""
+    """Delete every gateway, and wait until the Service leads to others in their places."""
     before = {pod["metadata"]["uid"] for pod in await scenario.pods()}
     for pod in await scenario.pods():
         await scenario.client.delete(PODS, namespace=scenario.namespace, name=pod["metadata"]["name"], uid=pod["metadata"]["uid"])
     end = time.monotonic() + 90
     while True:
-        ready = {p["metadata"]["uid"] for p in await scenario.pods() if _is_ready(p)}
-        if len(ready) == len(before) and not ready & before:
+        serving = await _serving(scenario)
+        if len(serving) == len(before) and not serving & before:
             return
-        assert time.monotonic() < end, f"{len(ready - before)} of {len(before)} pods are ready"
+        assert time.monotonic() < end, f"{len(serving - before)} of {len(before)} pods serve"
         await asyncio.sleep(0.2)
 
 
-def _is_ready(pod: Mapping[str, Any]) -> bool:
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+async def _serving(scenario: Scenario) -> set[str]:
+    """UIDs of the pods that the Service leads to."""
+    slices, _ = await scenario.client.list(ENDPOINT_SLICES, namespace=scenario.namespace)
+    endpoints = [e for s in slices if s["metadata"]["labels"]["kubernetes.io/service-name"] == POLICY for e in s.get("endpoints") or ()]
+    return {endpoint["targetRef"]["uid"] for endpoint in endpoints if endpoint["conditions"].get("ready")}
 
 
 async def tickets(session: aiohttp.ClientSession, *, namespace: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ All do so exactly, but for what nobody outside can know, and then lie between tw
   put it, while a level below was asked.
 * Of answers to one question that wait to be written the last one is, and what a level below has goes to the one above, which is not said.
 * What a Valkey was told to keep is `written` only where its answer came in time.
-* A scorer that answers too late has given a verdict, and the gateway an `error`.
+* A scorer that answers too late has given a verdict, and the gateway an `error`; so do people's webhook and a ticket that it takes.
 * Targets that are passed over for being slow are known to the gateway alone: no more than it handed over for being late. Answers that came
   after the budget are no more than those that took their callers as long.
 
@@ -210,9 +210,11 @@ def _tickets(counted: Counted, *, seen: Seen, around: Surroundings) -> Iterator[
     for result in ("queued", "refused"):
         saw = ledger.sure[Series(name, result)]
         yield Account(f"{name} {result}", counted.of(name, result=result), saw, saw + ledger.unsure[name], "callers")
-    for result in ("delivered", "failed"):
-        took = around.helpers.tickets[result]
-        yield Account(f"{name} {result}", counted.of(name, result=result), took, took, "people's webhook")
+    took, tried = around.helpers.tickets, ("delivered", "failed")
+    failed, whole = counted.of(name, result="failed"), sum(counted.of(name, result=result) for result in tried)
+    yield Account(f"{name} {' or '.join(tried)}", whole, took.total(), took.total(), "people's webhook")
+    delivered = took["delivered"]
+    yield Account(f"{name} delivered", counted.of(name, result="delivered"), delivered - failed, delivered, "people's webhook")
     waiting = counted.of(name, result="queued") - counted.of(name, result="delivered")
     yield Account(names.TICKETS_WAITING, counted.of(names.TICKETS_WAITING), waiting, waiting, "itself")
 
