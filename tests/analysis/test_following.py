@@ -154,6 +154,14 @@ def test_what_was_won_at_a_bound_that_comes_no_more_holds_until_a_window_is_good
     assert judged[-1] == Healthy()
 
 
+@pytest.mark.parametrize("for_seconds", [0, 30])
+def test_nor_does_it_hold_longer_where_the_limit_has_a_little_evidence_of_its_own(for_seconds: int) -> None:
+    judge = rule(for_seconds=for_seconds)
+    found = states(judge, blocks([FINE] * 20 + [(6, 15, 0)] * 3 + [(1, GONE, 0)] * 4))
+    assert 0 < evidence_at_bounds(found[23], planned=judge.planned_blocks)[0] < judge.risk.ln_pass
+    assert [judge.judge(state) == Healthy() for state in found[23:]] == [False, True, True, True], "a window is two blocks"
+
+
 @pytest.mark.parametrize("seconds", [5.0, 15.0])
 @pytest.mark.parametrize("for_seconds", [0, 30])
 def test_a_bound_that_is_missing_in_one_scrape_loses_nothing(for_seconds: int, seconds: float) -> None:
@@ -266,6 +274,18 @@ def test_a_bound_is_left_for_one_that_clearly_says_more_and_only_where_nothing_t
     (block,) = blocks([(1, bad, 0)])
     found = following(state, block=block, planned=judge.planned_blocks, ln_pass=judge.risk.ln_pass, level=0.105, sustained=False)
     assert (state.followed, found.followed) == (1, then)
+
+
+@pytest.mark.parametrize(("of_stable", "then"), [(45, 1), (135, 2)])
+def test_what_is_bad_at_the_bound_that_is_followed_is_told_by_what_stable_does_in_the_same_block(of_stable: int, then: int) -> None:
+    judge = rule()
+    state = states(judge, blocks([FINE] * 20 + [(1, 15, 0)] * 6))[-1]
+    at_limit, one, _ = state.relatives
+    state = replace(state, relatives=(at_limit, replace(one, ln_plug_in=30.0), replace(one, ln_plug_in=36.0)))
+    # 16 %: over stable's 10 %, and not over twice as much.
+    (block,) = blocks([(1, 8, 0)])
+    block = replace(block, start=130.0, end=135.0, bounds=(replace(block.bounds[0], stable=Counts(of_stable, 450)), block.bounds[1]))
+    assert (state.followed, judge.observe(state, block=block).followed) == (1, then)
 
 
 def test_without_seconds_what_began_at_the_limit_goes_on_at_the_bound_that_has_the_evidence() -> None:
