@@ -10,7 +10,8 @@ from backstop.api.jinjatemplate import MOST_DEPTH, MOST_NODES, judge
 from backstop.api.problems import parse_strictly
 from backstop.api.promptversion import PromptVersionSpec
 from backstop.api.record import prompt_digest
-from backstop.api.template import TemplateError, compile_prompt
+from backstop.api.template import compile_prompt
+from backstop.api.templateerror import TemplateError
 
 KINDS = {"name": "String", "count": "Integer", "share": "Number", "gold": "Boolean"}
 VALUES = {"name": "Ann", "count": "007", "share": "1.50", "gold": "false"}

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from jinja2 import StrictUndefined, TemplateSyntaxError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from .template import TemplateError
+from .templateerror import TemplateError
 
 MOST_NODES: Final = 2000
 MOST_DEPTH: Final = 16

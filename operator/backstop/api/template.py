@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .promptversion import PromptVersionSpec, TemplateEngine, Variable
+from .templateerror import TemplateError
 
 if TYPE_CHECKING:
     from .jinjatemplate import JinjaTemplate
 
 _TAG = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-
-
-class TemplateError(ValueError):
-    """The template is not valid; the text says where and what to do."""
 
 
 @dataclass(frozen=True)

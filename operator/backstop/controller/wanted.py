@@ -11,7 +11,8 @@ from ..api.promptversion import PromptVersionSpec
 from ..api.quality import check_answer_schemas
 from ..api.reasons import Reason
 from ..api.record import ContentKind, Reference, prompt_digest, references_of, revision_hash, short_image
-from ..api.template import TemplateError, compile_prompt
+from ..api.template import compile_prompt
+from ..api.templateerror import TemplateError
 from ..rollout.observed import Known, Unresolved
 from ..rollout.place import Revision
 from .contents import Bad, Content, Found, MapKey, NoKey, NoMap, Unread

@@ -32,7 +32,8 @@ from ..api.ruleset import RulesError, RuleSet, read_rules
 from ..api.rulestier import RuleEngineTarget
 from ..api.spend import OnExhausted, Spend
 from ..api.stream import OnInterruption
-from ..api.template import TemplateError, compile_prompt
+from ..api.template import compile_prompt
+from ..api.templateerror import TemplateError
 from .allowance import AllowanceSettings
 from .breaker import BreakerSettings
 from .feedback import FeedbackKeys

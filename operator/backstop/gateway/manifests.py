@@ -18,7 +18,8 @@ from ..api.names import API_VERSION, GROUP
 from ..api.problems import InputError, parse_strictly
 from ..api.promptversion import PromptVersionSpec
 from ..api.record import ContentError, RevisionRecord, build_record, check_content, references_of, secrets_of_record
-from ..api.template import TemplateError, compile_prompt
+from ..api.template import compile_prompt
+from ..api.templateerror import TemplateError
 from .revision import ConfigurationError
 
 _DEFAULT_NAMESPACE: Final = "default"
