@@ -46,6 +46,7 @@ class WatchedWorld(World):
     """The small world, with a look at all that a pass did."""
 
     reached: dict[str, int] = field(default_factory=dict)  # the greatest share of the canary, in thousandths
+    skipped: set[int] = field(default_factory=set)  # shares of the canary whose step a person had passed
     held: Held | None = None
     resting: Seen | None = None  # the pass before, where it found nothing to do
 
@@ -82,7 +83,7 @@ class WatchedWorld(World):
 
     def _gone(self) -> None:
         super()._gone()
-        self.reached, self.held, self.resting = {}, None, None
+        self.reached, self.skipped, self.held, self.resting = {}, set(), None, None
 
     def _metrics_were(self, seen: Seen) -> None:
         """How the weight in effect is doing. Time counts as blind from a pass that saw that, and had nothing else to do."""
@@ -104,7 +105,9 @@ class WatchedWorld(World):
         self._unread(before)
         # Not before status says so: an operator may have died in between, and what it wrote into the route may be lost.
         if place.canary is None:
-            self.reached, self.held = {}, None
+            self.reached, self.skipped, self.held = {}, set(), None
+        if self.held is not None and place.acknowledged.skip_step != asked.skip_step:
+            self.skipped.add(self.held.permille)
         self._went_on(before)  # by what was asked for since the weight before began
         if after is not None and after != before.route:
             self._switch(before, after=after)
@@ -142,7 +145,7 @@ class WatchedWorld(World):
         if held.permille == permille:  # not where pods had gone in between, and the same step began anew
             assert held.well, f"3: {name} goes on from {permille} ‰, which it did not hold with healthy metrics: {held}"
         step = next((step for step in self.policy.canary.steps if step.weight * 10 == permille), None)
-        if step is not None and step.approval:
+        if step is not None and step.approval and permille not in self.skipped:
             assert known.approve is not None, f"1: {name} goes on from {permille} ‰, and nobody approved"
 
     def _went_on(self, before: Seen) -> None:
