@@ -346,12 +346,28 @@ def test_the_time_of_a_canarys_own_pods_and_that_of_a_former_stables_are_counted
     world.pace = 1000
     world.run(60)
     assert world.place.canary is not None, "of its own pods it waited for 100 s, of the others for 60"
+    world.lingering.clear()
     world.arms["rev4"], world.pace = replace(world.arms["rev4"], ready=0), 0
     world.run(100)
-    assert world.place.canary is not None, "its own are to come again, and have their time anew"
+    assert world.place.canary is not None, "its own are to come again, and nothing else is waited for: they have their time anew"
     world.run(25)
     assert world.place.canary is None
     assert world.place.rejected[-1].message.endswith("0 of 1 pods ready after 120 s (`spec.canary.progressDeadlineSeconds`)")
+
+
+def test_a_canary_whose_pod_comes_and_goes_beside_others_that_stay_does_not_wait_for_ever() -> None:
+    world = own(deadline=120)
+    world.lingering, world.linger = {"rev9"}, True
+    world.want("2")
+    for _ in range(6):
+        world.pace = 1000
+        world.run(10)
+        assert world.place.canary is not None
+        world.arms["rev2"], world.pace = replace(world.arms["rev2"], ready=0), 0
+        world.run(10)
+    world.run(5)
+    assert world.place.canary is None
+    assert "pods of rev9, which is neither stable nor canary, are still there after 120 s" in world.place.rejected[-1].message
 
 
 def said_of(world: World) -> tuple[str, str]:

@@ -136,16 +136,31 @@ def shortage(look: Look, canary: CanaryPlace, *, since: float) -> Move | None:
 
 def without_shortage(canary: CanaryPlace) -> CanaryPlace:
     """The canary, of which it is not told any more that it lacks what stable lacks."""
-    return replace(canary, reported=tuple(reason for reason in canary.reported if reason != Reason.STABLE_UNREADY))
+    return _without(canary, Reason.STABLE_UNREADY)
 
 
-def waits_apart(look: Look, canary: CanaryPlace, *, for_others: bool) -> Move | None:
+def settled(canary: CanaryPlace) -> CanaryPlace:
+    """The canary that waits for no pods, neither for its own nor for others' to go."""
+    return replace(_without(canary, Reason.STABLE_UNREADY, Reason.WAITING_FOR_READY), unready_since=None)
+
+
+def _without(canary: CanaryPlace, *reasons: Reason) -> CanaryPlace:
+    return replace(canary, reported=tuple(reason for reason in canary.reported if reason not in reasons))
+
+
+def waits_for_others(look: Look, canary: CanaryPlace) -> bool:
+    """Whether its time counts for others' pods that are to go: from when its own were first there, whatever becomes of these since."""
+    there = look.ready(canary) >= look.pods_needed(canary) or Reason.WAITING_FOR_READY in canary.reported
+    return there and bool(in_the_way(look, canary))
+
+
+def waits_apart(look: Look, canary: CanaryPlace) -> Move | None:
     """Its own pods that are to come and others' that are to go have a deadline each, which counts from the end of the other wait."""
-    mark = Reason.WAITING_FOR_READY
+    mark, for_others = Reason.WAITING_FOR_READY, waits_for_others(look, canary)
     if for_others == (mark in canary.reported):
         return None
-    reported = (*canary.reported, str(mark)) if for_others else tuple(reason for reason in canary.reported if reason != mark)
-    return Move(replace(look.place, canary=replace(canary, reported=reported, unready_since=look.now)))
+    waiting = replace(canary, reported=(*canary.reported, str(mark))) if for_others else _without(canary, mark)
+    return Move(replace(look.place, canary=replace(waiting, unready_since=look.now)))
 
 
 def beside_words(look: Look, canary: CanaryPlace) -> str:

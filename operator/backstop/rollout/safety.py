@@ -148,18 +148,17 @@ def pods(look: Look, canary: CanaryPlace) -> Move | None:
     since = canary.unready_since
     third = replicas.in_the_way(look, canary)
     if ready >= needed and not third:
-        settled = replace(replicas.without_shortage(canary), unready_since=None)
-        return Move(replace(look.place, canary=settled)) if since is not None else None
+        return Move(replace(look.place, canary=replicas.settled(canary))) if since is not None else None
     if since is None:
         return Move(replace(look.place, canary=replace(canary, unready_since=look.now)))
-    if (apart := replicas.waits_apart(look, canary, for_others=ready >= needed)) is not None:
+    if (apart := replicas.waits_apart(look, canary)) is not None:
         return apart
-    deadline = look.policy.canary.progressDeadlineSeconds
-    if ready < needed and (shortage := replicas.shortage(look, canary, since=since)) is not None:
+    deadline, for_others = look.policy.canary.progressDeadlineSeconds, replicas.waits_for_others(look, canary)
+    if not for_others and (shortage := replicas.shortage(look, canary, since=since)) is not None:
         return shortage
-    if look.now - since >= deadline and not replicas.is_short_as_stable(look, canary):
+    if look.now - since >= deadline and (for_others or not replicas.is_short_as_stable(look, canary)):
         message = f"{ready} of {needed} pods ready after {deadline} s (`spec.canary.progressDeadlineSeconds`){_trouble(look, canary)}"
-        if ready >= needed:
+        if for_others:
             message = (
                 f"pods of {third[0]}, which is neither stable nor canary, are still there after {deadline} s "
                 "(`spec.canary.progressDeadlineSeconds`), and would be reached as the canary is: delete them"
