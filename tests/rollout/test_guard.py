@@ -13,9 +13,11 @@ from backstop.api.condition import ConditionType
 from backstop.api.policystatus import FallbackPolicyStatus, GuardStatus
 from backstop.api.reasons import Reason, event_type
 from backstop.gateway.split import Forward, route
+from backstop.rollout.observed import Unresolved
 from backstop.rollout.place import Outcome
 from backstop.rollout.plan import Plan
 from backstop.rollout.statusmap import place_of, status_of
+from tests.rollout.kstatus import agree_with_kstatus
 from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN, World, is_stable, policy, reading, revision, started
 
 GUARD = 600
@@ -233,6 +235,41 @@ def test_a_way_back_to_pods_that_are_gone_follows_their_readiness() -> None:
     world.judged = HEALTHY
     world.run(3)
     assert shares(world) == ("rev1", None, 0)
+
+
+@pytest.mark.parametrize("beside", ["spec", "rejected", "another"])
+@pytest.mark.parametrize("unread", [False, True])
+def test_that_stable_is_to_be_left_is_said_whatever_the_spec_asks_for_and_the_route_says(beside: str, unread: bool) -> None:
+    world = promoted(keep=15)
+    if beside == "rejected":
+        world.want("3")
+        world.run(5)
+        world.ask(abort="now")
+    world.run(100)
+    world.broken.add("rev1")
+    world.judged = BREACHED
+    world.rest()
+    if beside == "spec":
+        world.wanted = Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, "`spec.promptVersion` names `v9`, which does not exist; create it")
+    elif beside == "another":
+        world.want("4")
+    world.unread = unread
+    world.run(5)
+    plan = world.decide()
+    assert (plan.phase, plan.reason) == ("Guarding", Reason.RETURNING)
+    why = "2 (rev2) is left for 1 (rev1) as soon as that has its pods: latency: 61 of 412 canary requests over 150 ms"
+    assert condition(plan, ConditionType.PROGRESSING) == ("True", Reason.RETURNING, f"{why}; it cannot be read" if unread else why)
+    stalled = condition(plan, ConditionType.STALLED)
+    assert (stalled[1] if stalled is not None else None) == {
+        "spec": Reason.PROMPT_VERSION_NOT_FOUND,
+        "rejected": Reason.ROLLED_BACK,
+        "another": None,
+    }[beside]
+    agree_with_kstatus(plan)
+    world.broken.clear()
+    world.settle()
+    world.rest()
+    assert shares(world)[0] == "rev1"
 
 
 def test_a_breach_with_nothing_to_return_to_is_told_once_and_moves_nothing() -> None:

@@ -11,6 +11,7 @@ from backstop.rollout.decide import decide
 from backstop.rollout.look import pods_for_share
 from backstop.rollout.observed import Arm, Unknown, Unresolved
 from backstop.rollout.plan import Plan
+from tests.rollout.kstatus import agree_with_kstatus
 from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN, World, is_stable, policy, reading, revision, share, started
 
 STEPS = ((10, 60), (50, 60), (100, 60))
@@ -463,6 +464,33 @@ def test_a_canary_that_serves_alone_and_breaches_is_left_as_soon_as_stable_has_a
     assert share(world) == (None, 0)
     assert world.route is not None
     assert world.route.aborted is not None
+
+
+@pytest.mark.parametrize("beside", ["spec", "route"])
+def test_that_what_serves_alone_is_left_is_said_beside_a_spec_or_a_route_that_cannot_be_followed(beside: str) -> None:
+    world = own()
+    world.want("2")
+    at(world, 100)
+    world.pace = 0
+    world.arms["rev1"] = Arm(desired=2, ready=0)
+    world.judged = BREACHED
+    world.rest()
+    if beside == "spec":
+        world.wanted = MISSING
+    else:
+        world.unread = True
+    world.run(5)
+    assert (world.status.phase, world.status.reason) == ("Progressing", "Returning")
+    why = "rev2 serves alone and breaches latency: left as soon as stable has a ready pod"
+    assert said_of(world) == ("Returning", why if beside == "spec" else f"{why}; it cannot be read")
+    agree_with_kstatus(world.decide())
+    if beside == "spec":
+        said = {c.type: (c.status, c.reason) for c in world.status.conditions}
+        assert said["ResolvedRefs"] == ("False", MISSING.reason)
+        assert said["Stalled"] == ("True", MISSING.reason)
+    world.arms["rev1"] = Arm(desired=2, ready=1)
+    world.one_pass()
+    assert share(world) == (None, 0)
 
 
 @pytest.mark.parametrize("why", ["metrics", "exits"])

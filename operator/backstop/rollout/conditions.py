@@ -82,6 +82,8 @@ def summary_of(look: Look) -> tuple[Phase, Reason]:
     if canary is not None:
         phase = Phase.PROMOTING if canary.promoting_since is not None else Phase.PROGRESSING
         return (Phase.HALTED if canary.halted is not None else phase), _doing(look)[0]
+    if (back := _way_back(look)) is not None:
+        return Phase.GUARDING, back[0]
     if isinstance(look.observed.wanted, Unresolved):
         return Phase.BLOCKED, look.observed.wanted.reason
     rejection = look.place.rejection_of(wanted.name) if wanted is not None else None
@@ -156,7 +158,7 @@ def _progressing(look: Look) -> ConditionState:
         return ConditionState(ConditionType.PROGRESSING, "False", *unknown)
     waits = look.wanted is None or look.place.rejection_of(look.wanted.name) is not None or _incident(look) is not None
     waits = waits or first.failed(look) is not None
-    if look.place.canary is None and (_is_stable(look) or waits):
+    if look.place.canary is None and (_is_stable(look) or (waits and _way_back(look) is None)):
         route = look.observed.route
         if isinstance(route, Unknown) and look.place.stable is not None:
             return ConditionState(ConditionType.PROGRESSING, "False", *_unread(look, route))
@@ -180,6 +182,8 @@ def _doing(look: Look) -> tuple[Reason, str]:
     canary = look.place.canary
     if canary is not None and canary.halted is not None:
         return Reason.HALTED, f"waiting for a person (annotation `backstop.dev/retry` or `backstop.dev/abort`): {canary.halted.message}"
+    if (back := _way_back(look)) is not None:
+        return back
     if canary is None:
         return _without_canary(look)
     if isinstance(look.observed.route, Unknown):
@@ -187,8 +191,6 @@ def _doing(look: Look) -> tuple[Reason, str]:
     if isinstance(look.observed.wanted, Unresolved):
         where = f"step {min(canary.step + 1, len(look.policy.canary.steps))} of {len(look.policy.canary.steps)}, {canary.weight} %"
         return look.observed.wanted.reason, f"{where}: goes no further, because the spec cannot be followed: {look.observed.wanted.message}"
-    if (breach := replicas.returns_later(look, canary)) is not None:
-        return Reason.RETURNING, f"{canary.revision.name} serves alone and breaches {breach.name}: left as soon as stable has a ready pod"
     short = look.ready(canary) < look.pods_needed(canary)
     if look.policy.canary.paused and not canary.by_hand:
         # Whatever becomes of pods meanwhile: it is paused until the spec says otherwise.
@@ -216,10 +218,8 @@ def _short(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
 
 
 def _without_canary(look: Look) -> tuple[Reason, str]:
-    """A stable that is left, or a first revision."""
+    """A stable without pods, or a first revision."""
     wanted, stable, guard, previous = look.wanted, look.place.stable, look.place.guard, look.place.previous
-    if stable is not None and guard is not None and guard.returning is not None and previous is not None:
-        return _returning(look, guard, stable=stable, previous=previous)
     if stable is not None and guard is not None and guard.unready_since is not None and previous is not None:
         back = f"is left for {previous.revision.name} when that lasts, before anything else begins"
         return Reason.STABLE_UNREADY, f"no pod of stable {stable.revision.name} is ready: it {back}"
@@ -316,27 +316,44 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
 
 def _guarding(look: Look) -> tuple[Reason, str]:
     """How it goes for a stable that serves: a breach is told here too where nothing can be done about it."""
-    stable, guard, previous = look.place.stable, look.place.guard, look.place.previous
+    stable, guard = look.place.stable, look.place.guard
     assert stable is not None
     name = f"{stable.revision.prompt_version} ({stable.revision.name})"
     if not _stable_ready(look):
         return Reason.STABLE_UNREADY, f"no pod of stable {stable.revision.name} is ready"
-    if guard is not None and guard.returning is not None and previous is not None:
-        return _returning(look, guard, stable=stable, previous=previous)
+    if (back := _way_back(look)) is not None:
+        return back
     breached = look.breach()
     if guard is not None and breached is not None:
         return breached.reason, f"{name} is stable, and nothing moves although it breaches: {breached.evidence}"
     return Reason.STABLE, f"{name} is stable and serves"
 
 
-def _returning(look: Look, guard: Guard, *, stable: StablePlace, previous: PreviousPlace) -> tuple[Reason, str]:
+def _way_back(look: Look) -> tuple[Reason, str] | None:
+    """What serves is to be left as soon as something else can serve. A spec that cannot be followed and a route that cannot be read are
+    said beside it, and do not hide it.
+    """
+    canary, stable, guard, previous = look.place.canary, look.place.stable, look.place.guard, look.place.previous
+    if canary is not None:
+        if (breach := replicas.returns_later(look, canary)) is None:
+            return None
+        alone = f"{canary.revision.name} serves alone and breaches {breach.name}"
+        reason, message = Reason.RETURNING, f"{alone}: left as soon as stable has a ready pod"
+    elif stable is not None and guard is not None and guard.returning is not None and previous is not None:
+        reason, message = _returning(look, guard, breach=guard.returning.message, stable=stable, previous=previous)
+    else:
+        return None
+    route = look.observed.route
+    return reason, f"{message}; {route.why}" if isinstance(route, Unknown) else message
+
+
+def _returning(look: Look, guard: Guard, *, breach: str, stable: StablePlace, previous: PreviousPlace) -> tuple[Reason, str]:
     """Stable is to be left for what had served before it."""
-    assert guard.returning is not None
     if is_late(look, guard):
-        return Reason.RETURN_UNAVAILABLE, late_words(look, stable=stable, previous=previous, breach=guard.returning.message)
+        return Reason.RETURN_UNAVAILABLE, late_words(look, stable=stable, previous=previous, breach=breach)
     name = f"{stable.revision.prompt_version} ({stable.revision.name})"
     back = f"{previous.revision.prompt_version} ({previous.revision.name})"
-    return Reason.RETURNING, f"{name} is left for {back} as soon as that has its pods: {guard.returning.message}"
+    return Reason.RETURNING, f"{name} is left for {back} as soon as that has its pods: {breach}"
 
 
 def _incident(look: Look) -> Incident | None:
