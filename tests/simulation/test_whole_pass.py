@@ -17,7 +17,7 @@ from .cluster import NAMESPACE, Cluster
 from .machine import WholePasses
 from .options import WholePassesWithOptions
 from .wire import Fault
-from .wishes import MISSING, UNSEEING, spec
+from .wishes import MISSING, REPLICAS, UNSEEING, spec
 
 THOROUGH = settings.get_current_profile_name() == "found"
 
@@ -140,6 +140,27 @@ def test_a03_a_healthy_version_is_promoted_with_the_pods_that_were_judged() -> N
     assert machine.cluster.api.objects[deployment]["metadata"]["uid"] == judged
     machine.teardown()
     assert machine.cluster.place.stable == stable
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_pods_that_are_kept_to_go_back_to_are_made_again_when_somebody_deletes_them(own: bool) -> None:
+    machine = played("Automatic", own=own)
+    cluster = machine.cluster
+    first = cluster.place.stable
+    assert first is not None
+    machine.a_canary_begins("v2")
+    while cluster.place.guard is None or cluster.place.canary is not None:
+        machine.time_passes(0.5)
+    cluster.lose_deployment(first.revision.name)
+    assert cluster.replicas(first.revision.name) is None
+    machine.time_passes(5.0)
+    assert cluster.ready(first.revision.name) == REPLICAS
+    machine.metrics_say("v2", "breached")
+    machine.time_passes(2.0)
+    assert cluster.place.stable is not None
+    assert cluster.place.stable.revision == first.revision
+    machine.nothing_is_broken()
+    machine.teardown()
 
 
 def test_g07_a_policy_that_is_deleted_goes_though_somebody_never_stops_writing_it() -> None:
@@ -380,8 +401,8 @@ def rejections(cluster: Cluster) -> list[dict[str, Any]]:
     return found
 
 
-def played(mode: str) -> WholePasses:
+def played(mode: str, *, own: bool = False) -> WholePasses:
     """A machine to be told step by step."""
     machine = WholePasses()
-    machine.version_1_is_stable(mode, ())
+    machine.version_1_is_stable(mode, (), own=own)
     return machine
