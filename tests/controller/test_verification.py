@@ -4,6 +4,7 @@ import asyncio
 from itertools import accumulate
 
 import pytest
+from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
 from backstop.api.names import LABEL_POLICY, LABEL_REVISION
@@ -94,6 +95,52 @@ async def test_that_a_canarys_traffic_has_ended_waits_behind_no_other_policy(fal
             assert verification.acting_since(key) == 12.0
         finally:
             await verification.close()
+
+
+async def test_a_gateway_that_is_ahead_of_all_that_was_decided_is_news_though_another_is_behind_as_before() -> None:
+    woken: asyncio.Queue[tuple[PolicyKey, bool]] = asyncio.Queue()
+    store, key, ahead = Store(), PolicyKey("shop", "support"), Moving(5)
+    times = iter((12.0, 13.0))
+    async with gateways(acts_on(5), ahead.answer) as asked, ApiClient(Configuration()) as api:
+        for gateway in asked:
+            store.put(pod(ready_pod(gateway.pod, of=key, address=gateway.address)))
+        client = Client(api, timeout=1.0)
+        verification = Verification(
+            store, client=client, wake=lambda *woke: woken.put_nowait(woke), clock=lambda: next(times), jitter=lambda: 0.0
+        )
+        verification.keep_asking(key, waiting=True, decided=5)
+        try:
+            async with asyncio.timeout(10.0):
+                await woken.get()
+                verification.keep_asking(key, waiting=True, decided=6)
+                await ahead.moves_to(6)
+                assert woken.empty(), "it has taken up what was decided, and the other one has not"
+                await ahead.moves_to(9)
+                assert await woken.get() == (key, False)
+            assert verification.acting(key) == Acting(Known(5), 9)
+            assert verification.acting_since(key) == 12.0, "when the one that is behind first said so"
+        finally:
+            await verification.close()
+
+
+class Moving:
+    """A gateway whose generation becomes another one."""
+
+    def __init__(self, generation: int) -> None:
+        self._generation = generation
+        self._asked = asyncio.Semaphore(0)
+
+    async def answer(self, _: web.Request) -> web.Response:
+        self._asked.release()
+        return web.json_response({"generation": self._generation})
+
+    async def moves_to(self, generation: int) -> None:
+        """And says so: when it is asked for the second time, its first answer has been heard."""
+        self._generation = generation
+        while not self._asked.locked():
+            await self._asked.acquire()
+        for _ in range(2):
+            await self._asked.acquire()
 
 
 def ready_pod(name: str, *, of: PolicyKey, address: str) -> dict[str, object]:

@@ -18,7 +18,7 @@ from backstop.controller.keys import PolicyKey
 from backstop.controller.leadership import Leadership, LeadershipLost, lost_in
 from backstop.controller.run import REQUEST_SECONDS, Operator
 from backstop.controller.seen import seen
-from backstop.controller.verification import NOBODY_ASKED, Verification, endpoints_of
+from backstop.controller.verification import NOBODY_ASKED, Verification, endpoints_of, is_news
 from backstop.kube.client import Client
 from backstop.kube.lease import LeaseObject
 from backstop.kube.resources import POLICIES, PROMPT_VERSIONS
@@ -86,6 +86,7 @@ class _SimulatedVerification:
         self._client = client
         self._answers: dict[PolicyKey, Acting] = {}
         self._since: dict[PolicyKey, float] = {}
+        self._decided: dict[PolicyKey, int] = {}
         self._by_endpoints: set[PolicyKey] = set()
         self._asked = asyncio.Event()
 
@@ -95,8 +96,9 @@ class _SimulatedVerification:
     def acting_since(self, key: PolicyKey) -> float | None:
         return self._since.get(key)
 
-    def keep_asking(self, key: PolicyKey, *, waiting: bool, falling: bool = False, by_endpoints: bool = False) -> None:
+    def keep_asking(self, key: PolicyKey, *, waiting: bool, falling: bool = False, by_endpoints: bool = False, decided: int = 0) -> None:
         if waiting:
+            self._decided[key] = decided
             self._by_endpoints |= {key} if by_endpoints else set()
             self._answers.setdefault(key, NOBODY_ASKED)
             self._asked.set()
@@ -115,6 +117,7 @@ class _SimulatedVerification:
                     self._answers[key] = answer
                     if answer.lowest != before.lowest:
                         self._since[key] = self._world.now()
+                    if is_news(answer, before=before, decided=self._decided[key]):
                         self._operator._wake(key)
             await asyncio.sleep(0.5)
 

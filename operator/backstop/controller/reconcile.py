@@ -333,7 +333,11 @@ class Reconcile:
         # What an operator wrote last before it died is known to gateways alone where the route cannot be read.
         unread = isinstance(route, Unknown) and not isinstance(route, Foreign) and not by_endpoints
         self._verification.keep_asking(
-            subject.key, waiting=awaits or unread, falling=awaits and is_losing(place), by_endpoints=by_endpoints
+            subject.key,
+            waiting=awaits or unread,
+            falling=awaits and is_losing(place),
+            by_endpoints=by_endpoints,
+            decided=place.generation,
         )
 
     def _analysis(self, key: PolicyKey, *, status: FallbackPolicyStatus) -> str | None:

@@ -45,6 +45,7 @@ class _Watched:
     task: asyncio.Task[None]
     falling: bool
     by_endpoints: bool
+    decided: int = 0
 
 
 _log = logging.getLogger(__name__)
@@ -81,9 +82,9 @@ class Verification:
         watched = self._watched.get(key)
         return watched.since if watched is not None else None
 
-    def keep_asking(self, key: PolicyKey, *, waiting: bool, falling: bool = False, by_endpoints: bool = False) -> None:
+    def keep_asking(self, key: PolicyKey, *, waiting: bool, falling: bool = False, by_endpoints: bool = False, decided: int = 0) -> None:
         """Whether the policy waits for a generation from now on. `falling`: for a canary to lose its traffic; that comes first.
-        `by_endpoints`: it has no gateways that could be asked.
+        `by_endpoints`: it has no gateways that could be asked. `decided`: the latest generation that its place knows of.
         """
         watched = self._watched.get(key)
         if not waiting:
@@ -98,7 +99,9 @@ class Verification:
                 answer, since = watched.answer, watched.since
             task = asyncio.create_task(self._ask(key), name=f"verify {key}")
             task.add_done_callback(_log_failure)
-            self._watched[key] = _Watched(answer, since, task, falling, by_endpoints)
+            self._watched[key] = _Watched(answer, since, task, falling, by_endpoints, decided)
+        else:
+            watched.decided = decided
 
     async def close(self) -> None:
         """End all questions."""
@@ -119,8 +122,9 @@ class Verification:
                 else:
                     answer = await acting_generations(self._session, gateways=gateways_of(self._store.pods(key)))
             before, watched.answer = watched.answer, answer
-            if _news(answer) != _news(before):
+            if _said(answer) != _said(before):
                 watched.since = self._clock() if isinstance(answer.lowest, Known) else None
+            if is_news(answer, before=before, decided=watched.decided):
                 self._wake(key, watched.falling)
             least = LOOK_AGAIN_SECONDS if watched.by_endpoints else ASK_AGAIN_SECONDS
             pause = least if watched.falling else pause_after(asked, waiting=len(self._watched), least=least)
@@ -128,9 +132,20 @@ class Verification:
             await asyncio.sleep(pause * (1 + self._jitter() / 4))
 
 
-def _news(answer: Acting) -> Known[int] | int | None:
-    """What a pass makes something of: that one of them does not say it yet, in whatever words, is nothing."""
+def is_news(answer: Acting, *, before: Acting, decided: int) -> bool:
+    """Whether a pass makes something of it: of the lowest, and of one that is later than all that was `decided`. While a weight is taken
+    up the highest is earlier there than the lowest, which says nothing.
+    """
+    return _said(answer) != _said(before) or _later(answer, than=decided) != _later(before, than=decided)
+
+
+def _said(answer: Acting) -> Known[int] | int | None:
+    """The lowest. That one of them does not say it yet, in whatever words, is nothing."""
     return answer.lowest if isinstance(answer.lowest, Known) else answer.highest
+
+
+def _later(answer: Acting, *, than: int) -> int | None:
+    return answer.highest if answer.highest is not None and answer.highest > than else None
 
 
 async def endpoints_of(client: Client, *, store: Store, key: PolicyKey) -> Acting:
