@@ -511,6 +511,47 @@ def test_a_canary_that_serves_alone_is_not_left_for_nobody_whatever_speaks_again
     assert share(world) == (None, 0)
 
 
+def switched(world: World, *, stable: int) -> World:
+    """The promotion is switched and waits to be seen, and of stable so many pods are ready."""
+    world.want("2")
+    at(world, 100)
+    world.deaf = True
+    while world.place.canary is None or world.place.canary.routed_at is None:
+        world.run(1)
+    world.pace = 0
+    world.arms["rev1"] = Arm(desired=2, ready=stable)
+    return world
+
+
+@pytest.mark.parametrize("guard", [0, 600])
+def test_a_breach_after_the_switch_of_a_promotion_leads_nobody_to_a_stable_without_a_pod_and_is_not_forgotten(guard: int) -> None:
+    world = switched(own(guard=guard), stable=0)
+    world.judged = BREACHED
+    world.run(15)
+    assert world.route is not None
+    assert (world.route.stable, world.route.aborted) == ("rev2", None), "nobody else could serve"
+    assert is_stable(world, "2")
+    assert said_of(world)[0] == "Stable"
+    assert next(c for c in world.status.conditions if c.type == "Ready").reason == "Returning"
+    assert world.reasons().count("Returning") == 1
+    world.judged = HEALTHY  # nobody asks any more
+    world.run(100)
+    world.arms["rev1"] = Arm(desired=2, ready=1)
+    world.one_pass()
+    assert (world.route.stable, share(world)) == ("rev1", (None, 0))
+    assert world.place.rejection_of("rev2") is not None
+
+
+@pytest.mark.parametrize("ready", [0, 1])
+def test_exits_after_the_switch_of_a_promotion_lead_callers_back_where_stable_has_a_pod(ready: int) -> None:
+    world = switched(own(), stable=ready)
+    world.arms["rev2"] = replace(world.arms["rev2"], exits=3)
+    world.run(15)
+    assert is_stable(world, "1" if ready else "2")
+    assert world.route is not None
+    assert world.route.stable == ("rev1" if ready else "rev2")
+
+
 def test_a_person_keeps_what_serves_alone_and_breaches_where_stable_has_no_pod() -> None:
     world = own()
     world.want("2")

@@ -182,12 +182,15 @@ class WatchedWorld(World):
         self._went_well(name, permille=1000)
 
     def _promoted(self, before: Seen) -> None:
-        """12: a promotion is over when every gateway acts on it, or has had its time."""
+        """12: a promotion is over when every gateway acts on it, or has had its time; 4: and a breach meanwhile is not forgotten."""
         place, canary = self.place, before.place.canary
         assert place.stable is not None
         if canary is None or canary.revision != place.stable.revision:
             return
         name = canary.revision.name
+        if before.metrics == "Breached" and not canary.by_hand and self.policy.rollback.mode is not RollbackMode.DRY_RUN:
+            assert place.guard is not None, f"4: {name} breached, is stable, and nobody watches it"
+            assert place.guard.returning is not None, f"4: {name} breached, is stable, and nobody goes back"
         seen = self.acted is not None and self.acted.stable == name
         # An operator may have died between status and the write of the switch: its time runs from status.
         waited = self.now - (canary.routed_at if canary.routed_at is not None else self.now)

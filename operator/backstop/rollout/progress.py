@@ -8,7 +8,7 @@ from . import probes, replicas
 from .look import Look, steps_hash
 from .move import Move, told
 from .observed import Known
-from .place import CanaryPlace, Guard, LastRollout, Outcome, PreviousPlace, StablePlace
+from .place import CanaryPlace, Guard, Halt, LastRollout, Outcome, PreviousPlace, StablePlace
 from .plan import Announcement
 from .route import SWITCH_SECONDS
 
@@ -258,6 +258,10 @@ def promote(look: Look, canary: CanaryPlace) -> Move | None:
     message = f"{canary.revision.prompt_version} ({canary.revision.name}) is stable"
     reason = Reason.PROMOTED_BY_HAND if canary.by_hand else Reason.PROMOTED
     guard = Guard(until=look.now + seconds, by_hand=canary.by_hand) if seconds else None
+    if not canary.by_hand and (breach := replicas.returns_later(look, canary)) is not None:
+        # The wait for a ready pod of what it is to be left for goes on, also where nothing would be watched.
+        returning = Halt(look.now, reason=str(breach.reason), message=breach.evidence)
+        guard = Guard(until=look.now + seconds, returning=returning, judged=True)
     if canary.by_hand and look.place.previous is not None and look.place.previous.revision == canary.revision:
         reason, guard = Reason.RETURNED_TO_PREVIOUS, None  # it was watched when it was new
     place = replace(

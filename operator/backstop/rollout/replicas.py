@@ -85,10 +85,9 @@ def returns_later(look: Look, canary: CanaryPlace) -> SLOReading | None:
 def leads_to_nobody(look: Look, canary: CanaryPlace) -> bool:
     """Whether leaving it waits for a ready pod of stable: whatever its weight, no other pod is reached, and callers would be led to nobody.
 
-    Not of a policy that is being deleted, nor from the switch of a promotion on, after which nobody would wait; of a person's it is.
+    Not of a policy that is being deleted. A promotion that is switched comes to its end meanwhile, and its guard window waits.
     """
-    switched = canary.routed_at is not None and not canary.by_hand
-    return not switched and not look.observed.leaving and look.by_replicas and canary.weight > 0 and beside_nothing(look)
+    return not look.observed.leaving and look.by_replicas and canary.weight > 0 and beside_nothing(look)
 
 
 def returning(look: Look, canary: CanaryPlace, *, breach: SLOReading) -> Move | None:
