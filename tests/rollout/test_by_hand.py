@@ -169,6 +169,17 @@ def test_a_promote_token_beats_a_pause() -> None:
     assert is_stable(world, "2")
 
 
+def test_a_breach_beats_a_promotion_by_hand_that_waits_for_pods() -> None:
+    world = in_rollout()
+    world.pace = 0
+    world.ask(promote="1")
+    world.run(5)
+    world.judged = BREACHED
+    world.one_pass()
+    assert share(world) == (None, 0)
+    assert world.place.rejection_of("rev2") is not None
+
+
 @pytest.mark.parametrize("again", range(4))
 @pytest.mark.parametrize("writes", range(6))
 @pytest.mark.parametrize("before", ["rejected", "halted"])

@@ -565,6 +565,20 @@ def test_a_person_keeps_what_serves_alone_and_breaches_where_stable_has_no_pod()
     assert is_stable(world, "2")
 
 
+def test_a_person_who_promotes_it_keeps_it_only_if_its_pods_are_there_before_one_of_stable() -> None:
+    world = own()
+    world.want("2")
+    at(world, 10)
+    world.pace, world.judged = 0, BREACHED
+    world.arms["rev1"] = Arm(desired=2, ready=0)
+    world.ask(promote="now")
+    world.run(30)
+    assert share(world) == ("rev2", 100), "one of its two pods is still to come"
+    world.arms["rev1"] = Arm(desired=2, ready=1)
+    world.one_pass()
+    assert share(world) == (None, 0)
+
+
 @pytest.mark.parametrize("why", ["a dry run", "no breach any more", "deletion", "no pod"])
 def test_nothing_waits_for_a_pod_of_stable_where_a_canary_that_serves_alone_is_not_to_be_left_for_a_breach(why: str) -> None:
     world = own(mode="DryRun" if why == "a dry run" else "Automatic")
