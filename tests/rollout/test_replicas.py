@@ -147,6 +147,24 @@ def test_pods_of_a_third_revision_take_the_share_back_until_they_are_gone() -> N
     at(world, 10)
 
 
+@pytest.mark.parametrize("why", ["pods of a third revision", "it is not seen"])
+def test_a_share_is_taken_back_only_where_stable_has_a_ready_pod(why: str) -> None:
+    world = own()
+    world.deaf = why == "it is not seen"
+    world.want("2")
+    while share(world)[1] != 100:
+        world.run(1)
+    world.pace, pods = 0, world.arms["rev1"]
+    world.arms["rev1"] = replace(pods, ready=0)
+    if not world.deaf:
+        world.lingering, world.linger = {"rev9"}, True
+    world.run(60)
+    assert share(world) == ("rev2", 100), "callers would be led to nobody"
+    world.arms["rev1"] = pods
+    world.one_pass()
+    assert share(world)[1] == 0
+
+
 @pytest.mark.parametrize("ended_by", ["lost pods", "pods of a third revision"])
 def test_without_traffic_a_canary_goes_on_with_the_step_whose_share_it_had_and_not_with_the_next(ended_by: str) -> None:
     world = with_a_pod_to_come()

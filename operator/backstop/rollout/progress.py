@@ -117,6 +117,8 @@ def verify(look: Look, canary: CanaryPlace) -> Move | None:
     # Of the steps as they are now: they may have been edited since this weight was written.
     below = [step.weight for step in look.policy.canary.steps if step.weight < canary.weight] if canary.step else []
     weight = below[-1] if below else 0
+    if weight == 0 and replicas.leads_to_nobody(look, canary):
+        return None
     route = look.observed.route
     present = route.value if isinstance(route, Known) else None
     written = present.generation if present is not None else 0

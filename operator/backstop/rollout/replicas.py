@@ -33,7 +33,7 @@ def in_the_way(look: Look, canary: CanaryPlace) -> tuple[str, ...]:
 
 def shared_with_others(look: Look, canary: CanaryPlace) -> Move | None:
     """Pods of a third revision have come to be among those that callers reach: the share is taken back until they are gone."""
-    if not 0 < canary.weight < 100 or canary.routed_at is not None or not (third := others(look, canary)):
+    if not 0 < canary.weight < 100 or canary.routed_at is not None or not (third := others(look, canary)) or leads_to_nobody(look, canary):
         return None
     message = (
         f"pods of {third[0]}, which is neither stable nor canary, would get a share of the connections: the weight of "
