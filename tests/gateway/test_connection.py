@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import re
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -58,7 +59,7 @@ class Side:
     def __init__(self) -> None:
         self.wire = Wire()
         self.begun: list[Exchange] = []
-        self.connection = Connection(begin=self.begun.append, date=lambda: DATE, lost=lambda _: None)
+        self.connection = Connection(begin=self.begun.append, date=lambda: DATE, lost=lambda _: None, resting=OrderedDict())
         self.connection.connection_made(cast(Any, self.wire))
 
     def feed(self, raw: bytes, *cuts: int) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from backstop.gateway import client, listen
 from backstop.gateway.files import METRICS_CONNECTIONS, for_callers
+from e2e.fakemodel.script import Rule
 
 from .harness import ROOT, Gateway, Gateways, Model, eventually, gateway_process, guarded_tier, make_record, model_tier, static_tier
 
@@ -68,6 +69,35 @@ async def test_a_connection_that_is_one_too_many_is_told_to_come_back(model: Mod
                 return (await ask(another)).startswith(b"HTTP/1.1 200")
 
         await eventually(there_is_room)
+
+
+async def test_who_comes_to_a_full_gateway_takes_the_place_of_the_connection_that_has_been_idle_for_longest(
+    model: Model, gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listen, "SPARED_SECONDS", 0.0)
+    gateway = await gateways.start(make_record([model_tier(model.url)], budget=90_000), connections=4)
+    async with connections(gateway, 4) as (busy, arriving, longest, other):
+        for each in (longest, other):
+            assert (await ask(each)).startswith(b"HTTP/1.1 200")
+        model.script(Rule(latency_milliseconds=60_000))
+        busy[1].write(REQUEST)
+
+        async def under_way() -> bool:
+            return model.fake.total == 3
+
+        await eventually(under_way)
+        model.script()
+        arriving[1].write(REQUEST[:20])
+        async with connections(gateway, 1) as (late,):
+            assert (await ask(late)).startswith(b"HTTP/1.1 200")
+            async with asyncio.timeout(5):
+                assert await longest[0].read() == b""
+            assert (await ask(other)).startswith(b"HTTP/1.1 200"), "one was enough"
+            other[1].write(REQUEST[:20])
+            late[1].write(REQUEST[:20])
+            async with connections(gateway, 1) as (refused,):
+                assert (await ask(refused)).startswith(b"HTTP/1.1 503"), "on all of them something is under way"
+            assert await gateway.total("backstop_refused_total", reason="connections") == 1
 
 
 async def test_a_connection_that_is_one_too_many_and_asks_nothing_does_not_stay(

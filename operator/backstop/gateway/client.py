@@ -5,7 +5,6 @@ whether to ask again is for those who know what it costs.
 """
 
 import asyncio
-import select
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from urllib.parse import quote, urlsplit
 from .dial import SocketFactory, dial
 from .files import OUT_OF_FILES
 from .modelconnection import Answer, BrokenError, GarbledError, ModelConnection
+from .quiet import is_quiet
 from .resolution import Resolution
 from .trust import trust_of
 from .wire import END_OF_HEAD, lines
@@ -168,7 +168,7 @@ class Client:
         oldest = self.loop.time() - self._idle_seconds
         while kept:
             connection = kept.pop()
-            if connection.is_usable and connection.idle_since >= oldest and _is_quiet(connection.transport):
+            if connection.is_usable and connection.idle_since >= oldest and is_quiet(connection.transport):
                 return connection
             connection.close()
         return None
@@ -228,15 +228,3 @@ class Client:
             if not self._idle[key]:
                 del self._idle[key]
         self._sweep = self.loop.call_later(self._idle_seconds / 2, self._close_old) if self._idle else None
-
-
-def _is_quiet(transport: asyncio.Transport) -> bool:
-    """Whether the other side has said nothing that the event loop has not read yet; its end is something, too, on every system.
-
-    So is a TLS session's ticket that comes late: rare, and nobody can tell it from an end before it is read.
-    """
-    if transport.is_closing():
-        return False
-    unread = select.poll()  # and not `select.select`, which knows no file descriptor above 1023
-    unread.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-    return not unread.poll(0)

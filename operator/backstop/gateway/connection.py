@@ -5,7 +5,7 @@ Parsing is httptools'. Knows HTTP/1.1 and nothing of what is asked or answered. 
 
 import asyncio
 import urllib.parse
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from enum import Enum, auto
 from http import HTTPStatus
@@ -15,6 +15,7 @@ import httptools
 
 from .errors import JSON_TYPE, envelope
 from .httpexchange import CLOSE, VERSION, Exchange
+from .quiet import is_quiet
 from .wire import END_OF_HEAD, lines, status_line
 
 MAX_HEADER_BYTES: Final = 64 << 10
@@ -59,16 +60,25 @@ class Connection(asyncio.Protocol):
     """A caller's connection. Requests that come behind another one wait for their turn, and reading with them.
 
     A head that comes in one piece, as nearly all do, costs no timer. `begin` is given each request whose turn it is; `date` gives the
-    line of the head that says when it is; `lost` is told the end.
+    line of the head that says when it is; `lost` is told the end. `resting` are the connections on which nothing is under way, in the
+    order in which that began: this one keeps its place there.
     """
 
     transport: asyncio.Transport
 
-    def __init__(self, *, begin: Callable[[Exchange], None], date: Callable[[], bytes], lost: Callable[["Connection"], None]) -> None:
+    def __init__(
+        self,
+        *,
+        begin: Callable[[Exchange], None],
+        date: Callable[[], bytes],
+        lost: Callable[["Connection"], None],
+        resting: OrderedDict["Connection", None],
+    ) -> None:
         self.date = date
         self.is_full = False  # the caller does not take what it is sent
         self._begin = begin
         self._lost = lost
+        self._resting = resting
         self._loop = asyncio.get_running_loop()
         self._parser = self._new_parser()
         self._offers = False  # the request offers another protocol
@@ -84,7 +94,7 @@ class Connection(asyncio.Protocol):
         self._is_last = False  # no request follows those that have come
         self._reading = True
         self._rooms: list[asyncio.Future[None]] = []
-        self._idle_since = self._loop.time()
+        self.idle_since = self._loop.time()
         self._idle = self._loop.call_later(KEEP_ALIVE_SECONDS, self._look_whether_idle)
         self._due: asyncio.TimerHandle | None = None  # when a head, or the rest of an answered request's body, has to be complete
         self._cut_off: asyncio.TimerHandle | None = None
@@ -99,9 +109,11 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A connection."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by what it does
+        self._rest()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the caller."""
+        self._resting.pop(self, None)
         awaited, was_idle = self._awaited, self.is_idle
         if awaited is _Awaited.NOTHING:
             return
@@ -121,10 +133,13 @@ class Connection(asyncio.Protocol):
         # Nothing was awaited, and nothing has begun: the empty lines that may stand before a request.
         if self._awaited is _Awaited.HEAD or (awaited is self._awaited is _Awaited.REQUEST and was_idle and self.is_idle):
             self._expect(HEAD_SECONDS)
+        elif self._current is None:
+            self._rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over, and so is every wait for it."""
         self._awaited = _Awaited.NOTHING
+        self._resting.pop(self, None)
         self._idle.cancel()
         self._expected()
         left = [self._current, *self._waiting]
@@ -230,7 +245,6 @@ class Connection(asyncio.Protocol):
         if exchange is not self._current or self.transport.is_closing():
             return
         self._current = None
-        self._idle_since = self._loop.time()
         if self._arriving is exchange:
             self._expect(BODY_SECONDS)
         elif self.ends_with(exchange):
@@ -241,6 +255,7 @@ class Connection(asyncio.Protocol):
             self._expected()
             self._expect(HEAD_SECONDS)
         self._next()
+        self._rest()
 
     async def room(self) -> None:
         """Wait until the caller takes what it is sent, or has left."""
@@ -263,8 +278,19 @@ class Connection(asyncio.Protocol):
     def close_soon(self, *, linger: float) -> None:
         """The server ends: close after the answers on their way, or the one to the request that comes within `linger` seconds."""
         self._is_last = True
+        self._resting.pop(self, None)
         if self.is_idle:
             self._loop.call_later(linger, self._close_if_idle)
+
+    def make_way(self) -> bool:
+        """Close a connection that rests; whether it does. Its caller may be sending the next request in this moment: who keeps a connection
+        has to reckon with that, and asks again on another one (RFC 9112, 9.3.1).
+        """
+        del self._resting[self]
+        if self.transport.get_write_buffer_size() or not is_quiet(self.transport):
+            return False
+        self.transport.close()
+        return True
 
     def abort(self) -> None:
         """Close at once, whatever is on its way."""
@@ -301,6 +327,12 @@ class Connection(asyncio.Protocol):
             self._current = self._waiting.popleft()
             self._begin(self._current)
         self.regulate()
+
+    def _rest(self) -> None:
+        """Be one of those that rest, where nothing is under way."""
+        if self._awaited is _Awaited.REQUEST and self.is_idle and self._due is None and not self._is_last:
+            self.idle_since = self._loop.time()
+            self._resting[self] = None
 
     def _refuse(self, error: _UnfitError) -> None:
         """Answer what cannot be read, after the answers before it; then close."""
@@ -357,7 +389,7 @@ class Connection(asyncio.Protocol):
             return
         left: float = KEEP_ALIVE_SECONDS
         if self.is_idle and self._awaited is _Awaited.REQUEST:
-            left = self._idle_since + KEEP_ALIVE_SECONDS - self._loop.time()
+            left = self.idle_since + KEEP_ALIVE_SECONDS - self._loop.time()
         if left <= 0:
             self.transport.close()
         self._idle = self._loop.call_later(max(0.0, left), self._look_whether_idle)

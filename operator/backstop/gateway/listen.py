@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from typing import Final, cast
@@ -24,6 +25,9 @@ ENDING_SECONDS: Final = 5.0
 LAST_SECONDS: Final = 2.0
 # At the end an idle connection is kept open this long: a request may be on its way.
 LINGER_SECONDS: Final = 0.5
+# Who comes when there are as many connections as there may be takes the place of one that has been idle for so long: longer than gateways
+# use one to another gateway again (4 s), and OpenAI's Python client one to us (5 s), so that none of theirs is closed under a request.
+SPARED_SECONDS: Final = 6.0
 # Who is told to come back has this long to ask: the answer to what was not asked yet would be lost with the connection.
 TURNED_AWAY_SECONDS: Final = 1.0
 App = Callable[[Exchange], Awaitable[None]]
@@ -34,8 +38,8 @@ _LOG: Final = logging.getLogger("backstop.gateway")
 
 
 class HttpServer:
-    """A port and its connections, `most` of them: who comes then is told to come back (503), and `count_crowded` is called; without that,
-    it is answered one request, if it asks at once.
+    """A port and its connections, `most` of them: who comes then takes the place of one that has long been idle. Where none has, it is told
+    to come back (503), and `count_crowded` is called; without that, it is answered one request, if it asks at once.
 
     `now` is the wall clock, in seconds; `lingers`: idle connections stay open for a moment at the end.
     """
@@ -50,6 +54,7 @@ class HttpServer:
         self._count_crowded = count_crowded
         self._second, self._date = -1, b""
         self._connections: set[Connection] = set()
+        self._resting: OrderedDict[Connection, None] = OrderedDict()  # and no dict, whose first is found behind all that were before it
         self._running: dict[Exchange, asyncio.Task[None]] = {}
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
@@ -63,7 +68,8 @@ class HttpServer:
             else "is told to come back: let more gateways serve, or raise this one's limits of open files and of memory"
         )
         self._complaint = Complaint(
-            f"port {sock.getsockname()[1]} has {self._most} connections, which is as many as it may have; who comes now {said}",
+            f"port {sock.getsockname()[1]} has {self._most} connections, which is as many as it may have, and none of them has long been"
+            f" idle; who comes now {said}",
             clock=self._loop.time,
         )
         self._server = await self._loop.create_server(self._connect, sock=sock, backlog=BACKLOG)
@@ -92,18 +98,35 @@ class HttpServer:
         await asyncio.gather(*left, return_exceptions=True)
 
     def _connect(self) -> asyncio.Protocol:
-        if (beyond := len(self._connections) - self._most) >= 0:
+        beyond = len(self._connections) - self._most
+        if beyond >= 0 and self._make_room():
+            beyond = -1
+        if beyond >= 0:
             if self._count_crowded is not None:
                 self._count_crowded()
             self._complaint.say()
             if beyond >= TURNED_AWAY:
                 return _Closed()
         begin = self._begin if beyond < 0 or self._count_crowded is None else _turn_away
-        connection = Connection(begin=begin, date=self._date_line, lost=self._lost)
+        connection = Connection(begin=begin, date=self._date_line, lost=self._lost, resting=self._resting)
         self._connections.add(connection)
         if beyond >= 0:
             connection.close_soon(linger=TURNED_AWAY_SECONDS)
         return connection
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle for longest; whether there was one. Who cannot be closed does not rest any more, so that
+        what is passed over is passed over once.
+        """
+        spared = self._loop.time() - SPARED_SECONDS
+        while self._resting:
+            longest = next(iter(self._resting))
+            if longest.idle_since > spared:
+                return False
+            if longest.make_way():
+                self._connections.discard(longest)
+                return True
+        return False
 
     def _lost(self, connection: Connection) -> None:
         self._connections.discard(connection)
