@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import re
+import tracemalloc
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, cast
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 from backstop.gateway import connection as server_side
 from backstop.gateway.connection import Connection
 from backstop.gateway.httpexchange import CallerGoneError, Exchange
+from backstop.gateway.room import HeadRoom
 
+HEADS = HeadRoom(64 << 20, connections=1, count_refused=lambda: None)
 DATE = b"date: now\r\n"
 POST = b"POST /v1/x?y=%%41 HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s"
 CHUNKED = b"POST /c%20d HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\nTrailer: x\r\n\r\n"
@@ -59,7 +62,7 @@ class Side:
     def __init__(self) -> None:
         self.wire = Wire()
         self.begun: list[Exchange] = []
-        self.connection = Connection(begin=self.begun.append, date=lambda: DATE, lost=lambda _: None, resting=OrderedDict())
+        self.connection = Connection(begin=self.begun.append, date=lambda: DATE, lost=lambda _: None, resting=OrderedDict(), heads=HEADS)
         self.connection.connection_made(cast(Any, self.wire))
 
     def feed(self, raw: bytes, *cuts: int) -> None:
@@ -209,6 +212,21 @@ async def test_short_headers_count_for_what_they_take() -> None:
     done(side.begun[0])
     side.feed(b"GET /g HTTP/1.1\r\nHost: h\r\n" + b"A: b\r\n" * 600 + b"\r\n")
     assert side.statuses == [b"200", b"431"]
+
+
+async def test_an_idle_connection_keeps_nothing_of_the_last_head() -> None:
+    side = Side()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        side.feed(b"GET / HTTP/1.1\r\nHost: h\r\nA: " + b"x" * 60_000 + b"\r\n\r\n")
+        done(side.begun.pop())
+        kept = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert side.statuses == [b"200"]
+    assert kept < 10_000
+    side.lose()
 
 
 async def test_requests_behind_one_another_have_an_end() -> None:

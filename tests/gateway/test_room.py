@@ -8,7 +8,7 @@ import pytest
 
 from backstop.api.metricnames import JUDGED_OUTCOMES
 from backstop.gateway.memory import memory_limit
-from backstop.gateway.room import body_bytes
+from backstop.gateway.room import body_bytes, head_bytes
 from e2e.fakemodel.script import Rule
 
 from .harness import USER, Gateway, Gateways, Got, Model, TrafficApi, eventually, make_record, model_tier, state
@@ -101,6 +101,54 @@ async def test_a_body_that_never_fits_is_too_long(model: Model, gateways: Gatewa
     assert (got.status, got.json["error"]["message"]) == (413, "the body is longer than 1 MiB; send less")
 
 
+async def test_heads_that_are_not_whole_share_a_room_of_which_each_connection_has_some_for_itself(model: Model, gateways: Gateways) -> None:
+    # Half of it is for the connections, and half for everybody: two long heads.
+    gateway = await gateways.start(make_record([model_tier(model.url)]), head_bytes=128 << 10, connections=128)
+    host, _, port = gateway.address.rpartition(":")
+
+    async def begins(*, length: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        made = await asyncio.open_connection(host, int(port))
+        made[1].write(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nA: " + b"x" * length)
+        return made
+
+    async def holds(at_least: int, *, at_most: int = 64 << 10) -> None:
+        async def look() -> bool:
+            return bool(at_least <= (await gateway.status())["headBytes"] <= at_most)
+
+        await eventually(look)
+
+    async def ends(made: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> bytes:
+        made[1].write(b"\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(5):
+            return await made[0].read()
+
+    first, left = await begins(length=30 << 10), await begins(length=30 << 10)
+    await holds(58 << 10)
+    late = await begins(length=30 << 10)
+    async with asyncio.timeout(5):
+        head, _, body = (await late[0].read()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503")
+    assert {b"retry-after: 1", b"x-backstop-reason: Overload", b"connection: close"} <= set(head.split(b"\r\n"))
+    assert body == (
+        b'{"error":{"message":"the requests that are arriving have too long heads together; retry","type":"server_error",'
+        b'"param":null,"code":"overload"}}'
+    )
+    assert await gateway.total("backstop_refused_total", reason="heads") == 1
+    assert (await gateway.chat()).status == 200, "what comes in one piece needs no room"
+    assert (await ends(await begins(length=200))).startswith(b"HTTP/1.1 200"), "nor does what is short"
+    assert (await ends(first)).startswith(b"HTTP/1.1 200")
+    await holds(29 << 10, at_most=30 << 10)
+    left[1].close()
+    await holds(0, at_most=0)
+    unread = await begins(length=30 << 10)
+    unread[1].write(b"\r\nContent-Length: 2\r\n\r\n")
+    await holds(29 << 10)
+    unread[1].write(b"{}")
+    await holds(0, at_most=0)
+    for made in (first, late, unread):
+        made[1].close()
+
+
 @pytest.mark.parametrize(
     ("files", "limit"),
     [
@@ -122,3 +170,8 @@ def test_bodies_get_an_eighth_of_the_memory() -> None:
     assert body_bytes(256 * MIB) == 32 * MIB
     assert body_bytes(1 * MIB) == 1 * MIB
     assert body_bytes(None) == 128 * MIB
+
+
+def test_heads_get_a_sixteenth_of_the_memory() -> None:
+    assert head_bytes(256 * MIB) == 16 * MIB
+    assert head_bytes(None) == 64 * MIB

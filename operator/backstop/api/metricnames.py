@@ -79,6 +79,7 @@ class Overload(StrEnum):
 
     REQUESTS = "requests"  # in flight
     BODIES = "bodies"  # bytes of request bodies that are held
+    HEADS = "heads"  # and of the heads of requests that are not whole yet
     FILES = "files"  # to ask a model with, of which the system gives no more
     CONNECTIONS = "connections"  # of callers: one that was turned away is one, whatever would have been asked on it
 

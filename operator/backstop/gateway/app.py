@@ -22,7 +22,7 @@ from .httpexchange import CallerGoneError, Exchange
 from .lifecycle import Lifecycle
 from .metrics import GatewayMetrics
 from .revision import Revision
-from .room import BodyRoom, NoRoomError
+from .room import NoRoomError, Room
 from .serve import ANSWERED, LocalServer, Passage
 from .split import Forward, ServeHere, SplitReason, has_no_share, route, route_synthetic
 from .surface import MODELS_PATH, Endpoint
@@ -49,7 +49,7 @@ class GatewayApp:
         forwarder: Forwarder,
         view: TrafficView,
         lifecycle: Lifecycle,
-        room: BodyRoom,
+        room: Room,
         metrics: GatewayMetrics,
         clock: Callable[[], float],
         random: Random,

@@ -13,9 +13,10 @@ from typing import Final, cast
 
 import httptools
 
-from .errors import JSON_TYPE, envelope
+from .errors import JSON_TYPE, OVERLOAD, REASON_HEADER, envelope
 from .httpexchange import CLOSE, VERSION, Exchange
 from .quiet import is_quiet
+from .room import HeadRoom, NoRoomError
 from .wire import END_OF_HEAD, lines, status_line
 
 MAX_HEADER_BYTES: Final = 64 << 10
@@ -42,9 +43,22 @@ REFUSED_SECONDS: Final = 1.0
 class _UnfitError(ValueError):
     """A request whose head cannot be taken; the text says why, and what to do."""
 
+    status = HTTPStatus.BAD_REQUEST
+    kind = "invalid_request_error"
+    code: str | None = None
+    said: tuple[tuple[bytes, bytes], ...] = ()
+
     def __init__(self, message: str, *, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
         super().__init__(message)
         self.status = status
+
+
+class _CrowdedError(_UnfitError):
+    """It could be, if there were not so many others."""
+
+    kind = "server_error"
+    code = "overload"
+    said = ((b"retry-after", b"1"), (REASON_HEADER.encode(), OVERLOAD.encode()))
 
 
 class _Awaited(Enum):
@@ -61,7 +75,7 @@ class Connection(asyncio.Protocol):
 
     A head that comes in one piece, as nearly all do, costs no timer. `begin` is given each request whose turn it is; `date` gives the
     line of the head that says when it is; `lost` is told the end. `resting` are the connections on which nothing is under way, in the
-    order in which that began: this one keeps its place there.
+    order in which that began: this one keeps its place there. `heads` is where room is taken for a head whose request is not whole.
     """
 
     transport: asyncio.Transport
@@ -73,12 +87,14 @@ class Connection(asyncio.Protocol):
         date: Callable[[], bytes],
         lost: Callable[["Connection"], None],
         resting: OrderedDict["Connection", None],
+        heads: HeadRoom,
     ) -> None:
         self.date = date
         self.is_full = False  # the caller does not take what it is sent
         self._begin = begin
         self._lost = lost
         self._resting = resting
+        self._room_for_heads, self._held = heads, 0
         self._loop = asyncio.get_running_loop()
         self._parser = self._new_parser()
         self._offers = False  # the request offers another protocol
@@ -88,6 +104,7 @@ class Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = self._hosts = 0
         self._unframed = 0  # bytes since the last that were anybody's: of a head, or of what stands between pieces of a body
+        self._begun_in = 0  # bytes of the piece in which the request has begun: where in it, the parser does not say
         self._arriving: Exchange | None = None
         self._current: Exchange | None = None
         self._waiting: deque[Exchange] = deque()
@@ -126,9 +143,12 @@ class Connection(asyncio.Protocol):
                 cause if isinstance(cause, _UnfitError) else _UnfitError("the request is not HTTP/1.1 as it should be; correct it")
             )
             return
-        if self._unframed > MAX_HEADER_BYTES and self._awaited in (_Awaited.HEAD, _Awaited.BODY):
-            self._refuse(_too_long())
-            return
+        if self._awaited is _Awaited.HEAD or self._awaited is _Awaited.BODY:
+            if (unfit := self._bound_unfinished()) is not None:
+                self._refuse(unfit)
+                return
+        elif self._held:
+            self._hold(0)
         self._next()
         # Nothing was awaited, and nothing has begun: the empty lines that may stand before a request.
         if self._awaited is _Awaited.HEAD or (awaited is self._awaited is _Awaited.REQUEST and was_idle and self.is_idle):
@@ -141,6 +161,7 @@ class Connection(asyncio.Protocol):
         self._awaited = _Awaited.NOTHING
         self._resting.pop(self, None)
         self._idle.cancel()
+        self._hold(0)
         self._expected()
         left = [self._current, *self._waiting]
         self._waiting.clear()
@@ -174,8 +195,8 @@ class Connection(asyncio.Protocol):
         if self._repeats:
             return
         self._awaited = _Awaited.HEAD
+        self._begun_in = self._unframed
         self._head_bytes = self._unframed = self._hosts = 0
-        self._url, self._headers = b"", []
 
     def on_url(self, url: bytes) -> None:
         """More of the request line."""
@@ -211,11 +232,12 @@ class Connection(asyncio.Protocol):
             version=version,
             keeps=version == VERSION and self._parser.should_keep_alive(),
         )
+        self._url, self._headers = b"", []  # the request's alone: it goes with it
         self._waiting.append(self._arriving)
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
-        self._unframed = 0
+        self._unframed = self._begun_in = 0
         if self._arriving is not None:
             self._arriving.came(body)
 
@@ -337,6 +359,8 @@ class Connection(asyncio.Protocol):
     def _refuse(self, error: _UnfitError) -> None:
         """Answer what cannot be read, after the answers before it; then close."""
         self._awaited, self._is_last = _Awaited.NOTHING, True
+        self._url, self._headers, self._parser = b"", [], self._new_parser()  # what they hold may be long
+        self._hold(0)
         self._expected()
         broken, self._arriving = self._arriving, None
         if broken is not None and broken in self._waiting:
@@ -348,8 +372,8 @@ class Connection(asyncio.Protocol):
             self._next()
             return
         if broken is None or not broken.begun:
-            body = envelope(str(error), kind="invalid_request_error")
-            said = [(b"content-type", JSON_TYPE.encode()), (b"content-length", b"%d" % len(body)), CLOSE]
+            body = envelope(str(error), kind=error.kind, code=error.code)
+            said = [(b"content-type", JSON_TYPE.encode()), (b"content-length", b"%d" % len(body)), *error.said, CLOSE]
             self.transport.write(status_line(error.status) + self.date() + lines(said) + END_OF_HEAD + body)
         if not self.transport.is_closing():
             self.transport.write_eof()
@@ -360,6 +384,21 @@ class Connection(asyncio.Protocol):
         self._head_bytes += size
         if self._head_bytes > MAX_HEADER_BYTES:
             raise _too_long()  # the parser says so to who feeds it
+
+    def _bound_unfinished(self) -> _UnfitError | None:
+        """Why what has come of a request that is not whole is too much: of it alone, or with that of others."""
+        if self._unframed > MAX_HEADER_BYTES:
+            return _too_long()
+        try:
+            self._hold(self._head_bytes + self._begun_in + self._unframed)
+        except NoRoomError:
+            return _CrowdedError(
+                "the requests that are arriving have too long heads together; retry", status=HTTPStatus.SERVICE_UNAVAILABLE
+            )
+        return None
+
+    def _hold(self, size: int) -> None:
+        self._held = self._room_for_heads.change(self._held, size=size)
 
     def _expect(self, seconds: float) -> None:
         if self._due is None:

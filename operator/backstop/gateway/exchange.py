@@ -14,7 +14,7 @@ from .connection import BODY_SECONDS, SILENT_BODY_SECONDS
 from .errors import JSON_TYPE, CallerError, caller_error_body, envelope, error_event, named
 from .httpexchange import Exchange
 from .locales import LONGEST_HEADER
-from .room import BodyRoom
+from .room import Room
 from .tracing import Trace, Untraced
 
 HOP_HEADER: Final = "x-backstop-hop"
@@ -263,7 +263,7 @@ class Spelling(Protocol):
 class Body:
     """A request's body. What it takes of `room` is given back when it is let go: with the first of an answer, nobody needs it again."""
 
-    def __init__(self, room: BodyRoom) -> None:
+    def __init__(self, room: Room) -> None:
         self._room = room
         self._held = 0
         self.content = b""

@@ -42,7 +42,7 @@ from .peers import Peers
 from .quality.sampling import AnswerSampler
 from .resolution import Resolution
 from .revision import Revision
-from .room import BodyRoom
+from .room import HeadRoom, Room
 from .serve import LocalServer
 from .targets import TargetGate
 from .traceoptions import TraceSettings
@@ -72,6 +72,7 @@ class Settings:
     drain_seconds: float
     grace_seconds: float
     body_bytes: int  # of request bodies that may be held at once
+    head_bytes: int  # of their heads, until they are whole
     connections: int  # of callers
     reread_seconds: float = REREAD_SECONDS
     caller_texts: Mapping[str, str] = field(default_factory=dict)  # by caller, its keys, one a line; of a revision that takes keys
@@ -97,7 +98,12 @@ async def run_gateway(
     `clock` is monotonic, `now` the wall clock, in seconds. `split` draws who gets a request, `jitter` spreads reads of the traffic object.
     """
     metrics = GatewayMetrics(revision, registry=CollectorRegistry())
-    lifecycle, room, heartbeat = Lifecycle(), BodyRoom(settings.body_bytes), Heartbeat(clock=clock)
+    lifecycle, room, heartbeat = Lifecycle(), Room(settings.body_bytes), Heartbeat(clock=clock)
+    heads = HeadRoom(
+        settings.head_bytes,
+        connections=settings.connections + METRICS_CONNECTIONS,
+        count_refused=partial(metrics.count_refused, Overload.HEADS),
+    )
     metrics.show_in_flight(lambda: lifecycle.in_flight)
 
     def on_change(state: TrafficState) -> None:
@@ -179,6 +185,7 @@ async def run_gateway(
             view=view,
             lifecycle=lifecycle,
             room=room,
+            heads=heads,
             gate=gate,
             metrics=metrics,
             heartbeat=heartbeat,
@@ -197,10 +204,11 @@ async def run_gateway(
                     now=now,
                     lingers=True,
                     most=settings.connections,
+                    heads=heads,
                     count_crowded=partial(metrics.count_refused, Overload.CONNECTIONS),
                 ),
                 traffic_socket=settings.traffic_socket,
-                metrics=HttpServer(ops, now=now, lingers=False, most=METRICS_CONNECTIONS),
+                metrics=HttpServer(ops, now=now, lingers=False, most=METRICS_CONNECTIONS, heads=heads),
                 metrics_socket=settings.metrics_socket,
                 lifecycle=lifecycle,
                 stop=stop,

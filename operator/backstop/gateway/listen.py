@@ -17,6 +17,7 @@ from .files import TURNED_AWAY
 from .httpexchange import CLOSE, Exchange
 from .lifecycle import Lifecycle
 from .revision import ConfigurationError
+from .room import HeadRoom
 
 BACKLOG: Final = 2048
 # Before the grace period ends, what still streams is ended by us, with an error its caller can read.
@@ -41,16 +42,25 @@ class HttpServer:
     """A port and its connections, `most` of them: who comes then takes the place of one that has long been idle. Where none has, it is told
     to come back (503), and `count_crowded` is called; without that, it is answered one request, if it asks at once.
 
+    `heads` is the room for those of requests that are not whole, on whatever port.
     `now` is the wall clock, in seconds; `lingers`: idle connections stay open for a moment at the end.
     """
 
     def __init__(
-        self, app: App, *, now: Callable[[], float], lingers: bool, most: int, count_crowded: Callable[[], None] | None = None
+        self,
+        app: App,
+        *,
+        now: Callable[[], float],
+        lingers: bool,
+        most: int,
+        heads: HeadRoom,
+        count_crowded: Callable[[], None] | None = None,
     ) -> None:
         self._app = app
         self._now = now
         self._lingers = lingers
         self._most = most
+        self._heads = heads
         self._count_crowded = count_crowded
         self._second, self._date = -1, b""
         self._connections: set[Connection] = set()
@@ -108,7 +118,7 @@ class HttpServer:
             if beyond >= TURNED_AWAY:
                 return _Closed()
         begin = self._begin if beyond < 0 or self._count_crowded is None else _turn_away
-        connection = Connection(begin=begin, date=self._date_line, lost=self._lost, resting=self._resting)
+        connection = Connection(begin=begin, date=self._date_line, lost=self._lost, resting=self._resting, heads=self._heads)
         self._connections.add(connection)
         if beyond >= 0:
             connection.close_soon(linger=TURNED_AWAY_SECONDS)

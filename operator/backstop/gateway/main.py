@@ -34,7 +34,7 @@ from .matrix import latency_matrix
 from .memory import memory_limit
 from .options import parse_port, parse_seconds
 from .revision import ConfigurationError, Revision
-from .room import body_bytes
+from .room import body_bytes, head_bytes
 from .traceoptions import TraceSettings, trace_settings
 from .trafficwatch import ApiServer
 
@@ -153,6 +153,7 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
         drain_seconds=drain if options.drain_seconds is None else parse_seconds(options.drain_seconds, option="--drain-seconds"),
         grace_seconds=parse_seconds(options.grace_seconds, option="--grace-seconds"),
         body_bytes=body_bytes(memory_limit()),
+        head_bytes=head_bytes(memory_limit()),
         connections=_connections(),
         caller_texts=callers,
         callers=options.callers,

@@ -17,7 +17,7 @@ from .lifecycle import Lifecycle
 from .metrics import GatewayMetrics
 from .quality.sampling import AnswerSampler
 from .revision import Revision
-from .room import BodyRoom
+from .room import Room
 from .targets import TargetGate
 from .view import TrafficView
 
@@ -33,7 +33,8 @@ class OpsApp:
         *,
         view: TrafficView,
         lifecycle: Lifecycle,
-        room: BodyRoom,
+        room: Room,
+        heads: Room,
         gate: TargetGate,
         metrics: GatewayMetrics,
         heartbeat: Heartbeat,
@@ -45,6 +46,7 @@ class OpsApp:
         self._view = view
         self._lifecycle = lifecycle
         self._room = room
+        self._heads = heads
         self._gate = gate
         self._metrics = metrics
         self._heartbeat = heartbeat
@@ -91,6 +93,7 @@ class OpsApp:
                 "inFlight": self._lifecycle.in_flight,
                 "tasks": len(asyncio.all_tasks()),
                 "bodyBytes": self._room.held,
+                "headBytes": self._heads.held,
                 "breakers": self._gate.status(),
                 "caches": {} if self._cache is None else self._cache.status(),
                 "spend": None if self._allowance is None else _spend(self._allowance),
