@@ -190,6 +190,24 @@ async def test_a_model_is_not_blamed_for_a_gateway_without_file_descriptors(
         )
 
 
+@pytest.mark.long
+async def test_a_refusal_for_want_of_file_descriptors_says_so_also_behind_a_tier_that_was_not_for_the_request(
+    model: Model, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    text_only, able = model_tier(model.url, firstTokenMilliseconds=500), model_tier(model.url, name="able")
+    text_only["model"]["capabilities"] = []
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    async with gateway_process(make_record([text_only, able]), http=http, folder=tmp_path, options=("--drain-seconds", "0")) as running:
+        gateway, pid = running.gateway, running.process.pid
+        assert (await http.get(f"http://{gateway.address}/v1/models")).status == 200, "and the connection stays"
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (1, resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]))
+        got = await gateway.chat(tools=tools)
+        # An entry hop counts what comes with a 503 by its reason.
+        assert (got.status, got.said("reason"), got.said("first-tier")) == (503, "Overload", "skipped")
+        assert b'"code":"overload"' in got.body
+        assert await gateway.total("backstop_served_total", outcome="refused", first_tier="skipped") == 1
+
+
 async def test_authorities_are_read_while_there_are_file_descriptors_to_read_them_with(
     model: Model, gateways: Gateways, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -335,8 +335,9 @@ def _say(answer: Answered | Exhausted, *, walk: Walk, overhead: float) -> list[t
     ]
     if isinstance(answer, Answered):
         said += _who(answer.tier, answer.model)
-    if walk.failures:
-        said.append((REASON_HEADER.encode(), walk.failures[0].reason.encode()))
+    if walk.failures:  # of no answer the one that it tells of, which an entry hop counts it by
+        failure = answer.failure if isinstance(answer, Exhausted) else walk.failures[0]
+        said.append((REASON_HEADER.encode(), failure.reason.encode()))
     elif walk.hedged:
         said.append((REASON_HEADER.encode(), HEDGED.encode()))
     return said
