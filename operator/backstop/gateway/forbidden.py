@@ -1,6 +1,7 @@
 """Where nothing of a request may go, whatever a record says: addresses that hold credentials, and other jurisdictions. PURE."""
 
 import ipaddress
+from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -20,21 +21,33 @@ FORBIDDEN_NETWORKS: Final = tuple(
         "fd20:ce::254/128",
     )
 )
-# An IPv4 address in its last 32 bits is where a NAT64 sends what is for it.
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+# What is sent here goes to the IPv4 address in the last 32 bits: compatible addresses (RFC 4291), and those of a NAT64 (RFC 6052).
+_LAST_BITS: Final = (ipaddress.IPv6Network("::/96"), ipaddress.IPv6Network("64:ff9b::/96"))
+# A NAT64's own prefixes are in here, and their length says behind which bit the IPv4 address begins (RFC 8215). Bits 64 to 71 are left out.
+_OWN_NAT64: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
+_OWN_LENGTHS: Final = (48, 56, 64)
+# The interface of an ISATAP address is this, but for one bit, and the IPv4 address (RFC 5214).
+_ISATAP: Final = 0x5EFE
+_ISATAP_BITS: Final = 0xFDFFFFFF
 _ABROAD: Final = "`spec.{path}.jurisdiction` is not one of `spec.residency.allowedJurisdictions`; take the {what} out, or allow it"
 
 
 def is_forbidden(address: str) -> bool:
     """Whether `address` (an IP address as text) is link-local or a cloud's metadata service."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address):
-        # A 6to4 address is sent to the IPv4 address in it.
-        if (within := parsed.ipv4_mapped or parsed.sixtofour) is not None:
-            parsed = within
-        elif parsed in _NAT64:
-            parsed = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
-    return any(parsed in network for network in FORBIDDEN_NETWORKS)
+    reached = [parsed, *_within(parsed)] if isinstance(parsed, ipaddress.IPv6Address) else [parsed]
+    return any(each in network for each in reached for network in FORBIDDEN_NETWORKS)
+
+
+def _within(address: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
+    """The IPv4 addresses that what is sent to this one may go to."""
+    yield from filter(None, (address.ipv4_mapped, address.sixtofour, *(address.teredo or ())))
+    bits = int(address)
+    if any(address in network for network in (*_LAST_BITS, _OWN_NAT64)) or (bits >> 32) & _ISATAP_BITS == _ISATAP:
+        yield ipaddress.IPv4Address(bits & 0xFFFFFFFF)
+    if address in _OWN_NAT64:
+        without = (bits >> 64 << 56) | (bits & ((1 << 56) - 1))  # 120 bits
+        yield from (ipaddress.IPv4Address(without >> (120 - length - 32) & 0xFFFFFFFF) for length in _OWN_LENGTHS)
 
 
 def refuse_forbidden(url: str, *, field: str, whose: str) -> None:
