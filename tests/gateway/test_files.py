@@ -146,7 +146,7 @@ async def test_callers_cannot_take_the_last_file_descriptor(model: Model, http: 
         assert resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE) == (600, 600), "it takes all that it can have"
         answers = await asyncio.gather(*(ask(caller) for caller in callers))
         served = sum(answer.startswith(b"HTTP/1.1 200") for answer in answers)
-        assert served == for_callers(600, memory=None)
+        assert served == for_callers(600, by_memory=600)
         assert not any(answer[:12] not in (b"", b"HTTP/1.1 200", b"HTTP/1.1 503") for answer in answers)
         gateway = running.gateway
         assert await gateway.total("backstop_refused_total", reason="connections") == 500 - served
@@ -226,11 +226,11 @@ async def test_authorities_are_read_while_there_are_file_descriptors_to_read_the
 
 
 @pytest.mark.parametrize(
-    ("limit", "memory", "connections"),
-    [(1024, None, 384), (1 << 20, None, 16_384), (1 << 20, 256 << 20, 4096), (1024, 256 << 20, 384), (1 << 20, 1 << 20, 512)],
+    ("limit", "by_memory", "connections"),
+    [(1024, 16_384, 384), (1 << 20, 16_384, 16_384), (1 << 20, 4096, 4096), (1024, 4096, 384), (1 << 20, 16, 512)],
 )
-def test_callers_get_half_of_the_files_and_an_eighth_of_the_memory(limit: int, memory: int | None, connections: int) -> None:
-    assert for_callers(limit, memory=memory) == connections
+def test_callers_get_half_of_the_files_and_what_there_is_memory_for(limit: int, by_memory: int, connections: int) -> None:
+    assert for_callers(limit, by_memory=by_memory) == connections
 
 
 async def test_a_gateway_that_may_have_too_few_files_does_not_start(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from backstop.api.metricnames import JUDGED_OUTCOMES
 from backstop.gateway.memory import memory_limit
-from backstop.gateway.room import body_bytes, head_bytes
 from e2e.fakemodel.script import Rule
 
 from .harness import USER, Gateway, Gateways, Got, Model, TrafficApi, eventually, make_record, model_tier, state
@@ -164,14 +163,3 @@ def test_the_memory_limit_is_that_of_the_container(tmp_path: Path, files: dict[s
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert memory_limit(tmp_path) == limit
-
-
-def test_bodies_get_an_eighth_of_the_memory() -> None:
-    assert body_bytes(256 * MIB) == 32 * MIB
-    assert body_bytes(1 * MIB) == 1 * MIB
-    assert body_bytes(None) == 128 * MIB
-
-
-def test_heads_get_a_sixteenth_of_the_memory() -> None:
-    assert head_bytes(256 * MIB) == 16 * MIB
-    assert head_bytes(None) == 64 * MIB

@@ -15,10 +15,6 @@ _BESIDES: Final = TURNED_AWAY + METRICS_CONNECTIONS + 64
 # Nobody is served with fewer.
 LEAST: Final = 512
 _UNLIMITED: Final = 1 << 20
-_UNLIMITED_MEMORY: Final = 1 << 30  # as for request bodies
-# An eighth of the memory is for connections: an idle one takes half of this here, and the kernel takes as much again.
-_SHARE: Final = 8
-_CONNECTION_BYTES: Final = 8 << 10
 
 
 def raise_limit() -> int:
@@ -30,9 +26,8 @@ def raise_limit() -> int:
     return _UNLIMITED if limit == resource.RLIM_INFINITY else limit
 
 
-def for_callers(limit: int, *, memory: int | None) -> int:
-    """How many connections callers may have, with as many to models beside them, in a process that may have `limit` file descriptors and
-    `memory` bytes; None: as many as it likes.
+def for_callers(limit: int, *, by_memory: int) -> int:
+    """How many connections callers may have, with as many to models beside them, in a process that may have `limit` file descriptors, and
+    has memory for so many.
     """
-    by_memory = (_UNLIMITED_MEMORY if memory is None else memory) // _SHARE // _CONNECTION_BYTES
     return min((limit - _BESIDES) // 2, max(LEAST, by_memory))

@@ -15,8 +15,6 @@ from ..api.metricnames import CacheLevel
 ENTRY_OVERHEAD: Final = 512
 # 64 Ki tokens of text. What is longer is rare, and its stream would be held while it comes.
 LONGEST_ANSWER: Final = 256 << 10
-# Of a container's memory: half is for request bodies (see `room`), and a quarter for the process itself and answers on their way.
-_SHARE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +93,3 @@ class HotCache:
 def cost(key: bytes, *, body: bytes) -> int:
     """What an entry counts, in bytes."""
     return len(key) + len(body) + ENTRY_OVERHEAD
-
-
-def most_bytes(memory_limit: int | None) -> int | None:
-    """How large a cache may be in a process that may use `memory_limit` bytes; None: as large as it likes."""
-    return None if memory_limit is None else memory_limit // _SHARE

@@ -27,14 +27,13 @@ from .callerfiles import read_callers
 from .compilation import compile_revision
 from .files import LEAST, for_callers, raise_limit
 from .gateway import Settings, run_gateway
-from .hotcache import most_bytes
 from .listen import bind, stop_on_signals
 from .manifests import read_record, record_from_manifests
 from .matrix import latency_matrix
 from .memory import memory_limit
 from .options import parse_port, parse_seconds
 from .revision import ConfigurationError, Revision
-from .room import body_bytes, head_bytes
+from .shares import CONNECTION, most_for_cache, share
 from .traceoptions import TraceSettings, trace_settings
 from .trafficwatch import ApiServer
 
@@ -142,7 +141,9 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
         record, keys, callers = record_from_manifests(options.manifests, policy=options.policy)
         host, api_server, drain = options.host or "127.0.0.1", None, 0.0
     revision = compile_revision(record, environment={**environment, **keys})
-    refuse_too_large_a_cache(revision, memory=memory_limit())
+    memory = memory_limit()
+    refuse_too_large_a_cache(revision, memory=memory)
+    shares = share(memory, cache=0 if revision.cache is None else revision.cache.hot_bytes)
     callers = _callers(revision, folder=options.callers, given=callers)
     traces = _traces(environment, authorities=revision.trace_authorities)
     settings = Settings(
@@ -152,9 +153,9 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
         api_server=api_server,
         drain_seconds=drain if options.drain_seconds is None else parse_seconds(options.drain_seconds, option="--drain-seconds"),
         grace_seconds=parse_seconds(options.grace_seconds, option="--grace-seconds"),
-        body_bytes=body_bytes(memory_limit()),
-        head_bytes=head_bytes(memory_limit()),
-        connections=_connections(),
+        body_bytes=shares.bodies,
+        head_bytes=shares.heads,
+        connections=_connections(by_memory=shares.connections // CONNECTION),
         caller_texts=callers,
         callers=options.callers,
         cache_folder=_cache_folder(revision, folder=options.cache_folder),
@@ -164,12 +165,12 @@ def _configure(options: argparse.Namespace, *, environment: Mapping[str, str]) -
     return revision, settings
 
 
-def _connections() -> int:
+def _connections(*, by_memory: int) -> int:
     """How many callers may have. Raises ConfigurationError."""
     limit = raise_limit()
     if limit < LEAST:
         raise ConfigurationError(f"this process may have {limit} open files, and needs {LEAST} at least; raise its limit (`ulimit -n`)")
-    return for_callers(limit, memory=memory_limit())
+    return for_callers(limit, by_memory=by_memory)
 
 
 def _traces(environment: Mapping[str, str], *, authorities: str | None) -> TraceSettings | None:
@@ -226,7 +227,7 @@ def _callers(revision: Revision, *, folder: Path | None, given: Mapping[str, str
 
 def refuse_too_large_a_cache(revision: Revision, *, memory: int | None) -> None:
     """Raise ConfigurationError where the cache could fill so much of `memory` (bytes; None: there is no limit) that the pod is killed."""
-    tier, most = revision.cache, most_bytes(memory)
+    tier, most = revision.cache, most_for_cache(memory)
     if tier is not None and most is not None and tier.hot_bytes > most:
         raise ConfigurationError(
             f"`cache.hot.maxMebibytes` of tier `{tier.name}` is {tier.hot_bytes >> 20}, and this container's memory has room for"

@@ -4,16 +4,6 @@ A request may be large, and there may be many: what ends a pod is their sum.
 """
 
 from collections.abc import Callable
-from typing import Final
-
-# A body that waits for a model is held about four times: as it came, cut, put together for the model, and on its way out.
-# With an eighth of the memory for bodies, half of it stays for the process itself, its answers and the next body.
-_SHARE: Final = 8
-# Without a limit a gateway behaves as with this much memory.
-_UNLIMITED: Final = 1 << 30
-_LEAST: Final = 1 << 20
-# A sixteenth is for heads: most come in one piece, and are held by nobody before their request is.
-_HEAD_SHARE: Final = 16
 
 
 class NoRoomError(Exception):
@@ -64,13 +54,3 @@ class HeadRoom(Room):
         else:
             self.give_back(-more)
         return held + more
-
-
-def body_bytes(memory_limit: int | None) -> int:
-    """How many bytes of bodies to hold in a process that may use `memory_limit` bytes; None: as many as it likes."""
-    return max(_LEAST, (_UNLIMITED if memory_limit is None else memory_limit) // _SHARE)
-
-
-def head_bytes(memory_limit: int | None) -> int:
-    """The same for heads."""
-    return (_UNLIMITED if memory_limit is None else memory_limit) // _HEAD_SHARE
