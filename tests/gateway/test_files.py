@@ -109,14 +109,31 @@ async def test_a_connection_that_is_one_too_many_and_asks_nothing_does_not_stay(
         assert await late[0].read() == b""
 
 
-async def test_more_than_can_be_told_so_are_closed_at_once(gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_more_than_can_be_told_so_wait_for_their_turn(model: Model, gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listen, "TURNED_AWAY", 1)
     monkeypatch.setattr(listen, "TURNED_AWAY_SECONDS", 60.0)
-    gateway = await gateways.start(make_record([model_tier("127.0.0.1:1")]), connections=1)
-    async with connections(gateway, 3) as (_, told, closed), asyncio.timeout(5):
-        with contextlib.suppress(ConnectionResetError):
-            assert await closed[0].read() == b""
-        assert b"too many connections" in await ask(told)
+    gateway = await gateways.start(make_record([model_tier(model.url)]), connections=1)
+    async with connections(gateway, 1) as (served,), connections(gateway, 1) as (told,):
+
+        async def is_crowded() -> bool:
+            return await gateway.total("backstop_refused_total", reason="connections") == 1
+
+        await eventually(is_crowded)
+        async with connections(gateway, 1) as (waiting,):
+            waiting[1].write(REQUEST)
+            assert (await ask(served)).startswith(b"HTTP/1.1 200")
+            assert await is_crowded(), "nobody else was taken"
+            assert b"too many connections" in await ask(told)
+            async with asyncio.timeout(5):
+                assert b"too many connections" in await waiting[0].read()
+        async with connections(gateway, 2) as (last, unseen), asyncio.timeout(10):
+            await gateway.stop()
+            for each in (served, last, unseen):  # the port is closed, and not only waited at
+                with contextlib.suppress(ConnectionResetError):
+                    await each[0].read()
+        host, _, port = gateway.address.rpartition(":")
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(host, int(port))
 
 
 async def test_connections_that_others_keep_to_the_metrics_port_fail_no_probe(gateways: Gateways) -> None:
@@ -147,7 +164,7 @@ async def test_callers_cannot_take_the_last_file_descriptor(model: Model, http: 
         answers = await asyncio.gather(*(ask(caller) for caller in callers))
         served = sum(answer.startswith(b"HTTP/1.1 200") for answer in answers)
         assert served == for_callers(600, by_memory=600)
-        assert not any(answer[:12] not in (b"", b"HTTP/1.1 200", b"HTTP/1.1 503") for answer in answers)
+        assert {answer[:12] for answer in answers} == {b"HTTP/1.1 200", b"HTTP/1.1 503"}, "nobody is cut off"
         gateway = running.gateway
         assert await gateway.total("backstop_refused_total", reason="connections") == 500 - served
         assert await gateway.total("backstop_attempts_total", outcome="success") == served

@@ -8,7 +8,7 @@ import socket
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
-from typing import Final, cast
+from typing import Final
 
 from .complaint import Complaint
 from .connection import Connection
@@ -68,6 +68,9 @@ class HttpServer:
         self._running: dict[Exchange, asyncio.Task[None]] = {}
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
+        self._paused: socket.socket | None = None  # the port, while nobody is taken from its queue
+        self._resuming: asyncio.Task[None] | None = None
+        self._closed = False
         self._over: asyncio.Future[None] | None = None
 
     async def listen(self, sock: socket.socket) -> None:
@@ -82,12 +85,15 @@ class HttpServer:
             f" idle; who comes now {said}",
             clock=self._loop.time,
         )
-        self._server = await self._loop.create_server(self._connect, sock=sock, backlog=BACKLOG)
+        await self._listen_on(sock)
 
     def close(self) -> None:
         """Take no connection any more, and end those that there are: each after what is on its way."""
         assert self._server is not None
+        self._closed = True
         self._server.close()
+        if self._paused is not None:
+            self._paused.close()
         for connection in tuple(self._connections):
             connection.close_soon(linger=LINGER_SECONDS if self._lingers else 0.0)
 
@@ -115,8 +121,8 @@ class HttpServer:
             if self._count_crowded is not None:
                 self._count_crowded()
             self._complaint.say()
-            if beyond >= TURNED_AWAY:
-                return _Closed()
+            if beyond + 1 >= TURNED_AWAY:
+                self._loop.call_soon(self._pause)  # and not now, for this connection is still the server's
         begin = self._begin if beyond < 0 or self._count_crowded is None else _turn_away
         connection = Connection(begin=begin, date=self._date_line, lost=self._lost, resting=self._resting, heads=self._heads)
         self._connections.add(connection)
@@ -138,8 +144,33 @@ class HttpServer:
                 return True
         return False
 
+    async def _listen_on(self, sock: socket.socket) -> None:
+        self._listening = sock
+        self._server = await self._loop.create_server(self._connect, sock=sock, backlog=BACKLOG)
+        if self._closed:
+            self._server.close()
+
+    def _pause(self) -> None:
+        """Take no connection until others have gone. Who comes waits in the kernel's queue: if it were cut off, an entry hop would have to
+        take it for a failure of the revision. Where the queue is full there is no connection, and who wants one knows so.
+        """
+        if self._paused is not None or self._closed or len(self._connections) - self._most < TURNED_AWAY:
+            return
+        assert self._server is not None
+        try:
+            self._paused = self._listening.dup()
+        except OSError:  # no file descriptor is left, nor is one for another caller
+            return
+        self._server.close()
+
+    def _resume(self) -> None:
+        if self._paused is not None and not self._closed and len(self._connections) - self._most <= TURNED_AWAY // 2:
+            sock, self._paused = self._paused, None
+            self._resuming = self._loop.create_task(self._listen_on(sock))
+
     def _lost(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self._resume()
         self._tell_end()
 
     def _tell_end(self) -> None:
@@ -168,14 +199,6 @@ class HttpServer:
         if now != self._second:
             self._second, self._date = now, b"date: %b\r\n" % formatdate(now, usegmt=True).encode()
         return self._date
-
-
-class _Closed(asyncio.Protocol):
-    """A connection that is closed at once: not even a word can be said on it."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A connection."""
-        cast(asyncio.Transport, transport).abort()
 
 
 def _turn_away(exchange: Exchange) -> None:
