@@ -215,8 +215,9 @@ def _tickets(counted: Counted, *, seen: Seen, around: Surroundings) -> Iterator[
     yield Account(f"{name} {' or '.join(tried)}", whole, took.total(), took.total(), "people's webhook")
     delivered = took["delivered"]
     yield Account(f"{name} delivered", counted.of(name, result="delivered"), delivered - failed, delivered, "people's webhook")
+    # A ticket whose caller leaves while it is opened is thrown away and was never queued, though the webhook may have it already.
     waiting = counted.of(name, result="queued") - counted.of(name, result="delivered")
-    yield Account(names.TICKETS_WAITING, counted.of(names.TICKETS_WAITING), waiting, waiting, "itself")
+    yield Account(names.TICKETS_WAITING, counted.of(names.TICKETS_WAITING), max(0, waiting), waiting + ledger.unsure[name], "itself")
 
 
 def _quality(counted: Counted, *, seen: Seen, around: Surroundings) -> Iterator[Account]:
