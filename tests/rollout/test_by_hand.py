@@ -1,5 +1,7 @@
 """What people ask for: approvals, pauses and tokens."""
 
+from dataclasses import replace
+
 import pytest
 
 from backstop.api.condition import ConditionType
@@ -7,7 +9,8 @@ from backstop.api.policystatus import Phase
 from backstop.api.reasons import Reason
 from backstop.controller.changes import changes_told
 from backstop.controller.shown import shown_of
-from backstop.rollout.observed import Arm
+from backstop.rollout.decide import decide
+from backstop.rollout.observed import Arm, Known
 from backstop.rollout.place import Outcome
 from backstop.rollout.statusmap import place_of
 from tests.rollout.world import BREACHED, HEALTHY, World, breached, in_rollout, is_stable, policy, revision, share, started
@@ -359,3 +362,24 @@ def test_a_pause_is_told_once_whatever_becomes_of_pods_meanwhile() -> None:
 
 def said_of_progress(world: World) -> str:
     return next(c.message for c in world.decide().conditions if c.type is ConditionType.PROGRESSING)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_verdict_that_a_person_overruled_is_not_taken_up_again_from_an_older_traffic_object(ends: bool) -> None:
+    world = started()
+    world.want("2")
+    world.run(20)
+    world.judged = BREACHED
+    world.run(10)
+    old = world.route
+    assert old is not None
+    assert old.aborted is not None
+    world.judged = HEALTHY
+    world.ask(**({"promote": "1"} if ends else {"retry": "1"}))
+    world.run(30)
+    assert is_stable(world, "2") is ends
+    # As another operator sees it, whose cache lags behind.
+    seen = replace(world.observe(), route=Known(old))
+    plan = decide(seen, policy=world.policy, now=world.now)
+    assert plan.place.rejection_of("rev2") is None
+    assert (plan.place.stable, plan.place.canary is None) == (world.place.stable, ends)

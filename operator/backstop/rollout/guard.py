@@ -29,10 +29,10 @@ COMPARE_SECONDS = 10.0  # the trailing window of the analysis: what is watched i
 def finish_return(look: Look) -> Move | None:
     """The traffic object carries a verdict on stable that status does not know: the operator died between the two writes."""
     route, stable, previous = look.observed.route, look.place.stable, look.place.previous
-    if not isinstance(route, Known) or route.value is None or route.value.aborted is None or stable is None or previous is None:
+    if not isinstance(route, Known) or route.value is None or stable is None or previous is None:
         return None
-    aborted = route.value.aborted
-    if aborted.revision != stable.revision.name or route.value.stable != previous.revision.name:
+    aborted = look.verdict(since=stable.since)
+    if aborted is None or aborted.revision != stable.revision.name or route.value.stable != previous.revision.name:
         return None
     breach = look.breach(of=aborted.reason)
     message = breach.evidence if breach else f"{aborted.reason} at {aborted.time}, as the traffic object says"

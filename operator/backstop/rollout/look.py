@@ -5,8 +5,10 @@ import math
 from dataclasses import dataclass
 
 from backstop.analysis.reading import SLOReading, StateName, state_name
+from backstop.api.clock import parse_time
 from backstop.api.fallbackpolicy import FallbackPolicySpec, Step
 from backstop.api.record import canonical
+from backstop.api.traffic import Abort
 
 from .observed import Known, Observed
 from .place import CanaryPlace, Place, Revision
@@ -110,6 +112,17 @@ class Look:
         if newest is None or not isinstance(route, Known) or route.value is None:
             return None
         return newest if newest > route.value.generation else None
+
+    def verdict(self, *, since: float) -> Abort | None:
+        """The verdict that the traffic object carries on what has begun at `since`. Not a former one on an object older than what status
+        knows to be decided: a cache that lags behind shows it, and it has been withdrawn since.
+        """
+        route = self.observed.route
+        if not isinstance(route, Known) or route.value is None or route.value.aborted is None:
+            return None
+        aborted = route.value.aborted
+        is_former = route.value.generation < self.place.generation and parse_time(aborted.time) < since
+        return None if is_former else aborted
 
     def readings_in(self, state: StateName) -> tuple[SLOReading, ...]:
         """The SLO readings in this state, in the policy's order."""

@@ -10,7 +10,6 @@ from backstop.api.reasons import Reason
 from . import replicas
 from .look import Look
 from .move import Move, at_zero, halt, roll_back, supersede, told
-from .observed import Known
 from .place import CanaryPlace
 
 CRASHES = 3
@@ -20,11 +19,10 @@ FOR_GOOD = frozenset({Reason.ABORTED, Reason.CANARY_UNAVAILABLE})
 
 def finish_abort(look: Look, canary: CanaryPlace) -> Move | None:
     """The traffic object carries a verdict that status does not know: the operator died between the two writes. Finish it."""
-    route = look.observed.route
-    if not isinstance(route, Known) or route.value is None or route.value.aborted is None:
+    aborted = look.verdict(since=canary.started_at)
+    if aborted is None or aborted.revision != canary.revision.name or canary.halted is not None:
         return None
-    aborted = route.value.aborted
-    if aborted.revision != canary.revision.name or look.place.rejection_of(aborted.revision) is not None or canary.halted is not None:
+    if look.place.rejection_of(aborted.revision) is not None:
         return None
     breach = look.breach(of=aborted.reason)
     message = breach.evidence if breach else f"{aborted.reason} at {aborted.time}, as the traffic object says; no evidence was written"
