@@ -160,7 +160,7 @@ MUTANTS = (
         "A new wish begins beside a stable that is being left, and the breach is forgotten.",
         "rollout/rest.py",
         "new_canary",
-        "if guard is not None and guard.returning is not None and not is_late(look, guard):",
+        "if guard is not None and guard.returning is not None and (not is_late(look, guard) or _goes_back_to(look, wanted)):",
         "if False:",
     ),
     Mutant(

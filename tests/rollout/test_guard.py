@@ -237,6 +237,23 @@ def test_a_way_back_to_pods_that_are_gone_follows_their_readiness() -> None:
     assert shares(world) == ("rev1", None, 0)
 
 
+def test_a_late_way_back_goes_on_where_the_spec_asks_for_what_it_leads_to() -> None:
+    world = promoted(keep=15)
+    world.run(100)
+    world.broken.add("rev1")
+    world.judged = BREACHED
+    world.run(5)
+    world.want("1")
+    world.run(world.policy.canary.progressDeadlineSeconds * 3)
+    assert (world.status.phase, world.status.reason) == ("Guarding", "ReturnUnavailable")
+    assert world.place.rejected == ()
+    world.broken.clear()
+    world.settle()
+    world.rest()
+    assert shares(world) == ("rev1", None, 0)
+    assert world.place.rejection_of("rev2") is not None
+
+
 @pytest.mark.parametrize("beside", ["spec", "rejected", "another"])
 @pytest.mark.parametrize("unread", [False, True])
 def test_that_stable_is_to_be_left_is_said_whatever_the_spec_asks_for_and_the_route_says(beside: str, unread: bool) -> None:

@@ -93,7 +93,7 @@ def new_canary(look: Look) -> Move | None:
     if look.place.incident is not None and look.place.incident.revision.name == wanted.name:
         return None
     guard = look.place.guard
-    if guard is not None and guard.returning is not None and not is_late(look, guard):
+    if guard is not None and guard.returning is not None and (not is_late(look, guard) or _goes_back_to(look, wanted)):
         return None  # stable is being left, and is nothing to be compared with
     if guard is not None and guard.unready_since is not None:
         return None  # it has its pods again in a moment, or is left for what could serve
@@ -102,6 +102,11 @@ def new_canary(look: Look) -> Move | None:
     canary = fresh_canary(look, wanted)
     message = f"canary {wanted.prompt_version} ({wanted.name}) against stable {stable.revision.prompt_version} ({stable.revision.name})"
     return told(with_canary(look.place, canary), Reason.CANARY_STARTED, message)
+
+
+def _goes_back_to(look: Look, wanted: Revision) -> bool:
+    """Whether it is what stable is left for: with a canary of it the way back would end, and want of pods would be held against it."""
+    return look.place.previous is not None and look.place.previous.revision.name == wanted.name
 
 
 def superseded_words(wanted: Revision) -> str:
