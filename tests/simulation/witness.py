@@ -93,7 +93,8 @@ class Witness:
             # Where status was lost, and what is to take the canary's traffic back has no pod that could.
             nobody = policy.get("status", {}).get("stable") is None and self.cluster.ready(traffic.stable) == 0
             foreign = self.cluster.is_foreign(self.cluster.api.objects.get(self.cluster.traffic_id))  # so that nobody may take it back
-            excused = self.refused or nobody or foreign
+            unmet = since is None and not policy.get("status")  # it went before any operator had a pass over it
+            excused = self.refused or nobody or foreign or unmet
             assert excused or waited >= LONGEST_LEAVE_SECONDS, f"the policy went after {waited:.0f} s with {traffic}"
         self.routes.clear()
         self._reached.clear()
