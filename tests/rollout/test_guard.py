@@ -237,6 +237,25 @@ def test_a_way_back_to_pods_that_are_gone_follows_their_readiness() -> None:
     assert shares(world) == ("rev1", None, 0)
 
 
+@pytest.mark.parametrize(("wanted", "seconds"), [("2", 5), ("2", 300), ("4", 5)])
+def test_that_nobody_serves_is_said_though_stable_is_to_be_left(wanted: str, seconds: int) -> None:
+    world = promoted(keep=15)
+    world.run(100)
+    world.broken |= {"rev1", "rev2", "rev4"}
+    world.judged = BREACHED
+    world.want(wanted)
+    world.run(5)
+    assert world.place.guard is not None
+    assert world.place.guard.returning is not None
+    world.run(seconds)
+    plan = world.decide()
+    assert (plan.phase, plan.reason) == ("Guarding", Reason.STABLE_UNREADY)
+    if wanted == "4":
+        why = "no pod of stable rev2 is ready: it is left for rev1 as soon as that has its pods: "
+        assert condition(plan, ConditionType.PROGRESSING) == ("True", Reason.STABLE_UNREADY, f"{why}{BREACHED.evidence}")
+    agree_with_kstatus(plan)
+
+
 def test_a_late_way_back_goes_on_where_the_spec_asks_for_what_it_leads_to() -> None:
     world = promoted(keep=15)
     world.run(100)

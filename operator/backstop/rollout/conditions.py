@@ -348,7 +348,10 @@ def _way_back(look: Look) -> tuple[Reason, str] | None:
 
 
 def _returning(look: Look, guard: Guard, *, breach: str, stable: StablePlace, previous: PreviousPlace) -> tuple[Reason, str]:
-    """Stable is to be left for what had served before it."""
+    """Stable is to be left for what had served before it. That nobody serves meanwhile is the graver news."""
+    if not _stable_ready(look):
+        left = f"it is left for {previous.revision.name} as soon as that has its pods"
+        return Reason.STABLE_UNREADY, f"no pod of stable {stable.revision.name} is ready: {left}: {breach}"
     if is_late(look, guard):
         return Reason.RETURN_UNAVAILABLE, late_words(look, stable=stable, previous=previous, breach=breach)
     name = f"{stable.revision.prompt_version} ({stable.revision.name})"
