@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from backstop.analysis.reading import state_name
 from backstop.api.fallbackpolicy import FallbackPolicySpec, RollbackMode
+from backstop.api.reasons import Reason
 from backstop.api.traffic import TrafficState
 from backstop.rollout.observed import Arm, Known
 from backstop.rollout.place import Place, Tokens
@@ -65,7 +66,7 @@ class WatchedWorld(World):
         asked = before.place.acknowledged
         plan = super().one_pass(stop_after=stop_after)
         if self.exists and not self.deleting:
-            self._look(before, asked=asked)
+            self._look(before, asked=asked, skips=any(said.reason is Reason.STEP_SKIPPED for said in plan.announcements))
         rests = self.place == before.place and self.route == before.route
         self.resting = before if rests and stop_after is None else None
         if self.exists and stop_after != 0:
@@ -100,13 +101,13 @@ class WatchedWorld(World):
         beside = stable is not None and seen.arms.get(stable.revision.name, Arm(0, 0)).ready > 0
         held.well |= over and beside and (seen.metrics == "Healthy" or ((step is None or not required) and seen.metrics == "Waiting"))
 
-    def _look(self, before: Seen, *, asked: Tokens) -> None:
+    def _look(self, before: Seen, *, asked: Tokens, skips: bool) -> None:
         after, place = self.route, self.place
         self._unread(before)
         # Not before status says so: an operator may have died in between, and what it wrote into the route may be lost.
         if place.canary is None:
             self.reached, self.skipped, self.held = {}, set(), None
-        if self.held is not None and place.acknowledged.skip_step != asked.skip_step:
+        if skips and self.held is not None and place.acknowledged.skip_step != asked.skip_step:
             self.skipped.add(self.held.permille)
         self._went_on(before)  # by what was asked for since the weight before began
         if after is not None and after != before.route:
