@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from backstop.analysis.reading import Breaching
+from backstop.analysis.reading import Breaching, SLOReading
 from backstop.api.policystatus import Router
 from backstop.api.reasons import Reason, advice_for
 from backstop.rollout.decide import decide
@@ -552,12 +552,31 @@ def test_a_breach_after_the_switch_of_a_promotion_leads_nobody_to_a_stable_witho
     assert said_of(world)[0] == "Stable"
     assert next(c for c in world.status.conditions if c.type == "Ready").reason == "Returning"
     assert world.reasons().count("Returning") == 1
+    watch = world.place.guard
+    assert watch is not None
+    assert watch.returning is not None
+    assert watch.until - watch.returning.at == guard
     world.judged = HEALTHY  # nobody asks any more
     world.run(100)
     world.arms["rev1"] = Arm(desired=2, ready=1)
     world.one_pass()
     assert (world.route.stable, share(world)) == ("rev1", (None, 0))
     assert world.place.rejection_of("rev2") is not None
+
+
+@pytest.mark.parametrize("then", [None, UNSEEN, HEALTHY])
+def test_a_breach_that_was_told_of_after_the_switch_and_cannot_be_seen_at_its_end_is_looked_for_again(then: SLOReading | None) -> None:
+    world = switched(own(guard=0), stable=0)
+    world.judged = BREACHED
+    world.run(3)
+    assert world.reasons()[-1] == "Returning"
+    world.judged = then  # where nothing is read, another operator has begun
+    world.run(12)
+    assert is_stable(world, "2")
+    world.judged = BREACHED
+    world.arms["rev1"] = Arm(desired=2, ready=2)
+    world.run(5)
+    assert is_stable(world, "2" if then is HEALTHY else "1")
 
 
 @pytest.mark.parametrize("ready", [0, 1])

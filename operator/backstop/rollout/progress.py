@@ -6,7 +6,7 @@ from backstop.api.reasons import Reason
 
 from . import probes, replicas
 from .look import Look, steps_hash
-from .move import Move, told
+from .move import LEAST_SUSPICION_SECONDS, Move, told
 from .observed import Known
 from .place import CanaryPlace, Guard, Halt, LastRollout, Outcome, PreviousPlace, StablePlace
 from .plan import Announcement
@@ -264,6 +264,9 @@ def promote(look: Look, canary: CanaryPlace) -> Move | None:
         # The wait for a ready pod of what it is to be left for goes on, also where nothing would be watched.
         returning = Halt(look.now, reason=str(breach.reason), message=breach.evidence)
         guard = Guard(until=look.now + seconds, returning=returning, judged=True)
+    elif not canary.by_hand and Reason.RETURNING in canary.reported and not all_healthy(look):
+        # It was told that it is left, and what for cannot be seen now, as after a restart: that is looked for again.
+        guard = Guard(until=look.now + max(seconds, LEAST_SUSPICION_SECONDS))
     if canary.by_hand and look.place.previous is not None and look.place.previous.revision == canary.revision:
         reason, guard = Reason.RETURNED_TO_PREVIOUS, None  # it was watched when it was new
     place = replace(
