@@ -511,6 +511,46 @@ def test_that_what_serves_alone_is_left_is_said_beside_a_spec_or_a_route_that_ca
     assert share(world) == (None, 0)
 
 
+@pytest.mark.parametrize("beside", ["nothing", "a pause", "a spec that cannot be followed", "a switch", "a breach"])
+def test_where_neither_has_a_ready_pod_the_one_that_has_one_first_serves(beside: str) -> None:
+    world = own()
+    if beside == "a switch":
+        switched(world, stable=0)
+    else:
+        world.want("2")
+        at(world, 100)
+    if beside == "a pause":
+        world.policy = policy(steps=STEPS, own=True, paused=True)
+    elif beside == "a spec that cannot be followed":
+        world.wanted = MISSING
+    elif beside == "a breach":
+        world.judged = BREACHED
+    world.pace = 0
+    world.arms["rev1"] = Arm(desired=2, ready=0)
+    world.arms["rev2"] = Arm(desired=2, ready=0)
+    world.deaf = False
+    world.run(20)
+    assert world.reasons().count("CanaryUnready") == 1
+    assert world.status.reason == ("Paused" if beside == "a pause" else MISSING.reason if world.wanted is MISSING else "CanaryUnready")
+    for ready in (1, 0, 1):
+        world.arms["rev2"] = Arm(desired=2, ready=ready)
+        world.run(5)
+        assert is_stable(world, "2") if beside == "a switch" else share(world) == ("rev2", 1000)
+    assert world.route is not None
+    assert (world.route.stable == "rev2") == (beside == "a switch")
+
+
+def test_a_canary_without_a_ready_pod_loses_its_share_as_soon_as_stable_has_one_again() -> None:
+    world = switched(own(), stable=0)
+    world.arms["rev2"] = Arm(desired=2, ready=0)
+    world.run(30)
+    assert world.place.canary is not None, "nobody becomes stable without a pod"
+    world.arms["rev1"] = Arm(desired=2, ready=1)
+    world.one_pass()
+    assert world.route is not None
+    assert (world.route.stable, share(world)) == ("rev1", ("rev2", 0))
+
+
 @pytest.mark.parametrize("why", ["metrics", "exits"])
 def test_a_canary_that_serves_alone_is_not_left_for_nobody_whatever_speaks_against_it(why: str) -> None:
     world = own(blind={"action": "Rollback", "afterSeconds": 60})
@@ -616,7 +656,7 @@ def test_a_person_who_promotes_it_keeps_it_only_if_its_pods_are_there_before_one
     assert share(world) == (None, 0)
 
 
-@pytest.mark.parametrize("why", ["a dry run", "no breach any more", "deletion", "no pod"])
+@pytest.mark.parametrize("why", ["a dry run", "no breach any more", "deletion"])
 def test_nothing_waits_for_a_pod_of_stable_where_a_canary_that_serves_alone_is_not_to_be_left_for_a_breach(why: str) -> None:
     world = own(mode="DryRun" if why == "a dry run" else "Automatic")
     world.want("2")
@@ -630,14 +670,12 @@ def test_nothing_waits_for_a_pod_of_stable_where_a_canary_that_serves_alone_is_n
             assert "WouldRollBack" in world.reasons()
         case "no breach any more":
             world.judged = HEALTHY
-        case "deletion":
-            world.delete()
         case _:
-            world.arms["rev2"] = Arm(desired=2, ready=0)
+            world.delete()
     world.rest()
     assert world.route is not None
-    assert world.route.permille == (0 if why in ("deletion", "no pod") else 1000)
-    if why in ("a dry run", "no breach any more"):
+    assert world.route.permille == (0 if why == "deletion" else 1000)
+    if why != "deletion":
         assert said_of(world)[0] == "StableUnready"
 
 

@@ -228,7 +228,9 @@ class WatchedWorld(World):
     def _at_rest(self, before: Seen) -> None:
         """What a pass that found nothing to do must find."""
         route, canary = self.route, self.place.canary
-        if route is not None and route.canary is not None and route.permille > 0:
+        # An own workload's keeps what it has where nobody serves: whoever has a pod first does.
+        kept = self.has_nobody_else(self.place, arms=before.arms)
+        if route is not None and route.canary is not None and route.permille > 0 and not kept:
             assert before.arms.get(route.canary, Arm(0, 0)).ready > 0, f"2: {route.canary} has {route.permille} ‰ and no ready pod"
         wanted = self.observe().wanted
         if canary is not None and isinstance(wanted, Known) and route is not None and before.readable:

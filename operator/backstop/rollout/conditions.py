@@ -335,7 +335,7 @@ def _way_back(look: Look) -> tuple[Reason, str] | None:
     """
     canary, stable, guard, previous = look.place.canary, look.place.stable, look.place.guard, look.place.previous
     if canary is not None:
-        if (breach := replicas.returns_later(look, canary)) is None:
+        if (breach := replicas.returns_later(look, canary)) is None or look.ready(canary) == 0:
             return None
         alone = f"{canary.revision.name} serves alone and breaches {breach.name}"
         reason, message = Reason.RETURNING, f"{alone}: left as soon as stable has a ready pod"

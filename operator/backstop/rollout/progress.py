@@ -249,7 +249,7 @@ def _switched(look: Look, canary: CanaryPlace) -> CanaryPlace:
 def promote(look: Look, canary: CanaryPlace) -> Move | None:
     """Promotion, the end: every gateway acts on the switch (or had its time), so the new revision is stable."""
     stable = look.place.stable
-    if stable is None or canary.routed_at is None:
+    if stable is None or canary.routed_at is None or look.ready(canary) == 0:
         return None
     seen, seconds = look.acts_on(canary.generation), look.policy.rollback.guardSeconds
     route = look.observed.route

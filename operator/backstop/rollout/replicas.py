@@ -103,6 +103,16 @@ def returning(look: Look, canary: CanaryPlace, *, breach: SLOReading) -> Move | 
     return told(replace(look.place, canary=reported), Reason.RETURNING, message)
 
 
+def nobody_serves(look: Look, canary: CanaryPlace) -> Move | None:
+    """That is told once in a step."""
+    stable = look.place.stable
+    if stable is None or Reason.CANARY_UNREADY in canary.reported:
+        return None
+    message = f"no pod of the canary {canary.revision.name} is ready, nor one of stable {stable.revision.name}: nobody serves until one is"
+    reported = replace(canary, reported=(*canary.reported, str(Reason.CANARY_UNREADY)))
+    return told(replace(look.place, canary=reported), Reason.CANARY_UNREADY, message)
+
+
 def is_short_as_stable(look: Look, canary: CanaryPlace) -> bool:
     """Whether stable lacks as great a part of its pods, give or take one of the canary's, of which some run: what both lack, such as room
     for more, says nothing of the revision.

@@ -129,9 +129,13 @@ def recount(look: Look, canary: CanaryPlace) -> Move | None:
 
 
 def unready(look: Look, canary: CanaryPlace) -> Move | None:
-    """No ready pod at any weight: the weight goes to 0 at once."""
+    """No ready pod at any weight: the weight goes to 0 at once. Not where stable has none either, and pods are reached without gateways:
+    whichever has one first serves then.
+    """
     if canary.halted is not None or look.ready(canary) > 0 or (canary.weight == 0 and canary.routed_at is None):
         return None
+    if replicas.leads_to_nobody(look, canary):
+        return replicas.nobody_serves(look, canary)
     # What it waited for before were the pods of a greater share.
     paused = replace(at_zero(look, canary), unready_since=look.now)
     message = f"no pod of the canary {canary.revision.name} is ready{_trouble(look, canary)}: its weight is 0 until enough are"
