@@ -551,6 +551,19 @@ def test_a_canary_without_a_ready_pod_loses_its_share_as_soon_as_stable_has_one_
     assert (world.route.stable, share(world)) == ("rev1", ("rev2", 0))
 
 
+def test_a_canary_that_is_not_wanted_any_more_goes_no_further_by_a_skipped_step() -> None:
+    world = own()
+    world.want("2")
+    at(world, 10)
+    world.pace = 0
+    world.arms["rev1"] = Arm(desired=2, ready=0)
+    world.want("3")
+    world.ask(skip_step="1")
+    world.run(20)
+    assert share(world) == ("rev2", 100)
+    assert "TokenWithoutEffect" in world.reasons()
+
+
 @pytest.mark.parametrize("why", ["metrics", "exits"])
 def test_a_canary_that_serves_alone_is_not_left_for_nobody_whatever_speaks_against_it(why: str) -> None:
     world = own(blind={"action": "Rollback", "afterSeconds": 60})

@@ -175,8 +175,10 @@ def _refresh(look: Look, token: str) -> Move | None:
 
 
 def _skip_step(look: Look) -> Move | None:
-    canary = look.place.canary
+    canary, wanted = look.place.canary, look.wanted
     if canary is None or canary.step_started_at is None or canary.verified_at is None or canary.promoting_since is not None:
         return None
+    if wanted is not None and wanted.name != canary.revision.name:
+        return None  # it stays only until stable has a pod
     message = f"step {canary.step + 1} of {canary.revision.name} is skipped, as asked for by hand (`backstop.dev/skip-step`)"
     return told(replace(look.place, canary=past_step(look, replace(canary, approved=canary.step))), Reason.STEP_SKIPPED, message)
