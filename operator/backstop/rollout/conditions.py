@@ -83,7 +83,7 @@ def summary_of(look: Look) -> tuple[Phase, Reason]:
         phase = Phase.PROMOTING if canary.promoting_since is not None else Phase.PROGRESSING
         return (Phase.HALTED if canary.halted is not None else phase), _doing(look)[0]
     if (back := _way_back(look)) is not None:
-        return Phase.GUARDING, back[0]
+        return Phase.BLOCKED if isinstance(look.observed.wanted, Unresolved) else Phase.GUARDING, back[0]
     if isinstance(look.observed.wanted, Unresolved):
         return Phase.BLOCKED, look.observed.wanted.reason
     rejection = look.place.rejection_of(wanted.name) if wanted is not None else None
