@@ -59,10 +59,10 @@ class Wire:
 class Side:
     """A connection, and the requests that it has handed over."""
 
-    def __init__(self) -> None:
+    def __init__(self, heads: HeadRoom = HEADS) -> None:
         self.wire = Wire()
         self.begun: list[Exchange] = []
-        self.connection = Connection(begin=self.begun.append, date=lambda: DATE, lost=lambda _: None, resting=OrderedDict(), heads=HEADS)
+        self.connection = Connection(begin=self.begun.append, date=lambda: DATE, lost=lambda _: None, resting=OrderedDict(), heads=heads)
         self.connection.connection_made(cast(Any, self.wire))
 
     def feed(self, raw: bytes, *cuts: int) -> None:
@@ -212,6 +212,29 @@ async def test_short_headers_count_for_what_they_take() -> None:
     done(side.begun[0])
     side.feed(b"GET /g HTTP/1.1\r\nHost: h\r\n" + b"A: b\r\n" * 600 + b"\r\n")
     assert side.statuses == [b"200", b"431"]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [b"", b"\r\n", GET, POST % (2, b"{}"), b"POST /t HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nT: "],
+    ids=["nothing", "an empty line", "a request", "a request with a body", "a body whose trailer it is"],
+)
+async def test_what_is_not_whole_takes_room_wherever_in_a_piece_it_begins(before: bytes) -> None:
+    heads = HeadRoom(1 << 20, connections=1 << 10, count_refused=lambda: None)
+    side = Side(heads)
+    side.feed(before + (b"" if before.endswith(b"T: ") else b"GET /g HTTP/1.1\r\nA: ") + b"x" * 30_000)
+    assert 29_000 < heads.held < 31_000
+    side.lose()
+    assert heads.held == 0
+
+
+async def test_a_body_in_pieces_takes_no_room_of_heads() -> None:
+    heads = HeadRoom(1 << 20, connections=1 << 10, count_refused=lambda: None)
+    side = Side(heads)
+    side.feed(POST % (90_000, b"x" * 89_999), 60_000, 61_000)
+    assert heads.held == 0
+    side.feed(b"x")
+    assert side.begun[0].arrived
 
 
 async def test_an_idle_connection_keeps_nothing_of_the_last_head() -> None:

@@ -104,7 +104,8 @@ class Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = self._hosts = 0
         self._unframed = 0  # bytes since the last that were anybody's: of a head, or of what stands between pieces of a body
-        self._begun_in = 0  # bytes of the piece in which the request has begun: where in it, the parser does not say
+        self._piece = 0  # bytes of the piece that is read which are of no body
+        self._begun_in = 0  # those of the piece in which the request, or what is behind its body, has begun: the parser does not say where
         self._arriving: Exchange | None = None
         self._current: Exchange | None = None
         self._waiting: deque[Exchange] = deque()
@@ -135,6 +136,7 @@ class Connection(asyncio.Protocol):
         if awaited is _Awaited.NOTHING:
             return
         self._unframed += len(data)
+        self._piece = len(data)
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
@@ -195,7 +197,7 @@ class Connection(asyncio.Protocol):
         if self._repeats:
             return
         self._awaited = _Awaited.HEAD
-        self._begun_in = self._unframed
+        self._begun_in = self._piece
         self._head_bytes = self._unframed = self._hosts = 0
 
     def on_url(self, url: bytes) -> None:
@@ -237,7 +239,8 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
-        self._unframed = self._begun_in = 0
+        self._piece -= len(body)
+        self._unframed, self._begun_in = 0, self._piece
         if self._arriving is not None:
             self._arriving.came(body)
 
