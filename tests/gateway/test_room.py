@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from backstop.api.metricnames import JUDGED_OUTCOMES
+from backstop.gateway.files import METRICS_CONNECTIONS
 from backstop.gateway.memory import memory_limit
+from backstop.gateway.room import HeadRoom, NoRoomError
+from backstop.gateway.shares import CONNECTION, share
 from e2e.fakemodel.script import Rule
 
 from .harness import USER, Gateway, Gateways, Got, Model, TrafficApi, eventually, make_record, model_tier, state
@@ -100,8 +103,8 @@ async def test_a_body_that_never_fits_is_too_long(model: Model, gateways: Gatewa
     assert (got.status, got.json["error"]["message"]) == (413, "the body is longer than 1 MiB; send less")
 
 
-async def test_heads_that_are_not_whole_share_a_room_of_which_each_connection_has_some_for_itself(model: Model, gateways: Gateways) -> None:
-    # Half of it is for the connections, and half for everybody: two long heads.
+async def test_heads_that_are_not_whole_share_a_room_half_of_which_is_for_short_ones(model: Model, gateways: Gateways) -> None:
+    # In the other half there is room for two long heads. With 256 connections, 128 of them the metrics port's, 512 bytes are short.
     gateway = await gateways.start(make_record([model_tier(model.url)]), head_bytes=128 << 10, connections=128)
     host, _, port = gateway.address.rpartition(":")
 
@@ -134,9 +137,9 @@ async def test_heads_that_are_not_whole_share_a_room_of_which_each_connection_ha
     )
     assert await gateway.total("backstop_refused_total", reason="heads") == 1
     assert (await gateway.chat()).status == 200, "what comes in one piece needs no room"
-    assert (await ends(await begins(length=200))).startswith(b"HTTP/1.1 200"), "nor does what is short"
+    assert (await ends(await begins(length=200))).startswith(b"HTTP/1.1 200"), "and what is short has some"
     assert (await ends(first)).startswith(b"HTTP/1.1 200")
-    await holds(29 << 10, at_most=30 << 10)
+    await holds(30 << 10, at_most=31 << 10)
     left[1].close()
     await holds(0, at_most=0)
     unread = await begins(length=30 << 10)
@@ -146,6 +149,22 @@ async def test_heads_that_are_not_whole_share_a_room_of_which_each_connection_ha
     await holds(0, at_most=0)
     for made in (first, late, unread):
         made[1].close()
+
+
+def test_the_heads_of_openais_client_are_not_shut_out_by_long_ones() -> None:
+    memory = 256 << 20
+    limit, connections = share(memory, cache=0).heads, share(memory, cache=0).connections // CONNECTION
+    refused: list[int] = []
+    room = HeadRoom(limit, connections=connections + METRICS_CONNECTIONS, count_refused=lambda: refused.append(room.held))
+    long = [room.change(0, size=60 << 10) for _ in range(limit // 2 // (60 << 10))]
+    with pytest.raises(NoRoomError):
+        room.change(0, size=60 << 10)
+    assert refused == [sum(long)]
+    # 17 headers, with 128 bytes more for each, and once more what has come of them with nothing behind it.
+    short = [room.change(0, size=3434) for _ in range(connections // 2)]
+    for held in (*long, *short):
+        assert room.change(held, size=0) == 0
+    assert [room.change(0, size=limit // 4) for _ in range(2)], "long heads have left half of it"
 
 
 @pytest.mark.parametrize(

@@ -33,24 +33,30 @@ class Room:
 
 
 class HeadRoom(Room):
-    """Room for the heads of requests that are not whole yet: `limit` bytes. Half of it is everybody's; of the other half each of so many
-    `connections` has the same, so that long heads never shut out short ones. `count_refused` is told of each that did not fit.
+    """Room for the heads of requests that are not whole yet: `limit` bytes. A head is long where so many `connections` could not all have
+    one like it; long heads may take half of the room, so that they never shut out short ones. `count_refused` is told of each that does
+    not fit.
     """
 
     def __init__(self, limit: int, *, connections: int, count_refused: Callable[[], None]) -> None:
-        super().__init__(limit // 2)
-        self._own = limit // 2 // connections
+        super().__init__(limit)
+        self._short = limit // connections
+        self._long = Room(limit // 2)
         self._count_refused = count_refused
 
     def change(self, held: int, *, size: int) -> int:
         """Of a head that has `size` bytes now, and of which `held` are held: how many are held from now on. Raises NoRoomError."""
-        more = max(0, size - self._own) - held
+        more, long = size - held, self._of_long(size) - self._of_long(held)
         if more > 0:
             try:
-                self.take(more)
+                self._long.check(long)
+                self.check(more)
             except NoRoomError:
                 self._count_refused()
                 raise
-        else:
-            self.give_back(-more)
-        return held + more
+        self._long.give_back(-long)
+        self.give_back(-more)
+        return size
+
+    def _of_long(self, size: int) -> int:
+        return size if size > self._short else 0
