@@ -261,6 +261,21 @@ async def test_requests_behind_one_another_have_an_end() -> None:
     assert side.wire.closed
 
 
+async def test_the_heads_of_requests_behind_one_another_are_as_long_together_as_one_may_be() -> None:
+    head = b"GET /g HTTP/1.1\r\nHost: h\r\n" + b"A:\r\n" * 110 + b"\r\n"  # 14,325 bytes, as they count
+    side = Side()
+    for _ in range(3):
+        side.feed(GET + head * 4)
+        while side.begun:
+            done(side.begun.pop())
+    assert side.statuses == [b"200"] * 15
+    side.feed(GET + head * 10)
+    while side.begun:
+        done(side.begun.pop())
+    assert side.statuses == [b"200"] * 20
+    assert side.wire.closed
+
+
 @pytest.mark.parametrize("cuts", [(), range(200)])
 @pytest.mark.parametrize(
     ("head", "status"),

@@ -22,7 +22,8 @@ from .wire import END_OF_HEAD, lines, status_line
 MAX_HEADER_BYTES: Final = 64 << 10
 # What a header takes here besides its own bytes: many short ones would be twenty times as much as came.
 HEADER_COST: Final = 128
-# Requests that came behind another one, before it is answered: each takes twenty times what came, and clients send them one by one.
+# Requests that came behind another one, before it is answered: each takes twenty times what came, and clients send them one by one. Their
+# heads together are as long as one may be.
 MAX_WAITING: Final = 128
 # Of a body that nobody reads yet: beyond it, the caller waits.
 UNREAD_BODY_BYTES: Final = 256 << 10
@@ -103,6 +104,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = self._hosts = 0
+        self._behind = 0  # bytes of heads whose requests came behind another one
         self._unframed = 0  # bytes since the last that were anybody's: of a head, or of what stands between pieces of a body
         self._piece = 0  # bytes of the piece that is read which are of no body
         self._begun_in = 0  # those of the piece in which the request, or what is behind its body, has begun: the parser does not say where
@@ -221,7 +223,8 @@ class Connection(asyncio.Protocol):
         self._expected()
         self._awaited = _Awaited.BODY
         self._offers = self._parser.should_upgrade()
-        if len(self._waiting) >= MAX_WAITING:
+        self._behind = self._behind + self._head_bytes if self._waiting else 0
+        if len(self._waiting) >= MAX_WAITING or self._behind > MAX_HEADER_BYTES:
             raise _UnfitError("too many requests have come before the first is answered; wait for answers")
         version = self._parser.get_http_version()
         if self._hosts != 1 and version == VERSION:  # who is in front of us may have read another one than who is behind
