@@ -1,9 +1,12 @@
 """Bodies share one room: what is held at once is bounded in bytes, and what does not fit is told to come back."""
 
 import asyncio
+import re
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from backstop.api.metricnames import JUDGED_OUTCOMES
@@ -13,7 +16,7 @@ from backstop.gateway.room import HeadRoom, NoRoomError
 from backstop.gateway.shares import CONNECTION, share
 from e2e.fakemodel.script import Rule
 
-from .harness import USER, Gateway, Gateways, Got, Model, TrafficApi, eventually, make_record, model_tier, state
+from .harness import USER, Gateway, Gateways, Got, Model, TrafficApi, eventually, gateway_process, make_record, model_tier, state
 
 MIB = 1 << 20
 LARGE = "x" * (700 << 10)
@@ -101,6 +104,20 @@ async def test_a_body_that_never_fits_is_too_long(model: Model, gateways: Gatewa
     gateway = await gateways.start(make_record([model_tier(model.url)]), body_bytes=MIB)
     got = await gateway.chat(user="x" * MIB)
     assert (got.status, got.json["error"]["message"]) == (413, "the body is longer than 1 MiB; send less")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is the C library's doing, and looked at in /proc")
+async def test_what_long_bodies_took_is_given_back(model: Model, http: aiohttp.ClientSession, tmp_path: Path) -> None:
+    record = make_record([model_tier(model.url)])
+    async with gateway_process(record, http=http, folder=tmp_path, options=("--drain-seconds", "0")) as running:
+
+        def resident() -> int:
+            return int(re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{running.process.pid}/status").read_text())[0]) << 10
+
+        before = resident()
+        for _ in range(2):
+            assert (await running.gateway.chat(messages=[{"role": "user", "content": "x" * (19 * MIB)}])).status == 200
+        assert resident() - before < 10 * MIB
 
 
 async def test_heads_that_are_not_whole_share_a_room_half_of_which_is_for_short_ones(model: Model, gateways: Gateways) -> None:

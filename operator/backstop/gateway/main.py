@@ -30,7 +30,7 @@ from .gateway import Settings, run_gateway
 from .listen import bind, stop_on_signals
 from .manifests import read_record, record_from_manifests
 from .matrix import latency_matrix
-from .memory import memory_limit
+from .memory import give_back_long_pieces, memory_limit
 from .options import parse_port, parse_seconds
 from .revision import ConfigurationError, Revision
 from .shares import CONNECTION, most_for_cache, share
@@ -58,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ConfigurationError as error:
         sys.stderr.write(f"backstop-gateway: {error}\n")
         sys.exit(2)
+    give_back_long_pieces()
     if settings.traces is not None:
         sys.setswitchinterval(SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
