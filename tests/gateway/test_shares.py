@@ -2,6 +2,9 @@
 
 import pytest
 
+from backstop.api.cachetier import HotCache
+from backstop.api.serving import Resources, amount
+from backstop.gateway.exchange import MAX_BODY_BYTES
 from backstop.gateway.shares import BODY_COPIES, PROCESS, Shares, most_for_cache, share
 
 MIB = 1 << 20
@@ -31,3 +34,13 @@ def test_all_shares_together_fit_into_the_limit(limit: int, part: float) -> None
 
 def test_a_cache_may_take_a_quarter() -> None:
     assert (most_for_cache(256 * MIB), most_for_cache(None)) == (64 * MIB, None)
+
+
+def test_w44_by_default_the_longest_body_fits_beside_a_cache() -> None:
+    amounts = Resources()
+    assert amounts.requests.memory is not None
+    assert amounts.limits.memory is not None
+    limit = amount(amounts.limits.memory)
+    assert limit is not None
+    assert amount(amounts.requests.memory) == PROCESS
+    assert share(int(limit), cache=HotCache().maxMebibytes << 20).bodies >= MAX_BODY_BYTES
