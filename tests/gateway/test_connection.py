@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import re
+import socket
 import tracemalloc
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -249,6 +250,23 @@ async def test_an_idle_connection_keeps_nothing_of_the_last_head() -> None:
         tracemalloc.stop()
     assert side.statuses == [b"200"]
     assert kept < 10_000
+    side.lose()
+
+
+@pytest.mark.parametrize(
+    ("unread", "unsent", "closes"),
+    [(b"", 0, True), (GET, 0, False), (b"", 1, False)],
+    ids=["quiet", "asks just now", "has to take an answer"],
+)
+async def test_a_connection_on_which_something_is_under_way_unseen_does_not_make_way(unread: bytes, unsent: int, closes: bool) -> None:
+    side = Side()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(unread)
+        wire: Any = side.wire
+        wire.get_extra_info, wire.get_write_buffer_size = {"socket": ours}.get, lambda: unsent
+        assert side.connection.make_way() is closes
+        assert side.wire.closed is closes
     side.lose()
 
 
