@@ -229,6 +229,24 @@ async def test_what_is_not_whole_takes_room_wherever_in_a_piece_it_begins(before
     assert heads.held == 0
 
 
+async def test_a_refused_head_is_held_no_more() -> None:
+    heads = HeadRoom(1 << 20, connections=1 << 10, count_refused=lambda: None)
+    side = Side(heads)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        side.feed(b"GET /g HTTP/1.1\r\nA: " + b"x" * 30_000, 100)
+        assert heads.held > 29_000
+        side.feed(b"\r\n\0: \r\n")
+        kept = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert side.statuses == [b"400"]
+    assert heads.held == 0
+    assert kept < 10_000
+    side.lose()
+
+
 async def test_a_body_in_pieces_takes_no_room_of_heads() -> None:
     heads = HeadRoom(1 << 20, connections=1 << 10, count_refused=lambda: None)
     side = Side(heads)

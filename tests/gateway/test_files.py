@@ -14,7 +14,10 @@ import aiohttp
 import pytest
 
 from backstop.gateway import client, listen
-from backstop.gateway.files import METRICS_CONNECTIONS, for_callers
+from backstop.gateway.files import METRICS_CONNECTIONS, TURNED_AWAY, for_callers
+from backstop.gateway.httpexchange import Exchange
+from backstop.gateway.listen import HttpServer
+from backstop.gateway.room import HeadRoom
 from e2e.fakemodel.script import Rule
 
 from .harness import ROOT, Gateway, Gateways, Model, eventually, gateway_process, guarded_tier, make_record, model_tier, static_tier
@@ -134,6 +137,32 @@ async def test_more_than_can_be_told_so_wait_for_their_turn(model: Model, gatewa
         host, _, port = gateway.address.rpartition(":")
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(host, int(port))
+
+
+async def test_a_port_that_is_closed_while_it_resumes_stays_closed() -> None:
+    async def app(exchange: Exchange) -> None:
+        raise AssertionError
+
+    heads = HeadRoom(1 << 20, connections=1, count_refused=lambda: None)
+    server = HttpServer(app, now=lambda: 0.0, lingers=False, most=0, heads=heads, count_crowded=lambda: None)
+    sock = listen.bind("127.0.0.1", port=0, option="--port")
+    port = sock.getsockname()[1]
+    await server.listen(sock)
+    made = [await asyncio.open_connection("127.0.0.1", port) for _ in range(TURNED_AWAY)]
+
+    async def is_paused() -> bool:
+        return server._paused is not None
+
+    await eventually(is_paused)
+    for _, writer in made:
+        writer.transport.abort()
+    async with asyncio.timeout(5):
+        while server._resuming is None:  # noqa: ASYNC110 - a longer wait would see it listen already
+            await asyncio.sleep(0)
+    server.close()
+    assert await server.ended(within=5)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
 
 
 async def test_connections_that_others_keep_to_the_metrics_port_fail_no_probe(gateways: Gateways) -> None:
