@@ -256,6 +256,22 @@ async def test_a_body_in_pieces_takes_no_room_of_heads() -> None:
     assert side.begun[0].arrived
 
 
+async def test_a_body_in_tiny_pieces_is_held_as_what_it_is() -> None:
+    side = Side()
+    side.feed(b"POST /slow HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        side.feed(b"2\r\nab\r\n" * 30_000)
+        kept = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000
+    side.feed(b"0\r\n\r\n")
+    assert await side.begun[0].read() == b"ab" * 30_000
+    side.lose()
+
+
 async def test_an_idle_connection_keeps_nothing_of_the_last_head() -> None:
     side = Side()
     tracemalloc.start()

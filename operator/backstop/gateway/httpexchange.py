@@ -11,6 +11,8 @@ from .wire import CONTINUE, END_OF_HEAD, LAST_CHUNK, chunk, lines, status_line
 
 VERSION: Final = "1.1"  # others are answered, and closed
 CLOSE: Final = (b"connection", b"close")
+# A piece of a body that is shorter is put together with the next one: each by itself takes twenty times its bytes, if it has two.
+SHORT_PIECE: Final = 1 << 10
 
 
 class CallerGoneError(Exception):
@@ -150,7 +152,10 @@ class Exchange:
     def came(self, piece: bytes) -> None:
         """More of the body has come."""
         if not self.finished:
-            self._pieces.append(piece)
+            if self._pieces and len(self._pieces[-1]) < SHORT_PIECE:
+                self._pieces[-1] += piece
+            else:
+                self._pieces.append(piece)
             self.held += len(piece)
             self._wake()
 
