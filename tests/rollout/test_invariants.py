@@ -445,6 +445,8 @@ class RolloutsWithProbes(RolloutsByHand):
         """8: and no Job is left running."""
         self.world.come_to.clear()
         self.world.unseen.clear()
+        if self.world.wanted is MISSING:
+            self.world.want("1")  # whose probe may have failed before: nobody knows yet, and a word that comes sooner is without effect
         self.world.run(30)
         if self.world.exists and self.world.place.first is not None:
             self.world.ask(retry="first")  # a probe of a first revision may have failed before
