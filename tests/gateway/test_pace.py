@@ -133,12 +133,12 @@ async def test_the_first_tier_is_passed_over_only_by_who_has_less_time_than_the_
 @pytest.mark.long
 async def test_nobody_is_passed_over_behind_whom_nobody_is(model: Model, other_model: Model, gateways: Gateways) -> None:
     model.script(Rule(fault=Fault.RESET))
-    other_model.script(Rule(latency_milliseconds=60))
+    other_model.script(Rule(latency_milliseconds=250))
     chain = [
         guarded_tier(model.url, breaker=NEVER, first_token=300),
         guarded_tier(other_model.url, name="second", first_token=400, breaker=NEVER),
     ]
     gateway = await gateways.start(make_record(chain, budget=800))
     await at_once(gateway)
-    assert [(await chat(gateway, milliseconds=20)).status for _ in range(2)] == [502, 502]
+    assert [(await chat(gateway, milliseconds=100)).status for _ in range(2)] == [502, 502]
     assert other_model.fake.total == LEAST_ATTEMPTS + 2
