@@ -61,7 +61,7 @@ test: check parts  ## everything: the quick loop, a real API server, a real Prom
 # The soak asks for half as much as alone: what is starved of its core turns callers away, as it should, and nothing can be compared.
 .PHONY: served simulated whole soaked
 served:
-	$(BIN)/python -m pytest -n 4 -m "apiserver or prometheus or long" tests
+	$(BIN)/python -m pytest -n 5 --dist worksteal -m "apiserver or prometheus or long" tests
 simulated:
 	nice -n 19 $(BIN)/python -m tests.simulation --steps 20000 --first-seed 1
 
