@@ -168,6 +168,10 @@ def test_a_share_is_taken_back_only_where_stable_has_a_ready_pod(why: str) -> No
 @pytest.mark.parametrize("ended_by", ["lost pods", "pods of a third revision"])
 def test_without_traffic_a_canary_goes_on_with_the_step_whose_share_it_had_and_not_with_the_next(ended_by: str) -> None:
     world = with_a_pod_to_come()
+    world.ask(skip_step="1")  # which passes the step before the pods of the next one are there
+    world.run(1)
+    assert world.place.canary is not None
+    assert (world.place.canary.step, world.place.canary.weight) == (1, 10)
     if ended_by == "lost pods":
         world.arms["rev2"] = Arm(desired=2, ready=0)
     else:
