@@ -175,8 +175,9 @@ class WatchedWorld(World):
         assert ready > 0, f"12: {name} becomes stable without a ready pod"
         if after.aborted is not None and after.aborted.revision == route.stable:
             return  # away from what breached, with the pods that there are
-        if before.arms.get(route.stable, Arm(0, 0)).ready == 0:
-            return  # away from what has no ready pod, to what has one
+        left = before.place.canary
+        if left is not None and left.revision.name == route.stable and before.arms.get(route.stable, Arm(0, 0)).ready == 0:
+            return  # back from a switched canary without a ready pod, to what has one
         assert ready >= self.policy.serving.replicas, f"12: {name} becomes stable with {ready} pods ready"
         canary = before.place.canary
         if canary is None or canary.by_hand or canary.revision.name != name:
