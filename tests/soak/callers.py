@@ -123,7 +123,7 @@ class Callers:
         await self._talk(self._own(), headers={"x-backstop-deadline-ms": "40"}, judged=False)
 
     async def reads_slowly(self) -> None:
-        await self._talk(self._own(), stream=True, pause=0.02)
+        await self._talk(self._own(), stream=True, pause=0.5)
 
     async def leaves_a_stream(self) -> None:
         await self._talk(self._own(), stream=True, leaves=True)
@@ -243,11 +243,11 @@ class Callers:
 
     async def _read(self, answer: aiohttp.ClientResponse, *, ask: Ask, pause: float) -> Heard:
         if ask.stream and answer.status == 200:
-            lines = []
+            lines: list[str] = []
             async for line in answer.content:
-                lines.append(line.decode().strip())
-                if pause:
+                if pause and not lines:
                     await asyncio.sleep(pause)
+                lines.append(line.decode().strip())
             return streamed(ask.path, lines=lines)
         found = json.loads(await answer.read())
         if answer.status != 200:
