@@ -36,8 +36,8 @@ async def test_b01_b05_a_slow_version_is_rolled_back_and_its_pods_drain(scenario
     bad = [answer for answer in load.answers if answer.revision == canary["revision"]]
     began = min(answer.began + answer.seconds for answer in bad if answer.seconds > 0.150)
     detected = parse_time(last["detectedAt"])
-    # How much later is measured in `bench`: scrapes of a busy machine come late, and what is not known is no breach.
-    assert detected - began >= 29, "30 s of breach were asked for"
+    # 37 s where everything has its core. Three scrapes of 5 s more: on a busy machine some come late, and what is not known is no breach.
+    assert 29 <= detected - began <= 37 + 3 * 5, "30 s of breach were asked for"
     assert max(answer.began for answer in bad) < detected + 10
     rejected = (await scenario.client.get(PROMPT_VERSIONS, namespace=scenario.namespace, name=name_of("2.0.0")))["status"]
     assert condition(rejected, "Rejected") == "True"

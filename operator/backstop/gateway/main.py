@@ -25,6 +25,7 @@ from ..api.record import secrets_of_record
 from .access import CallerKeys, KeysError
 from .callerfiles import read_callers
 from .compilation import compile_revision
+from .exchange import MAX_BODY_BYTES
 from .files import LEAST, for_callers, raise_limit
 from .gateway import Settings, run_gateway
 from .listen import bind, stop_on_signals
@@ -74,8 +75,9 @@ async def _run(revision: Revision, *, settings: Settings) -> None:
     gc.set_threshold(COLLECT_AFTER)
     port = settings.traffic_socket.getsockname()[1]
     logging.getLogger("backstop.gateway").info(
-        "serving %s of policy %s/%s on port %d, metrics on port %d",
+        "serving %s of policy %s/%s on port %d, metrics on port %d: %d connections, bodies of up to %.1f MiB",
         revision.name, revision.namespace, revision.policy, port, settings.metrics_socket.getsockname()[1],
+        settings.connections, min(settings.body_bytes, MAX_BODY_BYTES) / (1 << 20),
     )  # fmt: skip
     await run_gateway(revision, settings=settings, stop=stop, clock=time.monotonic, now=time.time, split=Random(), jitter=Random())
 
