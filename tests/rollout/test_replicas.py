@@ -33,6 +33,16 @@ def at(world: World, percent: int) -> World:
     raise AssertionError(f"no canary at {percent} %; {world.reasons()}")
 
 
+def alone(percent: int, **changes: object) -> World:
+    """Version 2 has this share, and callers reach it alone: stable has lost its pods, and gets no other ones yet."""
+    world = own(**changes)
+    world.want("2")
+    at(world, percent)
+    world.pace = 0
+    world.arms["rev1"] = Arm(desired=2, ready=0)
+    return world
+
+
 def with_a_pod_to_come() -> World:
     """10 % would pass, and of the two pods for 50 % one is still to come."""
     world = own()
@@ -453,11 +463,7 @@ def test_nothing_that_is_told_of_an_own_workload_with_its_advice_speaks_of_gatew
 @pytest.mark.parametrize("wish", ["1", "3"])
 @pytest.mark.parametrize("weight", [10, 100])
 def test_a_canary_that_serves_alone_is_not_left_by_a_wish_for_a_stable_without_a_pod(weight: int, wish: str) -> None:
-    world = own()
-    world.want("2")
-    at(world, weight)
-    world.pace = 0
-    world.arms["rev1"] = Arm(desired=2, ready=0)
+    world = alone(weight)
     world.want(wish)
     world.run(30)
     assert world.route is not None
@@ -471,11 +477,7 @@ def test_a_canary_that_serves_alone_is_not_left_by_a_wish_for_a_stable_without_a
 @pytest.mark.parametrize("mode", ["Automatic", "Pause"])
 @pytest.mark.parametrize("weight", [10, 100])
 def test_a_canary_that_serves_alone_and_breaches_is_left_as_soon_as_stable_has_a_pod(mode: str, weight: int) -> None:
-    world = own(mode=mode)
-    world.want("2")
-    at(world, weight)
-    world.pace = 0
-    world.arms["rev1"] = Arm(desired=2, ready=0)
+    world = alone(weight, mode=mode)
     world.judged = BREACHED
     world.run(30)
     assert share(world) == ("rev2", weight * 10), "nobody else could serve"
@@ -490,11 +492,7 @@ def test_a_canary_that_serves_alone_and_breaches_is_left_as_soon_as_stable_has_a
 
 @pytest.mark.parametrize("beside", ["spec", "route"])
 def test_that_what_serves_alone_is_left_is_said_beside_a_spec_or_a_route_that_cannot_be_followed(beside: str) -> None:
-    world = own()
-    world.want("2")
-    at(world, 100)
-    world.pace = 0
-    world.arms["rev1"] = Arm(desired=2, ready=0)
+    world = alone(100)
     world.judged = BREACHED
     world.rest()
     if beside == "spec":
@@ -556,11 +554,7 @@ def test_a_canary_without_a_ready_pod_loses_its_share_as_soon_as_stable_has_one_
 
 
 def test_a_canary_that_is_not_wanted_any_more_goes_no_further_by_a_skipped_step() -> None:
-    world = own()
-    world.want("2")
-    at(world, 10)
-    world.pace = 0
-    world.arms["rev1"] = Arm(desired=2, ready=0)
+    world = alone(10)
     world.want("3")
     world.ask(skip_step="1")
     world.run(20)
@@ -570,11 +564,7 @@ def test_a_canary_that_is_not_wanted_any_more_goes_no_further_by_a_skipped_step(
 
 @pytest.mark.parametrize("why", ["metrics", "exits"])
 def test_a_canary_that_serves_alone_is_not_left_for_nobody_whatever_speaks_against_it(why: str) -> None:
-    world = own(blind={"action": "Rollback", "afterSeconds": 60})
-    world.want("2")
-    at(world, 100)
-    world.pace = 0
-    world.arms["rev1"] = Arm(desired=2, ready=0)
+    world = alone(100, blind={"action": "Rollback", "afterSeconds": 60})
     if why == "metrics":
         world.judged = UNSEEN
     else:
@@ -675,11 +665,7 @@ def test_a_person_who_promotes_it_keeps_it_only_if_its_pods_are_there_before_one
 
 @pytest.mark.parametrize("why", ["a dry run", "no breach any more", "deletion"])
 def test_nothing_waits_for_a_pod_of_stable_where_a_canary_that_serves_alone_is_not_to_be_left_for_a_breach(why: str) -> None:
-    world = own(mode="DryRun" if why == "a dry run" else "Automatic")
-    world.want("2")
-    at(world, 100)
-    world.pace = 0
-    world.arms["rev1"] = Arm(desired=2, ready=0)
+    world = alone(100, mode="DryRun" if why == "a dry run" else "Automatic")
     world.judged = BREACHED
     world.rest()
     match why:
