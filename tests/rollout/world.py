@@ -141,7 +141,7 @@ class World:
     # What they acted on when the policy went, and how long they had been watched for it.
     left: tuple[TrafficState | None, float] | None = None
     back: float = 0.0  # by how much the operator's clock was set back, in all
-    ended: float = START  # when status said that a canary's traffic had, by a clock that nobody sets
+    ended: float | None = None  # when status said that a canary's traffic had, by a clock that nobody sets
     deleting: bool = False
     finalizer: bool = False
     kept: tuple[Revision, tuple[Rejection, ...]] | None = None  # the record of the last accepted revision, and what stands on it
@@ -306,7 +306,7 @@ class World:
 
     def _gone(self) -> None:
         """The policy is gone, and all that it owned with it."""
-        self.left = self.acted, self.now + self.back - self.ended if self.place.last is not None else 0.0
+        self.left, self.ended = (self.acted, 0.0 if self.ended is None else self.now + self.back - self.ended), None
         self.exists = self.deleting = self.strays = False
         self.status, self.traffic, self.arms, self.serving = FallbackPolicyStatus(), None, {}, None
         self.acting, self.acted, self.new_pod, self.tokens = 0, None, None, NO_TOKENS
