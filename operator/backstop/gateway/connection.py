@@ -161,7 +161,9 @@ class Connection(asyncio.Protocol):
             self._rest()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is over, and so is every wait for it."""
+        """The connection is over, and so is every wait for it. It forgets who knows it: in a circle all of them would stay until garbage is
+        searched for.
+        """
         self._awaited = _Awaited.NOTHING
         self._resting.pop(self, None)
         self._idle.cancel()
@@ -172,8 +174,10 @@ class Connection(asyncio.Protocol):
         for exchange in left:
             if exchange is not None:
                 exchange.caller_left()
+        self._current = self._arriving = None
         self.resume_writing()
         self._lost(self)
+        del self._parser
 
     def pause_writing(self) -> None:
         """The caller does not read: its buffers are full."""

@@ -7,6 +7,7 @@ nothing left to send and nothing behind it.
 import asyncio
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Final, cast
 
 import httptools
@@ -44,7 +45,9 @@ class Answer:
         self._connection = connection
         self._silence = silence
         self._pieces: list[bytes] = []
-        self._failure: BrokenError | GarbledError | None = None
+        self._failure: Callable[[], BrokenError | GarbledError] | None = (
+            None  # another one each time: kept, it keeps all that it has passed
+        )
         self._reader: asyncio.Future[None] | None = None
         self._inflate: zlib._Decompress | None = None
 
@@ -61,14 +64,14 @@ class Answer:
         """Wait for status and headers. Raises BrokenError, GarbledError."""
         while not self.status:
             if self._failure is not None:
-                raise self._failure
+                raise self._failure()
             await self._wait()
 
     async def read(self) -> bytes:
         """What has come of the body since the last time; empty at its end. Raises BrokenError, GarbledError, TimeoutError (silence)."""
         while not self._pieces:
             if self._failure is not None:
-                raise self._failure
+                raise self._failure()
             if self.ended:
                 return b""
             await self._wait()
@@ -110,7 +113,7 @@ class Answer:
     def fails(self, failure: BrokenError | GarbledError) -> None:
         """No more of it comes."""
         if not self.ended:
-            self._failure = failure
+            self._failure = partial(type(failure), *failure.args)
             self._wake()
 
     async def _wait(self) -> None:
@@ -194,10 +197,12 @@ class ModelConnection(asyncio.Protocol):
                 self._fail(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is over."""
+        """The connection is over, and forgets who knows it: in a circle, all of them would stay until garbage is searched for."""
         self.is_usable = False
         if self._answer is not None:
             self._answer.fails(BrokenError("the connection broke"))
+        self._answer = None
+        del self._parser
 
     # What the parser tells:
 

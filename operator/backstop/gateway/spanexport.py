@@ -132,13 +132,13 @@ class _Exporter(SpanExporter):
         if self._given_up:
             return result
         fails = result is not SpanExportResult.SUCCESS
-        self._count(SpanResult.FAILED if fails else SpanResult.SENT, len(spans))
-        self.settled += len(spans)
         if fails and not self._fails:
             _LOG.warning("spans do not reach `%s`: %s; requests are answered without them", self._collector, self._session.said)
         elif self._fails and not fails:
             _LOG.info("spans reach `%s` again", self._collector)
         self._fails = fails
+        self.settled += len(spans)
+        self._count(SpanResult.FAILED if fails else SpanResult.SENT, len(spans))  # last: who sees it counted finds it said
         return result
 
     def give_up(self) -> None:

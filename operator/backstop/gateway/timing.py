@@ -45,7 +45,9 @@ class Deadline:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """End. Raises TimeoutError where the moment has come, and nobody else has cancelled the task."""
         self._timer.cancel()
-        if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        task = self._task
+        del self._task  # which keeps its last exception, that the frames it has passed, and those this
+        if self._expired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def _arm(self) -> None:

@@ -77,7 +77,7 @@ class Streaming:
         self._started: set[int] = set()
         self._finished: dict[int, str] = {}
         self._ended = False
-        self._wrong: MalformedError | None = None
+        self._wrong: str | None = None  # not the exception: kept, it would keep all that it has passed
         self.head = b""  # everything up to and including the first content
         self.usage: Usage | None = None  # once it was told
         self.broke_off = self.was_late = False
@@ -93,8 +93,10 @@ class Streaming:
             self.head += events
             if content:
                 return
-            if self._wrong or self._ended:
-                raise self._wrong or empty(self._finished.values())
+            if self._wrong is not None:
+                raise MalformedError(self._wrong)
+            if self._ended:
+                raise empty(self._finished.values())
             if len(self.head) > MAX_ANSWER_BYTES:
                 raise MalformedError("the stream goes on without content")
             chunk = await self._response.read()
@@ -110,7 +112,7 @@ class Streaming:
         """The next complete events and whether they hold content; None after the proper end. Raises CutError."""
         while True:
             if self._wrong is not None:
-                raise self._cut(str(self._wrong))
+                raise self._cut(self._wrong)
             if self._ended:
                 return None
             try:
@@ -173,7 +175,7 @@ class Streaming:
                         continue  # callers who did not ask for it read `choices[0]` of every chunk
                 taken.append(event.raw)
         except (MalformedError, EventTooLongError) as wrong:
-            self._wrong = wrong if isinstance(wrong, MalformedError) else MalformedError(str(wrong))
+            self._wrong = str(wrong)
         return b"".join(taken), content
 
     def _at_end(self) -> bytes:
