@@ -11,7 +11,7 @@ import pytest
 
 from e2e.fakemodel.script import Fault, Rule
 
-from .harness import USER, Gateways, Model, eventually, make_record, model_tier, static_tier
+from .harness import USER, Gateways, Model, TrafficApi, eventually, make_record, model_tier, state, static_tier
 
 QUICK = {"headersMilliseconds": 100, "firstTokenMilliseconds": 150, "stallMilliseconds": 100}
 ASKED = 5
@@ -68,13 +68,19 @@ async def test_nothing_of_a_request_waits_for_the_search_for_garbage(
     assert sum(found.values()) < ASKED, f"by each request something was left behind: {found}"
 
 
+@pytest.mark.parametrize("hop", [False, True], ids=["", "through a hop"])
 @pytest.mark.parametrize("begun", [False, True], ids=["before its answer", "in mid-stream"])
-async def test_nothing_of_a_caller_who_leaves_waits_for_the_search_for_garbage(begun: bool, model: Model, gateways: Gateways) -> None:
+async def test_nothing_of_a_caller_who_leaves_waits_for_the_search_for_garbage(
+    begun: bool, hop: bool, model: Model, gateways: Gateways, api: TrafficApi
+) -> None:
     model.script(Rule(fault=Fault.STALL, cut_after_tokens=2) if begun else Rule(fault=Fault.HANG))
-    gateway = await gateways.start(make_record([model_tier(model.url)], budget=60_000))
+    stable, canary = (make_record([model_tier(model.url)], budget=60_000, prompt=prompt) for prompt in ("Old.", "New."))
+    api.write(state(3, stable=stable.revision, canary=canary.revision, permille=1000 if hop else 0))
+    gateway, behind = await gateways.start(stable, api=api), await gateways.start(canary, api=api)
+    await gateway.acts_on(3)
 
     async def over() -> bool:
-        return bool((await gateway.status())["inFlight"] == 0)
+        return all([(await each.status())["inFlight"] == 0 for each in (gateway, behind)])
 
     with garbage() as found:
         for asked in range(1, ASKED + 1):
