@@ -63,26 +63,6 @@ def test_a_halt_that_is_not_seen_on_every_gateway_is_told_and_not_watched_for_ev
     assert report.detectionToShiftMilliseconds is None, "nobody has seen when it shifted"
 
 
-@pytest.mark.parametrize(("token", "then"), [("retry", "Retried"), ("promote", "PromotedByHand")])
-def test_a_token_for_what_is_halted_waits_for_gateways_that_may_lead_callers_there_yet(token: str, then: str) -> None:
-    world = started(policy=policy(steps=((50, 20), (100, 20)), mode="Pause"))
-    world.want("2")
-    world.run(5)
-    world.judged, world.deaf = BREACHED, True
-    world.run(2)
-    world.judged = HEALTHY
-    world.ask(**{token: "1"})
-    world.run(3)
-    assert then not in world.reasons()
-    world.delete()
-    assert world.exists, "a policy that is deleted now waits for them too"
-    world.deleting = False
-    world.deaf = False
-    world.run(2)
-    assert then in world.reasons()
-    assert "TokenWithoutEffect" not in world.reasons()
-
-
 @pytest.mark.parametrize("at", [50, 100, 1000])
 @pytest.mark.parametrize("how", ["deleted", "left"])
 def test_what_was_halted_and_is_left_is_rejected_for_good_also_with_nothing_beside_it(how: str, at: int) -> None:

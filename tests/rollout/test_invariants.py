@@ -259,12 +259,13 @@ class Rollouts(RuleBasedStateMachine):
         assert canary is not None
         assert stable is not None
         name = canary.revision.name
-        nobody_serves = self.world.policy.serving.workload is not None and self.world.arms[stable.revision.name].ready == 0
+        before = share_of(name, state=self.world.route) if self.world.route is not None else 0
+        stable_is_without = self.world.policy.serving.workload is not None and self.world.arms[stable.revision.name].ready == 0
         self.world.arms[name] = replace(self.world.arms[name], ready=0)
         self.world.one_pass()
         assert self.world.exists
         assert self.world.route is not None
-        assert share_of(name, state=self.world.route) == 0 or nobody_serves
+        assert share_of(name, state=self.world.route) in ((0, before) if stable_is_without else (0,))
 
     @invariant()
     def steps_are_counted(self) -> None:

@@ -341,6 +341,8 @@ class World:
         # What waits for a person has lost its traffic, and gateways are watched for that; its end takes none away.
         if not _is_halted(before) and (_is_halted(self.place) or is_another_end(self.place.last, before=before.last)):
             self.ended = self.now + self.back
+        elif _is_halted(before) and self.place.canary is None and self.place.last == before.last:
+            self.ended = -math.inf  # with a person's word for what was halted nobody watches its end any more: it begins anew
         if (incident := self.place.incident) is not None:
             self.withdrawn[incident.revision.name] = self.route.generation if self.route is not None else 0
 

@@ -1,7 +1,6 @@
 """What a person asks for by hand: each token is acted on once, at the first look that sees it, and acknowledged whether or not it fits.
 
-A token that waited for its moment would act on a rollout that its author has never seen. What is halted is seen: a word for it waits
-for the gateways that may still lead callers there, a minute at most.
+A token that waited for its moment would act on a rollout that its author has never seen.
 """
 
 from dataclasses import replace
@@ -25,9 +24,9 @@ def by_hand(look: Look) -> Move | None:
         move = _acknowledged(_abort(look), look=look, abort=asked.abort)
         # What was asked for beside it is not done after it.
         return replace(move, place=replace(move.place, acknowledged=asked.over(known)))
-    if asked.retry is not None and asked.retry != known.retry and not _may_have_callers_yet(look):
+    if asked.retry is not None and asked.retry != known.retry:
         return _acknowledged(_retry(look), look=look, retry=asked.retry)
-    if asked.promote is not None and asked.promote != known.promote and not _may_have_callers_yet(look):
+    if asked.promote is not None and asked.promote != known.promote:
         if not _cannot_begin(look) and (cleared := _clear_the_way(look) or _compared_no_more(look)) is not None:
             return cleared
         if look.wanted is None or not carries_verdict(look, look.wanted):
@@ -78,12 +77,6 @@ def _retry(look: Look) -> Move | None:
         return as_first(look, wanted, reason=Reason.RETRIED, token="retry")
     message = f"{wanted.prompt_version} ({wanted.name}) is tried again from its first step, as asked for by hand (`backstop.dev/retry`)"
     return told(_without_verdict(look, wanted), Reason.RETRIED, message)
-
-
-def _may_have_callers_yet(look: Look) -> bool:
-    """Whether gateways are still watched leaving a halted canary: with it the watch would go, and a policy deleted then would not wait."""
-    canary = look.place.canary
-    return canary is not None and canary.halted is not None and canary.halted.generation is not None
 
 
 def _clear_the_way(look: Look) -> Move | None:
