@@ -58,7 +58,7 @@ test: check parts  ## everything: the quick loop, a real API server, a real Prom
 	$(MAKE) -j 2 whole soaked
 
 # Beside each other: what is served waits half of its time, what runs on a whole cluster most of it.
-# The soak asks for half as much as alone, and gives way no further: what is starved turns callers away, and nothing can be compared.
+# The soak asks for half as much as alone, and gives way but a little: what is starved turns callers away, and nothing can be compared.
 .PHONY: served simulated whole soaked
 served:
 	$(BIN)/python -m pytest -n 5 --dist worksteal -m "apiserver or prometheus or long" tests

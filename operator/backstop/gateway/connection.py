@@ -142,10 +142,7 @@ class Connection(asyncio.Protocol):
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            cause = error.__context__
-            self._refuse(
-                cause if isinstance(cause, _UnfitError) else _UnfitError("the request is not HTTP/1.1 as it should be; correct it")
-            )
+            self._refuse(_why(error))
             return
         if self._awaited is _Awaited.HEAD or self._awaited is _Awaited.BODY:
             if (unfit := self._bound_unfinished()) is not None:
@@ -446,6 +443,12 @@ class Connection(asyncio.Protocol):
     def _close_if_idle(self) -> None:
         if self.is_idle:
             self.transport.close()
+
+
+def _why(error: httptools.HttpParserError) -> _UnfitError:
+    """What is wrong with a request, as a callback has said it; kept by none who is in its traceback."""
+    cause = error.__context__
+    return cause if isinstance(cause, _UnfitError) else _UnfitError("the request is not HTTP/1.1 as it should be; correct it")
 
 
 def _too_long() -> _UnfitError:

@@ -191,7 +191,6 @@ class HttpServer:
             if not exchange.finished:
                 exchange.break_off()
             del self._running[exchange]
-            exchange.task = None  # which keeps what it was ended by, and that all frames that it has passed
             self._tell_end()
 
     def _date_line(self) -> bytes:

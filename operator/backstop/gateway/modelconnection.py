@@ -45,9 +45,8 @@ class Answer:
         self._connection = connection
         self._silence = silence
         self._pieces: list[bytes] = []
-        self._failure: Callable[[], BrokenError | GarbledError] | None = (
-            None  # another one each time: kept, it keeps all that it has passed
-        )
+        # Makes another one each time: an exception that is kept keeps all frames that it has passed.
+        self._failure: Callable[[], BrokenError | GarbledError] | None = None
         self._reader: asyncio.Future[None] | None = None
         self._inflate: zlib._Decompress | None = None
 
@@ -132,6 +131,12 @@ class Answer:
             self._reader.set_result(None)
 
 
+def _why(error: httptools.HttpParserError) -> GarbledError:
+    """What is wrong with an answer, as a callback has said it; kept by none who is in its traceback."""
+    cause = error.__context__
+    return cause if isinstance(cause, GarbledError) else GarbledError("the answer is not HTTP/1.1 as it should be")
+
+
 def _inflated(piece: bytes, *, by: "zlib._Decompress") -> bytes:
     try:
         text = by.decompress(piece, _INFLATED_BYTES)
@@ -152,9 +157,6 @@ class ModelConnection(asyncio.Protocol):
         self._free = free
         self.is_usable = True  # for another request
         self.idle_since = 0.0
-        self._parser = httptools.HttpResponseParser(self)
-        # Values with signs that no header may hold: they are looked at where they would go on. Line ends stay what they are.
-        self._parser.set_dangerous_leniencies(lenient_headers=True)
         self._answer: Answer | None = None
         self._headers: list[tuple[str, str]] = []
         self._has_end = False  # the head says where the body ends
@@ -167,6 +169,9 @@ class ModelConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A connection."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by what it does
+        self._parser = httptools.HttpResponseParser(self)  # not before: of a handshake that fails nobody hears that it is over
+        # Values with signs that no header may hold: they are looked at where they would go on. Line ends stay what they are.
+        self._parser.set_dangerous_leniencies(lenient_headers=True)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the other side."""
@@ -180,8 +185,7 @@ class ModelConnection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._fail(GarbledError("the other side changes the protocol"))
         except httptools.HttpParserError as error:
-            cause = error.__context__
-            self._fail(cause if isinstance(cause, GarbledError) else GarbledError("the answer is not HTTP/1.1 as it should be"))
+            self._fail(_why(error))
         else:
             if self._unframed > MAX_HEADER_BYTES and not answer.ended:
                 self._fail(GarbledError("the answer's head is too long"))

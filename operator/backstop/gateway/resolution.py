@@ -26,6 +26,7 @@ _NO_NAME: Final = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_N
 
 Addresses = Sequence[tuple[int, int, int, str, tuple[Any, ...]]]
 _Name = tuple[str, int]
+_Said = Addresses | OSError
 
 
 class Resolution:
@@ -38,7 +39,7 @@ class Resolution:
         self._loop = asyncio.get_running_loop()
         self._ask = ask
         self._found: dict[_Name, tuple[float, Addresses]] = {}  # and when
-        self._asked: dict[_Name, tuple[float, asyncio.Future[Addresses]]] = {}  # since when
+        self._asked: dict[_Name, tuple[float, asyncio.Future[_Said]]] = {}  # since when
 
     async def look_up(self, host: str, *, port: int) -> Addresses:
         """The addresses of `host`, for connections to `port`. Raises OSError. Who waits no longer breaks nothing off for others."""
@@ -51,14 +52,14 @@ class Resolution:
             return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
         since, asked = self._asked.get(name) or self._begin(name)
         if not found or age >= _LAST_SECONDS:
-            return await asyncio.shield(asked)
+            return _addresses(await asyncio.shield(asked))
         await asyncio.wait({asked}, timeout=max(0.0, since + _PATIENCE_SECONDS - self._loop.time()))
-        if asked.done() and (asked.exception() is None or name not in self._found):
-            return asked.result()
+        if asked.done() and (not isinstance(asked.result(), OSError) or name not in self._found):
+            return _addresses(asked.result())
         return found
 
-    def _begin(self, name: _Name) -> tuple[float, asyncio.Future[Addresses]]:
-        asked: asyncio.Future[Addresses] = self._loop.create_future()
+    def _begin(self, name: _Name) -> tuple[float, asyncio.Future[_Said]]:
+        asked: asyncio.Future[_Said] = self._loop.create_future()
         try:  # it cannot be broken off, so the process does not wait for it when it ends
             threading.Thread(target=self._run, args=(name,), name="resolution", daemon=True).start()
         except RuntimeError:
@@ -68,26 +69,30 @@ class Resolution:
 
     def _run(self, name: _Name) -> None:
         """In a thread."""
-        said: Addresses | OSError
+        said: _Said
         try:
             said = self._ask(*name, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
         except OSError as error:
-            said = error
+            said = error.with_traceback(None)
         except UnicodeError:  # a name that cannot be one
             said = socket.gaierror(socket.EAI_NONAME, "no name")
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(partial(self._heard, name, said))
 
-    def _heard(self, name: _Name, said: Addresses | OSError) -> None:
+    def _heard(self, name: _Name, said: _Said) -> None:
         _, asked = self._asked.pop(name)
+        asked.set_result(said)
         if isinstance(said, OSError):
             if said.errno in _NO_NAME:
                 self._found.pop(name, None)
-            asked.set_exception(said)
-            asked.exception()  # perhaps nobody waits for it any more
             return
         self._found.pop(name, None)
         if len(self._found) >= _KEPT_NAMES:
             self._found.pop(next(iter(self._found)))
         self._found[name] = self._loop.time(), said
-        asked.set_result(said)
+
+
+def _addresses(said: _Said) -> Addresses:
+    if isinstance(said, OSError):
+        raise type(said)(*said.args)  # another one for each who waits: the one that is kept would keep all frames that it has passed
+    return said

@@ -131,13 +131,13 @@ class _Exporter(SpanExporter):
         result = self._otlp.export(spans)
         if self._given_up:
             return result
+        self.settled += len(spans)
         fails = result is not SpanExportResult.SUCCESS
         if fails and not self._fails:
             _LOG.warning("spans do not reach `%s`: %s; requests are answered without them", self._collector, self._session.said)
         elif self._fails and not fails:
             _LOG.info("spans reach `%s` again", self._collector)
         self._fails = fails
-        self.settled += len(spans)
         self._count(SpanResult.FAILED if fails else SpanResult.SENT, len(spans))  # last: who sees it counted finds it said
         return result
 
