@@ -318,3 +318,16 @@ def test_a_verdict_of_which_only_the_revision_is_known_has_its_name_when_that_is
     assert rejection.revision == revision("2")
     assert world.place.canary is None
     assert world.serving == "rev1"
+
+
+def test_a_stable_that_was_found_again_has_its_name_as_soon_as_the_spec_can_be_resolved() -> None:
+    world = started()
+    world.kept = None  # the operator died before it wrote down what was accepted
+    world.status, world.wanted = FallbackPolicyStatus(), Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, "`v1` does not exist")
+    world.run(5)
+    assert world.place.stable is not None
+    assert world.place.stable.revision.prompt_version == "rev1", "nothing else says what it is"
+    world.want("1")
+    world.run(5)
+    assert world.place.stable.revision == revision("1")
+    assert world.reasons().count("CanaryStarted") == 0

@@ -104,6 +104,7 @@ REST: tuple[Gate, ...] = (
     rest.clear_away,
     rest.recall_rejection,
     rest.name_rejection,
+    rest.name_stable,
     guard.return_to_previous,
     rest.new_canary,
 )

@@ -83,6 +83,16 @@ def name_rejection(look: Look) -> Move | None:
     return Move(replace(look.place, rejected=named))
 
 
+def name_stable(look: Look) -> Move | None:
+    """Of a stable that was found again after a loss of status no more may be known than its revision. When the spec asks for that, it has
+    a name.
+    """
+    stable, wanted = look.place.stable, look.wanted
+    if stable is None or wanted is None or wanted.name != stable.revision.name or stable.revision.prompt_digest:
+        return None
+    return Move(replace(look.place, stable=replace(stable, revision=wanted))) if wanted != stable.revision else None
+
+
 def new_canary(look: Look) -> Move | None:
     """The spec asks for a revision that is neither stable nor rejected: begin its rollout."""
     wanted, stable = look.wanted, look.place.stable
