@@ -46,7 +46,7 @@ class Deadline:
         """End. Raises TimeoutError where the moment has come, and nobody else has cancelled the task."""
         self._timer.cancel()
         task = self._task
-        del self._task  # a task keeps the exception that ended it, and that its frames, of which one keeps this
+        del self._task  # a circle otherwise: the task, the exception that ended it, a frame of that, and this
         if self._expired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
