@@ -16,6 +16,7 @@ from backstop.kube.errors import NotFound
 from backstop.kube.resources import POLICIES
 from e2e.cluster import Cluster, find, start
 from e2e.platform import install
+from e2e.tests.diary import diary
 from e2e.tests.scenario import MANAGER, NAMESPACES, POLICY, Scenario
 
 CLUSTER = "backstop-e2e"
@@ -58,7 +59,8 @@ async def scenario(client: Client, connection: Connection, request: pytest.Fixtu
     name = f"{title[:40].strip('-')}-{zlib.crc32(title.encode()):08x}"
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
     await client.apply(NAMESPACES, body=body, manager=MANAGER)
-    yield Scenario(client, connection=connection, namespace=name)
+    async with diary(connection, namespace=name):
+        yield Scenario(client, connection=connection, namespace=name)
     # The policy first: the operator lets go of it, and does not mend what the namespace's end takes away.
     for resource, where, named in ((POLICIES, name, POLICY), (NAMESPACES, "", name)):
         try:

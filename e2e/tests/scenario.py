@@ -21,6 +21,7 @@ MANAGER = "e2e"
 POLICY = "support"
 MODEL_URL = "http://fakemodel.models.svc:8000/v1"
 MODEL_SCRIPT = "/api/v1/namespaces/models/services/fakemodel:8000/proxy/-/script"
+PROMETHEUS_QUERY = "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy/api/v1/query"
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace")
 
 # What a prompt says decides how the fake model behaves: see `e2e/manifests/fakemodel.yaml`.
@@ -175,6 +176,14 @@ class Scenario:
         pods, _ = await self.client.list(PODS, namespace=self.namespace, labels=labels)
         return pods
 
+    async def scrapes(self, revision: str) -> list[list[float]]:
+        """When Prometheus has heard each pod of the revision in the last two minutes, in order, seconds since the epoch."""
+        query = f'up{{namespace="{self.namespace}",pod=~"{POLICY}-{revision}-.*"}}[2m]'
+        async with streaming(self._connection) as session, session.get(PROMETHEUS_QUERY, params={"query": query}) as response:
+            assert response.status == 200, await response.text()
+            series = (await response.json())["data"]["result"]
+        return [[float(time) for time, heard in pod["values"] if heard == "1"] for pod in series]
+
     async def until_nothing(self, resource: Resource, *, labels: str | None = None, within: float = 30) -> None:
         """Until there is none of these in the namespace."""
         end = time.monotonic() + within
@@ -220,7 +229,7 @@ def assert_nobody_noticed(answers: list[Answer]) -> None:
     """No caller saw anything but an answer."""
     failed = [answer for answer in answers if answer.failed]
     assert answers
-    assert not failed, f"{len(failed)} of {len(answers)} requests failed, the first: {failed[0]}"
+    assert not failed, f"{len(failed)} of {len(answers)} requests failed: {failed[:20]}"
 
 
 def condition(status: Status, kind: str) -> str | None:

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
@@ -31,10 +33,13 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "answers"
-    folder.mkdir()
-    return folder
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """In memory, where the machine has a place for that: a disk that others keep busy may answer later than the level waits for it."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path, prefix="backstop-") as place:
+        folder = Path(place) / "answers"
+        folder.mkdir()
+        yield folder
 
 
 def record_with(model: str, *, stale: int = 60, warm: int = 0, **cold: Any) -> RevisionRecord:

@@ -245,6 +245,33 @@ def test_a_promotion_from_weight_0_waits_for_every_gateway() -> None:
     assert is_stable(world, "2")
 
 
+@pytest.mark.parametrize("mode", ["Automatic", "Pause"])
+def test_what_is_promoted_by_hand_between_the_switch_and_the_end_of_its_promotion_stays(mode: str) -> None:
+    world = started(policy=policy(guard=600, keep=600, mode=mode))
+    world.want("2")
+    while world.place.canary is None or world.place.canary.routed_at is None:
+        world.settle()
+        world.one_pass()
+        world.now += 1
+    world.deaf = True
+    world.ask(promote="1")
+    world.one_pass()
+    assert world.reasons()[-1] == "PromotedByHand"
+    assert world.told[-1].message.endswith("it stays: a breach after that is only told")
+    world.deaf = False
+    world.run(10)
+    world.judged = BREACHED
+    world.run(30)
+    assert is_stable(world, "2")
+    assert world.place.last is not None
+    assert (world.place.last.outcome, world.place.last.reason) == (Outcome.PROMOTED, "PromotedByHand")
+    assert world.reasons().count("WouldRollBack") == 1
+    assert "TokenWithoutEffect" not in world.reasons()
+    world.ask(promote="2")
+    world.run(5)
+    assert world.reasons()[-1] == "TokenWithoutEffect", "it stays already"
+
+
 def test_a_promotion_by_hand_says_that_all_requests_go_to_it_as_soon_as_they_do() -> None:
     world = in_rollout()
     world.ask(promote="1")

@@ -12,6 +12,7 @@ from backstop.api.clock import render_time
 from backstop.api.condition import ConditionType
 from backstop.api.policystatus import FallbackPolicyStatus, GuardStatus
 from backstop.api.reasons import Reason, event_type
+from backstop.controller.changes import changes_told
 from backstop.gateway.split import Forward, route
 from backstop.rollout.observed import Unresolved
 from backstop.rollout.place import Outcome
@@ -289,12 +290,17 @@ def test_that_stable_is_to_be_left_is_said_whatever_the_spec_asks_for_and_the_ro
         world.wanted = Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, "`spec.promptVersion` names `v9`, which does not exist; create it")
     elif beside == "another":
         world.want("4")
-    world.unread = unread
+    world.unread, before = unread, list(world.status.conditions)
     world.run(5)
     plan = world.decide()
     assert (plan.phase, plan.reason) == ("Blocked" if beside == "spec" else "Guarding", Reason.RETURNING), "the alert goes by the phase"
     why = "2 (rev2) is left for 1 (rev1) as soon as that has its pods: latency: 61 of 412 canary requests over 150 ms"
-    assert condition(plan, ConditionType.PROGRESSING) == ("True", Reason.RETURNING, f"{why}; it cannot be read" if unread else why)
+    said = (Reason.RETURNING, why)
+    if unread:
+        said = Reason.TRAFFIC_UNREADABLE, f"{why}; it cannot be read; delete the traffic object to have it written anew"
+    assert condition(plan, ConditionType.PROGRESSING) == ("True", *said)
+    told = changes_told(before, after=plan.conditions, problem=None)
+    assert (Reason.TRAFFIC_UNREADABLE in {change.reason for change in told}) == unread
     stalled = condition(plan, ConditionType.STALLED)
     assert (stalled[1] if stalled is not None else None) == {
         "spec": Reason.PROMPT_VERSION_NOT_FOUND,

@@ -1,6 +1,7 @@
 """A workload of its author's own: numbers of ready pods make the shares, and every ready pod of the policy is reached by them."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -403,6 +404,26 @@ def test_a_canary_whose_pod_comes_and_goes_beside_others_that_stay_does_not_wait
     assert "pods of rev9, which is neither stable nor canary, are still there after 120 s" in world.place.rejected[-1].message
 
 
+def test_a_canary_whose_pods_and_others_come_and_go_by_turns_does_not_wait_for_ever() -> None:
+    world = own(deadline=120)
+    world.pace, world.linger = 0, True
+    world.want("2")
+    for _ in range(6):
+        world.arms["rev2"], world.lingering = Arm(desired=1, ready=1), {"rev9"}
+        world.run(30)
+        assert world.place.canary is not None
+        assert (world.place.canary.weight, said_of(world)[0]) == (0, "WaitingForReady")
+        world.arms["rev2"], world.lingering = Arm(desired=1, ready=0), set()
+        world.run(29)
+    assert world.place.canary is not None, "of 360 s in all, for either, 354 are over"
+    world.run(8)
+    assert world.place.canary is None
+    message = world.place.rejected[-1].message
+    assert message.endswith(
+        "0 of 1 pods ready: it has waited for the one or the other for 360 s (three times `spec.canary.progressDeadlineSeconds`)"
+    )
+
+
 def said_of(world: World) -> tuple[str, str]:
     progressing = next(c for c in world.status.conditions if c.type == "Progressing")
     return progressing.reason, progressing.message
@@ -490,6 +511,19 @@ def test_a_canary_that_serves_alone_and_breaches_is_left_as_soon_as_stable_has_a
     assert world.route.aborted is not None
 
 
+def test_pods_to_come_are_not_made_and_ended_with_every_evaluation() -> None:
+    world = with_a_pod_to_come()
+    made = []
+    for turn in range(60):
+        world.judged = reading(Breaching(since=START)) if turn % 2 == 0 else HEALTHY
+        world.run(10)
+        made.append(sizes(world)["rev2"])
+    changes = sum(1 for before, after in pairwise(made) if before != after)
+    assert 4 <= changes <= 10, "twice in two minutes"
+    world.judged, world.pace = HEALTHY, 1000
+    at(world, 50)
+
+
 @pytest.mark.parametrize("beside", ["spec", "route"])
 def test_that_what_serves_alone_is_left_is_said_beside_a_spec_or_a_route_that_cannot_be_followed(beside: str) -> None:
     world = alone(100)
@@ -502,7 +536,8 @@ def test_that_what_serves_alone_is_left_is_said_beside_a_spec_or_a_route_that_ca
     world.run(5)
     assert (world.status.phase, world.status.reason) == ("Progressing", "Returning")
     why = "rev2 serves alone and breaches latency: left as soon as stable has a ready pod"
-    assert said_of(world) == ("Returning", why if beside == "spec" else f"{why}; it cannot be read")
+    said = ("Returning", why) if beside == "spec" else ("TrafficUnreadable", f"{why}; it cannot be read; put it right")
+    assert said_of(world) == said, "nobody is told to end what serves alone"
     agree_with_kstatus(world.decide())
     if beside == "spec":
         said = {c.type: (c.status, c.reason) for c in world.status.conditions}
@@ -706,7 +741,12 @@ def test_while_something_keeps_the_step_from_passing_no_pod_is_added_to_its_shar
         assert said_of(world)[0] == "MetricsUnavailable"
     world.policy, world.unread, world.judged = policy(steps=STEPS, own=True), False, HEALTHY
     world.want("2")
-    at(world, 50)
+    if held != "pause":  # which is a person's; anything else may come back at once
+        world.run(85)
+        assert (share(world), sizes(world)["rev2"]) == (("rev2", 100), 1)
+        assert said_of(world)[1].endswith("something else kept this one from passing, are made again 120 s after that")
+    world.run(8)
+    assert share(world) == ("rev2", 500)
     assert sizes(world) == {"rev1": 2, "rev2": 2}
 
 

@@ -102,6 +102,12 @@ class CanaryStatus(StatusModel):
     awaitsPods: bool = Field(
         False, description="Whether nothing but the pods for that keeps the step from passing; then they count as lacking."
     )
+    podsEndedAt: Time | None = time_field(
+        "When pods for that which were not ready yet ended, because something else kept the step from passing; they are made again later."
+    )
+    waitingSince: Time | None = time_field(
+        "Since when it waits for pods of its own, or for others' to go, without a moment between; three times the progress deadline ends it."
+    )
     approvedStep: int | None = Field(None, description="The last step, counted from 0, that a person has approved of.")
     byHand: bool = Field(
         False,

@@ -10,7 +10,7 @@ from .look import Look
 from .observed import Foreign, Known, Unknown, Unresolved
 from .place import CanaryPlace, Guard, Incident, PreviousPlace, StablePlace
 from .plan import ConditionState
-from .progress import hold_ends, is_approved, open_slos
+from .progress import PODS_AGAIN_SECONDS, hold_ends, is_approved, makes_pods_later, open_slos
 from .rest import is_unknown_what_serves, serves_already
 from .shared import shared_breaches
 from .wayback import is_late, late_words
@@ -163,7 +163,10 @@ def _progressing(look: Look) -> ConditionState:
         if isinstance(route, Unknown) and look.place.stable is not None:
             return ConditionState(ConditionType.PROGRESSING, "False", *_unread(look, route))
         return ConditionState(ConditionType.PROGRESSING, "False", Reason.STABLE, "no rollout is running")
-    return ConditionState(ConditionType.PROGRESSING, "True", *_doing(look))
+    reason, message = _doing(look)
+    if _way_back(look) is not None and isinstance(look.observed.route, Unknown):
+        reason = _remedy(look, look.observed.route)[0]  # the way back is said by other conditions too
+    return ConditionState(ConditionType.PROGRESSING, "True", reason, message)
 
 
 def _metrics(look: Look) -> ConditionState:
@@ -240,24 +243,28 @@ def _without_canary(look: Look) -> tuple[Reason, str]:
 
 def _unread(look: Look, route: Unknown) -> tuple[Reason, str]:
     """The canary holds, or does not begin, because nobody knows what callers are told."""
-    place, newest = look.place, look.observed.newest
+    place = look.place
     said = f"{'holding' if place.canary is not None else 'no rollout begins'}: {route.why}"
     if place.canary is None and place.previous is not None and look.observed.arm(place.previous.revision.name).desired > 0:
         said += f", and the pods of {place.previous.revision.name}, which served before, are kept"
+    reason, remedy = _remedy(look, route)
+    return reason, f"{said}; {remedy}"
+
+
+def _remedy(look: Look, route: Unknown) -> tuple[Reason, str]:
+    """What to do about a route that cannot be read."""
+    place, newest = look.place, look.observed.newest
     if isinstance(route, Foreign):
-        return Reason.OBJECT_NOT_OURS, f"{said}; rename the policy or take that object away"
+        return Reason.OBJECT_NOT_OURS, "rename the policy or take that object away"
     if newest is not None and newest > place.generation and place.stable is not None:
         # An operator died before it wrote status, perhaps over a verdict on stable.
         later = "gateways act on a later state than `.status` knows of"
-        return (
-            Reason.TRAFFIC_UNREADABLE,
-            f"{said}; put it right: {later}, and if it is deleted, {place.stable.revision.name} serves as stable",
-        )
+        return Reason.TRAFFIC_UNREADABLE, f"put it right: {later}, and if it is deleted, {place.stable.revision.name} serves as stable"
     if not look.by_replicas:
-        return Reason.TRAFFIC_UNREADABLE, f"{said}; delete the traffic object to have it written anew"
-    # The Service is what callers reach: nobody is told to delete it.
-    anew = ", or end the canary (`backstop.dev/abort`) to have it written anew" if place.canary is not None else ""
-    return Reason.TRAFFIC_UNREADABLE, f"{said}; put it right{anew}"
+        return Reason.TRAFFIC_UNREADABLE, "delete the traffic object to have it written anew"
+    # The Service is what callers reach: nobody is told to delete it, nor to end what serves alone.
+    ends = place.canary is not None and not replicas.leads_to_nobody(look, place.canary)
+    return Reason.TRAFFIC_UNREADABLE, "put it right" + (", or end the canary (`backstop.dev/abort`) to have it written anew" if ends else "")
 
 
 def _unknown_what_serves(look: Look) -> tuple[Reason, str] | None:
@@ -311,6 +318,9 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
         return Reason.WAITING_FOR_SAMPLES, f"{where}: the hold is over; {unhealthy}"
     if look.now >= hold_ends(look, canary) and look.step_of(canary).approval and not is_approved(canary):
         return Reason.WAITING_FOR_APPROVAL, f"{where}: passed, and waits for a new value of the annotation `backstop.dev/approve`"
+    if look.now >= hold_ends(look, canary) and makes_pods_later(look, canary):
+        ended = "pods for the next one, which ended before they were ready because something else kept this one from passing"
+        return Reason.WAITING_FOR_READY, f"{where}: the hold is over; {ended}, are made again {PODS_AGAIN_SECONDS:.0f} s after that"
     return Reason.HOLDING, f"{where}: holding for {look.step_of(canary).holdSeconds} s"
 
 
@@ -344,7 +354,7 @@ def _way_back(look: Look) -> tuple[Reason, str] | None:
     else:
         return None
     route = look.observed.route
-    return reason, f"{message}; {route.why}" if isinstance(route, Unknown) else message
+    return reason, f"{message}; {route.why}; {_remedy(look, route)[1]}" if isinstance(route, Unknown) else message
 
 
 def _returning(look: Look, guard: Guard, *, breach: str, stable: StablePlace, previous: PreviousPlace) -> tuple[Reason, str]:

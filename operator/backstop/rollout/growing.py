@@ -1,6 +1,8 @@
 """Pods for the next weight, which are made before a step passes: they count as lacking only while nothing else keeps it from passing.
 
-A canary that holds its weight well is not taken back for want of pods that nobody could use now. What was made stays meanwhile.
+A canary that holds its weight well is not taken back for want of pods that nobody could use now. What was made stays meanwhile; but where
+pods make the share, those of it that are not ready yet end, and are not made again before a while has passed: what keeps the step may
+come and go with every evaluation.
 """
 
 from dataclasses import replace
@@ -16,7 +18,10 @@ def held_up(look: Look, canary: CanaryPlace) -> Move | None:
     """Something else keeps the step from passing by now: its time for pods begins anew when that is over."""
     if not canary.awaits_pods or _goes_on(look, canary):
         return None
-    return Move(replace(look.place, canary=replace(canary, awaits_pods=False)))
+    held = replace(canary, awaits_pods=False)
+    # A pause is a person's, and its end too: nothing flickers there.
+    ends = look.by_replicas and look.pods_made(held) < look.observed.arm(canary.revision.name).desired and not look.policy.canary.paused
+    return Move(replace(look.place, canary=replace(held, pods_ended_at=look.now if ends else canary.pods_ended_at)))
 
 
 def _goes_on(look: Look, canary: CanaryPlace) -> bool:

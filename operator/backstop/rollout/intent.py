@@ -11,7 +11,7 @@ from . import first
 from .look import Look
 from .move import Move, roll_back, told, unsuspected, without_canary
 from .observed import Known, Unknown
-from .place import Place, Revision
+from .place import CanaryPlace, Place, Revision
 from .progress import is_approved, is_edited, past_step
 from .recreation import as_first
 from .rest import carries_verdict, fresh_canary, superseded_words, with_canary
@@ -104,13 +104,24 @@ def _promote(look: Look) -> Move | None:
         return None
     if wanted.name == stable.revision.name:
         return _keep(look, stable.revision)
-    if _cannot_begin(look) or (canary is not None and (canary.revision.name != wanted.name or canary.routed_at is not None)):
+    if _cannot_begin(look) or (canary is not None and canary.revision.name != wanted.name):
         return None
+    if canary is not None and canary.routed_at is not None:
+        return _stays(look, canary)
     message = (
         f"{wanted.prompt_version} ({wanted.name}) is promoted without its remaining steps, as asked for by hand (`backstop.dev/promote`)"
     )
     promoting = replace(canary or fresh_canary(look, wanted), by_hand=True, promoting_since=look.now)
     return told(with_canary(look.place, promoting), Reason.PROMOTED_BY_HAND, message)
+
+
+def _stays(look: Look, canary: CanaryPlace) -> Move | None:
+    """It is promoted already, but for the end of that: what comes after it is a person's word too."""
+    if canary.by_hand:
+        return None
+    name = f"{canary.revision.prompt_version} ({canary.revision.name})"
+    message = f"{name} is promoted, and as asked for by hand (`backstop.dev/promote`) it stays: a breach after that is only told"
+    return told(replace(look.place, canary=replace(canary, by_hand=True)), Reason.PROMOTED_BY_HAND, message)
 
 
 def _cannot_begin(look: Look) -> bool:

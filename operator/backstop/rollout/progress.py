@@ -13,6 +13,7 @@ from .plan import Announcement
 from .route import SWITCH_SECONDS
 
 VERIFY_SECONDS = 30.0  # for every ready gateway to be seen acting on a new weight
+PODS_AGAIN_SECONDS = 120.0  # between pods for the next weight that ended before they were ready, and new ones
 
 
 def replan(look: Look, canary: CanaryPlace) -> Move | None:
@@ -96,6 +97,7 @@ def _begun(look: Look, canary: CanaryPlace) -> Move | None:
         blind_seconds=0.0,
         pods_for=0,
         awaits_pods=False,
+        pods_ended_at=None,
     )
     steps, revision = len(look.policy.canary.steps), canary.revision
     share = replicas.with_share(look, canary, weight, ending=",")
@@ -203,7 +205,14 @@ def _lacks_pods(look: Look, canary: CanaryPlace, weight: int) -> bool:
     return look.ready(canary) < look.pods_for(weight)
 
 
+def makes_pods_later(look: Look, canary: CanaryPlace) -> bool:
+    """Whether pods for the next weight have ended a moment ago, before they were ready."""
+    return canary.pods_ended_at is not None and look.now - canary.pods_ended_at < PODS_AGAIN_SECONDS
+
+
 def _make_pods(look: Look, canary: CanaryPlace, weight: int) -> Move | None:
+    if makes_pods_later(look, canary):
+        return None
     made = replace(canary, pods_for=weight, awaits_pods=True)
     return None if made == canary else Move(replace(look.place, canary=made))
 

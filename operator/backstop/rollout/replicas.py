@@ -128,7 +128,7 @@ def shortage(look: Look, canary: CanaryPlace, *, since: float) -> Move | None:
     """The deadline is over for pods that stable lacks too: told once. The canary has all of its time again when stable has its own."""
     short, known = is_short_as_stable(look, canary), Reason.STABLE_UNREADY in canary.reported
     if known and not short:
-        return Move(replace(look.place, canary=replace(without_shortage(canary), unready_since=look.now)))
+        return Move(replace(look.place, canary=begins_to_wait(look, without_shortage(canary))))
     seconds = look.policy.canary.progressDeadlineSeconds
     if known or not short or look.now - since < seconds or look.place.stable is None:
         return None
@@ -150,7 +150,12 @@ def without_shortage(canary: CanaryPlace) -> CanaryPlace:
 
 def settled(canary: CanaryPlace) -> CanaryPlace:
     """The canary that waits for no pods, neither for its own nor for others' to go."""
-    return replace(_without(canary, Reason.STABLE_UNREADY, Reason.WAITING_FOR_READY), unready_since=None)
+    return replace(_without(canary, Reason.STABLE_UNREADY, Reason.WAITING_FOR_READY), unready_since=None, waiting_since=None)
+
+
+def begins_to_wait(look: Look, canary: CanaryPlace) -> CanaryPlace:
+    """The canary that has all of its time for pods from now on."""
+    return replace(canary, unready_since=look.now, waiting_since=look.now)
 
 
 def _without(canary: CanaryPlace, *reasons: Reason) -> CanaryPlace:

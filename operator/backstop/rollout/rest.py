@@ -136,7 +136,7 @@ def with_canary(place: Place, canary: CanaryPlace) -> Place:
 
 def fresh_canary(look: Look, revision: Revision) -> CanaryPlace:
     """At its first step, with nothing counted."""
-    return CanaryPlace(revision, started_at=look.now, step_hash=steps_hash(look.policy), unready_since=look.now)
+    return CanaryPlace(revision, started_at=look.now, step_hash=steps_hash(look.policy), unready_since=look.now, waiting_since=look.now)
 
 
 def may_begin(look: Look, revision: Revision) -> bool:

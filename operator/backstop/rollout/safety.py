@@ -137,7 +137,7 @@ def unready(look: Look, canary: CanaryPlace) -> Move | None:
     if replicas.leads_to_nobody(look, canary):
         return replicas.nobody_serves(look, canary)
     # What it waited for before were the pods of a greater share.
-    paused = replace(at_zero(look, canary), unready_since=look.now)
+    paused = replicas.begins_to_wait(look, at_zero(look, canary))
     message = f"no pod of the canary {canary.revision.name} is ready{_trouble(look, canary)}: its weight is 0 until enough are"
     return told(replace(look.place, canary=paused), Reason.CANARY_UNREADY, message)
 
@@ -152,7 +152,7 @@ def pods(look: Look, canary: CanaryPlace) -> Move | None:
     if ready >= needed and not third:
         return Move(replace(look.place, canary=replicas.settled(canary))) if since is not None else None
     if since is None:
-        return Move(replace(look.place, canary=replace(canary, unready_since=look.now)))
+        return Move(replace(look.place, canary=replicas.begins_to_wait(look, canary)))
     if (apart := replicas.waits_apart(look, canary)) is not None:
         return apart
     deadline, for_others = look.policy.canary.progressDeadlineSeconds, replicas.waits_for_others(look, canary)
@@ -166,7 +166,20 @@ def pods(look: Look, canary: CanaryPlace) -> Move | None:
                 "(`spec.canary.progressDeadlineSeconds`), and would be reached as the canary is: delete them"
             )
         return roll_back(look, canary, reason=Reason.CANARY_UNAVAILABLE, message=message, at=look.now)
-    return None
+    return _waited_by_turns(look, canary)
+
+
+def _waited_by_turns(look: Look, canary: CanaryPlace) -> Move | None:
+    """Its own pods and others' have come and gone by turns, so that neither wait has lasted for the deadline: both have a deadline together."""
+    deadline, third = 3 * look.policy.canary.progressDeadlineSeconds, replicas.in_the_way(look, canary)
+    if canary.waiting_since is None or look.now - canary.waiting_since < deadline or replicas.is_short_as_stable(look, canary):
+        return None
+    beside = f", and pods of {third[0]}, which is neither stable nor canary, are there" if third else ""
+    message = (
+        f"{look.ready(canary)} of {look.pods_needed(canary)} pods ready{beside}: it has waited for the one or the other for {deadline} s "
+        f"(three times `spec.canary.progressDeadlineSeconds`){_trouble(look, canary)}"
+    )
+    return roll_back(look, canary, reason=Reason.CANARY_UNAVAILABLE, message=message, at=look.now)
 
 
 def _trouble(look: Look, canary: CanaryPlace) -> str:

@@ -35,6 +35,8 @@ def of_canary(look: Look, canary: CanaryPlace) -> Move | None:
             blind_since=_past(look, canary.blind_since),
             seeing_since=_past(look, canary.seeing_since),
             held_since=_past(look, canary.held_since),
+            pods_ended_at=_past(look, canary.pods_ended_at),
+            waiting_since=_past(look, canary.waiting_since),
         )
     place = replace(_counted_from_now(look), canary=now)
     if of_step <= AHEAD_SECONDS:
@@ -74,7 +76,8 @@ def _told_of_ends(place: Place, *, ahead: float) -> Move:
 def _of_step(canary: CanaryPlace) -> tuple[float | None, ...]:
     """Times of a canary's step, each of what has happened."""
     begun = canary.step_started_at, canary.verified_at, canary.routed_at
-    return (*begun, canary.unready_since, canary.blind_since, canary.seeing_since, canary.held_since)
+    waits = canary.unready_since, canary.waiting_since, canary.pods_ended_at
+    return (*begun, *waits, canary.blind_since, canary.seeing_since, canary.held_since)
 
 
 def _elsewhere(look: Look) -> tuple[float | None, ...]:

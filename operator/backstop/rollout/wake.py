@@ -5,7 +5,7 @@ from .guard import RETURN_SECONDS, compared_at
 from .judged import WATCH_SHIFT_SECONDS
 from .look import Look
 from .place import CanaryPlace, awaited_generation
-from .progress import VERIFY_SECONDS, hold_ends
+from .progress import PODS_AGAIN_SECONDS, VERIFY_SECONDS, hold_ends
 from .route import SWITCH_SECONDS
 
 
@@ -43,6 +43,10 @@ def _deadlines_of(canary: CanaryPlace, *, look: Look) -> list[float]:
         deadlines.append(ends)
     if canary.unready_since is not None:
         deadlines.append(canary.unready_since + look.policy.canary.progressDeadlineSeconds)
+    if canary.waiting_since is not None:
+        deadlines.append(canary.waiting_since + 3 * look.policy.canary.progressDeadlineSeconds)
+    if canary.pods_ended_at is not None:
+        deadlines.append(canary.pods_ended_at + PODS_AGAIN_SECONDS)
     if canary.routed_at is not None:
         deadlines.append(canary.routed_at + SWITCH_SECONDS)
     elif canary.step_started_at is not None and canary.verified_at is None:

@@ -1,0 +1,48 @@
+"""What became of a namespace's pods, and of where its Services lead, line by line as the API server told it: for a test that fails."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from backstop.kube.connection import Connection
+from e2e.callers import streaming
+
+
+@asynccontextmanager
+async def diary(connection: Connection, *, namespace: str) -> AsyncIterator[None]:
+    """Print it while the context lasts (pytest shows what a test that failed has printed)."""
+    paths = (f"/api/v1/namespaces/{namespace}/pods", f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices")
+    tasks = [asyncio.create_task(_follow(connection, path=path)) for path in paths]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for end in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(end, Exception):
+                print(f"the diary broke off: {end!r}")
+
+
+async def _follow(connection: Connection, *, path: str) -> None:
+    async with streaming(connection) as session, session.get(path, params={"watch": "true"}) as changes:
+        changes.raise_for_status()
+        async for line in changes.content:
+            change = json.loads(line)
+            print(f"{time.time():.3f} {change['type']:8} {_said(change['object'])}")
+
+
+def _said(body: Mapping[str, Any]) -> str:
+    metadata = body["metadata"]
+    if "endpoints" in body:
+        reached = [
+            f"{endpoint['targetRef']['name']} {' '.join(name for name, holds in endpoint['conditions'].items() if holds) or 'not ready'}"
+            for endpoint in body["endpoints"] or ()
+        ]
+        return f"endpoints {metadata['name']}: {', '.join(reached) or 'none'}"
+    status = body.get("status", {})
+    ready = next((found["status"] for found in status.get("conditions", ()) if found["type"] == "Ready"), "unknown")
+    leaves = f", leaves by {metadata['deletionTimestamp']}" if "deletionTimestamp" in metadata else ""
+    return f"pod {metadata['name']} {status.get('podIP', 'without an address')}: {status.get('phase')}, ready {ready}{leaves}"
