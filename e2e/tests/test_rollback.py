@@ -43,7 +43,6 @@ async def test_b01_b05_a_slow_version_is_rolled_back_and_its_pods_drain(scenario
     detected = parse_time(last["detectedAt"])
     assert detected - began >= 29, "30 s of breach were asked for"
     scrapes = await scenario.scrapes(canary["revision"])
-    print(f"DETECTED after {detected-began:.2f}, bound {known_to_last(scrapes, since=began, seconds=30) - began:.2f}", [[round(t-began,2) for t in pod] for pod in scrapes])
     assert detected <= known_to_last(scrapes, since=began, seconds=30) + 2, "the scrape that shows 30 s of breach, and its evaluation"
     assert max(answer.began for answer in bad) < detected + 10
     rejected = (await scenario.client.get(PROMPT_VERSIONS, namespace=scenario.namespace, name=name_of("2.0.0")))["status"]
@@ -76,7 +75,7 @@ async def test_b01_b05_a_slow_version_is_rolled_back_and_its_pods_drain(scenario
 def known_to_last(scrapes: Sequence[Sequence[float]], *, since: float, seconds: float) -> float:
     """When scrapes have shown that what began at `since` has lasted so long: at every 5 s, no more than 5 s later than that.
 
-    `scrapes`: of each pod, in order. They may come late on a busy machine, and what begins before a gap of more than two is not known to last.
+    `scrapes`: of each pod, in order. They may come late on a busy machine; what begins before a gap of more than two is not known to last.
     """
     scrapes = [pod for pod in scrapes if pod[-1] > since]
     gaps = [after for pod in scrapes for before, after in pairwise(pod) if after > since and after - before > 2 * SCRAPE_SECONDS]

@@ -536,8 +536,8 @@ def test_that_what_serves_alone_is_left_is_said_beside_a_spec_or_a_route_that_ca
     world.run(5)
     assert (world.status.phase, world.status.reason) == ("Progressing", "Returning")
     why = "rev2 serves alone and breaches latency: left as soon as stable has a ready pod"
-    said = ("Returning", why) if beside == "spec" else ("TrafficUnreadable", f"{why}; it cannot be read; put it right")
-    assert said_of(world) == said, "nobody is told to end what serves alone"
+    expected = ("Returning", why) if beside == "spec" else ("TrafficUnreadable", f"{why}; it cannot be read; put it right")
+    assert said_of(world) == expected, "nobody is told to end what serves alone"
     agree_with_kstatus(world.decide())
     if beside == "spec":
         said = {c.type: (c.status, c.reason) for c in world.status.conditions}

@@ -106,7 +106,7 @@ class CanaryStatus(StatusModel):
         "When pods for that which were not ready yet ended, because something else kept the step from passing; they are made again later."
     )
     waitingSince: Time | None = time_field(
-        "Since when it waits for pods of its own, or for others' to go, without a moment between; three times the progress deadline ends it."
+        "Since when it waits for pods of its own, or for others' to go, without a moment between; it ends after three progress deadlines."
     )
     approvedStep: int | None = Field(None, description="The last step, counted from 0, that a person has approved of.")
     byHand: bool = Field(

@@ -264,7 +264,9 @@ def _remedy(look: Look, route: Unknown) -> tuple[Reason, str]:
         return Reason.TRAFFIC_UNREADABLE, "delete the traffic object to have it written anew"
     # The Service is what callers reach: nobody is told to delete it, nor to end what serves alone.
     ends = place.canary is not None and not replicas.leads_to_nobody(look, place.canary)
-    return Reason.TRAFFIC_UNREADABLE, "put it right" + (", or end the canary (`backstop.dev/abort`) to have it written anew" if ends else "")
+    return Reason.TRAFFIC_UNREADABLE, "put it right" + (
+        ", or end the canary (`backstop.dev/abort`) to have it written anew" if ends else ""
+    )
 
 
 def _unknown_what_serves(look: Look) -> tuple[Reason, str] | None:

@@ -228,5 +228,7 @@ def _return(look: Look, previous: PreviousPlace, *, reason: Reason | str, messag
 def _halted(look: Look, revision: Revision, *, previous: PreviousPlace, reason: Reason | str, message: str, at: float) -> Move:
     back = replace(look.place, stable=StablePlace(previous.revision, since=look.now), previous=None, guard=None)
     # At full size, and with all of the traffic until now.
-    canary = replace(fresh_canary(look, revision), unready_since=None, waiting_since=None, step=len(look.policy.canary.steps) - 1, weight=100)
+    canary = replace(
+        fresh_canary(look, revision), unready_since=None, waiting_since=None, step=len(look.policy.canary.steps) - 1, weight=100
+    )
     return halt(replace(look, observed=replace(look.observed, place=back)), canary, reason=reason, message=message, at=at)

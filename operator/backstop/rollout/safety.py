@@ -170,7 +170,7 @@ def pods(look: Look, canary: CanaryPlace) -> Move | None:
 
 
 def _waited_by_turns(look: Look, canary: CanaryPlace) -> Move | None:
-    """Its own pods and others' have come and gone by turns, so that neither wait has lasted for the deadline: both have a deadline together."""
+    """Its own pods and others' have come and gone by turns, so that neither wait has lasted for the deadline: there is one for both."""
     deadline, third = 3 * look.policy.canary.progressDeadlineSeconds, replicas.in_the_way(look, canary)
     if canary.waiting_since is None or look.now - canary.waiting_since < deadline or replicas.is_short_as_stable(look, canary):
         return None
