@@ -31,18 +31,20 @@ async def _follow(connection: Connection, *, path: str) -> None:
         changes.raise_for_status()
         async for line in changes.content:
             change = json.loads(line)
-            print(f"{time.time():.3f} {change['type']:8} {_said(change['object'])}")
+            said = _said(change["object"]) if change["type"] != "ERROR" else change["object"]
+            print(f"{time.time():.3f} {change['type']:8} {said}")
 
 
 def _said(body: Mapping[str, Any]) -> str:
     metadata = body["metadata"]
     if "endpoints" in body:
-        reached = [
-            f"{endpoint['targetRef']['name']} {' '.join(name for name, holds in endpoint['conditions'].items() if holds) or 'not ready'}"
-            for endpoint in body["endpoints"] or ()
-        ]
+        reached = [f"{found.get('targetRef', {}).get('name')} {_holding(found['conditions'])}" for found in body["endpoints"] or ()]
         return f"endpoints {metadata['name']}: {', '.join(reached) or 'none'}"
     status = body.get("status", {})
     ready = next((found["status"] for found in status.get("conditions", ()) if found["type"] == "Ready"), "unknown")
     leaves = f", leaves by {metadata['deletionTimestamp']}" if "deletionTimestamp" in metadata else ""
     return f"pod {metadata['name']} {status.get('podIP', 'without an address')}: {status.get('phase')}, ready {ready}{leaves}"
+
+
+def _holding(conditions: Mapping[str, bool]) -> str:
+    return " ".join(name for name, holds in conditions.items() if holds) or "not ready"

@@ -257,7 +257,7 @@ def test_what_is_promoted_by_hand_between_the_switch_and_the_end_of_its_promotio
     world.ask(promote="1")
     world.one_pass()
     assert world.reasons()[-1] == "PromotedByHand"
-    assert world.told[-1].message.endswith("it stays: a breach after that is only told")
+    assert "no breach in its guard window takes it back" in world.told[-1].message
     world.deaf = False
     world.run(10)
     world.judged = BREACHED
@@ -270,6 +270,26 @@ def test_what_is_promoted_by_hand_between_the_switch_and_the_end_of_its_promotio
     world.ask(promote="2")
     world.run(5)
     assert world.reasons()[-1] == "TokenWithoutEffect", "it stays already"
+
+
+def test_a_former_stable_that_steps_have_led_back_to_is_watched_also_where_a_person_promotes_it() -> None:
+    world = started(policy=policy(guard=30, keep=6000))
+    world.want("2")
+    world.run(360)
+    assert is_stable(world, "2")
+    world.want("1")
+    while world.place.canary is None or world.place.canary.routed_at is None:
+        world.settle()
+        world.one_pass()
+        world.now += 1
+    world.ask(promote="1")
+    world.run(5)
+    assert is_stable(world, "1")
+    assert world.place.last is not None
+    assert world.place.last.reason == "PromotedByHand"
+    world.judged = BREACHED
+    world.run(5)
+    assert world.reasons()[-1] == "WouldRollBack"
 
 
 def test_a_promotion_by_hand_says_that_all_requests_go_to_it_as_soon_as_they_do() -> None:

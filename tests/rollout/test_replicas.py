@@ -16,6 +16,7 @@ from tests.rollout.kstatus import agree_with_kstatus
 from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN, World, is_stable, policy, reading, revision, share, started
 
 STEPS = ((10, 60), (50, 60), (100, 60))
+PODS_AGAIN = 120  # seconds
 MISSING = Unresolved(Reason.PROMPT_VERSION_NOT_FOUND, "`spec.promptVersion` names `v9`, which does not exist; create it")
 
 
@@ -519,9 +520,83 @@ def test_pods_to_come_are_not_made_and_ended_with_every_evaluation() -> None:
         world.run(10)
         made.append(sizes(world)["rev2"])
     changes = sum(1 for before, after in pairwise(made) if before != after)
-    assert 4 <= changes <= 10, "twice in two minutes"
+    assert 8 <= changes <= 20, "twice in two minutes they are made and ended, where without a pause that were 59 changes"
     world.judged, world.pace = HEALTHY, 1000
+    world.run(125)
+    assert max(permille for _, _, _, permille in world.shares) >= 500
+
+
+@pytest.mark.parametrize(("seconds", "every"), [(60, 140), (60, 150), (100, 180), (30, 125), (30, 70)])
+def test_pods_that_take_long_come_between_moments_that_end_them(seconds: int, every: int) -> None:
+    world = with_a_pod_to_come()
+    lacking = 0
+    for second in range(1, 2 * every + 2 * PODS_AGAIN):
+        world.judged = UNSEEN if second % every < 5 else HEALTHY
+        lacking = lacking + 1 if sizes(world)["rev2"] > world.arms["rev2"].ready else 0
+        if lacking > seconds:
+            world.arms["rev2"] = Arm(desired=2, ready=2)
+        world.run(1)
+    assert max(permille for _, _, _, permille in world.shares) >= 500, (
+        "a pause before pods are made anew is not met by what ended them each time"
+    )
+
+
+def test_time_in_which_stable_is_as_short_of_pods_is_no_time_by_turns() -> None:
+    world = own(deadline=120)
+    world.linger, world.pace = True, 0
+    world.want("2")
+    world.rest()
+    world.policy = policy(steps=((50, 60), (100, 60)), own=True, deadline=120)
+    world.arms |= {"rev1": Arm(desired=2, ready=1), "rev2": Arm(desired=2, ready=1)}
+    world.lingering = {"rev9"}
+    world.run(1000)
+    world.arms |= {"rev1": Arm(desired=2, ready=2), "rev2": Arm(desired=2, ready=2)}
+    world.run(100)
+    assert world.place.canary is not None, "others' pods have their time from when its own were there"
+    world.linger = False
     at(world, 50)
+
+
+def test_others_that_come_after_a_shortage_that_stable_shares_have_their_time() -> None:
+    world = with_a_pod_to_come()
+    world.arms["rev1"] = Arm(desired=2, ready=1)
+    world.run(1000)
+    world.linger, world.lingering = True, {"rev9"}
+    world.run(100)
+    assert world.place.canary is not None
+    world.linger = False
+    at(world, 10)
+
+
+def test_a_promotion_by_hand_has_its_time_for_pods_whatever_was_waited_for_before() -> None:
+    world = own(deadline=120)
+    world.pace, world.linger = 0, True
+    world.want("2")
+    for _ in range(6):
+        world.arms["rev2"], world.lingering = Arm(desired=1, ready=1), {"rev9"}
+        world.run(27)
+        world.arms["rev2"], world.lingering = Arm(desired=1, ready=0), set()
+        world.run(27)
+    world.ask(promote="1")
+    world.run(100)
+    assert world.place.canary is not None
+    world.pace = 1000
+    world.run(20)
+    assert is_stable(world, "2")
+
+
+def test_a_wait_that_an_earlier_version_wrote_counts_from_now_on() -> None:
+    world = own(deadline=120)
+    world.pace = 0
+    world.want("2")
+    world.run(20)
+    assert world.status.canary is not None
+    world.status = world.status.model_copy(update={"canary": world.status.canary.model_copy(update={"waitingSince": None})})
+    world.run(1)
+    assert world.place.canary is not None
+    assert world.place.canary.waiting_since == pytest.approx(world.now, abs=1.5)
+    world.run(105)
+    assert world.place.canary is None, "the deadline of its own pods has gone on"
 
 
 @pytest.mark.parametrize("beside", ["spec", "route"])

@@ -103,7 +103,7 @@ class CanaryStatus(StatusModel):
         False, description="Whether nothing but the pods for that keeps the step from passing; then they count as lacking."
     )
     podsEndedAt: Time | None = time_field(
-        "When pods for that which were not ready yet ended, because something else kept the step from passing; they are made again later."
+        "When pods for that which were not ready yet ended, because something else kept the step from passing. Unset: not, or made at once."
     )
     waitingSince: Time | None = time_field(
         "Since when it waits for pods of its own, or for others' to go, without a moment between; it ends after three progress deadlines."

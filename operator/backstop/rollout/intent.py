@@ -14,6 +14,7 @@ from .observed import Known, Unknown
 from .place import CanaryPlace, Place, Revision
 from .progress import is_approved, is_edited, past_step
 from .recreation import as_first
+from .replicas import begins_to_wait
 from .rest import carries_verdict, fresh_canary, superseded_words, with_canary
 
 
@@ -112,15 +113,18 @@ def _promote(look: Look) -> Move | None:
         f"{wanted.prompt_version} ({wanted.name}) is promoted without its remaining steps, as asked for by hand (`backstop.dev/promote`)"
     )
     promoting = replace(canary or fresh_canary(look, wanted), by_hand=True, promoting_since=look.now)
-    return told(with_canary(look.place, promoting), Reason.PROMOTED_BY_HAND, message)
+    return told(with_canary(look.place, begins_to_wait(look, promoting)), Reason.PROMOTED_BY_HAND, message)
 
 
 def _stays(look: Look, canary: CanaryPlace) -> Move | None:
-    """It is promoted already, but for the end of that: what comes after it is a person's word too."""
+    """Its promotion is switched already, and without a person: what comes after it is by a person's word now."""
     if canary.by_hand:
         return None
     name = f"{canary.revision.prompt_version} ({canary.revision.name})"
-    message = f"{name} is promoted, and as asked for by hand (`backstop.dev/promote`) it stays: a breach after that is only told"
+    message = (
+        f"{name} is being promoted already; as asked for by hand (`backstop.dev/promote`), no breach in its guard window takes it back; "
+        "until every connection is led to it, a breach still beats that"
+    )
     return told(replace(look.place, canary=replace(canary, by_hand=True)), Reason.PROMOTED_BY_HAND, message)
 
 

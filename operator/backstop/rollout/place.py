@@ -55,8 +55,8 @@ class CanaryPlace:
     which metrics could not be seen; it does not count towards a step's hold. `exits_before` counts the failed exits of its containers
     before callers first could reach it; None: they never could. `pods_for`: the weight that its pods are made for already while a smaller
     one holds, 0: none; `awaits_pods`: nothing but these keeps the step from passing; `pods_ended_at`: when those of them that were not
-    ready ended, because something else kept it. `waiting_since`: when it began to wait for pods, its own or others' that are to go, and
-    has not been without either wait since. `approved`: the last step that a person has let pass;
+    ready ended, where they are made again later. `waiting_since`: when it began to wait for pods, its own or others' that are to go, and
+    has not been without either wait since, nor as short of pods as stable. `approved`: the last step that a person has let pass;
     `by_hand`: it is promoted without steps, because a person asked for it, or because it was stable a moment ago. `reported`: why it would
     have been rolled back in this step, where that has no consequence, and whether `unready_since` counts for others' pods; `halted`: the
     breach after which it waits for a person. `probes_at`: when its probes were begun; `passed`: the marks of those that it has passed,

@@ -276,7 +276,8 @@ def promote(look: Look, canary: CanaryPlace) -> Move | None:
     elif not canary.by_hand and Reason.RETURNING in canary.reported and not all_healthy(look):
         # It was told that it is left, and what for cannot be seen now, as after a restart: that is looked for again.
         guard = Guard(until=look.now + max(seconds, LEAST_SUSPICION_SECONDS))
-    if canary.by_hand and look.place.previous is not None and look.place.previous.revision == canary.revision:
+    without_steps = canary.by_hand and canary.exits_before is None
+    if without_steps and look.place.previous is not None and look.place.previous.revision == canary.revision:
         reason, guard = Reason.RETURNED_TO_PREVIOUS, None  # it was watched when it was new
     place = replace(
         look.place,

@@ -177,6 +177,14 @@ def waits_apart(look: Look, canary: CanaryPlace) -> Move | None:
     return Move(replace(look.place, canary=replace(waiting, unready_since=look.now)))
 
 
+def counts_together(look: Look, canary: CanaryPlace) -> Move | None:
+    """The time of both waits counts from when the canary is not as short of pods as stable, which says nothing of it."""
+    if is_short_as_stable(look, canary) == (canary.waiting_since is None):
+        return None
+    since = look.now if canary.waiting_since is None else None
+    return Move(replace(look.place, canary=replace(canary, waiting_since=since)))
+
+
 def beside_words(look: Look, canary: CanaryPlace) -> str:
     """That stable is short of pods, which makes the canary's share greater than its step's; empty where it is not."""
     stable = look.place.stable

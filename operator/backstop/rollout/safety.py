@@ -153,7 +153,7 @@ def pods(look: Look, canary: CanaryPlace) -> Move | None:
         return Move(replace(look.place, canary=replicas.settled(canary))) if since is not None else None
     if since is None:
         return Move(replace(look.place, canary=replicas.begins_to_wait(look, canary)))
-    if (apart := replicas.waits_apart(look, canary)) is not None:
+    if (apart := replicas.waits_apart(look, canary) or replicas.counts_together(look, canary)) is not None:
         return apart
     deadline, for_others = look.policy.canary.progressDeadlineSeconds, replicas.waits_for_others(look, canary)
     if not for_others and (shortage := replicas.shortage(look, canary, since=since)) is not None:
@@ -172,7 +172,7 @@ def pods(look: Look, canary: CanaryPlace) -> Move | None:
 def _waited_by_turns(look: Look, canary: CanaryPlace) -> Move | None:
     """Its own pods and others' have come and gone by turns, so that neither wait has lasted for the deadline: there is one for both."""
     deadline, third = 3 * look.policy.canary.progressDeadlineSeconds, replicas.in_the_way(look, canary)
-    if canary.waiting_since is None or look.now - canary.waiting_since < deadline or replicas.is_short_as_stable(look, canary):
+    if canary.waiting_since is None or look.now - canary.waiting_since < deadline:
         return None
     beside = f", and pods of {third[0]}, which is neither stable nor canary, are there" if third else ""
     message = (
