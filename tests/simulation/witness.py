@@ -155,7 +155,10 @@ class Witness:
             return
         if after.stable != before.stable:
             back = any(after.stable == earlier.stable for earlier in self.routes[:-2])
-            forward = after.stable == before.canary and (before.permille == 1000 or self.promoted_by_hand)
+            # That it is the canary was decided, and may never have been written: something else had the object then.
+            unwritten = before.canary is None and after.generation > before.generation + 1
+            is_canary = after.stable == before.canary or (unwritten and self.promoted_by_hand)
+            forward = is_canary and (before.permille == 1000 or self.promoted_by_hand)
             assert forward or back, f"1: {after.stable} becomes stable after {before}"
             if not back and not self.promoted_by_hand:
                 self._seen_to_be_well(after.stable)
