@@ -292,6 +292,25 @@ def test_a_former_stable_that_steps_have_led_back_to_is_watched_also_where_a_per
     assert world.reasons()[-1] == "WouldRollBack"
 
 
+def test_a_former_stable_that_was_halted_on_its_way_back_is_watched_when_a_person_promotes_it() -> None:
+    world = started(policy=policy(guard=30, keep=6000, mode="Pause"))
+    world.want("2")
+    world.run(360)
+    assert is_stable(world, "2")
+    world.want("1")
+    world.run(30)
+    world.judged = BREACHED
+    world.run(5)
+    assert world.place.canary is not None
+    assert world.place.canary.halted is not None
+    world.judged = HEALTHY
+    world.ask(promote="1")
+    world.run(10)
+    assert is_stable(world, "1")
+    assert world.place.last is not None
+    assert (world.place.last.reason, world.place.guard is not None) == ("PromotedByHand", True)
+
+
 def test_a_promotion_by_hand_says_that_all_requests_go_to_it_as_soon_as_they_do() -> None:
     world = in_rollout()
     world.ask(promote="1")

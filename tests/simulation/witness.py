@@ -156,7 +156,8 @@ class Witness:
         if after.stable != before.stable:
             back = any(after.stable == earlier.stable for earlier in self.routes[:-2])
             # That it is the canary was decided, and may never have been written: something else had the object then.
-            unwritten = before.canary is None and after.generation > before.generation + 1
+            canary, skipped = self.cluster.place.canary, after.generation > before.generation + 1
+            unwritten = before.canary is None and skipped and canary is not None and canary.revision.name == after.stable
             is_canary = after.stable == before.canary or (unwritten and self.promoted_by_hand)
             forward = is_canary and (before.permille == 1000 or self.promoted_by_hand)
             assert forward or back, f"1: {after.stable} becomes stable after {before}"

@@ -10,7 +10,7 @@ from .look import Look
 from .observed import Foreign, Known, Unknown, Unresolved
 from .place import CanaryPlace, Guard, Incident, PreviousPlace, StablePlace
 from .plan import ConditionState
-from .progress import PODS_AGAIN_SECONDS, hold_ends, is_approved, makes_pods_later, open_slos
+from .progress import PODS_AGAIN_SECONDS, hold_ends, is_approved, is_edited, makes_pods_later, open_slos
 from .rest import is_unknown_what_serves, serves_already
 from .shared import shared_breaches
 from .wayback import is_late, late_words
@@ -320,9 +320,9 @@ def _holding(look: Look, canary: CanaryPlace) -> tuple[Reason, str]:
         return Reason.WAITING_FOR_SAMPLES, f"{where}: the hold is over; {unhealthy}"
     if look.now >= hold_ends(look, canary) and look.step_of(canary).approval and not is_approved(canary):
         return Reason.WAITING_FOR_APPROVAL, f"{where}: passed, and waits for a new value of the annotation `backstop.dev/approve`"
-    if look.now >= hold_ends(look, canary) and makes_pods_later(look, canary):
+    if makes_pods_later(look, canary) and (look.now >= hold_ends(look, canary) or is_edited(look, canary)):
         ended = "pods for the next one, which ended before they were ready because something else kept this one from passing"
-        return Reason.WAITING_FOR_READY, f"{where}: the hold is over; {ended}, are made again {PODS_AGAIN_SECONDS:.0f} s after that"
+        return Reason.WAITING_FOR_READY, f"{where}: {ended}, are made again {PODS_AGAIN_SECONDS:.0f} s after that"
     return Reason.HOLDING, f"{where}: holding for {look.step_of(canary).holdSeconds} s"
 
 

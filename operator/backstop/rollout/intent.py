@@ -112,7 +112,7 @@ def _promote(look: Look) -> Move | None:
     message = (
         f"{wanted.prompt_version} ({wanted.name}) is promoted without its remaining steps, as asked for by hand (`backstop.dev/promote`)"
     )
-    promoting = replace(canary or fresh_canary(look, wanted), by_hand=True, promoting_since=look.now)
+    promoting = replace(canary or fresh_canary(look, wanted), by_hand=True, promoting_since=look.now, pods_for=0, awaits_pods=False)
     return told(with_canary(look.place, begins_to_wait(look, promoting)), Reason.PROMOTED_BY_HAND, message)
 
 
@@ -163,7 +163,10 @@ def _without_verdict(look: Look, wanted: Revision) -> Place:
     place = without_canary(look, canary) if canary is not None else look.place
     guard = place.guard if place.guard is not None and place.guard.suspect != wanted.name else None
     rejected = tuple(r for r in place.rejected if r.revision.name != wanted.name)
-    return replace(place, rejected=rejected, guard=guard, incident=None, freed=wanted.name)
+    # Nothing goes back to what a breach has halted, nor is that one that was watched when it was new.
+    breached = canary is not None and place.previous is not None and place.previous.revision == canary.revision
+    previous = None if breached else place.previous
+    return replace(place, rejected=rejected, guard=guard, incident=None, freed=wanted.name, previous=previous)
 
 
 def _approve(look: Look) -> Move | None:
