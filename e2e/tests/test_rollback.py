@@ -42,7 +42,9 @@ async def test_b01_b05_a_slow_version_is_rolled_back_and_its_pods_drain(scenario
     began = min(answer.began + answer.seconds for answer in bad if answer.seconds > 0.150)
     detected = parse_time(last["detectedAt"])
     assert detected - began >= 29, "30 s of breach were asked for"
-    assert detected <= known_to_last(scrapes, since=began, seconds=30) + 2, "the scrape that shows 30 s of breach, and its evaluation"
+    shown = known_to_last(scrapes, since=began, seconds=30)
+    print(f"30 s of breach were shown after {shown - began:.1f} s, and found after {detected - began:.1f} s")
+    assert detected <= shown + SCRAPE_SECONDS, "evaluated with the scrape that shows it; on a busy machine with the one after that"
     assert max(answer.began for answer in bad) < detected + 10
     rejected = (await scenario.client.get(PROMPT_VERSIONS, namespace=scenario.namespace, name=name_of("2.0.0")))["status"]
     assert condition(rejected, "Rejected") == "True"
@@ -77,7 +79,7 @@ def known_to_last(scrapes: Sequence[Sequence[float]], *, since: float, seconds: 
     `scrapes`: of each pod, in order, until it was acted on. They may come late on a busy machine; what begins before a gap of more than two
     is not known to last. Where nothing has shown it yet, the time of the last.
     """
-    return max(_known_to_last(pod, since=since, seconds=seconds) for pod in scrapes if pod and pod[0] <= since < pod[-1])
+    return max(_known_to_last(pod, since=since, seconds=seconds) for pod in scrapes if pod and pod[-1] > since)
 
 
 def _known_to_last(pod: Sequence[float], *, since: float, seconds: float) -> float:
