@@ -13,7 +13,7 @@ from backstop.rollout.decide import decide
 from backstop.rollout.observed import Arm, Known
 from backstop.rollout.place import Outcome
 from backstop.rollout.statusmap import place_of
-from tests.rollout.world import BREACHED, HEALTHY, World, breached, in_rollout, is_stable, policy, revision, share, started
+from tests.rollout.world import BREACHED, HEALTHY, World, breached, in_rollout, is_stable, policy, revision, share, started, until_switched
 
 
 def test_a04_an_approval_is_waited_for_beyond_every_deadline_and_the_condition_says_so() -> None:
@@ -249,10 +249,7 @@ def test_a_promotion_from_weight_0_waits_for_every_gateway() -> None:
 def test_what_is_promoted_by_hand_between_the_switch_and_the_end_of_its_promotion_stays(mode: str) -> None:
     world = started(policy=policy(guard=600, keep=600, mode=mode))
     world.want("2")
-    while world.place.canary is None or world.place.canary.routed_at is None:
-        world.settle()
-        world.one_pass()
-        world.now += 1
+    until_switched(world)
     world.deaf = True
     world.ask(promote="1")
     world.one_pass()
@@ -278,10 +275,7 @@ def test_a_former_stable_that_steps_have_led_back_to_is_watched_also_where_a_per
     world.run(360)
     assert is_stable(world, "2")
     world.want("1")
-    while world.place.canary is None or world.place.canary.routed_at is None:
-        world.settle()
-        world.one_pass()
-        world.now += 1
+    until_switched(world)
     world.ask(promote="1")
     world.run(5)
     assert is_stable(world, "1")

@@ -19,7 +19,7 @@ from backstop.rollout.place import Outcome
 from backstop.rollout.plan import Plan
 from backstop.rollout.statusmap import place_of, status_of
 from tests.rollout.kstatus import agree_with_kstatus
-from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN, World, is_stable, policy, reading, revision, started
+from tests.rollout.world import BREACHED, HEALTHY, START, UNSEEN, World, is_stable, policy, reading, revision, started, until_switched
 
 GUARD = 600
 STEPS = ((50, 20), (100, 20))
@@ -426,13 +426,11 @@ def test_what_is_halted_in_its_guard_window_serves_nobody_who_is_still_connected
 def test_what_is_halted_in_its_promotion_serves_nobody_who_is_still_connected_to_it() -> None:
     world = started(policy=policy(steps=STEPS, guard=GUARD, mode="Pause"))
     world.want("2")
-    while world.place.canary is None or world.place.canary.routed_at is None:
-        world.settle()
-        world.one_pass()
-        world.now += 1
+    until_switched(world)
     world.deaf = True
     world.judged = BREACHED
     world.one_pass()
+    assert world.place.canary is not None
     assert world.place.canary.halted is not None
     assert isinstance(route("rev2", state=world.route, draw=0.5), Forward)
 

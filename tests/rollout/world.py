@@ -522,6 +522,14 @@ def is_stable(world: World, version: str) -> bool:
     return world.place.stable is not None and world.place.stable.revision == revision(version) and world.place.canary is None
 
 
+def until_switched(world: World) -> None:
+    """Until the canary is the stable of the traffic object, which no gateway was seen to act on yet."""
+    while world.place.canary is None or world.place.canary.routed_at is None:
+        world.settle()
+        world.one_pass()
+        world.now += 1
+
+
 def breached(*, mode: str = "Automatic") -> World:
     """A world in which version 2 had its breach, and would be healthy now."""
     world = in_rollout(policy=policy(mode=mode))

@@ -163,9 +163,9 @@ def _without_verdict(look: Look, wanted: Revision) -> Place:
     place = without_canary(look, canary) if canary is not None else look.place
     guard = place.guard if place.guard is not None and place.guard.suspect != wanted.name else None
     rejected = tuple(r for r in place.rejected if r.revision.name != wanted.name)
-    # Nothing goes back to what a breach has halted, nor is that one that was watched when it was new.
-    breached = canary is not None and place.previous is not None and place.previous.revision == canary.revision
-    previous = None if breached else place.previous
+    # Nothing goes back to what stands back: a breach has halted it, or a probe of it failed, whatever it was before.
+    former = canary is not None and place.previous is not None and place.previous.revision == canary.revision
+    previous = None if former else place.previous
     return replace(place, rejected=rejected, guard=guard, incident=None, freed=wanted.name, previous=previous)
 
 
