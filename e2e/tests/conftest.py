@@ -53,13 +53,13 @@ async def client(connection: Connection) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-async def scenario(client: Client, connection: Connection, request: pytest.FixtureRequest) -> AsyncIterator[Scenario]:
+async def scenario(cluster: Cluster, client: Client, connection: Connection, request: pytest.FixtureRequest) -> AsyncIterator[Scenario]:
     """A namespace of the test's own; gone afterwards."""
     title = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
     name = f"{title[:40].strip('-')}-{zlib.crc32(title.encode()):08x}"
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
     await client.apply(NAMESPACES, body=body, manager=MANAGER)
-    async with diary(connection, namespace=name):
+    async with diary(cluster, connection=connection, namespace=name):
         yield Scenario(client, connection=connection, namespace=name)
     # The policy first: the operator lets go of it, and does not mend what the namespace's end takes away.
     for resource, where, named in ((POLICIES, name, POLICY), (NAMESPACES, "", name)):

@@ -1,4 +1,4 @@
-"""What became of a namespace's pods, and of where its Services lead, line by line as the API server told it: for a test that fails."""
+"""What became of a namespace's pods, of where its Services lead and of connections that nobody took: for a test that fails."""
 
 import asyncio
 import json
@@ -9,11 +9,15 @@ from typing import Any
 
 from backstop.kube.connection import Connection
 from e2e.callers import streaming
+from e2e.cluster import Cluster
 
 
 @asynccontextmanager
-async def diary(connection: Connection, *, namespace: str) -> AsyncIterator[None]:
-    """Print it while the context lasts (pytest shows what a test that failed has printed)."""
+async def diary(cluster: Cluster, *, connection: Connection, namespace: str) -> AsyncIterator[None]:
+    """Print pods and endpoints while the context lasts, as the API server tells of them, and then connections that nobody took.
+
+    pytest shows what a test that failed has printed.
+    """
     paths = (f"/api/v1/namespaces/{namespace}/pods", f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices")
     tasks = [asyncio.create_task(_follow(connection, path=path)) for path in paths]
     try:
@@ -24,6 +28,7 @@ async def diary(connection: Connection, *, namespace: str) -> AsyncIterator[None
         for end in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(end, Exception):
                 print(f"the diary broke off: {end!r}")
+        _print_unanswered(cluster)
 
 
 async def _follow(connection: Connection, *, path: str) -> None:
@@ -33,6 +38,19 @@ async def _follow(connection: Connection, *, path: str) -> None:
             change = json.loads(line)
             said = _said(change["object"]) if change["type"] != "ERROR" else change["object"]
             print(f"{time.time():.3f} {change['type']:8} {said}")
+
+
+def _print_unanswered(cluster: Cluster) -> None:
+    """TCP connections of the last two minutes without an answer, as the node tracks them.
+
+    The second `src` is where one was led: to a pod that had gone, or, where no rule of kube-proxy met it, to the Service's own address.
+    """
+    done = cluster.run(["cat", "/proc/net/nf_conntrack"], check=False)
+    if done.returncode != 0:
+        print(f"what the node tracks cannot be read: {done.stderr.strip()}")
+    for line in done.stdout.splitlines():
+        if "tcp" in line.split() and "[UNREPLIED]" in line:
+            print(line)
 
 
 def _said(body: Mapping[str, Any]) -> str:
