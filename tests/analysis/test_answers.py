@@ -1,6 +1,7 @@
 """Answers of Prometheus-compatible servers, from bytes to each policy's samples."""
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -123,6 +124,38 @@ def test_a_value_or_bound_that_is_no_number_is_an_error_of_the_provider(odd: Mat
     found = sort_answer([odd], policies=[live_policy(latency_objective())], source="default")["shop", "support"]
     assert isinstance(found, ProviderError)
     assert "is not a number" in found.sentence
+
+
+# LABELS less `pod`, as a job gives them that keeps the pod's name elsewhere.
+NAMELESS = {name: value for name, value in LABELS.items() if name != "pod"} | {"kubernetes_pod_name": "support-abc"}
+AT, A_MOMENT_LATER, AFTERWARDS = ((at, at + 5.0, at + 10.0) for at in (5.0, 6.3, 20.0))
+
+
+def at_times(times: Iterable[float], labels: Mapping[str, str]) -> MatrixSeries:
+    return MatrixSeries(metric=dict(labels), values=[(at, "3") for at in times])
+
+
+@pytest.mark.parametrize("again", [LABELS | {"instance": "support-abc:metrics"}, NAMELESS])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_pod_that_two_jobs_scrape_under_other_labels_is_refused_and_not_counted_twice(again: dict[str, str], turned: bool) -> None:
+    twice = [at_times(AT, LABELS), at_times(A_MOMENT_LATER, again)]
+    found = sort_answer(twice[::-1] if turned else twice, policies=[live_policy(latency_objective())], source="default")["shop", "support"]
+    assert isinstance(found, ProviderError)
+    assert "several series where one is expected" in found.sentence
+    assert found.sentence.endswith("scrape each gateway pod once.")
+
+
+@pytest.mark.parametrize("later", [LABELS | {"instance": "10.0.0.8:9090"}, NAMELESS, LABELS | {"pod": "support-def"}])
+def test_a_pod_with_another_address_and_an_address_with_another_pod_are_no_second_scrape(later: dict[str, str]) -> None:
+    found = sort_answer([at_times(AT, LABELS), at_times(AFTERWARDS, later)], policies=[live_policy(latency_objective())], source="default")
+    assert isinstance(found["shop", "support"], Sample)
+
+
+def test_pods_whose_job_names_their_node_for_an_instance_are_told_apart_by_their_names() -> None:
+    pods = [at_times(times, LABELS | {"pod": pod}) for pod, times in (("a", AT), ("b", A_MOMENT_LATER))]
+    found = sort_answer(pods, policies=[live_policy(latency_objective())], source="default")["shop", "support"]
+    assert isinstance(found, Sample)
+    assert len({series.target for series in found.series}) == 2
 
 
 def test_a_pod_that_is_scraped_twice_is_refused_with_both_label_sets() -> None:

@@ -374,6 +374,17 @@ def test_after_an_episode_of_a_canary_that_lives_longer_than_planned_an_outage_s
     assert breached_at(judge, stream) == stream[-1].end
 
 
+@pytest.mark.parametrize("increase", [0.0, 0.0005, 1.0])
+@pytest.mark.parametrize("bad", [10, 25, 50])
+def test_an_incident_that_stable_shares_is_no_breach_of_an_allowed_increase_however_long_it_must_last(increase: float, bad: int) -> None:
+    judge = rule(increase=increase, for_seconds=30)
+    before = known(judge, [(2, 450)] * 120)
+    found = verdicts(judge, blocks([(bad, 50)] * 60, stable=(9 * bad, 450)), state=before)
+    assert set(found) == {Healthy()}
+    worse = verdicts(judge, blocks([(bad, 50)] * 60, stable=(2, 450)), state=before)
+    assert isinstance(worse[-1], Healthy if increase == 1.0 else Breached)
+
+
 def test_a_gap_ends_the_episode() -> None:
     sustained = rule(limit=0.05, for_seconds=30)
     assert breached_at(sustained, blocks([OUTAGE] * 11, gaps=(5,))) is None
@@ -619,6 +630,15 @@ def test_a_breach_that_has_not_lasted_yet_says_for_how_long_it_must() -> None:
     assert isinstance(verdict, Breaching)
     words = explained("errors", bad="failed", rule=judge, state=state, verdict=verdict, now=20.0)
     assert words.endswith("; since 1970-01-01T00:00:05.000Z, 15 of the 30 s that it must last")
+
+
+def test_a_breach_that_has_lasted_and_lacks_evidence_is_not_said_to_lack_time() -> None:
+    judge = rule(limit=0.05, for_seconds=30)
+    state = after(judge, blocks([(3, 50)] * 10))
+    verdict = judge.judge(state)
+    assert isinstance(verdict, Breaching)
+    words = explained("errors", bad="failed", rule=judge, state=state, verdict=verdict, now=50.0)
+    assert words.endswith("; since 1970-01-01T00:00:05.000Z, longer than the 30 s that it must last")
 
 
 def test_evidence_that_outlives_the_breach_is_said_to_be_of_before() -> None:

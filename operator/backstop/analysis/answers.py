@@ -4,8 +4,8 @@
 missing, which makes the whole answer `Partial`.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -24,6 +24,14 @@ class MatrixSeries(msgspec.Struct, frozen=True):
     metric: dict[str, str]
     values: list[tuple[float, str]] = []
     histograms: list[Any] = []
+
+
+class _Target(NamedTuple):
+    """A scrape target: the labels of one of its series, and from when to when it was scraped, seconds since the epoch."""
+
+    labels: Mapping[str, str]
+    first: float
+    last: float
 
 
 class _Content(msgspec.Struct, frozen=True, rename="camel"):
@@ -71,6 +79,7 @@ def sort_answer(answer: Iterable[MatrixSeries], *, policies: Sequence[LivePolicy
 
 def _of_policy(found: list[MatrixSeries], *, revisions: set[str], source: str) -> Fetched:
     seen: dict[tuple[str, Counter], dict[str, str]] = {}
+    targets: dict[str, _Target] = {}
     series: list[Series] = []
     for one in found:
         if one.metric.get(REVISION) not in revisions:
@@ -85,14 +94,39 @@ def _of_policy(found: list[MatrixSeries], *, revisions: set[str], source: str) -
             continue
         other = seen.setdefault((target, counter), one.metric)
         if other is not one.metric:
-            return ProviderError(
-                f"Metrics source `{source}` has several series where one is expected: {labels_of(other)} and {labels_of(one.metric)}; "
-                "scrape each gateway pod once."
-            )
+            return _several(other, one.metric, source=source)
         series.append(Series(target=target, counter=counter, points=points))
+        known = targets.get(target) or _Target(one.metric, points[0][0], points[-1][0])
+        targets[target] = known._replace(first=min(known.first, points[0][0]), last=max(known.last, points[-1][0]))
     if not series:
         return NoData(f"Metrics source `{source}` has no samples of this policy's gateways; are their pods scraped?")
-    return Sample(tuple(series))
+    twice = _scraped_twice(targets.values())
+    return Sample(tuple(series)) if twice is None else _several(*twice, source=source)
+
+
+def _several(one: Mapping[str, str], other: Mapping[str, str], *, source: str) -> ProviderError:
+    return ProviderError(
+        f"Metrics source `{source}` has several series where one is expected: {labels_of(one)} and {labels_of(other)}; "
+        "scrape each gateway pod once."
+    )
+
+
+def _scraped_twice(targets: Collection[_Target]) -> tuple[Mapping[str, str], Mapping[str, str]] | None:
+    """Two targets that are one pod: of its name, or of one address where one of the two has no name, over the same time.
+
+    One after the other they may be: a pod that got another address, or an address that got another pod.
+    """
+    nameless = {one.labels.get(INSTANCE, ""): one for one in targets if not one.labels.get(POD)}
+    named: dict[str, list[_Target]] = {}
+    for one in targets:
+        pod, instance = one.labels.get(POD, ""), one.labels.get(INSTANCE, "")
+        if not pod:
+            continue
+        for other in (*named.get(pod, ()), *((nameless[instance],) if instance and instance in nameless else ())):
+            if other.first < one.last and one.first < other.last:
+                return other.labels, one.labels
+        named.setdefault(pod, []).append(one)
+    return None
 
 
 def points_of(series: MatrixSeries) -> tuple[tuple[float, float], ...]:
@@ -124,6 +158,6 @@ def target_of(labels: dict[str, str]) -> str:
     return f"{labels.get(POD, '')} {labels.get(INSTANCE, '')}".strip()
 
 
-def labels_of(labels: dict[str, Any]) -> str:
+def labels_of(labels: Mapping[str, Any]) -> str:
     """A series' labels, for people."""
     return "{" + ", ".join(f"{name}={value!r}" for name, value in sorted(labels.items()))[:SHOWN_CHARACTERS] + "}"

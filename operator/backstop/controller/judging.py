@@ -225,6 +225,7 @@ class Judging:
                     key = PolicyKey(answer.namespace, answer.name)
                     self._asked.discard(key)
                     self._learn(key, policy=waiting.pop(key), answer=answer)
+                    await asyncio.sleep(0)  # a large state takes milliseconds to pack, and a route may be waiting
         except EvaluatorEnded as ended:
             _log.error(str(ended), extra=fields(policies=len(waiting)))
             for key, policy in waiting.items():

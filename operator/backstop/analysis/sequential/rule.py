@@ -152,7 +152,10 @@ class Sequential:
         return replace(state, window=window, newest_is_bad=bad, seen_until=block.end, drift=drift, episode=episode)
 
     def judge(self, state: SequentialState) -> Verdict:
-        """`Breached` on enough evidence, and with `for_seconds` only while an episode has lasted as long and goes on."""
+        """`Breached` on enough evidence, and with `for_seconds` only while an episode has lasted as long and goes on.
+
+        An episode over a limit is `Breaching` from its first bad block; of an allowed increase, from evidence over √(1/α).
+        """
         evidence = self.evidence(state)
         episode = state.episode
         since = episode.first_bad if episode else state.seen_until
@@ -161,7 +164,9 @@ class Sequential:
         if evidence.decisive < self.risk.ln_threshold:
             if episode is not None and self._is_shared(state, evidence=evidence):
                 return Breaching(since=since, shared=True)
-            return Breaching(since=since) if self.for_seconds or evidence.decisive > self.risk.ln_pass else Healthy()
+            # Over a limit is over it, also before that is sure. Above stable's own share a canary that is no worse is half of the time.
+            is_breach = self.for_seconds > 0 and isinstance(self.limit, AtMost)
+            return Breaching(since=since) if is_breach or evidence.decisive > self.risk.ln_pass else Healthy()
         if self.for_seconds and episode is not None:
             long_enough = episode.newest_bad - episode.first_bad >= self.for_seconds - CLOCK_SLACK_SECONDS
             if not (state.newest_is_bad and long_enough):
