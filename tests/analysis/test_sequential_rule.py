@@ -638,7 +638,7 @@ def test_a_breach_that_has_lasted_and_lacks_evidence_is_not_said_to_lack_time() 
     verdict = judge.judge(state)
     assert isinstance(verdict, Breaching)
     words = explained("errors", bad="failed", rule=judge, state=state, verdict=verdict, now=50.0)
-    assert words.endswith("; since 1970-01-01T00:00:05.000Z, longer than the 30 s that it must last")
+    assert words.endswith("; since 1970-01-01T00:00:05.000Z, at least the 30 s that it must last")
 
 
 def test_evidence_that_outlives_the_breach_is_said_to_be_of_before() -> None:

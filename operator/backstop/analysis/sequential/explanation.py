@@ -102,7 +102,7 @@ def held_by_what_was(risk: Risk) -> str:
 
 def lasting(seconds: float, *, of: int) -> str:
     """How much of the time that a breach must last is over; past it, evidence alone is missing."""
-    return f", {seconds:.0f} of the {of} s that it must last" if seconds < of else f", longer than the {of} s that it must last"
+    return f", {seconds:.0f} of the {of} s that it must last" if seconds < of else f", at least the {of} s that it must last"
 
 
 def needs(need: Need) -> str:
