@@ -21,7 +21,6 @@ MANAGER = "e2e"
 POLICY = "support"
 MODEL_URL = "http://fakemodel.models.svc:8000/v1"
 MODEL_SCRIPT = "/api/v1/namespaces/models/services/fakemodel:8000/proxy/-/script"
-PROMETHEUS_QUERY = "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy/api/v1/query"
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace")
 
 # What a prompt says decides how the fake model behaves: see `e2e/manifests/fakemodel.yaml`.
@@ -175,14 +174,6 @@ class Scenario:
         labels = f"backstop.dev/policy={POLICY}" + (f",backstop.dev/revision={revision}" if revision else "")
         pods, _ = await self.client.list(PODS, namespace=self.namespace, labels=labels)
         return pods
-
-    async def scrapes(self, revision: str) -> list[list[float]]:
-        """When Prometheus has heard each pod of the revision in the last two minutes, in order, seconds since the epoch."""
-        query = f'up{{namespace="{self.namespace}",pod=~"{POLICY}-{revision}-.*"}}[2m]'
-        async with streaming(self._connection) as session, session.get(PROMETHEUS_QUERY, params={"query": query}) as response:
-            assert response.status == 200, await response.text()
-            series = (await response.json())["data"]["result"]
-        return [[float(time) for time, heard in pod["values"] if heard == "1"] for pod in series]
 
     async def until_nothing(self, resource: Resource, *, labels: str | None = None, within: float = 30) -> None:
         """Until there is none of these in the namespace."""
