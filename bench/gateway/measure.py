@@ -11,8 +11,8 @@ from .stacks import Fault, Model, Running, Setting, Stack
 
 CONNECTIONS: Final = (1, 32, 256)
 BUSY_CONNECTIONS: Final = 32  # of streams, and of cache hits
-# So many times longer than others: ten streams a second would make a p99 of the one or two slowest.
-PACED_LONGER: Final = 4
+# So many times longer than others: of ten streams a second a p99 would be the one or two slowest.
+PACED_LONGER: Final = 10
 
 
 @dataclass

@@ -13,7 +13,7 @@ from ..api.metricnames import FailureMode, FirstTier
 from .allowance import Allowance
 from .answer import check_whole, is_overflow
 from .body import ChatRequest
-from .breaker import LeftAlone
+from .breaker import LeftAlone, Permit
 from .client import Client
 from .desk import TicketDesk
 from .errors import NOT_FOR_THIS, Failure
@@ -287,6 +287,7 @@ class Chain:
             return permit
         walk.attempts += 1
         walk.asked.add(tier.name)
+        came: Whole | Streaming | PassedBack | Failed | None = None
         result: Whole | Streaming | PassedBack | Failed | None = None
         told, started, took = trace.ask(tier, request=request), self._clock(), 0.0
         try:
@@ -298,15 +299,38 @@ class Chain:
                     content_by=content_by,
                 )
                 took = self._clock() - started
-                self._learn_pace(tier, result=came, seconds=took, stream=request.wanted.stream)
                 if hold_back and isinstance(came, Streaming):
-                    came = await held_back(came, tier=tier.name, until=min(self._clock() + hold_back, content_by), clock=self._clock)
-            result = came
+                    result = await held_back(came, tier=tier.name, until=min(self._clock() + hold_back, content_by), clock=self._clock)
+                else:
+                    result = came
             return result
         finally:
-            self._gate.leave(tier.name, permit=permit, result=None if walk.hurried and _is_late(result) else result)
-            self._metrics.count_attempt(tier.name, outcome=outcome_of(result))
+            lesson = None if walk.hurried and _is_late(result) else result
+            settle = partial(
+                self._settle, tier, permit=permit, came=came, seconds=took, stream=request.wanted.stream, result=result, lesson=lesson
+            )
+            if isinstance(result, Whole | Streaming):
+                asyncio.get_running_loop().call_soon(settle)  # nobody asks before the loop's next turn, and by then it is on its way
+            else:
+                settle()
             told.came(result, seconds=took)
+
+    def _settle(
+        self,
+        tier: ModelTier,
+        *,
+        permit: Permit,
+        came: Whole | Streaming | PassedBack | Failed | None,
+        seconds: float,
+        stream: bool,
+        result: Whole | Streaming | PassedBack | Failed | None,
+        lesson: Whole | Streaming | PassedBack | Failed | None,
+    ) -> None:
+        """What an attempt teaches, and how it counts. `came`: what the target gave, after so long; `result`: what was made of it."""
+        if came is not None:
+            self._learn_pace(tier, result=came, seconds=seconds, stream=stream)
+        self._gate.leave(tier.name, permit=permit, result=lesson)
+        self._metrics.count_attempt(tier.name, outcome=outcome_of(result))
 
     def _is_in_time(self, tier: ModelTier, *, left: float, walk: Walk, stream: bool) -> bool:
         """Whether what is left of the budget is enough, by how long the tier has lately taken.

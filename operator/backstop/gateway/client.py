@@ -16,7 +16,6 @@ from urllib.parse import quote, urlsplit
 from .dial import SocketFactory, dial
 from .files import OUT_OF_FILES
 from .modelconnection import Answer, BrokenError, GarbledError, ModelConnection
-from .quiet import is_quiet
 from .resolution import Resolution
 from .trust import trust_of
 from .wire import END_OF_HEAD, lines
@@ -168,7 +167,7 @@ class Client:
         oldest = self.loop.time() - self._idle_seconds
         while kept:
             connection = kept.pop()
-            if connection.is_usable and connection.idle_since >= oldest and is_quiet(connection.transport):
+            if connection.is_usable and connection.idle_since >= oldest and connection.other_side.is_quiet:
                 return connection
             connection.close()
         return None

@@ -15,7 +15,7 @@ import httptools
 
 from .errors import JSON_TYPE, OVERLOAD, REASON_HEADER, envelope
 from .httpexchange import CLOSE, VERSION, Exchange
-from .quiet import is_quiet
+from .quiet import OtherSide
 from .room import HeadRoom, NoRoomError
 from .wire import END_OF_HEAD, lines, status_line
 
@@ -316,7 +316,7 @@ class Connection(asyncio.Protocol):
         has to reckon with that, and asks again on another one (RFC 9112, 9.3.1).
         """
         del self._resting[self]
-        if self.transport.get_write_buffer_size() or not is_quiet(self.transport):
+        if self.transport.get_write_buffer_size() or not OtherSide(self.transport).is_quiet:
             return False
         self.transport.close()
         return True

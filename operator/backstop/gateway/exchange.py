@@ -101,6 +101,8 @@ class RequestHeaders(NamedTuple):  # with so many fields, a frozen dataclass tak
 
     def check_form(self) -> None:
         """Raise CallerError (415) where the body is said to be something else than JSON, or to be compressed."""
+        if self.content_type == JSON_TYPE and not self.content_encoding:  # as nearly all are
+            return
         kind = self.content_type.partition(";")[0].strip().lower()
         if kind not in _JSON_TYPES and not kind.endswith("+json"):
             raise CallerError(f"`{TYPE_HEADER}: {named(kind)}` is not offered; send `{JSON_TYPE}`", param=TYPE_HEADER, status=415)
@@ -339,6 +341,11 @@ class Reply:
         """Whether anything has left."""
         return self.first_byte_at is not None
 
+    @property
+    def must_wait(self) -> bool:
+        """Whether its caller does not take what it was sent before."""
+        return self._exchange.is_full
+
     async def whole(self, status: int, *, headers: list[tuple[bytes, bytes]], body: bytes, content_type: str = JSON_TYPE) -> None:
         """A complete answer. A content type that no header can carry is JSON, as everything the gateway speaks is."""
         if self.spelling is not None and status == HTTPStatus.OK:
@@ -394,7 +401,7 @@ class Reply:
 
     async def _room(self) -> None:
         """Wait for a caller that does not take what it was sent."""
-        if not self._exchange.is_full:
+        if not self.must_wait:
             return
         began = self._clock()
         try:

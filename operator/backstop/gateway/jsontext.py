@@ -17,6 +17,11 @@ _SPACES: Final = re.compile(r"[ \t\r\n]*")
 MOST_PARTS: Final = 200_000
 # A string that does not end counts as one, too: each byte is looked at once, whatever the text is.
 _TEXTS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+# Names that most requests have, as JSON.
+_SPELLED: Final = {
+    name: b'"%b"' % name.encode()
+    for name in ("model", "messages", "stream", "stream_options", "temperature", "top_p", "max_tokens", "max_completion_tokens", "tools")
+}
 Parts = TypeVar("Parts")
 
 
@@ -73,7 +78,7 @@ def split_array(text: bytes) -> list[bytes]:
 
 def join_object(members: dict[str, bytes]) -> bytes:
     """The inverse of `split_object`, without spaces."""
-    return b"{" + b",".join([quoted(name) + b":" + value for name, value in members.items()]) + b"}"
+    return b"{" + b",".join([(_SPELLED.get(name) or quoted(name)) + b":" + value for name, value in members.items()]) + b"}"
 
 
 def quoted(text: str) -> bytes:

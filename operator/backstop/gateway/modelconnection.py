@@ -7,10 +7,12 @@ nothing left to send and nothing behind it.
 import asyncio
 import zlib
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Final, cast
 
 import httptools
+
+from .quiet import OtherSide
 
 # Of an answer that nobody reads: beyond it, the other side waits.
 UNREAD_BYTES: Final = 256 << 10
@@ -163,6 +165,11 @@ class ModelConnection(asyncio.Protocol):
         self._in_body = False
         self._unframed = 0
         self._reading = True
+
+    @cached_property
+    def other_side(self) -> OtherSide:
+        """Of the connection."""
+        return OtherSide(self.transport)
 
     # What asyncio tells:
 

@@ -98,11 +98,11 @@ class Relay:
 
         Time in which the caller does not take what has come is not the target's silence. Raises CutError, TimeoutError.
         """
+        if not reply.begun and not reply.must_wait:  # nothing delays the first of an answer, a timer neither
+            await self._begin(stream, reply=reply, headers=headers, going_on=going_on)
         async with Deadline(ends, clock=self._clock) as timer:
             if not reply.begun:
-                await reply.begin_stream(headers=headers, head=stream.head)
-                if going_on is not None:
-                    going_on.take(stream.head)
+                await self._begin(stream, reply=reply, headers=headers, going_on=going_on)
             silent_at = self._clock() + tier.stall
             while True:
                 timer.reschedule(min(ends, silent_at))
@@ -116,3 +116,10 @@ class Relay:
                 if going_on is not None:
                     going_on.take(events)
                 silent_at = self._clock() + tier.stall if content else silent_at + reply.waited - waited
+
+    async def _begin(
+        self, stream: AnswerStream, *, reply: Reply, headers: list[tuple[bytes, bytes]], going_on: Continuation | None
+    ) -> None:
+        await reply.begin_stream(headers=headers, head=stream.head)
+        if going_on is not None:
+            going_on.take(stream.head)

@@ -102,7 +102,7 @@ class LocalServer:
 
     def identify(self, identity: str, *, role: PodRole) -> list[tuple[bytes, bytes]]:
         """Headers that every answer of this pod carries."""
-        return [(b"x-backstop-request-id", identity.encode()), *self._constant, (TRACK_HEADER.encode(), _track(role).encode())]
+        return [(b"x-backstop-request-id", identity.encode()), *self._constant, _TRACK_LINES[role]]
 
     async def serve(self, body: Body, *, headers: RequestHeaders, reply: Reply, role: PodRole, passage: Passage) -> None:
         """Answer one request. Whatever happens, `passage` tells it."""
@@ -140,7 +140,7 @@ class LocalServer:
                 said[0] = (said[0][0], self._signed(headers.identity, counts=passage.judged))
             said += _say(answer, walk=walk, overhead=passage.overhead)
             if kept is not None:
-                said.append((CACHE_HEADER.encode(), kept.lookup.value.encode()))
+                said.append((CACHE_HEADER.encode(), kept.lookup.encode()))
             if isinstance(answer, Answered) and isinstance(answer.answer, Replay):
                 passage.cache = answer.answer.use
                 said.append((CACHE_AGE_HEADER.encode(), b"%d" % answer.answer.age))
@@ -321,6 +321,9 @@ def _track(role: PodRole) -> str:
     return "canary" if role is PodRole.CANARY else "stable"
 
 
+_TRACK_LINES: Final = {role: (TRACK_HEADER.encode(), _track(role).encode()) for role in PodRole}
+
+
 @lru_cache(maxsize=64)  # tiers and models are few and come from configuration
 def _who(tier: str, model: str) -> tuple[tuple[bytes, bytes], ...]:
     return (b"x-backstop-tier", tier.encode()), *carried("x-backstop-model", value=model)
@@ -330,7 +333,7 @@ def _say(answer: Answered | Exhausted, *, walk: Walk, overhead: float) -> list[t
     said = [
         (b"x-backstop-attempts", b"%d" % walk.attempts),
         (b"x-backstop-hand-offs", b"%d" % walk.hand_offs),
-        (FIRST_TIER_HEADER.encode(), walk.first_tier.value.encode()),
+        (FIRST_TIER_HEADER.encode(), walk.first_tier.encode()),
         (b"x-backstop-overhead-ms", f"{overhead * 1000:.2f}".encode()),
     ]
     if isinstance(answer, Answered):
